@@ -1,0 +1,3 @@
+//! RetroMAE pre-training as a library of hand-written kernels.
+pub mod model;
+pub mod random;

@@ -1,0 +1,69 @@
+//! What one training step sees: packed sentences, labels, and which keys each decoder row may read.
+
+/// The label of a token without a loss.
+pub const IGNORE_INDEX: i32 = -100;
+
+/// Position-specific visibility for the enhanced decoder: for each sentence a bank of bit rows, and for each token
+/// the bank row that it uses.
+///
+/// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` words each; bit `j % 32` of word `j / 32` is 1
+/// when slot `j` is visible. Whatever the bits say, a token never sees itself and every other token sees slot 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VisibilityBank {
+    /// All bit rows, sentence after sentence.
+    pub bits: Vec<u32>,
+    /// `[B + 1]`: where each sentence's words begin in `bits`.
+    pub offsets: Vec<u32>,
+    /// `[T]`: the bank row of each packed token, local to its sentence.
+    pub rows: Vec<u16>,
+}
+
+/// One explicit batch: everything that a step draws at random in training is given here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// `[B + 1]` prefix sums of the sentence lengths, from 0.
+    pub cu_seqlens: Vec<i32>,
+    /// `[T]` encoder input: the corrupted ids.
+    pub encoder_input_ids: Vec<i32>,
+    /// `[T]` the id to predict at each encoder position, [`IGNORE_INDEX`] where there is none.
+    pub encoder_labels: Vec<i32>,
+    /// `[T]` decoder content: the original ids (`enhanced`) or the masked ids (`basic`). Slot 0 is not read.
+    pub decoder_input_ids: Vec<i32>,
+    /// `[T]` the id to predict at each decoder position, [`IGNORE_INDEX`] where there is none.
+    pub decoder_labels: Vec<i32>,
+    /// Required by the enhanced decoder, ignored by the basic one.
+    pub visibility: Option<VisibilityBank>,
+}
+
+impl Batch {
+    /// Number of sentences B.
+    #[must_use]
+    pub fn num_sentences(&self) -> usize {
+        self.cu_seqlens.len().saturating_sub(1)
+    }
+
+    /// Number of packed tokens T.
+    #[must_use]
+    pub fn num_tokens(&self) -> usize {
+        self.cu_seqlens.last().map_or(0, |&total| total as usize)
+    }
+
+    /// The packed token range of sentence `b`.
+    #[must_use]
+    pub fn sentence(&self, b: usize) -> std::ops::Range<usize> {
+        self.cu_seqlens[b] as usize..self.cu_seqlens[b + 1] as usize
+    }
+}
+
+impl VisibilityBank {
+    /// Whether slot `query` of a sentence sees slot `key`: `query != key && (key == 0 || bit)`.
+    ///
+    /// `b` is the sentence, `start` its first packed token and `length` its number of tokens.
+    #[must_use]
+    pub fn visible(&self, b: usize, start: usize, length: usize, query: usize, key: usize) -> bool {
+        let words_per_row = length.div_ceil(32);
+        let row = usize::from(self.rows[start + query]);
+        let word = self.bits[self.offsets[b] as usize + row * words_per_row + key / 32];
+        query != key && (key == 0 || word >> (key % 32) & 1 == 1)
+    }
+}

@@ -1,0 +1,144 @@
+//! What a model is: sizes, and the options of the RetroMAE objective.
+
+use serde::{Deserialize, Serialize};
+
+/// How the one-layer decoder rebuilds a sentence (SPEC: paper, section "decoding" and "enhanced decoding").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderKind {
+    /// A bidirectional BERT layer over the sentence vector and a masked input.
+    Basic,
+    /// Two-stream attention under a position-specific mask; every token is a target.
+    #[default]
+    Enhanced,
+}
+
+/// How the query stream of the enhanced decoder is made from the sentence vector `h` and the position `p`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueryKind {
+    /// `h + p[i]`: the paper and the first public code.
+    Position,
+    /// `Dropout(LayerNorm(h + p[i] + type[0]))`: the later public code.
+    #[default]
+    Embedding,
+}
+
+/// Sizes of the BERT encoder and options of the decoder; the field names are those of Hugging Face's `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub max_position_embeddings: usize,
+    #[serde(default = "two")]
+    pub type_vocab_size: usize,
+    #[serde(default = "layer_norm_eps")]
+    pub layer_norm_eps: f32,
+    #[serde(default = "one_tenth")]
+    pub hidden_dropout_prob: f32,
+    #[serde(default = "one_tenth")]
+    pub attention_probs_dropout_prob: f32,
+    #[serde(default = "initializer_range")]
+    pub initializer_range: f32,
+    #[serde(default, rename = "retromae_decoder")]
+    pub decoder: DecoderKind,
+    #[serde(default, rename = "retromae_query")]
+    pub query: QueryKind,
+    /// Weight of the encoder's loss in the total.
+    #[serde(default = "one", rename = "retromae_encoder_loss_weight")]
+    pub encoder_loss_weight: f32,
+    /// Weight of the decoder's loss in the total.
+    #[serde(default = "one", rename = "retromae_decoder_loss_weight")]
+    pub decoder_loss_weight: f32,
+}
+
+fn one() -> f32 {
+    1.0
+}
+fn two() -> usize {
+    2
+}
+fn layer_norm_eps() -> f32 {
+    1e-12
+}
+fn one_tenth() -> f32 {
+    0.1
+}
+fn initializer_range() -> f32 {
+    0.02
+}
+
+/// Dropout sites: the third Philox counter word, one for each place in the model that drops elements.
+pub mod dropout_site {
+    /// After the encoder's embedding LayerNorm.
+    pub const ENCODER_EMBEDDING: u32 = 0;
+    /// After the LayerNorm of the decoder's query stream.
+    pub const DECODER_QUERY: u32 = 1;
+    /// After the LayerNorm of the decoder's content stream.
+    pub const DECODER_CONTENT: u32 = 2;
+
+    /// The attention probabilities of `layer`; the decoder is layer `num_hidden_layers`.
+    #[must_use]
+    pub fn attention_probabilities(layer: usize) -> u32 {
+        8 * (layer as u32 + 1)
+    }
+    /// The output of the attention block of `layer`.
+    #[must_use]
+    pub fn attention_output(layer: usize) -> u32 {
+        8 * (layer as u32 + 1) + 1
+    }
+    /// The output of the feed-forward block of `layer`.
+    #[must_use]
+    pub fn feed_forward_output(layer: usize) -> u32 {
+        8 * (layer as u32 + 1) + 2
+    }
+}
+
+impl ModelConfig {
+    fn sized(layers: usize, hidden: usize, heads: usize, vocab_size: usize) -> Self {
+        Self {
+            vocab_size,
+            hidden_size: hidden,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            intermediate_size: 4 * hidden,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: layer_norm_eps(),
+            hidden_dropout_prob: one_tenth(),
+            attention_probs_dropout_prob: one_tenth(),
+            initializer_range: initializer_range(),
+            decoder: DecoderKind::default(),
+            query: QueryKind::default(),
+            encoder_loss_weight: 1.0,
+            decoder_loss_weight: 1.0,
+        }
+    }
+
+    /// 2 layers × 128, 2 heads of 64: for demonstrations and tests.
+    #[must_use]
+    pub fn tiny(vocab_size: usize) -> Self {
+        Self::sized(2, 128, 2, vocab_size)
+    }
+
+    /// 6 layers × 384, 12 heads of 32.
+    #[must_use]
+    pub fn small(vocab_size: usize) -> Self {
+        Self::sized(6, 384, 12, vocab_size)
+    }
+
+    /// 12 layers × 768, 12 heads of 64: BERT-base.
+    #[must_use]
+    pub fn base(vocab_size: usize) -> Self {
+        Self::sized(12, 768, 12, vocab_size)
+    }
+
+    /// Elements of one head's query, key or value: `hidden_size / num_attention_heads`.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+}
