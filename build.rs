@@ -1,1 +1,442 @@
-fn main() {}
+//! Compiles every kernel twice: by the C++ compiler for the host device, and by nvcc, where there is one, into one fatbin a file.
+//!
+//! Environment: `NVCC`, `CUDA_HOME`, `CUDA_PATH` and `PATH` locate nvcc; `RETROMAE_CUDA_ARCHS` lists the real architectures
+//! (default `80;90a`; PTX of the lowest is added); `RETROMAE_REQUIRE_NVCC=1` makes a missing nvcc fatal; `RETROMAE_HOST_MARCH` is
+//! the host device's `-march` (default `x86-64-v3` on x86-64).
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+const DEFAULT_ARCHS: &str = "80;90a";
+
+fn main() {
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    for variable in [
+        "NVCC",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "PATH",
+        "RETROMAE_CUDA_ARCHS",
+        "RETROMAE_REQUIRE_NVCC",
+        "RETROMAE_HOST_MARCH",
+        "DOCS_RS",
+    ] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=kernels");
+    #[cfg(feature = "bindgen")]
+    generate_params(&root);
+
+    let sources = kernel_sources(&root.join("kernels"));
+    let documentation_only = env::var_os("DOCS_RS").is_some();
+    let host = if documentation_only { HostBuild::default() } else { build_host(&root, &out, &sources) };
+    let cuda = if documentation_only {
+        CudaBuild { status: Err("documentation build".into()), ..CudaBuild::default() }
+    } else {
+        build_cuda(&root, &out, &sources)
+    };
+    write_table(&out, &host, &cuda);
+}
+
+/// Every `.cu` file below `kernels`, sorted, as paths relative to it.
+fn kernel_sources(kernels: &Path) -> Vec<PathBuf> {
+    fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
+        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("cannot list {}: {error}", folder.display()));
+        for entry in entries {
+            let path = entry.expect("a readable folder entry").path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "cu") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(kernels, &mut found);
+    found.sort();
+    found.iter().map(|path| path.strip_prefix(kernels).expect("below kernels").to_path_buf()).collect()
+}
+
+/// `attention/attention_forward.cu` as an identifier: `attention_attention_forward`.
+fn identifier(source: &Path) -> String {
+    source.with_extension("").to_string_lossy().replace(['/', '\\', '-', '.'], "_")
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// One compiler call, skipped when nothing it read has changed
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+struct Job {
+    command: Command,
+    output: PathBuf,
+    dependencies: PathBuf,
+    what: String,
+}
+
+impl Job {
+    /// Runs the compiler unless the output is newer than all that the last run read and the command is the same.
+    /// Returns what it printed then or now.
+    fn run(mut self) -> String {
+        let stamp = self.output.with_extension("command");
+        let log = self.output.with_extension("log");
+        let line = command_line(&self.command);
+        let unchanged = fs::read_to_string(&stamp).is_ok_and(|previous| previous == line) && self.is_fresh();
+        if unchanged && let Ok(printed) = fs::read_to_string(&log) {
+            return printed;
+        }
+        let result = self.command.output().unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
+        let printed = format!(
+            "{}{}",
+            String::from_utf8_lossy(&result.stdout),
+            String::from_utf8_lossy(&result.stderr)
+        );
+        assert!(result.status.success(), "compiling {} failed\n{line}\n{printed}", self.what);
+        fs::write(&log, &printed).expect("OUT_DIR is writable");
+        fs::write(&stamp, &line).expect("OUT_DIR is writable");
+        printed
+    }
+
+    fn is_fresh(&self) -> bool {
+        let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        let Ok(built) = modified(&self.output) else { return false };
+        let Ok(text) = fs::read_to_string(&self.dependencies) else { return false };
+        let newest = dependency_paths(&text)
+            .iter()
+            .map(|path| modified(path).unwrap_or_else(|_| SystemTime::now()))
+            .max();
+        newest.is_some_and(|newest| newest < built)
+    }
+}
+
+/// Program and arguments, without the environment, which differs from run to run.
+fn command_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// The prerequisites of a make rule, as `-MMD` writes it.
+fn dependency_paths(rule: &str) -> Vec<PathBuf> {
+    let Some((_, prerequisites)) = rule.split_once(": ") else { return Vec::new() };
+    prerequisites.replace("\\\n", " ").split_whitespace().map(PathBuf::from).collect()
+}
+
+/// Runs the jobs on as many threads as cargo grants; the results keep the order of the jobs.
+fn run_all(jobs: Vec<Job>) -> Vec<String> {
+    let threads = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1usize);
+    let slots: Vec<Mutex<(Option<Job>, String)>> =
+        jobs.into_iter().map(|job| Mutex::new((Some(job), String::new()))).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, slots.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut slot = slot.lock().expect("no other thread holds this slot");
+                    if let Some(job) = slot.0.take() {
+                        slot.1 = job.run();
+                    }
+                }
+            });
+        }
+    });
+    slots.into_iter().map(|slot| slot.into_inner().expect("no thread panicked").1).collect()
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// The host device
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+#[derive(Default)]
+struct HostBuild {
+    compiler: String,
+    march: String,
+    anchors: Vec<String>,
+}
+
+fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
+    let kernels = root.join("kernels");
+    let sanitize = env::var_os("CARGO_FEATURE_SANITIZE").is_some();
+    let tool = cc::Build::new().cpp(true).opt_level(3).debug(false).get_compiler();
+    let march = host_march();
+    let objects = out.join("host");
+    fs::create_dir_all(&objects).expect("OUT_DIR is writable");
+
+    let compile = |source: &Path, name: &str, sanitized: bool, anchor: &str| {
+        let suffix = if sanitized { "_sanitized" } else { "" };
+        let output = objects.join(format!("{name}{suffix}.o"));
+        let dependencies = output.with_extension("d");
+        let mut command = tool.to_command();
+        command.args(["-x", "c++", "-std=c++20", "-g1", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti"]);
+        command.args(["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fPIC"]);
+        command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]);
+        if !march.is_empty() {
+            command.arg(format!("-march={march}"));
+        }
+        command.arg(format!("-DRETROMAE_ANCHOR={anchor}"));
+        if sanitized {
+            // The namespace keeps the instrumented inline functions apart from the plain ones.
+            command.args(["-fsanitize=thread", "-DRETROMAE_SANITIZE", "-Dretromae=retromae_sanitized"]);
+        }
+        command.arg("-MMD").arg("-MF").arg(&dependencies);
+        command.arg("-c").arg(source).arg("-o").arg(&output);
+        Job { command, output, dependencies, what: format!("{} for the host device", source.display()) }
+    };
+
+    let mut anchors = Vec::new();
+    let mut jobs = Vec::new();
+    // The runtime itself is never instrumented; it only learns whether the sanitizer's hooks are wanted.
+    let mut runtime = compile(&kernels.join("host/simt.cpp"), "simt", false, "retromae_anchor_simt");
+    if sanitize {
+        runtime.command.arg("-DRETROMAE_SANITIZE");
+    }
+    jobs.push(runtime);
+    for source in sources {
+        for sanitized in [false, true] {
+            if sanitized && !sanitize {
+                continue;
+            }
+            let name = identifier(source);
+            let anchor = format!("retromae_anchor_{name}{}", if sanitized { "_sanitized" } else { "" });
+            jobs.push(compile(&kernels.join(source), &name, sanitized, &anchor));
+            anchors.push(anchor);
+        }
+    }
+    let outputs: Vec<PathBuf> = jobs.iter().map(|job| job.output.clone()).collect();
+    for (printed, output) in run_all(jobs).iter().zip(&outputs) {
+        for line in printed.lines().filter(|line| line.contains("warning:")) {
+            println!("cargo:warning={} ({})", line, output.display());
+        }
+    }
+    archive(out, &outputs);
+    HostBuild { compiler: tool.path().display().to_string(), march, anchors }
+}
+
+fn archive(out: &Path, objects: &[PathBuf]) {
+    let library = out.join("libretromae_kernels_host.a");
+    let _ = fs::remove_file(&library);
+    let mut command = cc::Build::new().get_archiver();
+    command.arg("crs").arg(&library).args(objects);
+    let status = command.status().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    assert!(status.success(), "archiving the host kernels failed: {command:?}");
+    println!("cargo:rustc-link-search=native={}", out.display());
+    println!("cargo:rustc-link-lib=static=retromae_kernels_host");
+}
+
+/// What `-march` the host kernels are compiled for; the empty string leaves it to the compiler.
+fn host_march() -> String {
+    let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    match env::var("RETROMAE_HOST_MARCH") {
+        Ok(march) => march,
+        Err(_) if target == "x86_64" => "x86-64-v3".into(),
+        Err(_) => String::new(),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// CUDA
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+struct CudaBuild {
+    /// nvcc's version, or why there is none.
+    status: Result<String, String>,
+    fatbins: Vec<(String, PathBuf)>,
+    kernels: Vec<KernelReport>,
+}
+
+impl Default for CudaBuild {
+    fn default() -> Self {
+        Self { status: Ok(String::new()), fatbins: Vec::new(), kernels: Vec::new() }
+    }
+}
+
+/// What ptxas says of one kernel on one architecture.
+#[derive(Default)]
+struct KernelReport {
+    name: String,
+    file: String,
+    arch: String,
+    registers: u32,
+    shared_bytes: u32,
+    stack_bytes: u32,
+    spill_bytes: u32,
+}
+
+fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
+    let required = env::var("RETROMAE_REQUIRE_NVCC").is_ok_and(|value| value == "1");
+    let Some(nvcc) = find_nvcc() else {
+        let reason = "no nvcc in NVCC, CUDA_HOME, CUDA_PATH or PATH";
+        assert!(!required, "{reason}, and RETROMAE_REQUIRE_NVCC=1");
+        println!("cargo:warning={reason}: GPU kernels are not built, the host device still works");
+        return CudaBuild { status: Err(reason.into()), ..CudaBuild::default() };
+    };
+    let version = nvcc_version(&nvcc);
+    let folder = out.join("cuda");
+    fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+    let archs = cuda_archs();
+    let kernels = root.join("kernels");
+    let mut jobs = Vec::new();
+    let mut fatbins = Vec::new();
+    // kernels/host holds the host device and kernels that are wrong on purpose.
+    for source in sources.iter().filter(|source| !source.starts_with("host")) {
+        let name = identifier(source);
+        let output = folder.join(format!("{name}.fatbin"));
+        let dependencies = output.with_extension("d");
+        let mut command = Command::new(&nvcc);
+        command.args(["-fatbin", "-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "--expt-relaxed-constexpr"]);
+        command.args(["-Wno-deprecated-gpu-targets", "-diag-suppress=177"]);
+        for arch in &archs {
+            command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+        }
+        let lowest = &archs[0];
+        command.arg(format!("-gencode=arch=compute_{lowest},code=compute_{lowest}"));
+        command.arg("-MD").arg("-MF").arg(&dependencies);
+        command.arg("-o").arg(&output).arg(kernels.join(source));
+        jobs.push(Job {
+            command,
+            output: output.clone(),
+            dependencies,
+            what: format!("{} by nvcc", source.display()),
+        });
+        fatbins.push((source.display().to_string(), output));
+    }
+    let printed = run_all(jobs);
+    let reports = printed.iter().zip(&fatbins).flat_map(|(text, (file, _))| parse_ptxas(text, file)).collect();
+    CudaBuild { status: Ok(version), fatbins, kernels: reports }
+}
+
+fn find_nvcc() -> Option<PathBuf> {
+    if let Some(path) = env::var_os("NVCC").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        assert!(path.is_file(), "NVCC is {}, which is not a file", path.display());
+        return Some(path);
+    }
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(|home| Path::new(&home).join("bin"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    homes.chain(env::split_paths(&path)).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
+}
+
+fn nvcc_version(nvcc: &Path) -> String {
+    let output = Command::new(nvcc)
+        .arg("--version")
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {}: {error}", nvcc.display()));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let release = text.lines().find_map(|line| line.split("release ").nth(1));
+    release.unwrap_or("unknown").split(", V").last().unwrap_or("unknown").to_string()
+}
+
+/// The architectures of `RETROMAE_CUDA_ARCHS`, such as `80;90a`.
+fn cuda_archs() -> Vec<String> {
+    let text = env::var("RETROMAE_CUDA_ARCHS").unwrap_or_else(|_| DEFAULT_ARCHS.into());
+    let archs: Vec<String> = text.split([';', ',']).map(|arch| arch.trim().to_string()).filter(|a| !a.is_empty()).collect();
+    let valid = |arch: &String| arch.trim_end_matches(['a', 'f']).parse::<u32>().is_ok_and(|number| number >= 80);
+    assert!(
+        !archs.is_empty() && archs.iter().all(valid),
+        "RETROMAE_CUDA_ARCHS is {text:?}; it should list architectures from 80 up, such as 80;90a"
+    );
+    archs
+}
+
+/// Reads `ptxas -v`: for each entry function a header, a line on its stack and a line on its resources.
+fn parse_ptxas(text: &str, file: &str) -> Vec<KernelReport> {
+    let number_before = |line: &str, unit: &str| -> u32 {
+        let before = line.split(unit).next().unwrap_or_default();
+        let digits = before.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
+        if line.contains(unit) { digits.and_then(|d| d.parse().ok()).unwrap_or(0) } else { 0 }
+    };
+    let mut reports: Vec<KernelReport> = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+            let mut parts = rest.split('\'');
+            let name = parts.next().unwrap_or_default().to_string();
+            let arch = parts.nth(1).unwrap_or_default().to_string();
+            reports.push(KernelReport { name, arch, file: file.into(), ..KernelReport::default() });
+        }
+        let Some(report) = reports.last_mut() else { continue };
+        if line.contains("bytes stack frame") {
+            report.stack_bytes = number_before(line, " bytes stack frame");
+            report.spill_bytes = number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
+        } else if line.contains("Used ") {
+            report.registers = number_before(line, " registers");
+            report.shared_bytes = number_before(line, " bytes smem");
+        }
+    }
+    reports
+}
+
+// ---------------------------------------------------------------------------------------------------------------------------------
+// What the crate learns of the build
+// ---------------------------------------------------------------------------------------------------------------------------------
+
+fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
+    let mut text = String::new();
+    let (ok, status) = match &cuda.status {
+        Ok(version) => (true, version),
+        Err(reason) => (false, reason),
+    };
+    writeln!(text, "pub const NVCC: Result<&str, &str> = {}({status:?});", if ok { "Ok" } else { "Err" }).unwrap();
+    writeln!(text, "pub const HOST_COMPILER: &str = {:?};", host.compiler).unwrap();
+    writeln!(text, "pub const HOST_MARCH: &str = {:?};", host.march).unwrap();
+    writeln!(text, "pub static FATBINS: &[Fatbin] = &[").unwrap();
+    for (file, path) in &cuda.fatbins {
+        writeln!(text, "Fatbin {{ file: {file:?}, image: include_bytes!({path:?}) }},").unwrap();
+    }
+    writeln!(text, "];\npub static CUDA_KERNELS: &[CudaKernel] = &[").unwrap();
+    let sorted: BTreeMap<(&str, &str), &KernelReport> =
+        cuda.kernels.iter().map(|report| ((report.name.as_str(), report.arch.as_str()), report)).collect();
+    for report in sorted.values() {
+        writeln!(
+            text,
+            "CudaKernel {{ name: {:?}, file: {:?}, arch: {:?}, registers: {}, shared_bytes: {}, stack_bytes: {}, spill_bytes: {} }},",
+            report.name,
+            report.file,
+            report.arch,
+            report.registers,
+            report.shared_bytes,
+            report.stack_bytes,
+            report.spill_bytes
+        )
+        .unwrap();
+    }
+    writeln!(text, "];\nunsafe extern \"C\" {{").unwrap();
+    for anchor in &host.anchors {
+        writeln!(text, "fn {anchor}();").unwrap();
+    }
+    writeln!(text, "}}\n#[used]\nstatic ANCHORS: [unsafe extern \"C\" fn(); {}] = [", host.anchors.len()).unwrap();
+    for anchor in &host.anchors {
+        writeln!(text, "{anchor},").unwrap();
+    }
+    writeln!(text, "];").unwrap();
+    fs::write(out.join("kernel_table.rs"), text).expect("OUT_DIR is writable");
+}
+
+/// Regenerates `src/device/params.rs` from `kernels/params.h`.
+#[cfg(feature = "bindgen")]
+fn generate_params(root: &Path) {
+    let header = root.join("kernels/params.h");
+    let bindings = bindgen::Builder::default()
+        .header(header.display().to_string())
+        .clang_args(["-x", "c++", "-std=c++17"])
+        .allowlist_file(".*params\\.h")
+        .allowlist_recursively(false)
+        .use_core()
+        .derive_default(true)
+        .layout_tests(true)
+        .prepend_enum_name(false)
+        .disable_header_comment()
+        .raw_line("//! The parameter structs of the kernels: bindgen's output for `kernels/params.h`.")
+        .raw_line("//!")
+        .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
+        .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]")
+        .generate()
+        .unwrap_or_else(|error| panic!("bindgen on {}: {error}", header.display()));
+    bindings.write_to_file(root.join("src/device/params.rs")).expect("src/device is writable");
+}

@@ -1,0 +1,52 @@
+// Philox-4x32-10 and the dropout decisions drawn from it; src/random.rs is the twin and has the definitions.
+//
+// Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+#pragma once
+
+#include "kernel.cuh"
+
+namespace retromae {
+
+struct Random4 {
+    uint32_t words[4];
+};
+
+RETROMAE_DEVICE Random4 philox(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+    RETROMAE_UNROLL
+    for (int round = 0; round < 10; ++round) {
+        const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * c0;
+        const uint64_t product1 = static_cast<uint64_t>(0xCD9E8D57u) * c2;
+        const uint32_t next0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;
+        const uint32_t next2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ key1;
+        c1 = static_cast<uint32_t>(product1);
+        c3 = static_cast<uint32_t>(product0);
+        c0 = next0;
+        c2 = next2;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return {{c0, c1, c2, c3}};
+}
+
+// Maps a 32-bit draw to 0..bound.
+RETROMAE_DEVICE uint32_t bounded(uint32_t draw, uint32_t bound) {
+    return static_cast<uint32_t>((static_cast<uint64_t>(draw) * bound) >> 32);
+}
+
+constexpr int kDropoutGroup = 16;
+
+// Multiplies 16 consecutive columns, the first a multiple of 16, by their dropout factors. `rng` is not read
+// when nothing is dropped.
+RETROMAE_DEVICE void apply_dropout(const DropoutParams& dropout, uint32_t head, uint32_t row, uint32_t group,
+                                   float (&values)[kDropoutGroup]) {
+    if (dropout.threshold == 0) return;
+    const RngState& rng = *reinterpret_cast<const RngState*>(dropout.rng);
+    const Random4 random = philox(rng.seed_low, rng.seed_high, group | head << 16, row, dropout.site, rng.step);
+    RETROMAE_UNROLL
+    for (int i = 0; i < kDropoutGroup; ++i) {
+        const uint32_t decision = random.words[i / 4] >> (8 * (i % 4)) & 0xffu;
+        values[i] *= decision < dropout.threshold ? 0.0f : dropout.scale;
+    }
+}
+
+}  // namespace retromae

@@ -1,0 +1,54 @@
+// Element types and wide loads.
+//
+// 16-bit types are bit structs with explicit conversions that round once, to nearest even, as the hardware does: no operator
+// hides a conversion, and the host computes the very same bits.
+#pragma once
+
+#include "kernel.cuh"
+#include "../arch/convert.cuh"
+
+namespace retromae {
+
+RETROMAE_DEVICE void round_to(float value, float& result) { result = value; }
+RETROMAE_DEVICE void round_to(float value, bf16& result) { result = bf16_from_float(value); }
+
+template <class T>
+RETROMAE_DEVICE T from_float(float value) {
+    T result;
+    round_to(value, result);
+    return result;
+}
+
+RETROMAE_DEVICE float to_float(float value) { return value; }
+RETROMAE_DEVICE float to_float(bf16 value) { return bf16_to_float(value); }
+
+// `Count` elements that are moved as one 16-byte access where they fill one.
+template <class T, int Count>
+struct alignas(sizeof(T) * Count <= 16 ? sizeof(T) * Count : 16) Pack {
+    T values[Count];
+};
+
+// Loads `Count` consecutive elements as floats; `source` is aligned to the pack.
+template <int Count, class T>
+RETROMAE_DEVICE void load(const T* source, float (&values)[Count]) {
+    const Pack<T, Count> pack = *reinterpret_cast<const Pack<T, Count>*>(source);
+    RETROMAE_UNROLL
+    for (int i = 0; i < Count; ++i) values[i] = to_float(pack.values[i]);
+}
+
+// Stores `Count` floats as consecutive elements, each rounded once.
+template <int Count, class T>
+RETROMAE_DEVICE void store(T* destination, const float (&values)[Count]) {
+    Pack<T, Count> pack;
+    RETROMAE_UNROLL
+    for (int i = 0; i < Count; ++i) pack.values[i] = from_float<T>(values[i]);
+    *reinterpret_cast<Pack<T, Count>*>(destination) = pack;
+}
+
+// Device addresses travel through the params structs as integers.
+template <class T>
+RETROMAE_DEVICE T* pointer(DevicePointer address) {
+    return reinterpret_cast<T*>(address);
+}
+
+}  // namespace retromae

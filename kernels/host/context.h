@@ -1,0 +1,76 @@
+// The part of the host device that C++ and Rust share; src/device/host mirrors it.
+#pragma once
+
+#include <stdint.h>
+
+extern "C" {
+
+struct RetromaeDim3 {
+    uint32_t x, y, z;
+};
+
+// What the running thread of a block may read of itself. One for each operating-system thread; the scheduler rewrites it
+// before it resumes a thread of the block.
+struct RetromaeContext {
+    RetromaeDim3 thread_idx, block_idx, block_dim, grid_dim;
+    unsigned char* shared_memory;
+    uint32_t shared_bytes;
+    // Linear index of the running thread in its block.
+    uint32_t thread;
+    // Barriers passed by the block, and collectives passed by each warp: the clocks of the race detector.
+    uint32_t block_epoch;
+    uint32_t warp_epoch[32];
+};
+
+// The kernel table is a list that each object file extends when the program starts.
+struct RetromaeHostKernel {
+    const char* name;
+    const char* file;
+    uint32_t line;
+    uint32_t params_bytes;
+    uint32_t threads;
+    uint32_t sanitized;
+    void (*run)(const void* params);
+    RetromaeHostKernel* next;
+};
+
+// One lane's arrival at a warp collective. `combine` runs once, when the last lane of the warp has arrived.
+struct RetromaeWarpCall {
+    void (*combine)(const void* const* inputs, void* const* outputs);
+    const void* input;
+    void* output;
+    const char* file;
+    uint32_t line;
+};
+
+enum RetromaeViolation : uint32_t {
+    RETROMAE_RACE_READ_AFTER_WRITE,
+    RETROMAE_RACE_WRITE_AFTER_WRITE,
+    RETROMAE_RACE_WRITE_AFTER_READ,
+    RETROMAE_READ_UNINITIALISED,
+    RETROMAE_ACCESS_COPY_IN_FLIGHT,
+    RETROMAE_SHARED_MEMORY_TOO_SMALL,
+    RETROMAE_COPY_QUEUE_FULL,
+    RETROMAE_ASSERTION,
+};
+
+// Implemented by the scheduler in Rust.
+void retromae_simt_barrier(const char* file, uint32_t line);
+void retromae_simt_warp(const RetromaeWarpCall* call);
+// Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1; the source line is
+// `file`:`line` or, where `file` is null, that of the instruction at `address`.
+[[noreturn]] void retromae_simt_fail(uint32_t violation, const void* address, const char* file, uint32_t line,
+                                     uint32_t offset, int32_t other_thread);
+
+// Implemented in simt.cpp.
+RetromaeContext* retromae_simt_context();
+RetromaeHostKernel* retromae_host_kernels();
+void retromae_host_register(RetromaeHostKernel* kernel);
+void retromae_simt_begin_block();
+// Asynchronous copies that the running thread has not waited for.
+uint32_t retromae_simt_copies_in_flight();
+void retromae_simt_copy_async(void* destination, const void* source, uint32_t bytes, const char* file,
+                              uint32_t line);
+void retromae_simt_copy_commit();
+void retromae_simt_copy_wait(uint32_t groups_left);
+}

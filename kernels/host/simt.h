@@ -1,0 +1,85 @@
+// The SIMT host: what lets a C++ compiler accept and run a CUDA kernel.
+//
+// Each thread of a block is a coroutine that the scheduler (src/device/host) resumes on one core. A barrier parks a thread
+// until the whole block arrives, a warp collective until all 32 lanes arrive; between them a thread runs undisturbed.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#include "context.h"
+
+#define RETROMAE_DEVICE static inline __attribute__((always_inline))
+#define RETROMAE_MEMBER inline __attribute__((always_inline))
+#define RETROMAE_UNROLL
+#define __restrict__ __restrict
+
+#define RETROMAE_SITE_PARAMETER , ::retromae::host::Site site = {__builtin_FILE(), __builtin_LINE()}
+#define RETROMAE_SITE_ONLY_PARAMETER ::retromae::host::Site site = {__builtin_FILE(), __builtin_LINE()}
+#define RETROMAE_SITE_ARGUMENT , site
+
+extern "C" {
+// Defined with initial-exec storage in simt.cpp, so reading threadIdx costs one load.
+extern __thread RetromaeContext retromae_context;
+}
+
+#define threadIdx (retromae_context.thread_idx)
+#define blockIdx (retromae_context.block_idx)
+#define blockDim (retromae_context.block_dim)
+#define gridDim (retromae_context.grid_dim)
+#define __syncthreads() retromae_simt_barrier(__FILE__, __LINE__)
+
+namespace retromae {
+namespace host {
+
+struct Site {
+    const char* file;
+    int line;
+};
+
+struct Registration {
+    explicit Registration(RetromaeHostKernel* kernel) { retromae_host_register(kernel); }
+};
+
+// Parks the lane until all 32 have brought their `input`; the last one to arrive calls
+// `combine(inputs, outputs)` for the warp.
+template <class Input, class Output, class Combine>
+static inline Output warp_collective(const Input& input, Site site, Combine) {
+    Output output;
+    RetromaeWarpCall call;
+    call.combine = [](const void* const* inputs, void* const* outputs) {
+        Input gathered[32];
+        Output results[32];
+        for (int lane = 0; lane < 32; ++lane) gathered[lane] = *static_cast<const Input*>(inputs[lane]);
+        Combine{}(gathered, results);
+        for (int lane = 0; lane < 32; ++lane) *static_cast<Output*>(outputs[lane]) = results[lane];
+    };
+    call.input = &input;
+    call.output = &output;
+    call.file = site.file;
+    call.line = static_cast<uint32_t>(site.line);
+    retromae_simt_warp(&call);
+    return output;
+}
+
+}  // namespace host
+}  // namespace retromae
+
+#ifdef RETROMAE_SANITIZE
+#define RETROMAE_SANITIZED 1
+#else
+#define RETROMAE_SANITIZED 0
+#endif
+
+// `threads` is checked at launch, as __launch_bounds__ is on the GPU.
+#define RETROMAE_KERNEL(name, Params, threads)                                                                  \
+    static void name##_body([[maybe_unused]] const Params& params);                                                              \
+    static RetromaeHostKernel name##_kernel = {                                                                 \
+        #name,   __FILE__, __LINE__,           static_cast<uint32_t>(sizeof(Params)),                           \
+        threads, RETROMAE_SANITIZED,                                                                            \
+        [](const void* params) { name##_body(*static_cast<const Params*>(params)); }, nullptr};                 \
+    static const ::retromae::host::Registration name##_registration(&name##_kernel);                            \
+    static void name##_body([[maybe_unused]] const Params& params)
+
+// A symbol that the Rust side refers to, so that the linker keeps this object file and its kernels.
+extern "C" void RETROMAE_ANCHOR() {}

@@ -1,0 +1,241 @@
+/* The parameter struct of every kernel: plain C, the only thing that CUDA C++ and Rust share.
+ *
+ * Addresses are 64-bit integers, 0 where an optional array is absent; arrays are row-major; strides and sizes
+ * count elements. `src/device/params.rs` is generated from this file. */
+#pragma once
+
+#include <stdint.h>
+
+typedef uint64_t DevicePointer;
+
+/* The randomness of a step, in device memory, so that a replayed launch sees the step's own values. */
+struct RngState {
+    uint32_t seed_low;
+    uint32_t seed_high;
+    uint32_t step;
+    uint32_t reserved;
+};
+
+/* One dropout site. `threshold` of 256 byte values drop an element; the others scale it by `scale`. */
+struct DropoutParams {
+    DevicePointer rng; /* RngState */
+    uint32_t threshold;
+    float scale;
+    uint32_t site;
+    uint32_t reserved;
+};
+
+/* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. */
+struct AttentionForwardParams {
+    DevicePointer query;        /* T [tokens, query_stride] */
+    DevicePointer key;          /* T [tokens, key_stride] */
+    DevicePointer value;        /* T [tokens, value_stride] */
+    DevicePointer output;       /* T [tokens, output_stride] */
+    DevicePointer log_sum_exp;  /* f32 [heads, tokens], natural logarithm */
+    DevicePointer cu_seqlens;   /* i32 [sentences + 1] */
+    DevicePointer bank_bits;    /* u32, `bank` variants */
+    DevicePointer bank_offsets; /* u32 [sentences + 1] */
+    DevicePointer bank_rows;    /* u16 [tokens] */
+    uint32_t query_stride;
+    uint32_t key_stride;
+    uint32_t value_stride;
+    uint32_t output_stride;
+    uint32_t tokens;
+    float scale;
+    DropoutParams dropout;
+};
+
+/* Gradients of the above. The key/value kernel writes d_key and d_value, the query kernel d_query. */
+struct AttentionBackwardParams {
+    AttentionForwardParams forward;
+    DevicePointer d_output; /* T [tokens, forward.output_stride] */
+    DevicePointer d_query;  /* T [tokens, d_query_stride] */
+    DevicePointer d_key;    /* T [tokens, d_key_stride] */
+    DevicePointer d_value;  /* T [tokens, d_value_stride] */
+    uint32_t d_query_stride;
+    uint32_t d_key_stride;
+    uint32_t d_value_stride;
+    uint32_t reserved;
+};
+
+/* output = LayerNorm(residual + dropout(input + bias)). */
+struct LayerNormForwardParams {
+    DevicePointer input;    /* T [rows, columns] */
+    DevicePointer bias;     /* f32 [columns], optional */
+    DevicePointer residual; /* T [rows, columns], optional */
+    DevicePointer gamma;    /* f32 [columns] */
+    DevicePointer beta;     /* f32 [columns] */
+    DevicePointer output;   /* T [rows, columns] */
+    DevicePointer sum;      /* T [rows, columns], optional: the normalised quantity, for the backward */
+    DevicePointer mean;     /* f32 [rows] */
+    DevicePointer rstd;     /* f32 [rows] */
+    uint32_t rows;
+    uint32_t columns;
+    float eps;
+    uint32_t reserved;
+    DropoutParams dropout;
+};
+
+struct LayerNormBackwardParams {
+    DevicePointer d_output;   /* T [rows, columns] */
+    DevicePointer sum;        /* T [rows, columns] */
+    DevicePointer mean;       /* f32 [rows] */
+    DevicePointer rstd;       /* f32 [rows] */
+    DevicePointer gamma;      /* f32 [columns] */
+    DevicePointer d_residual; /* T [rows, columns], optional */
+    DevicePointer d_input;    /* T [rows, columns] */
+    DevicePointer partials;   /* f32 [blocks, 3, columns]: sums for gamma, beta, bias */
+    uint32_t rows;
+    uint32_t columns;
+    DropoutParams dropout;
+};
+
+/* output = gelu(input + bias), exact erf form; the backward needs the input again. */
+struct BiasGeluParams {
+    DevicePointer input;    /* T [rows, columns] */
+    DevicePointer bias;     /* f32 [columns] */
+    DevicePointer output;   /* T [rows, columns], forward */
+    DevicePointer d_output; /* T [rows, columns], backward */
+    DevicePointer d_input;  /* T [rows, columns], backward */
+    uint32_t rows;
+    uint32_t columns;
+};
+
+/* output[column] = (accumulate ? output[column] : 0) + the sum over a block's rows. */
+struct ColumnSumParams {
+    DevicePointer input;  /* T [rows, input_stride] */
+    DevicePointer output; /* f32 [blocks over rows, columns] */
+    uint32_t rows;
+    uint32_t columns;
+    uint32_t input_stride;
+    uint32_t rows_per_block;
+    uint32_t accumulate;
+    uint32_t reserved;
+};
+
+/* Where a row of an embedding comes from. */
+enum EmbeddingMode : uint32_t {
+    EMBEDDING_WORD = 0,           /* dropout(LN(word[id] + position[slot] + type[0])) */
+    EMBEDDING_CONTENT = 1,        /* the same, but slot 0 is the sentence vector itself */
+    EMBEDDING_QUERY = 2,          /* dropout(LN(sentence + position[slot] + type[0])) */
+    EMBEDDING_QUERY_POSITION = 3, /* sentence + position[slot] */
+};
+
+struct EmbeddingForwardParams {
+    DevicePointer ids;               /* i32 [tokens] */
+    DevicePointer slots;             /* i32 [tokens]: the place of a token in its sentence */
+    DevicePointer sentences;         /* i32 [tokens]: the sentence of a token */
+    DevicePointer word;              /* T [vocabulary, columns] */
+    DevicePointer position;          /* T [positions, columns] */
+    DevicePointer type;              /* T [types, columns] */
+    DevicePointer sentence_vectors;  /* T [sentences, columns] */
+    DevicePointer gamma;             /* f32 [columns] */
+    DevicePointer beta;              /* f32 [columns] */
+    DevicePointer output;            /* T [tokens, columns] */
+    DevicePointer mean;              /* f32 [tokens] */
+    DevicePointer rstd;              /* f32 [tokens] */
+    uint32_t tokens;
+    uint32_t columns;
+    uint32_t mode; /* EmbeddingMode */
+    float eps;
+    DropoutParams dropout;
+};
+
+struct EmbeddingBackwardParams {
+    EmbeddingForwardParams forward; /* output is not read */
+    DevicePointer d_output;         /* T [tokens, columns] */
+    DevicePointer d_sum;            /* T [tokens, columns]: gradient of what was normalised; 0 for a raw sentence row */
+    DevicePointer partials;         /* f32 [blocks, 2, columns]: sums for gamma, beta */
+};
+
+/* output[rows[s]] += sum of input[indices[k]] over k in offsets[s]..offsets[s + 1]. No row appears twice in `rows`. */
+struct SegmentSumParams {
+    DevicePointer input;   /* T [*, columns] */
+    DevicePointer output;  /* f32 or T [*, columns] */
+    DevicePointer rows;    /* i32 [segments], optional: segment s itself */
+    DevicePointer offsets; /* i32 [segments + 1] */
+    DevicePointer indices; /* i32 [offsets[segments]], optional: k itself */
+    uint32_t segments;
+    uint32_t columns;
+};
+
+/* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. */
+struct RowsParams {
+    DevicePointer input;  /* T [*, columns] */
+    DevicePointer output; /* T [*, columns] */
+    DevicePointer rows;   /* i32 [count] */
+    uint32_t count;
+    uint32_t columns;
+};
+
+/* Softmax cross-entropy of rows of logits, replaced in place by their gradient. */
+struct CrossEntropyParams {
+    DevicePointer logits;      /* T [rows, stride]: in, without bias; out, weight·(softmax − one-hot) */
+    DevicePointer bias;        /* f32 [vocabulary] */
+    DevicePointer targets;     /* i32 [rows]; a negative one is ignored */
+    DevicePointer row_weights; /* f32 [rows] */
+    DevicePointer losses;      /* f32 [rows]: weight·loss */
+    DevicePointer log_sum_exp; /* f32 [rows] */
+    uint32_t rows;
+    uint32_t vocabulary;
+    uint32_t stride;
+    uint32_t reserved;
+};
+
+/* Whole-word masks: one bank of bit rows a sentence, and the bank row of each token. */
+struct MaskBankParams {
+    DevicePointer rng;             /* RngState */
+    DevicePointer cu_seqlens;      /* i32 [sentences + 1] */
+    DevicePointer sentence_indices; /* u32 [sentences]: the sentences' numbers in the corpus */
+    DevicePointer word_starts;     /* u8 [tokens]: 0 continuation, 1 start of a word, 2 special */
+    DevicePointer bank_offsets;    /* u32 [sentences + 1] */
+    DevicePointer bits;            /* u32 [bank_offsets[sentences]]: 1 is visible */
+    DevicePointer rows;            /* u16 [tokens] */
+    uint32_t sentences;
+    uint32_t bank_rows_max;
+    uint32_t ratio_q32; /* hidden share of the tokens, times 2^32 */
+    uint32_t length_max;
+};
+
+/* output[block] = sum over the block's elements, of their squares in `squares` variants. */
+struct ReduceParams {
+    DevicePointer input;  /* f32 [count] */
+    DevicePointer output; /* f32 [blocks] */
+    uint64_t count;
+    uint32_t elements_per_block;
+    uint32_t accumulate;
+};
+
+/* One AdamW step (Loshchilov and Hutter, arXiv 1711.05101) over a flat arena. */
+struct AdamWParams {
+    DevicePointer parameters;         /* f32 [count] */
+    DevicePointer gradients;          /* f32 [count] */
+    DevicePointer first_moments;      /* f32 [count] */
+    DevicePointer second_moments;     /* f32 [count] */
+    DevicePointer compute_parameters; /* T [count], optional: the rounded copy for the kernels */
+    DevicePointer squared_norm;       /* f32 [1]: squared norm of all gradients */
+    DevicePointer schedule;           /* AdamWSchedule */
+    uint64_t count;
+    uint64_t decayed; /* weight decay acts on the first `decayed` elements */
+    float beta1;
+    float beta2;
+    float eps;
+    float weight_decay;
+    float max_norm; /* 0: no clipping */
+    uint32_t reserved;
+};
+
+/* What changes from step to step, in device memory. */
+struct AdamWSchedule {
+    float learning_rate;
+    float bias_correction1; /* 1 − beta1^step */
+    float bias_correction2; /* 1 − beta2^step */
+    float reserved;
+};
+
+/* For the host device's own tests. */
+struct ProbeParams {
+    DevicePointer input;
+    DevicePointer output;
+    uint64_t count;
+};

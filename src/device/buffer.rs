@@ -1,0 +1,260 @@
+//! Device memory: owned buffers and borrowed views of them.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::{Device, Element, Error, Result};
+
+/// `len` elements of device memory, freed when dropped.
+#[derive(Debug)]
+pub struct Buffer<T: Element> {
+    device: Device,
+    address: u64,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+/// A shared view of consecutive elements of a [`Buffer`].
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, T: Element> {
+    device: &'a Device,
+    address: u64,
+    length: usize,
+    element: PhantomData<&'a T>,
+}
+
+/// An exclusive view of consecutive elements of a [`Buffer`].
+#[derive(Debug)]
+pub struct ViewMut<'a, T: Element> {
+    device: &'a Device,
+    address: u64,
+    length: usize,
+    element: PhantomData<&'a mut T>,
+}
+
+fn element_address<T>(address: u64, length: usize, range: &Range<usize>) -> u64 {
+    assert!(
+        range.start <= range.end && range.end <= length,
+        "a view of elements {range:?} of a buffer of {length}"
+    );
+    address + (range.start * size_of::<T>()) as u64
+}
+
+impl<T: Element> Buffer<T> {
+    pub(super) fn uninitialised(device: &Device, length: usize) -> Result<Self> {
+        let address = device.backend().allocate(length * size_of::<T>())?;
+        Ok(Self { device: device.clone(), address, length, element: PhantomData })
+    }
+
+    pub(super) fn zeros(device: &Device, length: usize) -> Result<Self> {
+        let mut buffer = Self::uninitialised(device, length)?;
+        buffer.zero()?;
+        Ok(buffer)
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// All elements.
+    #[must_use]
+    pub fn view(&self) -> View<'_, T> {
+        self.slice(0..self.length)
+    }
+
+    /// All elements, exclusively.
+    pub fn view_mut(&mut self) -> ViewMut<'_, T> {
+        self.slice_mut(0..self.length)
+    }
+
+    /// The elements of `range`.
+    ///
+    /// # Panics
+    /// When `range` leaves the buffer, as slicing does.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> View<'_, T> {
+        let address = element_address::<T>(self.address, self.length, &range);
+        View { device: &self.device, address, length: range.len(), element: PhantomData }
+    }
+
+    /// The elements of `range`, exclusively.
+    ///
+    /// # Panics
+    /// When `range` leaves the buffer, as slicing does.
+    pub fn slice_mut(&mut self, range: Range<usize>) -> ViewMut<'_, T> {
+        let address = element_address::<T>(self.address, self.length, &range);
+        ViewMut { device: &self.device, address, length: range.len(), element: PhantomData }
+    }
+
+    /// Overwrites the first `values.len()` elements.
+    ///
+    /// # Errors
+    /// When there are more values than elements.
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        if values.len() > self.length {
+            return Err(Error::Argument {
+                argument: "values",
+                actual: format!("{} elements", values.len()),
+                expected: format!("at most {}", self.length),
+            });
+        }
+        // SAFETY: the buffer is valid for its length, which is not exceeded.
+        unsafe { self.device.backend().upload(self.address, bytemuck::cast_slice(values)) }
+    }
+
+    /// Sets every element to zero.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn zero(&mut self) -> Result<()> {
+        self.view_mut().zero()
+    }
+
+    /// All elements, copied to the caller.
+    ///
+    /// # Errors
+    /// An error of the device, also of work enqueued before.
+    pub fn read(&self) -> Result<Vec<T>> {
+        self.view().read()
+    }
+}
+
+impl<T: Element> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `uninitialised` with this size; views cannot outlive the buffer.
+        unsafe { self.device.backend().free(self.address, self.length * size_of::<T>()) }
+    }
+}
+
+impl<'a, T: Element> View<'a, T> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The elements of `range`.
+    ///
+    /// # Panics
+    /// When `range` leaves the view.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> View<'a, T> {
+        let address = element_address::<T>(self.address, self.length, &range);
+        View { address, length: range.len(), ..self }
+    }
+
+    /// All elements, copied to the caller.
+    ///
+    /// # Errors
+    /// An error of the device, also of work enqueued before.
+    pub fn read(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); self.length];
+        // SAFETY: the view is valid for its length.
+        unsafe { self.device.backend().download(bytemuck::cast_slice_mut(&mut values), self.address)? };
+        Ok(values)
+    }
+
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(crate) fn device(&self) -> &'a Device {
+        self.device
+    }
+}
+
+impl<'a, T: Element> ViewMut<'a, T> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The same elements, borrowed again for a shorter time.
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
+    }
+
+    /// The same elements, shared.
+    #[must_use]
+    pub fn as_view(&self) -> View<'_, T> {
+        View { device: self.device, address: self.address, length: self.length, element: PhantomData }
+    }
+
+    /// The elements of `range`, exclusively.
+    ///
+    /// # Panics
+    /// When `range` leaves the view.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> ViewMut<'a, T> {
+        let address = element_address::<T>(self.address, self.length, &range);
+        ViewMut { address, length: range.len(), ..self }
+    }
+
+    /// Elements before `middle`, and from `middle` on.
+    ///
+    /// # Panics
+    /// When `middle` is beyond the end.
+    #[must_use]
+    pub fn split_at(self, middle: usize) -> (ViewMut<'a, T>, ViewMut<'a, T>) {
+        let second = element_address::<T>(self.address, self.length, &(middle..self.length));
+        let rest = self.length - middle;
+        (
+            ViewMut { device: self.device, address: self.address, length: middle, element: PhantomData },
+            ViewMut { device: self.device, address: second, length: rest, element: PhantomData },
+        )
+    }
+
+    /// Sets every element to zero.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn zero(&mut self) -> Result<()> {
+        // SAFETY: the view is valid for its length and exclusive.
+        unsafe { self.device.backend().zero(self.address, self.length * size_of::<T>()) }
+    }
+
+    /// Overwrites the elements with those of `source`.
+    ///
+    /// # Errors
+    /// When the lengths or the devices differ.
+    pub fn copy_from(&mut self, source: View<'_, T>) -> Result<()> {
+        if source.length != self.length || !source.device.same_as(self.device) {
+            return Err(Error::Argument {
+                argument: "source",
+                actual: format!("{} elements on {:?}", source.length, source.device),
+                expected: format!("{} elements on {:?}", self.length, self.device),
+            });
+        }
+        // SAFETY: both views are valid for the length; one is exclusive, so they do not overlap.
+        unsafe { self.device.backend().copy(self.address, source.address, self.length * size_of::<T>()) }
+    }
+
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(crate) fn device(&self) -> &'a Device {
+        self.device
+    }
+}

@@ -1,0 +1,70 @@
+//! Element types that cross the boundary to the kernels.
+
+use bytemuck::Pod;
+pub use half::bf16;
+
+/// The type of a kernel's floating-point operands, at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    F32,
+    Bf16,
+}
+
+impl DType {
+    /// As it appears in kernel names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Size of an element in bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A plain value that may live in a [`Buffer`](super::Buffer).
+pub trait Element: Pod + Send + Sync + std::fmt::Debug {}
+
+impl Element for f32 {}
+impl Element for bf16 {}
+impl Element for u8 {}
+impl Element for u16 {}
+impl Element for u32 {}
+impl Element for i32 {}
+
+/// An element type that kernels compute with: f32 or bf16.
+pub trait Float: Element {
+    const DTYPE: DType;
+    /// Rounds to nearest, ties to even.
+    fn from_f32(value: f32) -> Self;
+    fn to_f32(self) -> f32;
+}
+
+impl Float for f32 {
+    const DTYPE: DType = DType::F32;
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Float for bf16 {
+    const DTYPE: DType = DType::Bf16;
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
+    }
+}

@@ -1,0 +1,35 @@
+//! What can go wrong on a device.
+
+/// An error of a device: of its memory, of a launch, or of a kernel.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A kernel on the host device did something undefined; it was stopped there.
+    #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
+    Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
+    /// No kernel of this name was built for the device.
+    #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
+    UnknownKernel(String),
+    /// The launch itself is wrong.
+    #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]
+    Launch { kernel: String, argument: &'static str, actual: String, expected: String },
+    /// GPU kernels were not built.
+    #[error(
+        "the GPU kernels are not built: {0}; install the CUDA toolkit (or set NVCC to its compiler) and build again, or use the host device"
+    )]
+    KernelsNotBuilt(String),
+    /// The CUDA driver, a device or a library is missing or refuses.
+    #[error("CUDA: {0}")]
+    Cuda(String),
+    /// The host kernels use instructions that this processor lacks.
+    #[error("the host kernels are built for {built}, which this processor is not; build with RETROMAE_HOST_MARCH=x86-64")]
+    HostProcessor { built: &'static str },
+    /// An allocation was refused.
+    #[error("cannot allocate {requested} bytes on the {device} device; use a smaller batch")]
+    OutOfMemory { requested: usize, device: &'static str },
+    /// An argument of a device call is wrong.
+    #[error("{argument} is {actual}; it should be {expected}")]
+    Argument { argument: &'static str, actual: String, expected: String },
+}
+
+/// The result of a device call.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,253 @@
+//! Runs blocks on one operating-system thread: stacks, shared memory, and the loop that resumes threads.
+
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
+
+use corosensei::stack::{Stack, StackPointer};
+use corosensei::{Coroutine, CoroutineResult};
+
+use super::super::{Error, Launch, Result};
+use super::fault::{self, locate};
+use super::memory::{POISON, map_fenced, page_size};
+use super::scheduler::{
+    Block, Context, Dim3, Exit, LANES, Lane, State, Violation, Warp, retromae_simt_begin_block,
+    retromae_simt_context, set_current, thread_main,
+};
+use super::{HostKernel, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
+use crate::random::philox;
+
+/// A kernel thread keeps its register tiles on its stack: a few KiB.
+const STACK_BYTES: usize = 64 * 1024;
+/// Stacks that all began at the same place of a page would compete for the same cache lines, so each begins a little lower
+/// than the last; the step is a few lines wide and the colours fill a page.
+const COLOUR_BYTES: usize = 576;
+const COLOUR_RANGE: usize = 4096;
+
+/// The stack of one thread of a block, fenced at its low end, reused for block after block.
+#[derive(Clone, Copy)]
+pub(super) struct LaneStack {
+    base: StackPointer,
+    limit: StackPointer,
+}
+
+impl LaneStack {
+    fn new(lane: usize) -> Option<Self> {
+        let total = STACK_BYTES + 3 * page_size();
+        let start = map_fenced(total)?;
+        let colour = lane * COLOUR_BYTES % COLOUR_RANGE;
+        let base = (start + total - page_size() - colour) & !(corosensei::stack::STACK_ALIGNMENT - 1);
+        Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
+    }
+}
+
+// SAFETY: the stack is fenced at its low end by the first page of the mapping, and far larger than the minimum. The mapping is
+// never released, so copies of the handle stay valid; a worker uses each stack for one coroutine at a time.
+unsafe impl Stack for LaneStack {
+    fn base(&self) -> StackPointer {
+        self.base
+    }
+
+    fn limit(&self) -> StackPointer {
+        self.limit
+    }
+}
+
+struct Worker {
+    block: Block,
+    stacks: Vec<LaneStack>,
+    /// One past the end of shared memory, where a fence begins.
+    shared_end: usize,
+}
+
+thread_local! {
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+impl Worker {
+    fn new() -> Option<Self> {
+        let page = page_size();
+        let total = (SHARED_BYTES_MAX as usize).next_multiple_of(page) + 2 * page;
+        let shared_end = map_fenced(total)? + total - page;
+        fault::use_alternate_stack()?;
+        // SAFETY: the context of this thread.
+        let context = unsafe { retromae_simt_context() };
+        let block =
+            Block { lanes: Vec::new(), warps: Vec::new(), current: 0, context, violation: None, fault: None };
+        Some(Self { block, stacks: Vec::new(), shared_end })
+    }
+
+    fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3]) -> Option<()> {
+        let threads = launch.threads as usize;
+        while self.stacks.len() < threads {
+            self.stacks.push(LaneStack::new(self.stacks.len())?);
+        }
+        self.block.lanes.clear();
+        self.block.lanes.resize_with(threads, Lane::new);
+        self.block.warps.clear();
+        self.block.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
+        self.block.violation = None;
+        self.block.fault = None;
+        // Alignment 128 as on the GPU; what is between the end of the request and the fence is less than that.
+        let bytes = (launch.shared_bytes as usize).next_multiple_of(128);
+        let shared = (self.shared_end - bytes) as *mut u8;
+        // SAFETY: the mapping has at least `SHARED_BYTES_MAX` bytes before its end.
+        unsafe { std::ptr::write_bytes(shared, POISON, bytes) };
+        let [x, y, z] = block;
+        let [grid_x, grid_y, grid_z] = launch.grid;
+        // SAFETY: the context of this operating-system thread; nothing runs on it now.
+        unsafe {
+            *self.block.context = Context {
+                thread_idx: Dim3::default(),
+                block_idx: Dim3 { x, y, z },
+                block_dim: Dim3 { x: launch.threads, y: 1, z: 1 },
+                grid_dim: Dim3 { x: grid_x, y: grid_y, z: grid_z },
+                shared_memory: shared,
+                shared_bytes: launch.shared_bytes,
+                thread: 0,
+                block_epoch: 0,
+                warp_epoch: [0; LANES],
+            };
+            retromae_simt_begin_block();
+        }
+        Some(())
+    }
+
+    /// Resumes thread `index` until it parks or ends.
+    fn resume(&mut self, index: usize, kernel: &HostKernel, launch: &Launch<'_>) -> std::result::Result<(), Violation> {
+        let block = &mut self.block;
+        block.current = index;
+        // SAFETY: the context of this operating-system thread.
+        unsafe {
+            (*block.context).thread_idx = Dim3 { x: index as u32, y: 0, z: 0 };
+            (*block.context).thread = index as u32;
+        }
+        let mut thread = match block.lanes[index].coroutine.take() {
+            Some(thread) => thread,
+            None => {
+                let (run, params) = (kernel.run, launch.params.as_ptr().cast());
+                let thread =
+                    Coroutine::with_stack(self.stacks[index], move |yielder, ()| thread_main(yielder, run, params));
+                block.lanes[index].trap = Some(thread.trap_handler());
+                thread
+            }
+        };
+        let result = thread.resume(());
+        match result {
+            CoroutineResult::Yield(()) => {
+                block.lanes[index].coroutine = Some(thread);
+                block.violation.take().map_or(Ok(()), Err)
+            }
+            CoroutineResult::Return(Exit::Finished) => {
+                block.lanes[index].state = State::Finished;
+                block.unfinished_copies().map_or(Ok(()), Err)
+            }
+            CoroutineResult::Return(Exit::Faulted) => {
+                let fault = block.fault.take();
+                let site = fault.as_ref().map_or_else(|| "?".into(), |fault| locate(fault.program_counter));
+                let text = fault.map_or_else(|| "fault".into(), |fault| fault.to_string());
+                Err(Violation { text, site, thread: index })
+            }
+        }
+    }
+
+    /// Runs every thread until none can run; those of one warp together, for the sake of the caches.
+    fn run_ready(
+        &mut self,
+        order: &[Vec<usize>],
+        kernel: &HostKernel,
+        launch: &Launch<'_>,
+    ) -> std::result::Result<(), Violation> {
+        for warp in order {
+            let mut progress = true;
+            while progress {
+                progress = false;
+                for &index in warp {
+                    if self.block.lanes[index].state == State::Ready {
+                        self.resume(index, kernel, launch)?;
+                        progress = true;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        kernel: &HostKernel,
+        launch: &Launch<'_>,
+        order: ThreadOrder,
+        salt: u32,
+    ) -> std::result::Result<(), Violation> {
+        let mut round = 0;
+        loop {
+            let threads = thread_order(order, launch.threads as usize, salt, round);
+            self.run_ready(&threads, kernel, launch)?;
+            if self.block.settle()? {
+                return Ok(());
+            }
+            round += 1;
+        }
+    }
+
+    /// Abandons whatever threads are still parked.
+    fn end(&mut self) {
+        for lane in &mut self.block.lanes {
+            if let Some(mut thread) = lane.coroutine.take() {
+                // SAFETY: kernels are C++ without exceptions or destructors, so nothing on their stacks needs unwinding.
+                unsafe { thread.force_reset() };
+            }
+        }
+    }
+}
+
+/// The threads of each warp in the order in which they run.
+fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Vec<Vec<usize>> {
+    let mut warps: Vec<Vec<usize>> =
+        (0..threads).step_by(LANES).map(|first| (first..threads.min(first + LANES)).collect()).collect();
+    match order {
+        ThreadOrder::Forward => {}
+        ThreadOrder::Reverse => {
+            warps.reverse();
+            warps.iter_mut().for_each(|warp| warp.reverse());
+        }
+        ThreadOrder::Random(seed) => {
+            let draw = |item: usize| philox(crate::random::key(seed), [item as u32, salt, round, 0])[0];
+            warps.sort_by_key(|warp| draw(THREADS_MAX as usize + warp[0]));
+            warps.iter_mut().for_each(|warp| warp.sort_by_key(|&thread| draw(thread)));
+        }
+    }
+    warps
+}
+
+/// Runs one block of a launch on the calling operating-system thread.
+///
+/// # Safety
+/// `kernel` accepts the params of `launch`, and every address in them is valid for what it does.
+pub(super) unsafe fn run_block(
+    kernel: &HostKernel,
+    launch: &Launch<'_>,
+    block: [u32; 3],
+    order: ThreadOrder,
+) -> Result<()> {
+    let out_of_memory = || Error::OutOfMemory { requested: STACK_BYTES, device: "host" };
+    WORKER.with_borrow_mut(|slot| {
+        if slot.is_none() {
+            *slot = Some(Worker::new().ok_or_else(out_of_memory)?);
+        }
+        let worker = slot.as_mut().expect("made above");
+        worker.begin(launch, block).ok_or_else(out_of_memory)?;
+        set_current(&raw mut worker.block);
+        let salt = block[0] ^ block[1].rotate_left(11) ^ block[2].rotate_left(22);
+        let result = worker.run(kernel, launch, order, salt);
+        set_current(std::ptr::null_mut());
+        worker.end();
+        result.map_err(|violation| Error::Kernel {
+            kernel: kernel.name.to_string(),
+            violation: violation.text,
+            site: violation.site,
+            block,
+            thread: violation.thread as u32,
+        })
+    })
+}

@@ -1,0 +1,591 @@
+//! The parameter structs of the kernels: bindgen's output for `kernels/params.h`.
+//!
+//! Do not edit; run `cargo build --features bindgen`.
+#![allow(missing_docs, clippy::pedantic, clippy::all)]
+
+pub type DevicePointer = u64;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct RngState {
+    pub seed_low: u32,
+    pub seed_high: u32,
+    pub step: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RngState"][::core::mem::size_of::<RngState>() - 16usize];
+    ["Alignment of RngState"][::core::mem::align_of::<RngState>() - 4usize];
+    ["Offset of field: RngState::seed_low"][::core::mem::offset_of!(RngState, seed_low) - 0usize];
+    ["Offset of field: RngState::seed_high"][::core::mem::offset_of!(RngState, seed_high) - 4usize];
+    ["Offset of field: RngState::step"][::core::mem::offset_of!(RngState, step) - 8usize];
+    ["Offset of field: RngState::reserved"][::core::mem::offset_of!(RngState, reserved) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct DropoutParams {
+    pub rng: DevicePointer,
+    pub threshold: u32,
+    pub scale: f32,
+    pub site: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of DropoutParams"][::core::mem::size_of::<DropoutParams>() - 24usize];
+    ["Alignment of DropoutParams"][::core::mem::align_of::<DropoutParams>() - 8usize];
+    ["Offset of field: DropoutParams::rng"][::core::mem::offset_of!(DropoutParams, rng) - 0usize];
+    ["Offset of field: DropoutParams::threshold"][::core::mem::offset_of!(DropoutParams, threshold) - 8usize];
+    ["Offset of field: DropoutParams::scale"][::core::mem::offset_of!(DropoutParams, scale) - 12usize];
+    ["Offset of field: DropoutParams::site"][::core::mem::offset_of!(DropoutParams, site) - 16usize];
+    ["Offset of field: DropoutParams::reserved"][::core::mem::offset_of!(DropoutParams, reserved) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionForwardParams {
+    pub query: DevicePointer,
+    pub key: DevicePointer,
+    pub value: DevicePointer,
+    pub output: DevicePointer,
+    pub log_sum_exp: DevicePointer,
+    pub cu_seqlens: DevicePointer,
+    pub bank_bits: DevicePointer,
+    pub bank_offsets: DevicePointer,
+    pub bank_rows: DevicePointer,
+    pub query_stride: u32,
+    pub key_stride: u32,
+    pub value_stride: u32,
+    pub output_stride: u32,
+    pub tokens: u32,
+    pub scale: f32,
+    pub dropout: DropoutParams,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 120usize];
+    ["Alignment of AttentionForwardParams"][::core::mem::align_of::<AttentionForwardParams>() - 8usize];
+    ["Offset of field: AttentionForwardParams::query"]
+        [::core::mem::offset_of!(AttentionForwardParams, query) - 0usize];
+    ["Offset of field: AttentionForwardParams::key"]
+        [::core::mem::offset_of!(AttentionForwardParams, key) - 8usize];
+    ["Offset of field: AttentionForwardParams::value"]
+        [::core::mem::offset_of!(AttentionForwardParams, value) - 16usize];
+    ["Offset of field: AttentionForwardParams::output"]
+        [::core::mem::offset_of!(AttentionForwardParams, output) - 24usize];
+    ["Offset of field: AttentionForwardParams::log_sum_exp"]
+        [::core::mem::offset_of!(AttentionForwardParams, log_sum_exp) - 32usize];
+    ["Offset of field: AttentionForwardParams::cu_seqlens"]
+        [::core::mem::offset_of!(AttentionForwardParams, cu_seqlens) - 40usize];
+    ["Offset of field: AttentionForwardParams::bank_bits"]
+        [::core::mem::offset_of!(AttentionForwardParams, bank_bits) - 48usize];
+    ["Offset of field: AttentionForwardParams::bank_offsets"]
+        [::core::mem::offset_of!(AttentionForwardParams, bank_offsets) - 56usize];
+    ["Offset of field: AttentionForwardParams::bank_rows"]
+        [::core::mem::offset_of!(AttentionForwardParams, bank_rows) - 64usize];
+    ["Offset of field: AttentionForwardParams::query_stride"]
+        [::core::mem::offset_of!(AttentionForwardParams, query_stride) - 72usize];
+    ["Offset of field: AttentionForwardParams::key_stride"]
+        [::core::mem::offset_of!(AttentionForwardParams, key_stride) - 76usize];
+    ["Offset of field: AttentionForwardParams::value_stride"]
+        [::core::mem::offset_of!(AttentionForwardParams, value_stride) - 80usize];
+    ["Offset of field: AttentionForwardParams::output_stride"]
+        [::core::mem::offset_of!(AttentionForwardParams, output_stride) - 84usize];
+    ["Offset of field: AttentionForwardParams::tokens"]
+        [::core::mem::offset_of!(AttentionForwardParams, tokens) - 88usize];
+    ["Offset of field: AttentionForwardParams::scale"]
+        [::core::mem::offset_of!(AttentionForwardParams, scale) - 92usize];
+    ["Offset of field: AttentionForwardParams::dropout"]
+        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 96usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionBackwardParams {
+    pub forward: AttentionForwardParams,
+    pub d_output: DevicePointer,
+    pub d_query: DevicePointer,
+    pub d_key: DevicePointer,
+    pub d_value: DevicePointer,
+    pub d_query_stride: u32,
+    pub d_key_stride: u32,
+    pub d_value_stride: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 168usize];
+    ["Alignment of AttentionBackwardParams"][::core::mem::align_of::<AttentionBackwardParams>() - 8usize];
+    ["Offset of field: AttentionBackwardParams::forward"]
+        [::core::mem::offset_of!(AttentionBackwardParams, forward) - 0usize];
+    ["Offset of field: AttentionBackwardParams::d_output"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 120usize];
+    ["Offset of field: AttentionBackwardParams::d_query"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 128usize];
+    ["Offset of field: AttentionBackwardParams::d_key"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 136usize];
+    ["Offset of field: AttentionBackwardParams::d_value"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 144usize];
+    ["Offset of field: AttentionBackwardParams::d_query_stride"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 152usize];
+    ["Offset of field: AttentionBackwardParams::d_key_stride"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 156usize];
+    ["Offset of field: AttentionBackwardParams::d_value_stride"]
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 160usize];
+    ["Offset of field: AttentionBackwardParams::reserved"]
+        [::core::mem::offset_of!(AttentionBackwardParams, reserved) - 164usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LayerNormForwardParams {
+    pub input: DevicePointer,
+    pub bias: DevicePointer,
+    pub residual: DevicePointer,
+    pub gamma: DevicePointer,
+    pub beta: DevicePointer,
+    pub output: DevicePointer,
+    pub sum: DevicePointer,
+    pub mean: DevicePointer,
+    pub rstd: DevicePointer,
+    pub rows: u32,
+    pub columns: u32,
+    pub eps: f32,
+    pub reserved: u32,
+    pub dropout: DropoutParams,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LayerNormForwardParams"][::core::mem::size_of::<LayerNormForwardParams>() - 112usize];
+    ["Alignment of LayerNormForwardParams"][::core::mem::align_of::<LayerNormForwardParams>() - 8usize];
+    ["Offset of field: LayerNormForwardParams::input"]
+        [::core::mem::offset_of!(LayerNormForwardParams, input) - 0usize];
+    ["Offset of field: LayerNormForwardParams::bias"]
+        [::core::mem::offset_of!(LayerNormForwardParams, bias) - 8usize];
+    ["Offset of field: LayerNormForwardParams::residual"]
+        [::core::mem::offset_of!(LayerNormForwardParams, residual) - 16usize];
+    ["Offset of field: LayerNormForwardParams::gamma"]
+        [::core::mem::offset_of!(LayerNormForwardParams, gamma) - 24usize];
+    ["Offset of field: LayerNormForwardParams::beta"]
+        [::core::mem::offset_of!(LayerNormForwardParams, beta) - 32usize];
+    ["Offset of field: LayerNormForwardParams::output"]
+        [::core::mem::offset_of!(LayerNormForwardParams, output) - 40usize];
+    ["Offset of field: LayerNormForwardParams::sum"]
+        [::core::mem::offset_of!(LayerNormForwardParams, sum) - 48usize];
+    ["Offset of field: LayerNormForwardParams::mean"]
+        [::core::mem::offset_of!(LayerNormForwardParams, mean) - 56usize];
+    ["Offset of field: LayerNormForwardParams::rstd"]
+        [::core::mem::offset_of!(LayerNormForwardParams, rstd) - 64usize];
+    ["Offset of field: LayerNormForwardParams::rows"]
+        [::core::mem::offset_of!(LayerNormForwardParams, rows) - 72usize];
+    ["Offset of field: LayerNormForwardParams::columns"]
+        [::core::mem::offset_of!(LayerNormForwardParams, columns) - 76usize];
+    ["Offset of field: LayerNormForwardParams::eps"]
+        [::core::mem::offset_of!(LayerNormForwardParams, eps) - 80usize];
+    ["Offset of field: LayerNormForwardParams::reserved"]
+        [::core::mem::offset_of!(LayerNormForwardParams, reserved) - 84usize];
+    ["Offset of field: LayerNormForwardParams::dropout"]
+        [::core::mem::offset_of!(LayerNormForwardParams, dropout) - 88usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LayerNormBackwardParams {
+    pub d_output: DevicePointer,
+    pub sum: DevicePointer,
+    pub mean: DevicePointer,
+    pub rstd: DevicePointer,
+    pub gamma: DevicePointer,
+    pub d_residual: DevicePointer,
+    pub d_input: DevicePointer,
+    pub partials: DevicePointer,
+    pub rows: u32,
+    pub columns: u32,
+    pub dropout: DropoutParams,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LayerNormBackwardParams"][::core::mem::size_of::<LayerNormBackwardParams>() - 96usize];
+    ["Alignment of LayerNormBackwardParams"][::core::mem::align_of::<LayerNormBackwardParams>() - 8usize];
+    ["Offset of field: LayerNormBackwardParams::d_output"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, d_output) - 0usize];
+    ["Offset of field: LayerNormBackwardParams::sum"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, sum) - 8usize];
+    ["Offset of field: LayerNormBackwardParams::mean"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, mean) - 16usize];
+    ["Offset of field: LayerNormBackwardParams::rstd"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, rstd) - 24usize];
+    ["Offset of field: LayerNormBackwardParams::gamma"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, gamma) - 32usize];
+    ["Offset of field: LayerNormBackwardParams::d_residual"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, d_residual) - 40usize];
+    ["Offset of field: LayerNormBackwardParams::d_input"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, d_input) - 48usize];
+    ["Offset of field: LayerNormBackwardParams::partials"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, partials) - 56usize];
+    ["Offset of field: LayerNormBackwardParams::rows"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, rows) - 64usize];
+    ["Offset of field: LayerNormBackwardParams::columns"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, columns) - 68usize];
+    ["Offset of field: LayerNormBackwardParams::dropout"]
+        [::core::mem::offset_of!(LayerNormBackwardParams, dropout) - 72usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct BiasGeluParams {
+    pub input: DevicePointer,
+    pub bias: DevicePointer,
+    pub output: DevicePointer,
+    pub d_output: DevicePointer,
+    pub d_input: DevicePointer,
+    pub rows: u32,
+    pub columns: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BiasGeluParams"][::core::mem::size_of::<BiasGeluParams>() - 48usize];
+    ["Alignment of BiasGeluParams"][::core::mem::align_of::<BiasGeluParams>() - 8usize];
+    ["Offset of field: BiasGeluParams::input"][::core::mem::offset_of!(BiasGeluParams, input) - 0usize];
+    ["Offset of field: BiasGeluParams::bias"][::core::mem::offset_of!(BiasGeluParams, bias) - 8usize];
+    ["Offset of field: BiasGeluParams::output"][::core::mem::offset_of!(BiasGeluParams, output) - 16usize];
+    ["Offset of field: BiasGeluParams::d_output"]
+        [::core::mem::offset_of!(BiasGeluParams, d_output) - 24usize];
+    ["Offset of field: BiasGeluParams::d_input"][::core::mem::offset_of!(BiasGeluParams, d_input) - 32usize];
+    ["Offset of field: BiasGeluParams::rows"][::core::mem::offset_of!(BiasGeluParams, rows) - 40usize];
+    ["Offset of field: BiasGeluParams::columns"][::core::mem::offset_of!(BiasGeluParams, columns) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct ColumnSumParams {
+    pub input: DevicePointer,
+    pub output: DevicePointer,
+    pub rows: u32,
+    pub columns: u32,
+    pub input_stride: u32,
+    pub rows_per_block: u32,
+    pub accumulate: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 40usize];
+    ["Alignment of ColumnSumParams"][::core::mem::align_of::<ColumnSumParams>() - 8usize];
+    ["Offset of field: ColumnSumParams::input"][::core::mem::offset_of!(ColumnSumParams, input) - 0usize];
+    ["Offset of field: ColumnSumParams::output"][::core::mem::offset_of!(ColumnSumParams, output) - 8usize];
+    ["Offset of field: ColumnSumParams::rows"][::core::mem::offset_of!(ColumnSumParams, rows) - 16usize];
+    ["Offset of field: ColumnSumParams::columns"]
+        [::core::mem::offset_of!(ColumnSumParams, columns) - 20usize];
+    ["Offset of field: ColumnSumParams::input_stride"]
+        [::core::mem::offset_of!(ColumnSumParams, input_stride) - 24usize];
+    ["Offset of field: ColumnSumParams::rows_per_block"]
+        [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 28usize];
+    ["Offset of field: ColumnSumParams::accumulate"]
+        [::core::mem::offset_of!(ColumnSumParams, accumulate) - 32usize];
+    ["Offset of field: ColumnSumParams::reserved"]
+        [::core::mem::offset_of!(ColumnSumParams, reserved) - 36usize];
+};
+pub const EMBEDDING_WORD: EmbeddingMode = 0;
+pub const EMBEDDING_CONTENT: EmbeddingMode = 1;
+pub const EMBEDDING_QUERY: EmbeddingMode = 2;
+pub const EMBEDDING_QUERY_POSITION: EmbeddingMode = 3;
+pub type EmbeddingMode = u32;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct EmbeddingForwardParams {
+    pub ids: DevicePointer,
+    pub slots: DevicePointer,
+    pub sentences: DevicePointer,
+    pub word: DevicePointer,
+    pub position: DevicePointer,
+    pub type_: DevicePointer,
+    pub sentence_vectors: DevicePointer,
+    pub gamma: DevicePointer,
+    pub beta: DevicePointer,
+    pub output: DevicePointer,
+    pub mean: DevicePointer,
+    pub rstd: DevicePointer,
+    pub tokens: u32,
+    pub columns: u32,
+    pub mode: u32,
+    pub eps: f32,
+    pub dropout: DropoutParams,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of EmbeddingForwardParams"][::core::mem::size_of::<EmbeddingForwardParams>() - 136usize];
+    ["Alignment of EmbeddingForwardParams"][::core::mem::align_of::<EmbeddingForwardParams>() - 8usize];
+    ["Offset of field: EmbeddingForwardParams::ids"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, ids) - 0usize];
+    ["Offset of field: EmbeddingForwardParams::slots"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, slots) - 8usize];
+    ["Offset of field: EmbeddingForwardParams::sentences"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, sentences) - 16usize];
+    ["Offset of field: EmbeddingForwardParams::word"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, word) - 24usize];
+    ["Offset of field: EmbeddingForwardParams::position"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, position) - 32usize];
+    ["Offset of field: EmbeddingForwardParams::type_"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, type_) - 40usize];
+    ["Offset of field: EmbeddingForwardParams::sentence_vectors"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, sentence_vectors) - 48usize];
+    ["Offset of field: EmbeddingForwardParams::gamma"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, gamma) - 56usize];
+    ["Offset of field: EmbeddingForwardParams::beta"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, beta) - 64usize];
+    ["Offset of field: EmbeddingForwardParams::output"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, output) - 72usize];
+    ["Offset of field: EmbeddingForwardParams::mean"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, mean) - 80usize];
+    ["Offset of field: EmbeddingForwardParams::rstd"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, rstd) - 88usize];
+    ["Offset of field: EmbeddingForwardParams::tokens"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, tokens) - 96usize];
+    ["Offset of field: EmbeddingForwardParams::columns"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, columns) - 100usize];
+    ["Offset of field: EmbeddingForwardParams::mode"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, mode) - 104usize];
+    ["Offset of field: EmbeddingForwardParams::eps"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, eps) - 108usize];
+    ["Offset of field: EmbeddingForwardParams::dropout"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, dropout) - 112usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct EmbeddingBackwardParams {
+    pub forward: EmbeddingForwardParams,
+    pub d_output: DevicePointer,
+    pub d_sum: DevicePointer,
+    pub partials: DevicePointer,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of EmbeddingBackwardParams"][::core::mem::size_of::<EmbeddingBackwardParams>() - 160usize];
+    ["Alignment of EmbeddingBackwardParams"][::core::mem::align_of::<EmbeddingBackwardParams>() - 8usize];
+    ["Offset of field: EmbeddingBackwardParams::forward"]
+        [::core::mem::offset_of!(EmbeddingBackwardParams, forward) - 0usize];
+    ["Offset of field: EmbeddingBackwardParams::d_output"]
+        [::core::mem::offset_of!(EmbeddingBackwardParams, d_output) - 136usize];
+    ["Offset of field: EmbeddingBackwardParams::d_sum"]
+        [::core::mem::offset_of!(EmbeddingBackwardParams, d_sum) - 144usize];
+    ["Offset of field: EmbeddingBackwardParams::partials"]
+        [::core::mem::offset_of!(EmbeddingBackwardParams, partials) - 152usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct SegmentSumParams {
+    pub input: DevicePointer,
+    pub output: DevicePointer,
+    pub rows: DevicePointer,
+    pub offsets: DevicePointer,
+    pub indices: DevicePointer,
+    pub segments: u32,
+    pub columns: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SegmentSumParams"][::core::mem::size_of::<SegmentSumParams>() - 48usize];
+    ["Alignment of SegmentSumParams"][::core::mem::align_of::<SegmentSumParams>() - 8usize];
+    ["Offset of field: SegmentSumParams::input"][::core::mem::offset_of!(SegmentSumParams, input) - 0usize];
+    ["Offset of field: SegmentSumParams::output"][::core::mem::offset_of!(SegmentSumParams, output) - 8usize];
+    ["Offset of field: SegmentSumParams::rows"][::core::mem::offset_of!(SegmentSumParams, rows) - 16usize];
+    ["Offset of field: SegmentSumParams::offsets"]
+        [::core::mem::offset_of!(SegmentSumParams, offsets) - 24usize];
+    ["Offset of field: SegmentSumParams::indices"]
+        [::core::mem::offset_of!(SegmentSumParams, indices) - 32usize];
+    ["Offset of field: SegmentSumParams::segments"]
+        [::core::mem::offset_of!(SegmentSumParams, segments) - 40usize];
+    ["Offset of field: SegmentSumParams::columns"]
+        [::core::mem::offset_of!(SegmentSumParams, columns) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct RowsParams {
+    pub input: DevicePointer,
+    pub output: DevicePointer,
+    pub rows: DevicePointer,
+    pub count: u32,
+    pub columns: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of RowsParams"][::core::mem::size_of::<RowsParams>() - 32usize];
+    ["Alignment of RowsParams"][::core::mem::align_of::<RowsParams>() - 8usize];
+    ["Offset of field: RowsParams::input"][::core::mem::offset_of!(RowsParams, input) - 0usize];
+    ["Offset of field: RowsParams::output"][::core::mem::offset_of!(RowsParams, output) - 8usize];
+    ["Offset of field: RowsParams::rows"][::core::mem::offset_of!(RowsParams, rows) - 16usize];
+    ["Offset of field: RowsParams::count"][::core::mem::offset_of!(RowsParams, count) - 24usize];
+    ["Offset of field: RowsParams::columns"][::core::mem::offset_of!(RowsParams, columns) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CrossEntropyParams {
+    pub logits: DevicePointer,
+    pub bias: DevicePointer,
+    pub targets: DevicePointer,
+    pub row_weights: DevicePointer,
+    pub losses: DevicePointer,
+    pub log_sum_exp: DevicePointer,
+    pub rows: u32,
+    pub vocabulary: u32,
+    pub stride: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 64usize];
+    ["Alignment of CrossEntropyParams"][::core::mem::align_of::<CrossEntropyParams>() - 8usize];
+    ["Offset of field: CrossEntropyParams::logits"]
+        [::core::mem::offset_of!(CrossEntropyParams, logits) - 0usize];
+    ["Offset of field: CrossEntropyParams::bias"][::core::mem::offset_of!(CrossEntropyParams, bias) - 8usize];
+    ["Offset of field: CrossEntropyParams::targets"]
+        [::core::mem::offset_of!(CrossEntropyParams, targets) - 16usize];
+    ["Offset of field: CrossEntropyParams::row_weights"]
+        [::core::mem::offset_of!(CrossEntropyParams, row_weights) - 24usize];
+    ["Offset of field: CrossEntropyParams::losses"]
+        [::core::mem::offset_of!(CrossEntropyParams, losses) - 32usize];
+    ["Offset of field: CrossEntropyParams::log_sum_exp"]
+        [::core::mem::offset_of!(CrossEntropyParams, log_sum_exp) - 40usize];
+    ["Offset of field: CrossEntropyParams::rows"]
+        [::core::mem::offset_of!(CrossEntropyParams, rows) - 48usize];
+    ["Offset of field: CrossEntropyParams::vocabulary"]
+        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 52usize];
+    ["Offset of field: CrossEntropyParams::stride"]
+        [::core::mem::offset_of!(CrossEntropyParams, stride) - 56usize];
+    ["Offset of field: CrossEntropyParams::reserved"]
+        [::core::mem::offset_of!(CrossEntropyParams, reserved) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct MaskBankParams {
+    pub rng: DevicePointer,
+    pub cu_seqlens: DevicePointer,
+    pub sentence_indices: DevicePointer,
+    pub word_starts: DevicePointer,
+    pub bank_offsets: DevicePointer,
+    pub bits: DevicePointer,
+    pub rows: DevicePointer,
+    pub sentences: u32,
+    pub bank_rows_max: u32,
+    pub ratio_q32: u32,
+    pub length_max: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MaskBankParams"][::core::mem::size_of::<MaskBankParams>() - 72usize];
+    ["Alignment of MaskBankParams"][::core::mem::align_of::<MaskBankParams>() - 8usize];
+    ["Offset of field: MaskBankParams::rng"][::core::mem::offset_of!(MaskBankParams, rng) - 0usize];
+    ["Offset of field: MaskBankParams::cu_seqlens"]
+        [::core::mem::offset_of!(MaskBankParams, cu_seqlens) - 8usize];
+    ["Offset of field: MaskBankParams::sentence_indices"]
+        [::core::mem::offset_of!(MaskBankParams, sentence_indices) - 16usize];
+    ["Offset of field: MaskBankParams::word_starts"]
+        [::core::mem::offset_of!(MaskBankParams, word_starts) - 24usize];
+    ["Offset of field: MaskBankParams::bank_offsets"]
+        [::core::mem::offset_of!(MaskBankParams, bank_offsets) - 32usize];
+    ["Offset of field: MaskBankParams::bits"][::core::mem::offset_of!(MaskBankParams, bits) - 40usize];
+    ["Offset of field: MaskBankParams::rows"][::core::mem::offset_of!(MaskBankParams, rows) - 48usize];
+    ["Offset of field: MaskBankParams::sentences"]
+        [::core::mem::offset_of!(MaskBankParams, sentences) - 56usize];
+    ["Offset of field: MaskBankParams::bank_rows_max"]
+        [::core::mem::offset_of!(MaskBankParams, bank_rows_max) - 60usize];
+    ["Offset of field: MaskBankParams::ratio_q32"]
+        [::core::mem::offset_of!(MaskBankParams, ratio_q32) - 64usize];
+    ["Offset of field: MaskBankParams::length_max"]
+        [::core::mem::offset_of!(MaskBankParams, length_max) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct ReduceParams {
+    pub input: DevicePointer,
+    pub output: DevicePointer,
+    pub count: u64,
+    pub elements_per_block: u32,
+    pub accumulate: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ReduceParams"][::core::mem::size_of::<ReduceParams>() - 32usize];
+    ["Alignment of ReduceParams"][::core::mem::align_of::<ReduceParams>() - 8usize];
+    ["Offset of field: ReduceParams::input"][::core::mem::offset_of!(ReduceParams, input) - 0usize];
+    ["Offset of field: ReduceParams::output"][::core::mem::offset_of!(ReduceParams, output) - 8usize];
+    ["Offset of field: ReduceParams::count"][::core::mem::offset_of!(ReduceParams, count) - 16usize];
+    ["Offset of field: ReduceParams::elements_per_block"]
+        [::core::mem::offset_of!(ReduceParams, elements_per_block) - 24usize];
+    ["Offset of field: ReduceParams::accumulate"]
+        [::core::mem::offset_of!(ReduceParams, accumulate) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AdamWParams {
+    pub parameters: DevicePointer,
+    pub gradients: DevicePointer,
+    pub first_moments: DevicePointer,
+    pub second_moments: DevicePointer,
+    pub compute_parameters: DevicePointer,
+    pub squared_norm: DevicePointer,
+    pub schedule: DevicePointer,
+    pub count: u64,
+    pub decayed: u64,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    pub weight_decay: f32,
+    pub max_norm: f32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdamWParams"][::core::mem::size_of::<AdamWParams>() - 96usize];
+    ["Alignment of AdamWParams"][::core::mem::align_of::<AdamWParams>() - 8usize];
+    ["Offset of field: AdamWParams::parameters"][::core::mem::offset_of!(AdamWParams, parameters) - 0usize];
+    ["Offset of field: AdamWParams::gradients"][::core::mem::offset_of!(AdamWParams, gradients) - 8usize];
+    ["Offset of field: AdamWParams::first_moments"]
+        [::core::mem::offset_of!(AdamWParams, first_moments) - 16usize];
+    ["Offset of field: AdamWParams::second_moments"]
+        [::core::mem::offset_of!(AdamWParams, second_moments) - 24usize];
+    ["Offset of field: AdamWParams::compute_parameters"]
+        [::core::mem::offset_of!(AdamWParams, compute_parameters) - 32usize];
+    ["Offset of field: AdamWParams::squared_norm"]
+        [::core::mem::offset_of!(AdamWParams, squared_norm) - 40usize];
+    ["Offset of field: AdamWParams::schedule"][::core::mem::offset_of!(AdamWParams, schedule) - 48usize];
+    ["Offset of field: AdamWParams::count"][::core::mem::offset_of!(AdamWParams, count) - 56usize];
+    ["Offset of field: AdamWParams::decayed"][::core::mem::offset_of!(AdamWParams, decayed) - 64usize];
+    ["Offset of field: AdamWParams::beta1"][::core::mem::offset_of!(AdamWParams, beta1) - 72usize];
+    ["Offset of field: AdamWParams::beta2"][::core::mem::offset_of!(AdamWParams, beta2) - 76usize];
+    ["Offset of field: AdamWParams::eps"][::core::mem::offset_of!(AdamWParams, eps) - 80usize];
+    ["Offset of field: AdamWParams::weight_decay"]
+        [::core::mem::offset_of!(AdamWParams, weight_decay) - 84usize];
+    ["Offset of field: AdamWParams::max_norm"][::core::mem::offset_of!(AdamWParams, max_norm) - 88usize];
+    ["Offset of field: AdamWParams::reserved"][::core::mem::offset_of!(AdamWParams, reserved) - 92usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AdamWSchedule {
+    pub learning_rate: f32,
+    pub bias_correction1: f32,
+    pub bias_correction2: f32,
+    pub reserved: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AdamWSchedule"][::core::mem::size_of::<AdamWSchedule>() - 16usize];
+    ["Alignment of AdamWSchedule"][::core::mem::align_of::<AdamWSchedule>() - 4usize];
+    ["Offset of field: AdamWSchedule::learning_rate"]
+        [::core::mem::offset_of!(AdamWSchedule, learning_rate) - 0usize];
+    ["Offset of field: AdamWSchedule::bias_correction1"]
+        [::core::mem::offset_of!(AdamWSchedule, bias_correction1) - 4usize];
+    ["Offset of field: AdamWSchedule::bias_correction2"]
+        [::core::mem::offset_of!(AdamWSchedule, bias_correction2) - 8usize];
+    ["Offset of field: AdamWSchedule::reserved"][::core::mem::offset_of!(AdamWSchedule, reserved) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct ProbeParams {
+    pub input: DevicePointer,
+    pub output: DevicePointer,
+    pub count: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of ProbeParams"][::core::mem::size_of::<ProbeParams>() - 24usize];
+    ["Alignment of ProbeParams"][::core::mem::align_of::<ProbeParams>() - 8usize];
+    ["Offset of field: ProbeParams::input"][::core::mem::offset_of!(ProbeParams, input) - 0usize];
+    ["Offset of field: ProbeParams::output"][::core::mem::offset_of!(ProbeParams, output) - 8usize];
+    ["Offset of field: ProbeParams::count"][::core::mem::offset_of!(ProbeParams, count) - 16usize];
+};
