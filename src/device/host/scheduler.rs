@@ -93,11 +93,26 @@ impl Warp {
     };
 }
 
-/// What a kernel did wrong, before it is put into words.
+/// What a kernel did wrong.
 pub(super) struct Violation {
     pub text: String,
-    pub site: String,
+    pub place: Place,
     pub thread: usize,
+}
+
+/// Where. An address is looked up only on the scheduler's own stack: reading line tables takes more stack than a thread has.
+pub(super) enum Place {
+    Line(String),
+    Address(usize),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => formatter.write_str(line),
+            Self::Address(address) => formatter.write_str(&locate(*address)),
+        }
+    }
 }
 
 /// `RetromaeDim3` of kernels/host/context.h.
@@ -221,7 +236,7 @@ extern "C" fn retromae_simt_warp(call: *const WarpCall) {
                 "divergent warp collective: thread {} of the warp waits at {}, thread {thread} arrived elsewhere",
                 warp.first, warp.site
             );
-            stop(block, Violation { text, site: site.to_string(), thread });
+            stop(block, Violation { text, place: Place::Line(site.to_string()), thread });
         }
         warp.inputs[thread % LANES] = call.input;
         warp.outputs[thread % LANES] = call.output;
@@ -272,15 +287,15 @@ extern "C" fn retromae_simt_fail(
         _ => "failed an assertion".to_string(),
     };
     // A return address is one past its call.
-    let site = if file.is_null() {
-        locate(address as usize - 1)
+    let place = if file.is_null() {
+        Place::Address(address as usize - 1)
     } else {
-        Site { file, line }.to_string()
+        Place::Line(Site { file, line }.to_string())
     };
     // SAFETY: called by a running thread of the current block.
     unsafe {
         let thread = (*block).current;
-        stop(block, Violation { text, site, thread })
+        stop(block, Violation { text, place, thread })
     }
 }
 
@@ -304,7 +319,7 @@ impl Block {
         let count = unsafe { retromae_simt_copies_in_flight() };
         (count > 0).then(|| Violation {
             text: format!("returned with {count} asynchronous copies in flight"),
-            site: "its end".into(),
+            place: Place::Line("its end".into()),
             thread: self.current,
         })
     }
@@ -320,7 +335,7 @@ impl Block {
                 .find(|&lane| self.lanes[lane].state != State::AtCollective)
                 .map_or_else(|| "its warp has fewer than 32 threads".into(), |lane| self.describe(lane));
             let text = format!("divergent warp collective: it waits for its whole warp, but {other}");
-            return Err(Violation { text, site, thread });
+            return Err(Violation { text, place: Place::Line(site), thread });
         }
         let Some(thread) = find(State::AtBarrier) else { return Ok(true) };
         let site = self.lanes[thread].site;
@@ -330,7 +345,7 @@ impl Block {
             .position(|lane| lane.state == State::AtBarrier && !lane.site.same_as(site));
         if let Some(other) = finished.or(elsewhere) {
             let text = format!("divergent barrier: it waits for the whole block, but {}", self.describe(other));
-            return Err(Violation { text, site: site.to_string(), thread });
+            return Err(Violation { text, place: Place::Line(site.to_string()), thread });
         }
         for lane in &mut self.lanes {
             lane.state = State::Ready;

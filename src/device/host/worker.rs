@@ -7,10 +7,10 @@ use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult};
 
 use super::super::{Error, Launch, Result};
-use super::fault::{self, locate};
+use super::fault;
 use super::memory::{POISON, map_fenced, page_size};
 use super::scheduler::{
-    Block, Context, Dim3, Exit, LANES, Lane, State, Violation, Warp, retromae_simt_begin_block,
+    Block, Context, Dim3, Exit, LANES, Lane, Place, State, Violation, Warp, retromae_simt_begin_block,
     retromae_simt_context, set_current, thread_main,
 };
 use super::{HostKernel, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
@@ -53,7 +53,8 @@ unsafe impl Stack for LaneStack {
 }
 
 struct Worker {
-    block: Block,
+    /// Threads of the block reach it by address while they run, so no reference to it is held across a resume.
+    block: *mut Block,
     stacks: Vec<LaneStack>,
     /// One past the end of shared memory, where a fence begins.
     shared_end: usize,
@@ -73,7 +74,13 @@ impl Worker {
         let context = unsafe { retromae_simt_context() };
         let block =
             Block { lanes: Vec::new(), warps: Vec::new(), current: 0, context, violation: None, fault: None };
-        Some(Self { block, stacks: Vec::new(), shared_end })
+        Some(Self { block: Box::into_raw(Box::new(block)), stacks: Vec::new(), shared_end })
+    }
+
+    /// The block, for as long as none of its threads runs.
+    fn block(&mut self) -> &mut Block {
+        // SAFETY: allocated once in `new`; threads run only inside `resume`, which holds no such reference then.
+        unsafe { &mut *self.block }
     }
 
     fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3]) -> Option<()> {
@@ -81,12 +88,14 @@ impl Worker {
         while self.stacks.len() < threads {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
         }
-        self.block.lanes.clear();
-        self.block.lanes.resize_with(threads, Lane::new);
-        self.block.warps.clear();
-        self.block.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
-        self.block.violation = None;
-        self.block.fault = None;
+        let state = self.block();
+        state.lanes.clear();
+        state.lanes.resize_with(threads, Lane::new);
+        state.warps.clear();
+        state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
+        state.violation = None;
+        state.fault = None;
+        let context = state.context;
         // Alignment 128 as on the GPU; what is between the end of the request and the fence is less than that.
         let bytes = (launch.shared_bytes as usize).next_multiple_of(128);
         let shared = (self.shared_end - bytes) as *mut u8;
@@ -96,7 +105,7 @@ impl Worker {
         let [grid_x, grid_y, grid_z] = launch.grid;
         // SAFETY: the context of this operating-system thread; nothing runs on it now.
         unsafe {
-            *self.block.context = Context {
+            *context = Context {
                 thread_idx: Dim3::default(),
                 block_idx: Dim3 { x, y, z },
                 block_dim: Dim3 { x: launch.threads, y: 1, z: 1 },
@@ -114,24 +123,22 @@ impl Worker {
 
     /// Resumes thread `index` until it parks or ends.
     fn resume(&mut self, index: usize, kernel: &HostKernel, launch: &Launch<'_>) -> std::result::Result<(), Violation> {
-        let block = &mut self.block;
+        let stack = self.stacks[index];
+        let block = self.block();
         block.current = index;
         // SAFETY: the context of this operating-system thread.
         unsafe {
             (*block.context).thread_idx = Dim3 { x: index as u32, y: 0, z: 0 };
             (*block.context).thread = index as u32;
         }
-        let mut thread = match block.lanes[index].coroutine.take() {
-            Some(thread) => thread,
-            None => {
-                let (run, params) = (kernel.run, launch.params.as_ptr().cast());
-                let thread =
-                    Coroutine::with_stack(self.stacks[index], move |yielder, ()| thread_main(yielder, run, params));
-                block.lanes[index].trap = Some(thread.trap_handler());
-                thread
-            }
-        };
+        let mut thread = block.lanes[index].coroutine.take().unwrap_or_else(|| {
+            let (run, params) = (kernel.run, launch.params.as_ptr().cast());
+            let thread = Coroutine::with_stack(stack, move |yielder, ()| thread_main(yielder, run, params));
+            block.lanes[index].trap = Some(thread.trap_handler());
+            thread
+        });
         let result = thread.resume(());
+        let block = self.block();
         match result {
             CoroutineResult::Yield(()) => {
                 block.lanes[index].coroutine = Some(thread);
@@ -142,10 +149,9 @@ impl Worker {
                 block.unfinished_copies().map_or(Ok(()), Err)
             }
             CoroutineResult::Return(Exit::Faulted) => {
-                let fault = block.fault.take();
-                let site = fault.as_ref().map_or_else(|| "?".into(), |fault| locate(fault.program_counter));
-                let text = fault.map_or_else(|| "fault".into(), |fault| fault.to_string());
-                Err(Violation { text, site, thread: index })
+                let fault = block.fault.take().expect("the signal handler left it");
+                let place = Place::Address(fault.program_counter);
+                Err(Violation { text: fault.to_string(), place, thread: index })
             }
         }
     }
@@ -162,7 +168,7 @@ impl Worker {
             while progress {
                 progress = false;
                 for &index in warp {
-                    if self.block.lanes[index].state == State::Ready {
+                    if self.block().lanes[index].state == State::Ready {
                         self.resume(index, kernel, launch)?;
                         progress = true;
                     }
@@ -183,7 +189,7 @@ impl Worker {
         loop {
             let threads = thread_order(order, launch.threads as usize, salt, round);
             self.run_ready(&threads, kernel, launch)?;
-            if self.block.settle()? {
+            if self.block().settle()? {
                 return Ok(());
             }
             round += 1;
@@ -192,7 +198,7 @@ impl Worker {
 
     /// Abandons whatever threads are still parked.
     fn end(&mut self) {
-        for lane in &mut self.block.lanes {
+        for lane in &mut self.block().lanes {
             if let Some(mut thread) = lane.coroutine.take() {
                 // SAFETY: kernels are C++ without exceptions or destructors, so nothing on their stacks needs unwinding.
                 unsafe { thread.force_reset() };
@@ -237,7 +243,7 @@ pub(super) unsafe fn run_block(
         }
         let worker = slot.as_mut().expect("made above");
         worker.begin(launch, block).ok_or_else(out_of_memory)?;
-        set_current(&raw mut worker.block);
+        set_current(worker.block);
         let salt = block[0] ^ block[1].rotate_left(11) ^ block[2].rotate_left(22);
         let result = worker.run(kernel, launch, order, salt);
         set_current(std::ptr::null_mut());
@@ -245,7 +251,7 @@ pub(super) unsafe fn run_block(
         result.map_err(|violation| Error::Kernel {
             kernel: kernel.name.to_string(),
             violation: violation.text,
-            site: violation.site,
+            site: violation.place.to_string(),
             block,
             thread: violation.thread as u32,
         })
