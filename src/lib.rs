@@ -1,3 +1,4 @@
 //! RetroMAE pre-training as a library of hand-written kernels.
 pub mod model;
 pub mod random;
+pub mod reference;
