@@ -4,6 +4,7 @@
 //! gradients are themselves judged by finite differences in `tests/gradients.rs`. Sizes and ids are not validated:
 //! a wrong one panics on an index.
 
+pub mod attention;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
