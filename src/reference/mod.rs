@@ -5,6 +5,8 @@
 //! a wrong one panics on an index.
 
 pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
