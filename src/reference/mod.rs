@@ -10,4 +10,5 @@ pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod mask;
 pub mod tensor;
