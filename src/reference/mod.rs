@@ -11,4 +11,5 @@ pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod mask;
+pub mod optimizer;
 pub mod tensor;
