@@ -48,7 +48,7 @@ pub fn whole_word_mask(
     ratio_q32: u32,
 ) -> Vec<bool> {
     let draw = |k: usize| {
-        let counter = [bank_row << 16 | k as u32 / 4, sentence_index, stream as u32, step];
+        let counter = [(bank_row << 16) | (k as u32 / 4), sentence_index, stream as u32, step];
         philox(key(seed), counter)[k % 4]
     };
     let mut words = words(word_starts);
@@ -236,8 +236,8 @@ mod tests {
             let row = u32::from(bank.rows[query]);
             let hidden = whole_word_mask(11, 6, 7, Stream::MaskBank, row, &long, HALF);
             assert_eq!(count(&hidden), 20);
-            for key in 0..40 {
-                let expected = key != query && (key == 0 || !hidden[key]);
+            for (key, &hidden) in hidden.iter().enumerate() {
+                let expected = key != query && (key == 0 || !hidden);
                 assert_eq!(bank.visible(0, 0, 40, query, key), expected, "query {query}, key {key}");
             }
         }
