@@ -8,8 +8,15 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gelu;
+pub mod head;
+pub mod layer;
 pub mod layer_norm;
 pub mod linear;
 pub mod mask;
+pub mod model;
 pub mod optimizer;
+pub mod parameters;
 pub mod tensor;
+
+pub use model::{StepResult, embed, step};
+pub use parameters::{Parameters, parameter_shapes};
