@@ -269,3 +269,149 @@ fn embedding_backward(embedding: &Embedding, d_out: &[f64], gradients: &mut Para
     accumulate(gradients, &embedding_name("LayerNorm.bias"), &d.beta);
     d.sentence
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{IGNORE_INDEX, VisibilityBank};
+    use crate::random::philox;
+    use crate::reference::parameter_shapes;
+
+    const EPS: f64 = 1e-12f32 as f64;
+
+    fn config(decoder: DecoderKind, query: QueryKind) -> ModelConfig {
+        ModelConfig {
+            hidden_size: 4,
+            intermediate_size: 6,
+            num_hidden_layers: 1,
+            max_position_embeddings: 8,
+            hidden_dropout_prob: 0.25,
+            attention_probs_dropout_prob: 0.5,
+            decoder,
+            query,
+            ..ModelConfig::tiny(9)
+        }
+    }
+
+    fn parameters(config: &ModelConfig) -> Parameters {
+        let tensor = |(tag, (name, shape)): (usize, (String, Vec<usize>))| {
+            let value = |index| f64::from(philox([1, 2], [index, tag as u32, 0, 0])[0]) / 2f64.powi(31) - 1.0;
+            (name, (0..shape.iter().product::<usize>() as u32).map(value).collect())
+        };
+        parameter_shapes(config).into_iter().enumerate().map(tensor).collect()
+    }
+
+    /// Sentences of 1 and 4 tokens. In the second, slots 1 and 2 may see `{0, 3}`, slots 0 and 3 may see `{0, 1}`.
+    fn batch() -> Batch {
+        Batch {
+            cu_seqlens: vec![0, 1, 5],
+            encoder_input_ids: vec![1, 1, 5, 6, 2],
+            encoder_labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7, IGNORE_INDEX, IGNORE_INDEX],
+            decoder_input_ids: vec![1, 1, 7, 6, 2],
+            decoder_labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7, 6, IGNORE_INDEX],
+            visibility: Some(VisibilityBank {
+                bits: vec![0, 0b1000, 0b0011],
+                offsets: vec![0, 1, 3],
+                rows: vec![0, 1, 0, 0, 1],
+            }),
+        }
+    }
+
+    /// Which of the second sentence's decoder rows change with the content id at `slot`.
+    fn rows_that_read(config: &ModelConfig, slot: usize) -> Vec<usize> {
+        let (parameters, mut batch) = (parameters(config), batch());
+        let before = step(config, &parameters, &batch, None).decoder_hidden;
+        batch.decoder_input_ids[1 + slot] = 8;
+        let after = step(config, &parameters, &batch, None).decoder_hidden;
+        assert_eq!(before[..4], after[..4], "another sentence's row");
+        (0..4).filter(|row| before[4 * row + 4..][..4] != after[4 * row + 4..][..4]).collect()
+    }
+
+    #[test]
+    fn an_enhanced_row_reads_what_its_mask_shows_and_never_its_own_content() {
+        for query in [QueryKind::Position, QueryKind::Embedding] {
+            let config = config(DecoderKind::Enhanced, query);
+            let readers = [0, 1, 2, 3].map(|slot| rows_that_read(&config, slot));
+            assert_eq!(readers, [vec![], vec![0, 3], vec![], vec![1, 2]]);
+        }
+    }
+
+    #[test]
+    fn every_basic_row_reads_all_content_but_slot_zero() {
+        let readers =
+            [0, 1].map(|slot| rows_that_read(&config(DecoderKind::Basic, QueryKind::default()), slot));
+        assert_eq!(readers, [vec![], vec![0, 1, 2, 3]]);
+    }
+
+    #[test]
+    fn a_packed_sentence_is_embedded_as_if_it_were_alone() {
+        let config = config(DecoderKind::Enhanced, QueryKind::Embedding);
+        let (parameters, batch) = (parameters(&config), batch());
+        let packed = step(&config, &parameters, &batch, None).sentence_embeddings;
+        for (b, sentence) in [&batch.encoder_input_ids[..1], &batch.encoder_input_ids[1..]].iter().enumerate()
+        {
+            let alone = embed(&config, &parameters, &[0, sentence.len() as i32], sentence);
+            assert_eq!(alone, packed[4 * b..][..4]);
+        }
+    }
+
+    #[test]
+    fn no_labels_mean_no_loss_and_no_gradient() {
+        let config = config(DecoderKind::Enhanced, QueryKind::Embedding);
+        let mut batch = batch();
+        batch.encoder_labels.fill(IGNORE_INDEX);
+        batch.decoder_labels.fill(IGNORE_INDEX);
+        let result = step(&config, &parameters(&config), &batch, None);
+        assert_eq!((result.encoder_loss, result.decoder_loss), (0.0, 0.0));
+        assert!(result.gradients.values().flatten().all(|&gradient| gradient == 0.0));
+    }
+
+    fn layer<'a>(parameters: &'a Parameters, prefix: &'a str, mask: Mask<'a>, sites: [u32; 3]) -> Layer<'a> {
+        let drop = |rate, site| Some(Dropout::new(rate, 77, 3, site));
+        Layer {
+            parameters,
+            prefix,
+            hidden_size: 4,
+            eps: EPS,
+            attention: Attention {
+                cu_seqlens: &[0, 1, 5],
+                num_heads: 2,
+                head_dim: 2,
+                scale: 1.0 / 2f64.sqrt(),
+                mask,
+                dropout: None,
+            },
+            dropout: LayerDropout {
+                attention_probabilities: drop(0.5, sites[0]),
+                attention_output: drop(0.25, sites[1]),
+                feed_forward_output: drop(0.25, sites[2]),
+            },
+        }
+    }
+
+    /// The enhanced model put together by hand, with every dropout site written as the number that kernels use.
+    #[test]
+    fn the_model_is_wired_as_specified() {
+        let config = config(DecoderKind::Enhanced, QueryKind::Embedding);
+        let (parameters, batch) = (parameters(&config), batch());
+        let embed = |mode, ids, sentence, site| {
+            let model =
+                Model { config: &config, parameters: &parameters, cu_seqlens: &[0, 1, 5], dropout: None };
+            let dropout = Dropout::new(0.25, 77, 3, site);
+            embedding::forward(&model.embedding(mode, ids, sentence, Some(&dropout)))
+        };
+        let embedded = embed(EmbeddingMode::Word, &batch.encoder_input_ids, &[], 0);
+        let encoder = layer(&parameters, "bert.encoder.layer.0.", Mask::Full, [8, 9, 10]);
+        let hidden = encoder.forward(&embedded, &embedded).output;
+        let sentence = [&hidden[0..4], &hidden[4..8]].concat();
+        let query = embed(EmbeddingMode::QueryEmbedding, &[], &sentence, 1);
+        let content = embed(EmbeddingMode::Content, &batch.decoder_input_ids, &sentence, 2);
+        let decoder = layer(&parameters, "decoder.", bank(&batch), [16, 17, 18]);
+        let decoded = decoder.forward(&query, &content).output;
+
+        let result = step(&config, &parameters, &batch, Some((77, 3)));
+        assert_eq!(result.encoder_hidden, hidden);
+        assert_eq!(result.sentence_embeddings, sentence);
+        assert_eq!(result.decoder_hidden, decoded);
+    }
+}
