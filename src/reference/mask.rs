@@ -254,4 +254,19 @@ mod tests {
         assert_eq!(both.bits[22..], alone.bits);
         assert_eq!(both.rows[22..], alone.rows);
     }
+
+    /// Known answers of an independent implementation in Python, so that no later change moves a draw unseen.
+    #[test]
+    fn known_answers() {
+        let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);
+        let kind = |slot| if slot == 0 || slot == 37 { SPECIAL } else { u8::from(slot % 3 != 2) };
+        let word_starts: Vec<u8> = (0..38).map(kind).collect();
+        let bank = mask_bank(seed, step, &[MaskedSentence { index, word_starts: &word_starts }], HALF, 3);
+        assert_eq!(bank.bits, [0xcf00_11f9, 0x2f, 0x8e23_8e37, 0x23, 0x30dc_8db7, 0x30]);
+        assert_eq!(bank.rows[..19], [2, 1, 0, 0, 1, 1, 1, 1, 0, 2, 0, 1, 2, 2, 0, 2, 0, 0, 0]);
+        assert_eq!(bank.rows[19..], [0, 1, 0, 1, 1, 2, 1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 2, 0, 1]);
+        let hidden = whole_word_mask(seed, step, index, Stream::EncoderMask, 0, &word_starts, ratio_q32(0.3));
+        let hidden: Vec<usize> = (0..38).filter(|&token| hidden[token]).collect();
+        assert_eq!(hidden, [9, 13, 14, 18, 21, 24, 28, 29, 30, 34, 35]);
+    }
 }
