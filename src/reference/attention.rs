@@ -1,0 +1,199 @@
+//! Multi-head attention over packed sentences: `softmax(scale Q Kᵀ + mask) V`, a sentence and a head at a time.
+
+use super::tensor::{add_scaled, dot, log_sum_exp, sentences};
+use crate::model::VisibilityBank;
+use crate::random::Dropout;
+use std::ops::Range;
+
+/// Which keys of its own sentence a query may read.
+#[derive(Clone, Copy)]
+pub enum Mask<'a> {
+    /// All of them: the encoder and the `basic` decoder.
+    Full,
+    /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
+    Bank(&'a VisibilityBank),
+}
+
+/// What an attention is, apart from its tensors.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    /// `[B + 1]` prefix sums of the sentence lengths.
+    pub cu_seqlens: &'a [i32],
+    pub num_heads: usize,
+    pub head_dim: usize,
+    /// What scores are multiplied by, `1 / sqrt(head_dim)` in BERT.
+    pub scale: f64,
+    pub mask: Mask<'a>,
+    /// On the probabilities; element: head, row = the query's packed token, column = the key's slot in its sentence.
+    pub dropout: Option<&'a Dropout>,
+}
+
+/// What [`forward`] gives.
+pub struct Output {
+    /// `[T, A * d]`; zero for a query that sees no key.
+    pub output: Vec<f64>,
+    /// `[A, T]`: of the scaled and masked scores; `-∞` for a query that sees no key.
+    pub log_sum_exp: Vec<f64>,
+}
+
+/// `dropout(softmax(scale Q Kᵀ + mask)) V` for each sentence and head; `query`, `key`, `value` are `[T, A * d]`.
+#[must_use]
+pub fn forward(attention: &Attention, query: &[f64], key: &[f64], value: &[f64]) -> Output {
+    let tokens = attention.num_tokens();
+    let mut output = vec![0.0; query.len()];
+    let mut log_sum_exps = vec![f64::NEG_INFINITY; attention.num_heads * tokens];
+    attention.for_each_query(|place| {
+        let (probabilities, log_sum_exp) = attention.probabilities(place, query, key);
+        for (slot, probability) in probabilities.iter().enumerate() {
+            let weight = probability * attention.keep_factor(place, slot);
+            let from = &value[attention.vector(place.sentence.start + slot, place.head)];
+            add_scaled(&mut output[attention.vector(place.token, place.head)], weight, from);
+        }
+        log_sum_exps[place.head * tokens + place.token] = log_sum_exp;
+    });
+    Output { output, log_sum_exp: log_sum_exps }
+}
+
+/// Gradients `(d_query, d_key, d_value)`, each `[T, A * d]`, of [`forward`] under `d_output [T, A * d]`.
+///
+/// With P the probabilities and F the dropout factors of a row: `dV += (P F)ᵀ dO`, `dP = F (dO Vᵀ)`,
+/// `dS = scale P (dP - Σ P dP)`, `dQ = dS K`, `dK += dSᵀ Q`.
+#[must_use]
+pub fn backward(
+    attention: &Attention,
+    query: &[f64],
+    key: &[f64],
+    value: &[f64],
+    d_output: &[f64],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let mut d_query = vec![0.0; query.len()];
+    let (mut d_key, mut d_value) = (vec![0.0; key.len()], vec![0.0; value.len()]);
+    attention.for_each_query(|place| {
+        let (probabilities, _) = attention.probabilities(place, query, key);
+        let own = attention.vector(place.token, place.head);
+        let mut d_probabilities = Vec::with_capacity(probabilities.len());
+        for (slot, probability) in probabilities.iter().enumerate() {
+            let other = attention.vector(place.sentence.start + slot, place.head);
+            let factor = attention.keep_factor(place, slot);
+            d_probabilities.push(factor * dot(&d_output[own.clone()], &value[other.clone()]));
+            add_scaled(&mut d_value[other], probability * factor, &d_output[own.clone()]);
+        }
+        let mean = dot(&probabilities, &d_probabilities);
+        for (slot, probability) in probabilities.iter().enumerate() {
+            let other = attention.vector(place.sentence.start + slot, place.head);
+            let d_score = attention.scale * probability * (d_probabilities[slot] - mean);
+            add_scaled(&mut d_query[own.clone()], d_score, &key[other.clone()]);
+            add_scaled(&mut d_key[other], d_score, &query[own.clone()]);
+        }
+    });
+    (d_query, d_key, d_value)
+}
+
+/// One query of one head.
+struct Place {
+    sentence_index: usize,
+    sentence: Range<usize>,
+    head: usize,
+    token: usize,
+}
+
+impl Attention<'_> {
+    fn num_tokens(&self) -> usize {
+        self.cu_seqlens.last().map_or(0, |&total| total as usize)
+    }
+
+    fn for_each_query(&self, mut visit: impl FnMut(&Place)) {
+        for (sentence_index, sentence) in sentences(self.cu_seqlens).enumerate() {
+            for head in 0..self.num_heads {
+                for token in sentence.clone() {
+                    visit(&Place { sentence_index, sentence: sentence.clone(), head, token });
+                }
+            }
+        }
+    }
+
+    /// Where the `d` elements of a token's head lie in a `[T, A * d]` tensor.
+    fn vector(&self, token: usize, head: usize) -> Range<usize> {
+        let start = (token * self.num_heads + head) * self.head_dim;
+        start..start + self.head_dim
+    }
+
+    fn visible(&self, place: &Place, slot: usize) -> bool {
+        let Range { start, end } = place.sentence;
+        match self.mask {
+            Mask::Full => true,
+            Mask::Bank(bank) => {
+                bank.visible(place.sentence_index, start, end - start, place.token - start, slot)
+            }
+        }
+    }
+
+    fn keep_factor(&self, place: &Place, slot: usize) -> f64 {
+        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, place.token as u32, slot as u32);
+        self.dropout.map_or(1.0, |dropout| f64::from(factor(dropout)))
+    }
+
+    /// The probability of each slot before dropout, all zero where no key is visible; and their log-sum-exp.
+    fn probabilities(&self, place: &Place, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
+        let own = &query[self.vector(place.token, place.head)];
+        let score = |token: usize| {
+            if self.visible(place, token - place.sentence.start) {
+                self.scale * dot(own, &key[self.vector(token, place.head)])
+            } else {
+                f64::NEG_INFINITY
+            }
+        };
+        let scores: Vec<f64> = place.sentence.clone().map(score).collect();
+        let total = log_sum_exp(&scores);
+        if total == f64::NEG_INFINITY {
+            return (vec![0.0; scores.len()], total);
+        }
+        (scores.iter().map(|score| (score - total).exp()).collect(), total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attention<'a>(cu_seqlens: &'a [i32], mask: Mask<'a>) -> Attention<'a> {
+        Attention { cu_seqlens, num_heads: 1, head_dim: 1, scale: 1.0, mask, dropout: None }
+    }
+
+    #[test]
+    fn equal_scores_average_the_values_of_their_own_sentence() {
+        let attention = attention(&[0, 2, 3], Mask::Full);
+        let Output { output, log_sum_exp } = forward(&attention, &[0.0; 3], &[7.0; 3], &[1.0, 3.0, 9.0]);
+        assert_eq!(output, [2.0, 2.0, 9.0]);
+        assert_eq!(log_sum_exp, [2f64.ln(), 2f64.ln(), 0.0]);
+    }
+
+    /// A sentence of one token under a bank sees nothing: not itself, and slot 0 is itself.
+    #[test]
+    fn a_query_that_sees_nothing_gives_zeros_and_no_gradient() {
+        let bank = VisibilityBank { bits: vec![0, 0], offsets: vec![0, 1, 2], rows: vec![0; 3] };
+        let attention = attention(&[0, 1, 3], Mask::Bank(&bank));
+        let (query, key, value) = ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]);
+        let Output { output, log_sum_exp } = forward(&attention, &query, &key, &value);
+        assert_eq!(output, [0.0, 0.0, 8.0]);
+        assert_eq!(log_sum_exp, [f64::NEG_INFINITY, f64::NEG_INFINITY, 15.0]);
+        let (d_query, d_key, d_value) = backward(&attention, &query, &key, &value, &[1.0; 3]);
+        assert_eq!((d_query, d_key, d_value), (vec![0.0; 3], vec![0.0; 3], vec![0.0, 1.0, 0.0]));
+    }
+
+    #[test]
+    fn dropout_acts_on_normalised_probabilities() {
+        let dropout = Dropout { seed: 5, step: 2, site: 8, threshold: 128 };
+        let cu_seqlens = [0, 1, 21];
+        let attention =
+            Attention { num_heads: 2, dropout: Some(&dropout), ..attention(&cu_seqlens, Mask::Full) };
+        let output = forward(&attention, &[0.0; 42], &[0.0; 42], &[1.0; 42]).output;
+        for token in 1..21 {
+            for head in 0..2 {
+                let kept: f32 = (0..20).map(|slot| dropout.factor(head, token, slot)).sum();
+                let expected = f64::from(kept) / 20.0;
+                assert!((output[(2 * token + head) as usize] - expected).abs() < 1e-12);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The masked-language-model head that encoder and decoder share, over labelled rows only.
+
+use super::cross_entropy::{self, CrossEntropy};
+use super::parameters::{Parameters, accumulate, get};
+use super::{gelu, layer_norm, linear, tensor};
+use crate::model::IGNORE_INDEX;
+
+const WORD: &str = "bert.embeddings.word_embeddings.weight";
+const DENSE_WEIGHT: &str = "cls.predictions.transform.dense.weight";
+const DENSE_BIAS: &str = "cls.predictions.transform.dense.bias";
+const NORM_WEIGHT: &str = "cls.predictions.transform.LayerNorm.weight";
+const NORM_BIAS: &str = "cls.predictions.transform.LayerNorm.bias";
+const OUTPUT_BIAS: &str = "cls.predictions.bias";
+
+/// What [`loss`] gives.
+pub struct HeadLoss {
+    /// Mean cross-entropy over the labelled rows, 0 when there are none; not multiplied by the loss's weight.
+    pub mean: f64,
+    /// `[T, H]`: gradient of `loss_weight * mean`; zero in a row without a label.
+    pub d_hidden: Vec<f64>,
+}
+
+/// Mean cross-entropy of `LN(gelu(y Wt + bt)) · wordᵀ + bias` over the labelled rows of `hidden [T, H]`.
+///
+/// `labels [T]` are ids or [`IGNORE_INDEX`]. The gradients of `loss_weight * mean` by the head's parameters are added to
+/// `gradients`, the tied word embedding among them.
+#[must_use]
+pub fn loss(
+    parameters: &Parameters,
+    eps: f64,
+    hidden: &[f64],
+    labels: &[i32],
+    loss_weight: f64,
+    gradients: &mut Parameters,
+) -> HeadLoss {
+    let hidden_size = get(parameters, NORM_WEIGHT).len();
+    let labelled: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE_INDEX).collect();
+    let mut d_hidden = vec![0.0; hidden.len()];
+    if labelled.is_empty() {
+        return HeadLoss { mean: 0.0, d_hidden };
+    }
+    let row = |row: usize| row * hidden_size..(row + 1) * hidden_size;
+    let rows: Vec<f64> = labelled.iter().flat_map(|&label| hidden[row(label)].iter().copied()).collect();
+    let targets: Vec<i32> = labelled.iter().map(|&label| labels[label]).collect();
+    let (mean, d_rows) = labelled_loss(parameters, eps, &rows, &targets, loss_weight, gradients);
+    for (&label, d_row) in labelled.iter().zip(d_rows.chunks_exact(hidden_size)) {
+        tensor::add_to(&mut d_hidden[row(label)], d_row);
+    }
+    HeadLoss { mean, d_hidden }
+}
+
+/// The loss over `rows [m, H]`, all of them labelled by `targets [m]`, and the gradient of `rows`.
+fn labelled_loss(
+    parameters: &Parameters,
+    eps: f64,
+    rows: &[f64],
+    targets: &[i32],
+    loss_weight: f64,
+    gradients: &mut Parameters,
+) -> (f64, Vec<f64>) {
+    let parameter = |name| get(parameters, name);
+    let hidden_size = parameter(NORM_WEIGHT).len();
+    let dense = linear::forward(rows, parameter(DENSE_WEIGHT), None, hidden_size);
+    let activated = gelu::forward(&dense, parameter(DENSE_BIAS));
+    let normalised = layer_norm::forward(&activated, parameter(NORM_WEIGHT), parameter(NORM_BIAS), eps);
+    let row_weights = vec![loss_weight / targets.len() as f64; targets.len()];
+    let output = CrossEntropy {
+        hidden: &normalised,
+        weight: parameter(WORD),
+        bias: parameter(OUTPUT_BIAS),
+        targets,
+        row_weights: &row_weights,
+    };
+    let mean = cross_entropy::forward(&output).row_loss.iter().sum::<f64>() / targets.len() as f64;
+
+    let (d_normalised, d_word, d_output_bias) = cross_entropy::backward(&output);
+    let (d_activated, d_gamma, d_beta) =
+        layer_norm::backward(&activated, parameter(NORM_WEIGHT), eps, &d_normalised);
+    let (d_dense, d_dense_bias) = gelu::backward(&dense, parameter(DENSE_BIAS), &d_activated);
+    let (d_rows, d_dense_weight, _) = linear::backward(rows, parameter(DENSE_WEIGHT), &d_dense, hidden_size);
+    accumulate(gradients, WORD, &d_word);
+    accumulate(gradients, OUTPUT_BIAS, &d_output_bias);
+    accumulate(gradients, NORM_WEIGHT, &d_gamma);
+    accumulate(gradients, NORM_BIAS, &d_beta);
+    accumulate(gradients, DENSE_BIAS, &d_dense_bias);
+    accumulate(gradients, DENSE_WEIGHT, &d_dense_weight);
+    (mean, d_rows)
+}

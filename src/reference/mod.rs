@@ -1,0 +1,22 @@
+//! The whole training step in plain f64, forward and backward: slow, obvious, and the judge of every kernel.
+//!
+//! All tensors are row-major slices. Nothing here is parallel, fused or cached beyond what the mathematics needs; the
+//! gradients are themselves judged by finite differences in `tests/gradients.rs`. Sizes and ids are not validated:
+//! a wrong one panics on an index.
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gelu;
+pub mod head;
+pub mod layer;
+pub mod layer_norm;
+pub mod linear;
+pub mod mask;
+pub mod model;
+pub mod optimizer;
+pub mod parameters;
+pub mod tensor;
+
+pub use model::{StepResult, embed, step};
+pub use parameters::{Parameters, parameter_shapes};
