@@ -50,7 +50,8 @@ fn main() {
 /// Every `.cu` file below `kernels`, sorted, as paths relative to it.
 fn kernel_sources(kernels: &Path) -> Vec<PathBuf> {
     fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
-        let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("cannot list {}: {error}", folder.display()));
+        let entries =
+            fs::read_dir(folder).unwrap_or_else(|error| panic!("cannot list {}: {error}", folder.display()));
         for entry in entries {
             let path = entry.expect("a readable folder entry").path();
             if path.is_dir() {
@@ -94,11 +95,8 @@ impl Job {
             return printed;
         }
         let result = self.command.output().unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
-        let printed = format!(
-            "{}{}",
-            String::from_utf8_lossy(&result.stdout),
-            String::from_utf8_lossy(&result.stderr)
-        );
+        let printed =
+            format!("{}{}", String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
         assert!(result.status.success(), "compiling {} failed\n{line}\n{printed}", self.what);
         fs::write(&log, &printed).expect("OUT_DIR is writable");
         fs::write(&stamp, &line).expect("OUT_DIR is writable");
@@ -175,6 +173,8 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
         let dependencies = output.with_extension("d");
         let mut command = tool.to_command();
         command.args(["-x", "c++", "-std=c++20", "-g1", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti"]);
+        // A frame larger than the fence below a stack must still touch the fence.
+        command.arg("-fstack-clash-protection");
         command.args(["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fPIC"]);
         command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]);
         if !march.is_empty() {
@@ -290,7 +290,15 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
         let output = folder.join(format!("{name}.fatbin"));
         let dependencies = output.with_extension("d");
         let mut command = Command::new(&nvcc);
-        command.args(["-fatbin", "-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "--expt-relaxed-constexpr"]);
+        command.args([
+            "-fatbin",
+            "-std=c++17",
+            "-O3",
+            "-lineinfo",
+            "-Xptxas",
+            "-v",
+            "--expt-relaxed-constexpr",
+        ]);
         command.args(["-Wno-deprecated-gpu-targets", "-diag-suppress=177"]);
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
@@ -308,7 +316,8 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
         fatbins.push((source.display().to_string(), output));
     }
     let printed = run_all(jobs);
-    let reports = printed.iter().zip(&fatbins).flat_map(|(text, (file, _))| parse_ptxas(text, file)).collect();
+    let reports =
+        printed.iter().zip(&fatbins).flat_map(|(text, (file, _))| parse_ptxas(text, file)).collect();
     CudaBuild { status: Ok(version), fatbins, kernels: reports }
 }
 
@@ -318,7 +327,10 @@ fn find_nvcc() -> Option<PathBuf> {
         assert!(path.is_file(), "NVCC is {}, which is not a file", path.display());
         return Some(path);
     }
-    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(|home| Path::new(&home).join("bin"));
+    let homes = ["CUDA_HOME", "CUDA_PATH"]
+        .into_iter()
+        .filter_map(env::var_os)
+        .map(|home| Path::new(&home).join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();
     homes.chain(env::split_paths(&path)).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
@@ -336,8 +348,10 @@ fn nvcc_version(nvcc: &Path) -> String {
 /// The architectures of `RETROMAE_CUDA_ARCHS`, such as `80;90a`.
 fn cuda_archs() -> Vec<String> {
     let text = env::var("RETROMAE_CUDA_ARCHS").unwrap_or_else(|_| DEFAULT_ARCHS.into());
-    let archs: Vec<String> = text.split([';', ',']).map(|arch| arch.trim().to_string()).filter(|a| !a.is_empty()).collect();
-    let valid = |arch: &String| arch.trim_end_matches(['a', 'f']).parse::<u32>().is_ok_and(|number| number >= 80);
+    let archs: Vec<String> =
+        text.split([';', ',']).map(|arch| arch.trim().to_string()).filter(|a| !a.is_empty()).collect();
+    let valid =
+        |arch: &String| arch.trim_end_matches(['a', 'f']).parse::<u32>().is_ok_and(|number| number >= 80);
     assert!(
         !archs.is_empty() && archs.iter().all(valid),
         "RETROMAE_CUDA_ARCHS is {text:?}; it should list architectures from 80 up, such as 80;90a"
@@ -363,7 +377,8 @@ fn parse_ptxas(text: &str, file: &str) -> Vec<KernelReport> {
         let Some(report) = reports.last_mut() else { continue };
         if line.contains("bytes stack frame") {
             report.stack_bytes = number_before(line, " bytes stack frame");
-            report.spill_bytes = number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
+            report.spill_bytes =
+                number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
         } else if line.contains("Used ") {
             report.registers = number_before(line, " registers");
             report.shared_bytes = number_before(line, " bytes smem");
@@ -382,7 +397,8 @@ fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
         Ok(version) => (true, version),
         Err(reason) => (false, reason),
     };
-    writeln!(text, "pub const NVCC: Result<&str, &str> = {}({status:?});", if ok { "Ok" } else { "Err" }).unwrap();
+    writeln!(text, "pub const NVCC: Result<&str, &str> = {}({status:?});", if ok { "Ok" } else { "Err" })
+        .unwrap();
     writeln!(text, "pub const HOST_COMPILER: &str = {:?};", host.compiler).unwrap();
     writeln!(text, "pub const HOST_MARCH: &str = {:?};", host.march).unwrap();
     writeln!(text, "pub static FATBINS: &[Fatbin] = &[").unwrap();
@@ -410,7 +426,8 @@ fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
     for anchor in &host.anchors {
         writeln!(text, "fn {anchor}();").unwrap();
     }
-    writeln!(text, "}}\n#[used]\nstatic ANCHORS: [unsafe extern \"C\" fn(); {}] = [", host.anchors.len()).unwrap();
+    writeln!(text, "}}\n#[used]\nstatic ANCHORS: [unsafe extern \"C\" fn(); {}] = [", host.anchors.len())
+        .unwrap();
     for anchor in &host.anchors {
         writeln!(text, "{anchor},").unwrap();
     }

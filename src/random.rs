@@ -83,7 +83,7 @@ impl Dropout {
         if self.threshold == 0 {
             return 1.0;
         }
-        let group = column / DROPOUT_GROUP | head << 16;
+        let group = (column / DROPOUT_GROUP) | (head << 16);
         let words = philox(key(self.seed), [group, row, self.site, self.step]);
         let byte = column % DROPOUT_GROUP;
         let decision = words[(byte / 4) as usize] >> (8 * (byte % 4)) & 0xff;

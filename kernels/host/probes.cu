@@ -83,8 +83,6 @@ RETROMAE_KERNEL(probe_shared_out_of_bounds, ProbeParams, kProbeThreads) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(kProbeThreads);
     values[threadIdx.x + params.count] = 1.0f;  // mistake
-    __syncthreads();
-    pointer<float>(params.output)[threadIdx.x] = values[threadIdx.x + params.count];
 }
 
 RETROMAE_KERNEL(probe_uninitialised, ProbeParams, kProbeThreads) {
@@ -127,9 +125,9 @@ RETROMAE_KERNEL(probe_divide_by_zero, ProbeParams, kProbeThreads) {
     pointer<uint32_t>(params.output)[threadIdx.x] = threadIdx.x / zero;  // mistake
 }
 
-RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, kProbeThreads) {  // mistake
     volatile float local[64 * 1024];
-    for (uint32_t i = 0; i < 64 * 1024; ++i) local[64 * 1024 - 1 - i] = 0.0f;  // mistake
+    for (uint32_t i = 0; i < 64 * 1024; ++i) local[64 * 1024 - 1 - i] = 0.0f;
     pointer<float>(params.output)[threadIdx.x] = local[threadIdx.x];
 }
 

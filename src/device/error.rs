@@ -21,7 +21,9 @@ pub enum Error {
     #[error("CUDA: {0}")]
     Cuda(String),
     /// The host kernels use instructions that this processor lacks.
-    #[error("the host kernels are built for {built}, which this processor is not; build with RETROMAE_HOST_MARCH=x86-64")]
+    #[error(
+        "the host kernels are built for {built}, which this processor is not; build with RETROMAE_HOST_MARCH=x86-64"
+    )]
     HostProcessor { built: &'static str },
     /// An allocation was refused.
     #[error("cannot allocate {requested} bytes on the {device} device; use a smaller batch")]

@@ -58,7 +58,11 @@ impl HostDevice {
             );
         }
         if launch.shared_bytes > SHARED_BYTES_MAX {
-            return wrong("shared_bytes", launch.shared_bytes.to_string(), format!("at most {SHARED_BYTES_MAX}"));
+            return wrong(
+                "shared_bytes",
+                launch.shared_bytes.to_string(),
+                format!("at most {SHARED_BYTES_MAX}"),
+            );
         }
         Ok(kernel)
     }

@@ -34,7 +34,8 @@ impl HostOptions {
             Ok(text) => parse_order(&text)?,
             Err(_) => ThreadOrder::Forward,
         };
-        let options = Self { order, guard: flag("RETROMAE_HOST_GUARD")?, sanitize: flag("RETROMAE_HOST_SANITIZE")? };
+        let options =
+            Self { order, guard: flag("RETROMAE_HOST_GUARD")?, sanitize: flag("RETROMAE_HOST_SANITIZE")? };
         if options.sanitize && !cfg!(feature = "sanitize") {
             return Err(Error::Argument {
                 argument: "RETROMAE_HOST_SANITIZE",

@@ -339,12 +339,11 @@ impl Block {
         }
         let Some(thread) = find(State::AtBarrier) else { return Ok(true) };
         let site = self.lanes[thread].site;
-        let elsewhere = self
-            .lanes
-            .iter()
-            .position(|lane| lane.state == State::AtBarrier && !lane.site.same_as(site));
+        let elsewhere =
+            self.lanes.iter().position(|lane| lane.state == State::AtBarrier && !lane.site.same_as(site));
         if let Some(other) = finished.or(elsewhere) {
-            let text = format!("divergent barrier: it waits for the whole block, but {}", self.describe(other));
+            let text =
+                format!("divergent barrier: it waits for the whole block, but {}", self.describe(other));
             return Err(Violation { text, place: Place::Line(site.to_string()), thread });
         }
         for lane in &mut self.lanes {

@@ -122,7 +122,12 @@ impl Worker {
     }
 
     /// Resumes thread `index` until it parks or ends.
-    fn resume(&mut self, index: usize, kernel: &HostKernel, launch: &Launch<'_>) -> std::result::Result<(), Violation> {
+    fn resume(
+        &mut self,
+        index: usize,
+        kernel: &HostKernel,
+        launch: &Launch<'_>,
+    ) -> std::result::Result<(), Violation> {
         let stack = self.stacks[index];
         let block = self.block();
         block.current = index;

@@ -1,0 +1,93 @@
+//! Bias and GELU in one pass: `output = gelu(input + bias)` with `gelu(x) = x·Φ(x)`, the exact erf form
+//! (Hendrycks and Gimpel, arXiv 1606.08415).
+
+use super::Result;
+use super::error::{require, require_columns, require_length};
+use crate::device::params::BiasGeluParams;
+use crate::device::{Float, Stream, View, ViewMut};
+
+/// Elements that one block handles; `kBiasGeluElements` of the kernel.
+const ELEMENTS_PER_BLOCK: usize = 8192;
+const THREADS: u32 = 256;
+
+/// Arguments of [`forward`].
+#[derive(Debug)]
+pub struct Forward<'a, T: Float> {
+    /// `[rows, columns]`
+    pub input: View<'a, T>,
+    /// `[columns]`
+    pub bias: View<'a, f32>,
+    /// `[rows, columns]`
+    pub output: ViewMut<'a, T>,
+}
+
+/// Arguments of [`backward`].
+#[derive(Debug)]
+pub struct Backward<'a, T: Float> {
+    /// `[rows, columns]`, as in the forward pass
+    pub input: View<'a, T>,
+    /// `[columns]`
+    pub bias: View<'a, f32>,
+    /// `[rows, columns]`: gradient of the output
+    pub d_output: View<'a, T>,
+    /// `[rows, columns]`: gradient of the input; its column sums are the gradient of the bias
+    pub d_input: ViewMut<'a, T>,
+}
+
+/// Enqueues `output = gelu(input + bias)`.
+///
+/// # Errors
+/// When `columns` is not a multiple of 8 or a length does not fit.
+pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+    let Forward { input, bias, output } = arguments;
+    let params = BiasGeluParams {
+        input: input.address(),
+        bias: bias.address(),
+        output: output.address(),
+        ..shape(input.len(), bias.len())?
+    };
+    require_length("output", output.len(), input.len(), "as input")?;
+    launch::<T>(stream, "forward", &params)
+}
+
+/// Enqueues `d_input = d_output · gelu'(input + bias)`.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+    let Backward { input, bias, d_output, d_input } = arguments;
+    let params = BiasGeluParams {
+        input: input.address(),
+        bias: bias.address(),
+        d_output: d_output.address(),
+        d_input: d_input.address(),
+        ..shape(input.len(), bias.len())?
+    };
+    require_length("d_output", d_output.len(), input.len(), "as input")?;
+    require_length("d_input", d_input.len(), input.len(), "as input")?;
+    launch::<T>(stream, "backward", &params)
+}
+
+fn shape(input: usize, columns: usize) -> Result<BiasGeluParams> {
+    require_columns("bias", columns)?;
+    require(
+        input.is_multiple_of(columns),
+        "input",
+        format_args!("{input} elements long"),
+        format_args!("a multiple of {columns} (columns)"),
+    )?;
+    Ok(BiasGeluParams {
+        rows: (input / columns) as u32,
+        columns: columns as u32,
+        ..BiasGeluParams::default()
+    })
+}
+
+fn launch<T: Float>(stream: &Stream, pass: &str, params: &BiasGeluParams) -> Result<()> {
+    let elements = params.rows as usize * params.columns as usize;
+    let grid = [elements.div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
+    let kernel = format!("bias_gelu_{pass}_{}", T::DTYPE.name());
+    // SAFETY: all arrays were checked to have rows · columns elements, the bias columns.
+    unsafe { stream.launch(&kernel, grid, THREADS, 0, params)? };
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! Dropout as the operations take it.
+
+use super::Result;
+use super::error::{require, require_length};
+use crate::device::View;
+use crate::device::params::DropoutParams;
+use crate::random::{dropout_scale, dropout_threshold, key};
+
+/// One dropout site. The rate is quantised to 1/256 ([`crate::random::Dropout`] defines every decision).
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout<'a> {
+    /// The step's randomness in device memory: what [`rng_state`] returns.
+    pub rng: View<'a, u32>,
+    /// In `[0, 1)`.
+    pub rate: f32,
+    /// Keeps the decisions of different places in a model apart.
+    pub site: u32,
+}
+
+/// The words of an [`RngState`](crate::device::params::RngState), to be uploaded before a step.
+#[must_use]
+pub fn rng_state(seed: u64, step: u32) -> [u32; 4] {
+    let [low, high] = key(seed);
+    [low, high, step, 0]
+}
+
+/// The kernel's view of an optional site.
+pub(crate) fn dropout_params(dropout: Option<Dropout<'_>>) -> Result<DropoutParams> {
+    let Some(Dropout { rng, rate, site }) = dropout else { return Ok(DropoutParams::default()) };
+    require((0.0..1.0).contains(&rate), "dropout rate", rate, "in [0, 1)")?;
+    require_length("rng", rng.len(), 4, "words of an RngState")?;
+    let threshold = dropout_threshold(rate);
+    Ok(DropoutParams { rng: rng.address(), threshold, scale: dropout_scale(threshold), site, reserved: 0 })
+}

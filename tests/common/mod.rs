@@ -1,0 +1,76 @@
+//! What the kernel tests share: devices to run on, ragged data, and the rule for tolerances.
+#![allow(dead_code)]
+
+use retromae::device::{Device, Float, HostOptions, ThreadOrder, bf16};
+use retromae::random::{key, philox};
+
+/// Every device that a kernel must pass on: the CUDA device where `RETROMAE_TEST_DEVICE=cuda`, else the host device with guard
+/// pages in forward, reverse and random thread order, and, where it is built, under the sanitizer.
+pub fn devices() -> Vec<Device> {
+    if std::env::var("RETROMAE_TEST_DEVICE").is_ok_and(|name| name == "cuda") {
+        return vec![Device::for_tests().expect("a CUDA device, as RETROMAE_TEST_DEVICE says")];
+    }
+    let options = |order, sanitize| HostOptions { order, guard: true, sanitize };
+    let mut all = vec![
+        options(ThreadOrder::Forward, false),
+        options(ThreadOrder::Reverse, false),
+        options(ThreadOrder::Random(7), false),
+    ];
+    if cfg!(feature = "sanitize") {
+        all.push(options(ThreadOrder::Random(8), true));
+    }
+    all.into_iter().map(|options| Device::host_with(options).expect("the host device")).collect()
+}
+
+/// `count` values in about [-2, 2], nearly normal, the same for the same `seed`.
+pub fn values(seed: u64, count: usize) -> Vec<f64> {
+    let uniform = |word: u32| f64::from(word) / f64::from(u32::MAX) - 0.5;
+    let draw = |i: usize| philox(key(seed), [i as u32, 0, 0, 0]).map(uniform);
+    (0..count).map(|i| draw(i).iter().sum::<f64>() * 1.7).collect()
+}
+
+/// `count` integers below `bound`.
+pub fn integers(seed: u64, count: usize, bound: u32) -> Vec<i32> {
+    let draw = |i: usize| philox(key(seed), [i as u32, 1, 0, 0])[0];
+    (0..count).map(|i| retromae::random::bounded(draw(i), bound) as i32).collect()
+}
+
+/// Rounds to the element type; the reference then sees exactly what the kernel sees.
+pub fn rounded<T: Float>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&value| T::from_f32(value as f32)).collect()
+}
+
+pub fn widened<T: Float>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(value.to_f32())).collect()
+}
+
+/// The largest difference.
+pub fn max_error(actual: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    actual.iter().zip(expected).map(|(a, e)| if a == e { 0.0 } else { (a - e).abs() }).fold(
+        0.0,
+        |max, error| {
+            // A NaN must win, not lose, as it would in f64::max.
+            if error > max || error.is_nan() { error } else { max }
+        },
+    )
+}
+
+/// Machine epsilon of the element type.
+pub fn epsilon<T: Float>() -> f64 {
+    match T::DTYPE {
+        retromae::device::DType::F32 => f64::from(f32::EPSILON),
+        retromae::device::DType::Bf16 => bf16::EPSILON.to_f64(),
+    }
+}
+
+/// The rule for tolerances: at most twice the error of the naive composition in the same precision, plus a floor of two
+/// roundings of the largest value.
+#[track_caller]
+pub fn assert_close<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: &[f64]) {
+    let scale =
+        exact.iter().filter(|value| value.is_finite()).fold(0.0f64, |max, value| max.max(value.abs()));
+    let bound = 2.0 * max_error(naive, exact) + 2.0 * epsilon::<T>() * scale;
+    let error = max_error(actual, exact);
+    assert!(error <= bound, "{what} ({}): error {error:e} above {bound:e}", T::DTYPE.name());
+}
