@@ -1,0 +1,136 @@
+// Masked attention over packed sentences, forward: O = dropout(softmax(scale · Q Kᵀ + mask)) V, one block a (sentence, head, 64 queries).
+//
+// Tiles: 64 queries × 64 keys, 128 threads. A thread scores 2 queries × 16 keys from Q [64, d] and Kᵀ [d, 64] in shared memory, keeps
+// the running maximum and sum of its rows (online softmax in base 2; Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
+// 2205.14135), and accumulates 2 × d/4 of the output. V takes Kᵀ's place once the scores are done, so shared memory is Q + K + P:
+// (2·64·(d + 4) + 64·68) · 4 bytes = 52 KB at d = 64 and 85 KB at d = 128.
+//
+// Work: 4·L²·d FLOPs a head in f32 FMA; bytes: Q and O once, K and V once a query tile. This is the exact path: every product in f32, for
+// every dtype. Bound by FMA throughput from L = 64 on.
+#include "attention.cuh"
+
+namespace retromae {
+
+template <class T, int D, class Mask>
+RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
+    using Rows = QueryRows<64>;
+    constexpr int kRows = Rows::rows;
+    constexpr int kColumns = D / kThreadsPerRow;
+    constexpr int kKeyStride = kKeyTile + kPad;
+    constexpr int kValueStride = D + kPad;
+
+    const AttentionBlock block = AttentionBlock::locate(params, Rows::tile);
+    if (block.empty()) return;
+    const Mask mask = Mask::make(params, block);
+    const uint64_t first = block.start;
+    const T* query = pointer<const T>(params.query) + first * params.query_stride + block.head * D;
+    const T* key = pointer<const T>(params.key) + first * params.key_stride + block.head * D;
+    const T* value = pointer<const T>(params.value) + first * params.value_stride + block.head * D;
+
+    SharedMemory memory = SharedMemory::begin();
+    float* queries = memory.take<float>(Rows::tile * (D + kPad));
+    float* keys = memory.take<float>(kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile));
+    float* values = keys;
+    float* probabilities = memory.take<float>(Rows::tile * kKeyStride);
+
+    const uint32_t row = threadIdx.x / kThreadsPerRow * kRows;
+    const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
+    const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
+    const bool active = block.tile_start + row < block.length;
+    const float scale = params.scale * kLog2E;
+
+    Strip<kColumns> output[kRows];
+    float maximum[kRows], sum[kRows];
+    RETROMAE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+        output[r].fill(0.0f);
+        maximum[r] = -INFINITY;
+        sum[r] = 0.0f;
+    }
+
+    load_rows<Rows::tile, D>(queries, query, params.query_stride, block.tile_start, block.length);
+    for (uint32_t key_start = 0; key_start < block.length; key_start += kKeyTile) {
+        if (key_start > 0) __syncthreads();  // the last tile's values are still being read
+        load_transposed<kKeyTile, D>(keys, key, params.key_stride, key_start, block.length);
+        __syncthreads();
+
+        const uint32_t first_key = key_start + key_offset;
+        const uint32_t existing = active ? existing_keys(first_key, block.length) : 0u;
+        float scores[kRows][16];
+        float tile_maximum[kRows];
+        if (existing != 0) multiply<kRows, D>(queries + row * (D + kPad), keys + key_offset, scores);
+        RETROMAE_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            const uint32_t slot = block.tile_start + row + r;
+            const uint32_t visible = existing != 0 && slot < block.length ? existing & mask.visible(slot, first_key) : 0u;
+            tile_maximum[r] = maximum[r];
+            RETROMAE_UNROLL
+            for (int c = 0; c < 16; ++c) {
+                scores[r][c] = visible >> c & 1u ? scores[r][c] * scale : -INFINITY;
+                tile_maximum[r] = scores[r][c] > tile_maximum[r] ? scores[r][c] : tile_maximum[r];
+            }
+        }
+        warp_butterfly<Maximum, kThreadsPerRow>(tile_maximum);
+        RETROMAE_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            // A row that has seen no key yet keeps a finite reference, so that -inf - -inf never happens.
+            const float reference = tile_maximum[r] == -INFINITY ? 0.0f : tile_maximum[r];
+            const float correction = exp2_approximate(maximum[r] - reference);
+            maximum[r] = tile_maximum[r];
+            float tile_sum = 0.0f;
+            RETROMAE_UNROLL
+            for (int c = 0; c < 16; ++c) scores[r][c] = exp2_approximate(scores[r][c] - reference);
+            RETROMAE_UNROLL
+            for (int c = 0; c < 16; ++c) tile_sum += scores[r][c];
+            sum[r] = fmaf(sum[r], correction, tile_sum);
+            output[r].multiply(correction);
+            if (existing != 0)
+                apply_dropout(params.dropout, block.head, block.start + block.tile_start + row + r, first_key / 16,
+                              scores[r]);
+            store(probabilities + (row + r) * kKeyStride + key_offset, scores[r]);
+        }
+        __syncthreads();
+        load_rows<kKeyTile, D>(values, value, params.value_stride, key_start, block.length);
+        __syncthreads();
+        const uint32_t keys_left = block.length - key_start;
+        const uint32_t count = keys_left < kKeyTile ? keys_left : kKeyTile;
+        if (active) {
+            for (uint32_t j = 0; j < count; ++j) {
+                RETROMAE_UNROLL
+                for (int r = 0; r < kRows; ++r)
+                    output[r].fma(probabilities[(row + r) * kKeyStride + j], values + j * kValueStride + column);
+            }
+        }
+    }
+
+    warp_butterfly<Sum, kThreadsPerRow>(sum);
+    RETROMAE_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+        const uint32_t slot = block.tile_start + row + r;
+        if (slot >= block.length) continue;
+        const uint64_t token = block.start + slot;
+        // A row that sees nothing: output 0, log-sum-exp -inf.
+        const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : (sum[r] == 0.0f ? 0.0f : sum[r]);
+        store_strip(pointer<T>(params.output) + token * params.output_stride + block.head * D + column, output[r], inverse);
+        if (column == 0)
+            pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(block.head) * params.tokens + token] =
+                (maximum[r] + log2f(sum[r])) * kLn2;
+    }
+}
+
+#define RETROMAE_ATTENTION_FORWARD(mask_name, Mask, dtype, T, d)                                            \
+    RETROMAE_KERNEL(attention_forward_##mask_name##_##dtype##_d##d, AttentionForwardParams, kAttentionThreads) { \
+        attention_forward<T, d, Mask>(params);                                                              \
+    }
+#define RETROMAE_ATTENTION_FORWARD_ALL(mask_name, Mask)              \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 32)      \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 64)      \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 128)     \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 32)      \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 64)      \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 128)
+
+RETROMAE_ATTENTION_FORWARD_ALL(full, FullMask)
+RETROMAE_ATTENTION_FORWARD_ALL(bank, BankMask)
+
+}  // namespace retromae
