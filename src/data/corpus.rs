@@ -28,7 +28,7 @@ pub struct CorpusReport {
     pub skipped_invalid_utf8: usize,
     /// Paragraphs of too few words to be a passage.
     pub skipped_short: usize,
-    /// Paragraphs of installed crates that are mostly not letters.
+    /// Paragraphs of installed crates that are mostly not letters, or about the licence.
     pub skipped_not_prose: usize,
     /// Passages that repeat an earlier one exactly.
     pub duplicates: usize,

@@ -125,8 +125,13 @@ fn add_passage(corpus: &mut Corpus, passage: String) {
     }
 }
 
-/// Whether at least three quarters of the characters are ASCII letters or spaces.
+/// Whether at least three quarters of the characters are ASCII letters or spaces, and it is not about the licence: those
+/// paragraphs stand in every README with other words around them.
 fn is_prose(paragraph: &str) -> bool {
+    const LICENCE: [&str; 3] = ["Apache License", "Apache-2.0", "MIT license"];
+    if LICENCE.iter().any(|phrase| paragraph.contains(phrase)) {
+        return false;
+    }
     let plain = paragraph.bytes().filter(|byte| byte.is_ascii_alphabetic() || *byte == b' ').count();
     4 * plain >= 3 * paragraph.len()
 }
@@ -180,6 +185,7 @@ mod tests {
     fn prose_is_mostly_letters() {
         assert!(is_prose("Returns the number of elements in the map."));
         assert!(!is_prose("0x1234 0x5678 -> {a: 1, b: 2}"));
+        assert!(!is_prose("Licensed under either of Apache License or MIT license at your option."));
         assert!(!is_prose("这是一个句子"));
     }
 }

@@ -239,7 +239,7 @@ fn draw_losses(area: &Area, records: &[StepRecord]) -> DrawingResult {
         .axis_desc_style((FONT, 14).into_font().color(&INK))
         .draw()?;
     for (name, color, points) in curves {
-        chart.draw_series(LineSeries::new(thinned(&points), color.mix(0.22)))?;
+        chart.draw_series(LineSeries::new(thinned(&points), color.mix(0.3)))?;
         let smooth = thinned(&smoothed(&points));
         chart
             .draw_series(LineSeries::new(smooth, color.stroke_width(3)))?
@@ -340,9 +340,7 @@ fn facts(records: &[StepRecord]) -> Vec<(&'static str, String)> {
     let tokens: usize = records.iter().map(|record| record.tokens).sum();
     let waited: f32 = records.iter().map(|record| record.data_wait_ms).sum();
     let whole: f32 = records.iter().map(|record| record.step_ms).sum();
-    let loss = |value: fn(&StepRecord) -> f32| {
-        smoothed(&series(records, value)).last().map_or(f64::NAN, |&(_, loss)| loss)
-    };
+    let loss = |value: fn(&StepRecord) -> f32| final_mean(&series(records, value));
     let mut facts = vec![
         ("encoder loss", format!("{:.3}", loss(|record| record.encoder_loss))),
         ("decoder loss", format!("{:.3}", loss(|record| record.decoder_loss))),
@@ -370,30 +368,35 @@ fn series(records: &[StepRecord], value: fn(&StepRecord) -> f32) -> Vec<(f64, f6
     points.filter(|(_, value)| value.is_finite()).collect()
 }
 
-/// An exponential mean over about a thirtieth of the run, without the bias of its start.
+/// The mean of each point and its neighbours on both sides, about a thirtieth of the run in all; fewer at the ends, and as
+/// many on either side, so that a slope is not moved.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let span = (points.len() as f64 / 30.0).max(1.0);
-    let keep = 1.0 - 1.0 / span;
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let mut smooth = |&(step, value): &(f64, f64)| {
-        sum = keep * sum + value;
-        weight = keep * weight + 1.0;
-        (step, sum / weight)
+    let reach = points.len() / 60;
+    let sums: Vec<f64> = std::iter::once(0.0)
+        .chain(points.iter().scan(0.0, |sum, &(_, value)| {
+            *sum += value;
+            Some(*sum)
+        }))
+        .collect();
+    let mean = |(index, &(step, _)): (usize, &(f64, f64))| {
+        let reach = reach.min(index).min(points.len() - 1 - index);
+        let (first, end) = (index - reach, index + reach + 1);
+        (step, (sums[end] - sums[first]) / (end - first) as f64)
     };
-    points.iter().map(&mut smooth).collect()
+    points.iter().enumerate().map(mean).collect()
 }
 
-/// At most [`MOST_POINTS`] points: the means of equal runs, and the last point as it is.
+/// The mean of the last thirtieth of the points.
+fn final_mean(points: &[(f64, f64)]) -> f64 {
+    let last = &points[points.len() - points.len().div_ceil(30)..];
+    last.iter().map(|&(_, value)| value).sum::<f64>() / last.len() as f64
+}
+
+/// About [`MOST_POINTS`] of the points, evenly spread, and the last.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let run = points.len().div_ceil(MOST_POINTS).max(1);
-    if run == 1 {
-        return points.to_vec();
-    }
-    let mean = |run: &[(f64, f64)]| {
-        let sum = run.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-        (sum.0 / run.len() as f64, sum.1 / run.len() as f64)
-    };
-    points.chunks(run).map(mean).chain(points.last().copied()).collect()
+    let stride = points.len().div_ceil(MOST_POINTS).max(1);
+    let end = points.last().filter(|_| (points.len() - 1) % stride != 0);
+    points.iter().step_by(stride).chain(end).copied().collect()
 }
 
 /// `12345.6` as `12,346`.
@@ -494,7 +497,11 @@ mod tests {
     fn numbers_are_grouped_and_curves_smoothed() {
         assert_eq!(["0", "999", "1,000", "1,234,568"], [0.0, 999.0, 1000.0, 1_234_567.9].map(whole_number));
         let points: Vec<(f64, f64)> = (0..3000).map(|step| (f64::from(step), f64::from(step % 2))).collect();
-        assert!(smoothed(&points).iter().skip(300).all(|&(_, value)| (value - 0.5).abs() < 0.02));
+        assert!(smoothed(&points).iter().skip(50).take(2900).all(|&(_, value)| (value - 0.5).abs() < 0.02));
+        let slope: Vec<(f64, f64)> = (0..90).map(|step| (f64::from(step), 3.0 * f64::from(step))).collect();
+        assert_eq!(smoothed(&slope), slope, "a slope is not moved");
+        assert_eq!(final_mean(&slope), 3.0 * 88.0);
+        assert!(final_mean(&[]).is_nan());
         assert!(thinned(&points).len() <= MOST_POINTS + 1);
         assert_eq!(thinned(&points).last(), points.last());
     }
