@@ -62,14 +62,17 @@ pub fn whole_word_mask(
     chosen
 }
 
-/// The slots of each word: a token that starts one and the continuations right after it.
+/// The slots of each word: a token that starts one and the continuations right after it. A continuation after a special
+/// token belongs to no word.
 fn word_ranges(word_starts: &[u8]) -> Vec<(usize, usize)> {
     let mut words: Vec<(usize, usize)> = Vec::with_capacity(word_starts.len());
     for (slot, &kind) in word_starts.iter().enumerate() {
-        match words.last_mut() {
-            _ if kind == word_kind::SPECIAL => {}
-            Some(word) if kind == word_kind::CONTINUATION && word.1 == slot => word.1 += 1,
-            _ => words.push((slot, slot + 1)),
+        if kind == word_kind::START {
+            words.push((slot, slot + 1));
+        } else if kind == word_kind::CONTINUATION
+            && let Some(word) = words.last_mut().filter(|word| word.1 == slot)
+        {
+            word.1 += 1;
         }
     }
     words
@@ -123,7 +126,7 @@ mod tests {
     #[test]
     fn words_end_at_special_tokens() {
         assert_eq!(word_ranges(&[2, 1, 0, 0, 1, 2]), [(1, 4), (4, 5)]);
-        assert_eq!(word_ranges(&[2, 0, 0, 2, 0]), [(1, 3), (4, 5)]);
+        assert_eq!(word_ranges(&[0, 1, 2, 0, 0, 1]), [(1, 2), (5, 6)]);
         assert!(word_ranges(&[2, 2]).is_empty());
     }
 }

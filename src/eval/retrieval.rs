@@ -1,5 +1,6 @@
 //! Retrieval of held-out passages: the first sentence is the query, the rest is the document to find.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use rayon::prelude::*;
@@ -145,7 +146,9 @@ pub fn rank_bm25(held_out: &[HeldOut]) -> Vec<usize> {
 
 /// 1 + the number of other scores that are not below that of `right`.
 fn rank_of(scores: &[f32], right: usize) -> usize {
-    let ahead = |&(index, &score): &(usize, &f32)| index != right && !(score < scores[right]);
+    let ahead = |&(index, &score): &(usize, &f32)| {
+        index != right && score.partial_cmp(&scores[right]) != Some(Ordering::Less)
+    };
     1 + scores.iter().enumerate().filter(ahead).count()
 }
 

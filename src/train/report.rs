@@ -368,8 +368,8 @@ fn series(records: &[StepRecord], value: fn(&StepRecord) -> f32) -> Vec<(f64, f6
     points.filter(|(_, value)| value.is_finite()).collect()
 }
 
-/// The mean of each point and its neighbours on both sides, about a thirtieth of the run in all; fewer at the ends, and as
-/// many on either side, so that a slope is not moved.
+/// The mean of each point and its neighbours on both sides, about a thirtieth of the run in all. At the ends there are fewer,
+/// down to a third, so that a slope is hardly moved.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 60;
     let sums: Vec<f64> = std::iter::once(0.0)
@@ -379,8 +379,8 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         }))
         .collect();
     let mean = |(index, &(step, _)): (usize, &(f64, f64))| {
-        let reach = reach.min(index).min(points.len() - 1 - index);
-        let (first, end) = (index - reach, index + reach + 1);
+        let reach = reach.min(index).min(points.len() - 1 - index).max(reach / 3);
+        let (first, end) = (index.saturating_sub(reach), points.len().min(index + reach + 1));
         (step, (sums[end] - sums[first]) / (end - first) as f64)
     };
     points.iter().enumerate().map(mean).collect()
@@ -395,7 +395,7 @@ fn final_mean(points: &[(f64, f64)]) -> f64 {
 /// About [`MOST_POINTS`] of the points, evenly spread, and the last.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let stride = points.len().div_ceil(MOST_POINTS).max(1);
-    let end = points.last().filter(|_| (points.len() - 1) % stride != 0);
+    let end = points.last().filter(|_| !(points.len() - 1).is_multiple_of(stride));
     points.iter().step_by(stride).chain(end).copied().collect()
 }
 
