@@ -16,7 +16,7 @@ fn write(directory: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Texts over a small vocabulary of inflected words, so that some tokens continue words.
+/// Texts over a small vocabulary whose words are often joined, so that many tokens continue words.
 fn texts(count: u32) -> Vec<String> {
     const WORDS: [&str; 12] = [
         "retrieval",
@@ -34,14 +34,17 @@ fn texts(count: u32) -> Vec<String> {
     ];
     let word = |text: u32, at: u32| WORDS[((text * 7 + at * at * 5 + text * at) % 12) as usize];
     let text = |n: u32| {
-        let words: Vec<&str> = (0..5 + n % 23).map(|at| word(n, at)).collect();
-        format!("{} number {n}.", words.join(" "))
+        let joint = |at| if (n + at) % 3 == 0 { "" } else { " " };
+        let words: String = (0..5 + n % 13).flat_map(|at| [word(n, at), joint(at)]).collect();
+        format!("{words} number {n}.")
     };
     (0..count).map(text).collect()
 }
 
+const VOCAB_SIZE: usize = 180;
+
 fn tokenizer() -> BertTokenizer {
-    BertTokenizer::train_word_piece(&texts(200), 100).unwrap()
+    BertTokenizer::train_word_piece(&texts(200), VOCAB_SIZE).unwrap()
 }
 
 fn options(tokenizer: &BertTokenizer, decoder: DecoderKind) -> BatchOptions {
@@ -153,15 +156,15 @@ fn installed_crates_give_prose_within_the_limit() {
 #[test]
 fn a_vocabulary_is_reproducible_and_survives_saving() {
     let texts = texts(200);
-    let tokenizer = BertTokenizer::train_word_piece(&texts, 100).unwrap();
+    let tokenizer = BertTokenizer::train_word_piece(&texts, VOCAB_SIZE).unwrap();
     let special = tokenizer.special_tokens();
     assert_eq!([special.pad, special.unk, special.cls, special.sep, special.mask], [0, 1, 2, 3, 4]);
-    assert!(tokenizer.vocab_size() <= 100);
+    assert!(tokenizer.vocab_size() <= VOCAB_SIZE);
     let directory = tempfile::tempdir().unwrap();
     tokenizer.save(directory.path(), 128).unwrap();
     let files = ["vocab.txt", "tokenizer.json", "tokenizer_config.json"];
     let saved = files.map(|name| std::fs::read(directory.path().join(name)).unwrap());
-    BertTokenizer::train_word_piece(&texts, 100).unwrap().save(directory.path(), 128).unwrap();
+    BertTokenizer::train_word_piece(&texts, VOCAB_SIZE).unwrap().save(directory.path(), 128).unwrap();
     assert_eq!(
         saved,
         files.map(|name| std::fs::read(directory.path().join(name)).unwrap()),
@@ -292,13 +295,17 @@ fn cuts_leave_words_whole() {
         );
     }
     // A word longer than a passage has to be cut, and its rest begins a word of its own.
-    let cut = tokenizer.encode_corpus(&["retrievalzyx"], 4).unwrap();
+    let cut = tokenizer.encode_corpus(&["querypassageretrieval"], 3).unwrap();
+    assert!(cut.passages.iter().any(|passage| tokenizer.token(passage.ids[1]).unwrap().starts_with("##")));
     assert!(cut.passages.iter().all(|passage| passage.word_starts[1] == word_kind::START));
 }
 
 #[test]
 fn masks_take_whole_words_within_the_budget() {
     let passages = tokenizer().encode_corpus(&texts(60), 40).unwrap().passages;
+    let continued =
+        passages.iter().flat_map(|passage| &passage.word_starts).filter(|&&kind| kind == 0).count();
+    assert!(continued > 200, "only {continued} tokens continue a word");
     let mut filled = 0;
     for (index, passage) in passages.iter().enumerate() {
         for (step, ratio) in [(0, 0.15), (1, 0.3), (2, 0.5), (3, 0.7)] {
