@@ -433,6 +433,8 @@ mod tests {
         // A crash in the middle of a line.
         File::options().append(true).open(&path).unwrap().write_all(b"{\"step\":6,\"epo").unwrap();
         assert_eq!(steps(), [1, 2, 3, 4, 5]);
+        write(5, 6..=6);
+        assert_eq!(steps(), [1, 2, 3, 4, 5, 6]);
         write(3, 4..=4);
         assert_eq!(steps(), [1, 2, 3, 4]);
         write(9, 10..=10);
