@@ -5,7 +5,8 @@ use std::path::Path;
 
 use retromae::data::masks::{budget, corrupted, ratio_q32, whole_word_mask};
 use retromae::data::{
-    BatchDrawer, BatchOptions, BertTokenizer, Corpus, DrawnBatch, Error, Passage, Position, word_kind,
+    BatchDrawer, BatchOptions, BertTokenizer, Corpus, DrawnBatch, Error, Passage, Position,
+    doc_comment_blocks, markdown_paragraphs, sentences, word_kind,
 };
 use retromae::model::{DecoderKind, IGNORE_INDEX};
 use retromae::random::Stream;
@@ -34,7 +35,7 @@ fn texts(count: u32) -> Vec<String> {
     ];
     let word = |text: u32, at: u32| WORDS[((text * 7 + at * at * 5 + text * at) % 12) as usize];
     let text = |n: u32| {
-        let joint = |at| if (n + at) % 3 == 0 { "" } else { " " };
+        let joint = |at: u32| if (n + at).is_multiple_of(3) { "" } else { " " };
         let words: String = (0..5 + n % 13).flat_map(|at| [word(n, at), joint(at)]).collect();
         format!("{words} number {n}.")
     };
@@ -502,5 +503,20 @@ fn a_drawer_refuses_bad_arguments() {
     ];
     for (message, expected) in cases {
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(400))]
+
+    #[test]
+    fn no_text_breaks_the_readers(text in "[a-zA-Z.!? \\n`~<>()\\[\\]|#*_\\-\\\\&;0-9éß。“”\u{0}\u{feff}-]{0,80}") {
+        for paragraph in markdown_paragraphs(&text) {
+            proptest::prop_assert!(!paragraph.is_empty() && !paragraph.contains(['\n', '\0']));
+        }
+        let _ = doc_comment_blocks(&text);
+        let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+        let found = sentences(&text);
+        proptest::prop_assert_eq!(letters(&found.concat()), letters(&text), "a sentence is lost");
     }
 }

@@ -218,9 +218,11 @@ fn link(text: &str) -> Option<(&str, &str)> {
     Some((label, after))
 }
 
-/// The byte where the bracket that opens `text` is closed, within a sane distance.
+/// A bracket or tag that is not closed within so many characters is none; it keeps the time linear.
+const FARTHEST: usize = 1000;
+
+/// The byte where the bracket that opens `text` is closed.
 fn closing(text: &str, open: char, close: char) -> Option<usize> {
-    const FARTHEST: usize = 1000;
     let mut depth = 0_usize;
     for (at, c) in text.char_indices().take(FARTHEST) {
         if c == open {
@@ -241,7 +243,7 @@ fn tag(text: &str) -> Option<&str> {
     if !inside.starts_with(|c: char| c.is_ascii_lowercase()) {
         return None;
     }
-    text.find('>').map(|end| &text[end + 1..])
+    text.char_indices().take(FARTHEST).find(|&(_, c)| c == '>').map(|(end, _)| &text[end + 1..])
 }
 
 #[cfg(test)]
