@@ -16,7 +16,7 @@
 
 // Kernel `name` takes one params struct by value and is launched with exactly `threads` threads a block.
 #define RETROMAE_KERNEL(name, Params, threads) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params params)
+    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Params params)
 
 // Where a collective was called from; only the host device wants to know.
 #define RETROMAE_SITE_PARAMETER

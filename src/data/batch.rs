@@ -1,0 +1,226 @@
+//! Batches of packed sentences, drawn in an order that can be resumed exactly.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Batch, DecoderKind, IGNORE_INDEX};
+use crate::random::{Stream, bounded, key, philox};
+
+use super::masks::{corrupted, ratio_q32, whole_word_mask};
+use super::{Error, Passage, SpecialTokens, word_kind};
+
+/// The third counter word of an epoch's order, apart from every [`Stream`].
+const EPOCH_ORDER: u32 = 0x8000_0100;
+
+/// How batches are drawn and corrupted.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchOptions {
+    pub seed: u64,
+    /// The most tokens in a batch, all sentences together.
+    pub batch_tokens: usize,
+    /// The part of the encoder's input that is chosen, above 0 and below 1; the default of the paper is 0.3.
+    pub encoder_ratio: f32,
+    /// The part of the `basic` decoder's input that is masked; the enhanced decoder's masks are drawn on the device.
+    pub decoder_ratio: f32,
+    pub decoder: DecoderKind,
+    pub vocab_size: u32,
+    pub special_tokens: SpecialTokens,
+}
+
+/// Where a drawer stands: all that a checkpoint must keep of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// How often the corpus has been gone through.
+    pub epoch: u32,
+    /// How many passages of this epoch's order have been drawn.
+    pub cursor: u32,
+}
+
+/// A batch, and what the device needs to draw the decoder's visibility for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrawnBatch {
+    /// Without a visibility bank.
+    pub batch: Batch,
+    /// `[B]` the index of each sentence's passage in the corpus: its part of every mask draw.
+    pub sentence_indices: Vec<u32>,
+    /// `[T]` of [`word_kind`].
+    pub word_starts: Vec<u8>,
+}
+
+/// Draws batches from a tokenized corpus.
+///
+/// Each epoch goes through the passages in a fresh order. A batch takes them as they come until the next one would exceed
+/// `batch_tokens`, and goes on into the next epoch, so every passage is seen once an epoch and only the size of the
+/// passages changes the size of batches. It ends early rather than hold a passage twice.
+///
+/// The batch is a pure function of the passages, the options, the [`Position`] and the step.
+#[derive(Clone, Debug)]
+pub struct BatchDrawer {
+    passages: Vec<Passage>,
+    options: BatchOptions,
+    position: Position,
+    /// The order of `position.epoch`.
+    order: Vec<u32>,
+}
+
+/// The arrays of one sentence of a batch.
+struct Sentence {
+    encoder_input_ids: Vec<i32>,
+    encoder_labels: Vec<i32>,
+    decoder_input_ids: Vec<i32>,
+    decoder_labels: Vec<i32>,
+}
+
+impl BatchDrawer {
+    /// A drawer that stands at `position`; [`Position::default`] is the start.
+    ///
+    /// # Errors
+    /// One each for an empty corpus, a malformed passage, a ratio, a `batch_tokens` below the longest passage and a
+    /// position beyond the corpus.
+    pub fn new(passages: Vec<Passage>, options: BatchOptions, position: Position) -> Result<Self, Error> {
+        validate_passages(&passages, options.vocab_size)?;
+        for (name, value) in
+            [("encoder_ratio", options.encoder_ratio), ("decoder_ratio", options.decoder_ratio)]
+        {
+            if !(value > 0.0 && value < 1.0) {
+                return Err(Error::Ratio { name, value });
+            }
+        }
+        let longest = passages.iter().map(|passage| passage.ids.len()).max().unwrap_or(0);
+        if options.batch_tokens < longest || options.batch_tokens > i32::MAX as usize {
+            return Err(Error::BatchTokens { batch_tokens: options.batch_tokens, longest });
+        }
+        let Position { epoch, cursor } = position;
+        if cursor as usize > passages.len() {
+            return Err(Error::Position { epoch, cursor, passages: passages.len() });
+        }
+        let order = epoch_order(options.seed, epoch, passages.len() as u32);
+        Ok(Self { passages, options, position, order })
+    }
+
+    /// Where the next batch begins.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    #[must_use]
+    pub fn passages(&self) -> &[Passage] {
+        &self.passages
+    }
+
+    /// The next batch, with the masks of `step`.
+    #[must_use]
+    pub fn draw(&mut self, step: u32) -> DrawnBatch {
+        let sentence_indices = self.next_passages();
+        let drawn: Vec<Sentence> =
+            sentence_indices.par_iter().map(|&index| self.sentence(index, step)).collect();
+        let tokens = drawn.iter().map(|sentence| sentence.encoder_input_ids.len()).sum();
+        let mut batch = Batch { cu_seqlens: vec![0], ..Batch::default() };
+        let mut word_starts = Vec::with_capacity(tokens);
+        for (sentence, &index) in drawn.iter().zip(&sentence_indices) {
+            batch.encoder_input_ids.extend_from_slice(&sentence.encoder_input_ids);
+            batch.encoder_labels.extend_from_slice(&sentence.encoder_labels);
+            batch.decoder_input_ids.extend_from_slice(&sentence.decoder_input_ids);
+            batch.decoder_labels.extend_from_slice(&sentence.decoder_labels);
+            batch.cu_seqlens.push(batch.encoder_input_ids.len() as i32);
+            word_starts.extend_from_slice(&self.passages[index as usize].word_starts);
+        }
+        DrawnBatch { batch, sentence_indices, word_starts }
+    }
+
+    /// The passages of the next batch; moves the position behind them.
+    fn next_passages(&mut self) -> Vec<u32> {
+        let mut taken = Vec::new();
+        let mut tokens = 0;
+        let mut earlier_epoch = 0;
+        loop {
+            if self.position.cursor as usize == self.order.len() {
+                earlier_epoch = taken.len();
+                self.position = Position { epoch: self.position.epoch.wrapping_add(1), cursor: 0 };
+                self.order = epoch_order(self.options.seed, self.position.epoch, self.passages.len() as u32);
+            }
+            let index = self.order[self.position.cursor as usize];
+            tokens += self.passages[index as usize].ids.len();
+            if tokens > self.options.batch_tokens || taken[..earlier_epoch].contains(&index) {
+                return taken;
+            }
+            taken.push(index);
+            self.position.cursor += 1;
+        }
+    }
+
+    fn sentence(&self, index: u32, step: u32) -> Sentence {
+        let BatchOptions { seed, encoder_ratio, decoder_ratio, decoder, vocab_size, special_tokens, .. } =
+            self.options;
+        let Passage { ids, word_starts } = &self.passages[index as usize];
+        let mask = |stream, ratio| whole_word_mask(seed, step, index, stream, word_starts, ratio_q32(ratio));
+        let original: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+        let labels = |chosen: &[bool]| labels(&original, chosen);
+
+        let chosen = mask(Stream::EncoderMask, encoder_ratio);
+        let corrupt = |(slot, &id): (usize, &u32)| {
+            let corrupt = || corrupted(seed, step, index, slot as u32, id, special_tokens.mask, vocab_size);
+            (if chosen[slot] { corrupt() } else { id }) as i32
+        };
+        let encoder_input_ids = ids.iter().enumerate().map(corrupt).collect();
+        let encoder_labels = labels(&chosen);
+
+        let (decoder_input_ids, targets) = match decoder {
+            DecoderKind::Enhanced => {
+                let content = word_starts.iter().map(|&kind| kind != word_kind::SPECIAL).collect();
+                (original.clone(), content)
+            }
+            DecoderKind::Basic => {
+                let hidden = mask(Stream::DecoderMask, decoder_ratio);
+                let input =
+                    |(&id, &hidden): (&i32, &bool)| if hidden { special_tokens.mask as i32 } else { id };
+                (original.iter().zip(&hidden).map(input).collect(), hidden)
+            }
+        };
+        Sentence { encoder_input_ids, encoder_labels, decoder_input_ids, decoder_labels: labels(&targets) }
+    }
+}
+
+/// The original ids where chosen, [`IGNORE_INDEX`] elsewhere.
+fn labels(original: &[i32], chosen: &[bool]) -> Vec<i32> {
+    original.iter().zip(chosen).map(|(&id, &chosen)| if chosen { id } else { IGNORE_INDEX }).collect()
+}
+
+/// A permutation of `0..count`, by Fisher and Yates.
+fn epoch_order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
+    shuffled(seed, EPOCH_ORDER, epoch, count)
+}
+
+/// A permutation of `0..count` that is a pure function of its arguments.
+pub(crate) fn shuffled(seed: u64, stream: u32, round: u32, count: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..count).collect();
+    let mut draws = [0; 4];
+    for k in 0..count {
+        if k % 4 == 0 {
+            draws = philox(key(seed), [k / 4, 0, stream, round]);
+        }
+        let other = k + bounded(draws[(k % 4) as usize], count - k);
+        order.swap(k as usize, other as usize);
+    }
+    order
+}
+
+fn validate_passages(passages: &[Passage], vocab_size: u32) -> Result<(), Error> {
+    if passages.is_empty() {
+        return Err(Error::NoPassages);
+    }
+    if passages.len() > u32::MAX as usize {
+        return Err(Error::TooManyPassages { count: passages.len(), maximum: u32::MAX });
+    }
+    let vocab_size = vocab_size.min(i32::MAX as u32);
+    for (index, Passage { ids, word_starts }) in passages.iter().enumerate() {
+        if ids.is_empty() || ids.len() != word_starts.len() {
+            return Err(Error::PassageShape { index, ids: ids.len(), word_starts: word_starts.len() });
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id >= vocab_size) {
+            return Err(Error::TokenId { index, id, vocab_size });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What can go wrong between a corpus on disk and a batch.
+
+use std::path::PathBuf;
+
+use super::CorpusReport;
+
+/// An error of [`crate::data`]; each message names the argument, what it was, and what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read `{path}`: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot write `{path}`: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("corpus directory `{path}` has no .txt or .md file; it should have at least one, at any depth")]
+    NoTextFiles { path: PathBuf },
+    #[error(
+        "corpus `{origin}` has no usable passage ({report}); it should have at least one line of UTF-8 text"
+    )]
+    EmptyCorpus { origin: String, report: CorpusReport },
+    #[error(
+        "no corpus was given and `{path}` holds no crate sources to take prose from; give a text file, or a directory \
+         of .txt and .md files"
+    )]
+    NoInstalledCrates { path: PathBuf },
+    #[error("vocab_size was {vocab_size}; it should be at least {minimum}")]
+    VocabSize { vocab_size: usize, minimum: usize },
+    #[error(
+        "tokenizer `{origin}` lacks {missing}; a BERT vocabulary should have [PAD], [UNK], [CLS], [SEP] and [MASK]"
+    )]
+    MissingSpecialTokens { origin: String, missing: String },
+    #[error(
+        "vocabulary `{path}` has the token {token:?} on lines {first} and {second}; each token should stand once"
+    )]
+    DuplicateToken { path: PathBuf, token: String, first: usize, second: usize },
+    #[error("tokenizer `{origin}`: {reason}")]
+    Tokenizer { origin: String, reason: String },
+    #[error(
+        "tokenizer path `{path}` is none of vocab.txt, tokenizer.json, or a directory that holds one of them"
+    )]
+    TokenizerPath { path: PathBuf },
+    #[error("max_len was {max_len}; it should be at least 3: [CLS], one token, [SEP]")]
+    MaxLen { max_len: usize },
+    #[error("none of the {texts} passages has a token after tokenization; at least one should")]
+    NothingEncoded { texts: usize },
+    #[error("passages was empty; it should hold at least one")]
+    NoPassages,
+    #[error(
+        "passages was {count} long; it should be at most {maximum}: a passage's index is 32 bits of its mask draws"
+    )]
+    TooManyPassages { count: usize, maximum: u32 },
+    #[error(
+        "passage {index} has {ids} ids and {word_starts} word starts; they should be as many, and at least 1"
+    )]
+    PassageShape { index: usize, ids: usize, word_starts: usize },
+    #[error("passage {index} has token id {id}; it should be below the vocabulary size {vocab_size}")]
+    TokenId { index: usize, id: u32, vocab_size: u32 },
+    #[error(
+        "batch_tokens was {batch_tokens}; it should be at least {longest}, the longest passage, and below 2^31"
+    )]
+    BatchTokens { batch_tokens: usize, longest: usize },
+    #[error("{name} was {value}; it should be above 0 and below 1")]
+    Ratio { name: &'static str, value: f32 },
+    #[error(
+        "position was epoch {epoch}, cursor {cursor}; the cursor should be at most {passages}, the number of passages"
+    )]
+    Position { epoch: u32, cursor: u32, passages: usize },
+}

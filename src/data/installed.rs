@@ -1,0 +1,191 @@
+//! Prose of the crates that cargo has unpacked on this machine.
+
+use std::path::{Path, PathBuf};
+
+use super::prose::{doc_comment_blocks, markdown_paragraphs};
+use super::{Corpus, CorpusReport};
+
+/// A paragraph of fewer words is a signature or a label.
+const FEWEST_WORDS: usize = 8;
+/// Paragraphs of one comment are joined up to this many bytes: about 130 tokens, the paper's passage length.
+const PASSAGE_BYTES: usize = 600;
+/// Larger sources are generated bindings, whose comments repeat.
+const LARGEST_SOURCE_BYTES: u64 = 1 << 20;
+/// A bound on the time that one crate can take.
+const MOST_SOURCE_BYTES_PER_CRATE: u64 = 8 << 20;
+
+/// `$CARGO_HOME/registry/src`, by default in the home directory.
+pub(super) fn cargo_sources() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
+    set("CARGO_HOME").unwrap_or_else(|| home().join(".cargo")).join("registry").join("src")
+}
+
+/// The crates of all registries below `sources`, sorted by name and version.
+pub(super) fn crate_directories(sources: &Path) -> Vec<PathBuf> {
+    let mut crates: Vec<PathBuf> = children(sources)
+        .into_iter()
+        .flat_map(|registry| children(&registry))
+        .filter(|path| path.join("Cargo.toml").is_file())
+        .collect();
+    crates.sort_by(|a, b| (a.file_name(), a).cmp(&(b.file_name(), b)));
+    crates
+}
+
+/// What is in a directory, sorted; nothing where it cannot be read.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The passages of one crate: its README first, then its sources in path order. What cannot be read is passed over,
+/// as nobody asked for these files by name.
+pub(super) fn crate_prose(directory: &Path) -> Corpus {
+    let mut corpus = Corpus::default();
+    let readmes = children(directory).into_iter().filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        name.starts_with("readme") && (name.ends_with(".md") || name.ends_with("readme"))
+    });
+    for path in readmes {
+        if let Some(text) = read(&path, &mut corpus.report) {
+            add_block(&mut corpus, &text);
+        }
+    }
+    let mut left = MOST_SOURCE_BYTES_PER_CRATE;
+    for (path, size) in rust_sources(&directory.join("src")) {
+        let Some(rest) = left.checked_sub(size) else { break };
+        left = rest;
+        if let Some(source) = read(&path, &mut corpus.report) {
+            for block in doc_comment_blocks(&source) {
+                add_block(&mut corpus, &block);
+            }
+        }
+    }
+    corpus
+}
+
+/// The Rust files below `directory` that are of a hand-written size, sorted by path.
+fn rust_sources(directory: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            let path = entry.path();
+            if kind.is_dir() {
+                pending.push(path);
+            } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
+                let size = entry.metadata().map_or(u64::MAX, |metadata| metadata.len());
+                if size <= LARGEST_SOURCE_BYTES {
+                    found.push((path, size));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path, report: &mut CorpusReport) -> Option<String> {
+    let bytes = std::fs::read(path).ok()?;
+    report.files += 1;
+    let text = String::from_utf8(bytes);
+    report.skipped_invalid_utf8 += usize::from(text.is_err());
+    text.ok()
+}
+
+/// Adds the prose of one README or doc comment, neighbouring paragraphs joined into passages.
+fn add_block(corpus: &mut Corpus, markdown: &str) {
+    let mut passage = String::new();
+    for paragraph in markdown_paragraphs(markdown) {
+        if !is_prose(&paragraph) {
+            corpus.report.skipped_not_prose += 1;
+            continue;
+        }
+        if !passage.is_empty() && passage.len() + paragraph.len() >= PASSAGE_BYTES {
+            add_passage(corpus, std::mem::take(&mut passage));
+        }
+        if !passage.is_empty() {
+            passage.push(' ');
+        }
+        passage.push_str(&paragraph);
+    }
+    if !passage.is_empty() {
+        add_passage(corpus, passage);
+    }
+}
+
+fn add_passage(corpus: &mut Corpus, passage: String) {
+    if passage.split(' ').count() < FEWEST_WORDS {
+        corpus.report.skipped_short += 1;
+    } else {
+        corpus.passages.push(passage);
+    }
+}
+
+/// Whether at least three quarters of the characters are ASCII letters or spaces, and it is not about the licence: those
+/// paragraphs stand in every README with other words around them.
+fn is_prose(paragraph: &str) -> bool {
+    const LICENCE: [&str; 3] = ["Apache License", "Apache-2.0", "MIT license"];
+    if LICENCE.iter().any(|phrase| paragraph.contains(phrase)) {
+        return false;
+    }
+    let plain = paragraph.bytes().filter(|byte| byte.is_ascii_alphabetic() || *byte == b' ').count();
+    4 * plain >= 3 * paragraph.len()
+}
+
+/// Cuts the largest crates until all fit in `max_bytes`: every crate keeps its first bytes up to the same limit.
+pub(super) fn share_out(mut crates: Vec<Corpus>, max_bytes: usize) -> Vec<Corpus> {
+    let mut sizes: Vec<usize> =
+        crates.iter().map(|part| part.passages.iter().map(String::len).sum()).collect();
+    sizes.sort_unstable();
+    let limit = even_limit(&sizes, max_bytes);
+    for part in &mut crates {
+        let mut used = 0;
+        let kept = part.passages.iter().take_while(|passage| {
+            used += passage.len();
+            used <= limit
+        });
+        let kept = kept.count();
+        part.report.over_limit += part.passages.len() - kept;
+        part.passages.truncate(kept);
+    }
+    crates
+}
+
+/// The largest limit with `sum(min(size, limit)) <= total`, for sizes in ascending order.
+fn even_limit(sizes: &[usize], total: usize) -> usize {
+    let mut left = total;
+    for (index, &size) in sizes.iter().enumerate() {
+        let share = left / (sizes.len() - index);
+        if size > share {
+            return share;
+        }
+        left -= size;
+    }
+    usize::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_shared_evenly() {
+        assert_eq!(even_limit(&[1, 2, 10, 20], 100), usize::MAX);
+        assert_eq!(even_limit(&[1, 2, 10, 20], 23), 10);
+        assert_eq!(even_limit(&[1, 2, 10, 20], 13), 5);
+        assert_eq!(even_limit(&[5, 5], 0), 0);
+        assert_eq!(even_limit(&[], 0), usize::MAX);
+    }
+
+    #[test]
+    fn prose_is_mostly_letters() {
+        assert!(is_prose("Returns the number of elements in the map."));
+        assert!(!is_prose("0x1234 0x5678 -> {a: 1, b: 2}"));
+        assert!(!is_prose("Licensed under either of Apache License or MIT license at your option."));
+        assert!(!is_prose("这是一个句子"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Whole-word masks and the corruption of chosen tokens.
+//!
+//! Each decision is a pure function of (seed, step, sentence index, what is drawn), so it is the same in any batch order
+//! and after a resume; the kernel that draws the decoder's banks uses the same definitions.
+
+use crate::random::{Stream, bounded, key, philox};
+
+use super::word_kind;
+
+/// 80 % of 2^32: below it a chosen token becomes `[MASK]`.
+const MASK_BELOW: u32 = 3_435_973_837;
+/// 90 % of 2^32: from [`MASK_BELOW`] to here a chosen token becomes a random id, above it stays.
+const RANDOM_BELOW: u32 = 3_865_470_566;
+
+/// A ratio in units of 2^-32, as the budget needs it; 1 becomes 2^32 - 1, which gives the same budgets.
+#[must_use]
+pub fn ratio_q32(ratio: f32) -> u32 {
+    (f64::from(ratio) * 4_294_967_296.0).round() as u32
+}
+
+/// How many of `length` tokens a mask may hide: `max(1, round(length · ratio))`, special tokens counted in the length.
+#[must_use]
+pub fn budget(length: usize, ratio_q32: u32) -> usize {
+    let tokens = (length as u64 * u64::from(ratio_q32) + (1 << 31)) >> 32;
+    (tokens as usize).max(1)
+}
+
+/// The tokens that one mask chooses: `[L]`, true where chosen.
+///
+/// Words are shuffled and taken until [`budget`] is reached; a word that would overflow it is passed over, so fewer
+/// tokens may be chosen, and none when every word is longer than the budget. Special tokens are never chosen.
+/// `word_starts` is `[L]` of [`word_kind`].
+#[must_use]
+pub fn whole_word_mask(
+    seed: u64,
+    step: u32,
+    sentence_index: u32,
+    stream: Stream,
+    word_starts: &[u8],
+    ratio_q32: u32,
+) -> Vec<bool> {
+    let budget = budget(word_starts.len(), ratio_q32);
+    let mut words = word_ranges(word_starts);
+    let mut chosen = vec![false; word_starts.len()];
+    let mut taken = 0;
+    let mut draws = [0; 4];
+    for k in 0..words.len() {
+        if taken == budget {
+            break;
+        }
+        if k % 4 == 0 {
+            draws = philox(key(seed), [(k / 4) as u32, sentence_index, stream as u32, step]);
+        }
+        let other = k + bounded(draws[k % 4], (words.len() - k) as u32) as usize;
+        words.swap(k, other);
+        let (start, end) = words[k];
+        if taken + (end - start) <= budget {
+            chosen[start..end].fill(true);
+            taken += end - start;
+        }
+    }
+    chosen
+}
+
+/// The slots of each word: a token that starts one and the continuations right after it. A continuation after a special
+/// token belongs to no word.
+fn word_ranges(word_starts: &[u8]) -> Vec<(usize, usize)> {
+    let mut words: Vec<(usize, usize)> = Vec::with_capacity(word_starts.len());
+    for (slot, &kind) in word_starts.iter().enumerate() {
+        if kind == word_kind::START {
+            words.push((slot, slot + 1));
+        } else if kind == word_kind::CONTINUATION
+            && let Some(word) = words.last_mut().filter(|word| word.1 == slot)
+        {
+            word.1 += 1;
+        }
+    }
+    words
+}
+
+/// What the chosen token `id` at `slot` of a sentence becomes in the encoder's input: in 80 % of the draws `mask_id`, in
+/// 10 % an id of `0..vocab_size`, else itself.
+#[must_use]
+pub fn corrupted(
+    seed: u64,
+    step: u32,
+    sentence_index: u32,
+    slot: u32,
+    id: u32,
+    mask_id: u32,
+    vocab_size: u32,
+) -> u32 {
+    let [what, which, ..] = philox(key(seed), [slot, sentence_index, Stream::Corruption as u32, step]);
+    match what {
+        ..MASK_BELOW => mask_id,
+        MASK_BELOW..RANDOM_BELOW => bounded(which, vocab_size),
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thresholds_are_the_ratios() {
+        assert_eq!(MASK_BELOW, ratio_q32_of(0.8));
+        assert_eq!(RANDOM_BELOW, ratio_q32_of(0.9));
+    }
+
+    fn ratio_q32_of(ratio: f64) -> u32 {
+        (ratio * 4_294_967_296.0).round() as u32
+    }
+
+    #[test]
+    fn budgets_are_rounded_and_never_zero() {
+        assert_eq!(ratio_q32(0.5), 1 << 31);
+        assert_eq!(ratio_q32(1.0), u32::MAX);
+        let cases =
+            [(3, 0.3, 1), (10, 0.3, 3), (512, 0.3, 154), (5, 0.5, 3), (1, 0.01, 1), (7, 1.0, 7), (0, 0.5, 1)];
+        for (length, ratio, expected) in cases {
+            assert_eq!(budget(length, ratio_q32(ratio)), expected, "length {length}, ratio {ratio}");
+        }
+    }
+
+    #[test]
+    fn words_end_at_special_tokens() {
+        assert_eq!(word_ranges(&[2, 1, 0, 0, 1, 2]), [(1, 4), (4, 5)]);
+        assert_eq!(word_ranges(&[0, 1, 2, 0, 0, 1]), [(1, 2), (5, 6)]);
+        assert!(word_ranges(&[2, 2]).is_empty());
+    }
+}

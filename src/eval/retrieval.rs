@@ -1,0 +1,217 @@
+//! Retrieval of held-out passages: the first sentence is the query, the rest is the document to find.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Bm25;
+use crate::data::{sentences, shuffled};
+
+/// The third counter word of the draw of held-out passages, apart from every [`crate::random::Stream`].
+const HELD_OUT: u32 = 0x8000_0101;
+/// A query of fewer words names nothing.
+const FEWEST_QUERY_WORDS: usize = 6;
+/// A document of fewer words holds nothing to find.
+const FEWEST_DOCUMENT_WORDS: usize = 12;
+/// At most one in so many passages is held out, so that a small corpus keeps its training text.
+const ONE_IN: usize = 10;
+/// How deep a ranking is looked at.
+const DEPTH: usize = 10;
+
+/// An error of [`rank_dense`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("dim was 0; it should be the length of an embedding")]
+    NoDimensions,
+    #[error("{name} was {length} numbers long; it should be a multiple of dim = {dim}")]
+    Shape { name: &'static str, length: usize, dim: usize },
+    #[error("there were {queries} queries for {documents} documents; each query should have its document")]
+    MissingDocuments { queries: usize, documents: usize },
+}
+
+/// A query and the document that it should find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldOut {
+    pub query: String,
+    pub document: String,
+}
+
+/// A corpus in two parts.
+#[derive(Clone, Debug, Default)]
+pub struct Split {
+    /// The passages to train on, in their order.
+    pub training: Vec<String>,
+    pub held_out: Vec<HeldOut>,
+}
+
+/// How well a ranking finds each query's document among all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RetrievalScore {
+    /// Mean over the queries of 1/rank, counted as 0 beyond rank 10.
+    pub mrr_at_10: f32,
+    /// The part of the queries whose document is among the first 10.
+    pub recall_at_10: f32,
+}
+
+impl RetrievalScore {
+    /// From the rank of each query's document, 1 for the best. No ranks score 0.
+    #[must_use]
+    pub fn from_ranks(ranks: &[usize]) -> Self {
+        let found = || ranks.iter().filter(|&&rank| (1..=DEPTH).contains(&rank));
+        let queries = ranks.len().max(1) as f64;
+        Self {
+            mrr_at_10: (found().map(|&rank| 1.0 / rank as f64).sum::<f64>() / queries) as f32,
+            recall_at_10: (found().count() as f64 / queries) as f32,
+        }
+    }
+}
+
+/// Holds out `count` passages, or a tenth of them if that is less, drawn by `seed`.
+///
+/// Only passages with a first sentence of at least 6 words and at least 12 words after it are drawn, and only those whose
+/// first sentence is neither repeated in the rest nor the first sentence of another one.
+#[must_use]
+pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
+    let most = count.min(passages.len() / ONE_IN);
+    let mut drawn: Vec<Option<HeldOut>> = vec![None; passages.len()];
+    let mut order = Vec::with_capacity(most);
+    let mut queries = HashSet::new();
+    for index in shuffled(seed, HELD_OUT, 0, u32::try_from(passages.len()).unwrap_or(u32::MAX)) {
+        if order.len() == most {
+            break;
+        }
+        let index = index as usize;
+        if let Some(pair) =
+            query_and_document(&passages[index]).filter(|pair| queries.insert(pair.query.clone()))
+        {
+            drawn[index] = Some(pair);
+            order.push(index);
+        }
+    }
+    let held_out = order.iter().filter_map(|&index| drawn[index].clone()).collect();
+    let training =
+        passages.into_iter().zip(&drawn).filter(|(_, pair)| pair.is_none()).map(|(text, _)| text).collect();
+    Split { training, held_out }
+}
+
+fn query_and_document(passage: &str) -> Option<HeldOut> {
+    let query = *sentences(passage).first()?;
+    let document = passage.trim().strip_prefix(query)?.trim();
+    let enough = query.split_whitespace().count() >= FEWEST_QUERY_WORDS
+        && document.split_whitespace().count() >= FEWEST_DOCUMENT_WORDS;
+    (enough && !document.contains(query))
+        .then(|| HeldOut { query: query.to_owned(), document: document.to_owned() })
+}
+
+/// The rank of document `i` for query `i` by the dot product: `[Q]`, 1 for the best.
+///
+/// `queries` is `[Q, dim]` and `documents` `[N, dim]`, `N >= Q`; for the cosine give vectors of length 1. A document with
+/// the same score is ranked ahead of the right one, so that equal embeddings find nothing, and so is one whose score is not
+/// a number.
+///
+/// # Errors
+/// [`Error`] when the shapes do not fit.
+pub fn rank_dense(queries: &[f32], documents: &[f32], dim: usize) -> Result<Vec<usize>, Error> {
+    if dim == 0 {
+        return Err(Error::NoDimensions);
+    }
+    for (name, array) in [("queries", queries), ("documents", documents)] {
+        if !array.len().is_multiple_of(dim) {
+            return Err(Error::Shape { name, length: array.len(), dim });
+        }
+    }
+    if documents.len() < queries.len() {
+        return Err(Error::MissingDocuments {
+            queries: queries.len() / dim,
+            documents: documents.len() / dim,
+        });
+    }
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let rank = |(index, query): (usize, &[f32])| {
+        let scores: Vec<f32> = documents.chunks_exact(dim).map(|document| dot(query, document)).collect();
+        rank_of(&scores, index)
+    };
+    Ok(queries.par_chunks_exact(dim).enumerate().map(rank).collect())
+}
+
+/// The rank of each held-out document for its query by [`Bm25`] among all held-out documents: `[Q]`, 1 for the best.
+#[must_use]
+pub fn rank_bm25(held_out: &[HeldOut]) -> Vec<usize> {
+    let documents: Vec<&str> = held_out.iter().map(|pair| pair.document.as_str()).collect();
+    let index = Bm25::new(&documents);
+    held_out.par_iter().enumerate().map(|(i, pair)| rank_of(&index.scores(&pair.query), i)).collect()
+}
+
+/// 1 + the number of other scores that are not below that of `right`.
+fn rank_of(scores: &[f32], right: usize) -> usize {
+    let ahead = |&(index, &score): &(usize, &f32)| {
+        index != right && score.partial_cmp(&scores[right]) != Some(Ordering::Less)
+    };
+    1 + scores.iter().enumerate().filter(ahead).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_of_known_ranks() {
+        let score = RetrievalScore::from_ranks(&[1, 2, 10, 11]);
+        assert!((score.mrr_at_10 - 1.6 / 4.0).abs() < 1e-7, "{score:?}");
+        assert!((score.recall_at_10 - 0.75).abs() < 1e-7, "{score:?}");
+        assert_eq!(RetrievalScore::from_ranks(&[]), RetrievalScore::default());
+    }
+
+    #[test]
+    fn dense_ranks_count_ties_and_nan_against_the_model() {
+        let documents = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
+        assert_eq!(rank_dense(&[0.9, 0.1, 0.6, 0.7], &documents, 2).unwrap(), [1, 2]);
+        assert_eq!(rank_dense(&[1.0; 3], &[1.0; 3], 1).unwrap(), [3, 3, 3], "equal embeddings find nothing");
+        assert_eq!(rank_dense(&[f32::NAN, 1.0], &[1.0, 1.0], 1).unwrap(), [2, 2]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let message = |queries: &[f32], documents: &[f32], dim| {
+            rank_dense(queries, documents, dim).unwrap_err().to_string()
+        };
+        assert!(message(&[1.0], &[1.0], 0).contains("dim was 0"));
+        assert!(message(&[1.0; 3], &[1.0; 4], 2).contains("queries was 3 numbers long"));
+        assert!(message(&[1.0; 4], &[1.0; 3], 2).contains("documents was 3 numbers long"));
+        assert!(message(&[1.0; 4], &[1.0; 2], 2).contains("2 queries for 1 documents"));
+    }
+
+    #[test]
+    fn held_out_passages_leave_the_training_part() {
+        let long = |n: usize| {
+            format!(
+                "Passage number {n} speaks about something. {}",
+                "It goes on for quite a few words. ".repeat(2)
+            )
+        };
+        let mut passages: Vec<String> = (0..40).map(long).collect();
+        passages.extend((0..60).map(|n| format!("Short one {n}.")));
+        let split = split_held_out(passages.clone(), 8, 1);
+        assert_eq!((split.held_out.len(), split.training.len()), (8, 92));
+        for HeldOut { query, document } in &split.held_out {
+            assert!(!document.contains(query.as_str()));
+            assert!(!split.training.iter().any(|text| text.starts_with(query.as_str())));
+        }
+        assert_eq!(split_held_out(passages.clone(), 8, 1).held_out, split.held_out);
+        assert_ne!(split_held_out(passages.clone(), 8, 2).held_out, split.held_out);
+        assert_eq!(split_held_out(passages, 50, 1).held_out.len(), 10, "a tenth at most");
+        assert!(split_held_out(vec![], 5, 1).held_out.is_empty());
+        let repeated = vec![long(1); 30];
+        assert_eq!(split_held_out(repeated, 3, 1).held_out.len(), 1);
+    }
+
+    #[test]
+    fn bm25_finds_documents_that_share_words() {
+        let pair = |query: &str, document: &str| HeldOut { query: query.into(), document: document.into() };
+        let held_out =
+            [pair("red apples", "apples are red"), pair("blue sky", "the sky"), pair("nothing", "is shared")];
+        assert_eq!(rank_bm25(&held_out), [1, 1, 3]);
+    }
+}

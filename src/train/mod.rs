@@ -1,0 +1,4 @@
+//! Pre-training: the schedule and the record of a run.
+
+pub mod report;
+pub mod schedule;
