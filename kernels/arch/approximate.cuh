@@ -45,7 +45,6 @@ RETROMAE_DEVICE float exp2_approximate(float x) {
 }
 
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // e^x through 2^(x·log2 e); the product is split so that large |x| keeps its accuracy.
 RETROMAE_DEVICE float exp_approximate(float x) {

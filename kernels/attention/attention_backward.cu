@@ -62,22 +62,22 @@ struct BackwardOperands {
     }
 };
 
-// δ and the base-2 log-sum-exp of this thread's rows. A row beyond the sentence or without a visible key gets +inf, which makes its
+// δ and the log-sum-exp of this thread's rows. A row beyond the sentence or without a visible key gets +inf, which makes its
 // probabilities 0.
 template <int Rows, int D, class T>
 RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const BackwardOperands<T>& operands,
                                          uint32_t output_stride, uint32_t tile_start, uint32_t row, uint32_t length,
-                                         float (&delta)[Rows], float (&log2_sum)[Rows]) {
+                                         float (&delta)[Rows], float (&log_sums)[Rows]) {
     constexpr int kColumns = D / kThreadsPerRow;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
     RETROMAE_UNROLL
     for (int r = 0; r < Rows; ++r) {
         const uint32_t slot = tile_start + row + r;
         delta[r] = 0.0f;
-        log2_sum[r] = INFINITY;
+        log_sums[r] = INFINITY;
         if (slot >= length) continue;
         const float log_sum_exp = operands.log_sum_exp[slot];
-        if (log_sum_exp != -INFINITY) log2_sum[r] = log_sum_exp * kLog2E;
+        if (log_sum_exp != -INFINITY) log_sums[r] = log_sum_exp;
         const T* output = operands.output + static_cast<uint64_t>(slot) * output_stride + column;
         const float* d_output = tiles.d_outputs + (row + r) * (D + kPad) + column;
         RETROMAE_UNROLL
@@ -95,12 +95,11 @@ RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const Ba
 template <int Rows, int D, class Mask>
 RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const AttentionBlock& block, const Mask& mask,
                                 const BackwardTiles<D>& tiles, uint32_t query_start, uint32_t key_start, uint32_t row,
-                                const float (&delta)[Rows], const float (&log2_sum)[Rows]) {
+                                const float (&delta)[Rows], const float (&log_sums)[Rows]) {
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
     const uint32_t first_key = key_start + key_offset;
     const uint32_t existing = query_start + row < block.length ? existing_keys(first_key, block.length) : 0u;
-    const float scale = params.scale * kLog2E;
     float scores[Rows][16] = {}, d_probabilities[Rows][16] = {};
     if (existing != 0) {
         multiply<Rows, D>(tiles.queries + row * (D + kPad), tiles.keys + key_offset, scores);
@@ -113,7 +112,7 @@ RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const Atte
         float factors[16], d_scores[16];
         RETROMAE_UNROLL
         for (int c = 0; c < 16; ++c) {
-            const float probability = exp2_approximate(fmaf(scores[r][c], scale, -log2_sum[r]));
+            const float probability = exp2_approximate(fmaf(scores[r][c], params.scale, -log_sums[r]) * kLog2E);
             scores[r][c] = visible >> c & 1u ? probability : 0.0f;
             factors[c] = 1.0f;
         }
@@ -158,10 +157,10 @@ RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams&
         load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, query_start, block.length);
         load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, query_start, block.length);
         __syncthreads();
-        float delta[Rows::rows], log2_sum[Rows::rows];
+        float delta[Rows::rows], log_sums[Rows::rows];
         load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, query_start, row, block.length, delta,
-                                           log2_sum);
-        score_tile<Rows::rows, D>(forward, block, mask, tiles, query_start, block.tile_start, row, delta, log2_sum);
+                                           log_sums);
+        score_tile<Rows::rows, D>(forward, block, mask, tiles, query_start, block.tile_start, row, delta, log_sums);
         __syncthreads();
         const uint32_t queries_left = block.length - query_start;
         const uint32_t count = queries_left < Rows::tile ? queries_left : Rows::tile;
@@ -211,15 +210,15 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
     load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, block.tile_start, block.length);
     load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, block.tile_start, block.length);
     __syncthreads();
-    float delta[Rows::rows], log2_sum[Rows::rows];
+    float delta[Rows::rows], log_sums[Rows::rows];
     load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, block.tile_start, row, block.length, delta,
-                                       log2_sum);
+                                       log_sums);
     for (uint32_t key_start = 0; key_start < block.length; key_start += kKeyTile) {
         if (key_start > 0) __syncthreads();  // the last tile is still being read
         load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, key_start, block.length);
         load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, key_start, block.length);
         __syncthreads();
-        score_tile<Rows::rows, D>(forward, block, mask, tiles, block.tile_start, key_start, row, delta, log2_sum);
+        score_tile<Rows::rows, D>(forward, block, mask, tiles, block.tile_start, key_start, row, delta, log_sums);
         __syncthreads();
         float* key_rows = tiles.values;
         load_rows<kKeyTile, D>(key_rows, operands.key, forward.key_stride, key_start, block.length);

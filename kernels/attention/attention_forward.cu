@@ -1,7 +1,7 @@
 // Masked attention over packed sentences, forward: O = dropout(softmax(scale · Q Kᵀ + mask)) V, one block a (sentence, head, 64 queries).
 //
 // Tiles: 64 queries × 64 keys, 128 threads. A thread scores 2 queries × 16 keys from Q [64, d] and Kᵀ [d, 64] in shared memory, keeps
-// the running maximum and sum of its rows (online softmax in base 2; Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
+// the running maximum and sum of its rows (online softmax; Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
 // 2205.14135), and accumulates 2 × d/4 of the output. V takes Kᵀ's place once the scores are done, so shared memory is Q + K + P:
 // (2·64·(d + 4) + 64·68) · 4 bytes = 52 KB at d = 64 and 85 KB at d = 128.
 //
@@ -37,7 +37,6 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
     const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
     const bool active = block.tile_start + row < block.length;
-    const float scale = params.scale * kLog2E;
 
     Strip<kColumns> output[kRows];
     float maximum[kRows], sum[kRows];
@@ -66,7 +65,7 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
             tile_maximum[r] = maximum[r];
             RETROMAE_UNROLL
             for (int c = 0; c < 16; ++c) {
-                scores[r][c] = visible >> c & 1u ? scores[r][c] * scale : -INFINITY;
+                scores[r][c] = visible >> c & 1u ? scores[r][c] * params.scale : -INFINITY;
                 tile_maximum[r] = scores[r][c] > tile_maximum[r] ? scores[r][c] : tile_maximum[r];
             }
         }
@@ -75,11 +74,11 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         for (int r = 0; r < kRows; ++r) {
             // A row that has seen no key yet keeps a finite reference, so that -inf - -inf never happens.
             const float reference = tile_maximum[r] == -INFINITY ? 0.0f : tile_maximum[r];
-            const float correction = exp2_approximate(maximum[r] - reference);
+            const float correction = exp2_approximate((maximum[r] - reference) * kLog2E);
             maximum[r] = tile_maximum[r];
             float tile_sum = 0.0f;
             RETROMAE_UNROLL
-            for (int c = 0; c < 16; ++c) scores[r][c] = exp2_approximate(scores[r][c] - reference);
+            for (int c = 0; c < 16; ++c) scores[r][c] = exp2_approximate((scores[r][c] - reference) * kLog2E);
             RETROMAE_UNROLL
             for (int c = 0; c < 16; ++c) tile_sum += scores[r][c];
             sum[r] = fmaf(sum[r], correction, tile_sum);
@@ -114,7 +113,7 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         store_strip(pointer<T>(params.output) + token * params.output_stride + block.head * D + column, output[r], inverse);
         if (column == 0)
             pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(block.head) * params.tokens + token] =
-                (maximum[r] + log2f(sum[r])) * kLn2;
+                maximum[r] + logf(sum[r]);
     }
 }
 

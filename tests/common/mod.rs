@@ -68,8 +68,14 @@ pub fn epsilon<T: Float>() -> f64 {
 /// roundings of the largest value.
 #[track_caller]
 pub fn assert_close<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: &[f64]) {
-    let scale =
-        exact.iter().filter(|value| value.is_finite()).fold(0.0f64, |max, value| max.max(value.abs()));
+    let finite = exact.iter().filter(|value| value.is_finite());
+    let scale = finite.fold(0.0f64, |max, value| max.max(value.abs()));
+    assert_close_to_scale::<T>(what, actual, naive, exact, scale);
+}
+
+/// As [`assert_close`], for sums of terms that cancel: `scale` is the largest sum of the terms' magnitudes.
+#[track_caller]
+pub fn assert_close_to_scale<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: &[f64], scale: f64) {
     let bound = 2.0 * max_error(naive, exact) + 2.0 * epsilon::<T>() * scale;
     let error = max_error(actual, exact);
     assert!(error <= bound, "{what} ({}): error {error:e} above {bound:e}", T::DTYPE.name());
