@@ -3,9 +3,11 @@
 //! An operation checks its arguments, builds the kernel's params struct and enqueues the launch. It never allocates, waits or reads
 //! device memory: buffers and workspace are the caller's, and a `workspace_*` query says how much is needed.
 
+pub mod adamw;
 pub mod bias_gelu;
 mod dropout;
 mod error;
+pub mod reduce;
 
 pub use dropout::{Dropout, rng_state};
 pub use error::{Error, Result};
