@@ -199,10 +199,11 @@ struct MaskBankParams {
     DevicePointer bank_offsets;    /* u32 [sentences + 1] */
     DevicePointer bits;            /* u32 [bank_offsets[sentences]]: 1 is visible */
     DevicePointer rows;            /* u16 [tokens] */
+    DevicePointer workspace;       /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
     uint32_t sentences;
     uint32_t bank_rows_max;
     uint32_t ratio_q32; /* hidden share of the tokens, times 2^32 */
-    uint32_t length_max;
+    uint32_t length_max; /* of any sentence; sizes the arrays in shared memory */
 };
 
 /* output[block] = sum over the block's elements, of their squares in `squares` variants. */
@@ -210,8 +211,8 @@ struct ReduceParams {
     DevicePointer input;  /* f32 [count] */
     DevicePointer output; /* f32 [blocks] */
     uint64_t count;
-    uint32_t elements_per_block;
-    uint32_t accumulate;
+    uint32_t elements_per_block; /* a multiple of 8192 */
+    uint32_t accumulate;         /* 1: added to what output holds */
 };
 
 /* One AdamW step (Loshchilov and Hutter, arXiv 1711.05101) over a flat arena. */
@@ -226,7 +227,9 @@ struct AdamWParams {
     uint64_t count;
     uint64_t decayed; /* weight decay acts on the first `decayed` elements */
     float beta1;
+    float one_minus_beta1; /* rounded from the exact difference, which 1.0f - beta1 is not */
     float beta2;
+    float one_minus_beta2;
     float eps;
     float weight_decay;
     float max_norm; /* 0: no clipping */

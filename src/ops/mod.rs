@@ -4,9 +4,12 @@
 //! device memory: buffers and workspace are the caller's, and a `workspace_*` query says how much is needed.
 
 pub mod attention;
+pub mod adamw;
 pub mod bias_gelu;
 mod dropout;
 mod error;
+pub mod mask_bank;
+pub mod reduce;
 
 pub use dropout::{Dropout, rng_state};
 pub use error::{Error, Result};
