@@ -12,8 +12,8 @@ namespace retromae {
 constexpr uint32_t kRowWarps = 4;
 constexpr uint32_t kRowThreads = 32 * kRowWarps;
 
-// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them (1024 columns, BERT-large) leave the backward, which
-// holds two rows, at most 128 registers a thread.
+// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large; the backward, which
+// holds two rows, then needs about 150 registers a thread, and its 12 warps an SM still keep enough loads in flight.
 constexpr int kRowChunks = 4;
 
 // Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of the traffic.

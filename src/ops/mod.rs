@@ -4,8 +4,13 @@
 //! device memory: buffers and workspace are the caller's, and a `workspace_*` query says how much is needed.
 
 pub mod bias_gelu;
+pub mod column_sum;
 mod dropout;
+pub mod embedding;
 mod error;
+pub mod layer_norm;
+pub mod rows;
+pub mod segment_sum;
 
 pub use dropout::{Dropout, rng_state};
 pub use error::{Error, Result};
