@@ -101,16 +101,17 @@ struct BiasGeluParams {
     uint32_t columns;
 };
 
-/* output[column] = (accumulate ? output[column] : 0) + the sum over a block's rows. */
+/* Column sums of an input that is up to three matrices side by side, each with its own output:
+ * outputs[m][block, column] = (accumulate ? itself : 0) + the sum over the block's rows of input[row, m·columns + column]. */
 struct ColumnSumParams {
-    DevicePointer input;  /* T [rows, input_stride] */
-    DevicePointer output; /* f32 [blocks over rows, columns] */
+    DevicePointer input;      /* T [rows, input_stride] */
+    DevicePointer outputs[3]; /* f32 [blocks over rows, output_stride], 0 where a matrix is not wanted */
     uint32_t rows;
-    uint32_t columns;
+    uint32_t columns; /* of one matrix */
     uint32_t input_stride;
+    uint32_t output_stride;
     uint32_t rows_per_block;
     uint32_t accumulate;
-    uint32_t reserved;
 };
 
 /* Where a row of an embedding comes from. */
@@ -132,8 +133,8 @@ struct EmbeddingForwardParams {
     DevicePointer gamma;             /* f32 [columns] */
     DevicePointer beta;              /* f32 [columns] */
     DevicePointer output;            /* T [tokens, columns] */
-    DevicePointer mean;              /* f32 [tokens] */
-    DevicePointer rstd;              /* f32 [tokens] */
+    DevicePointer mean;              /* f32 [tokens], not written where nothing is normalised */
+    DevicePointer rstd;              /* f32 [tokens], as mean */
     uint32_t tokens;
     uint32_t columns;
     uint32_t mode; /* EmbeddingMode */

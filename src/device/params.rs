@@ -254,31 +254,31 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct ColumnSumParams {
     pub input: DevicePointer,
-    pub output: DevicePointer,
+    pub outputs: [DevicePointer; 3usize],
     pub rows: u32,
     pub columns: u32,
     pub input_stride: u32,
+    pub output_stride: u32,
     pub rows_per_block: u32,
     pub accumulate: u32,
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 40usize];
+    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 56usize];
     ["Alignment of ColumnSumParams"][::core::mem::align_of::<ColumnSumParams>() - 8usize];
     ["Offset of field: ColumnSumParams::input"][::core::mem::offset_of!(ColumnSumParams, input) - 0usize];
-    ["Offset of field: ColumnSumParams::output"][::core::mem::offset_of!(ColumnSumParams, output) - 8usize];
-    ["Offset of field: ColumnSumParams::rows"][::core::mem::offset_of!(ColumnSumParams, rows) - 16usize];
+    ["Offset of field: ColumnSumParams::outputs"][::core::mem::offset_of!(ColumnSumParams, outputs) - 8usize];
+    ["Offset of field: ColumnSumParams::rows"][::core::mem::offset_of!(ColumnSumParams, rows) - 32usize];
     ["Offset of field: ColumnSumParams::columns"]
-        [::core::mem::offset_of!(ColumnSumParams, columns) - 20usize];
+        [::core::mem::offset_of!(ColumnSumParams, columns) - 36usize];
     ["Offset of field: ColumnSumParams::input_stride"]
-        [::core::mem::offset_of!(ColumnSumParams, input_stride) - 24usize];
+        [::core::mem::offset_of!(ColumnSumParams, input_stride) - 40usize];
+    ["Offset of field: ColumnSumParams::output_stride"]
+        [::core::mem::offset_of!(ColumnSumParams, output_stride) - 44usize];
     ["Offset of field: ColumnSumParams::rows_per_block"]
-        [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 28usize];
+        [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 48usize];
     ["Offset of field: ColumnSumParams::accumulate"]
-        [::core::mem::offset_of!(ColumnSumParams, accumulate) - 32usize];
-    ["Offset of field: ColumnSumParams::reserved"]
-        [::core::mem::offset_of!(ColumnSumParams, reserved) - 36usize];
+        [::core::mem::offset_of!(ColumnSumParams, accumulate) - 52usize];
 };
 pub const EMBEDDING_WORD: EmbeddingMode = 0;
 pub const EMBEDDING_CONTENT: EmbeddingMode = 1;

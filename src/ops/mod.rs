@@ -6,10 +6,15 @@
 pub mod attention;
 pub mod adamw;
 pub mod bias_gelu;
+pub mod column_sum;
 mod dropout;
+pub mod embedding;
 mod error;
 pub mod mask_bank;
 pub mod reduce;
+pub mod layer_norm;
+pub mod rows;
+pub mod segment_sum;
 
 pub use dropout::{Dropout, rng_state};
 pub use error::{Error, Result};
