@@ -211,6 +211,15 @@ impl<'a, T: Element> ViewMut<'a, T> {
         ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
     }
 
+    /// The same elements under another name of their type.
+    ///
+    /// # Panics
+    /// When `U` is another type than `T`.
+    pub(crate) fn same_type<U: Element>(self) -> ViewMut<'a, U> {
+        assert_eq!(std::any::TypeId::of::<T>(), std::any::TypeId::of::<U>(), "a view of another type");
+        ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
+    }
+
     /// The same elements, shared.
     #[must_use]
     pub fn as_view(&self) -> View<'_, T> {
@@ -225,6 +234,13 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub fn slice(self, range: Range<usize>) -> ViewMut<'a, T> {
         let address = element_address::<T>(self.address, self.length, &range);
         ViewMut { address, length: range.len(), ..self }
+    }
+
+    /// The elements from `start` on, while `self` stays usable: for rows that interleave in one buffer. Only kernels that keep to
+    /// their own columns may be given such views.
+    pub(crate) fn interleaved(&self, start: usize) -> ViewMut<'a, T> {
+        let address = element_address::<T>(self.address, self.length, &(start..self.length));
+        ViewMut { device: self.device, address, length: self.length - start, element: PhantomData }
     }
 
     /// Elements before `middle`, and from `middle` on.

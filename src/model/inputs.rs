@@ -1,8 +1,16 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
 use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
-use crate::device::{Buffer, Device, View};
+use crate::device::{Buffer, Device, Element, View, ViewMut};
 use crate::ops::{Error, Result};
+
+/// The decoder's labelled rows begin at a multiple of this many: their losses are summed by 16-byte loads.
+const LABEL_ALIGNMENT: usize = 4;
+
+/// Labelled rows of a full batch.
+pub(super) fn labelled_capacity(capacity: Capacity) -> usize {
+    2 * capacity.tokens + LABEL_ALIGNMENT
+}
 
 /// A list of rows grouped by where their gradients go: segment `s` is `indices[offsets[s]..offsets[s + 1]]` and goes to `rows[s]`.
 #[derive(Debug)]
@@ -62,12 +70,12 @@ impl Segments {
 
 /// A buffer of fixed capacity of which a prefix is in use.
 #[derive(Debug)]
-pub(super) struct Filled<T: crate::device::Element> {
+pub(super) struct Filled<T: Element> {
     buffer: Buffer<T>,
     length: usize,
 }
 
-impl<T: crate::device::Element> Filled<T> {
+impl<T: Element> Filled<T> {
     pub(super) fn new(device: &Device, capacity: usize) -> Result<Self> {
         Ok(Self { buffer: device.zeros(capacity)?, length: 0 })
     }
@@ -88,7 +96,7 @@ impl<T: crate::device::Element> Filled<T> {
         self.buffer.slice(0..self.length)
     }
 
-    pub(super) fn view_mut(&mut self) -> crate::device::ViewMut<'_, T> {
+    pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
         self.buffer.slice_mut(0..self.length)
     }
 
@@ -115,9 +123,11 @@ pub(super) struct Inputs {
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
-    /// Labelled rows: the encoder's, then the decoder's.
+    /// Labelled rows: the encoder's, filled up to [`LABEL_ALIGNMENT`] with ignored ones, then the decoder's.
     pub labelled_rows: Filled<i32>,
     pub encoder_labelled: usize,
+    /// Where the decoder's begin.
+    pub decoder_start: usize,
     pub targets: Filled<i32>,
     /// The loss weight over the number of labelled rows, for each labelled row.
     pub row_weights: Filled<f32>,
@@ -128,6 +138,7 @@ impl Inputs {
         let Capacity { tokens, sentences, .. } = capacity;
         let words = tokens.min(config.vocab_size);
         let positions = tokens.min(config.max_position_embeddings);
+        let labelled = labelled_capacity(capacity);
         Ok(Self {
             sentences: 0,
             tokens: 0,
@@ -141,18 +152,24 @@ impl Inputs {
             encoder_words: Segments::new(device, words, tokens)?,
             decoder_words: Segments::new(device, words, tokens)?,
             positions: Segments::new(device, positions, tokens)?,
-            labelled_rows: Filled::new(device, 2 * tokens)?,
+            labelled_rows: Filled::new(device, labelled)?,
             encoder_labelled: 0,
-            targets: Filled::new(device, 2 * tokens)?,
-            row_weights: Filled::new(device, 2 * tokens)?,
+            decoder_start: 0,
+            targets: Filled::new(device, labelled)?,
+            row_weights: Filled::new(device, labelled)?,
         })
+    }
+
+    /// The packed row of each sentence's slot 0.
+    pub(super) fn first_rows(&self) -> View<'_, i32> {
+        self.cu_seqlens.view().slice(0..self.sentences)
     }
 
     pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
         let Capacity { tokens, sentences, .. } = capacity;
         let words = Segments::bytes(tokens.min(config.vocab_size), tokens);
         let positions = Segments::bytes(tokens.min(config.max_position_embeddings), tokens);
-        4 * (2 * (sentences + 1) + 10 * tokens) + 2 * words + positions
+        4 * (2 * (sentences + 1) + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions
     }
 
     /// Uploads a checked batch.
@@ -165,13 +182,18 @@ impl Inputs {
             (0..labels.len() as i32).filter(|&row| labels[row as usize] != IGNORE_INDEX).collect()
         };
         let (encoder, decoder) = (labelled(&batch.encoder_labels), labelled(&batch.decoder_labels));
-        let targets: Vec<i32> = (encoder.iter().map(|&row| batch.encoder_labels[row as usize]))
-            .chain(decoder.iter().map(|&row| batch.decoder_labels[row as usize]))
-            .collect();
-        let mut weights = vec![config.encoder_loss_weight / encoder.len() as f32; encoder.len()];
-        weights.resize(targets.len(), config.decoder_loss_weight / decoder.len() as f32);
         self.encoder_labelled = encoder.len();
-        self.labelled_rows.write(&[encoder, decoder].concat())?;
+        self.decoder_start = encoder.len().next_multiple_of(LABEL_ALIGNMENT);
+        let mut rows = encoder.clone();
+        rows.resize(self.decoder_start, 0);
+        rows.extend(&decoder);
+        let mut targets: Vec<i32> = encoder.iter().map(|&row| batch.encoder_labels[row as usize]).collect();
+        targets.resize(self.decoder_start, IGNORE_INDEX);
+        targets.extend(decoder.iter().map(|&row| batch.decoder_labels[row as usize]));
+        let mut weights = vec![config.encoder_loss_weight / encoder.len() as f32; encoder.len()];
+        weights.resize(self.decoder_start, 0.0);
+        weights.resize(targets.len(), config.decoder_loss_weight / decoder.len() as f32);
+        self.labelled_rows.write(&rows)?;
         self.targets.write(&targets)?;
         self.row_weights.write(&weights)
     }
@@ -198,7 +220,8 @@ impl Inputs {
 pub(super) fn check(config: &ModelConfig, capacity: Capacity, batch: &Batch, enhanced: bool) -> Result<()> {
     let tokens = check_sentences(config, capacity, &batch.cu_seqlens, &batch.encoder_input_ids)?;
     let ids = [("decoder_input_ids", &batch.decoder_input_ids, false)];
-    let labels = [("encoder_labels", &batch.encoder_labels, true), ("decoder_labels", &batch.decoder_labels, true)];
+    let labels =
+        [("encoder_labels", &batch.encoder_labels, true), ("decoder_labels", &batch.decoder_labels, true)];
     for (argument, values, ignorable) in ids.into_iter().chain(labels) {
         check_ids(argument, values, tokens, config.vocab_size, ignorable)?;
     }

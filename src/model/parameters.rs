@@ -13,23 +13,28 @@ const INITIALISATION: u32 = 0x4000_0000;
 
 #[derive(Debug)]
 pub(super) struct Parameters<T: Float> {
+    pub weights: Weights<T>,
+    pub gradients: Buffer<f32>,
+    pub first_moments: Buffer<f32>,
+    pub second_moments: Buffer<f32>,
+}
+
+/// What the forward pass reads.
+#[derive(Debug)]
+pub(super) struct Weights<T: Float> {
     pub layout: Layout,
     pub master: Buffer<f32>,
     /// The copy in `T` that products read; absent where `T` is f32.
     pub compute: Option<Buffer<T>>,
-    pub gradients: Buffer<f32>,
-    pub first_moments: Buffer<f32>,
-    pub second_moments: Buffer<f32>,
 }
 
 impl<T: Float> Parameters<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig) -> Result<Self> {
         let layout = Layout::new(config);
         let total = layout.total;
+        let compute = if T::DTYPE == DType::F32 { None } else { Some(device.zeros(total)?) };
         Ok(Self {
-            layout,
-            master: device.zeros(total)?,
-            compute: if T::DTYPE == DType::F32 { None } else { Some(device.zeros(total)?) },
+            weights: Weights { layout, master: device.zeros(total)?, compute },
             gradients: device.zeros(total)?,
             first_moments: device.zeros(total)?,
             second_moments: device.zeros(total)?,
@@ -41,6 +46,26 @@ impl<T: Float> Parameters<T> {
         Layout::new(config).total * (4 * 4 + compute)
     }
 
+    /// BERT's initialisation: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
+    pub(super) fn initialise(&mut self, seed: u64, deviation: f32) -> Result<()> {
+        let entries = self.weights.layout.entries.clone();
+        for (index, entry) in entries.iter().enumerate() {
+            let values: Vec<f32> = if entry.shape.len() == 2 {
+                (0..entry.range.len()).map(|i| deviation * normal(seed, index as u32, i)).collect()
+            } else {
+                let constant = if entry.name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+                vec![constant; entry.range.len()]
+            };
+            self.weights.set(&entry.name, &values)?;
+        }
+        for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
+            buffer.zero()?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Float> Weights<T> {
     /// A matrix as products read it.
     pub(super) fn matrix(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {
@@ -81,24 +106,6 @@ impl<T: Float> Parameters<T> {
         if let Some(compute) = &mut self.compute {
             let rounded: Vec<T> = values.iter().map(|&value| T::from_f32(value)).collect();
             compute.slice_mut(range).write(&rounded)?;
-        }
-        Ok(())
-    }
-
-    /// BERT's initialisation: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
-    pub(super) fn initialise(&mut self, seed: u64, deviation: f32) -> Result<()> {
-        let entries = self.layout.entries.clone();
-        for (index, entry) in entries.iter().enumerate() {
-            let values: Vec<f32> = if entry.shape.len() == 2 {
-                (0..entry.range.len()).map(|i| deviation * normal(seed, index as u32, i)).collect()
-            } else {
-                let constant = if entry.name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
-                vec![constant; entry.range.len()]
-            };
-            self.set(&entry.name, &values)?;
-        }
-        for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
-            buffer.zero()?;
         }
         Ok(())
     }

@@ -2,7 +2,8 @@
 //! rows at a time. Logits exist for one chunk only, and its gradient takes their place.
 
 use super::error::{require, require_length};
-use super::{Result, column_sum, linear};
+use super::Result;
+use super::column_sum::{self, ColumnSum, column_sum};
 use crate::device::params::CrossEntropyParams;
 use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
@@ -31,7 +32,7 @@ pub struct ForwardBackward<'a, T: Float> {
     pub d_hidden: ViewMut<'a, T>,
     /// `[V, H]`, added to
     pub d_weight: ViewMut<'a, f32>,
-    /// `[V]`, added to
+    /// `[V]` rounded up to a multiple of 8, added to; what lies beyond V stays
     pub d_bias: ViewMut<'a, f32>,
     /// A chunk of logits: [`workspace_logits`] elements. More is faster, up to all M rows.
     pub logits: ViewMut<'a, T>,
@@ -87,7 +88,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     require_length("log_sum_exp", arguments.log_sum_exp.len(), rows, "targets")?;
     require_length("d_hidden", arguments.d_hidden.len(), rows * hidden_size, "targets · hidden size")?;
     require_length("d_weight", arguments.d_weight.len(), vocabulary * hidden_size, "vocabulary · hidden size")?;
-    require_length("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary")?;
+    require_length("d_bias", arguments.d_bias.len(), padded(vocabulary), "vocabulary, rounded up to a multiple of 8")?;
     require(
         rows == 0 || arguments.logits.len() >= padded(vocabulary),
         "logits",
@@ -175,7 +176,6 @@ fn gradients<T: Float>(
     unsafe { stream.gemm(&d_hidden)? };
     let d_weight = Gemm {
         m: vocabulary,
-        n: hidden_size,
         k: count,
         a_layout: Layout::Transposed,
         b: arguments.hidden.slice(hidden).address(),
@@ -186,5 +186,11 @@ fn gradients<T: Float>(
     };
     // SAFETY: as above.
     unsafe { stream.gemm(&d_weight)? };
-    column_sum::accumulate(stream, column_sum_arguments(arguments, count, vocabulary))
+    let bias_gradient = ColumnSum {
+        input: arguments.logits.as_view().slice(0..count * stride),
+        output: arguments.d_bias.reborrow(),
+        accumulate: true,
+        workspace: arguments.sums.reborrow(),
+    };
+    column_sum(stream, bias_gradient)
 }
