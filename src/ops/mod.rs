@@ -7,6 +7,7 @@ pub mod adamw;
 pub mod bias_gelu;
 mod dropout;
 mod error;
+pub mod mask_bank;
 pub mod reduce;
 
 pub use dropout::{Dropout, rng_state};
