@@ -113,9 +113,11 @@ fn odd_sentences_are_masked_alike() {
     let one_word = |continuations| [vec![SPECIAL, WORD_START], vec![CONTINUATION; continuations]].concat();
     let sentences = vec![
         vec![SPECIAL; 40],
-        one_word(60),
         [one_word(60), vec![WORD_START, SPECIAL]].concat(),
+        // A last word ends with its sentence, whatever the next one begins with.
+        vec![SPECIAL, SPECIAL, SPECIAL, WORD_START, CONTINUATION],
         vec![CONTINUATION; 35],
+        one_word(60),
         vec![SPECIAL, CONTINUATION, CONTINUATION, WORD_START, SPECIAL, CONTINUATION, WORD_START],
         vec![WORD_START; 66],
         vec![WORD_START],
