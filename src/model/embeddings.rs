@@ -96,7 +96,8 @@ impl<T: Float> Embeddings<T> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let (tokens, columns, layout) = (at.inputs.tokens, at.config.hidden_size, &at.weights.layout);
-        let [d_gamma, d_beta] = gradients.slices_mut([&layout.embedding_norm.gamma, &layout.embedding_norm.beta]);
+        let [d_gamma, d_beta] =
+            gradients.slices_mut([&layout.embedding_norm.gamma, &layout.embedding_norm.beta]);
         let backward = embedding::Backward {
             embedding: at.embedding(source, site),
             mean: self.mean.slice(0..tokens),

@@ -72,7 +72,10 @@ impl<T: Float> Head<T> {
         let parts = [0..middle, middle..count];
         for (part, input) in parts.iter().zip([encoder, decoder]) {
             let output = self.rows.slice_mut(part.start * columns..part.end * columns);
-            rows::gather(stream, rows::Gather { input, rows: labelled.slice(part.clone()), output, columns })?;
+            rows::gather(
+                stream,
+                rows::Gather { input, rows: labelled.slice(part.clone()), output, columns },
+            )?;
         }
         self.forward(stream, config, &parameters.weights, elements)?;
         self.losses(stream, parameters, inputs, elements, columns, scratch)?;
@@ -80,12 +83,21 @@ impl<T: Float> Head<T> {
         let parts = [0..inputs.encoder_labelled, middle..count];
         for (part, output) in parts.iter().zip([d_encoder, d_decoder]) {
             let input = self.d_rows.slice(part.start * columns..part.end * columns);
-            rows::scatter_add(stream, rows::ScatterAdd { input, rows: labelled.slice(part.clone()), output, columns })?;
+            rows::scatter_add(
+                stream,
+                rows::ScatterAdd { input, rows: labelled.slice(part.clone()), output, columns },
+            )?;
         }
         Ok(())
     }
 
-    fn forward(&mut self, stream: &Stream, config: &ModelConfig, weights: &Weights<T>, elements: usize) -> Result<()> {
+    fn forward(
+        &mut self,
+        stream: &Stream,
+        config: &ModelConfig,
+        weights: &Weights<T>,
+        elements: usize,
+    ) -> Result<()> {
         let layout = &weights.layout;
         let columns = config.hidden_size;
         let forward = linear::Forward {
@@ -174,7 +186,8 @@ impl<T: Float> Head<T> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let count = elements / columns;
-        let (transform, norm) = (parameters.weights.layout.transform.clone(), parameters.weights.layout.transform_norm.clone());
+        let (transform, norm) =
+            (parameters.weights.layout.transform.clone(), parameters.weights.layout.transform_norm.clone());
         let [d_gamma, d_beta] = parameters.gradients.slices_mut([&norm.gamma, &norm.beta]);
         let backward = layer_norm::Backward {
             d_output: self.d_rows.slice(0..elements),
@@ -202,7 +215,16 @@ impl<T: Float> Head<T> {
         bias_backward(stream, parameters, &transform.bias, d_transformed, scratch.floats.view_mut())?;
         let d_input = self.d_transformed.slice_mut(0..elements);
         let input = self.rows.slice(0..elements);
-        linear_backward(stream, parameters, &transform, (columns, columns), input, d_transformed, d_input, false)?;
+        linear_backward(
+            stream,
+            parameters,
+            &transform,
+            (columns, columns),
+            input,
+            d_transformed,
+            d_input,
+            false,
+        )?;
         std::mem::swap(&mut self.d_rows, &mut self.d_transformed);
         Ok(())
     }

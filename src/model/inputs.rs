@@ -205,8 +205,10 @@ impl Inputs {
         let lengths = cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]);
         self.max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
         let slots: Vec<i32> = lengths.clone().flat_map(|length| 0..length).collect();
-        let sentence_of: Vec<i32> =
-            lengths.enumerate().flat_map(|(b, length)| std::iter::repeat_n(b as i32, length as usize)).collect();
+        let sentence_of: Vec<i32> = lengths
+            .enumerate()
+            .flat_map(|(b, length)| std::iter::repeat_n(b as i32, length as usize))
+            .collect();
         self.cu_seqlens.write(cu_seqlens)?;
         self.encoder_ids.write(ids)?;
         self.singles.write(&(0..cu_seqlens.len() as i32).collect::<Vec<_>>())?;
@@ -242,7 +244,11 @@ pub(super) fn check(config: &ModelConfig, capacity: Capacity, batch: &Batch, enh
         let (start, end) = (bank.offsets[b] as usize, bank.offsets[b + 1] as usize);
         if start + rows * words > end || end > bank.bits.len() {
             let actual = format!("{} words for sentence {b}", end.saturating_sub(start));
-            return wrong("visibility", actual, format!("at least {} ({rows} rows of {words} words)", rows * words));
+            return wrong(
+                "visibility",
+                actual,
+                format!("at least {} ({rows} rows of {words} words)", rows * words),
+            );
         }
     }
     Ok(())
@@ -256,16 +262,28 @@ pub(super) fn check_sentences(
     ids: &[i32],
 ) -> Result<usize> {
     if cu_seqlens.len() < 2 || cu_seqlens[0] != 0 {
-        return wrong("cu_seqlens", format!("{cu_seqlens:.8?}"), "prefix sums from 0 of at least one sentence");
+        return wrong(
+            "cu_seqlens",
+            format!("{cu_seqlens:.8?}"),
+            "prefix sums from 0 of at least one sentence",
+        );
     }
     if cu_seqlens.len() - 1 > capacity.sentences {
-        return wrong("sentences", cu_seqlens.len() - 1, format!("at most {} (the capacity)", capacity.sentences));
+        return wrong(
+            "sentences",
+            cu_seqlens.len() - 1,
+            format!("at most {} (the capacity)", capacity.sentences),
+        );
     }
     let longest = capacity.sentence_length.min(config.max_position_embeddings);
     for (b, pair) in cu_seqlens.windows(2).enumerate() {
         let length = i64::from(pair[1]) - i64::from(pair[0]);
         if length < 1 || length > longest as i64 {
-            return wrong("cu_seqlens", format!("{length} tokens for sentence {b}"), format!("1 to {longest} tokens"));
+            return wrong(
+                "cu_seqlens",
+                format!("{length} tokens for sentence {b}"),
+                format!("1 to {longest} tokens"),
+            );
         }
     }
     let tokens = cu_seqlens[cu_seqlens.len() - 1] as usize;
@@ -276,11 +294,18 @@ pub(super) fn check_sentences(
     Ok(tokens)
 }
 
-fn check_ids(argument: &'static str, values: &[i32], tokens: usize, vocab_size: usize, ignorable: bool) -> Result<()> {
+fn check_ids(
+    argument: &'static str,
+    values: &[i32],
+    tokens: usize,
+    vocab_size: usize,
+    ignorable: bool,
+) -> Result<()> {
     if values.len() != tokens {
         return wrong(argument, format!("{} long", values.len()), format!("{tokens} long (tokens)"));
     }
-    let valid = |id: i32| (0..vocab_size as i64).contains(&i64::from(id)) || (ignorable && id == IGNORE_INDEX);
+    let valid =
+        |id: i32| (0..vocab_size as i64).contains(&i64::from(id)) || (ignorable && id == IGNORE_INDEX);
     match values.iter().position(|&id| !valid(id)) {
         None => Ok(()),
         Some(token) => wrong(

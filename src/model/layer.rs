@@ -161,7 +161,8 @@ impl<'a> Layer<'a> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
         self.project(stream, weights, streams, activations)?;
         let packed = 3 * tokens * hidden;
-        let [query, key, value] = self.split(activations.query_key_value.slice(0..packed), streams.content.is_some());
+        let [query, key, value] =
+            self.split(activations.query_key_value.slice(0..packed), streams.content.is_some());
         let forward = attention::Forward {
             attention: self.attention(),
             query,
@@ -279,7 +280,10 @@ impl<'a> Layer<'a> {
             stream,
             weights,
             (&self.ranges.output, &self.ranges.output_norm),
-            (activations.activated.slice(0..tokens * wide), activations.attention_output.slice(0..tokens * hidden)),
+            (
+                activations.activated.slice(0..tokens * wide),
+                activations.attention_output.slice(0..tokens * hidden),
+            ),
             (&mut activations.output_norm, &mut activations.output),
             dropout_site::feed_forward_output(self.index),
             scratch,
@@ -333,7 +337,16 @@ impl<'a> Layer<'a> {
         let d_projection = d_projection.slice(0..elements);
         let (activated, wide_elements) = (activations.activated.slice(0..tokens * wide), tokens * wide);
         let shape = (wide, hidden);
-        linear_backward(stream, parameters, output, shape, activated, d_projection, d_activated.slice_mut(0..wide_elements), false)?;
+        linear_backward(
+            stream,
+            parameters,
+            output,
+            shape,
+            activated,
+            d_projection,
+            d_activated.slice_mut(0..wide_elements),
+            false,
+        )?;
         let backward = bias_gelu::Backward {
             input: activations.intermediate.slice(0..wide_elements),
             bias: parameters.weights.vector(&self.ranges.intermediate.bias),
@@ -346,7 +359,16 @@ impl<'a> Layer<'a> {
         bias_backward(stream, parameters, bias, d_wide, floats.view_mut())?;
         let input = activations.attention_output.slice(0..elements);
         let d_input = d_attention_output.slice_mut(0..elements);
-        linear_backward(stream, parameters, &self.ranges.intermediate, (hidden, wide), input, d_wide, d_input, true)
+        linear_backward(
+            stream,
+            parameters,
+            &self.ranges.intermediate,
+            (hidden, wide),
+            input,
+            d_wide,
+            d_input,
+            true,
+        )
     }
 
     /// From `scratch.d_attention_output` to `scratch.d_context`, and the residual's part of `d_query`.
@@ -372,9 +394,19 @@ impl<'a> Layer<'a> {
             (d_query, d_projection.slice_mut(0..elements)),
             floats.view_mut(),
         )?;
-        let (context, d_projection) = (activations.context.slice(0..elements), d_projection.slice(0..elements));
+        let (context, d_projection) =
+            (activations.context.slice(0..elements), d_projection.slice(0..elements));
         let d_context = d_context.slice_mut(0..elements);
-        linear_backward(stream, parameters, projection, (hidden, hidden), context, d_projection, d_context, false)
+        linear_backward(
+            stream,
+            parameters,
+            projection,
+            (hidden, hidden),
+            context,
+            d_projection,
+            d_context,
+            false,
+        )
     }
 
     /// From `scratch.d_context` to `scratch.d_query_key_value`.
@@ -388,7 +420,8 @@ impl<'a> Layer<'a> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
         let packed = 3 * tokens * hidden;
         let [query, key, value] = self.split(activations.query_key_value.slice(0..packed), two_streams);
-        let [d_query, d_key, d_value] = self.split_mut(scratch.d_query_key_value.slice_mut(0..packed), two_streams);
+        let [d_query, d_key, d_value] =
+            self.split_mut(scratch.d_query_key_value.slice_mut(0..packed), two_streams);
         let backward = attention::Backward {
             attention: self.attention(),
             query,

@@ -81,7 +81,8 @@ impl Builder {
 
     /// Query, key and value: the range over all three.
     fn add_query_key_value(&mut self, prefix: &str, kind: &str, shape: &[usize]) -> Range<usize> {
-        let add = |builder: &mut Self, part| builder.add(format!("{prefix}.attention.self.{part}.{kind}"), shape);
+        let add =
+            |builder: &mut Self, part| builder.add(format!("{prefix}.attention.self.{part}.{kind}"), shape);
         let first = add(self, "query");
         add(self, "key");
         first.start..add(self, "value").end
@@ -106,7 +107,8 @@ impl LayerWeights {
     fn place(builder: &mut Builder, prefix: String, hidden: usize, intermediate: usize) -> Self {
         Self {
             query_key_value: builder.add_query_key_value(&prefix, "weight", &[hidden, hidden]),
-            attention_output: builder.add(format!("{prefix}.attention.output.dense.weight"), &[hidden, hidden]),
+            attention_output: builder
+                .add(format!("{prefix}.attention.output.dense.weight"), &[hidden, hidden]),
             intermediate: builder.add(format!("{prefix}.intermediate.dense.weight"), &[intermediate, hidden]),
             output: builder.add(format!("{prefix}.output.dense.weight"), &[hidden, intermediate]),
             prefix,
@@ -137,12 +139,16 @@ impl Layout {
         let mut builder = Builder::default();
         let embeddings = "bert.embeddings";
         let word = builder.add(format!("{embeddings}.word_embeddings.weight"), &[config.vocab_size, hidden]);
-        let position = builder
-            .add(format!("{embeddings}.position_embeddings.weight"), &[config.max_position_embeddings, hidden]);
-        let token_type =
-            builder.add(format!("{embeddings}.token_type_embeddings.weight"), &[config.type_vocab_size, hidden]);
+        let position = builder.add(
+            format!("{embeddings}.position_embeddings.weight"),
+            &[config.max_position_embeddings, hidden],
+        );
+        let token_type = builder
+            .add(format!("{embeddings}.token_type_embeddings.weight"), &[config.type_vocab_size, hidden]);
         let mut weights: Vec<LayerWeights> = (0..config.num_hidden_layers)
-            .map(|layer| LayerWeights::place(&mut builder, format!("bert.encoder.layer.{layer}"), hidden, intermediate))
+            .map(|layer| {
+                LayerWeights::place(&mut builder, format!("bert.encoder.layer.{layer}"), hidden, intermediate)
+            })
             .collect();
         weights.push(LayerWeights::place(&mut builder, "decoder".into(), hidden, intermediate));
         let transform = "cls.predictions.transform";
@@ -214,7 +220,10 @@ mod tests {
             };
             let weight = &ranges.query_key_value.weight;
             assert_eq!(weight.len(), 3 * 384 * 384);
-            assert_eq!([start("query"), start("key"), start("value")].map(|s| (s - weight.start) / (384 * 384)), [0, 1, 2]);
+            assert_eq!(
+                [start("query"), start("key"), start("value")].map(|s| (s - weight.start) / (384 * 384)),
+                [0, 1, 2]
+            );
         }
     }
 }

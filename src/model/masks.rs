@@ -62,12 +62,14 @@ impl Masks {
             self.offsets.write(&bank.offsets)?;
             return Ok(self.rows.write(&bank.rows)?);
         };
-        let wrong = |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
+        let wrong =
+            |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
         let Some(rng) = rng else {
             return wrong("randomness", "absent".into(), "present where masks are drawn".into());
         };
         if sentence_indices.len() != inputs.sentences || word_starts.len() != inputs.tokens {
-            let actual = format!("{} sentence_indices and {} word_starts", sentence_indices.len(), word_starts.len());
+            let actual =
+                format!("{} sentence_indices and {} word_starts", sentence_indices.len(), word_starts.len());
             return wrong("visibility", actual, format!("{} and {}", inputs.sentences, inputs.tokens));
         }
         if !(0.0..=1.0).contains(&ratio) {

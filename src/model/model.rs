@@ -4,6 +4,7 @@ use super::embeddings::{Embeddings, Place};
 use super::head::Head;
 use super::inputs::{self, Filled, Inputs};
 use super::layer::{Activations, Layer, Streams};
+use super::layout::LayerRanges;
 use super::masks::Masks;
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
@@ -161,7 +162,13 @@ impl<T: Float> Model<T> {
     /// Hugging Face names and shapes, in arena order: `bert.*` and `cls.*` are the encoder and its head, `decoder.*` the decoder.
     #[must_use]
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.parameters.weights.layout.entries.iter().map(|entry| (entry.name.clone(), entry.shape.clone())).collect()
+        self.parameters
+            .weights
+            .layout
+            .entries
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.shape.clone()))
+            .collect()
     }
 
     /// The f32 master values of a parameter.
@@ -169,7 +176,7 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// When there is no parameter of this name.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
-        self.read(name, &self.parameters.master)
+        self.read(name, &self.parameters.weights.master)
     }
 
     /// Overwrites a parameter.
@@ -193,7 +200,10 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// When there is no parameter of this name.
     pub fn moments(&self, name: &str) -> Result<(Vec<f32>, Vec<f32>)> {
-        Ok((self.read(name, &self.parameters.first_moments)?, self.read(name, &self.parameters.second_moments)?))
+        Ok((
+            self.read(name, &self.parameters.first_moments)?,
+            self.read(name, &self.parameters.second_moments)?,
+        ))
     }
 
     /// Overwrites the moments of a parameter.
@@ -303,17 +313,28 @@ impl<T: Float> Model<T> {
         let rng = dropout.then(|| self.rng.view());
         let weights = &self.parameters.weights;
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
-        self.encoder_input.forward(&at, encoder_source(weights, &self.inputs), dropout_site::ENCODER_EMBEDDING)?;
+        self.encoder_input.forward(
+            &at,
+            encoder_source(weights, &self.inputs),
+            dropout_site::ENCODER_EMBEDDING,
+        )?;
         for index in 0..self.layers.len() {
             let (done, rest) = self.layers.split_at_mut(index);
-            let query = done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
-            let layer = encoder_layer(&self.config, weights, &self.inputs, index, rng);
+            let query =
+                done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
+            let ranges = &weights.layout.layers[index];
+            let layer =
+                Layer { config: &self.config, ranges, index, inputs: &self.inputs, mask: Mask::Full, rng };
             let streams = Streams { query, content: None };
             layer.forward(stream, weights, streams, &mut rest[0], &mut self.scratch)?;
         }
         self.sentence_vectors.resize(self.inputs.sentences * columns);
         let gather = rows::Gather {
-            input: self.layers.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements),
+            input: self
+                .layers
+                .last()
+                .map_or(&self.encoder_input.output, |layer| &layer.output)
+                .slice(0..elements),
             rows: self.inputs.first_rows(),
             output: self.sentence_vectors.view_mut(),
             columns,
@@ -327,12 +348,13 @@ impl<T: Float> Model<T> {
         let rng = dropout.then(|| self.rng.view());
         let weights = &self.parameters.weights;
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
-        let (content, query) = decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        let (content, query) =
+            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
         self.content.forward(&at, content, dropout_site::DECODER_CONTENT)?;
         if let Some(query) = query {
             self.query.forward(&at, query, dropout_site::DECODER_QUERY)?;
         }
-        let layer = decoder_layer(&self.config, weights, &self.inputs, &self.masks, rng);
+        let layer = decoder_layer(&self.config, &weights.layout.decoder, &self.inputs, &self.masks, rng);
         let streams = decoder_streams(&self.config, &self.query, &self.content, elements);
         layer.forward(stream, weights, streams, &mut self.decoder, &mut self.scratch)
     }
@@ -360,10 +382,7 @@ impl<T: Float> Model<T> {
         let rng = dropout.then(|| self.rng.view());
         let enhanced = self.config.decoder == DecoderKind::Enhanced;
         let ranges = self.parameters.weights.layout.decoder.clone();
-        let layer = Layer {
-            ranges: &ranges,
-            ..decoder_layer(&self.config, &self.parameters.weights, &self.inputs, &self.masks, rng)
-        };
+        let layer = decoder_layer(&self.config, &ranges, &self.inputs, &self.masks, rng);
         layer.backward(
             stream,
             &mut self.parameters,
@@ -376,7 +395,8 @@ impl<T: Float> Model<T> {
         )?;
         let Parameters { weights, gradients, .. } = &mut self.parameters;
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
-        let (content, query) = decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        let (content, query) =
+            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
         let d_content = if enhanced { &self.d_content } else { &self.d_next };
         self.content.backward(
             &at,
@@ -405,12 +425,11 @@ impl<T: Float> Model<T> {
         let rng = dropout.then(|| self.rng.view());
         for index in (0..self.layers.len()).rev() {
             let ranges = self.parameters.weights.layout.layers[index].clone();
-            let layer = Layer {
-                ranges: &ranges,
-                ..encoder_layer(&self.config, &self.parameters.weights, &self.inputs, index, rng)
-            };
+            let (config, inputs) = (&self.config, &self.inputs);
+            let layer = Layer { config, ranges: &ranges, index, inputs, mask: Mask::Full, rng };
             let (done, rest) = self.layers.split_at(index);
-            let query = done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
+            let query =
+                done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
             layer.backward(
                 stream,
                 &mut self.parameters,
@@ -471,19 +490,9 @@ fn decoder_streams<'a, T: Float>(
     }
 }
 
-fn encoder_layer<'a, T: Float>(
+fn decoder_layer<'a>(
     config: &'a ModelConfig,
-    weights: &'a Weights<T>,
-    inputs: &'a Inputs,
-    index: usize,
-    rng: Option<View<'a, u32>>,
-) -> Layer<'a> {
-    Layer { config, ranges: &weights.layout.layers[index], index, inputs, mask: Mask::Full, rng }
-}
-
-fn decoder_layer<'a, T: Float>(
-    config: &'a ModelConfig,
-    weights: &'a Weights<T>,
+    ranges: &'a LayerRanges,
     inputs: &'a Inputs,
     masks: &'a Masks,
     rng: Option<View<'a, u32>>,
@@ -492,12 +501,13 @@ fn decoder_layer<'a, T: Float>(
         DecoderKind::Basic => Mask::Full,
         DecoderKind::Enhanced => masks.mask(),
     };
-    Layer { config, ranges: &weights.layout.decoder, index: config.num_hidden_layers, inputs, mask, rng }
+    Layer { config, ranges, index: config.num_hidden_layers, inputs, mask, rng }
 }
 
 /// Refuses a configuration that the kernels cannot run.
 fn check_config(config: &ModelConfig) -> Result<()> {
-    let wrong = |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
+    let wrong =
+        |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
     let positive = [
         ("vocab_size", config.vocab_size),
         ("hidden_size", config.hidden_size),
@@ -514,7 +524,8 @@ fn check_config(config: &ModelConfig) -> Result<()> {
     }
     let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
     if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
-        let actual = format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
+        let actual =
+            format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
         return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
     }
     if !config.intermediate_size.is_multiple_of(8) {

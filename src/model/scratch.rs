@@ -57,7 +57,12 @@ impl Sizes {
 
 impl<T: Float> Scratch<T> {
     /// `parameters` is the size of the arena, whose gradient norm is reduced here.
-    pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity, parameters: usize) -> Result<Self> {
+    pub(super) fn new(
+        device: &Device,
+        config: &ModelConfig,
+        capacity: Capacity,
+        parameters: usize,
+    ) -> Result<Self> {
         let sizes = Sizes::new(config, capacity, parameters);
         Ok(Self {
             projection: device.zeros(sizes.hidden)?,

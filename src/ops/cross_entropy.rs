@@ -1,9 +1,9 @@
 //! Linear layer and cross-entropy in one operation: from hidden rows and the tied embedding matrix to the loss and every gradient, a chunk of
 //! rows at a time. Logits exist for one chunk only, and its gradient takes their place.
 
-use super::error::{require, require_length};
 use super::Result;
 use super::column_sum::{self, ColumnSum, column_sum};
+use super::error::{require, require_length};
 use crate::device::params::CrossEntropyParams;
 use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
@@ -87,8 +87,18 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     require_length("losses", arguments.losses.len(), rows, "targets")?;
     require_length("log_sum_exp", arguments.log_sum_exp.len(), rows, "targets")?;
     require_length("d_hidden", arguments.d_hidden.len(), rows * hidden_size, "targets · hidden size")?;
-    require_length("d_weight", arguments.d_weight.len(), vocabulary * hidden_size, "vocabulary · hidden size")?;
-    require_length("d_bias", arguments.d_bias.len(), padded(vocabulary), "vocabulary, rounded up to a multiple of 8")?;
+    require_length(
+        "d_weight",
+        arguments.d_weight.len(),
+        vocabulary * hidden_size,
+        "vocabulary · hidden size",
+    )?;
+    require_length(
+        "d_bias",
+        arguments.d_bias.len(),
+        padded(vocabulary),
+        "vocabulary, rounded up to a multiple of 8",
+    )?;
     require(
         rows == 0 || arguments.logits.len() >= padded(vocabulary),
         "logits",
