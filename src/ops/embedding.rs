@@ -2,13 +2,13 @@
 //! sections 3.1 to 3.3).
 
 use super::Result;
+use super::column_sum::{require_rows, require_workspace};
 use super::dropout::{Dropout, dropout_params};
 use super::error::require_length;
 use super::layer_norm::{
     BACKWARD_ROWS_PER_BLOCK, ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace, require_row_shape,
     totals_bytes,
 };
-use super::column_sum::{require_rows, require_workspace};
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
     EmbeddingForwardParams,

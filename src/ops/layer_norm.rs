@@ -1,10 +1,10 @@
 //! The end of a transformer block: `LayerNorm(residual + dropout(input + bias))` (Ba, Kiros, Hinton, arXiv 1607.06450), and plain
 //! LayerNorm where the optional arguments are absent.
 
+use super::Result;
 use super::column_sum::{self, SideBySide, require_rows, require_workspace};
 use super::dropout::{Dropout, dropout_params};
 use super::error::{optional, optional_mut, require, require_length};
-use super::Result;
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
 use crate::device::{Float, Stream, View, ViewMut};
 

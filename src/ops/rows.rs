@@ -65,13 +65,8 @@ fn launch<T: Float>(
     rows: View<'_, i32>,
     columns: usize,
 ) -> Result<()> {
-    let params = RowsParams {
-        input,
-        output,
-        rows: rows.address(),
-        count: rows.len() as u32,
-        columns: columns as u32,
-    };
+    let params =
+        RowsParams { input, output, rows: rows.address(), count: rows.len() as u32, columns: columns as u32 };
     let groups = rows.len() * (columns / 8);
     let grid = [groups.div_ceil(THREADS as usize) as u32, 1, 1];
     let kernel = format!("{operation}_{}", T::DTYPE.name());

@@ -64,8 +64,7 @@ pub fn segment_sum<T: Float, O: Float>(stream: &Stream, arguments: SegmentSum<'_
         segments: segments as u32,
         columns: columns as u32,
     };
-    let grid =
-        [params.segments.div_ceil(SEGMENTS_PER_BLOCK), params.columns.div_ceil(COLUMNS_PER_BLOCK), 1];
+    let grid = [params.segments.div_ceil(SEGMENTS_PER_BLOCK), params.columns.div_ceil(COLUMNS_PER_BLOCK), 1];
     // SAFETY: lengths were checked; offsets and indices are valid by the arguments' contract.
     unsafe { stream.launch(&kernel, grid, THREADS, SHARED_BYTES, &params)? };
     Ok(())
