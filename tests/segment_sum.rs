@@ -39,7 +39,7 @@ fn check<T: Float, O: Float>(device: &Device, segments: usize, columns: usize, i
                 let value = input[indices[k] as usize * columns + c].to_f32();
                 let place = row(segment) * columns + c;
                 exact[place] += f64::from(value);
-                naive[place] = naive[place] + value;
+                naive[place] += value;
             }
         }
     }
