@@ -12,8 +12,8 @@ namespace retromae {
 constexpr uint32_t kRowWarps = 4;
 constexpr uint32_t kRowThreads = 32 * kRowWarps;
 
-// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large; the backward, which
-// holds two rows, then needs about 150 registers a thread, and its 12 warps an SM still keep enough loads in flight.
+// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large. A backward, which holds
+// two rows, then needs 130 to 185 registers a thread: 8 to 12 warps an SM, each with two or three rows of loads in flight.
 constexpr int kRowChunks = 4;
 
 // Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of the traffic.

@@ -1,7 +1,7 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
 use super::Result;
-use super::error::{require, require_columns, require_length};
+use super::error::{require, require_columns};
 use crate::device::params::ColumnSumParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
