@@ -19,7 +19,7 @@ RETROMAE_DEVICE void for_groups(const BiasGeluParams& params, Body body) {
     const uint64_t block_start = static_cast<uint64_t>(blockIdx.x) * kBiasGeluElements;
     RETROMAE_UNROLL
     for (uint32_t group = 0; group < kBiasGeluGroups; ++group) {
-        const uint64_t element = block_start + (group * kBiasGeluThreads + threadIdx.x) * 8u;
+        const uint64_t element = block_start + group_offset(threadIdx.x, kBiasGeluThreads, group, kBiasGeluGroups, 8);
         if (element < elements) body(element, static_cast<uint32_t>(element % params.columns));
     }
 }

@@ -1,7 +1,7 @@
 // ex2.approx, and functions built on it that both compilers turn into straight-line code.
 //
 // The host twins are branch-free polynomials, so loops over them vectorise; their relative error is below 2^-22, as is that of
-// ex2.approx (PTX ISA, "ex2").
+// ex2.approx (PTX ISA, "ex2"). Between 2^127.5 and 2^128 the host overflows early, where softmax never goes.
 #pragma once
 
 #include "../core/kernel.cuh"
@@ -15,32 +15,28 @@ RETROMAE_DEVICE float exp2_approximate(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
     return result;
 #else
-    // x = n + f with f in [-1/2, 1/2]; 2^f by its Taylor polynomial of degree 7 (error 2^-26), 2^n by exponent bits.
-    const float clamped = x < -127.0f ? -127.0f : (x > 129.0f ? 129.0f : x);
-    const float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to the nearest integer
-    const float shifted = clamped + magic;
-    const float fraction = clamped - (shifted - magic);
-    float p = 1.5252734e-5f;
-    p = fmaf(p, fraction, 1.5403530e-4f);
-    p = fmaf(p, fraction, 1.3333558e-3f);
-    p = fmaf(p, fraction, 9.6181291e-3f);
-    p = fmaf(p, fraction, 5.5504109e-2f);
-    p = fmaf(p, fraction, 2.4022651e-1f);
-    p = fmaf(p, fraction, 6.9314718e-1f);
+    // x = n + f with f in [-1/2, 1/2]; 2^f = 1 + f·q(f), q our own fit of degree 5 (relative error 2e-9), and 2^n by adding n to the
+    // exponent.
+    const float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to the nearest integer, which the low bits then hold
+    const float shifted = x + magic;
+    const float fraction = x - (shifted - magic);
+    float p = 1.5353359e-4f;
+    p = fmaf(p, fraction, 1.3398875e-3f);
+    p = fmaf(p, fraction, 9.61843692e-3f);
+    p = fmaf(p, fraction, 5.55033237e-2f);
+    p = fmaf(p, fraction, 2.40226477e-1f);
+    p = fmaf(p, fraction, 6.93147182e-1f);
     p = fmaf(p, fraction, 1.0f);
-    int32_t integer;
-    memcpy(&integer, &shifted, sizeof integer);
-    integer -= 0x4b400000;  // the bits of `magic`
-    // 2^n as 2^(n/2) · 2^(n - n/2), so that neither factor leaves the exponent's range.
-    const int32_t half = integer >> 1;
-    const int32_t first_bits = (half + 127) << 23;
-    const int32_t second_bits = (integer - half + 127) << 23;
-    float first, second;
-    memcpy(&first, &first_bits, sizeof first);
-    memcpy(&second, &second_bits, sizeof second);
-    const float result = p * first * second;
-    const float flushed = x < -126.0f ? 0.0f : result;
-    return x == x ? flushed : x;
+    uint32_t exponent, bits;
+    memcpy(&exponent, &shifted, sizeof exponent);
+    memcpy(&bits, &p, sizeof bits);
+    bits += exponent << 23;
+    float result;
+    memcpy(&result, &bits, sizeof result);
+    // Beyond the exponent's range the bits above are meaningless. At 127.5 and more n would be 128.
+    result = x < -126.0f ? 0.0f : result;
+    result = x >= 127.5f ? INFINITY : result;
+    return x == x ? result : x;
 #endif
 }
 

@@ -2,7 +2,7 @@
 //
 //     x = logits + bias,  lse = log Σ exp x,  loss = w·(lse − x[target]),  d_logits = w·(exp(x − lse) − one-hot(target))
 //
-// One block of 128 threads a row: a thread walks over groups of 8 columns (16 bytes of a 16-bit type), keeping a running maximum and
+// One block of 64 threads a row: a thread walks over groups of 8 columns (16 bytes of a 16-bit type), keeping a running maximum and
 // sum, so the row is read twice and written once: 3·V·bytes a row, bound by memory. The row is a chunk of the product of hidden rows and
 // embeddings (src/ops/cross_entropy.rs): at 1,024 rows × 30,522 columns of bf16 it is 62 MB, of which the L2 keeps a row between the two reads.
 // An ignored row costs only the write of its zeros.
@@ -13,33 +13,34 @@
 
 namespace retromae {
 
-constexpr uint32_t kCrossEntropyThreads = 128;
+constexpr uint32_t kCrossEntropyThreads = 64;
 constexpr uint32_t kCrossEntropyWarps = kCrossEntropyThreads / 32;
+// A thread takes four groups of 8 columns before it updates its maximum and sum: four loads in flight, one reduction.
+constexpr uint32_t kGroups = 4;
+constexpr uint32_t kStepColumns = kCrossEntropyThreads * kGroups * 8;
 
-// Reduces one value over the block; `scratch` has a float for each warp.
-template <class Operation>
-RETROMAE_DEVICE float reduce_block(float value, float* scratch) {
-    float values[1] = {value};
-    warp_butterfly<Operation, 32>(values);
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = values[0];
-    __syncthreads();
-    float result = scratch[0];
-    RETROMAE_UNROLL
-    for (uint32_t warp = 1; warp < kCrossEntropyWarps; ++warp) result = Operation::apply(result, scratch[warp]);
-    return result;
+// The first column of this thread's group `group` in the step of the block that begins at `start`.
+RETROMAE_DEVICE uint32_t group_column(uint32_t start, uint32_t group) {
+    return start + group_offset(threadIdx.x, kCrossEntropyThreads, group, kGroups, 8);
 }
 
 // x of 8 columns; those beyond the vocabulary are -inf.
 template <class T>
 RETROMAE_DEVICE void load_biased(const T* logits, const float* bias, uint32_t column, uint32_t vocabulary, float (&x)[8]) {
-    load(logits + column, x);
     if (column + 8 <= vocabulary) {
+        load(logits + column, x);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) x[i] += bias[column + i];
     } else {
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) x[i] = column + i < vocabulary ? x[i] + bias[column + i] : -INFINITY;
+        for (int i = 0; i < 8; ++i)
+            x[i] = column + i < vocabulary ? to_float(logits[column + i]) + bias[column + i] : -INFINITY;
     }
+}
+
+RETROMAE_DEVICE float largest_of_8(const float (&x)[8]) {
+    return Maximum::apply(Maximum::apply(Maximum::apply(x[0], x[1]), Maximum::apply(x[2], x[3])),
+                          Maximum::apply(Maximum::apply(x[4], x[5]), Maximum::apply(x[6], x[7])));
 }
 
 template <class T>
@@ -66,43 +67,74 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     SharedMemory memory = SharedMemory::begin();
     float* maxima = memory.take<float>(kCrossEntropyWarps);
     float* sums = memory.take<float>(kCrossEntropyWarps);
+    // Read before the barrier, after which its place holds the gradient.
+    const bool valid = static_cast<uint32_t>(target) < vocabulary;
+    const float target_logit = threadIdx.x == 0 && valid ? to_float(logits[target]) + bias[target] : 0.0f;
     // Finite from the start: a thread without columns must not produce -inf - -inf.
-    float maximum = -3e38f;
-    float sum = 0.0f;
-    for (uint32_t column = threadIdx.x * 8; column < vocabulary; column += kCrossEntropyThreads * 8) {
-        float x[8];
-        load_biased(logits, bias, column, vocabulary, x);
-        float group_maximum = x[0];
+    float maximum[1] = {-3e38f};
+    float sum[1] = {0.0f};
+    for (uint32_t start = 0; start < vocabulary; start += kStepColumns) {
+        float x[kGroups][8];
+        float group_maximum[8];
         RETROMAE_UNROLL
-        for (int i = 1; i < 8; ++i) group_maximum = x[i] > group_maximum ? x[i] : group_maximum;
-        const float next = group_maximum > maximum ? group_maximum : maximum;
+        for (int i = 0; i < 8; ++i) group_maximum[i] = -3e38f;
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) x[i] = exp2_approximate((x[i] - next) * kLog2E);
-        sum *= exp2_approximate((maximum - next) * kLog2E);
-        sum += ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
-        maximum = next;
+        for (uint32_t group = 0; group < kGroups; ++group) {
+            load_biased(logits, bias, group_column(start, group), vocabulary, x[group]);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) group_maximum[i] = Maximum::apply(x[group][i], group_maximum[i]);
+        }
+        const float next = Maximum::apply(largest_of_8(group_maximum), maximum[0]);
+        float group_sum[8] = {};
+        RETROMAE_UNROLL
+        for (uint32_t group = 0; group < kGroups; ++group) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) group_sum[i] += exp2_approximate((x[group][i] - next) * kLog2E);
+        }
+        sum[0] *= exp2_approximate((maximum[0] - next) * kLog2E);
+        sum[0] += ((group_sum[0] + group_sum[1]) + (group_sum[2] + group_sum[3])) +
+                  ((group_sum[4] + group_sum[5]) + (group_sum[6] + group_sum[7]));
+        maximum[0] = next;
     }
-    const float row_maximum = reduce_block<Maximum>(maximum, maxima);
-    const float row_sum = reduce_block<Sum>(sum * exp2_approximate((maximum - row_maximum) * kLog2E), sums);
+    const float own_maximum = maximum[0];
+    warp_butterfly<Maximum, 32>(maximum);
+    sum[0] *= exp2_approximate((own_maximum - maximum[0]) * kLog2E);
+    warp_butterfly<Sum, 32>(sum);
+    if (threadIdx.x % 32 == 0) {
+        maxima[threadIdx.x / 32] = maximum[0];
+        sums[threadIdx.x / 32] = sum[0];
+    }
+    __syncthreads();
+    float row_maximum = maxima[0];
+    RETROMAE_UNROLL
+    for (uint32_t warp = 1; warp < kCrossEntropyWarps; ++warp) row_maximum = Maximum::apply(row_maximum, maxima[warp]);
+    float row_sum = 0.0f;
+    RETROMAE_UNROLL
+    for (uint32_t warp = 0; warp < kCrossEntropyWarps; ++warp)
+        row_sum += sums[warp] * exp2_approximate((maxima[warp] - row_maximum) * kLog2E);
     const float lse = row_maximum + logf(row_sum);
     const float weight = pointer<const float>(params.row_weights)[row];
     if (threadIdx.x == 0) {
         *log_sum_exp = lse;
         // A target beyond the vocabulary is the caller's mistake: it shows, and nothing is read out of bounds.
-        const bool valid = static_cast<uint32_t>(target) < vocabulary;
-        *loss = valid ? weight * (lse - (to_float(logits[target]) + bias[target])) : NAN;
+        *loss = valid ? weight * (lse - target_logit) : NAN;
     }
-    __syncthreads();  // the target logit is read before its thread overwrites it
     const float inverse_sum = weight / row_sum;
-    for (uint32_t column = threadIdx.x * 8; column < vocabulary; column += kCrossEntropyThreads * 8) {
-        float x[8];
-        load_biased(logits, bias, column, vocabulary, x);
+    for (uint32_t start = 0; start < vocabulary; start += kStepColumns) {
+        float x[kGroups][8];
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) {
-            x[i] = exp2_approximate((x[i] - row_maximum) * kLog2E) * inverse_sum;
-            if (column + i == static_cast<uint32_t>(target)) x[i] -= weight;
+        for (uint32_t group = 0; group < kGroups; ++group)
+            load_biased(logits, bias, group_column(start, group), vocabulary, x[group]);
+        RETROMAE_UNROLL
+        for (uint32_t group = 0; group < kGroups; ++group) {
+            const uint32_t column = group_column(start, group);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) {
+                x[group][i] = exp2_approximate((x[group][i] - row_maximum) * kLog2E) * inverse_sum;
+                if (column + i == static_cast<uint32_t>(target)) x[group][i] -= weight;
+            }
+            if (column < vocabulary) store(logits + column, x[group]);
         }
-        store(logits + column, x);
     }
 }
 

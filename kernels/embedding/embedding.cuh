@@ -30,6 +30,9 @@ struct EmbeddingRows {
         type = normalised ? pointer<const T>(params.type) : nullptr;
     }
 
+    // Column 0 of a normalised row's sum.
+    RETROMAE_MEMBER float first_element() const { return to_float(*content) + to_float(*position) + to_float(*type); }
+
     RETROMAE_MEMBER void sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};
         contents.load(content, columns);

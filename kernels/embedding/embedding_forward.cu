@@ -13,15 +13,13 @@
 namespace retromae {
 
 template <class T>
-RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
+RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params, uint32_t token) {
     const uint32_t columns = params.columns;
-    const uint32_t token = blockIdx.x * kRowWarps + threadIdx.x / 32u;
-    if (token >= params.tokens) return;
     const EmbeddingRows<T> rows(params, token);
     LaneRow row;
     rows.sum(columns, row);
     if (rows.normalised) {
-        const RowStatistics statistics = row_statistics(row, columns, params.eps);
+        const RowStatistics statistics = row_statistics(row, rows.first_element(), columns, params.eps);
         if (threadIdx.x % 32u == 0) {
             pointer<float>(params.mean)[token] = statistics.mean;
             pointer<float>(params.rstd)[token] = statistics.rstd;
@@ -34,6 +32,14 @@ RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
     }
     T* output = pointer<T>(params.output) + static_cast<uint64_t>(token) * columns;
     for_chunks(columns, [&](int slot, uint32_t column) { store(output + column, row[slot]); });
+}
+
+template <class T>
+RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
+    const uint32_t first = blockIdx.x * kForwardRows;
+    const uint32_t end = first + kForwardRows < params.tokens ? first + kForwardRows : params.tokens;
+    for (uint32_t token = first + threadIdx.x / 32u; token < end; token += kRowWarps)
+        embedding_forward_row<T>(params, token);
 }
 
 RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, kRowThreads) { embedding_forward<float>(params); }

@@ -13,7 +13,7 @@ RETROMAE_DEVICE void broadcast_rows(const BroadcastRowsParams& params) {
     const uint64_t block_start = static_cast<uint64_t>(blockIdx.x) * kBroadcastThreads * kBroadcastGroups * 8;
     RETROMAE_UNROLL
     for (uint32_t group = 0; group < kBroadcastGroups; ++group) {
-        const uint64_t element = block_start + (group * kBroadcastThreads + threadIdx.x) * 8u;
+        const uint64_t element = block_start + group_offset(threadIdx.x, kBroadcastThreads, group, kBroadcastGroups, 8);
         if (element >= elements) continue;
         float values[8];
         load(pointer<const float>(params.bias) + element % params.columns, values);

@@ -15,10 +15,8 @@
 namespace retromae {
 
 template <class T>
-RETROMAE_DEVICE void layer_norm_forward(const LayerNormForwardParams& params) {
+RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params, uint32_t row) {
     const uint32_t columns = params.columns;
-    const uint32_t row = blockIdx.x * kRowWarps + threadIdx.x / 32u;
-    if (row >= params.rows) return;
     const uint64_t start = static_cast<uint64_t>(row) * columns;
     RawRow<T> input = {}, residual = {};
     input.load(pointer<const T>(params.input) + start, columns);
@@ -41,7 +39,9 @@ RETROMAE_DEVICE void layer_norm_forward(const LayerNormForwardParams& params) {
         if (params.sum != 0) store(pointer<T>(params.sum) + start + column, sum[slot]);
     });
 
-    const RowStatistics statistics = row_statistics(sum, columns, params.eps);
+    float shift = to_float(pointer<const T>(params.input)[start]);
+    if (params.residual != 0) shift += to_float(pointer<const T>(params.residual)[start]);
+    const RowStatistics statistics = row_statistics(sum, shift, columns, params.eps);
     if (threadIdx.x % 32u == 0) {
         pointer<float>(params.mean)[row] = statistics.mean;
         pointer<float>(params.rstd)[row] = statistics.rstd;
@@ -52,6 +52,14 @@ RETROMAE_DEVICE void layer_norm_forward(const LayerNormForwardParams& params) {
                   output);
         store(pointer<T>(params.output) + start + column, output);
     });
+}
+
+template <class T>
+RETROMAE_DEVICE void layer_norm_forward(const LayerNormForwardParams& params) {
+    const uint32_t first = blockIdx.x * kForwardRows;
+    const uint32_t end = first + kForwardRows < params.rows ? first + kForwardRows : params.rows;
+    for (uint32_t row = first + threadIdx.x / 32u; row < end; row += kRowWarps)
+        layer_norm_forward_row<T>(params, row);
 }
 
 template <class T>

@@ -19,6 +19,9 @@ constexpr int kRowChunks = 4;
 // Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of the traffic.
 constexpr uint32_t kBackwardRows = 32;
 
+// Rows of a block of a forward kernel: four for each warp, one after the other, so that starting a block costs little beside them.
+constexpr uint32_t kForwardRows = 16;
+
 using LaneRow = float[kRowChunks][8];
 
 // Calls `body(slot, first column)` for each chunk of this lane.
@@ -57,21 +60,23 @@ struct RowStatistics {
     float rstd;
 };
 
-// Mean and 1/√(variance + eps). The variance is summed about the mean, so that it stays sound where the mean is far above it.
-RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, uint32_t columns, float eps) {
-    float total[1] = {0.0f};
-    for_chunks(columns, [&](int slot, uint32_t) { total[0] += sum_of_8(row[slot]); });
-    warp_butterfly<Sum, 32>(total);
-    const float mean = total[0] / static_cast<float>(columns);
-    float squares[1] = {0.0f};
+// Mean and 1/√(variance + eps). Both sums are taken about `shift`, so that one reduction gives both and the
+// variance stays sound where the mean is far above it; any value near the row will do.
+RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, uint32_t columns, float eps) {
+    float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int slot, uint32_t) {
-        float square[8];
+        float shifted[8], square[8];
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) square[i] = (row[slot][i] - mean) * (row[slot][i] - mean);
-        squares[0] += sum_of_8(square);
+        for (int i = 0; i < 8; ++i) shifted[i] = row[slot][i] - shift;
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) square[i] = shifted[i] * shifted[i];
+        sums[0] += sum_of_8(shifted);
+        sums[1] += sum_of_8(square);
     });
-    warp_butterfly<Sum, 32>(squares);
-    return {mean, 1.0f / sqrtf(squares[0] / static_cast<float>(columns) + eps)};
+    warp_butterfly<Sum, 32>(sums);
+    const float mean = sums[0] / static_cast<float>(columns);
+    const float variance = sums[1] / static_cast<float>(columns) - mean * mean;
+    return {shift + mean, 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + eps)};
 }
 
 // gamma·(x - mean)·rstd + beta for the chunk at `column`.

@@ -143,9 +143,7 @@ impl<T: Float> Head<T> {
     ) -> Result<()> {
         let count = elements / columns;
         let layout = &parameters.weights.layout;
-        // The arena pads each parameter to a multiple of 8, which the bias gradient may use.
-        let padded_bias = layout.head_bias.start..layout.head_bias.end.next_multiple_of(8);
-        let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &padded_bias]);
+        let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
         let weight = parameters.weights.matrix(&layout.word);
         let forward_backward = cross_entropy::ForwardBackward {
             hidden: self.normalised.slice(0..elements),
@@ -159,7 +157,7 @@ impl<T: Float> Head<T> {
             d_weight,
             d_bias,
             logits: scratch.logits.view_mut(),
-            sums: scratch.floats.view_mut(),
+            ones: scratch.ones.view(),
             hidden_size: columns,
         };
         cross_entropy::forward_backward(stream, forward_backward)?;

@@ -90,11 +90,11 @@ pub struct Model<T: Float> {
 }
 
 impl<T: Float> Model<T> {
-    /// Bytes of device memory that [`Model::new`] allocates, which is all there is to a step.
+    /// Bytes of memory that [`Model::new`] allocates on `device`, which is all there is to a step.
     ///
     /// # Errors
     /// When the configuration is not one that the kernels can run.
-    pub fn memory_bytes(config: &ModelConfig, capacity: Capacity) -> Result<usize> {
+    pub fn memory_bytes(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<usize> {
         check_config(config)?;
         let parameters = super::layout::Layout::new(config).total;
         let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
@@ -105,7 +105,7 @@ impl<T: Float> Model<T> {
             + 3 * Embeddings::<T>::bytes(config, capacity)
             + layers
             + Head::<T>::bytes(config, capacity)
-            + Scratch::<T>::bytes(config, capacity, parameters)
+            + Scratch::<T>::bytes(device, config, capacity, parameters)
             + (4 * capacity.tokens + capacity.sentences) * hidden
             + 4 * (4 + 1 + 4))
     }

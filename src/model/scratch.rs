@@ -5,8 +5,17 @@ use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float};
 use crate::ops::{Result, column_sum, cross_entropy, embedding, layer_norm, reduce};
 
-/// Rows of logits that exist at once, unless the whole batch has fewer.
-const LOGIT_ROWS: usize = 1024;
+/// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
+const HOST_LOGIT_BYTES: usize = 8 << 20;
+/// Rows of logits that exist at once on a GPU: each chunk reads and writes the whole f32 gradient of the embeddings, which costs as much as a
+/// thousand rows of products, so chunks are several thousand rows.
+const CUDA_LOGIT_ROWS: usize = 4096;
+
+fn logit_rows<T: Float>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
+    let row_bytes = cross_entropy::workspace_logits(1, config.vocab_size) * T::DTYPE.bytes();
+    let rows = if device.name() == "host" { (HOST_LOGIT_BYTES / row_bytes).max(64) } else { CUDA_LOGIT_ROWS };
+    rows.min(labelled_capacity(capacity))
+}
 
 #[derive(Debug)]
 pub(super) struct Scratch<T: Float> {
@@ -20,6 +29,8 @@ pub(super) struct Scratch<T: Float> {
     pub d_wide: Buffer<T>,
     pub d_activated: Buffer<T>,
     pub logits: Buffer<T>,
+    /// As many ones as there are rows of logits
+    pub ones: Buffer<T>,
     /// The workspace of whatever sums columns or reduces.
     pub floats: Buffer<f32>,
 }
@@ -29,20 +40,20 @@ struct Sizes {
     hidden: usize,
     wide: usize,
     logits: usize,
+    ones: usize,
     floats: usize,
 }
 
 impl Sizes {
-    fn new(config: &ModelConfig, capacity: Capacity, parameters: usize) -> Self {
+    fn new<T: Float>(device: &Device, config: &ModelConfig, capacity: Capacity, parameters: usize) -> Self {
         let (tokens, hidden) = (capacity.tokens, config.hidden_size);
         let labelled = labelled_capacity(capacity);
-        let logit_rows = LOGIT_ROWS.min(labelled);
+        let logit_rows = logit_rows::<T>(device, config, capacity);
         let floats = [
             column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden)),
             column_sum::workspace(labelled, hidden),
             layer_norm::backward_workspace(labelled, hidden),
             embedding::backward_workspace(tokens, hidden),
-            cross_entropy::workspace_sums(logit_rows, config.vocab_size),
             reduce::workspace(labelled),
             reduce::workspace(parameters),
         ];
@@ -50,6 +61,7 @@ impl Sizes {
             hidden: tokens * hidden,
             wide: tokens * config.intermediate_size,
             logits: cross_entropy::workspace_logits(logit_rows, config.vocab_size),
+            ones: logit_rows,
             floats: floats.into_iter().max().unwrap_or(0),
         }
     }
@@ -63,7 +75,7 @@ impl<T: Float> Scratch<T> {
         capacity: Capacity,
         parameters: usize,
     ) -> Result<Self> {
-        let sizes = Sizes::new(config, capacity, parameters);
+        let sizes = Sizes::new::<T>(device, config, capacity, parameters);
         Ok(Self {
             projection: device.zeros(sizes.hidden)?,
             d_projection: device.zeros(sizes.hidden)?,
@@ -73,12 +85,18 @@ impl<T: Float> Scratch<T> {
             d_wide: device.zeros(sizes.wide)?,
             d_activated: device.zeros(sizes.wide)?,
             logits: device.zeros(sizes.logits)?,
+            ones: device.upload(&vec![T::from_f32(1.0); sizes.ones])?,
             floats: device.zeros(sizes.floats)?,
         })
     }
 
-    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity, parameters: usize) -> usize {
-        let sizes = Sizes::new(config, capacity, parameters);
-        (7 * sizes.hidden + 2 * sizes.wide + sizes.logits) * T::DTYPE.bytes() + 4 * sizes.floats
+    pub(super) fn bytes(
+        device: &Device,
+        config: &ModelConfig,
+        capacity: Capacity,
+        parameters: usize,
+    ) -> usize {
+        let sizes = Sizes::new::<T>(device, config, capacity, parameters);
+        (7 * sizes.hidden + 2 * sizes.wide + sizes.logits + sizes.ones) * T::DTYPE.bytes() + 4 * sizes.floats
     }
 }

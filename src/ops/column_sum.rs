@@ -6,10 +6,10 @@ use crate::device::params::ColumnSumParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
 /// Rows that one block sums up; more of them take a second launch over the blocks' sums.
-const ROWS_PER_BLOCK: usize = 128;
+const ROWS_PER_BLOCK: usize = 512;
 /// `kColumnSumThreads` and `kColumnSumColumns` of the kernel.
 const THREADS: u32 = 256;
-const COLUMNS_PER_BLOCK: usize = 128;
+const COLUMNS_PER_BLOCK: usize = 512;
 /// One sum for each warp and column.
 const SHARED_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK as u32 * 4;
 

@@ -6,8 +6,8 @@ use super::column_sum::{require_rows, require_workspace};
 use super::dropout::{Dropout, dropout_params};
 use super::error::require_length;
 use super::layer_norm::{
-    BACKWARD_ROWS_PER_BLOCK, ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace, require_row_shape,
-    totals_bytes,
+    BACKWARD_ROWS_PER_BLOCK, FORWARD_ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace,
+    require_row_shape, totals_bytes,
 };
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
@@ -121,7 +121,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
         ..embedding.params("output", output.len(), [mean.as_view(), rstd.as_view()])?
     };
     let kernel = format!("embedding_forward_{}", T::DTYPE.name());
-    let grid = [params.tokens.div_ceil(ROWS_PER_BLOCK as u32), 1, 1];
+    let grid = [params.tokens.div_ceil(FORWARD_ROWS_PER_BLOCK as u32), 1, 1];
     // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
     unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
     Ok(())

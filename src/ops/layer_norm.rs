@@ -11,8 +11,10 @@ use crate::device::{Float, Stream, View, ViewMut};
 /// The longest row: what a warp holds in registers, `kRowChunks` · 256 of the kernels.
 pub const COLUMNS_MAX: usize = 1024;
 /// `kRowWarps` and `kRowThreads` of the kernels.
-pub(crate) const ROWS_PER_BLOCK: usize = 4;
+const WARPS: usize = 4;
 pub(crate) const THREADS: u32 = 128;
+/// `kForwardRows` of the kernels.
+pub(crate) const FORWARD_ROWS_PER_BLOCK: usize = 16;
 /// `kBackwardRows` of the kernels.
 pub(crate) const BACKWARD_ROWS_PER_BLOCK: usize = 32;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.
@@ -113,7 +115,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
         dropout: dropout_params(dropout)?,
     };
     let kernel = format!("layer_norm_forward_{}", T::DTYPE.name());
-    let grid = [rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1];
+    let grid = [rows.div_ceil(FORWARD_ROWS_PER_BLOCK) as u32, 1, 1];
     // SAFETY: all lengths were checked above; the kernel uses no shared memory.
     unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
     Ok(())
@@ -176,7 +178,7 @@ pub(crate) fn partials_workspace(rows: usize, width: usize) -> usize {
 
 /// Shared memory of a backward kernel: `sums` sums for each warp and column.
 pub(crate) fn totals_bytes(sums: usize, columns: usize) -> u32 {
-    (ROWS_PER_BLOCK * sums * columns * size_of::<f32>()) as u32
+    (WARPS * sums * columns * size_of::<f32>()) as u32
 }
 
 /// Adds the partial sums at the start of the workspace to `outputs`.

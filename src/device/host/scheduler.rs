@@ -41,6 +41,7 @@ pub(super) struct Site {
 impl Site {
     const NONE: Self = Self { file: std::ptr::null(), line: 0 };
 
+    #[inline]
     fn same_as(self, other: Self) -> bool {
         self.line == other.line && (self.file == other.file || self.to_string() == other.to_string())
     }
@@ -91,6 +92,10 @@ impl Warp {
         inputs: [std::ptr::null(); LANES],
         outputs: [std::ptr::null_mut(); LANES],
     };
+
+    pub(super) fn reset(&mut self) {
+        self.arrived = 0;
+    }
 }
 
 /// What a kernel did wrong.

@@ -89,10 +89,11 @@ impl Worker {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
         }
         let state = self.block();
-        state.lanes.clear();
+        // Lanes that a block leaves behind have ended, so only their state needs to be renewed.
         state.lanes.resize_with(threads, Lane::new);
-        state.warps.clear();
+        state.lanes.iter_mut().for_each(|lane| lane.state = State::Ready);
         state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
+        state.warps.iter_mut().for_each(Warp::reset);
         state.violation = None;
         state.fault = None;
         let context = state.context;
@@ -164,11 +165,11 @@ impl Worker {
     /// Runs every thread until none can run; those of one warp together, for the sake of the caches.
     fn run_ready(
         &mut self,
-        order: &[Vec<usize>],
+        sequence: &[usize],
         kernel: &HostKernel,
         launch: &Launch<'_>,
     ) -> std::result::Result<(), Violation> {
-        for warp in order {
+        for warp in sequence.chunks(LANES) {
             let mut progress = true;
             while progress {
                 progress = false;
@@ -190,15 +191,18 @@ impl Worker {
         order: ThreadOrder,
         salt: u32,
     ) -> std::result::Result<(), Violation> {
-        let mut round = 0;
-        loop {
-            let threads = thread_order(order, launch.threads as usize, salt, round);
-            self.run_ready(&threads, kernel, launch)?;
+        let threads = launch.threads as usize;
+        let mut sequence = thread_order(order, threads, salt, 0);
+        for round in 1.. {
+            self.run_ready(&sequence, kernel, launch)?;
             if self.block().settle()? {
-                return Ok(());
+                break;
             }
-            round += 1;
+            if let ThreadOrder::Random(_) = order {
+                sequence = thread_order(order, threads, salt, round);
+            }
         }
+        Ok(())
     }
 
     /// Abandons whatever threads are still parked.
@@ -212,23 +216,19 @@ impl Worker {
     }
 }
 
-/// The threads of each warp in the order in which they run.
-fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Vec<Vec<usize>> {
-    let mut warps: Vec<Vec<usize>> =
-        (0..threads).step_by(LANES).map(|first| (first..threads.min(first + LANES)).collect()).collect();
+/// The threads in the order in which they run, warp by warp. Blocks are whole warps but for the last one.
+fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Vec<usize> {
+    let mut sequence: Vec<usize> = (0..threads).collect();
     match order {
         ThreadOrder::Forward => {}
-        ThreadOrder::Reverse => {
-            warps.reverse();
-            warps.iter_mut().for_each(|warp| warp.reverse());
-        }
+        ThreadOrder::Reverse => sequence.reverse(),
         ThreadOrder::Random(seed) => {
             let draw = |item: usize| philox(crate::random::key(seed), [item as u32, salt, round, 0])[0];
-            warps.sort_by_key(|warp| draw(THREADS_MAX as usize + warp[0]));
-            warps.iter_mut().for_each(|warp| warp.sort_by_key(|&thread| draw(thread)));
+            let warp = |thread: usize| draw(THREADS_MAX as usize + thread / LANES);
+            sequence.sort_by_key(|&thread| (warp(thread), thread / LANES, draw(thread)));
         }
     }
-    warps
+    sequence
 }
 
 /// Runs one block of a launch on the calling operating-system thread.
