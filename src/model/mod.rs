@@ -2,6 +2,8 @@
 
 mod batch;
 mod config;
+mod model;
 
 pub use batch::{Batch, IGNORE_INDEX, VisibilityBank};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
+pub use model::{AdamW, Capacity, Losses, Model, StepRandomness, Visibility};
