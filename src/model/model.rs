@@ -129,7 +129,13 @@ impl<T: Float> Model<T> {
 
     /// Clips and applies the gradients; returns their global norm before clipping. Changes nothing when that is not finite.
     /// `update` counts from 1.
-    pub fn update(&mut self, stream: &Stream, optimizer: &AdamW, learning_rate: f32, update: u32) -> Result<f32> {
+    pub fn update(
+        &mut self,
+        stream: &Stream,
+        optimizer: &AdamW,
+        learning_rate: f32,
+        update: u32,
+    ) -> Result<f32> {
         todo!()
     }
 
