@@ -109,6 +109,11 @@ impl BatchDrawer {
         &self.passages
     }
 
+    #[must_use]
+    pub fn options(&self) -> BatchOptions {
+        self.options
+    }
+
     /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
     #[must_use]
     pub fn batches_until(&self, epochs: u32) -> u64 {

@@ -47,6 +47,7 @@ pub fn save_model<T: Float>(
 /// [`Error::Data`] when it cannot be written.
 pub fn save_config(directory: &Path, config: &ModelConfig, tokenizer: &BertTokenizer) -> Result<()> {
     let mut fields = serde_json::to_value(config).unwrap_or_default();
+    fields.as_object_mut().into_iter().flatten().for_each(|(_, value)| shorten(value));
     let fixed = json!({
         "architectures": ["BertForMaskedLM"],
         "model_type": "bert",
@@ -60,6 +61,15 @@ pub fn save_config(directory: &Path, config: &ModelConfig, tokenizer: &BertToken
         fields.extend(fixed);
     }
     Ok(write_whole(&directory.join(CONFIG_FILE), format!("{fields:#}\n").as_bytes())?)
+}
+
+/// Writes a number that was an f32 with as few digits as name that f32: 0.1, not 0.10000000149011612.
+fn shorten(value: &mut Value) {
+    if value.is_f64()
+        && let Some(shortest) = value.as_f64().and_then(|wide| (wide as f32).to_string().parse::<f64>().ok())
+    {
+        *value = shortest.into();
+    }
 }
 
 /// Reads a `config.json`. `vocab_size` is taken where the file has none.
@@ -219,6 +229,16 @@ mod tests {
         assert_eq!(names[2], "bert.embeddings.LayerNorm.gamma");
         assert_eq!(names[3], "embeddings.LayerNorm.gamma");
         assert_eq!(names_of("cls.predictions.bias"), ["cls.predictions.bias"]);
+    }
+
+    #[test]
+    fn numbers_are_written_short_and_read_back() {
+        let config = ModelConfig::tiny(10);
+        let mut fields = serde_json::to_value(&config).unwrap();
+        fields.as_object_mut().unwrap().values_mut().for_each(shorten);
+        assert_eq!(fields["hidden_dropout_prob"], 0.1);
+        assert_eq!(fields["layer_norm_eps"], 1e-12);
+        assert_eq!(serde_json::from_value::<ModelConfig>(fields).unwrap(), config);
     }
 
     #[test]
