@@ -28,7 +28,11 @@ impl Workplace {
                 ["river", "castle", "engine", "orchard", "winter", "market", "signal", "garden", "letter"];
             let word = |k: usize| words[(n * 7 + k * k * 3 + n * k) % words.len()];
             let text: Vec<&str> = (0..8).map(word).collect();
-            format!("The {} number {n}. It has a {} and some more words to read.", text.join(" "), word(9))
+            format!(
+                "The {} number {n}. It has a {} and more than enough other words for a reader to find it by.",
+                text.join(" "),
+                word(9)
+            )
         };
         let lines: Vec<String> = (0..60).map(sentence).collect();
         place.write("corpus.txt", lines.join("\n").as_bytes());
