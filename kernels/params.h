@@ -101,16 +101,17 @@ struct BiasGeluParams {
     uint32_t columns;
 };
 
-/* output[column] = (accumulate ? output[column] : 0) + the sum over a block's rows. */
+/* Column sums of an input that is up to three matrices side by side, each with its own output:
+ * outputs[m][block, column] = (accumulate ? itself : 0) + the sum over the block's rows of input[row, m·columns + column]. */
 struct ColumnSumParams {
-    DevicePointer input;  /* T [rows, input_stride] */
-    DevicePointer output; /* f32 [blocks over rows, columns] */
+    DevicePointer input;      /* T [rows, input_stride] */
+    DevicePointer outputs[3]; /* f32 [blocks over rows, output_stride], 0 where a matrix is not wanted */
     uint32_t rows;
-    uint32_t columns;
+    uint32_t columns; /* of one matrix */
     uint32_t input_stride;
+    uint32_t output_stride;
     uint32_t rows_per_block;
     uint32_t accumulate;
-    uint32_t reserved;
 };
 
 /* Where a row of an embedding comes from. */
@@ -132,8 +133,8 @@ struct EmbeddingForwardParams {
     DevicePointer gamma;             /* f32 [columns] */
     DevicePointer beta;              /* f32 [columns] */
     DevicePointer output;            /* T [tokens, columns] */
-    DevicePointer mean;              /* f32 [tokens] */
-    DevicePointer rstd;              /* f32 [tokens] */
+    DevicePointer mean;              /* f32 [tokens], not written where nothing is normalised */
+    DevicePointer rstd;              /* f32 [tokens], as mean */
     uint32_t tokens;
     uint32_t columns;
     uint32_t mode; /* EmbeddingMode */
@@ -168,6 +169,14 @@ struct RowsParams {
     uint32_t columns;
 };
 
+/* output[row, column] = bias[column]. */
+struct BroadcastRowsParams {
+    DevicePointer bias;   /* f32 [columns] */
+    DevicePointer output; /* T [rows, columns] */
+    uint32_t rows;
+    uint32_t columns;
+};
+
 /* Softmax cross-entropy of rows of logits, replaced in place by their gradient. */
 struct CrossEntropyParams {
     DevicePointer logits;      /* T [rows, stride]: in, without bias; out, weight·(softmax − one-hot) */
@@ -191,10 +200,11 @@ struct MaskBankParams {
     DevicePointer bank_offsets;    /* u32 [sentences + 1] */
     DevicePointer bits;            /* u32 [bank_offsets[sentences]]: 1 is visible */
     DevicePointer rows;            /* u16 [tokens] */
+    DevicePointer workspace;       /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
     uint32_t sentences;
     uint32_t bank_rows_max;
     uint32_t ratio_q32; /* hidden share of the tokens, times 2^32 */
-    uint32_t length_max;
+    uint32_t length_max; /* of any sentence; sizes the arrays in shared memory */
 };
 
 /* output[block] = sum over the block's elements, of their squares in `squares` variants. */
@@ -202,8 +212,8 @@ struct ReduceParams {
     DevicePointer input;  /* f32 [count] */
     DevicePointer output; /* f32 [blocks] */
     uint64_t count;
-    uint32_t elements_per_block;
-    uint32_t accumulate;
+    uint32_t elements_per_block; /* a multiple of 8192 */
+    uint32_t accumulate;         /* 1: added to what output holds */
 };
 
 /* One AdamW step (Loshchilov and Hutter, arXiv 1711.05101) over a flat arena. */
@@ -218,7 +228,9 @@ struct AdamWParams {
     uint64_t count;
     uint64_t decayed; /* weight decay acts on the first `decayed` elements */
     float beta1;
+    float one_minus_beta1; /* rounded from the exact difference, which 1.0f - beta1 is not */
     float beta2;
+    float one_minus_beta2;
     float eps;
     float weight_decay;
     float max_norm; /* 0: no clipping */

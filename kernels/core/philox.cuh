@@ -35,16 +35,22 @@ RETROMAE_DEVICE uint32_t bounded(uint32_t draw, uint32_t bound) {
 
 constexpr int kDropoutGroup = 16;
 
-// Multiplies 16 consecutive columns, the first a multiple of 16, by their dropout factors. `rng` is not read
-// when nothing is dropped.
+// Multiplies `Count` (8 or 16) consecutive columns by their dropout factors; `group` is the first column / Count. One Philox call
+// decides 16 columns, of which 8 use one half. `rng` is not read when nothing is dropped.
+template <int Count>
 RETROMAE_DEVICE void apply_dropout(const DropoutParams& dropout, uint32_t head, uint32_t row, uint32_t group,
-                                   float (&values)[kDropoutGroup]) {
+                                   float (&values)[Count]) {
+    static_assert(Count == kDropoutGroup || Count == kDropoutGroup / 2, "the bytes of one Philox call, or half of them");
     if (dropout.threshold == 0) return;
+    constexpr uint32_t kParts = kDropoutGroup / Count;
     const RngState& rng = *reinterpret_cast<const RngState*>(dropout.rng);
-    const Random4 random = philox(rng.seed_low, rng.seed_high, group | head << 16, row, dropout.site, rng.step);
+    const Random4 random =
+        philox(rng.seed_low, rng.seed_high, group / kParts | head << 16, row, dropout.site, rng.step);
+    const bool upper = group % kParts != 0;
     RETROMAE_UNROLL
-    for (int i = 0; i < kDropoutGroup; ++i) {
-        const uint32_t decision = random.words[i / 4] >> (8 * (i % 4)) & 0xffu;
+    for (int i = 0; i < Count; ++i) {
+        const uint32_t word = upper ? random.words[(i / 4 + 2) % 4] : random.words[i / 4];
+        const uint32_t decision = word >> (8 * (i % 4)) & 0xffu;
         values[i] *= decision < dropout.threshold ? 0.0f : dropout.scale;
     }
 }

@@ -94,20 +94,27 @@ impl<T: Element> Buffer<T> {
         ViewMut { device: &self.device, address, length: range.len(), element: PhantomData }
     }
 
+    /// The elements of several ranges, each exclusively.
+    ///
+    /// # Panics
+    /// When a range leaves the buffer or overlaps another.
+    pub fn slices_mut<const N: usize>(&mut self, ranges: [&Range<usize>; N]) -> [ViewMut<'_, T>; N] {
+        for (i, range) in ranges.iter().enumerate() {
+            let apart = |other: &&Range<usize>| range.end <= other.start || other.end <= range.start;
+            assert!(ranges[..i].iter().all(apart), "range {range:?} overlaps another of {ranges:?}");
+        }
+        ranges.map(|range| {
+            let address = element_address::<T>(self.address, self.length, range);
+            ViewMut { device: &self.device, address, length: range.len(), element: PhantomData }
+        })
+    }
+
     /// Overwrites the first `values.len()` elements.
     ///
     /// # Errors
     /// When there are more values than elements.
     pub fn write(&mut self, values: &[T]) -> Result<()> {
-        if values.len() > self.length {
-            return Err(Error::Argument {
-                argument: "values",
-                actual: format!("{} elements", values.len()),
-                expected: format!("at most {}", self.length),
-            });
-        }
-        // SAFETY: the buffer is valid for its length, which is not exceeded.
-        unsafe { self.device.backend().upload(self.address, bytemuck::cast_slice(values)) }
+        self.view_mut().write(values)
     }
 
     /// Sets every element to zero.
@@ -145,6 +152,15 @@ impl<'a, T: Element> View<'a, T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// The same elements under another name of their type.
+    ///
+    /// # Panics
+    /// When `U` is another type than `T`.
+    pub(crate) fn same_type<U: Element>(self) -> View<'a, U> {
+        assert_eq!(std::any::TypeId::of::<T>(), std::any::TypeId::of::<U>(), "a view of another type");
+        View { device: self.device, address: self.address, length: self.length, element: PhantomData }
     }
 
     /// The elements of `range`.
@@ -195,6 +211,15 @@ impl<'a, T: Element> ViewMut<'a, T> {
         ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
     }
 
+    /// The same elements under another name of their type.
+    ///
+    /// # Panics
+    /// When `U` is another type than `T`.
+    pub(crate) fn same_type<U: Element>(self) -> ViewMut<'a, U> {
+        assert_eq!(std::any::TypeId::of::<T>(), std::any::TypeId::of::<U>(), "a view of another type");
+        ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
+    }
+
     /// The same elements, shared.
     #[must_use]
     pub fn as_view(&self) -> View<'_, T> {
@@ -209,6 +234,13 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub fn slice(self, range: Range<usize>) -> ViewMut<'a, T> {
         let address = element_address::<T>(self.address, self.length, &range);
         ViewMut { address, length: range.len(), ..self }
+    }
+
+    /// The elements from `start` on, while `self` stays usable: for rows that interleave in one buffer. Only kernels that keep to
+    /// their own columns may be given such views.
+    pub(crate) fn interleaved(&self, start: usize) -> ViewMut<'a, T> {
+        let address = element_address::<T>(self.address, self.length, &(start..self.length));
+        ViewMut { device: self.device, address, length: self.length - start, element: PhantomData }
     }
 
     /// Elements before `middle`, and from `middle` on.
@@ -232,6 +264,22 @@ impl<'a, T: Element> ViewMut<'a, T> {
     pub fn zero(&mut self) -> Result<()> {
         // SAFETY: the view is valid for its length and exclusive.
         unsafe { self.device.backend().zero(self.address, self.length * size_of::<T>()) }
+    }
+
+    /// Overwrites the first `values.len()` elements.
+    ///
+    /// # Errors
+    /// When there are more values than elements.
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        if values.len() > self.length {
+            return Err(Error::Argument {
+                argument: "values",
+                actual: format!("{} elements", values.len()),
+                expected: format!("at most {}", self.length),
+            });
+        }
+        // SAFETY: the view is valid for its length, which is not exceeded, and exclusive.
+        unsafe { self.device.backend().upload(self.address, bytemuck::cast_slice(values)) }
     }
 
     /// Overwrites the elements with those of `source`.

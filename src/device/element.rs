@@ -32,7 +32,7 @@ impl DType {
 }
 
 /// A plain value that may live in a [`Buffer`](super::Buffer).
-pub trait Element: Pod + Send + Sync + std::fmt::Debug {}
+pub trait Element: Pod + Send + Sync + std::fmt::Debug + 'static {}
 
 impl Element for f32 {}
 impl Element for bf16 {}

@@ -28,6 +28,11 @@ pub enum Error {
     /// An allocation was refused.
     #[error("cannot allocate {requested} bytes on the {device} device; use a smaller batch")]
     OutOfMemory { requested: usize, device: &'static str },
+    /// An allocation on a CUDA device was refused.
+    #[error(
+        "cannot allocate {requested} bytes on the CUDA device: {free} of {total} are free; use a smaller batch"
+    )]
+    CudaOutOfMemory { requested: usize, free: usize, total: usize },
     /// An argument of a device call is wrong.
     #[error("{argument} is {actual}; it should be {expected}")]
     Argument { argument: &'static str, actual: String, expected: String },

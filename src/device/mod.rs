@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use buffer::{Buffer, View, ViewMut};
+pub use cuda::{CudaDevice, cuda_devices};
 pub use element::{DType, Element, Float, bf16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, ThreadOrder};

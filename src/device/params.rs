@@ -254,31 +254,31 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct ColumnSumParams {
     pub input: DevicePointer,
-    pub output: DevicePointer,
+    pub outputs: [DevicePointer; 3usize],
     pub rows: u32,
     pub columns: u32,
     pub input_stride: u32,
+    pub output_stride: u32,
     pub rows_per_block: u32,
     pub accumulate: u32,
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 40usize];
+    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 56usize];
     ["Alignment of ColumnSumParams"][::core::mem::align_of::<ColumnSumParams>() - 8usize];
     ["Offset of field: ColumnSumParams::input"][::core::mem::offset_of!(ColumnSumParams, input) - 0usize];
-    ["Offset of field: ColumnSumParams::output"][::core::mem::offset_of!(ColumnSumParams, output) - 8usize];
-    ["Offset of field: ColumnSumParams::rows"][::core::mem::offset_of!(ColumnSumParams, rows) - 16usize];
+    ["Offset of field: ColumnSumParams::outputs"][::core::mem::offset_of!(ColumnSumParams, outputs) - 8usize];
+    ["Offset of field: ColumnSumParams::rows"][::core::mem::offset_of!(ColumnSumParams, rows) - 32usize];
     ["Offset of field: ColumnSumParams::columns"]
-        [::core::mem::offset_of!(ColumnSumParams, columns) - 20usize];
+        [::core::mem::offset_of!(ColumnSumParams, columns) - 36usize];
     ["Offset of field: ColumnSumParams::input_stride"]
-        [::core::mem::offset_of!(ColumnSumParams, input_stride) - 24usize];
+        [::core::mem::offset_of!(ColumnSumParams, input_stride) - 40usize];
+    ["Offset of field: ColumnSumParams::output_stride"]
+        [::core::mem::offset_of!(ColumnSumParams, output_stride) - 44usize];
     ["Offset of field: ColumnSumParams::rows_per_block"]
-        [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 28usize];
+        [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 48usize];
     ["Offset of field: ColumnSumParams::accumulate"]
-        [::core::mem::offset_of!(ColumnSumParams, accumulate) - 32usize];
-    ["Offset of field: ColumnSumParams::reserved"]
-        [::core::mem::offset_of!(ColumnSumParams, reserved) - 36usize];
+        [::core::mem::offset_of!(ColumnSumParams, accumulate) - 52usize];
 };
 pub const EMBEDDING_WORD: EmbeddingMode = 0;
 pub const EMBEDDING_CONTENT: EmbeddingMode = 1;
@@ -414,6 +414,27 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct BroadcastRowsParams {
+    pub bias: DevicePointer,
+    pub output: DevicePointer,
+    pub rows: u32,
+    pub columns: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BroadcastRowsParams"][::core::mem::size_of::<BroadcastRowsParams>() - 24usize];
+    ["Alignment of BroadcastRowsParams"][::core::mem::align_of::<BroadcastRowsParams>() - 8usize];
+    ["Offset of field: BroadcastRowsParams::bias"]
+        [::core::mem::offset_of!(BroadcastRowsParams, bias) - 0usize];
+    ["Offset of field: BroadcastRowsParams::output"]
+        [::core::mem::offset_of!(BroadcastRowsParams, output) - 8usize];
+    ["Offset of field: BroadcastRowsParams::rows"]
+        [::core::mem::offset_of!(BroadcastRowsParams, rows) - 16usize];
+    ["Offset of field: BroadcastRowsParams::columns"]
+        [::core::mem::offset_of!(BroadcastRowsParams, columns) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct CrossEntropyParams {
     pub logits: DevicePointer,
     pub bias: DevicePointer,
@@ -460,6 +481,7 @@ pub struct MaskBankParams {
     pub bank_offsets: DevicePointer,
     pub bits: DevicePointer,
     pub rows: DevicePointer,
+    pub workspace: DevicePointer,
     pub sentences: u32,
     pub bank_rows_max: u32,
     pub ratio_q32: u32,
@@ -467,7 +489,7 @@ pub struct MaskBankParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MaskBankParams"][::core::mem::size_of::<MaskBankParams>() - 72usize];
+    ["Size of MaskBankParams"][::core::mem::size_of::<MaskBankParams>() - 80usize];
     ["Alignment of MaskBankParams"][::core::mem::align_of::<MaskBankParams>() - 8usize];
     ["Offset of field: MaskBankParams::rng"][::core::mem::offset_of!(MaskBankParams, rng) - 0usize];
     ["Offset of field: MaskBankParams::cu_seqlens"]
@@ -480,14 +502,16 @@ const _: () = {
         [::core::mem::offset_of!(MaskBankParams, bank_offsets) - 32usize];
     ["Offset of field: MaskBankParams::bits"][::core::mem::offset_of!(MaskBankParams, bits) - 40usize];
     ["Offset of field: MaskBankParams::rows"][::core::mem::offset_of!(MaskBankParams, rows) - 48usize];
+    ["Offset of field: MaskBankParams::workspace"]
+        [::core::mem::offset_of!(MaskBankParams, workspace) - 56usize];
     ["Offset of field: MaskBankParams::sentences"]
-        [::core::mem::offset_of!(MaskBankParams, sentences) - 56usize];
+        [::core::mem::offset_of!(MaskBankParams, sentences) - 64usize];
     ["Offset of field: MaskBankParams::bank_rows_max"]
-        [::core::mem::offset_of!(MaskBankParams, bank_rows_max) - 60usize];
+        [::core::mem::offset_of!(MaskBankParams, bank_rows_max) - 68usize];
     ["Offset of field: MaskBankParams::ratio_q32"]
-        [::core::mem::offset_of!(MaskBankParams, ratio_q32) - 64usize];
+        [::core::mem::offset_of!(MaskBankParams, ratio_q32) - 72usize];
     ["Offset of field: MaskBankParams::length_max"]
-        [::core::mem::offset_of!(MaskBankParams, length_max) - 68usize];
+        [::core::mem::offset_of!(MaskBankParams, length_max) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -523,7 +547,9 @@ pub struct AdamWParams {
     pub count: u64,
     pub decayed: u64,
     pub beta1: f32,
+    pub one_minus_beta1: f32,
     pub beta2: f32,
+    pub one_minus_beta2: f32,
     pub eps: f32,
     pub weight_decay: f32,
     pub max_norm: f32,
@@ -531,7 +557,7 @@ pub struct AdamWParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AdamWParams"][::core::mem::size_of::<AdamWParams>() - 96usize];
+    ["Size of AdamWParams"][::core::mem::size_of::<AdamWParams>() - 104usize];
     ["Alignment of AdamWParams"][::core::mem::align_of::<AdamWParams>() - 8usize];
     ["Offset of field: AdamWParams::parameters"][::core::mem::offset_of!(AdamWParams, parameters) - 0usize];
     ["Offset of field: AdamWParams::gradients"][::core::mem::offset_of!(AdamWParams, gradients) - 8usize];
@@ -547,12 +573,16 @@ const _: () = {
     ["Offset of field: AdamWParams::count"][::core::mem::offset_of!(AdamWParams, count) - 56usize];
     ["Offset of field: AdamWParams::decayed"][::core::mem::offset_of!(AdamWParams, decayed) - 64usize];
     ["Offset of field: AdamWParams::beta1"][::core::mem::offset_of!(AdamWParams, beta1) - 72usize];
-    ["Offset of field: AdamWParams::beta2"][::core::mem::offset_of!(AdamWParams, beta2) - 76usize];
-    ["Offset of field: AdamWParams::eps"][::core::mem::offset_of!(AdamWParams, eps) - 80usize];
+    ["Offset of field: AdamWParams::one_minus_beta1"]
+        [::core::mem::offset_of!(AdamWParams, one_minus_beta1) - 76usize];
+    ["Offset of field: AdamWParams::beta2"][::core::mem::offset_of!(AdamWParams, beta2) - 80usize];
+    ["Offset of field: AdamWParams::one_minus_beta2"]
+        [::core::mem::offset_of!(AdamWParams, one_minus_beta2) - 84usize];
+    ["Offset of field: AdamWParams::eps"][::core::mem::offset_of!(AdamWParams, eps) - 88usize];
     ["Offset of field: AdamWParams::weight_decay"]
-        [::core::mem::offset_of!(AdamWParams, weight_decay) - 84usize];
-    ["Offset of field: AdamWParams::max_norm"][::core::mem::offset_of!(AdamWParams, max_norm) - 88usize];
-    ["Offset of field: AdamWParams::reserved"][::core::mem::offset_of!(AdamWParams, reserved) - 92usize];
+        [::core::mem::offset_of!(AdamWParams, weight_decay) - 92usize];
+    ["Offset of field: AdamWParams::max_norm"][::core::mem::offset_of!(AdamWParams, max_norm) - 96usize];
+    ["Offset of field: AdamWParams::reserved"][::core::mem::offset_of!(AdamWParams, reserved) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -2,8 +2,18 @@
 
 mod batch;
 mod config;
+mod embeddings;
+mod head;
+mod inputs;
+mod layer;
+mod layout;
+mod masks;
+#[allow(clippy::module_inception)]
 mod model;
+mod parameters;
+mod scratch;
 
+pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{Batch, IGNORE_INDEX, VisibilityBank};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-pub use model::{AdamW, Capacity, Losses, Model, StepRandomness, Visibility};
+pub use model::{Capacity, Losses, Model, StepRandomness, Visibility};

@@ -1,8 +1,18 @@
 //! The model on a device: parameters, activations, and the training step.
 
-use super::{Batch, ModelConfig};
-use crate::device::{Device, Float, Stream};
-use crate::ops::Result;
+use super::embeddings::{Embeddings, Place};
+use super::head::Head;
+use super::inputs::{self, Filled, Inputs};
+use super::layer::{Activations, Layer, Streams};
+use super::layout::LayerRanges;
+use super::masks::Masks;
+use super::parameters::{Parameters, Weights};
+use super::scratch::Scratch;
+use super::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
+use crate::device::{Buffer, DType, Device, Float, Stream, View};
+use crate::ops::attention::{HEAD_DIMS, Mask};
+use crate::ops::embedding::{Sentences, Source, Words};
+use crate::ops::{Error, Result, adamw, reduce, rng_state, rows};
 
 /// The largest batch that a [`Model`] has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,76 +57,177 @@ pub struct Losses {
     pub decoder: f32,
 }
 
-/// AdamW's constants (Loshchilov and Hutter, arXiv 1711.05101).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    pub beta1: f32,
-    pub beta2: f32,
-    pub eps: f32,
-    pub weight_decay: f32,
-    /// Gradients are scaled down to this global norm; 0 leaves them.
-    pub max_norm: f32,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: 1.0 }
-    }
-}
-
 /// A RetroMAE model that computes in `T`; master weights, gradients and optimizer state are f32.
+///
+/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
+#[derive(Debug)]
 pub struct Model<T: Float> {
-    _element: std::marker::PhantomData<T>,
+    device: Device,
+    config: ModelConfig,
+    capacity: Capacity,
+    parameters: Parameters<T>,
+    inputs: Inputs,
+    masks: Masks,
+    rng: Buffer<u32>,
+    encoder_input: Embeddings<T>,
+    layers: Vec<Activations<T>>,
+    /// `[B, H]`: last hidden state of each sentence's slot 0
+    sentence_vectors: Filled<T>,
+    query: Embeddings<T>,
+    content: Embeddings<T>,
+    decoder: Activations<T>,
+    head: Head<T>,
+    /// `[T, H]` gradients that travel down the layers in turn
+    d_hidden: Buffer<T>,
+    d_next: Buffer<T>,
+    d_decoder: Buffer<T>,
+    d_content: Buffer<T>,
+    scratch: Scratch<T>,
+    /// `[1]`: squared norm of the gradients
+    squared_norm: Buffer<f32>,
+    /// `[4]`: the optimizer's schedule
+    schedule: Buffer<f32>,
 }
 
 impl<T: Float> Model<T> {
-    /// Bytes of device memory that [`Model::new`] allocates, all there is to a step.
+    /// Bytes of device memory that [`Model::new`] allocates, which is all there is to a step.
+    ///
+    /// # Errors
+    /// When the configuration is not one that the kernels can run.
     pub fn memory_bytes(config: &ModelConfig, capacity: Capacity) -> Result<usize> {
-        todo!()
+        check_config(config)?;
+        let parameters = super::layout::Layout::new(config).total;
+        let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
+        let hidden = config.hidden_size * T::DTYPE.bytes();
+        Ok(Parameters::<T>::bytes(config)
+            + Inputs::bytes(config, capacity)
+            + Masks::bytes(capacity)
+            + 3 * Embeddings::<T>::bytes(config, capacity)
+            + layers
+            + Head::<T>::bytes(config, capacity)
+            + Scratch::<T>::bytes(config, capacity, parameters)
+            + (4 * capacity.tokens + capacity.sentences) * hidden
+            + 4 * (4 + 1 + 4))
     }
 
     /// Allocates everything; parameters are zero until [`Model::initialise`] or [`Model::set_parameter`].
+    ///
+    /// # Errors
+    /// When the configuration is not one that the kernels can run, or the device has not enough memory.
     pub fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
-        todo!()
+        check_config(config)?;
+        let parameters = Parameters::new(device, config)?;
+        let elements = capacity.tokens * config.hidden_size;
+        let scratch = Scratch::new(device, config, capacity, parameters.weights.layout.total)?;
+        let layers = (0..config.num_hidden_layers).map(|_| Activations::new(device, config, capacity));
+        Ok(Self {
+            layers: layers.collect::<Result<_>>()?,
+            decoder: Activations::new(device, config, capacity)?,
+            parameters,
+            inputs: Inputs::new(device, config, capacity)?,
+            masks: Masks::new(device, capacity)?,
+            rng: device.zeros(4)?,
+            encoder_input: Embeddings::new(device, config, capacity)?,
+            sentence_vectors: Filled::new(device, capacity.sentences * config.hidden_size)?,
+            query: Embeddings::new(device, config, capacity)?,
+            content: Embeddings::new(device, config, capacity)?,
+            head: Head::new(device, config, capacity)?,
+            d_hidden: device.zeros(elements)?,
+            d_next: device.zeros(elements)?,
+            d_decoder: device.zeros(elements)?,
+            d_content: device.zeros(elements)?,
+            scratch,
+            squared_norm: device.zeros(1)?,
+            schedule: device.zeros(4)?,
+            device: device.clone(),
+            config: config.clone(),
+            capacity,
+        })
     }
 
+    /// What the model is.
+    #[must_use]
     pub fn config(&self) -> &ModelConfig {
-        todo!()
+        &self.config
     }
 
-    /// BERT's initialisation: N(0, initializer_range) truncated nowhere, LayerNorm weights 1, biases 0.
+    /// BERT's initialisation: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
+    ///
+    /// # Errors
+    /// An error of the device.
     pub fn initialise(&mut self, seed: u64) -> Result<()> {
-        todo!()
+        self.parameters.initialise(seed, self.config.initializer_range)
     }
 
-    /// Hugging Face names and shapes, in arena order. `bert.*` and `cls.*` are the encoder and its head, `decoder.*` the decoder.
+    /// Hugging Face names and shapes, in arena order: `bert.*` and `cls.*` are the encoder and its head, `decoder.*` the decoder.
+    #[must_use]
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        todo!()
+        self.parameters
+            .weights
+            .layout
+            .entries
+            .iter()
+            .map(|entry| (entry.name.clone(), entry.shape.clone()))
+            .collect()
     }
 
+    /// The f32 master values of a parameter.
+    ///
+    /// # Errors
+    /// When there is no parameter of this name.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
-        todo!()
+        self.read(name, &self.parameters.weights.master)
     }
 
+    /// Overwrites a parameter.
+    ///
+    /// # Errors
+    /// When there is no parameter of this name, or it has another size.
     pub fn set_parameter(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        todo!()
+        self.parameters.weights.set(name, values)
     }
 
     /// The gradient of the last step's total loss.
+    ///
+    /// # Errors
+    /// When there is no parameter of this name.
     pub fn gradient(&self, name: &str) -> Result<Vec<f32>> {
-        todo!()
+        self.read(name, &self.parameters.gradients)
     }
 
-    /// First and second moment of a parameter, for checkpoints.
+    /// First and second moment of a parameter.
+    ///
+    /// # Errors
+    /// When there is no parameter of this name.
     pub fn moments(&self, name: &str) -> Result<(Vec<f32>, Vec<f32>)> {
-        todo!()
+        Ok((
+            self.read(name, &self.parameters.first_moments)?,
+            self.read(name, &self.parameters.second_moments)?,
+        ))
     }
 
+    /// Overwrites the moments of a parameter.
+    ///
+    /// # Errors
+    /// When there is no parameter of this name, or it has another size.
     pub fn set_moments(&mut self, name: &str, first: &[f32], second: &[f32]) -> Result<()> {
-        todo!()
+        let range = self.parameters.weights.fitting(name, first)?;
+        self.parameters.weights.fitting(name, second)?;
+        self.parameters.first_moments.slice_mut(range.clone()).write(first)?;
+        self.parameters.second_moments.slice_mut(range).write(second)?;
+        Ok(())
     }
 
-    /// Forward and backward: losses, and all gradients. `randomness: None` drops nothing out (and cannot draw masks).
+    fn read(&self, name: &str, arena: &Buffer<f32>) -> Result<Vec<f32>> {
+        Ok(arena.slice(self.parameters.weights.entry(name)?.range.clone()).read()?)
+    }
+
+    /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
+    ///
+    /// Without `randomness` nothing is dropped out, and masks cannot be drawn.
+    ///
+    /// # Errors
+    /// When the batch is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
     pub fn step(
         &mut self,
         stream: &Stream,
@@ -124,23 +235,312 @@ impl<T: Float> Model<T> {
         visibility: Visibility<'_>,
         randomness: Option<StepRandomness>,
     ) -> Result<Losses> {
-        todo!()
+        let enhanced = self.config.decoder == DecoderKind::Enhanced;
+        let explicit = matches!(visibility, Visibility::Explicit);
+        inputs::check(&self.config, self.capacity, batch, enhanced && explicit)?;
+        self.inputs.write(&self.config, batch)?;
+        if let Some(StepRandomness { seed, step }) = randomness {
+            self.rng.write(&rng_state(seed, step))?;
+        }
+        if enhanced {
+            self.masks.write(stream, &self.inputs, batch, visibility, randomness.map(|_| self.rng.view()))?;
+        }
+        self.parameters.gradients.zero()?;
+        let dropout = randomness.is_some();
+        self.encode(stream, dropout)?;
+        self.decode(stream, dropout)?;
+        self.losses_and_head(stream)?;
+        self.decode_backward(stream, dropout)?;
+        self.encode_backward(stream, dropout)?;
+        self.head.read_losses(&self.config)
     }
 
-    /// Clips and applies the gradients; returns their global norm before clipping. Changes nothing when that is not finite.
-    /// `update` counts from 1.
+    /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
+    /// that is not finite.
+    ///
+    /// # Errors
+    /// When a constant of the optimizer is out of range.
     pub fn update(
         &mut self,
         stream: &Stream,
-        optimizer: &AdamW,
-        learning_rate: f32,
+        optimizer: &adamw::Hyperparameters,
+        learning_rate: f64,
         update: u32,
     ) -> Result<f32> {
-        todo!()
+        self.schedule.write(&optimizer.schedule(learning_rate, update))?;
+        let squares = reduce::Arguments {
+            input: self.parameters.gradients.view(),
+            output: self.squared_norm.view_mut(),
+            accumulate: false,
+            workspace: self.scratch.floats.view_mut(),
+        };
+        reduce::squares(stream, squares)?;
+        let Parameters { weights, gradients, first_moments, second_moments } = &mut self.parameters;
+        let Weights { layout, master, compute } = weights;
+        let step = adamw::Step {
+            parameters: master.view_mut(),
+            gradients: gradients.view(),
+            first_moments: first_moments.view_mut(),
+            second_moments: second_moments.view_mut(),
+            compute_parameters: match T::DTYPE {
+                DType::F32 => None,
+                DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
+            },
+            squared_norm: self.squared_norm.view(),
+            schedule: self.schedule.view(),
+            decayed: layout.decayed,
+            hyperparameters: *optimizer,
+        };
+        adamw::step(stream, step)?;
+        Ok(self.squared_norm.read()?[0].sqrt())
     }
 
-    /// `[B, H]` sentence vectors (last hidden state of `[CLS]`) of packed sentences, without dropout.
+    /// `[B, H]` sentence vectors (last hidden state of slot 0) of packed sentences, without dropout.
+    ///
+    /// # Errors
+    /// When the sentences are inconsistent or exceed the capacity.
     pub fn embed(&mut self, stream: &Stream, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>> {
-        todo!()
+        inputs::check_sentences(&self.config, self.capacity, cu_seqlens, ids)?;
+        self.inputs.write_sentences(cu_seqlens, ids)?;
+        self.encode(stream, false)?;
+        Ok(self.sentence_vectors.view().read()?.into_iter().map(T::to_f32).collect())
     }
+
+    /// Runs the encoder up to the sentence vectors.
+    fn encode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+        let columns = self.config.hidden_size;
+        let elements = self.inputs.tokens * columns;
+        let rng = dropout.then(|| self.rng.view());
+        let weights = &self.parameters.weights;
+        let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
+        self.encoder_input.forward(
+            &at,
+            encoder_source(weights, &self.inputs),
+            dropout_site::ENCODER_EMBEDDING,
+        )?;
+        for index in 0..self.layers.len() {
+            let (done, rest) = self.layers.split_at_mut(index);
+            let query =
+                done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
+            let ranges = &weights.layout.layers[index];
+            let layer =
+                Layer { config: &self.config, ranges, index, inputs: &self.inputs, mask: Mask::Full, rng };
+            let streams = Streams { query, content: None };
+            layer.forward(stream, weights, streams, &mut rest[0], &mut self.scratch)?;
+        }
+        self.sentence_vectors.resize(self.inputs.sentences * columns);
+        let gather = rows::Gather {
+            input: self
+                .layers
+                .last()
+                .map_or(&self.encoder_input.output, |layer| &layer.output)
+                .slice(0..elements),
+            rows: self.inputs.first_rows(),
+            output: self.sentence_vectors.view_mut(),
+            columns,
+        };
+        rows::gather(stream, gather)
+    }
+
+    /// Runs the decoder's layer.
+    fn decode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+        let elements = self.inputs.tokens * self.config.hidden_size;
+        let rng = dropout.then(|| self.rng.view());
+        let weights = &self.parameters.weights;
+        let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
+        let (content, query) =
+            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        self.content.forward(&at, content, dropout_site::DECODER_CONTENT)?;
+        if let Some(query) = query {
+            self.query.forward(&at, query, dropout_site::DECODER_QUERY)?;
+        }
+        let layer = decoder_layer(&self.config, &weights.layout.decoder, &self.inputs, &self.masks, rng);
+        let streams = decoder_streams(&self.config, &self.query, &self.content, elements);
+        layer.forward(stream, weights, streams, &mut self.decoder, &mut self.scratch)
+    }
+
+    /// Both losses and the head's gradients; leaves the gradients of the two outputs in `d_hidden` and `d_decoder`.
+    fn losses_and_head(&mut self, stream: &Stream) -> Result<()> {
+        let elements = self.inputs.tokens * self.config.hidden_size;
+        self.d_hidden.slice_mut(0..elements).zero()?;
+        self.d_decoder.slice_mut(0..elements).zero()?;
+        let encoder = self.layers.last().map_or(&self.encoder_input.output, |layer| &layer.output);
+        self.head.forward_backward(
+            stream,
+            &self.config,
+            &mut self.parameters,
+            &self.inputs,
+            (encoder.slice(0..elements), self.decoder.output.slice(0..elements)),
+            (self.d_hidden.slice_mut(0..elements), self.d_decoder.slice_mut(0..elements)),
+            &mut self.scratch,
+        )
+    }
+
+    /// From `d_decoder` to the decoder's parameters and inputs; adds the sentence vectors' gradient to `d_hidden`.
+    fn decode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+        let elements = self.inputs.tokens * self.config.hidden_size;
+        let rng = dropout.then(|| self.rng.view());
+        let enhanced = self.config.decoder == DecoderKind::Enhanced;
+        let ranges = self.parameters.weights.layout.decoder.clone();
+        let layer = decoder_layer(&self.config, &ranges, &self.inputs, &self.masks, rng);
+        layer.backward(
+            stream,
+            &mut self.parameters,
+            decoder_streams(&self.config, &self.query, &self.content, elements),
+            &self.decoder,
+            self.d_decoder.slice(0..elements),
+            self.d_next.slice_mut(0..elements),
+            enhanced.then(|| self.d_content.slice_mut(0..elements)),
+            &mut self.scratch,
+        )?;
+        let Parameters { weights, gradients, .. } = &mut self.parameters;
+        let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
+        let (content, query) =
+            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        let d_content = if enhanced { &self.d_content } else { &self.d_next };
+        self.content.backward(
+            &at,
+            content,
+            dropout_site::DECODER_CONTENT,
+            d_content.slice(0..elements),
+            gradients,
+            self.d_hidden.slice_mut(0..elements),
+            &mut self.scratch,
+        )?;
+        let Some(query) = query else { return Ok(()) };
+        self.query.backward(
+            &at,
+            query,
+            dropout_site::DECODER_QUERY,
+            self.d_next.slice(0..elements),
+            gradients,
+            self.d_hidden.slice_mut(0..elements),
+            &mut self.scratch,
+        )
+    }
+
+    /// From `d_hidden` to the encoder's parameters.
+    fn encode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+        let elements = self.inputs.tokens * self.config.hidden_size;
+        let rng = dropout.then(|| self.rng.view());
+        for index in (0..self.layers.len()).rev() {
+            let ranges = self.parameters.weights.layout.layers[index].clone();
+            let (config, inputs) = (&self.config, &self.inputs);
+            let layer = Layer { config, ranges: &ranges, index, inputs, mask: Mask::Full, rng };
+            let (done, rest) = self.layers.split_at(index);
+            let query =
+                done.last().map_or(&self.encoder_input.output, |layer| &layer.output).slice(0..elements);
+            layer.backward(
+                stream,
+                &mut self.parameters,
+                Streams { query, content: None },
+                &rest[0],
+                self.d_hidden.slice(0..elements),
+                self.d_next.slice_mut(0..elements),
+                None,
+                &mut self.scratch,
+            )?;
+            std::mem::swap(&mut self.d_hidden, &mut self.d_next);
+        }
+        let Parameters { weights, gradients, .. } = &mut self.parameters;
+        let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
+        self.encoder_input.backward(
+            &at,
+            encoder_source(weights, &self.inputs),
+            dropout_site::ENCODER_EMBEDDING,
+            self.d_hidden.slice(0..elements),
+            gradients,
+            self.d_next.slice_mut(0..elements),
+            &mut self.scratch,
+        )
+    }
+}
+
+fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
+    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.matrix(&weights.layout.word) })
+}
+
+/// Where the decoder's content and, in the enhanced decoder, its queries come from.
+fn decoder_sources<'a, T: Float>(
+    config: &ModelConfig,
+    weights: &'a Weights<T>,
+    inputs: &'a Inputs,
+    vectors: View<'a, T>,
+) -> (Source<'a, T>, Option<Source<'a, T>>) {
+    let sentences = Sentences { indices: inputs.sentence_of.view(), vectors };
+    let words = Words { ids: inputs.decoder_ids.view(), table: weights.matrix(&weights.layout.word) };
+    let query = match (config.decoder, config.query) {
+        (DecoderKind::Basic, _) => None,
+        (DecoderKind::Enhanced, QueryKind::Embedding) => Some(Source::Query(sentences)),
+        (DecoderKind::Enhanced, QueryKind::Position) => Some(Source::QueryPosition(sentences)),
+    };
+    (Source::Content(words, sentences), query)
+}
+
+fn decoder_streams<'a, T: Float>(
+    config: &ModelConfig,
+    query: &'a Embeddings<T>,
+    content: &'a Embeddings<T>,
+    elements: usize,
+) -> Streams<'a, T> {
+    let content = content.output.slice(0..elements);
+    match config.decoder {
+        DecoderKind::Basic => Streams { query: content, content: None },
+        DecoderKind::Enhanced => Streams { query: query.output.slice(0..elements), content: Some(content) },
+    }
+}
+
+fn decoder_layer<'a>(
+    config: &'a ModelConfig,
+    ranges: &'a LayerRanges,
+    inputs: &'a Inputs,
+    masks: &'a Masks,
+    rng: Option<View<'a, u32>>,
+) -> Layer<'a> {
+    let mask = match config.decoder {
+        DecoderKind::Basic => Mask::Full,
+        DecoderKind::Enhanced => masks.mask(),
+    };
+    Layer { config, ranges, index: config.num_hidden_layers, inputs, mask, rng }
+}
+
+/// Refuses a configuration that the kernels cannot run.
+fn check_config(config: &ModelConfig) -> Result<()> {
+    let wrong =
+        |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
+    let positive = [
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers),
+        ("num_attention_heads", config.num_attention_heads),
+        ("intermediate_size", config.intermediate_size),
+        ("max_position_embeddings", config.max_position_embeddings),
+        ("type_vocab_size", config.type_vocab_size),
+    ];
+    for (argument, value) in positive {
+        if value == 0 || value > i32::MAX as usize {
+            return wrong(argument, value.to_string(), "positive and below 2^31".into());
+        }
+    }
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
+        let actual =
+            format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
+        return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
+    }
+    if !config.intermediate_size.is_multiple_of(8) {
+        return wrong("intermediate_size", config.intermediate_size.to_string(), "a multiple of 8".into());
+    }
+    for (argument, rate) in [
+        ("hidden_dropout_prob", config.hidden_dropout_prob),
+        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
+    ] {
+        if !(0.0..1.0).contains(&rate) {
+            return wrong(argument, rate.to_string(), "in [0, 1)".into());
+        }
+    }
+    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps.is_finite()) {
+        return wrong("layer_norm_eps", config.layer_norm_eps.to_string(), "positive".into());
+    }
+    Ok(())
 }

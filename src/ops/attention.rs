@@ -66,6 +66,28 @@ pub struct RowsMut<'a, T: Float> {
     pub stride: usize,
 }
 
+impl<'a, T: Float> Rows<'a, T> {
+    /// The operands of a packed projection `[T, N·columns]`, each `columns` wide.
+    #[must_use]
+    pub fn packed<const N: usize>(view: View<'a, T>, columns: usize) -> [Self; N] {
+        std::array::from_fn(|i| {
+            let start = (i * columns).min(view.len());
+            Self { view: view.slice(start..view.len()), stride: N * columns }
+        })
+    }
+}
+
+impl<'a, T: Float> RowsMut<'a, T> {
+    /// The gradients of a packed projection `[T, N·columns]`, each `columns` wide: their rows interleave and never overlap.
+    #[must_use]
+    pub fn packed<const N: usize>(view: ViewMut<'a, T>, columns: usize) -> [Self; N] {
+        std::array::from_fn(|i| {
+            let start = (i * columns).min(view.len());
+            Self { view: view.interleaved(start), stride: N * columns }
+        })
+    }
+}
+
 /// Arguments of [`forward`].
 #[derive(Debug)]
 pub struct Forward<'a, T: Float> {

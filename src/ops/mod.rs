@@ -3,10 +3,20 @@
 //! An operation checks its arguments, builds the kernel's params struct and enqueues the launch. It never allocates, waits or reads
 //! device memory: buffers and workspace are the caller's, and a `workspace_*` query says how much is needed.
 
+pub mod adamw;
 pub mod attention;
 pub mod bias_gelu;
+pub mod column_sum;
+pub mod cross_entropy;
 mod dropout;
+pub mod embedding;
 mod error;
+pub mod layer_norm;
+pub mod linear;
+pub mod mask_bank;
+pub mod reduce;
+pub mod rows;
+pub mod segment_sum;
 
 pub use dropout::{Dropout, rng_state};
 pub use error::{Error, Result};

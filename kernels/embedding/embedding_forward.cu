@@ -1,0 +1,42 @@
+// The embeddings of the encoder's tokens and of the decoder's two streams (RetroMAE, arXiv 2205.12035), by EmbeddingMode:
+//
+//   WORD            dropout(LN(word[id] + position[slot] + type[0]))
+//   CONTENT         the same, but slot 0 is the sentence vector itself
+//   QUERY           dropout(LN(sentence + position[slot] + type[0]))
+//   QUERY_POSITION  sentence + position[slot]
+//
+// One warp a token, its row in registers (norm/row.cuh). Of the tables, positions, types and sentence vectors stay in the L2 cache, so
+// the traffic is one word row read and one row written, with about 12 FLOPs an element: bound by memory. Only the mean and rstd are
+// saved: gathering the rows again in the backward costs no more than reading a stored sum.
+#include "embedding.cuh"
+
+namespace retromae {
+
+template <class T>
+RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
+    const uint32_t columns = params.columns;
+    const uint32_t token = blockIdx.x * kRowWarps + threadIdx.x / 32u;
+    if (token >= params.tokens) return;
+    const EmbeddingRows<T> rows(params, token);
+    LaneRow row;
+    rows.sum(columns, row);
+    if (rows.normalised) {
+        const RowStatistics statistics = row_statistics(row, columns, params.eps);
+        if (threadIdx.x % 32u == 0) {
+            pointer<float>(params.mean)[token] = statistics.mean;
+            pointer<float>(params.rstd)[token] = statistics.rstd;
+        }
+        for_chunks(columns, [&](int slot, uint32_t column) {
+            normalise(row[slot], statistics, pointer<const float>(params.gamma), pointer<const float>(params.beta), column,
+                      row[slot]);
+            apply_dropout(params.dropout, 0, token, column / 8u, row[slot]);
+        });
+    }
+    T* output = pointer<T>(params.output) + static_cast<uint64_t>(token) * columns;
+    for_chunks(columns, [&](int slot, uint32_t column) { store(output + column, row[slot]); });
+}
+
+RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, kRowThreads) { embedding_forward<float>(params); }
+RETROMAE_KERNEL(embedding_forward_bf16, EmbeddingForwardParams, kRowThreads) { embedding_forward<bf16>(params); }
+
+}  // namespace retromae

@@ -1,0 +1,47 @@
+// Rows by index: gather_rows copies output[i] = input[rows[i]], scatter_add_rows adds output[rows[i]] += input[i], no row twice.
+//
+// A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter reads two and writes one:
+// bound by memory.
+#include "../core/types.cuh"
+
+namespace retromae {
+
+constexpr uint32_t kRowsThreads = 256;
+
+// Calls `body(element of row rows[i], element of row i)` for this thread's group of 8.
+template <class Body>
+RETROMAE_DEVICE void for_row_group(const RowsParams& params, Body body) {
+    const uint64_t groups_a_row = params.columns / 8u;
+    const uint64_t group = static_cast<uint64_t>(blockIdx.x) * kRowsThreads + threadIdx.x;
+    if (group >= params.count * groups_a_row) return;
+    const uint64_t row = static_cast<uint64_t>(pointer<const int32_t>(params.rows)[group / groups_a_row]);
+    body(row * params.columns + group % groups_a_row * 8u, group * 8u);
+}
+
+template <class T>
+RETROMAE_DEVICE void gather_rows(const RowsParams& params) {
+    for_row_group(params, [&](uint64_t indexed, uint64_t consecutive) {
+        using Group = Pack<T, 8>;
+        *reinterpret_cast<Group*>(pointer<T>(params.output) + consecutive) =
+            *reinterpret_cast<const Group*>(pointer<const T>(params.input) + indexed);
+    });
+}
+
+template <class T>
+RETROMAE_DEVICE void scatter_add_rows(const RowsParams& params) {
+    for_row_group(params, [&](uint64_t indexed, uint64_t consecutive) {
+        float sum[8], added[8];
+        load(pointer<const T>(params.output) + indexed, sum);
+        load(pointer<const T>(params.input) + consecutive, added);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) sum[i] += added[i];
+        store(pointer<T>(params.output) + indexed, sum);
+    });
+}
+
+RETROMAE_KERNEL(gather_rows_f32, RowsParams, kRowsThreads) { gather_rows<float>(params); }
+RETROMAE_KERNEL(gather_rows_bf16, RowsParams, kRowsThreads) { gather_rows<bf16>(params); }
+RETROMAE_KERNEL(scatter_add_rows_f32, RowsParams, kRowsThreads) { scatter_add_rows<float>(params); }
+RETROMAE_KERNEL(scatter_add_rows_bf16, RowsParams, kRowsThreads) { scatter_add_rows<bf16>(params); }
+
+}  // namespace retromae

@@ -1,0 +1,126 @@
+//! The CUDA driver: whether it is there, what devices it has, and what its errors say.
+
+use std::fmt;
+
+use cudarc::driver::{result, sys};
+
+use super::super::{Error, Result};
+
+/// The lowest compute capability with bf16 tensor cores and cp.async.
+const CAPABILITY_MIN: (i32, i32) = (8, 0);
+
+/// A GPU as the driver lists it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CudaDevice {
+    /// Its number for [`Device::cuda`](super::super::Device::cuda).
+    pub ordinal: usize,
+    /// Such as `NVIDIA H100 80GB HBM3`.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// Memory in bytes, whether free or not.
+    pub memory_bytes: usize,
+}
+
+impl fmt::Display for CudaDevice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ordinal, name, capability: (major, minor), memory_bytes } = self;
+        let memory_gib = *memory_bytes as f64 / f64::from(1 << 30);
+        write!(formatter, "{ordinal}: {name}, compute capability {major}.{minor}, {memory_gib:.1} GiB")
+    }
+}
+
+/// An error of the driver in its own words, with what was being done.
+pub(super) fn driver_error(doing: impl fmt::Display, error: result::DriverError) -> Error {
+    let text = |found: std::result::Result<&std::ffi::CStr, result::DriverError>| {
+        found.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())
+    };
+    Error::Cuda(format!("{doing}: {} ({})", text(error.error_string()), text(error.error_name())))
+}
+
+/// Loads and initialises the driver.
+pub(super) fn initialise() -> Result<()> {
+    // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Cuda(
+            "the driver library (libcuda) is not found; install the NVIDIA driver, add its folder to the \
+             library path, or use the host device"
+                .into(),
+        ));
+    }
+    result::init().map_err(|error| {
+        driver_error(
+            "the driver does not start (does `nvidia-smi` list a GPU?); the host device works",
+            error,
+        )
+    })
+}
+
+/// Every GPU that the driver lists.
+///
+/// # Errors
+/// When there is no driver, or it finds no GPU.
+pub fn cuda_devices() -> Result<Vec<CudaDevice>> {
+    initialise()?;
+    let count = result::device::get_count().map_err(|error| driver_error("counting devices", error))?;
+    (0..count as usize).map(describe).collect()
+}
+
+fn describe(ordinal: usize) -> Result<CudaDevice> {
+    let describe = || {
+        let device = result::device::get(ordinal as i32)?;
+        let major = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+        let minor = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR;
+        // SAFETY: `device` is what the driver returned.
+        let (capability, memory_bytes) = unsafe {
+            let capability = (
+                result::device::get_attribute(device, major)?,
+                result::device::get_attribute(device, minor)?,
+            );
+            (capability, result::device::total_mem(device)?)
+        };
+        Ok(CudaDevice { ordinal, name: result::device::get_name(device)?, capability, memory_bytes })
+    };
+    describe().map_err(|error| driver_error(format_args!("describing device {ordinal}"), error))
+}
+
+/// Device `ordinal` of `devices`, when it can run the kernels.
+pub(super) fn choose(devices: &[CudaDevice], ordinal: usize) -> Result<&CudaDevice> {
+    let Some(device) = devices.get(ordinal) else {
+        let available = match devices.len() {
+            0 => "no device is there".to_string(),
+            count => format!("the devices are 0..{count}"),
+        };
+        return Err(Error::Cuda(format!("there is no device {ordinal}; {available}")));
+    };
+    if device.capability < CAPABILITY_MIN {
+        let (major, minor) = CAPABILITY_MIN;
+        return Err(Error::Cuda(format!(
+            "device {device} is too old; it should have compute capability {major}.{minor} or above (Ampere), \
+             or use the host device"
+        )));
+    }
+    Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(ordinal: usize, capability: (i32, i32)) -> CudaDevice {
+        CudaDevice { ordinal, name: "Card".into(), capability, memory_bytes: 16 << 30 }
+    }
+
+    #[test]
+    fn unfit_devices_are_refused_with_the_reason() {
+        let devices = [device(0, (8, 0)), device(1, (7, 5)), device(2, (12, 0))];
+        assert_eq!(choose(&devices, 0).unwrap(), &devices[0]);
+        assert_eq!(choose(&devices, 2).unwrap(), &devices[2]);
+        let refuse = |devices, ordinal| choose(devices, ordinal).unwrap_err().to_string();
+        assert_eq!(refuse(&devices, 3), "CUDA: there is no device 3; the devices are 0..3");
+        assert_eq!(refuse(&[], 0), "CUDA: there is no device 0; no device is there");
+        let message = refuse(&devices, 1);
+        assert!(message.contains("1: Card, compute capability 7.5, 16.0 GiB is too old"), "{message}");
+        assert!(message.contains("8.0 or above"), "{message}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The model's embeddings at work: a source of rows, position, type and LayerNorm, forward and backward.
+
+use super::inputs::{Inputs, Segments};
+use super::layer::dropout;
+use super::parameters::Weights;
+use super::scratch::Scratch;
+use super::{Capacity, ModelConfig};
+use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::ops::Result;
+use crate::ops::column_sum::{ColumnSum, column_sum};
+use crate::ops::embedding::{self, Embedding, Source};
+use crate::ops::segment_sum::{SegmentSum, segment_sum};
+
+/// One embedded stream of the batch.
+#[derive(Debug)]
+pub(super) struct Embeddings<T: Float> {
+    /// `[T, H]`
+    pub output: Buffer<T>,
+    mean: Buffer<f32>,
+    rstd: Buffer<f32>,
+}
+
+/// What every embedding of a step shares.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a, T: Float> {
+    pub stream: &'a Stream,
+    pub config: &'a ModelConfig,
+    pub weights: &'a Weights<T>,
+    pub inputs: &'a Inputs,
+    /// The step's random state; `None` drops nothing.
+    pub rng: Option<View<'a, u32>>,
+}
+
+impl<'a, T: Float> Place<'a, T> {
+    fn embedding(&self, source: Source<'a, T>, site: u32) -> Embedding<'a, T> {
+        let layout = &self.weights.layout;
+        Embedding {
+            source,
+            slots: self.inputs.slots.view(),
+            position: self.weights.matrix(&layout.position),
+            token_type: self.weights.matrix(&layout.token_type),
+            gamma: self.weights.vector(&layout.embedding_norm.gamma),
+            beta: self.weights.vector(&layout.embedding_norm.beta),
+            eps: self.config.layer_norm_eps,
+            dropout: dropout(self.rng, self.config.hidden_dropout_prob, site),
+        }
+    }
+
+    /// Adds the rows of `input` to a table's gradient.
+    fn add_segments(&self, input: View<'_, T>, segments: &Segments, d_table: ViewMut<'_, f32>) -> Result<()> {
+        let sum = SegmentSum {
+            input,
+            indices: Some(segments.indices()),
+            offsets: segments.offsets(),
+            rows: Some(segments.rows()),
+            output: d_table,
+            columns: self.config.hidden_size,
+        };
+        segment_sum(self.stream, sum)
+    }
+}
+
+impl<T: Float> Embeddings<T> {
+    pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
+        let tokens = capacity.tokens;
+        let output = device.zeros(tokens * config.hidden_size)?;
+        Ok(Self { output, mean: device.zeros(tokens)?, rstd: device.zeros(tokens)? })
+    }
+
+    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
+        capacity.tokens * (config.hidden_size * T::DTYPE.bytes() + 8)
+    }
+
+    pub(super) fn forward(&mut self, at: &Place<'_, T>, source: Source<'_, T>, site: u32) -> Result<()> {
+        let tokens = at.inputs.tokens;
+        let forward = embedding::Forward {
+            embedding: at.embedding(source, site),
+            output: self.output.slice_mut(0..tokens * at.config.hidden_size),
+            mean: self.mean.slice_mut(0..tokens),
+            rstd: self.rstd.slice_mut(0..tokens),
+        };
+        embedding::forward(at.stream, forward)
+    }
+
+    /// Adds the gradients of the tables that `source` reads, and, at each sentence's first row of `d_hidden` (`[T, H]`), that of its
+    /// vector where the source reads it.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        &self,
+        at: &Place<'_, T>,
+        source: Source<'_, T>,
+        site: u32,
+        d_output: View<'_, T>,
+        gradients: &mut Buffer<f32>,
+        d_hidden: ViewMut<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, columns, layout) = (at.inputs.tokens, at.config.hidden_size, &at.weights.layout);
+        let [d_gamma, d_beta] =
+            gradients.slices_mut([&layout.embedding_norm.gamma, &layout.embedding_norm.beta]);
+        let backward = embedding::Backward {
+            embedding: at.embedding(source, site),
+            mean: self.mean.slice(0..tokens),
+            rstd: self.rstd.slice(0..tokens),
+            d_output,
+            d_sum: scratch.d_projection.slice_mut(0..tokens * columns),
+            d_gamma,
+            d_beta,
+            workspace: scratch.floats.view_mut(),
+        };
+        embedding::backward(at.stream, backward)?;
+        let d_sum = scratch.d_projection.slice(0..tokens * columns);
+        let words = match source {
+            Source::Word(_) => Some(&at.inputs.encoder_words),
+            Source::Content(..) => Some(&at.inputs.decoder_words),
+            Source::Query(_) | Source::QueryPosition(_) => None,
+        };
+        if let Some(words) = words {
+            at.add_segments(d_sum, words, gradients.slice_mut(layout.word.clone()))?;
+        }
+        at.add_segments(d_sum, &at.inputs.positions, gradients.slice_mut(layout.position.clone()))?;
+        if !matches!(source, Source::QueryPosition(_)) {
+            // Every token is of type 0: the first row of the table.
+            let output = gradients.slice_mut(layout.token_type.start..layout.token_type.start + columns);
+            let workspace = scratch.floats.view_mut();
+            column_sum(at.stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
+        }
+        let first_rows = at.inputs.first_rows();
+        let (input, indices, offsets) = match source {
+            Source::Word(_) => return Ok(()),
+            // Slot 0 is the vector itself.
+            Source::Content(..) => (d_output, Some(first_rows), at.inputs.singles.view()),
+            // Every token of the sentence reads it.
+            Source::Query(_) | Source::QueryPosition(_) => (d_sum, None, at.inputs.cu_seqlens.view()),
+        };
+        let rows = Some(first_rows);
+        segment_sum(at.stream, SegmentSum { input, indices, offsets, rows, output: d_hidden, columns })
+    }
+}

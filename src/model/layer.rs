@@ -1,0 +1,540 @@
+//! One transformer layer, forward and backward. The encoder's layers and the basic decoder attend within one stream; the enhanced decoder
+//! takes its queries from a second one.
+
+use std::ops::Range;
+
+use super::inputs::Inputs;
+use super::layout::{LayerRanges, Linear, Norm};
+use super::parameters::{Parameters, Weights};
+use super::scratch::Scratch;
+use super::{Capacity, ModelConfig, dropout_site};
+use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::ops::attention::{self, Attention, Mask, Rows, RowsMut};
+use crate::ops::column_sum::{ColumnSum, column_sum};
+use crate::ops::{Dropout, Result, bias_gelu, layer_norm, linear};
+
+/// What the backward pass of a layer needs from its forward pass.
+#[derive(Debug)]
+pub(super) struct Activations<T: Float> {
+    /// `[T, 3H]` of one stream; or `[T, H]` of queries, then `[T, 2H]` of keys and values
+    query_key_value: Buffer<T>,
+    /// `[T, H]`: the heads' outputs
+    context: Buffer<T>,
+    /// `[A, T]`
+    log_sum_exp: Buffer<f32>,
+    attention_norm: NormActivations<T>,
+    /// `[T, H]`
+    attention_output: Buffer<T>,
+    /// `[T, F]`: before bias and GELU
+    intermediate: Buffer<T>,
+    /// `[T, F]`: after
+    activated: Buffer<T>,
+    output_norm: NormActivations<T>,
+    /// `[T, H]`
+    pub output: Buffer<T>,
+}
+
+/// What was normalised, and by what.
+#[derive(Debug)]
+pub(super) struct NormActivations<T: Float> {
+    /// `[T, H]`
+    pub sum: Buffer<T>,
+    /// `[T]`
+    pub mean: Buffer<f32>,
+    /// `[T]`
+    pub rstd: Buffer<f32>,
+}
+
+impl<T: Float> NormActivations<T> {
+    pub(super) fn new(device: &Device, rows: usize, hidden: usize) -> Result<Self> {
+        Ok(Self { sum: device.zeros(rows * hidden)?, mean: device.zeros(rows)?, rstd: device.zeros(rows)? })
+    }
+
+    pub(super) fn bytes(rows: usize, hidden: usize) -> usize {
+        rows * (hidden * T::DTYPE.bytes() + 8)
+    }
+}
+
+impl<T: Float> Activations<T> {
+    pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
+        let (tokens, hidden) = (capacity.tokens, config.hidden_size);
+        Ok(Self {
+            query_key_value: device.zeros(3 * tokens * hidden)?,
+            context: device.zeros(tokens * hidden)?,
+            log_sum_exp: device.zeros(config.num_attention_heads * tokens)?,
+            attention_norm: NormActivations::new(device, tokens, hidden)?,
+            attention_output: device.zeros(tokens * hidden)?,
+            intermediate: device.zeros(tokens * config.intermediate_size)?,
+            activated: device.zeros(tokens * config.intermediate_size)?,
+            output_norm: NormActivations::new(device, tokens, hidden)?,
+            output: device.zeros(tokens * hidden)?,
+        })
+    }
+
+    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
+        let elements = 6 * config.hidden_size + 2 * config.intermediate_size;
+        let norms = 2 * NormActivations::<T>::bytes(capacity.tokens, config.hidden_size);
+        capacity.tokens * (elements * T::DTYPE.bytes() + 4 * config.num_attention_heads) + norms
+    }
+}
+
+/// A layer at work: its parameters' places, its number for dropout, and the batch it works on.
+#[derive(Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub config: &'a ModelConfig,
+    pub ranges: &'a LayerRanges,
+    /// The decoder is layer `num_hidden_layers`.
+    pub index: usize,
+    pub inputs: &'a Inputs,
+    pub mask: Mask<'a>,
+    /// The step's random state; `None` drops nothing.
+    pub rng: Option<View<'a, u32>>,
+}
+
+/// The streams a layer reads: queries (and the residual), and keys and values where they have a source of their own.
+#[derive(Clone, Copy)]
+pub(super) struct Streams<'a, T: Float> {
+    /// `[T, H]`
+    pub query: View<'a, T>,
+    /// `[T, H]`
+    pub content: Option<View<'a, T>>,
+}
+
+/// A dropout site of this step, unless nothing is dropped.
+pub(super) fn dropout(rng: Option<View<'_, u32>>, rate: f32, site: u32) -> Option<Dropout<'_>> {
+    rng.filter(|_| rate > 0.0).map(|rng| Dropout { rng, rate, site })
+}
+
+impl<'a> Layer<'a> {
+    fn tokens(&self) -> usize {
+        self.inputs.tokens
+    }
+
+    fn attention(&self) -> Attention<'a> {
+        let rate = self.config.attention_probs_dropout_prob;
+        Attention {
+            cu_seqlens: self.inputs.cu_seqlens.view(),
+            max_seqlen: self.inputs.max_seqlen,
+            num_heads: self.config.num_attention_heads,
+            head_dim: self.config.head_dim(),
+            scale: 1.0 / (self.config.head_dim() as f32).sqrt(),
+            mask: self.mask,
+            dropout: dropout(self.rng, rate, dropout_site::attention_probabilities(self.index)),
+        }
+    }
+
+    fn hidden_dropout(&self, site: u32) -> Option<Dropout<'a>> {
+        dropout(self.rng, self.config.hidden_dropout_prob, site)
+    }
+
+    /// Queries, keys and values within their buffer.
+    fn split<'b, T: Float>(&self, buffer: View<'b, T>, two_streams: bool) -> [Rows<'b, T>; 3] {
+        let (queries, hidden) = (self.tokens() * self.config.hidden_size, self.config.hidden_size);
+        if !two_streams {
+            return Rows::packed(buffer, hidden);
+        }
+        let [query] = Rows::packed(buffer.slice(0..queries), hidden);
+        let [key, value] = Rows::packed(buffer.slice(queries..buffer.len()), hidden);
+        [query, key, value]
+    }
+
+    /// As [`split`](Self::split), for gradients.
+    fn split_mut<'b, T: Float>(&self, buffer: ViewMut<'b, T>, two_streams: bool) -> [RowsMut<'b, T>; 3] {
+        let hidden = self.config.hidden_size;
+        if !two_streams {
+            return RowsMut::packed(buffer, hidden);
+        }
+        let (queries, rest) = buffer.split_at(self.tokens() * hidden);
+        let ([query], [key, value]) = (RowsMut::packed(queries, hidden), RowsMut::packed(rest, hidden));
+        [query, key, value]
+    }
+
+    /// Runs the layer; its output is `activations.output`.
+    pub(super) fn forward<T: Float>(
+        &self,
+        stream: &Stream,
+        weights: &Weights<T>,
+        streams: Streams<'_, T>,
+        activations: &mut Activations<T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
+        self.project(stream, weights, streams, activations)?;
+        let packed = 3 * tokens * hidden;
+        let [query, key, value] =
+            self.split(activations.query_key_value.slice(0..packed), streams.content.is_some());
+        let forward = attention::Forward {
+            attention: self.attention(),
+            query,
+            key,
+            value,
+            output: RowsMut { view: activations.context.slice_mut(0..tokens * hidden), stride: hidden },
+            log_sum_exp: activations.log_sum_exp.slice_mut(0..self.config.num_attention_heads * tokens),
+        };
+        attention::forward(stream, forward)?;
+        let context = activations.context.slice(0..tokens * hidden);
+        self.project_and_normalise(
+            stream,
+            weights,
+            (&self.ranges.attention_output, &self.ranges.attention_norm),
+            (context, streams.query),
+            (&mut activations.attention_norm, &mut activations.attention_output),
+            dropout_site::attention_output(self.index),
+            scratch,
+        )?;
+        self.feed_forward(stream, weights, activations, scratch)
+    }
+
+    /// Queries, keys and values.
+    fn project<T: Float>(
+        &self,
+        stream: &Stream,
+        weights: &Weights<T>,
+        streams: Streams<'_, T>,
+        activations: &mut Activations<T>,
+    ) -> Result<()> {
+        let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
+        let Linear { weight, bias } = &self.ranges.query_key_value;
+        let (weight, bias) = (weights.matrix(weight), weights.vector(bias));
+        let project = |input, parts: Range<usize>, output: ViewMut<'_, T>| {
+            let forward = linear::Forward {
+                input,
+                weight: weight.slice(parts.start * hidden * hidden..parts.end * hidden * hidden),
+                bias: Some(bias.slice(parts.start * hidden..parts.end * hidden)),
+                output,
+                in_features: hidden,
+                out_features: parts.len() * hidden,
+            };
+            linear::forward(stream, forward)
+        };
+        let output = activations.query_key_value.slice_mut(0..3 * tokens * hidden);
+        let Some(content) = streams.content else { return project(streams.query, 0..3, output) };
+        let (query, key_value) = output.split_at(tokens * hidden);
+        project(streams.query, 0..1, query)?;
+        project(content, 1..3, key_value)
+    }
+
+    /// `output = LN(residual + dropout(input · weightᵀ + bias))`.
+    #[allow(clippy::too_many_arguments)]
+    fn project_and_normalise<T: Float>(
+        &self,
+        stream: &Stream,
+        weights: &Weights<T>,
+        (projection, norm): (&Linear, &Norm),
+        (input, residual): (View<'_, T>, View<'_, T>),
+        (saved, output): (&mut NormActivations<T>, &mut Buffer<T>),
+        site: u32,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
+        let elements = tokens * hidden;
+        let forward = linear::Forward {
+            input,
+            weight: weights.matrix(&projection.weight),
+            bias: None,
+            output: scratch.projection.slice_mut(0..elements),
+            in_features: input.len() / tokens,
+            out_features: hidden,
+        };
+        linear::forward(stream, forward)?;
+        let forward = layer_norm::Forward {
+            input: scratch.projection.slice(0..elements),
+            bias: Some(weights.vector(&projection.bias)),
+            residual: Some(residual),
+            gamma: weights.vector(&norm.gamma),
+            beta: weights.vector(&norm.beta),
+            eps: self.config.layer_norm_eps,
+            dropout: self.hidden_dropout(site),
+            output: output.slice_mut(0..elements),
+            sum: Some(saved.sum.slice_mut(0..elements)),
+            mean: saved.mean.slice_mut(0..tokens),
+            rstd: saved.rstd.slice_mut(0..tokens),
+        };
+        layer_norm::forward(stream, forward)
+    }
+
+    fn feed_forward<T: Float>(
+        &self,
+        stream: &Stream,
+        weights: &Weights<T>,
+        activations: &mut Activations<T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden, wide) = (self.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let forward = linear::Forward {
+            input: activations.attention_output.slice(0..tokens * hidden),
+            weight: weights.matrix(&self.ranges.intermediate.weight),
+            bias: None,
+            output: activations.intermediate.slice_mut(0..tokens * wide),
+            in_features: hidden,
+            out_features: wide,
+        };
+        linear::forward(stream, forward)?;
+        let forward = bias_gelu::Forward {
+            input: activations.intermediate.slice(0..tokens * wide),
+            bias: weights.vector(&self.ranges.intermediate.bias),
+            output: activations.activated.slice_mut(0..tokens * wide),
+        };
+        bias_gelu::forward(stream, forward)?;
+        self.project_and_normalise(
+            stream,
+            weights,
+            (&self.ranges.output, &self.ranges.output_norm),
+            (
+                activations.activated.slice(0..tokens * wide),
+                activations.attention_output.slice(0..tokens * hidden),
+            ),
+            (&mut activations.output_norm, &mut activations.output),
+            dropout_site::feed_forward_output(self.index),
+            scratch,
+        )
+    }
+
+    /// From the gradient of the output to those of the streams; parameter gradients are added.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward<T: Float>(
+        &self,
+        stream: &Stream,
+        parameters: &mut Parameters<T>,
+        streams: Streams<'_, T>,
+        activations: &Activations<T>,
+        d_output: View<'_, T>,
+        d_query: ViewMut<'_, T>,
+        d_content: Option<ViewMut<'_, T>>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let mut d_query = d_query;
+        self.feed_forward_backward(stream, parameters, activations, d_output, scratch)?;
+        self.attention_output_backward(stream, parameters, activations, d_query.reborrow(), scratch)?;
+        self.attention_backward(stream, activations, streams.content.is_some(), scratch)?;
+        self.project_backward(stream, parameters, streams, d_query, d_content, scratch)
+    }
+
+    /// From `d_output` to `scratch.d_attention_output`.
+    fn feed_forward_backward<T: Float>(
+        &self,
+        stream: &Stream,
+        parameters: &mut Parameters<T>,
+        activations: &Activations<T>,
+        d_output: View<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden, wide) = (self.tokens(), self.config.hidden_size, self.config.intermediate_size);
+        let (output, norm) = (&self.ranges.output, &self.ranges.output_norm);
+        let site = dropout_site::feed_forward_output(self.index);
+        let elements = tokens * hidden;
+        let Scratch { d_projection, d_attention_output, d_wide, d_activated, floats, .. } = scratch;
+        normalise_backward(
+            stream,
+            parameters,
+            (norm, output),
+            &activations.output_norm,
+            self.hidden_dropout(site),
+            d_output,
+            (d_attention_output.slice_mut(0..elements), d_projection.slice_mut(0..elements)),
+            floats.view_mut(),
+        )?;
+        let d_projection = d_projection.slice(0..elements);
+        let (activated, wide_elements) = (activations.activated.slice(0..tokens * wide), tokens * wide);
+        let shape = (wide, hidden);
+        linear_backward(
+            stream,
+            parameters,
+            output,
+            shape,
+            activated,
+            d_projection,
+            d_activated.slice_mut(0..wide_elements),
+            false,
+        )?;
+        let backward = bias_gelu::Backward {
+            input: activations.intermediate.slice(0..wide_elements),
+            bias: parameters.weights.vector(&self.ranges.intermediate.bias),
+            d_output: d_activated.slice(0..wide_elements),
+            d_input: d_wide.slice_mut(0..wide_elements),
+        };
+        bias_gelu::backward(stream, backward)?;
+        let d_wide = d_wide.slice(0..wide_elements);
+        let bias = &self.ranges.intermediate.bias;
+        bias_backward(stream, parameters, bias, d_wide, floats.view_mut())?;
+        let input = activations.attention_output.slice(0..elements);
+        let d_input = d_attention_output.slice_mut(0..elements);
+        linear_backward(
+            stream,
+            parameters,
+            &self.ranges.intermediate,
+            (hidden, wide),
+            input,
+            d_wide,
+            d_input,
+            true,
+        )
+    }
+
+    /// From `scratch.d_attention_output` to `scratch.d_context`, and the residual's part of `d_query`.
+    fn attention_output_backward<T: Float>(
+        &self,
+        stream: &Stream,
+        parameters: &mut Parameters<T>,
+        activations: &Activations<T>,
+        d_query: ViewMut<'_, T>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let hidden = self.config.hidden_size;
+        let elements = self.tokens() * hidden;
+        let Scratch { d_projection, d_attention_output, d_context, floats, .. } = scratch;
+        let projection = &self.ranges.attention_output;
+        normalise_backward(
+            stream,
+            parameters,
+            (&self.ranges.attention_norm, projection),
+            &activations.attention_norm,
+            self.hidden_dropout(dropout_site::attention_output(self.index)),
+            d_attention_output.slice(0..elements),
+            (d_query, d_projection.slice_mut(0..elements)),
+            floats.view_mut(),
+        )?;
+        let (context, d_projection) =
+            (activations.context.slice(0..elements), d_projection.slice(0..elements));
+        let d_context = d_context.slice_mut(0..elements);
+        linear_backward(
+            stream,
+            parameters,
+            projection,
+            (hidden, hidden),
+            context,
+            d_projection,
+            d_context,
+            false,
+        )
+    }
+
+    /// From `scratch.d_context` to `scratch.d_query_key_value`.
+    fn attention_backward<T: Float>(
+        &self,
+        stream: &Stream,
+        activations: &Activations<T>,
+        two_streams: bool,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
+        let packed = 3 * tokens * hidden;
+        let [query, key, value] = self.split(activations.query_key_value.slice(0..packed), two_streams);
+        let [d_query, d_key, d_value] =
+            self.split_mut(scratch.d_query_key_value.slice_mut(0..packed), two_streams);
+        let backward = attention::Backward {
+            attention: self.attention(),
+            query,
+            key,
+            value,
+            output: Rows { view: activations.context.slice(0..tokens * hidden), stride: hidden },
+            log_sum_exp: activations.log_sum_exp.slice(0..self.config.num_attention_heads * tokens),
+            d_output: scratch.d_context.slice(0..tokens * hidden),
+            d_query,
+            d_key,
+            d_value,
+        };
+        attention::backward(stream, backward)
+    }
+
+    /// From `scratch.d_query_key_value` to the gradients of the streams: added to `d_query`, written to `d_content`.
+    fn project_backward<T: Float>(
+        &self,
+        stream: &Stream,
+        parameters: &mut Parameters<T>,
+        streams: Streams<'_, T>,
+        d_query: ViewMut<'_, T>,
+        d_content: Option<ViewMut<'_, T>>,
+        scratch: &mut Scratch<T>,
+    ) -> Result<()> {
+        let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
+        let Scratch { d_query_key_value, floats, .. } = scratch;
+        let d_packed = d_query_key_value.slice(0..3 * tokens * hidden);
+        let Linear { weight, bias } = &self.ranges.query_key_value;
+        let part = |range: &Range<usize>, parts: Range<usize>, size: usize| {
+            range.start + parts.start * size..range.start + parts.end * size
+        };
+        let mut backward = |input, d_output, parts: Range<usize>, d_input, accumulate| {
+            let linear = Linear {
+                weight: part(weight, parts.clone(), hidden * hidden),
+                bias: part(bias, parts.clone(), hidden),
+            };
+            bias_backward(stream, parameters, &linear.bias, d_output, floats.view_mut())?;
+            let shape = (hidden, parts.len() * hidden);
+            linear_backward(stream, parameters, &linear, shape, input, d_output, d_input, accumulate)
+        };
+        match (streams.content, d_content) {
+            (Some(content), Some(d_content)) => {
+                let (queries, all) = (tokens * hidden, d_packed.len());
+                backward(streams.query, d_packed.slice(0..queries), 0..1, d_query, true)?;
+                backward(content, d_packed.slice(queries..all), 1..3, d_content, false)
+            }
+            _ => backward(streams.query, d_packed, 0..3, d_query, true),
+        }
+    }
+}
+
+/// Gradients of a product: of the weight (added), and of the input (written, or added with `accumulate`).
+#[allow(clippy::too_many_arguments)]
+pub(super) fn linear_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    ranges: &Linear,
+    (in_features, out_features): (usize, usize),
+    input: View<'_, T>,
+    d_output: View<'_, T>,
+    d_input: ViewMut<'_, T>,
+    accumulate: bool,
+) -> Result<()> {
+    let d_weight = parameters.gradients.slice_mut(ranges.weight.clone());
+    let backward = linear::BackwardWeight { input, d_output, d_weight, in_features, out_features };
+    linear::backward_weight(stream, backward)?;
+    let weight = parameters.weights.matrix(&ranges.weight);
+    let backward = linear::BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate };
+    linear::backward_input(stream, backward)
+}
+
+/// Adds the column sums of `d_output` to the gradient of a bias.
+pub(super) fn bias_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    bias: &Range<usize>,
+    d_output: View<'_, T>,
+    workspace: ViewMut<'_, f32>,
+) -> Result<()> {
+    let output = parameters.gradients.slice_mut(bias.clone());
+    column_sum(stream, ColumnSum { input: d_output, output, accumulate: true, workspace })
+}
+
+/// Backward of `LN(residual + dropout(input + bias))`: the gradients of residual and input, in this order; those of the norm and of the
+/// projection's bias are added.
+#[allow(clippy::too_many_arguments)]
+fn normalise_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    (norm, projection): (&Norm, &Linear),
+    saved: &NormActivations<T>,
+    dropout: Option<Dropout<'_>>,
+    d_output: View<'_, T>,
+    (d_residual, d_input): (ViewMut<'_, T>, ViewMut<'_, T>),
+    workspace: ViewMut<'_, f32>,
+) -> Result<()> {
+    let rows = d_output.len() / norm.gamma.len();
+    let ranges = [&norm.gamma, &norm.beta, &projection.bias];
+    let [d_gamma, d_beta, d_bias] = parameters.gradients.slices_mut(ranges);
+    let backward = layer_norm::Backward {
+        d_output,
+        sum: saved.sum.slice(0..d_output.len()),
+        mean: saved.mean.slice(0..rows),
+        rstd: saved.rstd.slice(0..rows),
+        gamma: parameters.weights.master.slice(norm.gamma.clone()),
+        dropout,
+        d_residual: Some(d_residual),
+        d_input,
+        d_gamma,
+        d_beta,
+        d_bias: Some(d_bias),
+        workspace,
+    };
+    layer_norm::backward(stream, backward)
+}

@@ -1,0 +1,122 @@
+//! The parameters in device memory: one flat arena each for master weights, gradients and optimizer state.
+
+use std::ops::Range;
+
+use super::ModelConfig;
+use super::layout::{Entry, Layout};
+use crate::device::{Buffer, DType, Device, Float, View};
+use crate::ops::{Error, Result};
+use crate::random::{key, philox};
+
+/// The third counter word of the draws that initialise parameters: apart from dropout sites and mask streams.
+const INITIALISATION: u32 = 0x4000_0000;
+
+#[derive(Debug)]
+pub(super) struct Parameters<T: Float> {
+    pub weights: Weights<T>,
+    pub gradients: Buffer<f32>,
+    pub first_moments: Buffer<f32>,
+    pub second_moments: Buffer<f32>,
+}
+
+/// What the forward pass reads.
+#[derive(Debug)]
+pub(super) struct Weights<T: Float> {
+    pub layout: Layout,
+    pub master: Buffer<f32>,
+    /// The copy in `T` that products read; absent where `T` is f32.
+    pub compute: Option<Buffer<T>>,
+}
+
+impl<T: Float> Parameters<T> {
+    pub(super) fn new(device: &Device, config: &ModelConfig) -> Result<Self> {
+        let layout = Layout::new(config);
+        let total = layout.total;
+        let compute = if T::DTYPE == DType::F32 { None } else { Some(device.zeros(total)?) };
+        Ok(Self {
+            weights: Weights { layout, master: device.zeros(total)?, compute },
+            gradients: device.zeros(total)?,
+            first_moments: device.zeros(total)?,
+            second_moments: device.zeros(total)?,
+        })
+    }
+
+    pub(super) fn bytes(config: &ModelConfig) -> usize {
+        let compute = if T::DTYPE == DType::F32 { 0 } else { T::DTYPE.bytes() };
+        Layout::new(config).total * (4 * 4 + compute)
+    }
+
+    /// BERT's initialisation: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
+    pub(super) fn initialise(&mut self, seed: u64, deviation: f32) -> Result<()> {
+        let entries = self.weights.layout.entries.clone();
+        for (index, entry) in entries.iter().enumerate() {
+            let values: Vec<f32> = if entry.shape.len() == 2 {
+                (0..entry.range.len()).map(|i| deviation * normal(seed, index as u32, i)).collect()
+            } else {
+                let constant = if entry.name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+                vec![constant; entry.range.len()]
+            };
+            self.weights.set(&entry.name, &values)?;
+        }
+        for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
+            buffer.zero()?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Float> Weights<T> {
+    /// A matrix as products read it.
+    pub(super) fn matrix(&self, range: &Range<usize>) -> View<'_, T> {
+        match &self.compute {
+            Some(compute) => compute.slice(range.clone()),
+            None => self.master.slice(range.clone()).same_type(),
+        }
+    }
+
+    /// A bias or LayerNorm weight, in f32 whatever `T` is.
+    pub(super) fn vector(&self, range: &Range<usize>) -> View<'_, f32> {
+        self.master.slice(range.clone())
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Result<&Entry> {
+        self.layout.find(name).ok_or_else(|| Error::Argument {
+            argument: "name",
+            actual: format!("{name:?}"),
+            expected: "the name of a parameter, such as bert.embeddings.word_embeddings.weight".into(),
+        })
+    }
+
+    /// The range of `name`, if `values` fill it.
+    pub(super) fn fitting(&self, name: &str, values: &[f32]) -> Result<Range<usize>> {
+        let entry = self.entry(name)?;
+        if values.len() == entry.range.len() {
+            return Ok(entry.range.clone());
+        }
+        Err(Error::Argument {
+            argument: "values",
+            actual: format!("{} elements for {name}", values.len()),
+            expected: format!("{} (shape {:?})", entry.range.len(), entry.shape),
+        })
+    }
+
+    pub(super) fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let range = self.fitting(name, values)?;
+        self.master.slice_mut(range.clone()).write(values)?;
+        if let Some(compute) = &mut self.compute {
+            let rounded: Vec<T> = values.iter().map(|&value| T::from_f32(value)).collect();
+            compute.slice_mut(range).write(&rounded)?;
+        }
+        Ok(())
+    }
+}
+
+/// A standard normal by Box and Muller's transform.
+fn normal(seed: u64, parameter: u32, element: usize) -> f32 {
+    let words = philox(key(seed), [(element / 2) as u32, parameter, INITIALISATION, 0]);
+    // In (0, 1), so that the logarithm is finite.
+    let uniform = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
+    let radius = (-2.0 * uniform(words[0]).ln()).sqrt();
+    let angle = std::f64::consts::TAU * uniform(words[1]);
+    (if element.is_multiple_of(2) { radius * angle.cos() } else { radius * angle.sin() }) as f32
+}

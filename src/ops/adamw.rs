@@ -1,0 +1,124 @@
+//! AdamW with clipping by the global norm (Loshchilov and Hutter, arXiv 1711.05101), one pass over a flat arena.
+
+use super::Result;
+use super::error::{require, require_length};
+use super::reduce::require_aligned;
+use crate::device::params::AdamWParams;
+use crate::device::{Stream, View, ViewMut, bf16};
+
+/// `kAdamWElements` of the kernel.
+const ELEMENTS_PER_BLOCK: usize = 4096;
+const THREADS: u32 = 256;
+
+/// What stays the same from step to step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hyperparameters {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    /// Decoupled: a decayed parameter is first multiplied by `1 - learning_rate * weight_decay`.
+    pub weight_decay: f64,
+    /// Gradients of a larger L2 norm are scaled down to this one; `None` never scales.
+    pub max_norm: Option<f64>,
+}
+
+impl Default for Hyperparameters {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: Some(1.0) }
+    }
+}
+
+impl Hyperparameters {
+    /// The four words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for `step`, which counts from 1: learning
+    /// rate, `1 - beta1^step`, `1 - beta2^step`, and 0. To be uploaded before each step.
+    #[must_use]
+    pub fn schedule(&self, learning_rate: f64, step: u32) -> [f32; 4] {
+        let correction = |beta: f64| (1.0 - beta.powf(f64::from(step))) as f32;
+        [learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0]
+    }
+
+    fn validate(&self) -> Result<()> {
+        for (argument, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            require((0.0..1.0).contains(&beta), argument, beta, "in [0, 1)")?;
+        }
+        require(self.eps > 0.0 && self.eps.is_finite(), "eps", self.eps, "positive and finite")?;
+        let decay = self.weight_decay;
+        require(decay >= 0.0 && decay.is_finite(), "weight_decay", decay, "finite and not negative")?;
+        let norm = self.max_norm.unwrap_or(1.0);
+        require(norm > 0.0 && norm.is_finite(), "max_norm", norm, "positive and finite, or None")
+    }
+}
+
+/// Arguments of [`step`].
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// `[count]` master weights, aligned to 16 bytes as the other arrays
+    pub parameters: ViewMut<'a, f32>,
+    /// `[count]`
+    pub gradients: View<'a, f32>,
+    /// `[count]`, zero before the first step
+    pub first_moments: ViewMut<'a, f32>,
+    /// `[count]`, zero before the first step
+    pub second_moments: ViewMut<'a, f32>,
+    /// `[count]`: the new weights, rounded to nearest, for kernels that compute in bf16
+    pub compute_parameters: Option<ViewMut<'a, bf16>>,
+    /// `[1]`: squared L2 norm of all gradients of the model ([`super::reduce::squares`])
+    pub squared_norm: View<'a, f32>,
+    /// `[4]`: what [`Hyperparameters::schedule`] returns
+    pub schedule: View<'a, f32>,
+    /// Weight decay acts on the first `decayed` elements only; biases and LayerNorm lie behind them.
+    pub decayed: usize,
+    pub hyperparameters: Hyperparameters,
+}
+
+/// Enqueues one update. Where `squared_norm` is infinite or NaN it changes nothing.
+///
+/// # Errors
+/// When a length, an alignment or a hyperparameter does not fit.
+pub fn step(stream: &Stream, arguments: Step<'_>) -> Result<()> {
+    let Step { parameters, gradients, first_moments, second_moments, .. } = &arguments;
+    let Step { compute_parameters, squared_norm, schedule, decayed, hyperparameters, .. } = &arguments;
+    let count = parameters.len();
+    hyperparameters.validate()?;
+    for (argument, length, address) in [
+        ("parameters", count, parameters.address()),
+        ("gradients", gradients.len(), gradients.address()),
+        ("first_moments", first_moments.len(), first_moments.address()),
+        ("second_moments", second_moments.len(), second_moments.address()),
+    ] {
+        require_length(argument, length, count, "as parameters")?;
+        require_aligned(argument, address)?;
+    }
+    if let Some(copy) = compute_parameters {
+        require_length("compute_parameters", copy.len(), count, "as parameters")?;
+        require_aligned("compute_parameters", copy.address())?;
+    }
+    require_length("squared_norm", squared_norm.len(), 1, "a scalar")?;
+    require_length("schedule", schedule.len(), 4, "words of an AdamWSchedule")?;
+    require(*decayed <= count, "decayed", decayed, format_args!("at most {count} (parameters)"))?;
+    let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = *hyperparameters;
+    let params = AdamWParams {
+        parameters: parameters.address(),
+        gradients: gradients.address(),
+        first_moments: first_moments.address(),
+        second_moments: second_moments.address(),
+        compute_parameters: compute_parameters.as_ref().map_or(0, ViewMut::address),
+        squared_norm: squared_norm.address(),
+        schedule: schedule.address(),
+        count: count as u64,
+        decayed: *decayed as u64,
+        beta1: beta1 as f32,
+        one_minus_beta1: (1.0 - beta1) as f32,
+        beta2: beta2 as f32,
+        one_minus_beta2: (1.0 - beta2) as f32,
+        eps: eps as f32,
+        weight_decay: weight_decay as f32,
+        max_norm: max_norm.unwrap_or(0.0) as f32,
+        reserved: 0,
+    };
+    let kernel = if compute_parameters.is_some() { "adamw_bf16" } else { "adamw_f32" };
+    let grid = [count.div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
+    // SAFETY: all arrays were checked to have `count` elements and the alignment of the widest access.
+    unsafe { stream.launch(kernel, grid, THREADS, 0, &params)? };
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
+
+use super::Result;
+use super::error::{require, require_columns};
+use crate::device::params::ColumnSumParams;
+use crate::device::{Float, Stream, View, ViewMut};
+
+/// Rows that one block sums up; more of them take a second launch over the blocks' sums.
+const ROWS_PER_BLOCK: usize = 128;
+/// `kColumnSumThreads` and `kColumnSumColumns` of the kernel.
+const THREADS: u32 = 256;
+const COLUMNS_PER_BLOCK: usize = 128;
+/// One sum for each warp and column.
+const SHARED_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK as u32 * 4;
+
+/// Arguments of [`column_sum`].
+#[derive(Debug)]
+pub struct ColumnSum<'a, T: Float> {
+    /// `[rows, columns]`
+    pub input: View<'a, T>,
+    /// `[columns]`
+    pub output: ViewMut<'a, f32>,
+    /// Whether the sums are added to `output` or replace it.
+    pub accumulate: bool,
+    /// At least [`workspace`] elements.
+    pub workspace: ViewMut<'a, f32>,
+}
+
+/// Elements of workspace for `rows` rows of `columns` columns.
+#[must_use]
+pub fn workspace(rows: usize, columns: usize) -> usize {
+    if rows <= ROWS_PER_BLOCK { 0 } else { rows.div_ceil(ROWS_PER_BLOCK) * columns }
+}
+
+/// Enqueues `output[column] = Σ input[row, column]`, or `+=`.
+///
+/// # Errors
+/// When `columns` is not a multiple of 8, a length does not fit, or the workspace is too small.
+pub fn column_sum<T: Float>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Result<()> {
+    let ColumnSum { input, output, accumulate, workspace } = arguments;
+    let columns = output.len();
+    let rows = require_rows("input", input.len(), "output", columns)?;
+    require_workspace(workspace.len(), self::workspace(rows, columns))?;
+    let side_by_side = SideBySide {
+        input: input.address(),
+        rows,
+        columns,
+        outputs: &[output.address()],
+        accumulate,
+        workspace: workspace.address(),
+    };
+    // SAFETY: the lengths of all three arrays were checked.
+    unsafe { side_by_side.launch::<T>(stream) }
+}
+
+/// The number of rows of a matrix of `length` elements, `columns` in each.
+pub(crate) fn require_rows(
+    argument: &'static str,
+    length: usize,
+    columns_of: &'static str,
+    columns: usize,
+) -> Result<usize> {
+    require_columns(columns_of, columns)?;
+    require(
+        length.is_multiple_of(columns) && length / columns <= i32::MAX as usize,
+        argument,
+        format_args!("{length} elements long"),
+        format_args!("a multiple of {columns} (columns)"),
+    )?;
+    Ok(length / columns)
+}
+
+pub(crate) fn require_workspace(length: usize, needed: usize) -> Result<()> {
+    require(
+        length >= needed,
+        "workspace",
+        format_args!("{length} elements long"),
+        format_args!("at least {needed}"),
+    )
+}
+
+/// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: not wanted).
+pub(crate) struct SideBySide<'a> {
+    pub input: u64,
+    pub rows: usize,
+    pub columns: usize,
+    pub outputs: &'a [u64],
+    pub accumulate: bool,
+    /// `f32`, [`workspace`]`(rows, outputs.len() · columns)` elements.
+    pub workspace: u64,
+}
+
+impl SideBySide<'_> {
+    /// # Safety
+    /// All addresses are valid on the stream's device for the lengths above; outputs are `f32 [columns]` and overlap nothing.
+    pub(crate) unsafe fn launch<T: Float>(&self, stream: &Stream) -> Result<()> {
+        let width = self.outputs.len() * self.columns;
+        let mut outputs = [0; 3];
+        outputs[..self.outputs.len()].copy_from_slice(self.outputs);
+        let last = ColumnSumParams {
+            input: self.input,
+            outputs,
+            rows: self.rows as u32,
+            columns: self.columns as u32,
+            input_stride: width as u32,
+            output_stride: self.columns as u32,
+            rows_per_block: self.rows as u32,
+            accumulate: u32::from(self.accumulate),
+        };
+        if self.rows <= ROWS_PER_BLOCK {
+            return enqueue::<T>(stream, self.outputs.len(), &last);
+        }
+        let place = |matrix: usize| self.workspace + (matrix * self.columns * size_of::<f32>()) as u64;
+        let wanted = |matrix: usize| if outputs[matrix] == 0 { 0 } else { place(matrix) };
+        let first = ColumnSumParams {
+            outputs: std::array::from_fn(wanted),
+            output_stride: width as u32,
+            rows_per_block: ROWS_PER_BLOCK as u32,
+            accumulate: 0,
+            ..last
+        };
+        enqueue::<T>(stream, self.outputs.len(), &first)?;
+        let blocks = self.rows.div_ceil(ROWS_PER_BLOCK) as u32;
+        let second = ColumnSumParams { input: self.workspace, rows: blocks, rows_per_block: blocks, ..last };
+        enqueue::<f32>(stream, self.outputs.len(), &second)
+    }
+}
+
+fn enqueue<T: Float>(stream: &Stream, matrices: usize, params: &ColumnSumParams) -> Result<()> {
+    // Without rows there is still one block, which writes zeros.
+    let blocks = params.rows.div_ceil(params.rows_per_block.max(1)).max(1);
+    let grid = [blocks, params.columns.div_ceil(COLUMNS_PER_BLOCK as u32), matrices as u32];
+    let kernel = format!("column_sum_{}", T::DTYPE.name());
+    // SAFETY: by the contract of `SideBySide::launch`.
+    unsafe { stream.launch(&kernel, grid, THREADS, SHARED_BYTES, params)? };
+    Ok(())
+}

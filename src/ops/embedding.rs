@@ -1,0 +1,206 @@
+//! The embeddings of the encoder's tokens and of the decoder's content and query streams (RetroMAE, arXiv 2205.12035,
+//! sections 3.1 to 3.3).
+
+use super::Result;
+use super::column_sum::{require_rows, require_workspace};
+use super::dropout::{Dropout, dropout_params};
+use super::error::require_length;
+use super::layer_norm::{
+    BACKWARD_ROWS_PER_BLOCK, ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace, require_row_shape,
+    totals_bytes,
+};
+use crate::device::params::{
+    EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
+    EmbeddingForwardParams,
+};
+use crate::device::{Float, Stream, View, ViewMut};
+
+/// Sums over tokens that the backward makes: for gamma and beta.
+const SUMS: usize = 2;
+
+/// The words of a pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a, T: Float> {
+    /// `[tokens]`: rows of `table`
+    pub ids: View<'a, i32>,
+    /// `[vocabulary, columns]`
+    pub table: View<'a, T>,
+}
+
+/// The sentences of a pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Sentences<'a, T: Float> {
+    /// `[tokens]`: the sentence of each token, a row of `vectors`
+    pub indices: View<'a, i32>,
+    /// `[sentences, columns]`
+    pub vectors: View<'a, T>,
+}
+
+/// What a row is made of; `slot` is the token's place in its sentence.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a, T: Float> {
+    /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
+    Word(Words<'a, T>),
+    /// As [`Word`](Self::Word), but slot 0 is the sentence vector itself: the enhanced decoder's content.
+    Content(Words<'a, T>, Sentences<'a, T>),
+    /// `dropout(LN(sentence + position[slot] + type[0]))`: the decoder's query in the authors' later code.
+    Query(Sentences<'a, T>),
+    /// `sentence + position[slot]`: the decoder's query in the paper. Types, gamma, beta and dropout are not used.
+    QueryPosition(Sentences<'a, T>),
+}
+
+/// What both passes read. Ids, slots and sentence indices are in device memory and are not checked: each must be a row of
+/// its table.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedding<'a, T: Float> {
+    pub source: Source<'a, T>,
+    /// `[tokens]`: the place of each token in its sentence, a row of `position`
+    pub slots: View<'a, i32>,
+    /// `[positions, columns]`
+    pub position: View<'a, T>,
+    /// `[types, columns]`, of which row 0 is used
+    pub token_type: View<'a, T>,
+    /// `[columns]`, a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
+    pub gamma: View<'a, f32>,
+    /// `[columns]`
+    pub beta: View<'a, f32>,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Row = packed token, column = hidden column, head 0.
+    pub dropout: Option<Dropout<'a>>,
+}
+
+/// Arguments of [`forward`].
+#[derive(Debug)]
+pub struct Forward<'a, T: Float> {
+    pub embedding: Embedding<'a, T>,
+    /// `[tokens, columns]`
+    pub output: ViewMut<'a, T>,
+    /// `[tokens]`, for the backward pass; not written where nothing is normalised
+    pub mean: ViewMut<'a, f32>,
+    /// `[tokens]`, as `mean`
+    pub rstd: ViewMut<'a, f32>,
+}
+
+/// Arguments of [`backward`].
+#[derive(Debug)]
+pub struct Backward<'a, T: Float> {
+    /// As in the forward pass.
+    pub embedding: Embedding<'a, T>,
+    /// `[tokens]`, from the forward pass
+    pub mean: View<'a, f32>,
+    /// `[tokens]`, from the forward pass
+    pub rstd: View<'a, f32>,
+    /// `[tokens, columns]`: gradient of the output
+    pub d_output: View<'a, T>,
+    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) takes it to the tables.
+    /// 0 at slot 0 of [`Source::Content`], where `d_output` is the gradient of the sentence vector.
+    pub d_sum: ViewMut<'a, T>,
+    /// `[columns]`: the gradient is added
+    pub d_gamma: ViewMut<'a, f32>,
+    /// `[columns]`: the gradient is added
+    pub d_beta: ViewMut<'a, f32>,
+    /// At least [`backward_workspace`] elements.
+    pub workspace: ViewMut<'a, f32>,
+}
+
+/// Elements of workspace that [`backward`] needs for `tokens` rows of `columns` columns.
+#[must_use]
+pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
+    partials_workspace(tokens, SUMS * columns)
+}
+
+/// Enqueues the embedding of every token.
+///
+/// # Errors
+/// When `columns` is not a multiple of 8 or above the limit, or a length or the dropout rate does not fit.
+pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+    let Forward { embedding, output, mean, rstd } = arguments;
+    let params = EmbeddingForwardParams {
+        output: output.address(),
+        ..embedding.params("output", output.len(), [mean.as_view(), rstd.as_view()])?
+    };
+    let kernel = format!("embedding_forward_{}", T::DTYPE.name());
+    let grid = [params.tokens.div_ceil(ROWS_PER_BLOCK as u32), 1, 1];
+    // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
+    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
+    Ok(())
+}
+
+/// Enqueues the gradients of [`forward`] for gamma, beta and the sum of table rows.
+///
+/// # Errors
+/// As [`forward`], or when the workspace is too small.
+pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+    let Backward { embedding, mean, rstd, d_output, d_sum, d_gamma, d_beta, workspace } = arguments;
+    let forward = embedding.params("d_output", d_output.len(), [mean, rstd])?;
+    let (tokens, columns) = (forward.tokens as usize, forward.columns as usize);
+    require_length("d_sum", d_sum.len(), d_output.len(), "as d_output")?;
+    require_length("d_gamma", d_gamma.len(), columns, "columns")?;
+    require_length("d_beta", d_beta.len(), columns, "columns")?;
+    require_workspace(workspace.len(), backward_workspace(tokens, columns))?;
+    let params = EmbeddingBackwardParams {
+        forward,
+        d_output: d_output.address(),
+        d_sum: d_sum.address(),
+        partials: workspace.address(),
+    };
+    let kernel = format!("embedding_backward_{}", T::DTYPE.name());
+    let grid = [tokens.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
+    // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
+    unsafe {
+        stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
+        add_partials(stream, tokens, columns, &[d_gamma.address(), d_beta.address()], workspace.address())
+    }
+}
+
+impl<T: Float> Embedding<'_, T> {
+    /// The parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
+    fn params(
+        &self,
+        argument: &'static str,
+        length: usize,
+        [mean, rstd]: [View<'_, f32>; 2],
+    ) -> Result<EmbeddingForwardParams> {
+        let columns = self.gamma.len();
+        let tokens = require_row_shape(argument, length, columns)?;
+        require_length("beta", self.beta.len(), columns, "columns")?;
+        require_length("slots", self.slots.len(), tokens, "tokens")?;
+        require_length("mean", mean.len(), tokens, "tokens")?;
+        require_length("rstd", rstd.len(), tokens, "tokens")?;
+        require_rows("position", self.position.len(), "gamma", columns)?;
+        require_rows("token_type", self.token_type.len(), "gamma", columns)?;
+        let (mode, words, sentences) = match self.source {
+            Source::Word(words) => (EMBEDDING_WORD, Some(words), None),
+            Source::Content(words, sentences) => (EMBEDDING_CONTENT, Some(words), Some(sentences)),
+            Source::Query(sentences) => (EMBEDDING_QUERY, None, Some(sentences)),
+            Source::QueryPosition(sentences) => (EMBEDDING_QUERY_POSITION, None, Some(sentences)),
+        };
+        let mut params = EmbeddingForwardParams {
+            slots: self.slots.address(),
+            position: self.position.address(),
+            type_: self.token_type.address(),
+            gamma: self.gamma.address(),
+            beta: self.beta.address(),
+            mean: mean.address(),
+            rstd: rstd.address(),
+            tokens: tokens as u32,
+            columns: columns as u32,
+            mode,
+            eps: self.eps,
+            dropout: dropout_params(self.dropout)?,
+            ..EmbeddingForwardParams::default()
+        };
+        if let Some(Words { ids, table }) = words {
+            require_length("ids", ids.len(), tokens, "tokens")?;
+            require_rows("word table", table.len(), "gamma", columns)?;
+            (params.ids, params.word) = (ids.address(), table.address());
+        }
+        if let Some(Sentences { indices, vectors }) = sentences {
+            require_length("sentence indices", indices.len(), tokens, "tokens")?;
+            require_rows("sentence vectors", vectors.len(), "gamma", columns)?;
+            (params.sentences, params.sentence_vectors) = (indices.address(), vectors.address());
+        }
+        Ok(params)
+    }
+}

@@ -1,0 +1,178 @@
+//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The products are the device's library's:
+//! cuBLASLt on CUDA, the `gemm` crate on the host.
+
+use super::Result;
+use super::error::{require, require_columns, require_length};
+use crate::device::params::BroadcastRowsParams;
+use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
+
+const THREADS: u32 = 256;
+const ELEMENTS_PER_BLOCK: usize = 8192;
+
+/// Arguments of [`forward`].
+#[derive(Debug)]
+pub struct Forward<'a, T: Float> {
+    /// `[rows, in]`
+    pub input: View<'a, T>,
+    /// `[out, in]`
+    pub weight: View<'a, T>,
+    /// `[out]`
+    pub bias: Option<View<'a, f32>>,
+    /// `[rows, out]`
+    pub output: ViewMut<'a, T>,
+    pub in_features: usize,
+    pub out_features: usize,
+}
+
+/// Arguments of [`backward_input`].
+#[derive(Debug)]
+pub struct BackwardInput<'a, T: Float> {
+    /// `[rows, out]`
+    pub d_output: View<'a, T>,
+    /// `[out, in]`
+    pub weight: View<'a, T>,
+    /// `[rows, in]`
+    pub d_input: ViewMut<'a, T>,
+    pub in_features: usize,
+    pub out_features: usize,
+    /// Add to `d_input` instead of overwriting it.
+    pub accumulate: bool,
+}
+
+/// Arguments of [`backward_weight`].
+#[derive(Debug)]
+pub struct BackwardWeight<'a, T: Float> {
+    /// `[rows, in]`
+    pub input: View<'a, T>,
+    /// `[rows, out]`
+    pub d_output: View<'a, T>,
+    /// `[out, in]`, added to
+    pub d_weight: ViewMut<'a, f32>,
+    pub in_features: usize,
+    pub out_features: usize,
+}
+
+/// Enqueues `output = input · weightᵀ + bias`.
+///
+/// # Errors
+/// When a length does not fit, or with a bias `out_features` is not a multiple of 8.
+pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+    let Forward { input, weight, bias, output, in_features, out_features } = arguments;
+    let rows = rows("input", input.len(), in_features)?;
+    require_length("weight", weight.len(), out_features * in_features, "out · in")?;
+    require_length("output", output.len(), rows * out_features, "rows · out")?;
+    if let Some(bias) = bias {
+        broadcast_rows(stream, bias, &output, rows, out_features)?;
+    }
+    let gemm = Gemm {
+        m: rows,
+        n: out_features,
+        k: in_features,
+        a: input.address(),
+        a_stride: in_features,
+        a_layout: Layout::Normal,
+        b: weight.address(),
+        b_stride: in_features,
+        b_layout: Layout::Transposed,
+        c: output.address(),
+        c_stride: out_features,
+        input: T::DTYPE,
+        output: T::DTYPE,
+        accumulate: bias.is_some(),
+    };
+    // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
+    unsafe { stream.gemm(&gemm)? };
+    Ok(())
+}
+
+/// Enqueues `d_input (+)= d_output · weight`.
+///
+/// # Errors
+/// When a length does not fit.
+pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>) -> Result<()> {
+    let BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate } = arguments;
+    let rows = rows("d_output", d_output.len(), out_features)?;
+    require_length("weight", weight.len(), out_features * in_features, "out · in")?;
+    require_length("d_input", d_input.len(), rows * in_features, "rows · in")?;
+    let gemm = Gemm {
+        m: rows,
+        n: in_features,
+        k: out_features,
+        a: d_output.address(),
+        a_stride: out_features,
+        a_layout: Layout::Normal,
+        b: weight.address(),
+        b_stride: in_features,
+        b_layout: Layout::Normal,
+        c: d_input.address(),
+        c_stride: in_features,
+        input: T::DTYPE,
+        output: T::DTYPE,
+        accumulate,
+    };
+    // SAFETY: as in `forward`.
+    unsafe { stream.gemm(&gemm)? };
+    Ok(())
+}
+
+/// Enqueues `d_weight += d_outputᵀ · input`.
+///
+/// # Errors
+/// When a length does not fit.
+pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, T>) -> Result<()> {
+    let BackwardWeight { input, d_output, d_weight, in_features, out_features } = arguments;
+    let rows = rows("input", input.len(), in_features)?;
+    require_length("d_output", d_output.len(), rows * out_features, "rows · out")?;
+    require_length("d_weight", d_weight.len(), out_features * in_features, "out · in")?;
+    let gemm = Gemm {
+        m: out_features,
+        n: in_features,
+        k: rows,
+        a: d_output.address(),
+        a_stride: out_features,
+        a_layout: Layout::Transposed,
+        b: input.address(),
+        b_stride: in_features,
+        b_layout: Layout::Normal,
+        c: d_weight.address(),
+        c_stride: in_features,
+        input: T::DTYPE,
+        output: DType::F32,
+        accumulate: true,
+    };
+    // SAFETY: as in `forward`.
+    unsafe { stream.gemm(&gemm)? };
+    Ok(())
+}
+
+fn rows(argument: &'static str, length: usize, features: usize) -> Result<usize> {
+    require(
+        features > 0 && length.is_multiple_of(features),
+        argument,
+        format_args!("{length} elements long"),
+        format_args!("a multiple of {features} (features)"),
+    )?;
+    Ok(length / features)
+}
+
+fn broadcast_rows<T: Float>(
+    stream: &Stream,
+    bias: View<'_, f32>,
+    output: &ViewMut<'_, T>,
+    rows: usize,
+    columns: usize,
+) -> Result<()> {
+    require_columns("out_features", columns)?;
+    require_length("bias", bias.len(), columns, "out")?;
+    let params = BroadcastRowsParams {
+        bias: bias.address(),
+        output: output.address(),
+        rows: rows as u32,
+        columns: columns as u32,
+    };
+    let grid = [(rows * columns).div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
+    let kernel = format!("broadcast_rows_{}", T::DTYPE.name());
+    // SAFETY: the output has rows · columns elements, the bias columns.
+    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
+    Ok(())
+}

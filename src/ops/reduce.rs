@@ -1,0 +1,94 @@
+//! Sums of an f32 array to a scalar in device memory, in an order that depends on the length alone: equal inputs give equal bits.
+
+use super::Result;
+use super::error::{require, require_length};
+use crate::device::params::ReduceParams;
+use crate::device::{Stream, View, ViewMut};
+
+/// Elements that a block of the first stage handles: enough to amortise a block, few enough that 110 million parameters leave
+/// fewer partials than one block adds in passing.
+const ELEMENTS_PER_BLOCK: usize = 16384;
+/// `kReduceTile` of the kernel.
+const TILE: usize = 8192;
+const WARPS: u32 = 8;
+const THREADS: u32 = 32 * WARPS;
+
+/// Arguments of [`sum`] and [`squares`].
+#[derive(Debug)]
+pub struct Arguments<'a> {
+    /// `[count]`, aligned to 16 bytes
+    pub input: View<'a, f32>,
+    /// `[1]`: the sum
+    pub output: ViewMut<'a, f32>,
+    /// Adds to what `output` holds instead of replacing it.
+    pub accumulate: bool,
+    /// At least [`workspace`]`(count)` elements; its content is overwritten.
+    pub workspace: ViewMut<'a, f32>,
+}
+
+/// The f32 elements of workspace that a sum of `count` elements needs.
+#[must_use]
+pub fn workspace(count: usize) -> usize {
+    count.div_ceil(ELEMENTS_PER_BLOCK)
+}
+
+/// Enqueues `output (+)= Σ x`.
+///
+/// # Errors
+/// When the input is not aligned to 16 bytes, `output` is not one element, or the workspace is too small.
+pub fn sum(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
+    launch(stream, "reduce_sum_f32", "reduce_sum_f32", arguments)
+}
+
+/// Enqueues `output (+)= Σ x²`, such as the squared norm of all gradients.
+///
+/// # Errors
+/// As [`sum`].
+pub fn squares(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
+    launch(stream, "reduce_squares_f32", "reduce_sum_f32", arguments)
+}
+
+/// `first` makes the partials and `second` adds them; one block's elements need only `first`.
+fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) -> Result<()> {
+    let Arguments { input, output, accumulate, workspace } = arguments;
+    let partials = self::workspace(input.len());
+    require_aligned("input", input.address())?;
+    require_aligned("workspace", workspace.address())?;
+    require_length("output", output.len(), 1, "a scalar")?;
+    require(
+        workspace.len() >= partials,
+        "workspace",
+        format_args!("{} elements long", workspace.len()),
+        format_args!("at least {partials}"),
+    )?;
+    let stage = |kernel, input, count: usize, output, elements: usize, accumulate, blocks: usize| {
+        let params = ReduceParams {
+            input,
+            output,
+            count: count as u64,
+            elements_per_block: elements as u32,
+            accumulate: u32::from(accumulate),
+        };
+        // SAFETY: `input` has `count` elements and `output` one for each block; shared memory has a float a warp.
+        unsafe { stream.launch(kernel, [blocks as u32, 1, 1], THREADS, WARPS * 4, &params) }
+    };
+    let (source, result) = (input.address(), output.address());
+    if partials <= 1 {
+        stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate, 1)?;
+    } else {
+        let between = workspace.address();
+        stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false, partials)?;
+        stage(second, between, partials, result, partials.next_multiple_of(TILE), accumulate, 1)?;
+    }
+    Ok(())
+}
+
+/// Refuses an address that the kernels' 16-byte accesses cannot handle.
+pub(super) fn require_aligned(argument: &'static str, address: u64) -> Result<()> {
+    require(
+        address.is_multiple_of(16),
+        argument,
+        format_args!("at an address of {} modulo 16 bytes", address % 16),
+        "aligned to 16 bytes",
+    )
+}

@@ -1,0 +1,72 @@
+//! CUDA devices: what they say where there is none, and that both compilers built the same kernels.
+
+use std::collections::BTreeSet;
+
+use retromae::device::{self, Device, Error};
+
+fn driver_is_present() -> bool {
+    let present = device::cuda_devices().is_ok();
+    if present {
+        println!("ignored: a CUDA driver is present");
+    }
+    present
+}
+
+#[test]
+fn without_a_driver_the_device_is_refused_with_a_cure() {
+    if driver_is_present() {
+        return;
+    }
+    match Device::cuda(0).unwrap_err() {
+        Error::KernelsNotBuilt(reason) => assert_eq!(device::nvcc(), Err(reason.as_str())),
+        Error::Cuda(message) => {
+            assert!(message.contains("driver") && message.contains("host device"), "{message}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn without_a_driver_the_listing_is_an_error_too() {
+    if driver_is_present() {
+        return;
+    }
+    let message = device::cuda_devices().unwrap_err().to_string();
+    assert!(message.starts_with("CUDA: the driver"), "{message}");
+}
+
+#[test]
+fn a_device_beyond_the_last_is_refused() {
+    let Ok(devices) = device::cuda_devices() else {
+        println!("ignored: no CUDA driver");
+        return;
+    };
+    let message = Device::cuda(devices.len()).unwrap_err().to_string();
+    assert!(
+        message.contains(&format!("no device {}", devices.len())) || device::nvcc().is_err(),
+        "{message}"
+    );
+}
+
+/// The probes are kernels of the host device alone: some are wrong on purpose.
+#[test]
+fn nvcc_built_every_kernel_of_the_host_device() {
+    if let Err(reason) = device::nvcc() {
+        println!("ignored: {reason}");
+        return;
+    }
+    let cuda: BTreeSet<&str> = device::cuda_kernels().iter().map(|kernel| kernel.name).collect();
+    let names = device::host_kernels().into_iter().map(|kernel| kernel.name);
+    let host: BTreeSet<&str> = names.filter(|name| !name.starts_with("probe_")).collect();
+    assert_eq!(cuda, host);
+    let files: BTreeSet<&str> = device::fatbins().iter().map(|fatbin| fatbin.file).collect();
+    assert!(device::cuda_kernels().iter().all(|kernel| files.contains(kernel.file)));
+}
+
+/// A spilled register goes through memory: none of our kernels may.
+#[test]
+fn no_kernel_spills() {
+    for kernel in device::cuda_kernels() {
+        assert_eq!(kernel.spill_bytes, 0, "{} on {}", kernel.name, kernel.arch);
+    }
+}

@@ -1,0 +1,309 @@
+//! LayerNorm with bias, dropout and residual against the f64 reference.
+
+mod common;
+
+use common::{assert_close, devices, rounded, values, widened};
+use retromae::device::{Buffer, Device, Float, bf16};
+use retromae::ops::{Dropout as Site, layer_norm, rng_state};
+use retromae::random::Dropout;
+use retromae::reference::layer_norm as reference;
+
+const SITE: u32 = 5;
+const EPS: f32 = 1e-12;
+
+/// Which of the optional arguments are present.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    mean: f64,
+    fused: bool,
+    rate: f32,
+}
+
+impl Case {
+    fn dropout(&self) -> Option<Dropout> {
+        (self.rate > 0.0).then(|| Dropout::new(self.rate, 11, 3, SITE))
+    }
+}
+
+/// Host data of a case: bias and residual are zeros where they are absent.
+struct Data<T> {
+    input: Vec<T>,
+    bias: Vec<f32>,
+    residual: Vec<T>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    d_output: Vec<T>,
+}
+
+impl<T: Float> Data<T> {
+    fn new(case: Case) -> Self {
+        let Case { rows, columns, mean, fused, .. } = case;
+        let shifted = |seed, count, by: f64| values(seed, count).iter().map(|v| v + by).collect::<Vec<_>>();
+        let optional = if fused { 1.0 } else { 0.0 };
+        let scaled = |seed, count| values(seed, count).iter().map(|v| v * optional).collect::<Vec<_>>();
+        Self {
+            input: rounded(&shifted(1, rows * columns, mean)),
+            bias: rounded(&scaled(2, columns)),
+            residual: rounded(&scaled(3, rows * columns)),
+            gamma: rounded(&shifted(4, columns, 1.0)),
+            beta: rounded(&values(5, columns)),
+            d_output: rounded(&values(6, rows * columns)),
+        }
+    }
+}
+
+/// Everything that the two passes produce, in the order of [`NAMES`].
+type Results = [Vec<f64>; 8];
+const NAMES: [&str; 8] = ["output", "sum", "mean", "d_residual", "d_input", "d_gamma", "d_beta", "d_bias"];
+
+/// What the gradients of gamma, beta and bias hold before they are added to.
+const BEFORE: f64 = 0.5;
+
+fn exact<T: Float>(case: Case, data: &Data<T>) -> Results {
+    let (x, bias, residual) = (widened(&data.input), widened(&data.bias), widened(&data.residual));
+    let (gamma, dropout) = (widened(&data.gamma), case.dropout());
+    let block = reference::DropoutResidual {
+        x: &x,
+        bias: &bias,
+        residual: &residual,
+        gamma: &gamma,
+        eps: f64::from(EPS),
+        dropout: dropout.as_ref(),
+    };
+    let output = reference::dropout_residual_forward(&block, &widened(&data.beta));
+    let gradients = reference::dropout_residual_backward(&block, &widened(&data.d_output));
+    let factor = |i: usize| {
+        dropout.map_or(1.0, |d| f64::from(d.factor(0, (i / case.columns) as u32, (i % case.columns) as u32)))
+    };
+    let sum: Vec<f64> =
+        (0..x.len()).map(|i| residual[i] + factor(i) * (x[i] + bias[i % case.columns])).collect();
+    let mean = sum.chunks(case.columns).map(|row| row.iter().sum::<f64>() / case.columns as f64).collect();
+    let before = |gradient: Vec<f64>| gradient.iter().map(|g| g + BEFORE).collect();
+    let (d_gamma, d_beta, d_bias) = (before(gradients.gamma), before(gradients.beta), before(gradients.bias));
+    [output, sum, mean, gradients.residual, gradients.x, d_gamma, d_beta, d_bias]
+}
+
+/// The naive composition: each step in f32, rounded to `T` where a framework would store it.
+fn naive<T: Float>(case: Case, data: &Data<T>) -> Results {
+    let round = |value: f32| T::from_f32(value).to_f32();
+    let (columns, dropout) = (case.columns, case.dropout());
+    let mut results: Results = Default::default();
+    let mut sums = vec![vec![BEFORE as f32; columns]; 3];
+    for row in 0..case.rows {
+        let factor = |c: usize| dropout.map_or(1.0, |d| d.factor(0, row as u32, c as u32));
+        let at = |array: &[T], c: usize| array[row * columns + c].to_f32();
+        let sum: Vec<f32> = (0..columns)
+            .map(|c| round(factor(c) * round(at(&data.input, c) + data.bias[c])))
+            .enumerate()
+            .map(|(c, dropped)| round(at(&data.residual, c) + dropped))
+            .collect();
+        let mean = sum.iter().sum::<f32>() / columns as f32;
+        let variance = sum.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / columns as f32;
+        let rstd = 1.0 / (variance + EPS).sqrt();
+        let normalised: Vec<f32> = sum.iter().map(|x| (x - mean) * rstd).collect();
+        let g: Vec<f32> = (0..columns).map(|c| data.gamma[c] * at(&data.d_output, c)).collect();
+        let g_mean = g.iter().sum::<f32>() / columns as f32;
+        let projection = g.iter().zip(&normalised).map(|(g, x)| g * x).sum::<f32>() / columns as f32;
+        results[2].push(f64::from(mean));
+        for c in 0..columns {
+            let output = round(data.gamma[c] * normalised[c] + data.beta[c]);
+            let d_sum = round(rstd * (g[c] - g_mean - normalised[c] * projection));
+            let d_input = round(d_sum * factor(c));
+            results[0].push(f64::from(output));
+            results[1].push(f64::from(sum[c]));
+            results[3].push(f64::from(d_sum));
+            results[4].push(f64::from(d_input));
+            sums[0][c] += at(&data.d_output, c) * normalised[c];
+            sums[1][c] += at(&data.d_output, c);
+            sums[2][c] += d_input;
+        }
+    }
+    for (result, sum) in results[5..].iter_mut().zip(sums) {
+        *result = sum.into_iter().map(f64::from).collect();
+    }
+    results
+}
+
+fn run<T: Float>(device: &Device, case: Case, data: &Data<T>) -> Results {
+    let Case { rows, columns, fused, rate, .. } = case;
+    let stream = device.stream();
+    let [input, residual, d_output] =
+        [&data.input, &data.residual, &data.d_output].map(|array| device.upload(array).unwrap());
+    let [bias, gamma, beta] =
+        [&data.bias, &data.gamma, &data.beta].map(|array| device.upload(array).unwrap());
+    let rng = device.upload(&rng_state(11, 3)).unwrap();
+    let dropout = (rate > 0.0).then(|| Site { rng: rng.view(), rate, site: SITE });
+    let zeros = || -> Buffer<T> { device.zeros(rows * columns).unwrap() };
+    let (mut output, mut sum, mut d_residual, mut d_input) = (zeros(), zeros(), zeros(), zeros());
+    let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(rows).unwrap());
+    let forward = layer_norm::Forward {
+        input: input.view(),
+        bias: fused.then(|| bias.view()),
+        residual: fused.then(|| residual.view()),
+        gamma: gamma.view(),
+        beta: beta.view(),
+        eps: EPS,
+        dropout,
+        output: output.view_mut(),
+        sum: Some(sum.view_mut()),
+        mean: mean.view_mut(),
+        rstd: rstd.view_mut(),
+    };
+    layer_norm::forward(&stream, forward).unwrap();
+    let before = vec![BEFORE as f32; columns];
+    let [mut d_gamma, mut d_beta, mut d_bias] = [0, 1, 2].map(|_| device.upload(&before).unwrap());
+    let mut workspace = device.zeros::<f32>(layer_norm::backward_workspace(rows, columns)).unwrap();
+    let backward = layer_norm::Backward {
+        d_output: d_output.view(),
+        sum: sum.view(),
+        mean: mean.view(),
+        rstd: rstd.view(),
+        gamma: gamma.view(),
+        dropout,
+        d_residual: Some(d_residual.view_mut()),
+        d_input: d_input.view_mut(),
+        d_gamma: d_gamma.view_mut(),
+        d_beta: d_beta.view_mut(),
+        d_bias: Some(d_bias.view_mut()),
+        workspace: workspace.view_mut(),
+    };
+    layer_norm::backward(&stream, backward).unwrap();
+    let wide = |buffer: &Buffer<T>| widened(&buffer.read().unwrap());
+    let wide_f32 = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
+    [
+        wide(&output),
+        wide(&sum),
+        wide_f32(&mean),
+        wide(&d_residual),
+        wide(&d_input),
+        wide_f32(&d_gamma),
+        wide_f32(&d_beta),
+        wide_f32(&d_bias),
+    ]
+}
+
+fn check<T: Float>(devices: &[Device], case: Case) {
+    let data = Data::<T>::new(case);
+    let (exact, naive) = (exact(case, &data), naive(case, &data));
+    for device in devices {
+        let actual = run(device, case, &data);
+        for (i, name) in NAMES.iter().enumerate() {
+            assert_close::<T>(&format!("{name} of {case:?}"), &actual[i], &naive[i], &exact[i]);
+        }
+    }
+}
+
+#[test]
+fn matches_the_reference() {
+    let devices = devices();
+    let shapes = [
+        (0, 32),
+        (1, 8),
+        (2, 16),
+        (17, 32),
+        (33, 128),
+        (129, 384),
+        (33, 768),
+        (17, 1000),
+        (2, 1024),
+        (1, 264),
+        (5, 520),
+    ];
+    for (rows, columns) in shapes {
+        for (fused, rate) in [(false, 0.0), (true, 0.0), (true, 0.1), (false, 0.5)] {
+            let case = Case { rows, columns, mean: 0.0, fused, rate };
+            check::<f32>(&devices, case);
+            check::<bf16>(&devices, case);
+        }
+    }
+}
+
+/// The difference of the squares' mean and the mean's square would have no digit left here.
+#[test]
+fn a_mean_far_above_the_deviation_is_sound() {
+    for (rows, columns, mean) in [(3, 128, 1e4), (33, 768, -3e3), (2, 1024, 1e3)] {
+        check::<f32>(&devices(), Case { rows, columns, mean, fused: true, rate: 0.0 });
+        check::<bf16>(&devices(), Case { rows, columns, mean: mean / 1e3, fused: true, rate: 0.1 });
+    }
+}
+
+/// Enough rows that the partial sums take the second stage of their column sum.
+#[test]
+fn many_rows_are_summed_in_two_stages() {
+    let case = Case { rows: 4200, columns: 16, mean: 0.0, fused: true, rate: 0.1 };
+    check::<f32>(&devices(), case);
+    check::<bf16>(&devices(), case);
+}
+
+#[test]
+fn a_constant_row_gives_beta() {
+    for device in devices() {
+        let (stream, columns) = (device.stream(), 40);
+        let input = device.upload(&vec![3.5f32; 2 * columns]).unwrap();
+        let gamma = device.upload(&vec![2.0f32; columns]).unwrap();
+        let beta = device.upload(&vec![0.25f32; columns]).unwrap();
+        let mut output = device.zeros::<f32>(2 * columns).unwrap();
+        let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(2).unwrap());
+        let arguments = layer_norm::Forward {
+            input: input.view(),
+            bias: None,
+            residual: None,
+            gamma: gamma.view(),
+            beta: beta.view(),
+            eps: EPS,
+            dropout: None,
+            output: output.view_mut(),
+            sum: None,
+            mean: mean.view_mut(),
+            rstd: rstd.view_mut(),
+        };
+        layer_norm::forward(&stream, arguments).unwrap();
+        assert_eq!(output.read().unwrap(), vec![0.25; 2 * columns]);
+        assert_eq!(mean.read().unwrap(), [3.5; 2]);
+    }
+}
+
+#[test]
+fn the_workspace_never_shrinks() {
+    let needs = |rows| layer_norm::backward_workspace(rows, 64);
+    assert!((0..10_000).all(|rows| needs(rows) <= needs(rows + 1)));
+    assert!((1..128).all(|c| {
+        layer_norm::backward_workspace(5000, c * 8) <= layer_norm::backward_workspace(5000, c * 8 + 8)
+    }));
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let device = &devices()[0];
+    let array = device.zeros::<f32>(4096).unwrap();
+    let refuse = |input: usize, columns: usize, beta: usize, bias: usize, output: usize, mean: usize| {
+        let mut outputs = device.zeros::<f32>(4096).unwrap();
+        let [mut means, mut rstds] = [0, 1].map(|_| device.zeros::<f32>(64).unwrap());
+        let arguments = layer_norm::Forward {
+            input: array.slice(0..input),
+            bias: Some(array.slice(0..bias)),
+            residual: None,
+            gamma: array.slice(0..columns),
+            beta: array.slice(0..beta),
+            eps: EPS,
+            dropout: None,
+            output: outputs.slice_mut(0..output),
+            sum: None,
+            mean: means.slice_mut(0..mean),
+            rstd: rstds.slice_mut(0..mean),
+        };
+        layer_norm::forward(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    assert_eq!(refuse(24, 12, 12, 12, 24, 2), "gamma is 12; it should be a positive multiple of 8");
+    assert_eq!(
+        refuse(24, 16, 16, 16, 24, 2),
+        "input is 24 elements long; it should be a multiple of 16 (columns)"
+    );
+    assert_eq!(refuse(2064, 1032, 1032, 1032, 2064, 2), "gamma is 1032; it should be at most 1024");
+    assert_eq!(refuse(32, 16, 8, 16, 32, 2), "beta is 8 elements long; it should be 16 (columns)");
+    assert_eq!(refuse(32, 16, 16, 8, 32, 2), "bias is 8 elements long; it should be 16 (columns)");
+    assert_eq!(refuse(32, 16, 16, 16, 16, 2), "output is 16 elements long; it should be 32 (as input)");
+    assert_eq!(refuse(32, 16, 16, 16, 32, 3), "mean is 3 elements long; it should be 2 (rows)");
+}

@@ -1,0 +1,287 @@
+//! The whole model against the f64 reference: losses, sentence vectors, and the gradient of every parameter.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{devices, integers, values};
+use retromae::device::{Device, Float, bf16};
+use retromae::model::{
+    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,
+    Visibility,
+};
+use retromae::reference::mask::{MaskedSentence, mask_bank, ratio_q32};
+use retromae::reference::{self, Parameters, parameter_shapes};
+
+const SEED: u64 = 42;
+const STEP: u32 = 3;
+const VOCABULARY: usize = 97;
+const BANK_ROWS: usize = 4;
+const RATIO: f32 = 0.5;
+const CAPACITY: Capacity = Capacity { tokens: 256, sentences: 8, sentence_length: 80 };
+
+fn config(decoder: DecoderKind, query: QueryKind, dropout: f32) -> ModelConfig {
+    ModelConfig {
+        vocab_size: VOCABULARY,
+        hidden_size: 64,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 96,
+        max_position_embeddings: 80,
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
+        decoder,
+        query,
+        encoder_loss_weight: 1.0,
+        decoder_loss_weight: 0.5,
+        ..ModelConfig::tiny(VOCABULARY)
+    }
+}
+
+/// Parameters of visible size, so that every gradient is.
+fn parameters(config: &ModelConfig) -> Parameters {
+    let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+        let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+        let scale = if name.contains("embeddings.weight") || shape.len() == 2 { 0.15 } else { 0.1 };
+        let drawn = values(index as u64, shape.iter().product());
+        // What f32 holds exactly, so that device and reference start from the same numbers.
+        (name, drawn.iter().map(|value| f64::from((offset + scale * value) as f32)).collect())
+    };
+    parameter_shapes(config).into_iter().enumerate().map(draw).collect()
+}
+
+const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
+
+fn word_starts() -> Vec<u8> {
+    let kind = |slot: usize, length: usize| match slot {
+        0 => 2,
+        _ if slot + 1 == length => 2,
+        _ if slot % 3 == 2 => 0,
+        _ => 1,
+    };
+    LENGTHS.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
+}
+
+fn sentence_indices() -> Vec<u32> {
+    vec![11, 4, 300, 2, 9, 77]
+}
+
+/// A ragged batch with labels on some tokens, and the masks that the device would draw.
+fn batch(decoder: DecoderKind) -> Batch {
+    let mut cu_seqlens = vec![0];
+    LENGTHS.iter().for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
+    let tokens: usize = LENGTHS.iter().sum();
+    let original = integers(1, tokens, VOCABULARY as u32);
+    let corrupted = integers(2, tokens, VOCABULARY as u32);
+    let label = |every: usize| -> Vec<i32> {
+        let special = |token: usize| cu_seqlens.iter().any(|&start| start as usize == token);
+        (0..tokens).map(|t| if t % every == 0 && !special(t) { original[t] } else { IGNORE_INDEX }).collect()
+    };
+    let starts = word_starts();
+    let indices = sentence_indices();
+    let sentences: Vec<MaskedSentence<'_>> = (0..LENGTHS.len())
+        .map(|b| MaskedSentence {
+            index: indices[b],
+            word_starts: &starts[cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize],
+        })
+        .collect();
+    let bank = mask_bank(SEED, STEP, &sentences, ratio_q32(RATIO), BANK_ROWS);
+    Batch {
+        encoder_input_ids: corrupted,
+        encoder_labels: label(3),
+        decoder_labels: label(if decoder == DecoderKind::Basic { 2 } else { 1 }),
+        decoder_input_ids: original.clone(),
+        visibility: (decoder == DecoderKind::Enhanced).then_some(bank),
+        cu_seqlens,
+    }
+}
+
+fn model<T: Float>(device: &Device, config: &ModelConfig, parameters: &Parameters) -> Model<T> {
+    let mut model = Model::new(device, config, CAPACITY).unwrap();
+    for (name, values) in parameters {
+        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        model.set_parameter(name, &values).unwrap();
+    }
+    model
+}
+
+fn gradients<T: Float>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
+    let read = |(name, _): (String, Vec<usize>)| {
+        let gradient = model.gradient(&name).unwrap().into_iter().map(f64::from).collect();
+        (name, gradient)
+    };
+    model.parameter_shapes().into_iter().map(read).collect()
+}
+
+/// Relative distance of two tensors in the L2 norm; `floor` is what counts as zero.
+fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let difference = norm(&mut actual.iter().zip(expected).map(|(a, e)| a - e));
+    difference / norm(&mut expected.iter().copied()).max(floor)
+}
+
+/// `tolerance` is relative: about 30 roundings of the element type in a chain of 3 layers.
+fn check<T: Float>(device: &Device, config: &ModelConfig, tolerance: f64) {
+    let parameters = parameters(config);
+    let batch = batch(config.decoder);
+    let randomness = (config.hidden_dropout_prob > 0.0).then_some((SEED, STEP));
+    let expected = reference::step(config, &parameters, &batch, randomness);
+    let mut model = model::<T>(device, config, &parameters);
+    let randomness = randomness.map(|(seed, step)| StepRandomness { seed, step });
+    let losses = model.step(&device.stream(), &batch, Visibility::Explicit, randomness).unwrap();
+    for (name, actual, expected) in [
+        ("encoder", losses.encoder, expected.encoder_loss),
+        ("decoder", losses.decoder, expected.decoder_loss),
+    ] {
+        let error = (f64::from(actual) / expected - 1.0).abs();
+        assert!(error < tolerance, "{name} loss {actual}, expected {expected}");
+    }
+    // The key bias has no gradient in exact arithmetic; what is left of it is measured against its neighbour's.
+    for (name, actual) in gradients(&model) {
+        let floor = if name.ends_with("key.bias") {
+            norm(&expected.gradients[&name.replace("key", "query")])
+        } else {
+            0.0
+        };
+        let error = distance(&actual, &expected.gradients[&name], floor);
+        assert!(error < tolerance, "gradient of {name} is off by {error:e} ({config:?})");
+    }
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|value| value * value).sum::<f64>().sqrt()
+}
+
+fn kinds() -> [(DecoderKind, QueryKind); 3] {
+    [
+        (DecoderKind::Basic, QueryKind::Embedding),
+        (DecoderKind::Enhanced, QueryKind::Embedding),
+        (DecoderKind::Enhanced, QueryKind::Position),
+    ]
+}
+
+#[test]
+fn every_gradient_matches_the_reference() {
+    for device in devices() {
+        for (decoder, query) in kinds() {
+            for dropout in [0.0, 0.1] {
+                check::<f32>(&device, &config(decoder, query, dropout), 2e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_gradients_match_the_reference() {
+    for (decoder, query) in kinds() {
+        check::<bf16>(&devices()[0], &config(decoder, query, 0.0), 6e-2);
+    }
+}
+
+#[test]
+fn drawn_masks_equal_explicit_ones() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
+    let (parameters, batch) = (parameters(&config), batch(DecoderKind::Enhanced));
+    let (indices, starts) = (sentence_indices(), word_starts());
+    let drawn = Visibility::Drawn {
+        sentence_indices: &indices,
+        word_starts: &starts,
+        ratio: RATIO,
+        bank_rows_max: BANK_ROWS,
+    };
+    let run = |visibility| {
+        let mut model = model::<f32>(device, &config, &parameters);
+        let randomness = Some(StepRandomness { seed: SEED, step: STEP });
+        let losses = model.step(&device.stream(), &batch, visibility, randomness).unwrap();
+        (losses, gradients(&model))
+    };
+    assert_eq!(run(drawn), run(Visibility::Explicit));
+}
+
+#[test]
+fn sentence_vectors_match_the_reference() {
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
+    let (parameters, batch) = (parameters(&config), batch(DecoderKind::Enhanced));
+    let expected = reference::embed(&config, &parameters, &batch.cu_seqlens, &batch.encoder_input_ids);
+    for device in devices() {
+        let mut model = model::<f32>(&device, &config, &parameters);
+        let actual = model.embed(&device.stream(), &batch.cu_seqlens, &batch.encoder_input_ids).unwrap();
+        let actual: Vec<f64> = actual.into_iter().map(f64::from).collect();
+        assert!(distance(&actual, &expected, 0.0) < 1e-5);
+    }
+}
+
+/// A few updates on one batch must lower both losses, and a step does not depend on what came before it.
+#[test]
+fn training_on_one_batch_lowers_the_losses() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+    let batch = batch(DecoderKind::Enhanced);
+    let mut model = Model::<f32>::new(device, &config, CAPACITY).unwrap();
+    model.initialise(1).unwrap();
+    let stream = device.stream();
+    let first = model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
+    assert_eq!(model.step(&stream, &batch, Visibility::Explicit, None).unwrap(), first);
+    for update in 1..=30 {
+        model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
+        let norm = model.update(&stream, &AdamW::default(), 3e-3, update).unwrap();
+        assert!(norm.is_finite() && norm > 0.0);
+    }
+    let last = model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
+    assert!(last.encoder < 0.8 * first.encoder && last.decoder < 0.8 * first.decoder, "{first:?} {last:?}");
+}
+
+#[test]
+fn a_batch_without_labels_has_no_loss_and_no_gradient() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+    let mut batch = batch(DecoderKind::Enhanced);
+    batch.encoder_labels.fill(IGNORE_INDEX);
+    batch.decoder_labels.fill(IGNORE_INDEX);
+    let mut model = model::<f32>(device, &config, &parameters(&config));
+    let losses = model.step(&device.stream(), &batch, Visibility::Explicit, None).unwrap();
+    assert_eq!((losses.encoder, losses.decoder), (0.0, 0.0));
+    assert!(gradients(&model).values().flatten().all(|&value| value == 0.0));
+}
+
+#[test]
+fn wrong_batches_are_refused() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+    let mut model = model::<f32>(device, &config, &parameters(&config));
+    let mut refuse = |change: &dyn Fn(&mut Batch), expected: &str| {
+        let mut batch = batch(DecoderKind::Enhanced);
+        change(&mut batch);
+        let message =
+            model.step(&device.stream(), &batch, Visibility::Explicit, None).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    };
+    refuse(
+        &|batch| batch.encoder_input_ids[5] = 97,
+        "encoder_input_ids is 97 at token 5; it should be in 0..97",
+    );
+    refuse(&|batch| batch.decoder_labels[0] = -3, "decoder_labels is -3 at token 0");
+    refuse(&|batch| batch.visibility = None, "visibility is absent");
+    refuse(
+        &|batch| batch.cu_seqlens[1] = 0,
+        "cu_seqlens is 0 tokens for sentence 0; it should be 1 to 80 tokens",
+    );
+    refuse(&|batch| batch.visibility.as_mut().unwrap().rows[30] = 60, "visibility is");
+    refuse(&|batch| batch.encoder_labels.truncate(3), "encoder_labels is 3 long");
+}
+
+#[test]
+fn wrong_configurations_are_refused() {
+    let device = &devices()[0];
+    let refuse = |change: &dyn Fn(&mut ModelConfig), expected: &str| {
+        let mut config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+        change(&mut config);
+        let message = Model::<f32>::new(device, &config, CAPACITY).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    };
+    refuse(&|config| config.num_attention_heads = 4, "head size of 16");
+    refuse(&|config| config.hidden_dropout_prob = 1.0, "hidden_dropout_prob is 1; it should be in [0, 1)");
+    refuse(&|config| config.vocab_size = 0, "vocab_size is 0");
+}

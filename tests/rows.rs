@@ -1,0 +1,73 @@
+//! Gathering and scattering rows.
+
+mod common;
+
+use common::{devices, integers, rounded, values};
+use retromae::device::{Device, Float, bf16};
+use retromae::ops::rows;
+
+const TABLE_ROWS: usize = 150;
+
+/// `count` different rows of the table, out of order.
+fn distinct(count: usize) -> Vec<i32> {
+    (0..count).map(|i| (i * 7 + 3) as i32 % TABLE_ROWS as i32).collect()
+}
+
+fn check<T: Float + PartialEq>(device: &Device, count: usize, columns: usize) {
+    let stream = device.stream();
+    let table: Vec<T> = rounded(&values(1, TABLE_ROWS * columns));
+    let device_table = device.upload(&table).unwrap();
+
+    let indices = integers(2, count, TABLE_ROWS as u32);
+    let device_indices = device.upload(&indices).unwrap();
+    let mut output = device.zeros::<T>(count * columns).unwrap();
+    let (input, output_view) = (device_table.view(), output.view_mut());
+    let gather = rows::Gather { input, rows: device_indices.view(), output: output_view, columns };
+    rows::gather(&stream, gather).unwrap();
+    let expected: Vec<T> =
+        indices.iter().flat_map(|&row| table[row as usize * columns..][..columns].to_vec()).collect();
+    assert_eq!(output.read().unwrap(), expected, "gather of {count} × {columns}");
+
+    let indices = distinct(count);
+    let device_indices = device.upload(&indices).unwrap();
+    let added: Vec<T> = rounded(&values(3, count * columns));
+    let (device_added, mut sums) = (device.upload(&added).unwrap(), device.upload(&table).unwrap());
+    let (input, output) = (device_added.view(), sums.view_mut());
+    let scatter = rows::ScatterAdd { input, rows: device_indices.view(), output, columns };
+    rows::scatter_add(&stream, scatter).unwrap();
+    let mut expected = table;
+    for (i, &row) in indices.iter().enumerate() {
+        for c in 0..columns {
+            let sum = &mut expected[row as usize * columns + c];
+            *sum = T::from_f32(sum.to_f32() + added[i * columns + c].to_f32());
+        }
+    }
+    // One addition and one rounding: the same bits.
+    assert_eq!(sums.read().unwrap(), expected, "scatter of {count} × {columns}");
+}
+
+#[test]
+fn rows_move_exactly() {
+    for device in devices() {
+        for (count, columns) in [(0, 8), (1, 8), (2, 16), (17, 1000), (33, 128), (129, 384), (2, 1024)] {
+            check::<f32>(&device, count, columns);
+            check::<bf16>(&device, count, columns);
+        }
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let device = &devices()[0];
+    let input = device.zeros::<f32>(96).unwrap();
+    let indices = device.zeros::<i32>(2).unwrap();
+    let refuse = |input_length: usize, output_length: usize, columns: usize| {
+        let mut output = device.zeros::<f32>(output_length).unwrap();
+        let (input, output) = (input.slice(0..input_length), output.view_mut());
+        let arguments = rows::Gather { input, rows: indices.view(), output, columns };
+        rows::gather(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    assert_eq!(refuse(24, 24, 12), "columns is 12; it should be a positive multiple of 8");
+    assert_eq!(refuse(24, 32, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
+    assert_eq!(refuse(32, 16, 16), "output is 16 elements long; it should be 32 (rows · columns)");
+}

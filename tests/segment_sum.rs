@@ -1,0 +1,115 @@
+//! Segment sums against sums in f64.
+
+mod common;
+
+use common::{assert_close, devices, integers, rounded, values, widened};
+use retromae::device::{Device, Float, bf16};
+use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+
+/// Empty, short and long segments, in an order in which a block gets several of each.
+const LENGTHS: [usize; 19] = [0, 1, 2, 63, 64, 65, 200, 3, 0, 129, 5, 17, 1, 1, 700, 0, 4, 64, 33];
+const INPUT_ROWS: usize = 90;
+
+fn offsets(segments: usize) -> Vec<i32> {
+    let ends = LENGTHS[..segments].iter().scan(0, |sum, &length| {
+        *sum += length as i32;
+        Some(*sum)
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+/// `indexed`: rows of input and output by index; otherwise consecutive.
+fn check<T: Float, O: Float>(device: &Device, segments: usize, columns: usize, indexed: bool) {
+    let offsets = offsets(segments);
+    let terms = offsets[segments] as usize;
+    let input_rows = if indexed { INPUT_ROWS } else { terms };
+    let indices: Vec<i32> =
+        if indexed { integers(3, terms, INPUT_ROWS as u32) } else { (0..terms as i32).collect() };
+    let output_rows = 2 * LENGTHS.len() + 1;
+    let row = |segment: usize| if indexed { (segment * 5 + 2) % output_rows } else { segment };
+    let rows: Vec<i32> = (0..segments).map(|segment| row(segment) as i32).collect();
+    let input: Vec<T> = rounded(&values(1, input_rows * columns));
+    let before: Vec<O> = rounded(&values(2, output_rows * columns));
+
+    let mut exact = widened(&before);
+    let mut naive: Vec<f32> = before.iter().map(|value| value.to_f32()).collect();
+    for segment in 0..segments {
+        for k in offsets[segment] as usize..offsets[segment + 1] as usize {
+            for c in 0..columns {
+                let value = input[indices[k] as usize * columns + c].to_f32();
+                let place = row(segment) * columns + c;
+                exact[place] += f64::from(value);
+                naive[place] += value;
+            }
+        }
+    }
+    let naive: Vec<f64> = naive.iter().map(|&value| f64::from(O::from_f32(value).to_f32())).collect();
+
+    let (device_input, mut output) = (device.upload(&input).unwrap(), device.upload(&before).unwrap());
+    let [offsets, indices, rows] = [&offsets, &indices, &rows].map(|array| device.upload(array).unwrap());
+    let arguments = SegmentSum {
+        input: device_input.view(),
+        indices: indexed.then(|| indices.view()),
+        offsets: offsets.view(),
+        rows: indexed.then(|| rows.view()),
+        output: output.view_mut(),
+        columns,
+    };
+    segment_sum(&device.stream(), arguments).unwrap();
+    let what = format!("{segments} segments × {columns}, indexed {indexed}");
+    assert_close::<O>(&what, &widened(&output.read().unwrap()), &naive, &exact);
+}
+
+#[test]
+fn matches_f64_sums() {
+    for device in devices() {
+        for (segments, columns) in [(0, 8), (1, 8), (4, 16), (8, 264), (9, 128), (19, 32), (19, 768)] {
+            for indexed in [false, true] {
+                check::<f32, f32>(&device, segments, columns, indexed);
+                check::<bf16, f32>(&device, segments, columns, indexed);
+                check::<bf16, bf16>(&device, segments, columns, indexed);
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let device = &devices()[0];
+    let input = device.zeros::<f32>(96).unwrap();
+    let offsets = device.zeros::<i32>(3).unwrap();
+    let refuse = |input_length: usize, output_length: usize, columns: usize, offset_count: usize, rows| {
+        let mut output = device.zeros::<f32>(output_length).unwrap();
+        let arguments = SegmentSum {
+            input: input.slice(0..input_length),
+            indices: None,
+            offsets: offsets.slice(0..offset_count),
+            rows: Option::map(rows, |count| offsets.slice(0..count)),
+            output: output.view_mut(),
+            columns,
+        };
+        segment_sum(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    assert_eq!(refuse(24, 24, 12, 3, None), "columns is 12; it should be a positive multiple of 8");
+    assert_eq!(
+        refuse(24, 32, 16, 3, None),
+        "input is 24 elements long; it should be a multiple of 16 (columns)"
+    );
+    assert_eq!(
+        refuse(32, 32, 16, 0, None),
+        "offsets is empty; it should be one element longer than the number of segments"
+    );
+    assert_eq!(refuse(32, 16, 16, 3, None), "output is 1 rows; it should be at least 2 (segments)");
+    assert_eq!(refuse(32, 32, 16, 3, Some(1)), "rows is 1 elements long; it should be 2 (segments)");
+    let mut output = device.zeros::<bf16>(32).unwrap();
+    let arguments = SegmentSum {
+        input: input.slice(0..32),
+        indices: None,
+        offsets: offsets.view(),
+        rows: None,
+        output: output.view_mut(),
+        columns: 16,
+    };
+    let refusal = segment_sum(&device.stream(), arguments).unwrap_err().to_string();
+    assert_eq!(refusal, "output is bf16; it should be f32, as input");
+}
