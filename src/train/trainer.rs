@@ -63,7 +63,12 @@ impl<T: Float> Trainer<'_, T> {
         let learning_rate = self.learning_rate();
         let finite = losses.encoder.is_finite() && losses.decoder.is_finite();
         let gradient_norm = if finite {
-            self.model.update(&self.stream, &AdamW::default(), learning_rate, self.step as u32 + 1)?
+            self.model.update(
+                &self.stream,
+                &AdamW::default(),
+                f64::from(learning_rate),
+                self.step as u32 + 1,
+            )?
         } else {
             f32::NAN
         };
