@@ -1,1 +1,17 @@
-fn main() {}
+//! The `retromae` command: pre-train, embed, evaluate, and say what was built.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Command::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", cli::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -109,6 +109,25 @@ impl BatchDrawer {
         &self.passages
     }
 
+    #[must_use]
+    pub fn options(&self) -> BatchOptions {
+        self.options
+    }
+
+    /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
+    #[must_use]
+    pub fn batches_until(&self, epochs: u32) -> u64 {
+        let mut ahead = self.clone();
+        let mut batches = 0;
+        while ahead.position.epoch < epochs
+            && !(ahead.position.epoch + 1 == epochs && ahead.position.cursor as usize == ahead.order.len())
+        {
+            ahead.next_passages();
+            batches += 1;
+        }
+        batches
+    }
+
     /// The next batch, with the masks of `step`.
     #[must_use]
     pub fn draw(&mut self, step: u32) -> DrawnBatch {

@@ -1,7 +1,9 @@
 //! How well embeddings find the document that a query came from, beside BM25.
 
 mod bm25;
+mod embed;
 mod retrieval;
 
 pub use bm25::Bm25;
+pub use embed::{EmbedError, embed_texts, normalize_rows, retrieval_score};
 pub use retrieval::{Error, HeldOut, RetrievalScore, Split, rank_bm25, rank_dense, split_held_out};

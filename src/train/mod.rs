@@ -1,4 +1,22 @@
-//! Pre-training: the schedule and the record of a run.
+//! Pre-training: the loop, its schedule, checkpoints, and the record of a run.
+//!
+//! [`pretrain`] does the whole of it, from [`Options`] to a directory that Hugging Face's `BertForMaskedLM` loads.
 
+mod checkpoint;
+mod error;
+mod export;
+mod observer;
+mod options;
+mod prefetch;
+mod prepare;
+mod pretrain;
 pub mod report;
 pub mod schedule;
+mod trainer;
+
+pub use checkpoint::{CheckpointDirectory, Progress as CheckpointProgress, State as CheckpointState};
+pub use error::{Error, Result};
+pub use export::{CONFIG_FILE, WEIGHTS_FILE, load_config, load_model, save_config, save_model};
+pub use observer::{Observer, Silent};
+pub use options::{DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength, validate_sizes};
+pub use pretrain::{Outcome, pretrain};

@@ -1,0 +1,71 @@
+//! `retromae eval`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use retromae::data::Corpus;
+use retromae::device::{DType, Device, Float, bf16};
+use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
+use retromae::train::load_model;
+
+use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Directory with model.safetensors, config.json and a tokenizer
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Text: a file with one passage a line, or a directory of .txt and .md files
+    #[arg(long, value_name = "FILE|DIR")]
+    corpus: PathBuf,
+    /// Passages to find, at most a tenth of the corpus
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    held_out: usize,
+    /// Of the draw of passages: with a run's seed and --held-out they are those that it did not train on
+    #[arg(long, value_name = "N", default_value_t = retromae::train::Options::default().seed)]
+    seed: u64,
+    /// Tokens of a text, at most; what is beyond is cut off
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    max_len: usize,
+    /// Tokens that go to the device at once, at most
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    batch_tokens: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+impl Arguments {
+    pub fn run(&self) -> Result<(), Error> {
+        let (device, dtype) = self.device.open()?;
+        match dtype {
+            DType::F32 => self.evaluate::<f32>(&device),
+            DType::Bf16 => self.evaluate::<bf16>(&device),
+        }
+    }
+
+    fn evaluate<T: Float>(&self, device: &Device) -> Result<(), Error> {
+        let corpus = Corpus::from_path(&self.corpus)?;
+        let held_out = split_held_out(corpus.passages, self.held_out, self.seed).held_out;
+        if held_out.is_empty() {
+            let path = self.corpus.display();
+            return Err(format!(
+                "--corpus `{path}` gives no passage to find; it should have at least ten, of several sentences each"
+            )
+            .into());
+        }
+        let (mut model, tokenizer, capacity) =
+            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let score = retrieval_score(&mut model, &device.stream(), &tokenizer, capacity, &held_out)?;
+        let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
+        if self.json {
+            println!("{}", serde_json::json!({ "held_out": held_out.len(), "model": score, "bm25": bm25 }));
+            return Ok(());
+        }
+        print_table(&SCORE_HEADER, &[score_row("model", score), score_row("BM25", bm25)], 1);
+        println!("{} first sentences, each to find its passage among as many", held_out.len());
+        Ok(())
+    }
+}

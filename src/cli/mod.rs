@@ -1,0 +1,128 @@
+//! The command line.
+
+mod embed;
+mod eval;
+mod info;
+mod pretrain;
+mod progress;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use retromae::device::{DType, Device};
+
+/// Whatever goes wrong in a command.
+pub type Error = Box<dyn std::error::Error>;
+
+/// RetroMAE pre-training with hand-written kernels that run on the CPU and on NVIDIA GPUs.
+#[derive(Debug, Parser)]
+#[command(version, name = "retromae")]
+pub struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Pre-train an encoder on text; with no flags, on the prose of this machine's crates.
+    Pretrain(Box<pretrain::Arguments>),
+    /// Turn each line of text into a vector, one JSON array a line.
+    Embed(embed::Arguments),
+    /// How well a model finds passages by their first sentences, beside BM25.
+    Eval(eval::Arguments),
+    /// Devices, compilers and kernels.
+    Info(info::Arguments),
+}
+
+impl Command {
+    pub fn run(self) -> Result<(), Error> {
+        match self.action {
+            Action::Pretrain(arguments) => arguments.run(),
+            Action::Embed(arguments) => arguments.run(),
+            Action::Eval(arguments) => arguments.run(),
+            Action::Info(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// An error and its causes, without those that the message before has already told.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DeviceChoice {
+    /// The first GPU where there is one, else the host.
+    Auto,
+    Host,
+    Cuda,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DTypeChoice {
+    /// f32 on the host, bf16 on a GPU.
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// Where to compute, and in what.
+#[derive(Debug, clap::Args)]
+struct DeviceArguments {
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// What to compute in; weights are f32 all the same
+    #[arg(long, value_enum, default_value = "auto")]
+    dtype: DTypeChoice,
+}
+
+impl DeviceArguments {
+    fn open(&self) -> Result<(Device, DType), retromae::device::Error> {
+        let device = match self.device {
+            DeviceChoice::Host => Device::host()?,
+            DeviceChoice::Cuda => Device::cuda(0)?,
+            DeviceChoice::Auto => Device::cuda(0).or_else(|_| Device::host())?,
+        };
+        let dtype = match self.dtype {
+            DTypeChoice::F32 => DType::F32,
+            DTypeChoice::Bf16 => DType::Bf16,
+            DTypeChoice::Auto if device.name() == "cuda" => DType::Bf16,
+            DTypeChoice::Auto => DType::F32,
+        };
+        Ok((device, dtype))
+    }
+}
+
+/// Prints rows under a header: the first `left` columns to the left, numbers to the right.
+fn print_table(header: &[&str], rows: &[Vec<String>], left: usize) {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(header.to_vec());
+    println!("{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)));
+    rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+}
+
+/// A row of the retrieval table.
+fn score_row(name: &str, score: retromae::eval::RetrievalScore) -> Vec<String> {
+    vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), format!("{:.3}", score.recall_at_10)]
+}
+
+const SCORE_HEADER: [&str; 3] = ["retrieval", "MRR@10", "Recall@10"];

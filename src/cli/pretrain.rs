@@ -1,0 +1,186 @@
+//! `retromae pretrain`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use retromae::model::{DecoderKind, QueryKind};
+use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
+
+use super::progress::Terminal;
+use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Decoder {
+    /// A BERT layer over a masked input
+    Basic,
+    /// Two streams under position-specific masks
+    Enhanced,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Query {
+    Position,
+    Embedding,
+}
+
+/// Flags without a value here take [`Options::default`]'s.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Text: a file with one passage a line, or a directory of .txt and .md files [default: README files and doc comments
+    /// of the crates on this machine]
+    #[arg(long, value_name = "FILE|DIR")]
+    corpus: Option<PathBuf>,
+    /// tiny, small, base, or a config.json with Hugging Face's names [default: tiny]
+    #[arg(long, value_name = "SIZE|FILE")]
+    model: Option<String>,
+    /// Continue from the BERT in this directory
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "vocab", "vocab_size"])]
+    init: Option<PathBuf>,
+    /// vocab.txt or tokenizer.json [default: a vocabulary is trained on the corpus]
+    #[arg(long, value_name = "PATH")]
+    vocab: Option<PathBuf>,
+    /// Tokens of a trained vocabulary [default: the model's, else 8192]
+    #[arg(long, value_name = "N", conflicts_with = "vocab")]
+    vocab_size: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Updates of the weights
+    #[arg(long, value_name = "N", default_value_t = default_steps(), conflicts_with = "epochs")]
+    steps: u64,
+    /// Times through the corpus, in place of --steps
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// End after this many steps, to be resumed; the schedule is that of the whole run
+    #[arg(long, value_name = "STEP")]
+    stop_at: Option<u64>,
+    /// Tokens of a batch, at most
+    #[arg(long, value_name = "N", default_value_t = Options::default().batch_tokens)]
+    batch_tokens: usize,
+    /// Tokens of a passage, at most; longer texts are split
+    #[arg(long, value_name = "N", default_value_t = Options::default().max_len)]
+    max_len: usize,
+    /// Peak of the learning rate
+    #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate, allow_negative_numbers = true)]
+    lr: f32,
+    /// Steps in which the learning rate rises [default: a tenth of all]
+    #[arg(long, value_name = "STEPS")]
+    warmup: Option<u64>,
+    /// Part of the encoder's input that is masked
+    #[arg(long, value_name = "RATIO", default_value_t = Options::default().encoder_mask, allow_negative_numbers = true)]
+    encoder_mask: f32,
+    /// Part of the decoder's input that is masked
+    #[arg(long, value_name = "RATIO", default_value_t = Options::default().decoder_mask, allow_negative_numbers = true)]
+    decoder_mask: f32,
+    /// How the decoder rebuilds a passage [default: the model's, else enhanced]
+    #[arg(long, value_enum)]
+    decoder: Option<Decoder>,
+    /// The enhanced decoder's query stream [default: the model's, else embedding]
+    #[arg(long, value_enum)]
+    query: Option<Query>,
+    /// Of everything that is drawn
+    #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
+    seed: u64,
+    /// Directory for the model, the checkpoint and the record
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// Go on from the checkpoint in --out
+    #[arg(long, conflicts_with = "overwrite")]
+    resume: bool,
+    /// Replace an earlier run in --out
+    #[arg(long)]
+    overwrite: bool,
+    /// Passages kept out of training for the retrieval check, at most a tenth; 0 for no check
+    #[arg(long, value_name = "N", default_value_t = Options::default().held_out)]
+    held_out: usize,
+    /// Steps between checkpoints
+    #[arg(long, value_name = "N", default_value_t = Options::default().checkpoint_every)]
+    checkpoint_every: u64,
+}
+
+fn default_steps() -> u64 {
+    match Options::default().length {
+        RunLength::Steps(steps) => steps,
+        RunLength::Epochs(_) => 1,
+    }
+}
+
+impl Arguments {
+    fn options(&self) -> Options {
+        let model = match self.model.as_deref() {
+            None | Some("tiny") => ModelChoice::Tiny,
+            Some("small") => ModelChoice::Small,
+            Some("base") => ModelChoice::Base,
+            Some(path) => ModelChoice::File(path.into()),
+        };
+        let decoder = |choice| match choice {
+            Decoder::Basic => DecoderKind::Basic,
+            Decoder::Enhanced => DecoderKind::Enhanced,
+        };
+        let query = |choice| match choice {
+            Query::Position => QueryKind::Position,
+            Query::Embedding => QueryKind::Embedding,
+        };
+        Options {
+            corpus: self.corpus.clone(),
+            model,
+            init: self.init.clone(),
+            vocabulary: self.vocab.clone(),
+            vocab_size: self.vocab_size,
+            length: self.epochs.map_or(RunLength::Steps(self.steps), RunLength::Epochs),
+            stop_at: self.stop_at,
+            batch_tokens: self.batch_tokens,
+            max_len: self.max_len,
+            learning_rate: self.lr,
+            warmup_steps: self.warmup,
+            encoder_mask: self.encoder_mask,
+            decoder_mask: self.decoder_mask,
+            decoder: self.decoder.map(decoder),
+            query: self.query.map(query),
+            seed: self.seed,
+            out: self.out.clone(),
+            resume: self.resume,
+            overwrite: self.overwrite,
+            held_out: self.held_out,
+            checkpoint_every: self.checkpoint_every,
+            ..Options::default()
+        }
+    }
+
+    pub fn run(&self) -> Result<(), Error> {
+        let options = self.options();
+        // Before the device: a typing error should not wait for a driver.
+        options.validate()?;
+        let (device, dtype) = self.device.open()?;
+        let outcome = pretrain(&options, &device, dtype, &mut Terminal::default())?;
+        print_outcome(&outcome);
+        Ok(())
+    }
+}
+
+fn print_outcome(outcome: &Outcome) {
+    if let (Some(first), Some(last)) = (outcome.records.first(), outcome.records.last()) {
+        let falls =
+            |name: &str, from: f32, to: f32| vec![name.to_owned(), format!("{from:.3}"), format!("{to:.3}")];
+        let rows = [
+            falls("encoder", first.encoder_loss, last.encoder_loss),
+            falls("decoder", first.decoder_loss, last.decoder_loss),
+        ];
+        println!();
+        let (from, to) = (format!("step {}", first.step), format!("step {}", last.step));
+        print_table(&["loss", &from, &to], &rows, 1);
+    }
+    if let Some(table) = &outcome.retrieval {
+        let mut rows = vec![score_row("untrained", table.before)];
+        rows.extend(table.after.map(|score| score_row("trained", score)));
+        rows.push(score_row("BM25", table.bm25));
+        println!();
+        print_table(&SCORE_HEADER, &rows, 1);
+        println!("{} first sentences, each to find its passage among as many", table.held_out);
+    }
+    let done = outcome.records.last().map_or(0, |record| record.step);
+    println!();
+    if done < outcome.total_steps {
+        println!("stopped after step {done} of {}; --resume goes on", outcome.total_steps);
+    }
+    println!("model, checkpoint, training.jsonl and training.svg are in {}", outcome.out.display());
+}

@@ -1,0 +1,74 @@
+//! A run on the terminal.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use retromae::train::{Observer, report::StepRecord};
+
+/// Between lines where there is no terminal to draw on.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A progress bar on a terminal, else a line now and then; all on the standard error.
+#[derive(Default)]
+pub struct Terminal {
+    bar: Option<ProgressBar>,
+    total: u64,
+    started: Option<(Instant, u64)>,
+    last_line: Option<Instant>,
+}
+
+impl Terminal {
+    fn losses(record: &StepRecord) -> String {
+        format!(
+            "encoder {:.3}  decoder {:.3}  {:.0} tokens/s",
+            record.encoder_loss, record.decoder_loss, record.tokens_per_s
+        )
+    }
+
+    /// Of the steps of this process, in seconds.
+    fn time_left(&self, step: u64) -> Option<f64> {
+        let (start, done) = self.started?;
+        let per_step = start.elapsed().as_secs_f64() / step.checked_sub(done).filter(|&n| n > 0)? as f64;
+        Some(per_step * self.total.saturating_sub(step) as f64)
+    }
+}
+
+impl Observer for Terminal {
+    fn note(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+
+    fn start(&mut self, done: u64, total: u64) {
+        self.total = total;
+        self.started = Some((Instant::now(), done));
+        if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30.blue/dim} {pos}/{len}  {msg}  {eta} left");
+            let bar = ProgressBar::new(total)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+                .with_position(done);
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+
+    fn step(&mut self, record: &StepRecord) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(Self::losses(record));
+            bar.set_position(record.step);
+            return;
+        }
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if due || record.step == self.total {
+            let left = self.time_left(record.step).unwrap_or(0.0);
+            eprintln!("step {}/{}  {}  {left:.0} s left", record.step, self.total, Self::losses(record));
+            self.last_line = Some(Instant::now());
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Checkpoints: all that a run needs to go on exactly, whenever it was cut off.
+//!
+//! A checkpoint is two files in `checkpoint/`: the tensors of a step, and `state.json`, which names them. Replacing
+//! `state.json` by a rename is what makes the checkpoint the current one, so whatever is interrupted leaves a whole one.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
+use super::export::{Tensor, values_of, write_tensors};
+use crate::data::Position;
+use crate::device::Float;
+use crate::eval::RetrievalScore;
+use crate::model::Model;
+
+/// The layout that this version writes and reads.
+const SCHEMA_VERSION: u32 = 1;
+const STATE_FILE: &str = "state.json";
+/// Prefixes of the optimizer's tensors; the weights have their own names.
+const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
+
+/// `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub schema_version: u32,
+    /// Steps done.
+    pub step: u64,
+    /// Where the batch after the last step begins.
+    pub position: Position,
+    /// Options that must not change, by flag.
+    pub options: BTreeMap<String, String>,
+    /// The device that wrote it: only on the same one does a run go on bit for bit.
+    pub device: String,
+    /// Of the untrained model.
+    pub retrieval_before: Option<RetrievalScore>,
+    /// The tensors' file, in the same directory.
+    pub tensors: String,
+    pub tensors_bytes: u64,
+    /// [`checksum`] of that file.
+    pub tensors_checksum: String,
+}
+
+/// What a run says of itself at a checkpoint; the rest of [`State`] is about files.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    pub step: u64,
+    pub position: Position,
+    pub options: BTreeMap<String, String>,
+    pub device: String,
+    pub retrieval_before: Option<RetrievalScore>,
+}
+
+/// The directory of a run's checkpoint.
+#[derive(Clone, Debug)]
+pub struct CheckpointDirectory {
+    path: PathBuf,
+}
+
+impl CheckpointDirectory {
+    /// `checkpoint/` in the directory of a run.
+    #[must_use]
+    pub fn of_run(out: &Path) -> Self {
+        Self { path: out.join("checkpoint") }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a checkpoint and drops the one before.
+    ///
+    /// # Errors
+    /// [`Error::Write`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
+    pub fn save<T: Float>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
+        let write_error = |path: &Path, source| Error::Write { path: path.to_owned(), source };
+        std::fs::create_dir_all(&self.path).map_err(|source| write_error(&self.path, source))?;
+        let tensors = format!("step-{:08}.safetensors", progress.step);
+        let path = self.path.join(&tensors);
+        write_tensors(&path, &tensors_of(model)?)?;
+        let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let Progress { step, position, options, device, retrieval_before } = progress;
+        let state = State {
+            schema_version: SCHEMA_VERSION,
+            step,
+            position,
+            options,
+            device,
+            retrieval_before,
+            tensors_bytes: bytes.len() as u64,
+            tensors_checksum: checksum(&bytes),
+            tensors,
+        };
+        self.commit(&state).map_err(|source| write_error(&self.path.join(STATE_FILE), source))?;
+        self.remove_others(&state.tensors);
+        Ok(())
+    }
+
+    /// Makes `state` the current one.
+    fn commit(&self, state: &State) -> std::io::Result<()> {
+        let temporary = self.path.join(".state.json.tmp");
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(state)?)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.path.join(STATE_FILE))?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Drops tensors of other steps. One that cannot be removed only takes room.
+    fn remove_others(&self, current: &str) {
+        for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("step-") && name.ends_with(".safetensors") && name != current {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// The state of the current checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NothingToResume`]; [`Error::Checkpoint`] names a file that is damaged or of another version.
+    pub fn state(&self) -> Result<State> {
+        let path = self.path.join(STATE_FILE);
+        if !path.exists() {
+            return Err(Error::NothingToResume { path });
+        }
+        let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let failed = |reason| Error::Checkpoint { path: path.clone(), reason };
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| failed(format!("not whole JSON ({error})")))?;
+        let version = &value["schema_version"];
+        if *version != SCHEMA_VERSION {
+            return Err(failed(format!("schema_version is {version}, this program reads {SCHEMA_VERSION}")));
+        }
+        serde_json::from_value(value).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Sets the weights and moments of `model` to those of `state`.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] when the file is missing, truncated, damaged or of another model; the model is then half set.
+    pub fn load<T: Float>(&self, state: &State, model: &mut Model<T>) -> Result<()> {
+        let path = self.path.join(&state.tensors);
+        let failed = |reason| Error::Checkpoint { path: path.clone(), reason };
+        let bytes = std::fs::read(&path).map_err(|error| failed(format!("cannot be read ({error})")))?;
+        if bytes.len() as u64 != state.tensors_bytes {
+            return Err(failed(format!(
+                "it has {} bytes, and had {} when it was written",
+                bytes.len(),
+                state.tensors_bytes
+            )));
+        }
+        if checksum(&bytes) != state.tensors_checksum {
+            return Err(failed("its checksum is not the one it had when it was written".into()));
+        }
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| failed(error.to_string()))?;
+        let read = |name: &str, shape: &[usize]| {
+            let view = file.tensor(name).map_err(|error| failed(error.to_string()))?;
+            values_of(name, shape, &view).map_err(failed)
+        };
+        for (name, shape) in model.parameter_shapes() {
+            model.set_parameter(&name, &read(&name, &shape)?)?;
+            let [first, second] = MOMENTS.map(|prefix| read(&format!("{prefix}{name}"), &shape));
+            model.set_moments(&name, &first?, &second?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Every parameter and its two moments.
+fn tensors_of<T: Float>(model: &Model<T>) -> Result<Vec<Tensor>> {
+    let shapes = model.parameter_shapes();
+    let mut tensors = Vec::with_capacity(3 * shapes.len());
+    for (name, shape) in shapes {
+        let (first, second) = model.moments(&name)?;
+        for (prefix, values) in MOMENTS.into_iter().zip([first, second]) {
+            tensors.push((format!("{prefix}{name}"), shape.clone(), values));
+        }
+        let values = model.parameter(&name)?;
+        tensors.push((name, shape, values));
+    }
+    Ok(tensors)
+}
+
+/// FNV-1a over little-endian words of 8 bytes, the last one filled with zeros: enough to see damage, not an attack.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> String {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hash = bytes.chunks(8).fold(BASIS, |hash, chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        // The rotation lets high bits reach low ones, which the product alone does not.
+        ((hash ^ u64::from_le_bytes(word)).wrapping_mul(PRIME)).rotate_left(23)
+    });
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_changes_the_checksum() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for bit in 0..800 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(checksum(&damaged), checksum(&bytes), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn damaged_states_are_named() {
+        let out = tempfile::tempdir().unwrap();
+        let directory = CheckpointDirectory::of_run(out.path());
+        assert!(matches!(directory.state(), Err(Error::NothingToResume { .. })));
+        std::fs::create_dir(directory.path()).unwrap();
+        let message = |text: &str| {
+            std::fs::write(directory.path().join(STATE_FILE), text).unwrap();
+            directory.state().unwrap_err().to_string()
+        };
+        assert!(message("{\"step\": 1").contains("state.json`: not whole JSON"));
+        assert!(message("{\"schema_version\": 9}").contains("schema_version is 9, this program reads 1"));
+        assert!(message("{\"schema_version\": 1}").contains("missing field"));
+    }
+
+    #[test]
+    fn states_are_read_back() {
+        let out = tempfile::tempdir().unwrap();
+        let directory = CheckpointDirectory::of_run(out.path());
+        std::fs::create_dir(directory.path()).unwrap();
+        let state = State {
+            schema_version: SCHEMA_VERSION,
+            step: 7,
+            position: Position { epoch: 1, cursor: 3 },
+            options: [("--seed".to_owned(), "1".to_owned())].into(),
+            device: "host".into(),
+            retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: 0.5 }),
+            tensors: "step-00000007.safetensors".into(),
+            tensors_bytes: 0,
+            tensors_checksum: checksum(b""),
+        };
+        directory.commit(&state).unwrap();
+        assert_eq!(directory.state().unwrap(), state);
+    }
+}

@@ -1,0 +1,60 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+use crate::{data, device, eval, ops};
+
+/// An error of [`crate::train`]; each message says what was given and what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{flag} was {actual}; it should be {expected}")]
+    Flag { flag: &'static str, actual: String, expected: String },
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    #[error(transparent)]
+    Operation(#[from] ops::Error),
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    #[error(transparent)]
+    Report(#[from] super::report::Error),
+    #[error(transparent)]
+    Retrieval(#[from] eval::EmbedError),
+    #[error("cannot read `{path}`: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot write `{path}`: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("model configuration `{path}`: {reason}")]
+    ModelConfig { path: PathBuf, reason: String },
+    #[error("weights `{path}`: {reason}")]
+    Weights { path: PathBuf, reason: String },
+    #[error(
+        "--out `{path}` exists and is not empty; give another directory, --resume to go on with its run, or --overwrite"
+    )]
+    OutNotEmpty { path: PathBuf },
+    #[error("--resume found no checkpoint: `{path}` does not exist; leave --resume out to start a new run")]
+    NothingToResume { path: PathBuf },
+    #[error("checkpoint `{path}`: {reason}; it cannot be resumed from")]
+    Checkpoint { path: PathBuf, reason: String },
+    #[error("{option} is {given}, but the run to resume has {saved}; they should be the same")]
+    ResumeOption { option: String, given: String, saved: String },
+    #[error("the {what} of step {step} is {value}, so training stopped; {kept}; a lower --lr may help")]
+    NonFinite { what: &'static str, value: f32, step: u64, kept: String },
+    #[error("the thread that draws batches ended early, at step {step}")]
+    DataThread { step: u64 },
+}
+
+/// The result of a part of a run.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Refuses the value of `flag` unless `condition` holds.
+pub(super) fn require_flag(
+    condition: bool,
+    flag: &'static str,
+    actual: impl ToString,
+    expected: impl ToString,
+) -> Result<()> {
+    if condition {
+        return Ok(());
+    }
+    Err(Error::Flag { flag, actual: actual.to_string(), expected: expected.to_string() })
+}

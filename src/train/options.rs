@@ -1,0 +1,245 @@
+//! What a run is asked to do, and the check of it.
+
+use std::path::PathBuf;
+
+use super::error::{Result, require_flag};
+use crate::model::{DecoderKind, ModelConfig, QueryKind};
+use crate::ops::attention::HEAD_DIMS;
+
+/// Tokens of a trained vocabulary where nobody says otherwise.
+pub const DEFAULT_VOCAB_SIZE: usize = 8192;
+/// A passage needs `[CLS]`, one token and `[SEP]`.
+const SHORTEST_PASSAGE: usize = 3;
+/// Part of the run in which the learning rate rises, where nobody says otherwise.
+const WARMUP_PART: u64 = 10;
+
+/// Where the sizes of the model come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelChoice {
+    Tiny,
+    Small,
+    Base,
+    /// A `config.json` with Hugging Face's names.
+    File(PathBuf),
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunLength {
+    Steps(u64),
+    /// Times that the corpus is gone through.
+    Epochs(u32),
+}
+
+/// Everything that `retromae pretrain` can be told. [`Options::default`] is the demonstration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// A text file or a directory; none takes the prose of installed crates.
+    pub corpus: Option<PathBuf>,
+    pub model: ModelChoice,
+    /// A directory with an existing BERT to continue from; replaces `model` and `vocabulary`.
+    pub init: Option<PathBuf>,
+    /// `vocab.txt`, `tokenizer.json` or a directory; none trains a vocabulary on the corpus.
+    pub vocabulary: Option<PathBuf>,
+    /// Tokens of a trained vocabulary; none takes the model's, else [`DEFAULT_VOCAB_SIZE`].
+    pub vocab_size: Option<usize>,
+    pub length: RunLength,
+    /// End after this many steps, though the schedule is that of the whole run.
+    pub stop_at: Option<u64>,
+    pub batch_tokens: usize,
+    pub max_len: usize,
+    /// The peak.
+    pub learning_rate: f32,
+    /// Steps in which the learning rate rises; none is a tenth of the run.
+    pub warmup_steps: Option<u64>,
+    pub encoder_mask: f32,
+    pub decoder_mask: f32,
+    /// None leaves the model's own.
+    pub decoder: Option<DecoderKind>,
+    /// None leaves the model's own.
+    pub query: Option<QueryKind>,
+    pub seed: u64,
+    pub out: PathBuf,
+    pub resume: bool,
+    pub overwrite: bool,
+    /// Passages kept out of training for the retrieval check; 0 leaves the check out.
+    pub held_out: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// The most bytes of text taken from installed crates.
+    pub installed_bytes: usize,
+}
+
+impl Default for Options {
+    /// The demonstration: a tiny model that learns visibly within minutes on two cores.
+    fn default() -> Self {
+        Self {
+            corpus: None,
+            model: ModelChoice::Tiny,
+            init: None,
+            vocabulary: None,
+            vocab_size: None,
+            length: RunLength::Steps(400),
+            stop_at: None,
+            batch_tokens: 2048,
+            max_len: 128,
+            learning_rate: 1e-3,
+            warmup_steps: None,
+            encoder_mask: 0.3,
+            decoder_mask: 0.5,
+            decoder: None,
+            query: None,
+            seed: 1,
+            out: PathBuf::from("out"),
+            resume: false,
+            overwrite: false,
+            held_out: 200,
+            checkpoint_every: 100,
+            installed_bytes: 4 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Refuses what no corpus and no model could make right.
+    ///
+    /// # Errors
+    /// [`super::Error::Flag`] names the flag, its value and what it should be.
+    pub fn validate(&self) -> Result<()> {
+        for (flag, ratio) in [("--encoder-mask", self.encoder_mask), ("--decoder-mask", self.decoder_mask)] {
+            require_flag(ratio > 0.0 && ratio < 1.0, flag, ratio, "above 0 and below 1")?;
+        }
+        let rate = self.learning_rate;
+        require_flag(rate > 0.0 && rate.is_finite(), "--lr", rate, "a positive number")?;
+        match self.length {
+            RunLength::Steps(steps) => require_flag(
+                (1..=u64::from(u32::MAX)).contains(&steps),
+                "--steps",
+                steps,
+                format_args!("from 1 to {}: a step is 32 bits of its mask draws", u32::MAX),
+            )?,
+            RunLength::Epochs(epochs) => require_flag(epochs > 0, "--epochs", epochs, "at least 1")?,
+        }
+        require_flag(self.stop_at != Some(0), "--stop-at", 0, "at least 1")?;
+        require_flag(
+            self.max_len >= SHORTEST_PASSAGE,
+            "--max-len",
+            self.max_len,
+            "at least 3: [CLS], one token, [SEP]",
+        )?;
+        let batch_tokens = self.batch_tokens;
+        require_flag(
+            batch_tokens >= self.max_len && i32::try_from(batch_tokens).is_ok(),
+            "--batch-tokens",
+            batch_tokens,
+            format_args!("at least --max-len, {}, and below 2^31", self.max_len),
+        )?;
+        require_flag(self.checkpoint_every > 0, "--checkpoint-every", 0, "at least 1")?;
+        require_flag(
+            !(self.resume && self.overwrite),
+            "--resume",
+            "given with --overwrite",
+            "alone: one goes on with a run, the other drops it",
+        )
+    }
+
+    /// Steps in which the learning rate rises, of a run of `total_steps`.
+    ///
+    /// # Errors
+    /// When `--warmup` is longer than the run.
+    pub fn warmup_of(&self, total_steps: u64) -> Result<u64> {
+        let steps = self.warmup_steps.unwrap_or(total_steps / WARMUP_PART);
+        require_flag(
+            steps <= total_steps,
+            "--warmup",
+            steps,
+            format_args!("at most {total_steps}, the steps of the run"),
+        )?;
+        Ok(steps)
+    }
+
+    /// Refuses a model that has no kernels, or no position for the longest passage.
+    ///
+    /// # Errors
+    /// [`super::Error::Flag`].
+    pub fn validate_model(&self, config: &ModelConfig) -> Result<()> {
+        let positions = config.max_position_embeddings;
+        require_flag(
+            self.max_len <= positions,
+            "--max-len",
+            self.max_len,
+            format_args!("at most {positions}, the positions of the model"),
+        )?;
+        validate_sizes(config)
+    }
+}
+
+/// Refuses sizes that no kernel is built for.
+///
+/// # Errors
+/// [`super::Error::Flag`], about `--model`.
+pub fn validate_sizes(config: &ModelConfig) -> Result<()> {
+    const FLAG: &str = "--model";
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    require_flag(
+        heads > 0 && hidden.is_multiple_of(heads) && HEAD_DIMS.contains(&(hidden / heads)),
+        FLAG,
+        format_args!("of hidden_size {hidden} and num_attention_heads {heads}"),
+        format_args!("of head size hidden_size / num_attention_heads = 32, 64 or 128"),
+    )?;
+    require_flag(config.num_hidden_layers > 0, FLAG, "of num_hidden_layers 0", "of at least one layer")?;
+    let feed_forward = config.intermediate_size;
+    require_flag(
+        feed_forward > 0 && feed_forward.is_multiple_of(8),
+        FLAG,
+        format_args!("of intermediate_size {feed_forward}"),
+        "of an intermediate_size that is a positive multiple of 8",
+    )?;
+    for (name, rate) in [
+        ("hidden_dropout_prob", config.hidden_dropout_prob),
+        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
+    ] {
+        let right = (0.0..1.0).contains(&rate);
+        require_flag(right, FLAG, format_args!("of {name} {rate}"), format_args!("of a {name} in [0, 1)"))?;
+    }
+    require_flag(config.type_vocab_size > 0, FLAG, "of type_vocab_size 0", "of at least one token type")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_option_is_named() {
+        let message = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(|o| o.encoder_mask = 0.0),
+            "--encoder-mask was 0; it should be above 0 and below 1"
+        );
+        assert!(message(|o| o.decoder_mask = f32::NAN).starts_with("--decoder-mask was NaN"));
+        assert!(message(|o| o.learning_rate = -1.0).starts_with("--lr was -1"));
+        assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
+        assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));
+        assert!(message(|o| o.max_len = 2).starts_with("--max-len was 2"));
+        assert!(message(|o| o.batch_tokens = 100).contains("at least --max-len, 128"));
+        assert!(message(|o| o.checkpoint_every = 0).starts_with("--checkpoint-every was 0"));
+        Options::default().validate().unwrap();
+    }
+
+    #[test]
+    fn head_sizes_without_kernels_are_refused() {
+        let mut config = ModelConfig::tiny(100);
+        validate_sizes(&config).unwrap();
+        config.num_attention_heads = 8;
+        let message = validate_sizes(&config).unwrap_err().to_string();
+        assert!(message.contains("hidden_size 128 and num_attention_heads 8"), "{message}");
+        let options = Options { max_len: 600, ..Options::default() };
+        assert!(
+            options.validate_model(&ModelConfig::tiny(9)).unwrap_err().to_string().contains("at most 512")
+        );
+    }
+}

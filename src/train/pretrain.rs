@@ -1,0 +1,205 @@
+//! The whole of a run: from options to an exported model.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{CheckpointDirectory, State};
+use super::error::{Error, Result, require_flag};
+use super::export::{CONFIG_FILE, WEIGHTS_FILE, load_weights, save_config, save_model};
+use super::prepare::Prepared;
+use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
+use super::trainer::Trainer;
+use super::{Observer, Options};
+use crate::data::{BatchDrawer, Position};
+use crate::device::{DType, Device, Float, bf16};
+use crate::eval::{RetrievalScore, rank_bm25, retrieval_score};
+use crate::model::Model;
+
+const LOG_FILE: &str = "training.jsonl";
+/// What a run leaves in its directory beside `checkpoint/`.
+const RUN_FILES: [&str; 7] = [
+    WEIGHTS_FILE,
+    CONFIG_FILE,
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    LOG_FILE,
+    "training.svg",
+];
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Of every step, those before a resume included.
+    pub records: Vec<StepRecord>,
+    /// None where nothing was held out.
+    pub retrieval: Option<RetrievalTable>,
+    /// Steps of the whole run: more than there are records where `stop_at` ended it early.
+    pub total_steps: u64,
+    /// Where the model lies.
+    pub out: PathBuf,
+}
+
+/// Pre-trains a model and leaves it in `options.out`, with its checkpoint and the record of the run.
+///
+/// All that can be wrong with the options, the corpus and the checkpoint is found before anything is written.
+///
+/// # Errors
+/// [`Error`]; after a failed step the last checkpoint stays, to resume from.
+pub fn pretrain(
+    options: &Options,
+    device: &Device,
+    dtype: DType,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    options.validate()?;
+    match dtype {
+        DType::F32 => run::<f32>(options, device, observer),
+        DType::Bf16 => run::<bf16>(options, device, observer),
+    }
+}
+
+fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+    let checkpoints = CheckpointDirectory::of_run(&options.out);
+    let state = check_out(options, &checkpoints)?;
+    let prepared = Prepared::new(options, T::DTYPE, observer)?;
+    if let Some(state) = &state {
+        prepared.check_resumed(state)?;
+    }
+    let model = make_model::<T>(options, &prepared, device, state.as_ref(), &checkpoints, observer)?;
+    start_out(options, &prepared, state.is_some())?;
+    let (step, position) = state.as_ref().map_or((0, Position::default()), |s| (s.step, s.position));
+    let log_path = options.out.join(LOG_FILE);
+    let log = TrainingLog::open(&log_path, step)?;
+    let mut trainer = Trainer {
+        options,
+        prepared: &prepared,
+        model,
+        stream: device.stream(),
+        log,
+        records: read_training_log(&log_path)?,
+        checkpoints,
+        step,
+        position,
+        saved_step: state.as_ref().map(|state| state.step),
+        retrieval: None,
+    };
+    trainer.retrieval = first_retrieval(&mut trainer, state.and_then(|state| state.retrieval_before))?;
+    let end = options.stop_at.unwrap_or(prepared.total_steps).min(prepared.total_steps);
+    let batches = prepared.drawer.passages().to_vec();
+    let drawer = BatchDrawer::new(batches, prepared.drawer.options(), position)?;
+    trainer.train(drawer, end, observer)?;
+    finish(&mut trainer)?;
+    let Trainer { records, retrieval, .. } = trainer;
+    Ok(Outcome { records, retrieval, total_steps: prepared.total_steps, out: options.out.clone() })
+}
+
+/// The checkpoint to resume from, or none for a new run in a directory that is free for it.
+fn check_out(options: &Options, checkpoints: &CheckpointDirectory) -> Result<Option<State>> {
+    if options.resume {
+        return checkpoints.state().map(Some);
+    }
+    let out = &options.out;
+    let exists = out.exists();
+    let file = format!("`{}`, a file", out.display());
+    require_flag(!exists || out.is_dir(), "--out", file, "a directory, or a path where one can be made")?;
+    let read = |path: &Path| {
+        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+        entries.map(|mut entries| entries.next().is_some())
+    };
+    if exists && !options.overwrite && read(out)? {
+        return Err(Error::OutNotEmpty { path: out.clone() });
+    }
+    Ok(None)
+}
+
+/// Makes the directory of a new run, drops what an earlier run left there, and writes what is known before training.
+fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()> {
+    if resumed {
+        return Ok(());
+    }
+    let out = &options.out;
+    let failed = |path: &Path, source| Error::Write { path: path.to_owned(), source };
+    std::fs::create_dir_all(out).map_err(|source| failed(out, source))?;
+    let checkpoint = CheckpointDirectory::of_run(out);
+    if checkpoint.path().exists() {
+        std::fs::remove_dir_all(checkpoint.path()).map_err(|source| failed(checkpoint.path(), source))?;
+    }
+    for path in RUN_FILES.map(|name| out.join(name)) {
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+        }
+    }
+    save_config(out, &prepared.config, &prepared.tokenizer)?;
+    Ok(prepared.tokenizer.save(out, options.max_len)?)
+}
+
+/// A model with the weights of the checkpoint, of `--init`, or fresh ones.
+fn make_model<T: Float>(
+    options: &Options,
+    prepared: &Prepared,
+    device: &Device,
+    state: Option<&State>,
+    checkpoints: &CheckpointDirectory,
+    observer: &mut dyn Observer,
+) -> Result<Model<T>> {
+    let Prepared { config, capacity, .. } = prepared;
+    let bytes = Model::<T>::memory_bytes(config, *capacity)?;
+    observer.note(&format!("device: {}, {}", device.description(), T::DTYPE.name()));
+    observer.note(&format!(
+        "memory: a step needs at most {:.1} MiB, for {} tokens of {} sentences",
+        bytes as f64 / f64::from(1 << 20),
+        capacity.tokens,
+        capacity.sentences
+    ));
+    let mut model = Model::new(device, config, *capacity)?;
+    if let Some(state) = state {
+        checkpoints.load(state, &mut model)?;
+        observer.note(&format!("resumed after step {} of {}", state.step, prepared.total_steps));
+        if state.device != device.description() {
+            observer.note(&format!(
+                "the checkpoint is of another device ({}): the run goes on, but not bit for bit",
+                state.device
+            ));
+        }
+        return Ok(model);
+    }
+    model.initialise(options.seed)?;
+    if let Some(directory) = &options.init {
+        load_weights(&directory.join(WEIGHTS_FILE), &mut model)?;
+        observer.note(&format!("weights: the encoder of {}", directory.display()));
+    }
+    Ok(model)
+}
+
+/// The retrieval check of the untrained model, `before` where a checkpoint knows it.
+fn first_retrieval<T: Float>(
+    trainer: &mut Trainer<'_, T>,
+    before: Option<RetrievalScore>,
+) -> Result<Option<RetrievalTable>> {
+    let held_out = trainer.prepared.held_out.len();
+    if held_out == 0 {
+        return Ok(None);
+    }
+    let before = match before {
+        Some(before) => before,
+        None => score(trainer)?,
+    };
+    let bm25 = RetrievalScore::from_ranks(&rank_bm25(&trainer.prepared.held_out));
+    Ok(Some(RetrievalTable { held_out, before, after: None, bm25 }))
+}
+
+fn score<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<RetrievalScore> {
+    let Prepared { tokenizer, capacity, held_out, .. } = trainer.prepared;
+    Ok(retrieval_score(&mut trainer.model, &trainer.stream, tokenizer, *capacity, held_out)?)
+}
+
+/// Exports the model, checks retrieval again, and draws the picture.
+fn finish<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<()> {
+    let (options, prepared) = (trainer.options, trainer.prepared);
+    save_model(&options.out, &trainer.model, &prepared.tokenizer, options.max_len)?;
+    if let Some(mut table) = trainer.retrieval {
+        table.after = Some(score(trainer)?);
+        trainer.retrieval = Some(table);
+    }
+    trainer.draw()
+}

@@ -1,0 +1,253 @@
+//! The command as a user types it: what it prints, what it refuses, and that a resumed run is the same run.
+#![cfg(feature = "train")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use retromae::train::report::{StepRecord, read_training_log};
+use tempfile::TempDir;
+
+fn retromae(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_retromae")).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A directory with a corpus and the smallest model that there are kernels for.
+struct Workplace {
+    directory: TempDir,
+}
+
+impl Workplace {
+    fn new() -> Self {
+        let place = Self { directory: tempfile::tempdir().unwrap() };
+        let sentence = |n: usize| {
+            let words =
+                ["river", "castle", "engine", "orchard", "winter", "market", "signal", "garden", "letter"];
+            let word = |k: usize| words[(n * 7 + k * k * 3 + n * k) % words.len()];
+            let text: Vec<&str> = (0..8).map(word).collect();
+            format!(
+                "The {} number {n}. It has a {} and more than enough other words for a reader to find it by.",
+                text.join(" "),
+                word(9)
+            )
+        };
+        let lines: Vec<String> = (0..60).map(sentence).collect();
+        place.write("corpus.txt", lines.join("\n").as_bytes());
+        place.write("config.json", config(1).as_bytes());
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// `retromae pretrain` on the corpus into `out`, with `more` flags.
+    fn pretrain(&self, out: &str, more: &[&str]) -> Output {
+        let (corpus, config, out) = (self.text("corpus.txt"), self.text("config.json"), self.text(out));
+        let mut arguments = vec!["pretrain", "--device", "host", "--out", &out];
+        let defaults = [
+            ("--corpus", corpus.as_str()),
+            ("--model", &config),
+            ("--vocab-size", "120"),
+            ("--max-len", "32"),
+            ("--batch-tokens", "128"),
+            ("--held-out", "4"),
+        ];
+        for (flag, value) in defaults {
+            let replaced = more.contains(&flag) || (flag == "--vocab-size" && more.contains(&"--vocab"));
+            if !replaced {
+                arguments.extend([flag, value]);
+            }
+        }
+        arguments.extend(more);
+        retromae(&arguments)
+    }
+
+    #[track_caller]
+    fn trained(&self, out: &str, more: &[&str]) -> Vec<StepRecord> {
+        let output = self.pretrain(out, more);
+        assert!(output.status.success(), "{}", stderr(&output));
+        read_training_log(self.path(out).join("training.jsonl")).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, out: &str, more: &[&str], message: &str) {
+        let output = self.pretrain(out, more);
+        let text = stderr(&output);
+        assert!(!output.status.success(), "{more:?} was accepted");
+        assert!(!text.contains("panicked"), "{more:?}: {text}");
+        assert!(text.contains(message), "{more:?}: {text:?} should say {message:?}");
+    }
+}
+
+fn config(heads: usize) -> String {
+    format!(
+        "{{\"hidden_size\": 32, \"num_hidden_layers\": 1, \"num_attention_heads\": {heads}, \
+         \"intermediate_size\": 64, \"max_position_embeddings\": 64}}"
+    )
+}
+
+/// What must be the same in a run that was cut in two.
+fn numbers(records: &[StepRecord]) -> Vec<(u64, [u32; 4], usize)> {
+    let bits = |record: &StepRecord| {
+        [record.encoder_loss, record.decoder_loss, record.gradient_norm, record.learning_rate]
+            .map(f32::to_bits)
+    };
+    records.iter().map(|record| (record.step, bits(record), record.tokens)).collect()
+}
+
+/// The tensors' file of the checkpoint in `out`.
+fn checkpoint_tensors(out: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(out.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
+    entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap()
+}
+
+#[test]
+fn info_lists_devices_and_kernels() {
+    let output = retromae(&["info", "--kernels", "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(facts["devices"][0]["name"], "host");
+    assert!(facts["nvcc"]["version"].is_string() || facts["nvcc"]["reason"].is_string());
+    let kernels = facts["kernels"].as_array().unwrap();
+    let attention = kernels.iter().find(|kernel| {
+        kernel["arch"] == "host" && kernel["name"].as_str().is_some_and(|name| name.starts_with("attention_"))
+    });
+    assert!(attention.unwrap()["params_bytes"].as_u64().unwrap() > 0);
+    for kernel in kernels.iter().filter(|kernel| kernel["arch"] != "host") {
+        assert!(kernel["registers"].as_u64().unwrap() > 0, "{kernel}");
+    }
+    let table = String::from_utf8(retromae(&["info", "--kernels"]).stdout).unwrap();
+    assert!(table.contains("host compiler") && table.contains("attention/attention_forward.cu"), "{table}");
+}
+
+#[test]
+fn flags_out_of_range_are_refused_by_name() {
+    let place = Workplace::new();
+    let cases = [
+        (["--encoder-mask", "1.5"], "--encoder-mask was 1.5; it should be above 0 and below 1"),
+        (["--decoder-mask", "0"], "--decoder-mask was 0; it should be above 0 and below 1"),
+        (["--lr", "-1"], "--lr was -1; it should be a positive number"),
+        (["--lr", "nan"], "--lr was NaN"),
+        (["--steps", "0"], "--steps was 0"),
+        (["--epochs", "0"], "--epochs was 0"),
+        (["--max-len", "2"], "--max-len was 2; it should be at least 3"),
+        (["--max-len", "100"], "--max-len was 100; it should be at most 64, the positions of the model"),
+        (["--batch-tokens", "16"], "--batch-tokens was 16; it should be at least --max-len, 32"),
+        (["--warmup", "1000"], "--warmup was 1000; it should be at most"),
+        (["--checkpoint-every", "0"], "--checkpoint-every was 0"),
+        (["--model", "huge"], "cannot read `huge`"),
+        (["--decoder", "deep"], "invalid value 'deep' for '--decoder <DECODER>'"),
+    ];
+    for (flags, message) in cases {
+        let long: &[&str] = if flags[1] == "100" { &["--batch-tokens", "128"] } else { &[] };
+        place.refused("out", &[&flags, long].concat(), message);
+    }
+    assert!(!place.path("out").exists(), "nothing is written before all is checked");
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused() {
+    let place = Workplace::new();
+    place.write("empty.txt", b"\n \n");
+    place.write("binary.txt", &[0xff, 0xfe, 0x80]);
+    place.write("vocab.txt", b"[PAD]\n[UNK]\n[SEP]\nthe\n");
+    place.write("heads.json", config(2).as_bytes());
+    place.write("relu.json", config(1).replace('}', ", \"hidden_act\": \"relu\"}").as_bytes());
+    place.write("broken.json", b"{");
+    let file = |name: &str| place.text(name);
+    place.refused("out", &["--corpus", &file("empty.txt")], "has no usable passage");
+    place.refused("out", &["--corpus", &file("binary.txt")], "1 not UTF-8");
+    place.refused("out", &["--corpus", &file("missing.txt")], "missing.txt`: No such file");
+    place.refused("out", &["--vocab", &file("vocab.txt")], "lacks [CLS], [MASK]");
+    place.refused("out", &["--model", &file("heads.json")], "= 32, 64 or 128");
+    place.refused("out", &["--model", &file("relu.json")], "hidden_act is \"relu\"");
+    place.refused("out", &["--model", &file("broken.json")], "broken.json`: EOF");
+    place.refused("out", &["--resume"], "--resume found no checkpoint");
+    std::fs::create_dir(place.path("full")).unwrap();
+    place.write("full/mine.txt", b"mine");
+    place.refused("full", &[], "exists and is not empty");
+    place.refused("corpus.txt", &[], "a file; it should be a directory");
+    assert_eq!(std::fs::read(place.path("full/mine.txt")).unwrap(), b"mine");
+}
+
+#[test]
+fn embed_and_eval_name_what_is_missing() {
+    let place = Workplace::new();
+    let (model, corpus) = (place.text("nowhere"), place.text("corpus.txt"));
+    for arguments in
+        [["embed", "--model", &model, "--input", &corpus], ["eval", "--model", &model, "--corpus", &corpus]]
+    {
+        let output = retromae(&arguments);
+        assert!(!output.status.success());
+        assert!(stderr(&output).contains("nowhere"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_resumed_run_is_the_same_run() {
+    let place = Workplace::new();
+    let straight = place.trained("straight", &["--steps", "6"]);
+    assert_eq!(straight.len(), 6);
+    assert_eq!(place.trained("cut", &["--steps", "6", "--stop-at", "3"]).len(), 3);
+    place.refused(
+        "cut",
+        &["--steps", "6", "--resume", "--lr", "0.5"],
+        "--lr is 0.5, but the run to resume has",
+    );
+    let cut = place.trained("cut", &["--steps", "6", "--resume"]);
+    assert_eq!(numbers(&cut), numbers(&straight));
+    let weights = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("cut") == weights("straight"), "the models differ");
+    for name in ["config.json", "vocab.txt", "tokenizer.json", "training.svg"] {
+        assert!(place.path("cut").join(name).is_file(), "{name} is missing");
+    }
+    let (model, corpus) = (place.text("cut"), place.text("corpus.txt"));
+    let embedded = retromae(&["embed", "--device", "host", "--model", &model, "--input", &corpus]);
+    let lines = String::from_utf8(embedded.stdout).unwrap();
+    let vectors: Vec<Vec<f32>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((vectors.len(), vectors[0].len()), (60, 32));
+    let eval = retromae(&["eval", "--device", "host", "--model", &model, "--corpus", &corpus, "--json"]);
+    let scores: serde_json::Value = serde_json::from_slice(&eval.stdout).unwrap();
+    assert!(scores["model"]["mrr_at_10"].is_number(), "{scores}");
+}
+
+#[test]
+fn damaged_checkpoints_are_refused_and_overwritten_when_asked() {
+    let place = Workplace::new();
+    place.trained("out", &["--steps", "2", "--stop-at", "1"]);
+    let tensors = checkpoint_tensors(&place.path("out"));
+    let whole = std::fs::read(&tensors).unwrap();
+    let resume = ["--steps", "2", "--resume"];
+    std::fs::write(&tensors, &whole[..whole.len() / 2]).unwrap();
+    place.refused("out", &resume, "and had");
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    std::fs::write(&tensors, &flipped).unwrap();
+    place.refused("out", &resume, "its checksum is not the one");
+    place.write("out/mine.txt", b"mine");
+    place.trained("out", &["--steps", "2", "--overwrite"]);
+    assert!(place.path("out/mine.txt").is_file(), "files that are not the run's stay");
+}
+
+#[test]
+fn a_run_that_diverges_fails_and_keeps_its_checkpoint() {
+    let place = Workplace::new();
+    let flags = ["--steps", "40", "--lr", "3e38", "--warmup", "0", "--checkpoint-every", "1"];
+    let output = place.pretrain("out", &flags);
+    let text = stderr(&output);
+    assert!(!output.status.success());
+    assert!(text.contains("so training stopped; the checkpoint of step"), "{text}");
+    assert!(checkpoint_tensors(&place.path("out")).is_file());
+}
