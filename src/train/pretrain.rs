@@ -143,7 +143,7 @@ fn make_model<T: Float>(
     observer: &mut dyn Observer,
 ) -> Result<Model<T>> {
     let Prepared { config, capacity, .. } = prepared;
-    let bytes = Model::<T>::memory_bytes(config, *capacity)?;
+    let bytes = Model::<T>::memory_bytes(device, config, *capacity)?;
     observer.note(&format!("device: {}, {}", device.description(), T::DTYPE.name()));
     observer.note(&format!(
         "memory: a step needs at most {:.1} MiB, for {} tokens of {} sentences",
