@@ -94,13 +94,15 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     }
     __syncthreads();  // the target logit is read before its thread overwrites it
     const float inverse_sum = weight / row_sum;
+    // A target between the vocabulary and the padded width must not put a gradient into the padding.
+    const uint32_t one_hot = static_cast<uint32_t>(target) < vocabulary ? target : UINT32_MAX;
     for (uint32_t column = threadIdx.x * 8; column < vocabulary; column += kCrossEntropyThreads * 8) {
         float x[8];
         load_biased(logits, bias, column, vocabulary, x);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) {
             x[i] = exp2_approximate((x[i] - row_maximum) * kLog2E) * inverse_sum;
-            if (column + i == static_cast<uint32_t>(target)) x[i] -= weight;
+            if (column + i == one_hot) x[i] -= weight;
         }
         store(logits + column, x);
     }
