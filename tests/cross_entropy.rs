@@ -190,7 +190,8 @@ fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>) {
 fn sweep<T: Float>() {
     let devices = devices();
     for rows in [0, 1, 17, 130] {
-        for (vocabulary, hidden_size) in [(7, 16), (7, 384), (97, 16), (97, 64), (1003, 16), (1003, 384)] {
+        for (vocabulary, hidden_size) in [7, 97, 1003].into_iter().flat_map(|v| [16, 64, 384].map(|h| (v, h)))
+        {
             let operands = Operands::<T>::random(rows, vocabulary, hidden_size);
             for (device, chunk) in devices.iter().zip([rows.max(1), 5, 64, 33]) {
                 assert_results(&run(device, &[&operands], chunk), &operands);
