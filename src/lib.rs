@@ -1,4 +1,54 @@
-//! RetroMAE pre-training as a library of hand-written kernels.
+//! RetroMAE pre-training as a library of hand-written kernels that run on GPUs and, the same source, on the CPU.
+//!
+//! RetroMAE (Xiao et al., [arXiv 2205.12035](https://arxiv.org/abs/2205.12035)) trains a BERT encoder for retrieval: a one-layer decoder
+//! must rebuild each sentence from its vector. This crate holds every kernel of that step, fused by hand, with an interface for each;
+//! a [`Model`](model::Model) that runs the step without allocating; and the same mathematics in plain f64 as the judge of both.
+//! Kernels are CUDA C++. On the *host device* each thread of a block is emulated on the processor, so everything can be run, tested and
+//! debugged without a GPU.
+//!
+//! Bias and GELU of one row, forward, on the host device:
+//!
+//! ```
+//! use retromae::device::Device;
+//! use retromae::ops::bias_gelu;
+//!
+//! let device = Device::host()?;
+//! let input = device.upload(&[-3.0f32, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0])?;
+//! let bias = device.upload(&[1.0f32; 8])?;
+//! let mut output = device.zeros::<f32>(8)?;
+//! let forward =
+//!     bias_gelu::Forward { input: input.view(), bias: bias.view(), output: output.view_mut() };
+//! bias_gelu::forward(&device.stream(), forward)?;
+//! let output = output.read()?;
+//! assert_eq!(output[2], 0.0);
+//! assert!((output[3] - 0.841_345).abs() < 1e-5);
+//! # Ok::<(), retromae::ops::Error>(())
+//! ```
+//!
+//! A whole training step, compared with the reference, is in `examples/01_explicit_step.rs`.
+//!
+//! # Modules
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`device`] | memory, streams and kernel launches, on the host or a CUDA device |
+//! | [`ops`] | one safe, typed interface for each operation: attention, cross-entropy, LayerNorm, … |
+//! | [`model`] | sizes, batches, parameters by their Hugging Face names, the training step |
+//! | [`random`] | counter-based draws: dropout and masks are the same on every device |
+//! | [`mod@reference`] | the step in f64, slow and obvious, which judges every kernel |
+//! | `data` | corpus, tokenizer and masked batches (feature `train`) |
+//! | `train` | the learning-rate schedule and the record of a run (feature `train`) |
+//! | `eval` | retrieval scores beside BM25 (feature `train`) |
+//!
+//! # Environment of the host device
+//!
+//! Read by [`Device::host`](device::Device::host); [`HostOptions`](device::HostOptions) sets the same in code.
+//!
+//! | variable | values | effect |
+//! |---|---|---|
+//! | `RETROMAE_HOST_ORDER` | `forward` (default), `reverse`, `random`, `random:SEED` | in which order the threads of a block run; no result may depend on it |
+//! | `RETROMAE_HOST_GUARD` | `0` (default), `1` | guard pages around every buffer, NaN in fresh memory |
+//! | `RETROMAE_HOST_SANITIZE` | `0` (default), `1` | finds races and uninitialised reads; needs feature `sanitize` |
 #[cfg(feature = "train")]
 pub mod data;
 pub mod device;

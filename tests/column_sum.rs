@@ -56,7 +56,7 @@ fn the_workspace_never_shrinks() {
 #[test]
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
-    let input = device.zeros::<f32>(4096).unwrap();
+    let input = device.zeros::<f32>(513 * 16).unwrap();
     let refuse = |input_length: usize, columns: usize| {
         let mut output = device.zeros::<f32>(columns).unwrap();
         let mut scratch = device.zeros::<f32>(31).unwrap();
@@ -70,5 +70,5 @@ fn wrong_shapes_are_refused() {
     };
     assert_eq!(refuse(24, 12), "output is 12; it should be a positive multiple of 8");
     assert_eq!(refuse(24, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(129 * 16, 16), "workspace is 31 elements long; it should be at least 32");
+    assert_eq!(refuse(513 * 16, 16), "workspace is 31 elements long; it should be at least 32");
 }

@@ -120,6 +120,8 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
         *loss = valid ? weight * (lse - target_logit) : NAN;
     }
     const float inverse_sum = weight / row_sum;
+    // A target between the vocabulary and the padded width must not put a gradient into the padding.
+    const uint32_t one_hot = valid ? static_cast<uint32_t>(target) : UINT32_MAX;
     for (uint32_t start = 0; start < vocabulary; start += kStepColumns) {
         float x[kGroups][8];
         RETROMAE_UNROLL
@@ -131,7 +133,7 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
             RETROMAE_UNROLL
             for (int i = 0; i < 8; ++i) {
                 x[group][i] = exp2_approximate((x[group][i] - row_maximum) * kLog2E) * inverse_sum;
-                if (column + i == static_cast<uint32_t>(target)) x[group][i] -= weight;
+                if (column + i == one_hot) x[group][i] -= weight;
             }
             if (column < vocabulary) store(logits + column, x[group]);
         }

@@ -1,0 +1,131 @@
+//! Unfused end of a block: bias, residual, mean, variance, normalisation and affine map as passes of their own.
+
+use rayon::prelude::*;
+
+use super::{add_column_sums, dot, sum};
+
+/// What the block's end computes from.
+#[derive(Clone, Copy)]
+pub struct Operands<'a> {
+    /// `[rows, columns]`
+    pub input: &'a [f32],
+    /// `[columns]`
+    pub bias: &'a [f32],
+    /// `[rows, columns]`
+    pub residual: &'a [f32],
+    /// `[columns]`
+    pub gamma: &'a [f32],
+    /// `[columns]`
+    pub beta: &'a [f32],
+    /// `[rows, columns]`
+    pub d_output: &'a [f32],
+    pub eps: f32,
+}
+
+/// The results, and every intermediate matrix.
+pub struct LayerNorm {
+    pub output: Vec<f32>,
+    pub d_input: Vec<f32>,
+    pub d_gamma: Vec<f32>,
+    pub d_beta: Vec<f32>,
+    pub d_bias: Vec<f32>,
+    sum: Vec<f32>,
+    normalised: Vec<f32>,
+    d_normalised: Vec<f32>,
+    product: Vec<f32>,
+    mean: Vec<f32>,
+    rstd: Vec<f32>,
+}
+
+impl LayerNorm {
+    pub fn new(operands: &Operands<'_>) -> Self {
+        let matrix = || vec![0.0; operands.input.len()];
+        let columns = || vec![0.0; operands.gamma.len()];
+        let rows = || vec![0.0; operands.input.len() / operands.gamma.len()];
+        Self {
+            output: matrix(),
+            d_input: matrix(),
+            d_gamma: columns(),
+            d_beta: columns(),
+            d_bias: columns(),
+            sum: matrix(),
+            normalised: matrix(),
+            d_normalised: matrix(),
+            product: matrix(),
+            mean: rows(),
+            rstd: rows(),
+        }
+    }
+
+    pub fn forward(&mut self, operands: &Operands<'_>) {
+        let Operands { input, bias, residual, gamma, beta, eps, .. } = *operands;
+        let columns = gamma.len();
+        map_rows(&mut self.sum, input, columns, |_, output, input| {
+            output.iter_mut().zip(input.iter().zip(bias)).for_each(|(o, (i, b))| *o = i + b);
+        });
+        self.sum
+            .par_chunks_exact_mut(columns)
+            .zip(residual.par_chunks_exact(columns))
+            .for_each(|(sum, residual)| sum.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value));
+        let rows = || self.sum.par_chunks_exact(columns);
+        self.mean.par_iter_mut().zip(rows()).for_each(|(mean, row)| *mean = sum(row) / columns as f32);
+        map_rows(&mut self.normalised, &self.sum, columns, |row, output, sum| {
+            output.iter_mut().zip(sum).for_each(|(o, s)| *o = s - self.mean[row]);
+        });
+        let centred = self.normalised.par_chunks_exact(columns);
+        self.rstd
+            .par_iter_mut()
+            .zip(centred)
+            .for_each(|(rstd, row)| *rstd = 1.0 / (dot(row, row) / columns as f32 + eps).sqrt());
+        let rstd = &self.rstd;
+        self.normalised.par_chunks_exact_mut(columns).enumerate().for_each(|(row, values)| {
+            values.iter_mut().for_each(|value| *value *= rstd[row]);
+        });
+        map_rows(&mut self.output, &self.normalised, columns, |_, output, normalised| {
+            let affine = normalised.iter().zip(gamma.iter().zip(beta));
+            output.iter_mut().zip(affine).for_each(|(o, (n, (g, b)))| *o = n * g + b);
+        });
+    }
+
+    /// After [`LayerNorm::forward`].
+    pub fn backward(&mut self, operands: &Operands<'_>) {
+        let Operands { gamma, d_output, .. } = *operands;
+        let columns = gamma.len();
+        let mean = 1.0 / columns as f32;
+        map_rows(&mut self.product, d_output, columns, |row, output, d_output| {
+            let normalised = &self.normalised[row * columns..][..columns];
+            output.iter_mut().zip(d_output.iter().zip(normalised)).for_each(|(o, (d, n))| *o = d * n);
+        });
+        map_rows(&mut self.d_normalised, d_output, columns, |_, output, d_output| {
+            output.iter_mut().zip(d_output.iter().zip(gamma)).for_each(|(o, (d, g))| *o = d * g);
+        });
+        map_rows(&mut self.d_input, &self.d_normalised, columns, |row, d_input, d_normalised| {
+            let normalised = &self.normalised[row * columns..][..columns];
+            let (centre, slope) = (mean * sum(d_normalised), mean * dot(d_normalised, normalised));
+            let terms = d_normalised.iter().zip(normalised);
+            d_input
+                .iter_mut()
+                .zip(terms)
+                .for_each(|(o, (d, n))| *o = self.rstd[row] * (d - centre - n * slope));
+        });
+        for (output, values) in [
+            (&mut self.d_gamma, &*self.product),
+            (&mut self.d_beta, d_output),
+            (&mut self.d_bias, &*self.d_input),
+        ] {
+            output.fill(0.0);
+            add_column_sums(output, values);
+        }
+    }
+}
+
+/// `operation(row, output, input)` for every row of two matrices.
+fn map_rows(
+    output: &mut [f32],
+    input: &[f32],
+    columns: usize,
+    operation: impl Fn(usize, &mut [f32], &[f32]) + Sync,
+) {
+    let rows = output.par_chunks_exact_mut(columns).zip(input.par_chunks_exact(columns));
+    rows.enumerate().for_each(|(row, (output, input))| operation(row, output, input));
+}
