@@ -102,7 +102,8 @@ struct BiasGeluParams {
 };
 
 /* Column sums of an input that is up to three matrices side by side, each with its own output:
- * outputs[m][block, column] = (accumulate ? itself : 0) + the sum over the block's rows of input[row, m·columns + column]. */
+ * outputs[m][block, column] = (accumulate ? itself : 0) + the sum over the block's rows of input[row,
+ * m·columns + column]. */
 struct ColumnSumParams {
     DevicePointer input;      /* T [rows, input_stride] */
     DevicePointer outputs[3]; /* f32 [blocks over rows, output_stride], 0 where a matrix is not wanted */
@@ -123,18 +124,18 @@ enum EmbeddingMode : uint32_t {
 };
 
 struct EmbeddingForwardParams {
-    DevicePointer ids;               /* i32 [tokens] */
-    DevicePointer slots;             /* i32 [tokens]: the place of a token in its sentence */
-    DevicePointer sentences;         /* i32 [tokens]: the sentence of a token */
-    DevicePointer word;              /* T [vocabulary, columns] */
-    DevicePointer position;          /* T [positions, columns] */
-    DevicePointer type;              /* T [types, columns] */
-    DevicePointer sentence_vectors;  /* T [sentences, columns] */
-    DevicePointer gamma;             /* f32 [columns] */
-    DevicePointer beta;              /* f32 [columns] */
-    DevicePointer output;            /* T [tokens, columns] */
-    DevicePointer mean;              /* f32 [tokens], not written where nothing is normalised */
-    DevicePointer rstd;              /* f32 [tokens], as mean */
+    DevicePointer ids;              /* i32 [tokens] */
+    DevicePointer slots;            /* i32 [tokens]: the place of a token in its sentence */
+    DevicePointer sentences;        /* i32 [tokens]: the sentence of a token */
+    DevicePointer word;             /* T [vocabulary, columns] */
+    DevicePointer position;         /* T [positions, columns] */
+    DevicePointer type;             /* T [types, columns] */
+    DevicePointer sentence_vectors; /* T [sentences, columns] */
+    DevicePointer gamma;            /* f32 [columns] */
+    DevicePointer beta;             /* f32 [columns] */
+    DevicePointer output;           /* T [tokens, columns] */
+    DevicePointer mean;             /* f32 [tokens], not written where nothing is normalised */
+    DevicePointer rstd;             /* f32 [tokens], as mean */
     uint32_t tokens;
     uint32_t columns;
     uint32_t mode; /* EmbeddingMode */
@@ -145,11 +146,12 @@ struct EmbeddingForwardParams {
 struct EmbeddingBackwardParams {
     EmbeddingForwardParams forward; /* output is not read */
     DevicePointer d_output;         /* T [tokens, columns] */
-    DevicePointer d_sum;            /* T [tokens, columns]: gradient of what was normalised; 0 for a raw sentence row */
-    DevicePointer partials;         /* f32 [blocks, 2, columns]: sums for gamma, beta */
+    DevicePointer d_sum; /* T [tokens, columns]: gradient of what was normalised; 0 for a raw sentence row */
+    DevicePointer partials; /* f32 [blocks, 2, columns]: sums for gamma, beta */
 };
 
-/* output[rows[s]] += sum of input[indices[k]] over k in offsets[s]..offsets[s + 1]. No row appears twice in `rows`. */
+/* output[rows[s]] += sum of input[indices[k]] over k in offsets[s]..offsets[s + 1]. No row appears twice in
+ * `rows`. */
 struct SegmentSumParams {
     DevicePointer input;   /* T [*, columns] */
     DevicePointer output;  /* f32 or T [*, columns] */
@@ -193,17 +195,17 @@ struct CrossEntropyParams {
 
 /* Whole-word masks: one bank of bit rows a sentence, and the bank row of each token. */
 struct MaskBankParams {
-    DevicePointer rng;             /* RngState */
-    DevicePointer cu_seqlens;      /* i32 [sentences + 1] */
+    DevicePointer rng;              /* RngState */
+    DevicePointer cu_seqlens;       /* i32 [sentences + 1] */
     DevicePointer sentence_indices; /* u32 [sentences]: the sentences' numbers in the corpus */
-    DevicePointer word_starts;     /* u8 [tokens]: 0 continuation, 1 start of a word, 2 special */
-    DevicePointer bank_offsets;    /* u32 [sentences + 1] */
-    DevicePointer bits;            /* u32 [bank_offsets[sentences]]: 1 is visible */
-    DevicePointer rows;            /* u16 [tokens] */
-    DevicePointer workspace;       /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
+    DevicePointer word_starts;      /* u8 [tokens]: 0 continuation, 1 start of a word, 2 special */
+    DevicePointer bank_offsets;     /* u32 [sentences + 1] */
+    DevicePointer bits;             /* u32 [bank_offsets[sentences]]: 1 is visible */
+    DevicePointer rows;             /* u16 [tokens] */
+    DevicePointer workspace; /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
     uint32_t sentences;
     uint32_t bank_rows_max;
-    uint32_t ratio_q32; /* hidden share of the tokens, times 2^32 */
+    uint32_t ratio_q32;  /* hidden share of the tokens, times 2^32 */
     uint32_t length_max; /* of any sentence; sizes the arrays in shared memory */
 };
 

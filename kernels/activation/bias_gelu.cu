@@ -1,8 +1,9 @@
 // Bias + GELU: output = x·Φ(x) with x = input + bias, and d_input = d_output·(Φ(x) + x·φ(x)).
 //
-// Elementwise: reads and writes each element once (forward 2·bytes, backward 3·bytes an element), about 40 FLOPs an
-// element, so bound by memory. A thread moves 8 columns at a time (16 bytes of a 16-bit type) and four such groups a launch, so that
-// four loads are in flight. Φ is recomputed in the backward: cheaper than storing it.
+// Elementwise: reads and writes each element once (forward 2·bytes, backward 3·bytes an element), about 40
+// FLOPs an element, so bound by memory. A thread moves 8 columns at a time (16 bytes of a 16-bit type) and
+// four such groups a launch, so that four loads are in flight. Φ is recomputed in the backward: cheaper than
+// storing it.
 #include "../core/normal.cuh"
 #include "../core/types.cuh"
 
@@ -19,7 +20,8 @@ RETROMAE_DEVICE void for_groups(const BiasGeluParams& params, Body body) {
     const uint64_t block_start = static_cast<uint64_t>(blockIdx.x) * kBiasGeluElements;
     RETROMAE_UNROLL
     for (uint32_t group = 0; group < kBiasGeluGroups; ++group) {
-        const uint64_t element = block_start + group_offset(threadIdx.x, kBiasGeluThreads, group, kBiasGeluGroups, 8);
+        const uint64_t element =
+            block_start + group_offset(threadIdx.x, kBiasGeluThreads, group, kBiasGeluGroups, 8);
         if (element < elements) body(element, static_cast<uint32_t>(element % params.columns));
     }
 }
@@ -56,9 +58,17 @@ RETROMAE_DEVICE void bias_gelu_backward(const BiasGeluParams& params) {
     });
 }
 
-RETROMAE_KERNEL(bias_gelu_forward_f32, BiasGeluParams, kBiasGeluThreads) { bias_gelu_forward<float>(params); }
-RETROMAE_KERNEL(bias_gelu_forward_bf16, BiasGeluParams, kBiasGeluThreads) { bias_gelu_forward<bf16>(params); }
-RETROMAE_KERNEL(bias_gelu_backward_f32, BiasGeluParams, kBiasGeluThreads) { bias_gelu_backward<float>(params); }
-RETROMAE_KERNEL(bias_gelu_backward_bf16, BiasGeluParams, kBiasGeluThreads) { bias_gelu_backward<bf16>(params); }
+RETROMAE_KERNEL(bias_gelu_forward_f32, BiasGeluParams, kBiasGeluThreads) {
+    bias_gelu_forward<float>(params);
+}
+RETROMAE_KERNEL(bias_gelu_forward_bf16, BiasGeluParams, kBiasGeluThreads) {
+    bias_gelu_forward<bf16>(params);
+}
+RETROMAE_KERNEL(bias_gelu_backward_f32, BiasGeluParams, kBiasGeluThreads) {
+    bias_gelu_backward<float>(params);
+}
+RETROMAE_KERNEL(bias_gelu_backward_bf16, BiasGeluParams, kBiasGeluThreads) {
+    bias_gelu_backward<bf16>(params);
+}
 
 }  // namespace retromae

@@ -1,7 +1,8 @@
 // ex2.approx, and functions built on it that both compilers turn into straight-line code.
 //
-// The host twins are branch-free polynomials, so loops over them vectorise; their relative error is below 2^-22, as is that of
-// ex2.approx (PTX ISA, "ex2"). Between 2^127.5 and 2^128 the host overflows early, where softmax never goes.
+// The host twins are branch-free polynomials, so loops over them vectorise; their relative error is below
+// 2^-22, as is that of ex2.approx (PTX ISA, "ex2"). Between 2^127.5 and 2^128 the host overflows early, where
+// softmax never goes.
 #pragma once
 
 #include "../core/kernel.cuh"
@@ -15,9 +16,10 @@ RETROMAE_DEVICE float exp2_approximate(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
     return result;
 #else
-    // x = n + f with f in [-1/2, 1/2]; 2^f = 1 + f·q(f), q our own fit of degree 5 (relative error 2e-9), and 2^n by adding n to the
-    // exponent.
-    const float magic = 12582912.0f;  // 1.5 · 2^23: adding it rounds to the nearest integer, which the low bits then hold
+    // x = n + f with f in [-1/2, 1/2]; 2^f = 1 + f·q(f), q our own fit of degree 5 (relative error 2e-9), and
+    // 2^n by adding n to the exponent.
+    const float magic =
+        12582912.0f;  // 1.5 · 2^23: adding it rounds to the nearest integer, which the low bits then hold
     const float shifted = x + magic;
     const float fraction = x - (shifted - magic);
     float p = 1.5353359e-4f;

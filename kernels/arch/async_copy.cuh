@@ -8,12 +8,15 @@
 namespace retromae {
 
 // Starts a copy of 16 bytes; both addresses are aligned to 16.
-RETROMAE_DEVICE void copy_async_16(void* shared_destination, const void* global_source RETROMAE_SITE_PARAMETER) {
+RETROMAE_DEVICE void copy_async_16(void* shared_destination,
+                                   const void* global_source RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__
     const uint32_t destination = static_cast<uint32_t>(__cvta_generic_to_shared(shared_destination));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(global_source) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(global_source)
+                 : "memory");
 #else
-    retromae_simt_copy_async(shared_destination, global_source, 16, site.file, static_cast<uint32_t>(site.line));
+    retromae_simt_copy_async(shared_destination, global_source, 16, site.file,
+                             static_cast<uint32_t>(site.line));
 #endif
 }
 
@@ -26,7 +29,8 @@ RETROMAE_DEVICE void copy_async_commit() {
 #endif
 }
 
-// Waits until at most `GroupsLeft` of this thread's groups are unfinished. Other threads see the data after a barrier.
+// Waits until at most `GroupsLeft` of this thread's groups are unfinished. Other threads see the data after a
+// barrier.
 template <int GroupsLeft>
 RETROMAE_DEVICE void copy_async_wait() {
 #ifdef __CUDACC__

@@ -26,7 +26,7 @@ RETROMAE_DEVICE uint32_t warp_shuffle(uint32_t value, uint32_t source RETROMAE_S
         uint32_t value, source;
     };
     return host::warp_collective<Input, uint32_t>(
-        Input{value, source}, site, [](const Input (&inputs)[32], uint32_t (&outputs)[32]) {
+        Input{value, source}, site, [](const Input(&inputs)[32], uint32_t (&outputs)[32]) {
             for (int lane = 0; lane < 32; ++lane) outputs[lane] = inputs[inputs[lane].source % 32].value;
         });
 #endif
@@ -37,12 +37,13 @@ RETROMAE_DEVICE uint32_t warp_ballot(bool predicate RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__
     return __ballot_sync(0xffffffffu, predicate);
 #else
-    return host::warp_collective<bool, uint32_t>(
-        predicate, site, [](const bool (&inputs)[32], uint32_t (&outputs)[32]) {
-            uint32_t bits = 0;
-            for (int lane = 0; lane < 32; ++lane) bits |= static_cast<uint32_t>(inputs[lane]) << lane;
-            for (uint32_t& output : outputs) output = bits;
-        });
+    return host::warp_collective<bool, uint32_t>(predicate, site,
+                                                 [](const bool (&inputs)[32], uint32_t (&outputs)[32]) {
+                                                     uint32_t bits = 0;
+                                                     for (int lane = 0; lane < 32; ++lane)
+                                                         bits |= static_cast<uint32_t>(inputs[lane]) << lane;
+                                                     for (uint32_t& output : outputs) output = bits;
+                                                 });
 #endif
 }
 
@@ -53,8 +54,9 @@ struct Maximum {
     RETROMAE_DEVICE float apply(float a, float b) { return a > b ? a : b; }
 };
 
-// Reduces each of `Count` values over aligned groups of `Width` lanes by a butterfly of shuffles; every lane gets
-// its group's result. The host twin applies the same butterfly, in one collective instead of Count·log2(Width).
+// Reduces each of `Count` values over aligned groups of `Width` lanes by a butterfly of shuffles; every lane
+// gets its group's result. The host twin applies the same butterfly, in one collective instead of
+// Count·log2(Width).
 template <class Operation, int Width, int Count>
 RETROMAE_DEVICE void warp_butterfly(float (&values)[Count] RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__
@@ -71,7 +73,7 @@ RETROMAE_DEVICE void warp_butterfly(float (&values)[Count] RETROMAE_SITE_PARAMET
     Values mine;
     for (int i = 0; i < Count; ++i) mine.values[i] = values[i];
     const Values result = host::warp_collective<Values, Values>(
-        mine, site, [](const Values (&inputs)[32], Values (&outputs)[32]) {
+        mine, site, [](const Values(&inputs)[32], Values(&outputs)[32]) {
             float current[Count][32], next[Count][32];
             for (int i = 0; i < Count; ++i)
                 for (int lane = 0; lane < 32; ++lane) current[i][lane] = inputs[lane].values[i];

@@ -11,7 +11,8 @@
 namespace retromae {
 
 constexpr uint32_t kAttentionThreads = 128;
-// A thread scores this many consecutive keys: one Philox call decides their dropout, half a mask word their visibility.
+// A thread scores this many consecutive keys: one Philox call decides their dropout, half a mask word their
+// visibility.
 constexpr int kKeysPerThread = kDropoutGroup;
 constexpr int kKeyTile = 64;
 // Threads that share a query row, hence the width of the row reductions: consecutive lanes of one warp.
@@ -19,13 +20,14 @@ constexpr int kThreadsPerRow = kKeyTile / kKeysPerThread;
 // Shared rows are padded by one 16-byte access, so that a column of a tile spreads over the banks.
 constexpr int kPad = 4;
 
-// Queries of a tile. A thread has `rows` of them; with d = 128 the backward holds two [2, 32] gradients in registers and
-// four tiles of 128 columns in shared memory, so its query tile is halved.
+// Queries of a tile. A thread has `rows` of them; with d = 128 the backward holds two [2, 32] gradients in
+// registers and four tiles of 128 columns in shared memory, so its query tile is halved.
 template <int QueryTile>
 struct QueryRows {
     static constexpr int tile = QueryTile;
     static constexpr int rows = QueryTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
-    static_assert(rows * static_cast<int>(kAttentionThreads) == QueryTile * kThreadsPerRow, "whole rows a thread");
+    static_assert(rows * static_cast<int>(kAttentionThreads) == QueryTile * kThreadsPerRow,
+                  "whole rows a thread");
 };
 
 // The sentence, head and tile of a block.
@@ -85,7 +87,8 @@ RETROMAE_DEVICE uint32_t existing_keys(uint32_t first_key, uint32_t length) {
 
 // Copies rows `first..first + Rows` of one head into shared [Rows, D + kPad]; rows from `length` on are zero.
 template <int Rows, int D, class T>
-RETROMAE_DEVICE void load_rows(float* tile, const T* source, uint32_t stride, uint32_t first, uint32_t length) {
+RETROMAE_DEVICE void load_rows(float* tile, const T* source, uint32_t stride, uint32_t first,
+                               uint32_t length) {
     constexpr uint32_t chunks = D / 8;
     for (uint32_t item = threadIdx.x; item < Rows * chunks; item += kAttentionThreads) {
         const uint32_t row = item / chunks;
@@ -96,10 +99,11 @@ RETROMAE_DEVICE void load_rows(float* tile, const T* source, uint32_t stride, ui
     }
 }
 
-// The same transposed, into shared [D, Rows + kPad]. Neighbouring threads take neighbouring rows, so their stores fall into
-// different banks.
+// The same transposed, into shared [D, Rows + kPad]. Neighbouring threads take neighbouring rows, so their
+// stores fall into different banks.
 template <int Rows, int D, class T>
-RETROMAE_DEVICE void load_transposed(float* tile, const T* source, uint32_t stride, uint32_t first, uint32_t length) {
+RETROMAE_DEVICE void load_transposed(float* tile, const T* source, uint32_t stride, uint32_t first,
+                                     uint32_t length) {
     for (uint32_t item = threadIdx.x; item < Rows * (D / 8); item += kAttentionThreads) {
         const uint32_t row = item % Rows;
         const uint32_t column = item / Rows * 8;
@@ -110,8 +114,8 @@ RETROMAE_DEVICE void load_transposed(float* tile, const T* source, uint32_t stri
     }
 }
 
-// products[r] = the dot products of `Rows` consecutive rows of `left` [., D + kPad] with 16 columns of `right_transposed`
-// [D, kKeyTile + kPad].
+// products[r] = the dot products of `Rows` consecutive rows of `left` [., D + kPad] with 16 columns of
+// `right_transposed` [D, kKeyTile + kPad].
 template <int Rows, int D>
 RETROMAE_DEVICE void multiply(const float* left, const float* right_transposed, float (&products)[Rows][16]) {
     Strip<16> strips[Rows];

@@ -1,12 +1,14 @@
-// Masked attention over packed sentences, forward: O = dropout(softmax(scale · Q Kᵀ + mask)) V, one block a (sentence, head, 64 queries).
+// Masked attention over packed sentences, forward: O = dropout(softmax(scale · Q Kᵀ + mask)) V, one block a
+// (sentence, head, 64 queries).
 //
-// Tiles: 64 queries × 64 keys, 128 threads. A thread scores 2 queries × 16 keys from Q [64, d] and Kᵀ [d, 64] in shared memory, keeps
-// the running maximum and sum of its rows (online softmax; Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
-// 2205.14135), and accumulates 2 × d/4 of the output. V takes Kᵀ's place once the scores are done, so shared memory is Q + K + P:
-// (2·64·(d + 4) + 64·68) · 4 bytes = 52 KB at d = 64 and 85 KB at d = 128.
+// Tiles: 64 queries × 64 keys, 128 threads. A thread scores 2 queries × 16 keys from Q [64, d] and Kᵀ [d, 64]
+// in shared memory, keeps the running maximum and sum of its rows (online softmax; Milakov and Gimelshein,
+// arXiv 1805.02867; Dao et al., arXiv 2205.14135), and accumulates 2 × d/4 of the output. V takes Kᵀ's place
+// once the scores are done, so shared memory is Q + K + P: (2·64·(d + 4) + 64·68) · 4 bytes = 52 KB at d = 64
+// and 85 KB at d = 128.
 //
-// Work: 4·L²·d FLOPs a head in f32 FMA; bytes: Q and O once, K and V once a query tile. This is the exact path: every product in f32, for
-// every dtype. Bound by FMA throughput from L = 64 on.
+// Work: 4·L²·d FLOPs a head in f32 FMA; bytes: Q and O once, K and V once a query tile. This is the exact
+// path: every product in f32, for every dtype. Bound by FMA throughput from L = 64 on.
 #include "attention.cuh"
 
 namespace retromae {
@@ -61,7 +63,8 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         RETROMAE_UNROLL
         for (int r = 0; r < kRows; ++r) {
             const uint32_t slot = block.tile_start + row + r;
-            const uint32_t visible = existing != 0 && slot < block.length ? existing & mask.visible(slot, first_key) : 0u;
+            const uint32_t visible =
+                existing != 0 && slot < block.length ? existing & mask.visible(slot, first_key) : 0u;
             tile_maximum[r] = maximum[r];
             RETROMAE_UNROLL
             for (int c = 0; c < 16; ++c) {
@@ -84,8 +87,8 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
             sum[r] = fmaf(sum[r], correction, tile_sum);
             output[r].multiply(correction);
             if (existing != 0)
-                apply_dropout(params.dropout, block.head, block.start + block.tile_start + row + r, first_key / 16,
-                              scores[r]);
+                apply_dropout(params.dropout, block.head, block.start + block.tile_start + row + r,
+                              first_key / 16, scores[r]);
             store(probabilities + (row + r) * kKeyStride + key_offset, scores[r]);
         }
         __syncthreads();
@@ -97,7 +100,8 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
             for (uint32_t j = 0; j < count; ++j) {
                 RETROMAE_UNROLL
                 for (int r = 0; r < kRows; ++r)
-                    output[r].fma(probabilities[(row + r) * kKeyStride + j], values + j * kValueStride + column);
+                    output[r].fma(probabilities[(row + r) * kKeyStride + j],
+                                  values + j * kValueStride + column);
             }
         }
     }
@@ -110,23 +114,25 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         const uint64_t token = block.start + slot;
         // A row that sees nothing: output 0, log-sum-exp -inf.
         const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : (sum[r] == 0.0f ? 0.0f : sum[r]);
-        store_strip(pointer<T>(params.output) + token * params.output_stride + block.head * D + column, output[r], inverse);
+        store_strip(pointer<T>(params.output) + token * params.output_stride + block.head * D + column,
+                    output[r], inverse);
         if (column == 0)
             pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(block.head) * params.tokens + token] =
                 maximum[r] + logf(sum[r]);
     }
 }
 
-#define RETROMAE_ATTENTION_FORWARD(mask_name, Mask, dtype, T, d)                                            \
-    RETROMAE_KERNEL(attention_forward_##mask_name##_##dtype##_d##d, AttentionForwardParams, kAttentionThreads) { \
-        attention_forward<T, d, Mask>(params);                                                              \
+#define RETROMAE_ATTENTION_FORWARD(mask_name, Mask, dtype, T, d)                            \
+    RETROMAE_KERNEL(attention_forward_##mask_name##_##dtype##_d##d, AttentionForwardParams, \
+                    kAttentionThreads) {                                                    \
+        attention_forward<T, d, Mask>(params);                                              \
     }
-#define RETROMAE_ATTENTION_FORWARD_ALL(mask_name, Mask)              \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 32)      \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 64)      \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 128)     \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 32)      \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 64)      \
+#define RETROMAE_ATTENTION_FORWARD_ALL(mask_name, Mask)          \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 32)  \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 64)  \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 128) \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 32)  \
+    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 64)  \
     RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 128)
 
 RETROMAE_ATTENTION_FORWARD_ALL(full, FullMask)

@@ -31,10 +31,12 @@
 
 namespace retromae {
 
-// Where group `group` of the `groups` that `thread` of `threads` handles lies among their threads·groups consecutive groups of `size`
-// elements. On the GPU neighbouring threads take neighbouring groups, so that a warp's access is one run of memory; on the
-// host one core runs the threads one after the other, so a thread's own groups are the run.
-RETROMAE_DEVICE uint32_t group_offset(uint32_t thread, uint32_t threads, uint32_t group, uint32_t groups, uint32_t size) {
+// Where group `group` of the `groups` that `thread` of `threads` handles lies among their threads·groups
+// consecutive groups of `size` elements. On the GPU neighbouring threads take neighbouring groups, so that a
+// warp's access is one run of memory; on the host one core runs the threads one after the other, so a
+// thread's own groups are the run.
+RETROMAE_DEVICE uint32_t group_offset(uint32_t thread, uint32_t threads, uint32_t group, uint32_t groups,
+                                      uint32_t size) {
 #ifdef __CUDACC__
     (void)groups;
     return (group * threads + thread) * size;

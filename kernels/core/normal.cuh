@@ -10,10 +10,11 @@ struct Normal {
     float pdf;
 };
 
-// Φ(x) and φ(x) with a relative error of 3e-7, also far in the negative tail, where 1 + erf(x/√2) would cancel.
+// Φ(x) and φ(x) with a relative error of 3e-7, also far in the negative tail, where 1 + erf(x/√2) would
+// cancel.
 //
-// With z = |x|/√2 and t = 1/(1 + 0.38 z): Φ(-|x|) = erfc(z)/2 = e^(-z²)·p(t), p a polynomial of degree 9 without constant term. Its
-// coefficients are our own fit of least relative error (2.5e-8) over z in [0, 14].
+// With z = |x|/√2 and t = 1/(1 + 0.38 z): Φ(-|x|) = erfc(z)/2 = e^(-z²)·p(t), p a polynomial of degree 9
+// without constant term. Its coefficients are our own fit of least relative error (2.5e-8) over z in [0, 14].
 RETROMAE_DEVICE Normal standard_normal(float x) {
     const float z = fabsf(x) * 0.70710678f;
     const float t = 1.0f / fmaf(0.38f, z, 1.0f);

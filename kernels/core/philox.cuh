@@ -11,7 +11,8 @@ struct Random4 {
     uint32_t words[4];
 };
 
-RETROMAE_DEVICE Random4 philox(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+RETROMAE_DEVICE Random4 philox(uint32_t key0, uint32_t key1, uint32_t c0, uint32_t c1, uint32_t c2,
+                               uint32_t c3) {
     RETROMAE_UNROLL
     for (int round = 0; round < 10; ++round) {
         const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * c0;
@@ -35,12 +36,14 @@ RETROMAE_DEVICE uint32_t bounded(uint32_t draw, uint32_t bound) {
 
 constexpr int kDropoutGroup = 16;
 
-// Multiplies `Count` (8 or 16) consecutive columns by their dropout factors; `group` is the first column / Count. One Philox call
-// decides 16 columns, of which 8 use one half. `rng` is not read when nothing is dropped.
+// Multiplies `Count` (8 or 16) consecutive columns by their dropout factors; `group` is the first column /
+// Count. One Philox call decides 16 columns, of which 8 use one half. `rng` is not read when nothing is
+// dropped.
 template <int Count>
 RETROMAE_DEVICE void apply_dropout(const DropoutParams& dropout, uint32_t head, uint32_t row, uint32_t group,
                                    float (&values)[Count]) {
-    static_assert(Count == kDropoutGroup || Count == kDropoutGroup / 2, "the bytes of one Philox call, or half of them");
+    static_assert(Count == kDropoutGroup || Count == kDropoutGroup / 2,
+                  "the bytes of one Philox call, or half of them");
     if (dropout.threshold == 0) return;
     constexpr uint32_t kParts = kDropoutGroup / Count;
     const RngState& rng = *reinterpret_cast<const RngState*>(dropout.rng);

@@ -10,8 +10,9 @@
 
 namespace retromae {
 
-// On the GPU an array of registers. On the host an array of vector registers: compilers do not reliably keep a float array
-// out of memory across a loop, and the loop over `fma` is where an emulated kernel spends its time.
+// On the GPU an array of registers. On the host an array of vector registers: compilers do not reliably keep
+// a float array out of memory across a loop, and the loop over `fma` is where an emulated kernel spends its
+// time.
 template <int Count>
 struct Strip {
     static_assert(Count % 8 == 0, "a strip is a whole number of 8-float vectors");

@@ -1,7 +1,7 @@
 // Element types and wide loads.
 //
-// 16-bit types are bit structs with explicit conversions that round once, to nearest even, as the hardware does: no operator
-// hides a conversion, and the host computes the very same bits.
+// 16-bit types are bit structs with explicit conversions that round once, to nearest even, as the hardware
+// does: no operator hides a conversion, and the host computes the very same bits.
 #pragma once
 
 #include "kernel.cuh"
@@ -9,8 +9,12 @@
 
 namespace retromae {
 
-RETROMAE_DEVICE void round_to(float value, float& result) { result = value; }
-RETROMAE_DEVICE void round_to(float value, bf16& result) { result = bf16_from_float(value); }
+RETROMAE_DEVICE void round_to(float value, float& result) {
+    result = value;
+}
+RETROMAE_DEVICE void round_to(float value, bf16& result) {
+    result = bf16_from_float(value);
+}
 
 template <class T>
 RETROMAE_DEVICE T from_float(float value) {
@@ -19,8 +23,12 @@ RETROMAE_DEVICE T from_float(float value) {
     return result;
 }
 
-RETROMAE_DEVICE float to_float(float value) { return value; }
-RETROMAE_DEVICE float to_float(bf16 value) { return bf16_to_float(value); }
+RETROMAE_DEVICE float to_float(float value) {
+    return value;
+}
+RETROMAE_DEVICE float to_float(bf16 value) {
+    return bf16_to_float(value);
+}
 
 // `Count` elements that are moved as one 16-byte access where they fill one.
 template <class T, int Count>

@@ -1,11 +1,14 @@
-// Softmax cross-entropy of rows of logits, forward and backward in one kernel; the logits become their own gradient.
+// Softmax cross-entropy of rows of logits, forward and backward in one kernel; the logits become their own
+// gradient.
 //
-//     x = logits + bias,  lse = log Σ exp x,  loss = w·(lse − x[target]),  d_logits = w·(exp(x − lse) − one-hot(target))
+//     x = logits + bias,  lse = log Σ exp x,  loss = w·(lse − x[target]),  d_logits = w·(exp(x − lse) −
+//     one-hot(target))
 //
-// One block of 64 threads a row: a thread walks over groups of 8 columns (16 bytes of a 16-bit type), keeping a running maximum and
-// sum, so the row is read twice and written once: 3·V·bytes a row, bound by memory. The row is a chunk of the product of hidden rows and
-// embeddings (src/ops/cross_entropy.rs): at 1,024 rows × 30,522 columns of bf16 it is 62 MB, of which the L2 keeps a row between the two reads.
-// An ignored row costs only the write of its zeros.
+// One block of 64 threads a row: a thread walks over groups of 8 columns (16 bytes of a 16-bit type), keeping
+// a running maximum and sum, so the row is read twice and written once: 3·V·bytes a row, bound by memory. The
+// row is a chunk of the product of hidden rows and embeddings (src/ops/cross_entropy.rs): at 1,024 rows ×
+// 30,522 columns of bf16 it is 62 MB, of which the L2 keeps a row between the two reads. An ignored row costs
+// only the write of its zeros.
 #include "../arch/approximate.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
@@ -15,7 +18,8 @@ namespace retromae {
 
 constexpr uint32_t kCrossEntropyThreads = 64;
 constexpr uint32_t kCrossEntropyWarps = kCrossEntropyThreads / 32;
-// A thread takes four groups of 8 columns before it updates its maximum and sum: four loads in flight, one reduction.
+// A thread takes four groups of 8 columns before it updates its maximum and sum: four loads in flight, one
+// reduction.
 constexpr uint32_t kGroups = 4;
 constexpr uint32_t kStepColumns = kCrossEntropyThreads * kGroups * 8;
 
@@ -26,7 +30,8 @@ RETROMAE_DEVICE uint32_t group_column(uint32_t start, uint32_t group) {
 
 // x of 8 columns; those beyond the vocabulary are -inf.
 template <class T>
-RETROMAE_DEVICE void load_biased(const T* logits, const float* bias, uint32_t column, uint32_t vocabulary, float (&x)[8]) {
+RETROMAE_DEVICE void load_biased(const T* logits, const float* bias, uint32_t column, uint32_t vocabulary,
+                                 float (&x)[8]) {
     if (column + 8 <= vocabulary) {
         load(logits + column, x);
         RETROMAE_UNROLL
@@ -107,7 +112,8 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     __syncthreads();
     float row_maximum = maxima[0];
     RETROMAE_UNROLL
-    for (uint32_t warp = 1; warp < kCrossEntropyWarps; ++warp) row_maximum = Maximum::apply(row_maximum, maxima[warp]);
+    for (uint32_t warp = 1; warp < kCrossEntropyWarps; ++warp)
+        row_maximum = Maximum::apply(row_maximum, maxima[warp]);
     float row_sum = 0.0f;
     RETROMAE_UNROLL
     for (uint32_t warp = 0; warp < kCrossEntropyWarps; ++warp)
@@ -116,7 +122,8 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     const float weight = pointer<const float>(params.row_weights)[row];
     if (threadIdx.x == 0) {
         *log_sum_exp = lse;
-        // A target beyond the vocabulary is the caller's mistake: it shows, and nothing is read out of bounds.
+        // A target beyond the vocabulary is the caller's mistake: it shows, and nothing is read out of
+        // bounds.
         *loss = valid ? weight * (lse - target_logit) : NAN;
     }
     const float inverse_sum = weight / row_sum;
@@ -140,7 +147,11 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     }
 }
 
-RETROMAE_KERNEL(cross_entropy_f32, CrossEntropyParams, kCrossEntropyThreads) { cross_entropy<float>(params); }
-RETROMAE_KERNEL(cross_entropy_bf16, CrossEntropyParams, kCrossEntropyThreads) { cross_entropy<bf16>(params); }
+RETROMAE_KERNEL(cross_entropy_f32, CrossEntropyParams, kCrossEntropyThreads) {
+    cross_entropy<float>(params);
+}
+RETROMAE_KERNEL(cross_entropy_bf16, CrossEntropyParams, kCrossEntropyThreads) {
+    cross_entropy<bf16>(params);
+}
 
 }  // namespace retromae

@@ -31,7 +31,9 @@ struct EmbeddingRows {
     }
 
     // Column 0 of a normalised row's sum.
-    RETROMAE_MEMBER float first_element() const { return to_float(*content) + to_float(*position) + to_float(*type); }
+    RETROMAE_MEMBER float first_element() const {
+        return to_float(*content) + to_float(*position) + to_float(*type);
+    }
 
     RETROMAE_MEMBER void sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};

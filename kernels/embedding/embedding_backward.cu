@@ -2,12 +2,13 @@
 //
 //   d_sum = rstd·(g - mean(g) - x̂·mean(g·x̂)),   d_gamma = Σ factor·d_output·x̂,   d_beta = Σ factor·d_output
 //
-// where a row is normalised; in QUERY_POSITION d_sum = d_output. The raw sentence row of CONTENT gets d_sum = 0: its d_output belongs to
-// the sentence vector alone, and so segment sums of d_sum by word and by position need not skip it.
+// where a row is normalised; in QUERY_POSITION d_sum = d_output. The raw sentence row of CONTENT gets d_sum =
+// 0: its d_output belongs to the sentence vector alone, and so segment sums of d_sum by word and by position
+// need not skip it.
 //
-// One warp a token; x̂ is gathered again from the tables. Two rows read, one written, about 20 FLOPs an element: bound by memory. A
-// block sums 32 tokens for gamma and beta in shared memory and writes [2, columns] partial sums; no atomics. The tables' gradients are
-// segment sums of d_sum (segment_sum.cu).
+// One warp a token; x̂ is gathered again from the tables. Two rows read, one written, about 20 FLOPs an
+// element: bound by memory. A block sums 32 tokens for gamma and beta in shared memory and writes [2,
+// columns] partial sums; no atomics. The tables' gradients are segment sums of d_sum (segment_sum.cu).
 #include "embedding.cuh"
 
 namespace retromae {
@@ -54,7 +55,11 @@ RETROMAE_DEVICE void embedding_backward(const EmbeddingBackwardParams& params) {
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 2u * columns);
 }
 
-RETROMAE_KERNEL(embedding_backward_f32, EmbeddingBackwardParams, kRowThreads) { embedding_backward<float>(params); }
-RETROMAE_KERNEL(embedding_backward_bf16, EmbeddingBackwardParams, kRowThreads) { embedding_backward<bf16>(params); }
+RETROMAE_KERNEL(embedding_backward_f32, EmbeddingBackwardParams, kRowThreads) {
+    embedding_backward<float>(params);
+}
+RETROMAE_KERNEL(embedding_backward_bf16, EmbeddingBackwardParams, kRowThreads) {
+    embedding_backward<bf16>(params);
+}
 
 }  // namespace retromae

@@ -1,13 +1,15 @@
-// The embeddings of the encoder's tokens and of the decoder's two streams (RetroMAE, arXiv 2205.12035), by EmbeddingMode:
+// The embeddings of the encoder's tokens and of the decoder's two streams (RetroMAE, arXiv 2205.12035), by
+// EmbeddingMode:
 //
 //   WORD            dropout(LN(word[id] + position[slot] + type[0]))
 //   CONTENT         the same, but slot 0 is the sentence vector itself
 //   QUERY           dropout(LN(sentence + position[slot] + type[0]))
 //   QUERY_POSITION  sentence + position[slot]
 //
-// One warp a token, its row in registers (norm/row.cuh). Of the tables, positions, types and sentence vectors stay in the L2 cache, so
-// the traffic is one word row read and one row written, with about 12 FLOPs an element: bound by memory. Only the mean and rstd are
-// saved: gathering the rows again in the backward costs no more than reading a stored sum.
+// One warp a token, its row in registers (norm/row.cuh). Of the tables, positions, types and sentence vectors
+// stay in the L2 cache, so the traffic is one word row read and one row written, with about 12 FLOPs an
+// element: bound by memory. Only the mean and rstd are saved: gathering the rows again in the backward costs
+// no more than reading a stored sum.
 #include "embedding.cuh"
 
 namespace retromae {
@@ -25,8 +27,8 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
             pointer<float>(params.rstd)[token] = statistics.rstd;
         }
         for_chunks(columns, [&](int slot, uint32_t column) {
-            normalise(row[slot], statistics, pointer<const float>(params.gamma), pointer<const float>(params.beta), column,
-                      row[slot]);
+            normalise(row[slot], statistics, pointer<const float>(params.gamma),
+                      pointer<const float>(params.beta), column, row[slot]);
             apply_dropout(params.dropout, 0, token, column / 8u, row[slot]);
         });
     }
@@ -42,7 +44,11 @@ RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
         embedding_forward_row<T>(params, token);
 }
 
-RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, kRowThreads) { embedding_forward<float>(params); }
-RETROMAE_KERNEL(embedding_forward_bf16, EmbeddingForwardParams, kRowThreads) { embedding_forward<bf16>(params); }
+RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, kRowThreads) {
+    embedding_forward<float>(params);
+}
+RETROMAE_KERNEL(embedding_forward_bf16, EmbeddingForwardParams, kRowThreads) {
+    embedding_forward<bf16>(params);
+}
 
 }  // namespace retromae

@@ -1,7 +1,8 @@
-// Rows by index: gather_rows copies output[i] = input[rows[i]], scatter_add_rows adds output[rows[i]] += input[i], no row twice.
+// Rows by index: gather_rows copies output[i] = input[rows[i]], scatter_add_rows adds output[rows[i]] +=
+// input[i], no row twice.
 //
-// A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter reads two and writes one:
-// bound by memory.
+// A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter
+// reads two and writes one: bound by memory.
 #include "../core/types.cuh"
 
 namespace retromae {
@@ -39,9 +40,17 @@ RETROMAE_DEVICE void scatter_add_rows(const RowsParams& params) {
     });
 }
 
-RETROMAE_KERNEL(gather_rows_f32, RowsParams, kRowsThreads) { gather_rows<float>(params); }
-RETROMAE_KERNEL(gather_rows_bf16, RowsParams, kRowsThreads) { gather_rows<bf16>(params); }
-RETROMAE_KERNEL(scatter_add_rows_f32, RowsParams, kRowsThreads) { scatter_add_rows<float>(params); }
-RETROMAE_KERNEL(scatter_add_rows_bf16, RowsParams, kRowsThreads) { scatter_add_rows<bf16>(params); }
+RETROMAE_KERNEL(gather_rows_f32, RowsParams, kRowsThreads) {
+    gather_rows<float>(params);
+}
+RETROMAE_KERNEL(gather_rows_bf16, RowsParams, kRowsThreads) {
+    gather_rows<bf16>(params);
+}
+RETROMAE_KERNEL(scatter_add_rows_f32, RowsParams, kRowsThreads) {
+    scatter_add_rows<float>(params);
+}
+RETROMAE_KERNEL(scatter_add_rows_bf16, RowsParams, kRowsThreads) {
+    scatter_add_rows<bf16>(params);
+}
 
 }  // namespace retromae

@@ -1,9 +1,11 @@
-// Segment sums: output[rows[s]] += Σ input[indices[k]] over k in offsets[s]..offsets[s + 1]: the gradient of a table, gathered by
-// the tokens that read each of its rows, so no atomics and the same order of additions every time.
+// Segment sums: output[rows[s]] += Σ input[indices[k]] over k in offsets[s]..offsets[s + 1]: the gradient of
+// a table, gathered by the tokens that read each of its rows, so no atomics and the same order of additions
+// every time.
 //
-// A block takes 8 segments and 256 columns, a lane 8 of them (16 bytes of a 16-bit type). A short segment is one warp's work. A long one,
-// such as the [MASK] token's, which holds up to a quarter of a batch, is shared by all eight warps of its block, or the launch would wait
-// for one warp. Each row of input is read once, with one addition an element: bound by memory; four rows are in flight.
+// A block takes 8 segments and 256 columns, a lane 8 of them (16 bytes of a 16-bit type). A short segment is
+// one warp's work. A long one, such as the [MASK] token's, which holds up to a quarter of a batch, is shared
+// by all eight warps of its block, or the launch would wait for one warp. Each row of input is read once,
+// with one addition an element: bound by memory; four rows are in flight.
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
 
@@ -51,8 +53,8 @@ RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segm
 
 // One segment by all warps of the block; warp 0 adds their sums up.
 template <class T, class Output>
-RETROMAE_DEVICE void sum_long_segment(const SegmentSumParams& params, uint32_t segment, int32_t begin, int32_t end,
-                                      uint32_t column, float* totals) {
+RETROMAE_DEVICE void sum_long_segment(const SegmentSumParams& params, uint32_t segment, int32_t begin,
+                                      int32_t end, uint32_t column, float* totals) {
     const uint32_t warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
     float total[8] = {};
     if (column < params.columns)
@@ -81,7 +83,8 @@ RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
     const uint32_t first = blockIdx.x * kSegmentWarps;
     for (uint32_t segment = first; segment < first + kSegmentWarps && segment < params.segments; ++segment) {
         const int32_t begin = offsets[segment], end = offsets[segment + 1];
-        if (end - begin >= kLongSegment) sum_long_segment<T, Output>(params, segment, begin, end, column, totals);
+        if (end - begin >= kLongSegment)
+            sum_long_segment<T, Output>(params, segment, begin, end, column, totals);
     }
     const uint32_t segment = first + threadIdx.x / 32u;
     if (segment >= params.segments || column >= params.columns) return;
@@ -92,9 +95,15 @@ RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
     add_to_output<Output>(params, segment, column, total);
 }
 
-RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, kSegmentThreads) { segment_sum<float, float>(params); }
-RETROMAE_KERNEL(segment_sum_bf16, SegmentSumParams, kSegmentThreads) { segment_sum<bf16, float>(params); }
+RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, kSegmentThreads) {
+    segment_sum<float, float>(params);
+}
+RETROMAE_KERNEL(segment_sum_bf16, SegmentSumParams, kSegmentThreads) {
+    segment_sum<bf16, float>(params);
+}
 // The output in the type of the input.
-RETROMAE_KERNEL(segment_sum_narrow_bf16, SegmentSumParams, kSegmentThreads) { segment_sum<bf16, bf16>(params); }
+RETROMAE_KERNEL(segment_sum_narrow_bf16, SegmentSumParams, kSegmentThreads) {
+    segment_sum<bf16, bf16>(params);
+}
 
 }  // namespace retromae

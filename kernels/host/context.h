@@ -9,8 +9,8 @@ struct RetromaeDim3 {
     uint32_t x, y, z;
 };
 
-// What the running thread of a block may read of itself. One for each operating-system thread; the scheduler rewrites it
-// before it resumes a thread of the block.
+// What the running thread of a block may read of itself. One for each operating-system thread; the scheduler
+// rewrites it before it resumes a thread of the block.
 struct RetromaeContext {
     RetromaeDim3 thread_idx, block_idx, block_dim, grid_dim;
     unsigned char* shared_memory;
@@ -57,8 +57,8 @@ enum RetromaeViolation : uint32_t {
 // Implemented by the scheduler in Rust.
 void retromae_simt_barrier(const char* file, uint32_t line);
 void retromae_simt_warp(const RetromaeWarpCall* call);
-// Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1; the source line is
-// `file`:`line` or, where `file` is null, that of the instruction at `address`.
+// Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1; the
+// source line is `file`:`line` or, where `file` is null, that of the instruction at `address`.
 [[noreturn]] void retromae_simt_fail(uint32_t violation, const void* address, const char* file, uint32_t line,
                                      uint32_t offset, int32_t other_thread);
 

@@ -62,7 +62,8 @@ RETROMAE_KERNEL(probe_missing_wait, ProbeParams, kProbeThreads) {
     copy_async_commit();
     __syncthreads();
     for (uint32_t i = 0; i < 4; ++i)
-        pointer<float>(params.output)[4 * thread + i] = values[4 * kProbeThreads - 1 - (4 * thread + i)];  // mistake
+        pointer<float>(params.output)[4 * thread + i] =
+            values[4 * kProbeThreads - 1 - (4 * thread + i)];  // mistake
     copy_async_wait<0>();
 }
 
@@ -131,8 +132,8 @@ RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, kProbeThreads) {  // mistake
     pointer<float>(params.output)[threadIdx.x] = local[threadIdx.x];
 }
 
-// output[0..64]: the sum over each warp; [64..128]: the maximum over groups of 8 lanes; [128..192]: the value of lane 3;
-// [192..256]: how many lanes of the warp have a positive value.
+// output[0..64]: the sum over each warp; [64..128]: the maximum over groups of 8 lanes; [128..192]: the value
+// of lane 3; [192..256]: how many lanes of the warp have a positive value.
 RETROMAE_KERNEL(probe_collectives, ProbeParams, kProbeThreads) {
     const uint32_t thread = threadIdx.x;
     const float value = pointer<const float>(params.input)[thread];
@@ -143,7 +144,8 @@ RETROMAE_KERNEL(probe_collectives, ProbeParams, kProbeThreads) {
     float maximum[2] = {value, -value};
     warp_butterfly<Maximum, 8>(maximum);
     output[64 + thread] = maximum[0];
-    output[128 + thread] = static_cast<float>(warp_shuffle(static_cast<uint32_t>(value + 100.0f), 3)) - 100.0f;
+    output[128 + thread] =
+        static_cast<float>(warp_shuffle(static_cast<uint32_t>(value + 100.0f), 3)) - 100.0f;
     warp_barrier();
     const uint32_t positive = warp_ballot(value > 0.0f);
     uint32_t count = 0;

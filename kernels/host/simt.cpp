@@ -14,7 +14,8 @@ namespace {
 constexpr uint32_t kMaxThreads = 1024;
 constexpr uint32_t kMaxCopies = 256;
 
-// A copy is performed when it is waited for, never earlier: a kernel that forgets to wait reads what was there before.
+// A copy is performed when it is waited for, never earlier: a kernel that forgets to wait reads what was
+// there before.
 struct Copy {
     void* destination;
     const void* source;
@@ -69,7 +70,8 @@ __thread uint32_t shadow_entries = 0;
 
 Access now() {
     const RetromaeContext& context = retromae_context;
-    return {static_cast<uint16_t>(context.thread), context.block_epoch, context.warp_epoch[context.thread / 32]};
+    return {static_cast<uint16_t>(context.thread), context.block_epoch,
+            context.warp_epoch[context.thread / 32]};
 }
 
 // Whether `earlier` happened before `later` by a barrier, by a collective of their warp, or by program order.
@@ -112,7 +114,8 @@ void check_access(const void* pointer, uint32_t bytes, bool is_write, const void
         };
         if (cell.state == kInFlight) fail(RETROMAE_ACCESS_COPY_IN_FLIGHT, cell.write.thread);
         if (cell.state == kInitialised && !ordered(cell.write, access))
-            fail(is_write ? RETROMAE_RACE_WRITE_AFTER_WRITE : RETROMAE_RACE_READ_AFTER_WRITE, cell.write.thread);
+            fail(is_write ? RETROMAE_RACE_WRITE_AFTER_WRITE : RETROMAE_RACE_READ_AFTER_WRITE,
+                 cell.write.thread);
         if (is_write) {
             if (!reads_ordered(cell, access)) fail(RETROMAE_RACE_WRITE_AFTER_READ, cell.read.thread);
             cell.state = kInitialised;
@@ -161,9 +164,13 @@ void complete(const Copy& copy) {
 
 extern "C" {
 
-RetromaeContext* retromae_simt_context() { return &retromae_context; }
+RetromaeContext* retromae_simt_context() {
+    return &retromae_context;
+}
 
-RetromaeHostKernel* retromae_host_kernels() { return kernels; }
+RetromaeHostKernel* retromae_host_kernels() {
+    return kernels;
+}
 
 void retromae_host_register(RetromaeHostKernel* kernel) {
     kernel->next = kernels;
@@ -220,8 +227,10 @@ void retromae_simt_copy_wait(uint32_t groups_left) {
 
 // The sanitized build compiles kernels with -fsanitize=thread, which calls these before every memory access.
 // They replace the thread sanitizer's own runtime.
-#define RETROMAE_ACCESS(name, bytes, is_write) \
-    void name(void* pointer) { check_access(pointer, bytes, is_write, __builtin_return_address(0)); }
+#define RETROMAE_ACCESS(name, bytes, is_write)                               \
+    void name(void* pointer) {                                               \
+        check_access(pointer, bytes, is_write, __builtin_return_address(0)); \
+    }
 
 RETROMAE_ACCESS(__tsan_read1, 1, false)
 RETROMAE_ACCESS(__tsan_read2, 2, false)

@@ -1,7 +1,8 @@
 // The SIMT host: what lets a C++ compiler accept and run a CUDA kernel.
 //
-// Each thread of a block is a coroutine that the scheduler (src/device/host) resumes on one core. A barrier parks a thread
-// until the whole block arrives, a warp collective until all 32 lanes arrive; between them a thread runs undisturbed.
+// Each thread of a block is a coroutine that the scheduler (src/device/host) resumes on one core. A barrier
+// parks a thread until the whole block arrives, a warp collective until all 32 lanes arrive; between them a
+// thread runs undisturbed.
 #pragma once
 
 #include <math.h>
@@ -72,13 +73,18 @@ static inline Output warp_collective(const Input& input, Site site, Combine) {
 #endif
 
 // `threads` is checked at launch, as __launch_bounds__ is on the GPU.
-#define RETROMAE_KERNEL(name, Params, threads)                                                                  \
-    static void name##_body([[maybe_unused]] const Params& params);                                                              \
-    static RetromaeHostKernel name##_kernel = {                                                                 \
-        #name,   __FILE__, __LINE__,           static_cast<uint32_t>(sizeof(Params)),                           \
-        threads, RETROMAE_SANITIZED,                                                                            \
-        [](const void* params) { name##_body(*static_cast<const Params*>(params)); }, nullptr};                 \
-    static const ::retromae::host::Registration name##_registration(&name##_kernel);                            \
+#define RETROMAE_KERNEL(name, Params, threads)                                        \
+    static void name##_body([[maybe_unused]] const Params& params);                   \
+    static RetromaeHostKernel name##_kernel = {                                       \
+        #name,                                                                        \
+        __FILE__,                                                                     \
+        __LINE__,                                                                     \
+        static_cast<uint32_t>(sizeof(Params)),                                        \
+        threads,                                                                      \
+        RETROMAE_SANITIZED,                                                           \
+        [](const void* params) { name##_body(*static_cast<const Params*>(params)); }, \
+        nullptr};                                                                     \
+    static const ::retromae::host::Registration name##_registration(&name##_kernel);  \
     static void name##_body([[maybe_unused]] const Params& params)
 
 // A symbol that the Rust side refers to, so that the linker keeps this object file and its kernels.

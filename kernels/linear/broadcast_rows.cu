@@ -1,5 +1,5 @@
-// output[row, column] = bias[column]: what a product is accumulated onto, so that a linear layer's bias needs no pass of its own after the
-// product. Elementwise, bound by memory: writes rows·columns elements.
+// output[row, column] = bias[column]: what a product is accumulated onto, so that a linear layer's bias needs
+// no pass of its own after the product. Elementwise, bound by memory: writes rows·columns elements.
 #include "../core/types.cuh"
 
 namespace retromae {
@@ -13,7 +13,8 @@ RETROMAE_DEVICE void broadcast_rows(const BroadcastRowsParams& params) {
     const uint64_t block_start = static_cast<uint64_t>(blockIdx.x) * kBroadcastThreads * kBroadcastGroups * 8;
     RETROMAE_UNROLL
     for (uint32_t group = 0; group < kBroadcastGroups; ++group) {
-        const uint64_t element = block_start + group_offset(threadIdx.x, kBroadcastThreads, group, kBroadcastGroups, 8);
+        const uint64_t element =
+            block_start + group_offset(threadIdx.x, kBroadcastThreads, group, kBroadcastGroups, 8);
         if (element >= elements) continue;
         float values[8];
         load(pointer<const float>(params.bias) + element % params.columns, values);
@@ -21,7 +22,11 @@ RETROMAE_DEVICE void broadcast_rows(const BroadcastRowsParams& params) {
     }
 }
 
-RETROMAE_KERNEL(broadcast_rows_f32, BroadcastRowsParams, kBroadcastThreads) { broadcast_rows<float>(params); }
-RETROMAE_KERNEL(broadcast_rows_bf16, BroadcastRowsParams, kBroadcastThreads) { broadcast_rows<bf16>(params); }
+RETROMAE_KERNEL(broadcast_rows_f32, BroadcastRowsParams, kBroadcastThreads) {
+    broadcast_rows<float>(params);
+}
+RETROMAE_KERNEL(broadcast_rows_bf16, BroadcastRowsParams, kBroadcastThreads) {
+    broadcast_rows<bf16>(params);
+}
 
 }  // namespace retromae

@@ -1,14 +1,17 @@
-// The banks of position-specific whole-word masks, drawn where they are used (RetroMAE, arXiv 2205.12035, section 3.2).
+// The banks of position-specific whole-word masks, drawn where they are used (RetroMAE, arXiv 2205.12035,
+// section 3.2).
 //
-// A sentence of L tokens has K = min(L, bank_rows_max) independent masks. Each visits the words in a random order
-// (Fisher-Yates, draw k of row r is word k % 4 of philox([r << 16 | k / 4, sentence, bank stream, step])) and hides a word
-// unless that would exceed the budget max(1, round(L · ratio)). Output: K bit rows of ceil(L / 32) words, 1 = visible, and
-// for each token the bank row that it reads. `reference::mask` has the definition; the result agrees bit for bit.
+// A sentence of L tokens has K = min(L, bank_rows_max) independent masks. Each visits the words in a random
+// order (Fisher-Yates, draw k of row r is word k % 4 of philox([r << 16 | k / 4, sentence, bank stream,
+// step])) and hides a word unless that would exceed the budget max(1, round(L · ratio)). Output: K bit rows
+// of ceil(L / 32) words, 1 = visible, and for each token the bank row that it reads. `reference::mask` has
+// the definition; the result agrees bit for bit.
 //
-// Work: K · L draws at most, each a dependent access to the row's permutation, so bound by latency; written are K · L / 8 bytes, a
-// 4096th of the dense int64 masks of a CPU collator at L = 512, K = 128. One thread makes one row; a block is one warp, 32
-// rows of one sentence, so that a sentence spreads over several multiprocessors and 32 permutations of u16 fit shared memory
-// up to L = 1024 (66 KB); longer sentences keep theirs in the workspace. The bits are gathered in shared memory and written coalesced.
+// Work: K · L draws at most, each a dependent access to the row's permutation, so bound by latency; written
+// are K · L / 8 bytes, a 4096th of the dense int64 masks of a CPU collator at L = 512, K = 128. One thread
+// makes one row; a block is one warp, 32 rows of one sentence, so that a sentence spreads over several
+// multiprocessors and 32 permutations of u16 fit shared memory up to L = 1024 (66 KB); longer sentences keep
+// theirs in the workspace. The bits are gathered in shared memory and written coalesced.
 #include "../arch/bits.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/philox.cuh"
@@ -30,9 +33,11 @@ struct Words {
     uint32_t count;
 };
 
-// u16 entries between the permutations of two threads in shared memory: an odd number of 4-byte words, so that equal places
-// of 32 permutations lie in 32 banks.
-RETROMAE_DEVICE uint32_t permutation_stride(uint32_t length) { return (length + 3u) / 4u * 4u + 2u; }
+// u16 entries between the permutations of two threads in shared memory: an odd number of 4-byte words, so
+// that equal places of 32 permutations lie in 32 banks.
+RETROMAE_DEVICE uint32_t permutation_stride(uint32_t length) {
+    return (length + 3u) / 4u * 4u + 2u;
+}
 
 // All lanes together; the lists are visible to all lanes after the next barrier.
 RETROMAE_DEVICE void find_words(const uint8_t* word_starts, uint32_t length, Words& words) {
@@ -61,8 +66,8 @@ RETROMAE_DEVICE void draw_mask(const RngState& rng, uint32_t sentence_index, uin
     for (uint32_t word = 0; word < words.count; ++word) permutation[word] = static_cast<uint16_t>(word);
     uint32_t chosen = 0;
     for (uint32_t first = 0; first < words.count && chosen < budget; first += 4) {
-        const Random4 random =
-            philox(rng.seed_low, rng.seed_high, row << 16 | first / 4, sentence_index, kMaskBankStream, rng.step);
+        const Random4 random = philox(rng.seed_low, rng.seed_high, row << 16 | first / 4, sentence_index,
+                                      kMaskBankStream, rng.step);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < 4; ++i) {
             const uint32_t k = first + i;
@@ -80,15 +85,17 @@ RETROMAE_DEVICE void draw_mask(const RngState& rng, uint32_t sentence_index, uin
 }
 
 // The bank row of every token; the blocks of a sentence share the work.
-RETROMAE_DEVICE void draw_rows(const RngState& rng, uint32_t sentence_index, uint32_t length, uint32_t bank_rows,
-                               uint16_t* rows) {
+RETROMAE_DEVICE void draw_rows(const RngState& rng, uint32_t sentence_index, uint32_t length,
+                               uint32_t bank_rows, uint16_t* rows) {
     const uint32_t stride = gridDim.y * kMaskBankThreads * 4u;
-    for (uint32_t first = (blockIdx.y * kMaskBankThreads + threadIdx.x) * 4u; first < length; first += stride) {
+    for (uint32_t first = (blockIdx.y * kMaskBankThreads + threadIdx.x) * 4u; first < length;
+         first += stride) {
         const Random4 random =
             philox(rng.seed_low, rng.seed_high, first / 4, sentence_index, kBankRowStream, rng.step);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < 4; ++i)
-            if (first + i < length) rows[first + i] = static_cast<uint16_t>(bounded(random.words[i], bank_rows));
+            if (first + i < length)
+                rows[first + i] = static_cast<uint16_t>(bounded(random.words[i], bank_rows));
     }
 }
 
@@ -129,10 +136,11 @@ RETROMAE_KERNEL(mask_bank, MaskBankParams, kMaskBankThreads) {
 
     const uint32_t words_per_row = (length + 31u) / 32u;
     if (threadIdx.x < rows)
-        draw_mask(rng, sentence_index, first_row + threadIdx.x, words, length, mask_budget(length, params.ratio_q32),
-                  permutation, bits + threadIdx.x * words_per_row);
+        draw_mask(rng, sentence_index, first_row + threadIdx.x, words, length,
+                  mask_budget(length, params.ratio_q32), permutation, bits + threadIdx.x * words_per_row);
     warp_barrier();
-    uint32_t* output = pointer<uint32_t>(params.bits) + pointer<const uint32_t>(params.bank_offsets)[sentence] +
+    uint32_t* output = pointer<uint32_t>(params.bits) +
+                       pointer<const uint32_t>(params.bank_offsets)[sentence] +
                        static_cast<uint64_t>(first_row) * words_per_row;
     for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kMaskBankThreads)
         output[word] = bits[word];

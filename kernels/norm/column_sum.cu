@@ -1,8 +1,10 @@
-// Column sums: outputs[m][column] += Σ over rows of input[row, m·columns + column], as gradients of biases need them.
+// Column sums: outputs[m][column] += Σ over rows of input[row, m·columns + column], as gradients of biases
+// need them.
 //
-// A warp spans 512 columns, four groups of 4 a lane (16 bytes of f32 each), and eight warps of a block take every eighth of its rows; their
-// sums meet in shared memory. Each element is read once, with one addition: bound by memory, so a lane keeps four loads in flight.
-// Where there are several blocks of rows, a second launch adds their sums up, in the same order every time: no atomics.
+// A warp spans 512 columns, four groups of 4 a lane (16 bytes of f32 each), and eight warps of a block take
+// every eighth of its rows; their sums meet in shared memory. Each element is read once, with one addition:
+// bound by memory, so a lane keeps four loads in flight. Where there are several blocks of rows, a second
+// launch adds their sums up, in the same order every time: no atomics.
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
 
@@ -17,7 +19,8 @@ template <class T>
 RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     const uint32_t warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
     const uint64_t first = static_cast<uint64_t>(blockIdx.x) * params.rows_per_block;
-    const uint64_t end = first + params.rows_per_block < params.rows ? first + params.rows_per_block : params.rows;
+    const uint64_t end =
+        first + params.rows_per_block < params.rows ? first + params.rows_per_block : params.rows;
     if (params.outputs[blockIdx.z] == 0) return;
     const T* input = pointer<const T>(params.input) + static_cast<uint64_t>(blockIdx.z) * params.columns;
 
@@ -33,11 +36,11 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
         float values[kColumnSumGroups][4] = {};
         RETROMAE_UNROLL
         for (uint32_t group = 0; group < kColumnSumGroups; ++group)
-            if (columns[group] < params.columns) load(input + row * params.input_stride + columns[group], values[group]);
+            if (columns[group] < params.columns)
+                load(input + row * params.input_stride + columns[group], values[group]);
         RETROMAE_UNROLL
-        for (uint32_t group = 0; group < kColumnSumGroups; ++group)
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) totals[group][i] += values[group][i];
+        for (uint32_t group = 0; group < kColumnSumGroups; ++group) RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) totals[group][i] += values[group][i];
     }
 
     SharedMemory memory = SharedMemory::begin();
@@ -48,10 +51,11 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     __syncthreads();
     // Warp g adds up group g of every lane.
     if (warp >= kColumnSumGroups) return;
-    const uint32_t column = blockIdx.y * kColumnSumColumns + group_offset(lane, 32, warp, kColumnSumGroups, 4);
+    const uint32_t column =
+        blockIdx.y * kColumnSumColumns + group_offset(lane, 32, warp, kColumnSumGroups, 4);
     if (column >= params.columns) return;
-    float* output =
-        pointer<float>(params.outputs[blockIdx.z]) + static_cast<uint64_t>(blockIdx.x) * params.output_stride + column;
+    float* output = pointer<float>(params.outputs[blockIdx.z]) +
+                    static_cast<uint64_t>(blockIdx.x) * params.output_stride + column;
     float total[4] = {}, result[4] = {};
     RETROMAE_UNROLL
     for (uint32_t other = 0; other < kColumnSumWarps; ++other) {
@@ -66,7 +70,11 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     store(output, result);
 }
 
-RETROMAE_KERNEL(column_sum_f32, ColumnSumParams, kColumnSumThreads) { column_sum<float>(params); }
-RETROMAE_KERNEL(column_sum_bf16, ColumnSumParams, kColumnSumThreads) { column_sum<bf16>(params); }
+RETROMAE_KERNEL(column_sum_f32, ColumnSumParams, kColumnSumThreads) {
+    column_sum<float>(params);
+}
+RETROMAE_KERNEL(column_sum_bf16, ColumnSumParams, kColumnSumThreads) {
+    column_sum<bf16>(params);
+}
 
 }  // namespace retromae

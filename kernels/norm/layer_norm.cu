@@ -2,13 +2,14 @@
 //
 //   output = gamma·x̂ + beta,   x̂ = (s - mean(s))·rstd,   rstd = 1/√(variance(s) + eps)
 //
-// and backward, with g = gamma·d_output: d_residual = rstd·(g - mean(g) - x̂·mean(g·x̂)), d_input = dropout factor·d_residual,
-// d_gamma = Σ d_output·x̂, d_beta = Σ d_output, d_bias = Σ d_input over the rows.
+// and backward, with g = gamma·d_output: d_residual = rstd·(g - mean(g) - x̂·mean(g·x̂)), d_input = dropout
+// factor·d_residual, d_gamma = Σ d_output·x̂, d_beta = Σ d_output, d_bias = Σ d_input over the rows.
 //
-// One warp a row, held in registers (row.cuh), so every array is moved once: forward reads 2 and writes 2 elements, backward reads
-// 2 and writes 2, about 15 FLOPs an element (and 10 integer operations of Philox): bound by memory. The normalised quantity is rounded
-// before its statistics are taken, so that the backward, which reads it, differentiates exactly what the forward computed. A
-// block of the backward sums 32 rows in shared memory and writes [3, columns] partial sums, 10 % of its traffic in bf16.
+// One warp a row, held in registers (row.cuh), so every array is moved once: forward reads 2 and writes 2
+// elements, backward reads 2 and writes 2, about 15 FLOPs an element (and 10 integer operations of Philox):
+// bound by memory. The normalised quantity is rounded before its statistics are taken, so that the backward,
+// which reads it, differentiates exactly what the forward computed. A block of the backward sums 32 rows in
+// shared memory and writes [3, columns] partial sums, 10 % of its traffic in bf16.
 #include "../core/philox.cuh"
 #include "row.cuh"
 
@@ -48,8 +49,8 @@ RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params
     }
     for_chunks(columns, [&](int slot, uint32_t column) {
         float output[8];
-        normalise(sum[slot], statistics, pointer<const float>(params.gamma), pointer<const float>(params.beta), column,
-                  output);
+        normalise(sum[slot], statistics, pointer<const float>(params.gamma),
+                  pointer<const float>(params.beta), column, output);
         store(pointer<T>(params.output) + start + column, output);
     });
 }
@@ -99,9 +100,17 @@ RETROMAE_DEVICE void layer_norm_backward(const LayerNormBackwardParams& params) 
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 3u * params.columns);
 }
 
-RETROMAE_KERNEL(layer_norm_forward_f32, LayerNormForwardParams, kRowThreads) { layer_norm_forward<float>(params); }
-RETROMAE_KERNEL(layer_norm_forward_bf16, LayerNormForwardParams, kRowThreads) { layer_norm_forward<bf16>(params); }
-RETROMAE_KERNEL(layer_norm_backward_f32, LayerNormBackwardParams, kRowThreads) { layer_norm_backward<float>(params); }
-RETROMAE_KERNEL(layer_norm_backward_bf16, LayerNormBackwardParams, kRowThreads) { layer_norm_backward<bf16>(params); }
+RETROMAE_KERNEL(layer_norm_forward_f32, LayerNormForwardParams, kRowThreads) {
+    layer_norm_forward<float>(params);
+}
+RETROMAE_KERNEL(layer_norm_forward_bf16, LayerNormForwardParams, kRowThreads) {
+    layer_norm_forward<bf16>(params);
+}
+RETROMAE_KERNEL(layer_norm_backward_f32, LayerNormBackwardParams, kRowThreads) {
+    layer_norm_backward<float>(params);
+}
+RETROMAE_KERNEL(layer_norm_backward_bf16, LayerNormBackwardParams, kRowThreads) {
+    layer_norm_backward<bf16>(params);
+}
 
 }  // namespace retromae

@@ -7,19 +7,22 @@
 
 namespace retromae {
 
-// One warp a row: no barrier between the load of a row and its end. Four warps share a block, so that the backward's column sums leave
-// the SM once for four rows in flight, and 1024 columns of them fit into 48 KiB.
+// One warp a row: no barrier between the load of a row and its end. Four warps share a block, so that the
+// backward's column sums leave the SM once for four rows in flight, and 1024 columns of them fit into 48 KiB.
 constexpr uint32_t kRowWarps = 4;
 constexpr uint32_t kRowThreads = 32 * kRowWarps;
 
-// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large. A backward, which holds
-// two rows, then needs 130 to 185 registers a thread: 8 to 12 warps an SM, each with two or three rows of loads in flight.
+// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large. A
+// backward, which holds two rows, then needs 130 to 185 registers a thread: 8 to 12 warps an SM, each with
+// two or three rows of loads in flight.
 constexpr int kRowChunks = 4;
 
-// Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of the traffic.
+// Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of
+// the traffic.
 constexpr uint32_t kBackwardRows = 32;
 
-// Rows of a block of a forward kernel: four for each warp, one after the other, so that starting a block costs little beside them.
+// Rows of a block of a forward kernel: four for each warp, one after the other, so that starting a block
+// costs little beside them.
 constexpr uint32_t kForwardRows = 16;
 
 using LaneRow = float[kRowChunks][8];
@@ -52,7 +55,8 @@ struct RawRow {
 };
 
 RETROMAE_DEVICE float sum_of_8(const float (&values)[8]) {
-    return ((values[0] + values[4]) + (values[1] + values[5])) + ((values[2] + values[6]) + (values[3] + values[7]));
+    return ((values[0] + values[4]) + (values[1] + values[5])) +
+           ((values[2] + values[6]) + (values[3] + values[7]));
 }
 
 struct RowStatistics {
@@ -80,8 +84,8 @@ RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, ui
 }
 
 // gamma·(x - mean)·rstd + beta for the chunk at `column`.
-RETROMAE_DEVICE void normalise(const float (&x)[8], RowStatistics statistics, const float* gamma, const float* beta,
-                               uint32_t column, float (&output)[8]) {
+RETROMAE_DEVICE void normalise(const float (&x)[8], RowStatistics statistics, const float* gamma,
+                               const float* beta, uint32_t column, float (&output)[8]) {
     float gammas[8], betas[8];
     load(gamma + column, gammas);
     load(beta + column, betas);
@@ -90,8 +94,8 @@ RETROMAE_DEVICE void normalise(const float (&x)[8], RowStatistics statistics, co
         output[i] = fmaf(gammas[i], (x[i] - statistics.mean) * statistics.rstd, betas[i]);
 }
 
-// `Sums` sums over the rows of a block for every column, in shared memory: each warp adds to its own copy, in which a lane only
-// touches its own columns; `finish` adds the copies up.
+// `Sums` sums over the rows of a block for every column, in shared memory: each warp adds to its own copy, in
+// which a lane only touches its own columns; `finish` adds the copies up.
 //
 // A chunk's halves lie in two planes, so that consecutive lanes access consecutive 16 bytes.
 template <int Sums>
@@ -134,14 +138,16 @@ class ColumnTotals {
                 RETROMAE_UNROLL
                 for (int i = 0; i < 4; ++i) total[i] += part[i];
             }
-            const uint32_t which = index / quads, half = index % quads / (quads / 2u), chunk = index % (quads / 2u);
+            const uint32_t which = index / quads, half = index % quads / (quads / 2u),
+                           chunk = index % (quads / 2u);
             store(partials + which * columns_ + chunk * 8u + half * 4u, total);
         }
     }
 
   private:
     RETROMAE_MEMBER float* place(int which, uint32_t column, int half) {
-        const uint32_t plane = (threadIdx.x / 32u * Sums + static_cast<uint32_t>(which)) * 2u + static_cast<uint32_t>(half);
+        const uint32_t plane =
+            (threadIdx.x / 32u * Sums + static_cast<uint32_t>(which)) * 2u + static_cast<uint32_t>(half);
         return totals_ + plane * (columns_ / 2u) + column / 2u;
     }
 
@@ -149,11 +155,12 @@ class ColumnTotals {
     float* totals_;
 };
 
-// With x̂ = `normalised` and g = gamma·`gradient`: replaces the gradient of the output by that of what was normalised,
-// rstd·(g - mean(g) - x̂·mean(g·x̂)), and adds gradient·x̂ to total 0 (gamma) and gradient to total 1 (beta).
+// With x̂ = `normalised` and g = gamma·`gradient`: replaces the gradient of the output by that of what was
+// normalised, rstd·(g - mean(g) - x̂·mean(g·x̂)), and adds gradient·x̂ to total 0 (gamma) and gradient to total
+// 1 (beta).
 template <class Totals>
-RETROMAE_DEVICE void normalise_backward(const LaneRow& normalised, LaneRow& gradient, const float* gamma, float rstd,
-                                        uint32_t columns, Totals& totals) {
+RETROMAE_DEVICE void normalise_backward(const LaneRow& normalised, LaneRow& gradient, const float* gamma,
+                                        float rstd, uint32_t columns, Totals& totals) {
     float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int slot, uint32_t column) {
         float gammas[8], products[8];

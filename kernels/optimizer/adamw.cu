@@ -1,13 +1,15 @@
-// AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping by the global norm, over a flat arena of f32 master weights:
+// AdamW (Loshchilov and Hutter, arXiv 1711.05101) with clipping by the global norm, over a flat arena of f32
+// master weights:
 //
 //   g ← g · min(1, max_norm / (‖g‖ + 1e-6))
 //   m ← β1·m + (1 − β1)·g          v ← β2·v + (1 − β2)·g²
 //   p ← p·(1 − lr·decay) − lr/c1 · m / (√v / √c2 + ε)          c1 = 1 − β1ᵗ, c2 = 1 − β2ᵗ
 //
-// Reads 16 and writes 12 bytes an element (14 with the bf16 copy), about 15 FLOPs, so bound by memory: one pass does all, and the
-// norm, the learning rate and the corrections come from device memory, so nothing waits for the host and a captured
-// graph can be replayed. A thread moves 8 elements at a time and 2 such groups: four arrays are 16 loads of 16 bytes in
-// flight, more would only cost registers. Where the norm is not finite nothing is written: the step is skipped.
+// Reads 16 and writes 12 bytes an element (14 with the bf16 copy), about 15 FLOPs, so bound by memory: one
+// pass does all, and the norm, the learning rate and the corrections come from device memory, so nothing
+// waits for the host and a captured graph can be replayed. A thread moves 8 elements at a time and 2 such
+// groups: four arrays are 16 loads of 16 bytes in flight, more would only cost registers. Where the norm is
+// not finite nothing is written: the step is skipped.
 #include "../core/types.cuh"
 
 namespace retromae {
@@ -36,8 +38,8 @@ RETROMAE_DEVICE AdamWStep adamw_step(const AdamWParams& params, float squared_no
     };
 }
 
-RETROMAE_DEVICE void adamw_element(const AdamWParams& params, const AdamWStep& step, float gradient, bool decays,
-                                   float& parameter, float& first, float& second) {
+RETROMAE_DEVICE void adamw_element(const AdamWParams& params, const AdamWStep& step, float gradient,
+                                   bool decays, float& parameter, float& first, float& second) {
     const float g = gradient * step.gradient_scale;
     first = fmaf(params.beta1, first, params.one_minus_beta1 * g);
     second = fmaf(params.beta2, second, params.one_minus_beta2 * g * g);
@@ -92,7 +94,11 @@ RETROMAE_DEVICE void adamw(const AdamWParams& params) {
     }
 }
 
-RETROMAE_KERNEL(adamw_f32, AdamWParams, kAdamWThreads) { adamw<float>(params); }
-RETROMAE_KERNEL(adamw_bf16, AdamWParams, kAdamWThreads) { adamw<bf16>(params); }
+RETROMAE_KERNEL(adamw_f32, AdamWParams, kAdamWThreads) {
+    adamw<float>(params);
+}
+RETROMAE_KERNEL(adamw_bf16, AdamWParams, kAdamWThreads) {
+    adamw<bf16>(params);
+}
 
 }  // namespace retromae

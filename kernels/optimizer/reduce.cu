@@ -1,10 +1,11 @@
 // Sums: output[block] = Σ x or Σ x² over the elements of a block, in an order that never changes.
 //
-// Reads 4 bytes and does 1 or 2 FLOPs an element, so bound by memory. A thread adds 8 consecutive elements (two 16-byte loads) to
-// 8 sums of its own and has 4 such groups in flight; 256 threads make the tile 8192 elements, and a block walks whole
-// tiles. The first launch leaves one partial a block, the second, of one block, adds the partials. No atomics: the grouping
-// depends on the count alone, so equal inputs give equal bits. Each sum has few terms, then a tree, so the error grows
-// with about count / 2048 at worst and with its logarithm in a long reduction's tree.
+// Reads 4 bytes and does 1 or 2 FLOPs an element, so bound by memory. A thread adds 8 consecutive elements
+// (two 16-byte loads) to 8 sums of its own and has 4 such groups in flight; 256 threads make the tile 8192
+// elements, and a block walks whole tiles. The first launch leaves one partial a block, the second, of one
+// block, adds the partials. No atomics: the grouping depends on the count alone, so equal inputs give equal
+// bits. Each sum has few terms, then a tree, so the error grows with about count / 2048 at worst and with its
+// logarithm in a long reduction's tree.
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
@@ -48,7 +49,8 @@ RETROMAE_DEVICE void reduce(const ReduceParams& params) {
         for (uint32_t group = 0; group < kReduceGroups; ++group)
             add_group<Term>(input, tile + (group * kReduceThreads + threadIdx.x) * 8u, end, sums);
     }
-    float sum[1] = {((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))};
+    float sum[1] = {((sums[0] + sums[1]) + (sums[2] + sums[3])) +
+                    ((sums[4] + sums[5]) + (sums[6] + sums[7]))};
     warp_butterfly<Sum, 32>(sum);
 
     float* warp_sums = SharedMemory::begin().take<float>(kReduceWarps);
@@ -63,7 +65,11 @@ RETROMAE_DEVICE void reduce(const ReduceParams& params) {
     }
 }
 
-RETROMAE_KERNEL(reduce_sum_f32, ReduceParams, kReduceThreads) { reduce<Identity>(params); }
-RETROMAE_KERNEL(reduce_squares_f32, ReduceParams, kReduceThreads) { reduce<Square>(params); }
+RETROMAE_KERNEL(reduce_sum_f32, ReduceParams, kReduceThreads) {
+    reduce<Identity>(params);
+}
+RETROMAE_KERNEL(reduce_squares_f32, ReduceParams, kReduceThreads) {
+    reduce<Square>(params);
+}
 
 }  // namespace retromae
