@@ -184,12 +184,10 @@ impl<'a, T: Element> View<'a, T> {
         Ok(values)
     }
 
+    /// The device address of the first element, for the params struct of a kernel.
+    #[must_use]
     pub fn address(&self) -> u64 {
         self.address
-    }
-
-    pub(crate) fn device(&self) -> &'a Device {
-        self.device
     }
 }
 
@@ -298,11 +296,9 @@ impl<'a, T: Element> ViewMut<'a, T> {
         unsafe { self.device.backend().copy(self.address, source.address, self.length * size_of::<T>()) }
     }
 
+    /// The device address of the first element, for the params struct of a kernel.
+    #[must_use]
     pub fn address(&self) -> u64 {
         self.address
-    }
-
-    pub(crate) fn device(&self) -> &'a Device {
-        self.device
     }
 }

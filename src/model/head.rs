@@ -55,6 +55,7 @@ impl<T: Float> Head<T> {
     }
 
     /// Losses of the labelled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn forward_backward(
         &mut self,
         stream: &Stream,

@@ -60,7 +60,7 @@ impl Masks {
             let bank = batch.visibility.as_ref().expect("checked with the batch");
             self.bits.write(&bank.bits)?;
             self.offsets.write(&bank.offsets)?;
-            return Ok(self.rows.write(&bank.rows)?);
+            return self.rows.write(&bank.rows);
         };
         let wrong =
             |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });

@@ -62,7 +62,6 @@ pub struct Losses {
 /// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
 #[derive(Debug)]
 pub struct Model<T: Float> {
-    device: Device,
     config: ModelConfig,
     capacity: Capacity,
     parameters: Parameters<T>,
@@ -139,7 +138,6 @@ impl<T: Float> Model<T> {
             scratch,
             squared_norm: device.zeros(1)?,
             schedule: device.zeros(4)?,
-            device: device.clone(),
             config: config.clone(),
             capacity,
         })
