@@ -2,7 +2,7 @@
 //
 // Elementwise: reads and writes each element once (forward 2·bytes, backward 3·bytes an element), about 40
 // FLOPs an element, so bound by memory. A thread moves 8 columns at a time (16 bytes of a 16-bit type) and
-// four such groups a launch, so that four loads are in flight. Φ is recomputed in the backward: cheaper than
+// eight such groups a launch, so that several loads are in flight. Φ is recomputed in the backward: cheaper than
 // storing it.
 #include "../core/normal.cuh"
 #include "../core/types.cuh"
@@ -10,7 +10,7 @@
 namespace retromae {
 
 constexpr uint32_t kBiasGeluThreads = 256;
-constexpr uint32_t kBiasGeluGroups = 4;
+constexpr uint32_t kBiasGeluGroups = 8;
 constexpr uint32_t kBiasGeluElements = kBiasGeluThreads * kBiasGeluGroups * 8;
 
 // Calls `body(first element, first column)` for each of this thread's groups of 8.

@@ -21,9 +21,9 @@ constexpr int kRowChunks = 4;
 // the traffic.
 constexpr uint32_t kBackwardRows = 32;
 
-// Rows of a block of a forward kernel: four for each warp, one after the other, so that starting a block
+// Rows of a block of a forward kernel: eight for each warp, one after the other, so that starting a block
 // costs little beside them.
-constexpr uint32_t kForwardRows = 16;
+constexpr uint32_t kForwardRows = 32;
 
 using LaneRow = float[kRowChunks][8];
 

@@ -39,7 +39,7 @@ pub struct Arguments {
     /// vocab.txt or tokenizer.json [default: a vocabulary is trained on the corpus]
     #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
-    /// Tokens of a trained vocabulary [default: the model's, else 8192]
+    /// Tokens of a trained vocabulary [default: the model's, else 4096]
     #[arg(long, value_name = "N", conflicts_with = "vocab")]
     vocab_size: Option<usize>,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use crate::device::params::BiasGeluParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
 /// Elements that one block handles; `kBiasGeluElements` of the kernel.
-const ELEMENTS_PER_BLOCK: usize = 8192;
+const ELEMENTS_PER_BLOCK: usize = 16384;
 const THREADS: u32 = 256;
 
 /// Arguments of [`forward`].

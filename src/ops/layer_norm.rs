@@ -14,7 +14,7 @@ pub const COLUMNS_MAX: usize = 1024;
 const WARPS: usize = 4;
 pub(crate) const THREADS: u32 = 128;
 /// `kForwardRows` of the kernels.
-pub(crate) const FORWARD_ROWS_PER_BLOCK: usize = 16;
+pub(crate) const FORWARD_ROWS_PER_BLOCK: usize = 32;
 /// `kBackwardRows` of the kernels.
 pub(crate) const BACKWARD_ROWS_PER_BLOCK: usize = 32;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.

@@ -7,7 +7,7 @@ use crate::model::{DecoderKind, ModelConfig, QueryKind};
 use crate::ops::attention::HEAD_DIMS;
 
 /// Tokens of a trained vocabulary where nobody says otherwise.
-pub const DEFAULT_VOCAB_SIZE: usize = 8192;
+pub const DEFAULT_VOCAB_SIZE: usize = 4096;
 /// A passage needs `[CLS]`, one token and `[SEP]`.
 const SHORTEST_PASSAGE: usize = 3;
 /// Part of the run in which the learning rate rises, where nobody says otherwise.
@@ -79,9 +79,9 @@ impl Default for Options {
             init: None,
             vocabulary: None,
             vocab_size: None,
-            length: RunLength::Steps(400),
+            length: RunLength::Steps(1000),
             stop_at: None,
-            batch_tokens: 2048,
+            batch_tokens: 1024,
             max_len: 128,
             learning_rate: 1e-3,
             warmup_steps: None,

@@ -41,9 +41,15 @@ pub(super) struct Site {
 impl Site {
     const NONE: Self = Self { file: std::ptr::null(), line: 0 };
 
-    #[inline]
+    #[inline(always)]
     fn same_as(self, other: Self) -> bool {
-        self.line == other.line && (self.file == other.file || self.to_string() == other.to_string())
+        self.line == other.line && (self.file == other.file || self.same_file_as(other))
+    }
+
+    /// For a file name that the compiler stored twice.
+    #[cold]
+    fn same_file_as(self, other: Self) -> bool {
+        self.to_string() == other.to_string()
     }
 }
 
