@@ -2,8 +2,8 @@
 //
 // Elementwise: reads and writes each element once (forward 2·bytes, backward 3·bytes an element), about 40
 // FLOPs an element, so bound by memory. A thread moves 8 columns at a time (16 bytes of a 16-bit type) and
-// eight such groups a launch, so that several loads are in flight. Φ is recomputed in the backward: cheaper than
-// storing it.
+// eight such groups a launch, so that several loads are in flight. Φ is recomputed in the backward: cheaper
+// than storing it.
 #include "../core/normal.cuh"
 #include "../core/types.cuh"
 
