@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the one-layer decoder rebuilds a sentence (SPEC: paper, section "decoding" and "enhanced decoding").
+use crate::ops::attention::HEAD_DIMS;
+use crate::ops::{Error, Result};
+
+/// How the one-layer decoder rebuilds a sentence (arXiv 2205.12035, sections 3.2 and 3.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecoderKind {
@@ -69,6 +72,47 @@ fn one_tenth() -> f32 {
 }
 fn initializer_range() -> f32 {
     0.02
+}
+
+/// Refuses a configuration that the kernels cannot run.
+pub(super) fn check(config: &ModelConfig) -> Result<()> {
+    let wrong =
+        |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
+    let positive = [
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("num_hidden_layers", config.num_hidden_layers),
+        ("num_attention_heads", config.num_attention_heads),
+        ("intermediate_size", config.intermediate_size),
+        ("max_position_embeddings", config.max_position_embeddings),
+        ("type_vocab_size", config.type_vocab_size),
+    ];
+    for (argument, value) in positive {
+        if value == 0 || value > i32::MAX as usize {
+            return wrong(argument, value.to_string(), "positive and below 2^31".into());
+        }
+    }
+    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
+    if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
+        let actual =
+            format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
+        return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
+    }
+    if !config.intermediate_size.is_multiple_of(8) {
+        return wrong("intermediate_size", config.intermediate_size.to_string(), "a multiple of 8".into());
+    }
+    for (argument, rate) in [
+        ("hidden_dropout_prob", config.hidden_dropout_prob),
+        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
+    ] {
+        if !(0.0..1.0).contains(&rate) {
+            return wrong(argument, rate.to_string(), "in [0, 1)".into());
+        }
+    }
+    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps.is_finite()) {
+        return wrong("layer_norm_eps", config.layer_norm_eps.to_string(), "positive".into());
+    }
+    Ok(())
 }
 
 /// Dropout sites: the third Philox counter word, one for each place in the model that drops elements.

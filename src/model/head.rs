@@ -1,8 +1,9 @@
 //! The masked-language-model head, shared by encoder and decoder, on labelled rows only: `z = LN(GELU(y · Wtᵀ + bt))`, then linear +
 //! cross-entropy with the tied word embeddings.
 
+use super::gradients::{bias_backward, linear_backward};
 use super::inputs::{Inputs, labelled_capacity};
-use super::layer::{bias_backward, linear_backward};
+
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
 use super::{Capacity, Losses, ModelConfig};

@@ -3,6 +3,7 @@
 mod batch;
 mod config;
 mod embeddings;
+mod gradients;
 mod head;
 mod inputs;
 mod layer;

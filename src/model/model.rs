@@ -1,5 +1,6 @@
 //! The model on a device: parameters, activations, and the training step.
 
+use super::config;
 use super::embeddings::{Embeddings, Place};
 use super::head::Head;
 use super::inputs::{self, Filled, Inputs};
@@ -10,9 +11,9 @@ use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
 use super::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, DType, Device, Float, Stream, View};
-use crate::ops::attention::{HEAD_DIMS, Mask};
+use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
-use crate::ops::{Error, Result, adamw, reduce, rng_state, rows};
+use crate::ops::{Result, adamw, reduce, rng_state, rows};
 
 /// The largest batch that a [`Model`] has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub enum Visibility<'a> {
         word_starts: &'a [u8],
         /// Share of the tokens that a row hides.
         ratio: f32,
-        /// Rows of a sentence's bank, at most; SPEC: 128.
+        /// Rows of a sentence's bank, at most: 128 in the authors' later code, 256 in their first.
         bank_rows_max: usize,
     },
 }
@@ -94,7 +95,7 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// When the configuration is not one that the kernels can run.
     pub fn memory_bytes(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<usize> {
-        check_config(config)?;
+        config::check(config)?;
         let parameters = super::layout::Layout::new(config).total;
         let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
         let hidden = config.hidden_size * T::DTYPE.bytes();
@@ -114,7 +115,7 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// When the configuration is not one that the kernels can run, or the device has not enough memory.
     pub fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
-        check_config(config)?;
+        config::check(config)?;
         let parameters = Parameters::new(device, config)?;
         let elements = capacity.tokens * config.hidden_size;
         let scratch = Scratch::new(device, config, capacity, parameters.weights.layout.total)?;
@@ -500,45 +501,4 @@ fn decoder_layer<'a>(
         DecoderKind::Enhanced => masks.mask(),
     };
     Layer { config, ranges, index: config.num_hidden_layers, inputs, mask, rng }
-}
-
-/// Refuses a configuration that the kernels cannot run.
-fn check_config(config: &ModelConfig) -> Result<()> {
-    let wrong =
-        |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
-    let positive = [
-        ("vocab_size", config.vocab_size),
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("type_vocab_size", config.type_vocab_size),
-    ];
-    for (argument, value) in positive {
-        if value == 0 || value > i32::MAX as usize {
-            return wrong(argument, value.to_string(), "positive and below 2^31".into());
-        }
-    }
-    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-    if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
-        let actual =
-            format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
-        return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
-    }
-    if !config.intermediate_size.is_multiple_of(8) {
-        return wrong("intermediate_size", config.intermediate_size.to_string(), "a multiple of 8".into());
-    }
-    for (argument, rate) in [
-        ("hidden_dropout_prob", config.hidden_dropout_prob),
-        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
-    ] {
-        if !(0.0..1.0).contains(&rate) {
-            return wrong(argument, rate.to_string(), "in [0, 1)".into());
-        }
-    }
-    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps.is_finite()) {
-        return wrong("layer_norm_eps", config.layer_norm_eps.to_string(), "positive".into());
-    }
-    Ok(())
 }

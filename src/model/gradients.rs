@@ -1,0 +1,75 @@
+//! Backward steps that layers and head share: of a product, of a bias, of the block end `LN(residual + dropout(input + bias))`.
+
+use std::ops::Range;
+
+use super::layer::NormActivations;
+use super::layout::{Linear, Norm};
+use super::parameters::Parameters;
+use crate::device::{Float, Stream, View, ViewMut};
+use crate::ops::column_sum::{ColumnSum, column_sum};
+use crate::ops::{Dropout, Result, layer_norm, linear};
+
+/// Gradients of a product: of the weight (added), and of the input (written, or added with `accumulate`).
+#[allow(clippy::too_many_arguments)]
+pub(super) fn linear_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    ranges: &Linear,
+    (in_features, out_features): (usize, usize),
+    input: View<'_, T>,
+    d_output: View<'_, T>,
+    d_input: ViewMut<'_, T>,
+    accumulate: bool,
+) -> Result<()> {
+    let d_weight = parameters.gradients.slice_mut(ranges.weight.clone());
+    let backward = linear::BackwardWeight { input, d_output, d_weight, in_features, out_features };
+    linear::backward_weight(stream, backward)?;
+    let weight = parameters.weights.matrix(&ranges.weight);
+    let backward = linear::BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate };
+    linear::backward_input(stream, backward)
+}
+
+/// Adds the column sums of `d_output` to the gradient of a bias.
+pub(super) fn bias_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    bias: &Range<usize>,
+    d_output: View<'_, T>,
+    workspace: ViewMut<'_, f32>,
+) -> Result<()> {
+    let output = parameters.gradients.slice_mut(bias.clone());
+    column_sum(stream, ColumnSum { input: d_output, output, accumulate: true, workspace })
+}
+
+/// Backward of `LN(residual + dropout(input + bias))`: the gradients of residual and input, in this order; those of the norm and of the
+/// projection's bias are added.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn normalise_backward<T: Float>(
+    stream: &Stream,
+    parameters: &mut Parameters<T>,
+    (norm, projection): (&Norm, &Linear),
+    saved: &NormActivations<T>,
+    dropout: Option<Dropout<'_>>,
+    d_output: View<'_, T>,
+    (d_residual, d_input): (ViewMut<'_, T>, ViewMut<'_, T>),
+    workspace: ViewMut<'_, f32>,
+) -> Result<()> {
+    let rows = d_output.len() / norm.gamma.len();
+    let ranges = [&norm.gamma, &norm.beta, &projection.bias];
+    let [d_gamma, d_beta, d_bias] = parameters.gradients.slices_mut(ranges);
+    let backward = layer_norm::Backward {
+        d_output,
+        sum: saved.sum.slice(0..d_output.len()),
+        mean: saved.mean.slice(0..rows),
+        rstd: saved.rstd.slice(0..rows),
+        gamma: parameters.weights.master.slice(norm.gamma.clone()),
+        dropout,
+        d_residual: Some(d_residual),
+        d_input,
+        d_gamma,
+        d_beta,
+        d_bias: Some(d_bias),
+        workspace,
+    };
+    layer_norm::backward(stream, backward)
+}
