@@ -41,7 +41,7 @@ pub struct State {
     /// The tensors' file, in the same directory.
     pub tensors: String,
     pub tensors_bytes: u64,
-    /// [`checksum`] of that file.
+    /// Checksum of that file, in hexadecimal.
     pub tensors_checksum: String,
 }
 
