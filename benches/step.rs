@@ -1,14 +1,15 @@
-//! A whole training step of the tiny model with drawn masks and dropout, and where its time goes: `cargo bench --bench step`.
+//! A whole training step of the tiny model, forward and backward, and where its time goes: `cargo bench --bench step`.
 
+mod baseline;
 mod harness;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use harness::{device, group};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use harness::{device, group, has_baseline};
 use retromae::device::{Device, Timings};
 use retromae::model::{
-    Batch, Capacity, IGNORE_INDEX, Losses, Model, ModelConfig, StepRandomness, Visibility,
+    Batch, Capacity, IGNORE_INDEX, Losses, Model, ModelConfig, Visibility, VisibilityBank,
 };
-use retromae::reference::mask::{SPECIAL, WORD_START};
+use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
 const VOCABULARY: usize = 8192;
 /// 2048 tokens.
@@ -24,9 +25,6 @@ struct Step {
     device: Device,
     model: Model<f32>,
     batch: Batch,
-    sentence_indices: Vec<u32>,
-    word_starts: Vec<u8>,
-    step: u32,
 }
 
 impl Step {
@@ -50,31 +48,66 @@ impl Step {
                 .map(|(&id, at)| pick(at.0 == 0, IGNORE_INDEX, id))
                 .collect(),
             decoder_input_ids: ids,
-            visibility: None,
+            visibility: Some(visibility()),
         };
         let capacity = Capacity { tokens, sentences: LENGTHS.len(), sentence_length: 192 };
-        let mut model = Model::new(device, &ModelConfig::tiny(VOCABULARY), capacity).unwrap();
+        // Without dropout, which the baseline has none of.
+        let config = ModelConfig {
+            hidden_dropout_prob: 0.0,
+            attention_probs_dropout_prob: 0.0,
+            ..ModelConfig::tiny(VOCABULARY)
+        };
+        let mut model = Model::new(device, &config, capacity).unwrap();
         model.initialise(1).unwrap();
-        Self {
-            device: device.clone(),
-            model,
-            batch,
-            sentence_indices: (0..LENGTHS.len() as u32).collect(),
-            word_starts: specials().map(|at| if special(at) { SPECIAL } else { WORD_START }).collect(),
-            step: 0,
-        }
+        Self { device: device.clone(), model, batch }
+    }
+
+    fn baseline(&self) -> baseline::step::Step {
+        let parameter = |(name, _): (String, _)| {
+            let values = self.model.parameter(&name).unwrap();
+            (name, values)
+        };
+        let parameters = self.model.parameter_shapes().into_iter().map(parameter).collect();
+        baseline::step::Step::new(self.model.config(), parameters, &self.batch)
     }
 
     fn run(&mut self) -> Losses {
-        let visibility = Visibility::Drawn {
-            sentence_indices: &self.sentence_indices,
-            word_starts: &self.word_starts,
-            ratio: RATIO,
-            bank_rows_max: BANK_ROWS_MAX,
-        };
-        self.step += 1;
-        let randomness = StepRandomness { seed: 42, step: self.step };
-        self.model.step(&self.device.stream(), &self.batch, visibility, Some(randomness)).unwrap()
+        self.model.step(&self.device.stream(), &self.batch, Visibility::Explicit, None).unwrap()
+    }
+}
+
+/// Whole words of one token, between two special tokens.
+fn visibility() -> VisibilityBank {
+    let word_starts = LENGTHS.map(|length| {
+        let mut starts = vec![WORD_START; length];
+        (starts[0], starts[length - 1]) = (SPECIAL, SPECIAL);
+        starts
+    });
+    let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
+    let sentences: Vec<_> = word_starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
+    mask_bank(42, 1, &sentences, ratio_q32(RATIO), BANK_ROWS_MAX)
+}
+
+/// Runs both once; panics unless losses and gradients agree.
+fn assert_same_step(op: &mut Step, baseline: &mut baseline::step::Step) {
+    let losses = op.run();
+    for (op, baseline) in [losses.encoder, losses.decoder].into_iter().zip(baseline.run()) {
+        assert!((op - baseline).abs() <= 1e-3 * baseline.abs(), "loss: op {op}, baseline {baseline}");
+    }
+    for (name, _) in op.model.parameter_shapes() {
+        // It shifts all scores of a row alike, so its gradient is nothing but rounding errors.
+        if name.ends_with("key.bias") {
+            continue;
+        }
+        let (op, baseline) = (op.model.gradient(&name).unwrap(), baseline.gradient(&name));
+        let norm =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+        let difference = norm(&mut op.iter().zip(baseline).map(|(a, b)| a - b));
+        let allowed = 1e-2 * norm(&mut baseline.iter().copied());
+        assert!(
+            op.len() == baseline.len() && allowed > 0.0 && difference <= allowed,
+            "{name}: gradients differ"
+        );
     }
 }
 
@@ -83,7 +116,14 @@ fn step(criterion: &mut Criterion) {
     let mut step = Step::new(&device);
     let mut group = group(criterion, "step");
     group.throughput(Throughput::Elements(LENGTHS.iter().sum::<usize>() as u64));
-    group.bench_function("tiny", |bencher| bencher.iter(|| step.run()));
+    let mut unfused = has_baseline(&device).then(|| step.baseline());
+    if let Some(unfused) = &mut unfused {
+        assert_same_step(&mut step, unfused);
+    }
+    group.bench_function(BenchmarkId::new("op", "tiny"), |bencher| bencher.iter(|| step.run()));
+    if let Some(unfused) = &mut unfused {
+        group.bench_function(BenchmarkId::new("baseline", "tiny"), |bencher| bencher.iter(|| unfused.run()));
+    }
     group.finish();
     let Timings { gemm, kernels } = device.timings();
     let total = (gemm + kernels).as_secs_f64();

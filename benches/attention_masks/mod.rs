@@ -6,7 +6,7 @@ use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Mask, Rows, RowsMut};
 use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
-use crate::baseline;
+use crate::baseline::attention::{Attention, dense_mask};
 use crate::harness::{assert_same, device, group, has_baseline, values};
 
 /// Tokens of every pack, whatever the sentence length.
@@ -33,17 +33,12 @@ pub fn bench(criterion: &mut Criterion, name: &str, bank: bool) {
             if !has_baseline(&device) {
                 continue;
             }
-            let mask = bank.as_ref().map(|bank| dense(bank, &lengths));
-            let views = operands.each_ref().map(|values| values.as_slice());
+            let mask = bank.as_ref().map(|bank| dense_mask(bank, &lengths));
+            let [query, key, value, d_output] = operands.each_ref().map(|values| values.as_slice());
             let scale = (head_dim as f32).powf(-0.5);
-            let mut unfused = baseline::attention::Attention::new(
-                &lengths,
-                COLUMNS / head_dim,
-                head_dim,
-                scale,
-                mask,
-                views,
-            );
+            let mut unfused = Attention::new(&lengths, COLUMNS / head_dim, head_dim, scale, mask);
+            unfused.set_inputs([query, key, value]);
+            unfused.set_d_output(d_output);
             let mut run = || {
                 unfused.forward();
                 unfused.backward();
@@ -51,8 +46,9 @@ pub fn bench(criterion: &mut Criterion, name: &str, bank: bool) {
             group.bench_function(BenchmarkId::new("baseline", &parameter), |bencher| bencher.iter(&mut run));
             run();
             op.run();
+            let results = [unfused.output()].into_iter().chain(unfused.d_inputs());
             for ((what, op), unfused) in
-                ["output", "d_query", "d_key", "d_value"].iter().zip(op.results()).zip(unfused.results())
+                ["output", "d_query", "d_key", "d_value"].iter().zip(op.results()).zip(results)
             {
                 assert_same(what, &op, &unfused);
             }
@@ -72,18 +68,6 @@ fn visibility(lengths: &[usize]) -> VisibilityBank {
     };
     let sentences: Vec<_> = lengths.iter().enumerate().map(sentence).collect();
     mask_bank(42, 1, &sentences, ratio_q32(RATIO), BANK_ROWS_MAX)
-}
-
-/// What a framework adds to the scores: 0 where visible, −∞ elsewhere.
-fn dense(bank: &VisibilityBank, lengths: &[usize]) -> Vec<Vec<f32>> {
-    let mut start = 0;
-    let mask = |(sentence, &length): (usize, &usize)| {
-        let first = start;
-        start += length;
-        let visible = |i: usize| bank.visible(sentence, first, length, i / length, i % length);
-        (0..length * length).map(|i| if visible(i) { 0.0 } else { f32::NEG_INFINITY }).collect()
-    };
-    lengths.iter().enumerate().map(mask).collect()
 }
 
 /// The fused operation with all its buffers on a device.

@@ -1,6 +1,7 @@
 //! Unfused attention: scores, mask, softmax and product are passes of their own over materialised `[L, L]` matrices.
 
 use rayon::prelude::*;
+use retromae::model::VisibilityBank;
 
 use super::{Matrix, Threads, dot, maximum, product, sum};
 
@@ -33,32 +34,24 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `operands` are query, key, value and the gradient of the output, each `[T, A·d]`.
+    /// Query, key, value and the gradient of the output are zero until they are set.
     pub fn new(
         lengths: &[usize],
         num_heads: usize,
         head_dim: usize,
         scale: f32,
         mask: Option<Vec<Vec<f32>>>,
-        operands: [&[f32]; 4],
     ) -> Self {
-        let columns = num_heads * head_dim;
         let mut items = Vec::new();
-        let mut start = 0;
         for (sentence, &length) in lengths.iter().enumerate() {
-            for head in 0..num_heads {
-                let rows = |values: &[f32]| -> Vec<f32> {
-                    let row = |token| &values[token * columns + head * head_dim..][..head_dim];
-                    (start..start + length).flat_map(row).copied().collect()
-                };
-                let [query, key, value, d_output] = operands.map(rows);
+            for _ in 0..num_heads {
                 let zeros = || vec![0.0; length * head_dim];
                 items.push(Item {
                     sentence,
-                    query,
-                    key,
-                    value,
-                    d_output,
+                    query: zeros(),
+                    key: zeros(),
+                    value: zeros(),
+                    d_output: zeros(),
                     probabilities: vec![0.0; length * length],
                     d_scores: vec![0.0; length * length],
                     output: zeros(),
@@ -67,7 +60,6 @@ impl Attention {
                     d_value: zeros(),
                 });
             }
-            start += length;
         }
         Self { items, lengths: lengths.to_vec(), num_heads, head_dim, scale, mask }
     }
@@ -123,27 +115,71 @@ impl Attention {
         });
     }
 
-    /// Output and gradients of query, key and value, `[T, A·d]` each.
-    pub fn results(&self) -> [Vec<f32>; 4] {
-        let columns = self.num_heads * self.head_dim;
-        let tokens: usize = self.lengths.iter().sum();
-        let mut results = [(); 4].map(|()| vec![0.0; tokens * columns]);
-        let mut start = 0;
-        for (index, item) in self.items.iter().enumerate() {
-            let head = index % self.num_heads;
-            let parts = [&item.output, &item.d_query, &item.d_key, &item.d_value];
-            for (result, part) in results.iter_mut().zip(parts) {
-                for (slot, row) in part.chunks_exact(self.head_dim).enumerate() {
-                    let at = (start + slot) * columns + head * self.head_dim;
-                    result[at..at + self.head_dim].copy_from_slice(row);
-                }
-            }
-            if head + 1 == self.num_heads {
-                start += self.lengths[item.sentence];
-            }
-        }
-        results
+    /// Query, key and value, `[T, A·d]` each.
+    pub fn set_inputs(&mut self, [query, key, value]: [&[f32]; 3]) {
+        self.split(query, |item| &mut item.query);
+        self.split(key, |item| &mut item.key);
+        self.split(value, |item| &mut item.value);
     }
+
+    /// The gradient of the output, `[T, A·d]`.
+    pub fn set_d_output(&mut self, d_output: &[f32]) {
+        self.split(d_output, |item| &mut item.d_output);
+    }
+
+    /// `[T, A·d]`
+    pub fn output(&self) -> Vec<f32> {
+        self.join(|item| &item.output)
+    }
+
+    /// Gradients of query, key and value, `[T, A·d]` each.
+    pub fn d_inputs(&self) -> [Vec<f32>; 3] {
+        [self.join(|item| &item.d_query), self.join(|item| &item.d_key), self.join(|item| &item.d_value)]
+    }
+
+    /// Gives every head its columns of `values`.
+    fn split(&mut self, values: &[f32], part: impl Fn(&mut Item) -> &mut Vec<f32> + Sync) {
+        let (columns, d) = (self.num_heads * self.head_dim, self.head_dim);
+        let mut rest = values;
+        let sentences: Vec<&[f32]> =
+            self.lengths.iter().map(|length| rest.split_off(..length * columns).unwrap()).collect();
+        let heads = self.items.par_chunks_exact_mut(self.num_heads).zip(sentences);
+        heads.for_each(|(items, rows)| {
+            for (head, item) in items.iter_mut().enumerate() {
+                let parts = part(item).chunks_exact_mut(d).zip(rows.chunks_exact(columns));
+                parts.for_each(|(part, row)| part.copy_from_slice(&row[head * d..][..d]));
+            }
+        });
+    }
+
+    /// The inverse of [`Attention::split`].
+    fn join(&self, part: impl Fn(&Item) -> &Vec<f32> + Sync) -> Vec<f32> {
+        let (columns, d) = (self.num_heads * self.head_dim, self.head_dim);
+        let mut values = vec![0.0; self.lengths.iter().sum::<usize>() * columns];
+        let mut rest = values.as_mut_slice();
+        let sentences: Vec<&mut [f32]> =
+            self.lengths.iter().map(|length| rest.split_off_mut(..length * columns).unwrap()).collect();
+        let heads = self.items.par_chunks_exact(self.num_heads).zip(sentences);
+        heads.for_each(|(items, rows)| {
+            for (head, item) in items.iter().enumerate() {
+                let parts = part(item).chunks_exact(d).zip(rows.chunks_exact_mut(columns));
+                parts.for_each(|(part, row)| row[head * d..][..d].copy_from_slice(part));
+            }
+        });
+        values
+    }
+}
+
+/// The mask of every sentence under `bank`: 0 where visible, −∞ elsewhere.
+pub fn dense_mask(bank: &VisibilityBank, lengths: &[usize]) -> Vec<Vec<f32>> {
+    let mut start = 0;
+    let mask = |(sentence, &length): (usize, &usize)| {
+        let first = start;
+        start += length;
+        let visible = |i: usize| bank.visible(sentence, first, length, i / length, i % length);
+        (0..length * length).map(|i| if visible(i) { 0.0 } else { f32::NEG_INFINITY }).collect()
+    };
+    lengths.iter().enumerate().map(mask).collect()
 }
 
 fn softmax(scores: &mut [f32], columns: usize) {

@@ -30,15 +30,15 @@ pub struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    pub fn new(operands: &Operands<'_>) -> Self {
-        let logits = operands.targets.len() * operands.bias.len();
+    /// For `rows` labelled rows of `columns`.
+    pub fn new(rows: usize, columns: usize, vocabulary: usize) -> Self {
         Self {
-            losses: vec![0.0; operands.targets.len()],
-            d_hidden: vec![0.0; operands.hidden.len()],
-            d_weight: vec![0.0; operands.weight.len()],
-            d_bias: vec![0.0; operands.bias.len()],
-            log_probabilities: vec![0.0; logits],
-            d_logits: vec![0.0; logits],
+            losses: vec![0.0; rows],
+            d_hidden: vec![0.0; rows * columns],
+            d_weight: vec![0.0; vocabulary * columns],
+            d_bias: vec![0.0; vocabulary],
+            log_probabilities: vec![0.0; rows * vocabulary],
+            d_logits: vec![0.0; rows * vocabulary],
         }
     }
 

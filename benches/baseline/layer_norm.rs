@@ -10,14 +10,14 @@ pub struct Operands<'a> {
     /// `[rows, columns]`
     pub input: &'a [f32],
     /// `[columns]`
-    pub bias: &'a [f32],
+    pub bias: Option<&'a [f32]>,
     /// `[rows, columns]`
-    pub residual: &'a [f32],
+    pub residual: Option<&'a [f32]>,
     /// `[columns]`
     pub gamma: &'a [f32],
     /// `[columns]`
     pub beta: &'a [f32],
-    /// `[rows, columns]`
+    /// `[rows, columns]`: only the backward pass reads it
     pub d_output: &'a [f32],
     pub eps: f32,
 }
@@ -38,10 +38,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub fn new(operands: &Operands<'_>) -> Self {
-        let matrix = || vec![0.0; operands.input.len()];
-        let columns = || vec![0.0; operands.gamma.len()];
-        let rows = || vec![0.0; operands.input.len() / operands.gamma.len()];
+    pub fn new(rows: usize, columns: usize) -> Self {
+        let matrix = || vec![0.0; rows * columns];
+        let rows = || vec![0.0; rows];
+        let columns = || vec![0.0; columns];
         Self {
             output: matrix(),
             d_input: matrix(),
@@ -60,13 +60,17 @@ impl LayerNorm {
     pub fn forward(&mut self, operands: &Operands<'_>) {
         let Operands { input, bias, residual, gamma, beta, eps, .. } = *operands;
         let columns = gamma.len();
-        map_rows(&mut self.sum, input, columns, |_, output, input| {
-            output.iter_mut().zip(input.iter().zip(bias)).for_each(|(o, (i, b))| *o = i + b);
-        });
-        self.sum
-            .par_chunks_exact_mut(columns)
-            .zip(residual.par_chunks_exact(columns))
-            .for_each(|(sum, residual)| sum.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value));
+        match bias {
+            Some(bias) => map_rows(&mut self.sum, input, columns, |_, output, input| {
+                output.iter_mut().zip(input.iter().zip(bias)).for_each(|(o, (i, b))| *o = i + b);
+            }),
+            None => self.sum.copy_from_slice(input),
+        }
+        if let Some(residual) = residual {
+            map_rows(&mut self.sum, residual, columns, |_, sum, residual| {
+                sum.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value);
+            });
+        }
         let rows = || self.sum.par_chunks_exact(columns);
         self.mean.par_iter_mut().zip(rows()).for_each(|(mean, row)| *mean = sum(row) / columns as f32);
         map_rows(&mut self.normalised, &self.sum, columns, |row, output, sum| {
@@ -87,7 +91,7 @@ impl LayerNorm {
         });
     }
 
-    /// After [`LayerNorm::forward`].
+    /// After [`LayerNorm::forward`]; `d_bias` is summed up only where there is a bias.
     pub fn backward(&mut self, operands: &Operands<'_>) {
         let Operands { gamma, d_output, .. } = *operands;
         let columns = gamma.len();
@@ -108,11 +112,9 @@ impl LayerNorm {
                 .zip(terms)
                 .for_each(|(o, (d, n))| *o = self.rstd[row] * (d - centre - n * slope));
         });
-        for (output, values) in [
-            (&mut self.d_gamma, &*self.product),
-            (&mut self.d_beta, d_output),
-            (&mut self.d_bias, &*self.d_input),
-        ] {
+        let d_bias = operands.bias.map(|_| (&mut self.d_bias, &*self.d_input));
+        let sums = [(&mut self.d_gamma, &*self.product), (&mut self.d_beta, d_output)];
+        for (output, values) in sums.into_iter().chain(d_bias) {
             output.fill(0.0);
             add_column_sums(output, values);
         }

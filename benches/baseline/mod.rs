@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod cross_entropy;
 pub mod layer_norm;
+pub mod step;
 
 /// A row-major matrix, or the transpose of one.
 #[derive(Clone, Copy)]
