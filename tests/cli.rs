@@ -145,7 +145,7 @@ fn flags_out_of_range_are_refused_by_name() {
         (["--max-len", "2"], "--max-len was 2; it should be at least 3"),
         (["--max-len", "100"], "--max-len was 100; it should be at most 64, the positions of the model"),
         (["--batch-tokens", "16"], "--batch-tokens was 16; it should be at least --max-len, 32"),
-        (["--warmup", "1000"], "--warmup was 1000; it should be at most"),
+        (["--warmup", "5000"], "--warmup was 5000; it should be at most"),
         (["--checkpoint-every", "0"], "--checkpoint-every was 0"),
         (["--model", "huge"], "cannot read `huge`"),
         (["--decoder", "deep"], "invalid value 'deep' for '--decoder <DECODER>'"),

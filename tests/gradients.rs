@@ -269,6 +269,7 @@ fn batch() -> Batch {
 fn config(decoder: DecoderKind, query: QueryKind) -> ModelConfig {
     ModelConfig {
         hidden_size: 6,
+        num_attention_heads: 2,
         intermediate_size: 10,
         max_position_embeddings: 40,
         hidden_dropout_prob: 0.2,

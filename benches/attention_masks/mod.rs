@@ -11,9 +11,9 @@ use crate::harness::{assert_same, device, group, has_baseline, values};
 
 /// Tokens of every pack, whatever the sentence length.
 const TOKENS: usize = 1024;
-/// A·d: the width of `ModelConfig::tiny`.
+/// A·d.
 const COLUMNS: usize = 128;
-/// SPEC: rows of a bank, and the share of the tokens that a row hides.
+/// Rows of a bank at most, and the share of the tokens that a row hides.
 const BANK_ROWS_MAX: usize = 128;
 const RATIO: f32 = 0.5;
 

@@ -30,9 +30,10 @@ struct EmbeddingRows {
         type = normalised ? pointer<const T>(params.type) : nullptr;
     }
 
-    // Column 0 of a normalised row's sum.
-    RETROMAE_MEMBER float first_element() const {
-        return to_float(*content) + to_float(*position) + to_float(*type);
+    // The mean of the first 8 columns of a normalised row's sum.
+    RETROMAE_MEMBER float leading_mean() const {
+        return retromae::leading_mean(content) + retromae::leading_mean(position) +
+               retromae::leading_mean(type);
     }
 
     RETROMAE_MEMBER void sum(uint32_t columns, LaneRow& row) const {

@@ -21,7 +21,7 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
     LaneRow row;
     rows.sum(columns, row);
     if (rows.normalised) {
-        const RowStatistics statistics = row_statistics(row, rows.first_element(), columns, params.eps);
+        const RowStatistics statistics = row_statistics(row, rows.leading_mean(), columns, params.eps);
         if (threadIdx.x % 32u == 0) {
             pointer<float>(params.mean)[token] = statistics.mean;
             pointer<float>(params.rstd)[token] = statistics.rstd;

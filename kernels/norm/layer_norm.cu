@@ -40,8 +40,8 @@ RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params
         if (params.sum != 0) store(pointer<T>(params.sum) + start + column, sum[slot]);
     });
 
-    float shift = to_float(pointer<const T>(params.input)[start]);
-    if (params.residual != 0) shift += to_float(pointer<const T>(params.residual)[start]);
+    float shift = leading_mean(pointer<const T>(params.input) + start);
+    if (params.residual != 0) shift += leading_mean(pointer<const T>(params.residual) + start);
     const RowStatistics statistics = row_statistics(sum, shift, columns, params.eps);
     if (threadIdx.x % 32u == 0) {
         pointer<float>(params.mean)[row] = statistics.mean;

@@ -59,13 +59,22 @@ RETROMAE_DEVICE float sum_of_8(const float (&values)[8]) {
            ((values[2] + values[6]) + (values[3] + values[7]));
 }
 
+// The mean of a row's first 8 elements.
+template <class T>
+RETROMAE_DEVICE float leading_mean(const T* row) {
+    float values[8];
+    load(row, values);
+    return sum_of_8(values) * 0.125f;
+}
+
 struct RowStatistics {
     float mean;
     float rstd;
 };
 
 // Mean and 1/√(variance + eps). Both sums are taken about `shift`, so that one reduction gives both and the
-// variance stays sound where the mean is far above it; any value near the row will do.
+// variance stays sound where the mean is far above it. The mean of a few elements will do: it lies within a
+// fraction of the deviation of the row's own.
 RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, uint32_t columns, float eps) {
     float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int slot, uint32_t) {

@@ -93,12 +93,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
         vocabulary * hidden_size,
         "vocabulary · hidden size",
     )?;
-    require_length(
-        "d_bias",
-        arguments.d_bias.len(),
-        padded(vocabulary),
-        "vocabulary, rounded up to a multiple of 8",
-    )?;
+    require_length("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary")?;
     require(
         rows == 0 || arguments.logits.len() >= padded(vocabulary),
         "logits",

@@ -282,6 +282,7 @@ mod tests {
     fn config(decoder: DecoderKind, query: QueryKind) -> ModelConfig {
         ModelConfig {
             hidden_size: 4,
+            num_attention_heads: 2,
             intermediate_size: 6,
             num_hidden_layers: 1,
             max_position_embeddings: 8,

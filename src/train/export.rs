@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn numbers_are_written_short_and_read_back() {
-        let config = ModelConfig::tiny(10);
+        let config = ModelConfig::small(10);
         let mut fields = serde_json::to_value(&config).unwrap();
         fields.as_object_mut().unwrap().values_mut().for_each(shorten);
         assert_eq!(fields["hidden_dropout_prob"], 0.1);

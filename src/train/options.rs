@@ -234,9 +234,9 @@ mod tests {
     fn head_sizes_without_kernels_are_refused() {
         let mut config = ModelConfig::tiny(100);
         validate_sizes(&config).unwrap();
-        config.num_attention_heads = 8;
+        config.num_attention_heads = 16;
         let message = validate_sizes(&config).unwrap_err().to_string();
-        assert!(message.contains("hidden_size 128 and num_attention_heads 8"), "{message}");
+        assert!(message.contains("hidden_size 256 and num_attention_heads 16"), "{message}");
         let options = Options { max_len: 600, ..Options::default() };
         assert!(
             options.validate_model(&ModelConfig::tiny(9)).unwrap_err().to_string().contains("at most 512")
