@@ -79,7 +79,7 @@ impl Default for Options {
             init: None,
             vocabulary: None,
             vocab_size: None,
-            length: RunLength::Steps(1000),
+            length: RunLength::Steps(800),
             stop_at: None,
             batch_tokens: 1024,
             max_len: 128,
