@@ -226,6 +226,9 @@ impl Stream {
 
     /// Launches `kernel` with `params` by value.
     ///
+    /// # Errors
+    /// When there is no such kernel, or the launch does not fit it.
+    ///
     /// # Safety
     /// Every address in `params` is valid for what the kernel does with it.
     pub unsafe fn launch<P: Copy>(
@@ -236,11 +239,30 @@ impl Stream {
         shared_bytes: u32,
         params: &P,
     ) -> Result<()> {
+        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
+        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_bytes(kernel, grid, threads, shared_bytes, params) }
+    }
+
+    /// As [`launch`](Self::launch), with the bytes of the params struct.
+    ///
+    /// # Errors
+    /// When there is no such kernel, or the launch does not fit it.
+    ///
+    /// # Safety
+    /// Every address in `params` is valid for what the kernel does with it.
+    pub unsafe fn launch_bytes(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        params: &[u8],
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
-        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
-        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
         // SAFETY: passed on to the caller.
         unsafe { self.device.backend.launch(&Launch { kernel, grid, threads, shared_bytes, params }) }
     }

@@ -1,8 +1,6 @@
 //! Linear layers against the f64 reference: every dtype, ragged shapes, with and without bias, added or overwritten.
 
-mod common;
-
-use common::{assert_close_to_scale, devices, rounded, values, widened};
+use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Device, Float, bf16};
 use retromae::ops::linear;
 use retromae::reference::linear as reference;

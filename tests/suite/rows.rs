@@ -1,8 +1,6 @@
 //! Gathering and scattering rows.
 
-mod common;
-
-use common::{devices, integers, rounded, values};
+use crate::common::{devices, integers, rounded, values};
 use retromae::device::{Device, Float, bf16};
 use retromae::ops::rows;
 

@@ -4,7 +4,7 @@ use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Device, Error, HostOptions, ThreadOrder};
 
 const THREADS: usize = 64;
-const SOURCE: &str = include_str!("../kernels/host/probes.cu");
+const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
 
 fn options(order: ThreadOrder) -> HostOptions {
     HostOptions { order, guard: true, sanitize: false }

@@ -1,8 +1,6 @@
 //! Attention against the f64 reference: every mask, dtype and head size, ragged packs, with and without dropout.
 
-mod common;
-
-use common::{assert_close, assert_close_to_scale, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, devices, integers, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, bf16};
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Mask, Rows, RowsMut};

@@ -1,8 +1,6 @@
 //! Banks of masks: bit for bit those of the reference.
 
-mod common;
-
-use common::{devices, integers};
+use crate::common::{devices, integers};
 use retromae::device::{Buffer, Device, Error as DeviceError};
 use retromae::model::VisibilityBank;
 use retromae::ops::{self, mask_bank, rng_state};

@@ -1,8 +1,6 @@
 //! Column sums against sums in f64.
 
-mod common;
-
-use common::{assert_close, devices, rounded, values, widened};
+use crate::common::{assert_close, devices, rounded, values, widened};
 use retromae::device::{Device, Float, bf16};
 use retromae::ops::column_sum::{ColumnSum, column_sum, workspace};
 

@@ -1,8 +1,6 @@
 //! The embeddings of tokens, content and query against the f64 reference.
 
-mod common;
-
-use common::{assert_close, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, bf16};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
 use retromae::ops::{Dropout as Site, rng_state};

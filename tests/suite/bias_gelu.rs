@@ -1,8 +1,6 @@
 //! Bias + GELU against the f64 reference.
 
-mod common;
-
-use common::{assert_close, devices, rounded, values, widened};
+use crate::common::{assert_close, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, bf16};
 use retromae::ops::bias_gelu;
 use retromae::reference::gelu;

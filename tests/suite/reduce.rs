@@ -1,8 +1,6 @@
 //! Sums and sums of squares against f64.
 
-mod common;
-
-use common::{devices, max_error, rounded, values, widened};
+use crate::common::{devices, max_error, rounded, values, widened};
 use retromae::device::{Buffer, Device};
 use retromae::ops::reduce;
 

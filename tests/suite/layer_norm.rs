@@ -1,8 +1,6 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
-mod common;
-
-use common::{assert_close_to_scale, devices, rounded, values, widened};
+use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, bf16};
 use retromae::ops::{Dropout as Site, layer_norm, rng_state};
 use retromae::random::Dropout;

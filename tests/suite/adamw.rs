@@ -1,8 +1,6 @@
 //! AdamW against the f64 reference.
 
-mod common;
-
-use common::{assert_close, devices, rounded, values, widened};
+use crate::common::{assert_close, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::adamw::{self, Hyperparameters, Step};
 use retromae::reference::optimizer::{AdamW, clip_coefficient};

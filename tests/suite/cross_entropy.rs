@@ -1,8 +1,6 @@
 //! Linear layer and cross-entropy in one, against the f64 reference: every dtype, ragged shapes, any chunk of logits.
 
-mod common;
-
-use common::{assert_close, assert_close_to_scale, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, devices, integers, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, bf16};
 use retromae::model::IGNORE_INDEX;
 use retromae::ops::cross_entropy::{self, ForwardBackward};

@@ -1,8 +1,6 @@
 //! Segment sums against sums in f64.
 
-mod common;
-
-use common::{assert_close, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Device, Float, bf16};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 

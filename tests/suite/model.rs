@@ -1,10 +1,8 @@
 //! The whole model against the f64 reference: losses, sentence vectors, and the gradient of every parameter.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{devices, integers, values};
+use crate::common::{devices, integers, values};
 use retromae::device::{Device, Float, bf16};
 use retromae::model::{
     AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,

@@ -1,0 +1,1 @@
+//! A CUDA driver and cuBLASLt in software.

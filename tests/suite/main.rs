@@ -1,0 +1,24 @@
+//! All tests of the crate in one program: it links once, and a GPU machine needs to be given one file.
+//!
+//! One module an operation, mirroring `src/ops`.
+
+mod adamw;
+mod attention;
+mod bias_gelu;
+mod cli;
+mod column_sum;
+mod common;
+mod cross_entropy;
+mod cuda;
+mod data;
+mod embedding;
+mod gradients;
+mod host_device;
+mod layer_norm;
+mod linear;
+mod mask_bank;
+mod masks;
+mod model;
+mod reduce;
+mod rows;
+mod segment_sum;
