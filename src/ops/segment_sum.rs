@@ -56,11 +56,11 @@ pub fn segment_sum<T: Float, O: Float>(stream: &Stream, arguments: SegmentSum<'_
         (DType::F32, DType::Bf16) => return require(false, "output", "bf16", "f32, as input"),
     };
     let params = SegmentSumParams {
-        input: input.address(),
-        output: output.address(),
-        rows: optional(rows),
-        offsets: offsets.address(),
-        indices: optional(indices),
+        input: stream.address("input", &input)?,
+        output: stream.address("output", &output)?,
+        rows: optional(stream, "rows", rows.as_ref())?,
+        offsets: stream.address("offsets", &offsets)?,
+        indices: optional(stream, "indices", indices.as_ref())?,
         segments: segments as u32,
         columns: columns as u32,
     };

@@ -22,3 +22,4 @@ mod model;
 mod reduce;
 mod rows;
 mod segment_sum;
+mod streams;

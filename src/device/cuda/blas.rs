@@ -107,6 +107,9 @@ impl Blas {
         .map_err(|error| blas_error(format_args!("multiplying {}", describe(gemm)), error))
     }
 
+    /// Forgets what belongs to a stream that is about to be destroyed.
+    pub(super) fn forget(&self, _stream: driver::sys::CUstream) {}
+
     fn plan(&self, shape: Shape) -> std::result::Result<Arc<Plan>, CublasError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = plans.get(&shape) {
