@@ -58,10 +58,12 @@ impl<T: Float> Parameters<T> {
             };
             self.weights.set(&entry.name, &values)?;
         }
+        let stream = self.gradients.view().device().stream();
         for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
-            buffer.zero()?;
+            stream.zero(buffer.view_mut())?;
         }
-        Ok(())
+        // The caller may go on on any stream.
+        Ok(stream.synchronize()?)
     }
 }
 
