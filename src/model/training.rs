@@ -162,6 +162,12 @@ impl<T: Float> Model<T> {
         self.training.record = record;
     }
 
+    /// The kernels of all recorded steps, in the order of their launches.
+    pub fn recorded_kernels(&self) -> impl Iterator<Item = &str> {
+        let graphs = self.training.known.iter().filter_map(|(_, graph)| graph.as_ref());
+        graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
+    }
+
     fn check(&self, batch: &Batch, visibility: Visibility<'_>) -> Result<()> {
         let enhanced = self.config.decoder == DecoderKind::Enhanced;
         let explicit = matches!(visibility, Visibility::Explicit);

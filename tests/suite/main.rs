@@ -12,6 +12,7 @@ mod cross_entropy;
 mod cuda;
 mod data;
 mod embedding;
+mod every_kernel;
 mod gradients;
 mod host_device;
 mod layer_norm;

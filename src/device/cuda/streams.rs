@@ -50,16 +50,23 @@ impl Streams {
         self.live().push(Live { stream: stream as u64, capture: None });
     }
 
-    /// Forgets a stream. What it still does comes before all that `successor` is given from here on.
-    pub(super) fn remove(&self, context: &Context, stream: sys::CUstream, successor: sys::CUstream) {
+    /// Forgets a stream. What it still does comes before all that the device's own stream and `freeing` are given from here on.
+    pub(super) fn remove(&self, context: &Context, stream: sys::CUstream, freeing: sys::CUstream) {
         let mut live = self.live();
         // A caller may have lent the same stream twice.
         if let Some(index) = live.iter().position(|one| one.stream == stream as u64) {
             live.remove(index);
         }
         drop(live);
-        // A failed stream has nothing left to do.
-        let _ = order(stream, successor).map_err(|error| context.failure("leaving a stream", error));
+        let left = match is_capturing(self.default) {
+            Ok(false) => order(stream, self.default).and_then(|()| order(stream, freeing)),
+            // A recording must not come to wait for this.
+            // SAFETY: the stream is alive.
+            Ok(true) => unsafe { result::stream::synchronize(stream) },
+            Err(error) => Err(error),
+        };
+        // A failed stream has nothing left to do; the failure is kept for the next call.
+        let _ = left.map_err(|error| context.failure("leaving a stream", error));
     }
 
     /// Orders `stream` after all that every stream was given so far. Says whether that was possible: it is not while one of them is
