@@ -10,7 +10,7 @@ use super::masks::Masks;
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
 use super::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
-use crate::device::{Buffer, DType, Device, Float, Stream, View};
+use crate::device::{self, Buffer, DType, Device, Float, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
 use crate::ops::{Result, adamw, reduce, rng_state, rows};
@@ -283,6 +283,7 @@ impl<T: Float> Model<T> {
             second_moments: second_moments.view_mut(),
             compute_parameters: match T::DTYPE {
                 DType::F32 => None,
+                DType::F16 => return Err(device::Error::UnknownKernel("adamw_f16".into()).into()),
                 DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
             },
             squared_norm: self.squared_norm.view(),
@@ -456,7 +457,7 @@ impl<T: Float> Model<T> {
 }
 
 fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
-    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.matrix(&weights.layout.word) })
+    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
 /// Where the decoder's content and, in the enhanced decoder, its queries come from.
@@ -467,7 +468,7 @@ fn decoder_sources<'a, T: Float>(
     vectors: View<'a, T>,
 ) -> (Source<'a, T>, Option<Source<'a, T>>) {
     let sentences = Sentences { indices: inputs.sentence_of.view(), vectors };
-    let words = Words { ids: inputs.decoder_ids.view(), table: weights.matrix(&weights.layout.word) };
+    let words = Words { ids: inputs.decoder_ids.view(), table: weights.operand(&weights.layout.word) };
     let query = match (config.decoder, config.query) {
         (DecoderKind::Basic, _) => None,
         (DecoderKind::Enhanced, QueryKind::Embedding) => Some(Source::Query(sentences)),

@@ -4,7 +4,7 @@
 use super::Result;
 use super::error::{require, require_length};
 use crate::device::params::CrossEntropyParams;
-use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 const THREADS: u32 = 64;
 /// Two arrays of one float for each warp, each rounded up to 16 bytes.
@@ -128,6 +128,8 @@ fn logits_and_gradient<T: Float>(
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the logits.
     unsafe { stream.gemm(&product)? };
@@ -176,6 +178,8 @@ fn gradients<T: Float>(
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked by the caller.
     unsafe { stream.gemm(&d_hidden)? };

@@ -2,12 +2,8 @@
 //! cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
-use super::error::{require, require_columns, require_length};
-use crate::device::params::BroadcastRowsParams;
-use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
-
-const THREADS: u32 = 256;
-const ELEMENTS_PER_BLOCK: usize = 8192;
+use super::error::{require, require_length};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
@@ -16,8 +12,8 @@ pub struct Forward<'a, T: Float> {
     pub input: View<'a, T>,
     /// `[out, in]`
     pub weight: View<'a, T>,
-    /// `[out]`
-    pub bias: Option<View<'a, f32>>,
+    /// `[out]`, in the type that is computed in; added in f32, before the one rounding
+    pub bias: Option<View<'a, T>>,
     /// `[rows, out]`
     pub output: ViewMut<'a, T>,
     pub in_features: usize,
@@ -55,14 +51,14 @@ pub struct BackwardWeight<'a, T: Float> {
 /// Enqueues `output = input · weightᵀ + bias`.
 ///
 /// # Errors
-/// When a length does not fit, or with a bias `out_features` is not a multiple of 8.
+/// When a length does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, weight, bias, output, in_features, out_features } = arguments;
     let rows = rows("input", input.len(), in_features)?;
     require_length("weight", weight.len(), out_features * in_features, "out · in")?;
     require_length("output", output.len(), rows * out_features, "rows · out")?;
     if let Some(bias) = bias {
-        broadcast_rows(stream, bias, &output, rows, out_features)?;
+        require_length("bias", bias.len(), out_features, "out")?;
     }
     let gemm = Gemm {
         m: rows,
@@ -78,7 +74,9 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
         c_stride: out_features,
         input: T::DTYPE,
         output: T::DTYPE,
-        accumulate: bias.is_some(),
+        accumulate: false,
+        bias: bias.map(|bias| bias.address()),
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
     unsafe { stream.gemm(&gemm)? };
@@ -109,6 +107,8 @@ pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };
@@ -139,6 +139,8 @@ pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, 
         input: T::DTYPE,
         output: DType::F32,
         accumulate: true,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };
@@ -153,26 +155,4 @@ fn rows(argument: &'static str, length: usize, features: usize) -> Result<usize>
         format_args!("a multiple of {features} (features)"),
     )?;
     Ok(length / features)
-}
-
-fn broadcast_rows<T: Float>(
-    stream: &Stream,
-    bias: View<'_, f32>,
-    output: &ViewMut<'_, T>,
-    rows: usize,
-    columns: usize,
-) -> Result<()> {
-    require_columns("out_features", columns)?;
-    require_length("bias", bias.len(), columns, "out")?;
-    let params = BroadcastRowsParams {
-        bias: bias.address(),
-        output: output.address(),
-        rows: rows as u32,
-        columns: columns as u32,
-    };
-    let grid = [(rows * columns).div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
-    let kernel = format!("broadcast_rows_{}", T::DTYPE.name());
-    // SAFETY: the output has rows · columns elements, the bias columns.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
-    Ok(())
 }

@@ -90,7 +90,7 @@ struct CudaBackend {
 }
 
 // SAFETY: the handles are process-wide, and every call makes the context current on its own thread; the driver and cuBLASLt
-// are thread-safe. The workspace of cuBLASLt is used on one stream only, in order.
+// are thread-safe.
 unsafe impl Send for CudaBackend {}
 // SAFETY: as above; what changes behind a shared reference is behind a mutex.
 unsafe impl Sync for CudaBackend {}
@@ -100,13 +100,8 @@ impl CudaBackend {
         let context = Context::open(device.ordinal)?;
         let modules = Modules::load(context.device)?;
         let wait_for_each = std::env::var("RETROMAE_CUDA_SYNC").is_ok_and(|value| value == "1");
-        Ok(Self {
-            description: format!("cuda {device}"),
-            wait_for_each,
-            modules,
-            blas: Blas::open(),
-            context,
-        })
+        let blas = Blas::open(&device.name).and_then(|blas| blas.prepare(context.stream).map(|()| blas));
+        Ok(Self { description: format!("cuda {device}"), wait_for_each, modules, blas, context })
     }
 
     fn stream(&self) -> sys::CUstream {
@@ -118,6 +113,9 @@ impl Drop for CudaBackend {
     fn drop(&mut self) {
         let _ = self.context.enter();
         let _ = self.context.synchronize();
+        if let Ok(blas) = &self.blas {
+            blas.forget(self.stream());
+        }
     }
 }
 
@@ -211,12 +209,8 @@ impl Backend for CudaBackend {
 
     unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
         self.context.enter()?;
-        if gemm.k == 0 {
-            // SAFETY: `c` is a valid matrix.
-            return if gemm.accumulate { Ok(()) } else { unsafe { zero_matrix(gemm, self.stream()) } };
-        }
         let blas = self.blas.as_ref().map_err(Clone::clone)?;
-        // SAFETY: passed on to the caller; there is one stream.
+        // SAFETY: passed on to the caller.
         unsafe { blas.run(gemm, self.stream()) }
     }
 
@@ -228,18 +222,6 @@ impl Backend for CudaBackend {
     fn timings(&self) -> Timings {
         Timings::default()
     }
-}
-
-/// The product of an empty sum, which cuBLASLt refuses to compute.
-///
-/// # Safety
-/// `c` is a valid matrix.
-unsafe fn zero_matrix(gemm: &Gemm, stream: sys::CUstream) -> Result<()> {
-    let bytes = gemm.output.bytes();
-    // SAFETY: rows of n elements, `c_stride` apart.
-    unsafe { sys::cuMemsetD2D8Async(gemm.c, gemm.c_stride * bytes, 0, gemm.n * bytes, gemm.m, stream) }
-        .result()
-        .map_err(|error| driver_error("zeroing a matrix", error))
 }
 
 #[cfg(test)]
