@@ -172,14 +172,6 @@ struct RowsParams {
     uint32_t columns;
 };
 
-/* output[row, column] = bias[column]. */
-struct BroadcastRowsParams {
-    DevicePointer bias;   /* f32 [columns] */
-    DevicePointer output; /* T [rows, columns] */
-    uint32_t rows;
-    uint32_t columns;
-};
-
 /* Softmax cross-entropy of rows of logits, replaced in place by their gradient. */
 struct CrossEntropyParams {
     DevicePointer logits;      /* T [rows, stride]: in, without bias; out, weight·(softmax − one-hot) */

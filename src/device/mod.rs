@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) use buffer::DeviceMemory;
 pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
-pub use element::{DType, Element, Float, bf16};
+pub use element::{DType, Element, Float, bf16, f16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, ThreadOrder};
 pub use staging::Staging;
@@ -35,7 +35,21 @@ pub(crate) enum Layout {
     Transposed,
 }
 
-/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c)`; all matrices row-major with a stride between rows, in elements.
+/// How the products of a [`Gemm`] lie one after another. Strides are in elements; an operand of stride 0 is shared by all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Batch {
+    pub count: usize,
+    pub a_stride: usize,
+    pub b_stride: usize,
+    pub c_stride: usize,
+}
+
+impl Batch {
+    /// A single product.
+    pub(crate) const ONE: Self = Self { count: 1, a_stride: 0, b_stride: 0, c_stride: 0 };
+}
+
+/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c or + bias)`; all matrices row-major with a stride between rows, in elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gemm {
     pub m: usize,
@@ -53,7 +67,11 @@ pub(crate) struct Gemm {
     pub input: DType,
     /// Type of `c`; products are accumulated in f32 whatever it is.
     pub output: DType,
+    /// Add to `c` instead of overwriting it; then there is no bias.
     pub accumulate: bool,
+    /// `[n]` of the output type: added in f32 to each row, before the one rounding.
+    pub bias: Option<u64>,
+    pub batch: Batch,
 }
 
 /// Time that a host device spent, since it was made; zero on a GPU, where work is asynchronous.

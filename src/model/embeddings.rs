@@ -37,8 +37,8 @@ impl<'a, T: Float> Place<'a, T> {
         Embedding {
             source,
             slots: self.inputs.slots.view(),
-            position: self.weights.matrix(&layout.position),
-            token_type: self.weights.matrix(&layout.token_type),
+            position: self.weights.operand(&layout.position),
+            token_type: self.weights.operand(&layout.token_type),
             gamma: self.weights.vector(&layout.embedding_norm.gamma),
             beta: self.weights.vector(&layout.embedding_norm.beta),
             eps: self.config.layer_norm_eps,

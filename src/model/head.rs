@@ -103,7 +103,7 @@ impl<T: Float> Head<T> {
         let columns = config.hidden_size;
         let forward = linear::Forward {
             input: self.rows.slice(0..elements),
-            weight: weights.matrix(&layout.transform.weight),
+            weight: weights.operand(&layout.transform.weight),
             bias: None,
             output: self.transformed.slice_mut(0..elements),
             in_features: columns,
@@ -145,7 +145,7 @@ impl<T: Float> Head<T> {
         let count = elements / columns;
         let layout = &parameters.weights.layout;
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
-        let weight = parameters.weights.matrix(&layout.word);
+        let weight = parameters.weights.operand(&layout.word);
         let forward_backward = cross_entropy::ForwardBackward {
             hidden: self.normalised.slice(0..elements),
             weight,

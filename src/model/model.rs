@@ -398,7 +398,7 @@ impl<T: Float> Model<T> {
 }
 
 fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
-    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.matrix(&weights.layout.word) })
+    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
 /// Where the decoder's content and, in the enhanced decoder, its queries come from.
@@ -409,7 +409,7 @@ fn decoder_sources<'a, T: Float>(
     vectors: View<'a, T>,
 ) -> (Source<'a, T>, Option<Source<'a, T>>) {
     let sentences = Sentences { indices: inputs.sentence_of.view(), vectors };
-    let words = Words { ids: inputs.decoder_ids.view(), table: weights.matrix(&weights.layout.word) };
+    let words = Words { ids: inputs.decoder_ids.view(), table: weights.operand(&weights.layout.word) };
     let query = match (config.decoder, config.query) {
         (DecoderKind::Basic, _) => None,
         (DecoderKind::Enhanced, QueryKind::Embedding) => Some(Source::Query(sentences)),

@@ -68,15 +68,15 @@ impl<T: Float> Parameters<T> {
 }
 
 impl<T: Float> Weights<T> {
-    /// A matrix as products read it.
-    pub(super) fn matrix(&self, range: &Range<usize>) -> View<'_, T> {
+    /// A matrix or bias in `T`, as products read it.
+    pub(super) fn operand(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {
             Some(compute) => compute.slice(range.clone()),
             None => self.master.slice(range.clone()).same_type(),
         }
     }
 
-    /// A bias or LayerNorm weight, in f32 whatever `T` is.
+    /// A bias or LayerNorm weight in f32 whatever `T` is, as other kernels read it.
     pub(super) fn vector(&self, range: &Range<usize>) -> View<'_, f32> {
         self.master.slice(range.clone())
     }

@@ -8,7 +8,7 @@ use super::model::{Losses, Model, StepRandomness, Visibility};
 use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
 use super::{Batch, DecoderKind, ModelConfig, inputs};
-use crate::device::{DType, Device, Float, Graph, Staging, Stream};
+use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
 use crate::ops::{Error, Result, adamw, reduce, rng_state};
 
 /// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
@@ -262,6 +262,7 @@ impl<T: Float> Model<T> {
             second_moments: second_moments.view_mut(),
             compute_parameters: match T::DTYPE {
                 DType::F32 => None,
+                DType::F16 => return Err(device::Error::UnknownKernel("adamw_f16".into()).into()),
                 DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
             },
             squared_norm: self.squared_norm.view(),

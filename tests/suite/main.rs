@@ -20,6 +20,7 @@ mod linear;
 mod mask_bank;
 mod masks;
 mod model;
+mod product;
 mod reduce;
 mod rows;
 mod segment_sum;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
-use super::{Backend, Command, Direction, Error, Gemm, Result, Timings, Transfer, table};
+use super::{Backend, Command, Direction, Error, Result, Timings, Transfer, table};
 use blas::Blas;
 use context::Context;
 use driver::choose;
@@ -61,7 +61,7 @@ impl CudaBackend {
             description: format!("cuda {device}"),
             wait_for_each,
             modules,
-            blas: Blas::open(),
+            blas: Blas::open(&device.name),
             memory: Pool::open(&context)?,
             streams,
             context,
@@ -97,8 +97,9 @@ impl CudaBackend {
             }
             Command::Gemm(gemm) => {
                 self.context.launched("a matrix product");
+                let blas = self.blas.as_ref().map_err(Clone::clone)?;
                 // SAFETY: passed on to the caller.
-                unsafe { self.gemm(gemm, stream) }
+                unsafe { blas.run(gemm, stream) }
             }
             Command::Transfer(transfer) => {
                 // SAFETY: passed on to the caller.
@@ -113,30 +114,6 @@ impl CudaBackend {
                     .map_err(|error| self.context.failure(format_args!("zeroing {bytes} bytes"), error))
             }
         }
-    }
-
-    /// # Safety
-    /// As [`Stream::gemm`](super::Stream::gemm).
-    unsafe fn gemm(&self, gemm: &Gemm, stream: sys::CUstream) -> Result<()> {
-        if gemm.k == 0 {
-            // SAFETY: `c` is a valid matrix.
-            return if gemm.accumulate { Ok(()) } else { unsafe { self.zero_matrix(gemm, stream) } };
-        }
-        let blas = self.blas.as_ref().map_err(Clone::clone)?;
-        // SAFETY: passed on to the caller.
-        unsafe { blas.run(gemm, stream) }
-    }
-
-    /// The product of an empty sum, which cuBLASLt refuses to compute.
-    ///
-    /// # Safety
-    /// `c` is a valid matrix.
-    unsafe fn zero_matrix(&self, gemm: &Gemm, stream: sys::CUstream) -> Result<()> {
-        let bytes = gemm.output.bytes();
-        // SAFETY: rows of n elements, `c_stride` apart.
-        unsafe { sys::cuMemsetD2D8Async(gemm.c, gemm.c_stride * bytes, 0, gemm.n * bytes, gemm.m, stream) }
-            .result()
-            .map_err(|error| self.context.failure("zeroing a matrix", error))
     }
 }
 
@@ -362,6 +339,9 @@ impl Backend for CudaBackend {
         self.context.enter()?;
         let stream = stream_of(stream);
         self.streams.require_running(&self.context, stream, "begin another capture")?;
+        if let Ok(blas) = &self.blas {
+            blas.prepare_capture(stream)?;
+        }
         // Other threads may allocate and launch meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is alive.
