@@ -240,7 +240,7 @@ struct AdamWSchedule {
     float reserved;
 };
 
-/* For the host device's own tests. */
+/* For kernels that only tests run: the probes of the host device, and the twins. */
 struct ProbeParams {
     DevicePointer input;
     DevicePointer output;
