@@ -310,6 +310,8 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
             "--expt-relaxed-constexpr",
         ]);
         command.args(["-Wno-deprecated-gpu-targets", "-diag-suppress=177"]);
+        // Line tables are most of a fatbin, and each program that is given away holds all fatbins: a quarter of the size.
+        command.arg("-Xfatbin=-compress-all");
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }
