@@ -14,6 +14,7 @@ mod data;
 mod embedding;
 mod every_kernel;
 mod fatbin;
+mod faults;
 mod gradients;
 mod host_device;
 mod layer_norm;
