@@ -43,11 +43,11 @@ impl Case {
         let bias: Vec<O> = rounded(&values(4, n));
         let (left_f64, right_f64) = (widened(&left), widened(&right));
         let (mut exact, mut naive, mut scale) = (Vec::new(), Vec::new(), 0.0f64);
-        for index in 0..batch * m * n {
+        for (index, before) in before.iter().enumerate() {
             let (i, row, column) = (index / (m * n), index / n % m, index % n);
             let added = match self.added {
                 Added::Zero => 0.0,
-                Added::Output => before[index].to_f32(),
+                Added::Output => before.to_f32(),
                 Added::Bias => bias[column].to_f32(),
             };
             let (mut sum, mut sum_f32, mut magnitude) = (f64::from(added), 0.0f32, f64::from(added.abs()));
