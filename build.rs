@@ -17,8 +17,11 @@ use std::time::SystemTime;
 const DEFAULT_ARCHS: &str = "80;90a";
 
 /// Folders of kernels that only some builds have, each with the variable in which cargo says so.
-const OPTIONAL: &[(&str, &str)] =
-    &[("host", "CARGO_FEATURE_TEST_KERNELS"), ("twins", "CARGO_FEATURE_TEST_KERNELS")];
+const OPTIONAL: &[(&str, &str)] = &[
+    ("baseline", "CARGO_FEATURE_BASELINE"),
+    ("host", "CARGO_FEATURE_TEST_KERNELS"),
+    ("twins", "CARGO_FEATURE_TEST_KERNELS"),
+];
 
 fn main() {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -4,6 +4,7 @@
 
 mod adamw;
 mod attention;
+mod baseline;
 mod bias_gelu;
 mod cli;
 mod column_sum;

@@ -3,6 +3,7 @@
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 
+use super::super::driver::elapsed;
 use super::plan::{Place, WORKSPACE_BYTES};
 
 /// Timed runs of each candidate, after one that is not: it loads the kernel.
@@ -64,15 +65,8 @@ impl Event {
 
     /// Both events have happened.
     fn milliseconds_until(&self, later: &Self) -> Result<f32, DriverError> {
-        type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
-        let missing = |_| DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND);
-        // cudarc's binding for CUDA 13 panics with drivers before 12.8, which have only this name; newer ones keep it.
-        // SAFETY: the driver is loaded, and the function has this signature.
-        let elapsed = unsafe { sys::culib().get::<ElapsedTime>(b"cuEventElapsedTime\0") }.map_err(missing)?;
-        let mut milliseconds = 0.0;
-        // SAFETY: the events are alive.
-        unsafe { elapsed(&raw mut milliseconds, self.0, later.0) }.result()?;
-        Ok(milliseconds)
+        // SAFETY: the events are alive, and have happened.
+        unsafe { elapsed(self.0, later.0) }.map(|time| 1e3 * time.as_secs_f32())
     }
 }
 

@@ -1,4 +1,4 @@
-//! An unfused training step: encoder, enhanced decoder with embedded queries, both losses, and the gradient of every parameter.
+//! An unfused training step: encoder, enhanced decoder with embedded queries, both losses, the gradient of every parameter, and AdamW.
 //!
 //! Sentences are packed, nothing is dropped out, both losses weigh 1. Whole matrices of scores and logits, like the intermediates of each
 //! LayerNorm, keep their memory from step to step.
@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 
 use rayon::prelude::*;
-use retromae::model::{Batch, IGNORE_INDEX, ModelConfig};
+use retromae::model::{AdamW as Hyperparameters, Batch, IGNORE_INDEX, ModelConfig};
 
+use super::adamw::AdamW;
 use super::attention::{Attention, dense_mask};
 use super::cross_entropy::{self, CrossEntropy};
 use super::layer_norm::{self, LayerNorm};
-use super::{Matrix, Threads, add_column_sums, product};
+use super::{Matrix, Threads, add_column_sums, dot, product};
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
 const POSITION: &str = "bert.embeddings.position_embeddings.weight";
@@ -32,6 +33,7 @@ pub struct Step {
     decoder: Layer,
     encoder_head: Head,
     decoder_head: Head,
+    optimizer: HashMap<String, AdamW>,
 }
 
 impl Step {
@@ -65,6 +67,7 @@ impl Step {
             decoder: layer("decoder".into(), Some(dense_mask(bank, &lengths))),
             encoder_head: Head::new(config, &batch.encoder_labels),
             decoder_head: Head::new(config, &batch.decoder_labels),
+            optimizer: HashMap::new(),
             tensors: Tensors {
                 parameters,
                 gradients: HashMap::new(),
@@ -85,6 +88,20 @@ impl Step {
         scatter_add(&mut d_hidden, &self.pack.first_rows, &d_sentence, self.tensors.columns);
         self.encode_backward(d_hidden);
         [encoder_loss, decoder_loss]
+    }
+
+    /// Clips the gradients and takes a step of AdamW; matrices decay, biases and LayerNorm weights do not.
+    pub fn update(&mut self, hyperparameters: &Hyperparameters, learning_rate: f64, update: u32) {
+        let Tensors { parameters, gradients, .. } = &mut self.tensors;
+        let squares = gradients.values().map(|values| dot(values, values)).sum::<f32>();
+        let schedule = hyperparameters.schedule(learning_rate, update);
+        for (name, parameter) in parameters {
+            let Some(gradient) = gradients.get(name) else { continue };
+            let decays = name.ends_with("weight") && !name.contains("LayerNorm");
+            let state = self.optimizer.entry(name.clone()).or_insert_with(|| AdamW::new(gradient.len()));
+            let decayed = if decays { parameter.len() } else { 0 };
+            state.step(parameter, gradient, squares.sqrt(), hyperparameters, schedule, decayed);
+        }
     }
 
     /// Of the latest step.
@@ -178,7 +195,16 @@ impl Tensors {
         residual: Option<&'a [f32]>,
     ) -> layer_norm::Operands<'a> {
         let [gamma, beta] = ["weight", "bias"].map(|part| self.get(&format!("{name}.{part}")));
-        layer_norm::Operands { input, bias, residual, gamma, beta, d_output: &[], eps: self.eps }
+        layer_norm::Operands {
+            input,
+            bias,
+            residual,
+            gamma,
+            beta,
+            d_output: &[],
+            eps: self.eps,
+            dropout: None,
+        }
     }
 
     /// Backward of the normalisation called `name`; the gradient of its bias, if any, is left in `norm`.
