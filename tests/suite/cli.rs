@@ -7,8 +7,11 @@ use std::process::{Command, Output};
 use retromae::train::report::{StepRecord, read_training_log};
 use tempfile::TempDir;
 
+/// The command; `RETROMAE_BIN` says where it is when the tests run on another machine than they were built on.
 fn retromae(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_retromae")).args(arguments).output().unwrap()
+    let program = std::env::var_os("RETROMAE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_retromae").into());
+    let run = Command::new(&program).args(arguments).output();
+    run.unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()))
 }
 
 fn stderr(output: &Output) -> String {
