@@ -1,0 +1,23 @@
+//! Smaller copies of programs, by the binutils that every machine with a linker has.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// A copy without debug information.
+pub fn strip(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("strip").args(["--strip-debug", "-o"]).arg(to).arg(from))
+}
+
+/// A copy whose debug information is compressed in the one way that the program itself can read: it still names source lines.
+pub fn compress(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("objcopy").arg("--compress-debug-sections=zlib").arg(from).arg(to))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {name}, which binutils have"))?;
+    ensure!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
