@@ -172,7 +172,7 @@ fn host_kernels() -> BTreeMap<&'static str, (&'static str, Signature)> {
         .collect()
 }
 
-/// Kernels that the host has, in the files that nvcc compiled, entry by entry.
+/// No kernel is on one side only, in any entry of its file's image.
 #[test]
 fn every_image_holds_every_kernel_as_the_host_has_it() {
     if !nvcc_built_kernels() {
