@@ -24,19 +24,18 @@ const WORKSPACE_ALIGNMENT: u64 = 16;
 const MAGIC: u64 = 0x5c0d_a160;
 
 /// A description without addresses: what an algorithm is chosen for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 struct Shape {
     transposed: [bool; 2],
     has_bias: bool,
     bias_type: Option<Type>,
-    bias_batch_stride: i64,
     layouts: [Layout; 4],
 }
 
 impl Shape {
     fn new(descriptor: &Descriptor, layouts: [Layout; 4]) -> Self {
-        let Descriptor { transposed, has_bias, bias_type, bias_batch_stride, .. } = *descriptor;
-        Self { transposed, has_bias, bias_type, bias_batch_stride, layouts }
+        let Descriptor { transposed, has_bias, bias_type, .. } = *descriptor;
+        Self { transposed, has_bias, bias_type, layouts }
     }
 
     /// Why the library would have no algorithm for it.
@@ -77,9 +76,12 @@ impl Shape {
         None
     }
 
+    /// What an algorithm depends on beside alignments: it fits other sizes as well, as those of the library may.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
+        let types = self.layouts.map(|layout| layout.dtype);
+        let batched = self.layouts[0].batch_count > 1;
+        (types, self.transposed, self.has_bias, batched).hash(&mut hasher);
         hasher.finish()
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Blas {
 }
 
 /// A matrix, column by column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     dtype: Type,
     rows: u64,
@@ -38,7 +38,7 @@ struct Layout {
     batch_stride: i64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Descriptor {
     transposed: [bool; 2],
     has_bias: bool,
