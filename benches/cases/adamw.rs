@@ -48,7 +48,7 @@ fn schedule() -> [f32; 4] {
 
 /// What both sides work on, with room for the partial sums of the norm.
 struct State {
-    arena: baseline::adamw::AdamW,
+    arena: baseline::adamw::AdamW<bf16>,
     workspace: Buffer<f32>,
 }
 

@@ -148,7 +148,7 @@ impl<T: Float> Unfused<T> {
 impl<T: Float> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let (rows, ids) = (self.input.view(), self.ids.view());
-        Ok(baseline::embedding::backward(stream, rows, ids, &mut self.table, self.case.columns)?)
+        Ok(baseline::embedding::backward(stream, rows, ids, self.table.view_mut(), self.case.columns)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

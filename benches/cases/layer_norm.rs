@@ -170,6 +170,8 @@ struct Unfused<T: Float> {
     input: Buffer<T>,
     residual: Buffer<T>,
     d_output: Buffer<T>,
+    gamma: Buffer<f32>,
+    beta: Buffer<f32>,
     layer: baseline::layer_norm::LayerNorm<T>,
 }
 
@@ -177,24 +179,38 @@ impl<T: Float> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
-        let [gamma, beta] = case.vectors();
+        let [gamma, beta] = case.vectors().map(|values| device.upload(&values));
         let dropout = baseline::Dropout::new(stream, case.rows * case.columns, DROPOUT, SITE)?;
-        let parameters = [gamma.as_slice(), beta.as_slice()];
         let layer =
-            baseline::layer_norm::LayerNorm::new(stream, case.rows, parameters, None, Some(dropout), EPS)?;
-        let mut unfused = Self { case, input: input?, residual: residual?, d_output: d_output?, layer };
-        unfused.layer.forward(stream, unfused.input.view(), Some(unfused.residual.view()))?;
+            baseline::layer_norm::LayerNorm::new(stream, case.rows, case.columns, Some(dropout), EPS)?;
+        let mut unfused = Self {
+            case,
+            input: input?,
+            residual: residual?,
+            d_output: d_output?,
+            gamma: gamma?,
+            beta: beta?,
+            layer,
+        };
+        unfused.pass(stream, false)?;
         Ok(unfused)
+    }
+
+    fn pass(&mut self, stream: &Stream, backward: bool) -> Outcome<()> {
+        let (gamma, beta) = (self.gamma.view(), self.beta.view());
+        let parameters = baseline::layer_norm::Parameters { bias: None, gamma, beta };
+        let (input, residual) = (self.input.view(), self.residual.view());
+        Ok(if backward {
+            self.layer.backward(stream, parameters, self.d_output.view())?
+        } else {
+            self.layer.forward(stream, parameters, input, Some(residual))?
+        })
     }
 }
 
 impl<T: Float> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        Ok(if self.case.backward {
-            self.layer.backward(stream, self.d_output.view())?
-        } else {
-            self.layer.forward(stream, self.input.view(), Some(self.residual.view()))?
-        })
+        self.pass(stream, self.case.backward)
     }
 
     fn results(&mut self) -> Outcome<Results> {
