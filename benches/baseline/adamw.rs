@@ -1,19 +1,19 @@
 //! AdamW as passes of their own: clipping, moments, decay, update, rounded copy.
 
-use retromae::device::{Buffer, Stream, bf16};
+use retromae::device::{Buffer, Float, Stream};
 use retromae::ops::Result;
 use retromae::ops::adamw::Hyperparameters;
 
 use super::{params, passes};
 
 /// Weights and state, `[count]` each, count a multiple of 8.
-pub struct AdamW {
+pub struct AdamW<T: Float> {
     pub parameters: Buffer<f32>,
     pub gradients: Buffer<f32>,
     pub first_moments: Buffer<f32>,
     pub second_moments: Buffer<f32>,
     /// The weights as kernels compute with them.
-    pub compute_parameters: Option<Buffer<bf16>>,
+    pub compute_parameters: Option<Buffer<T>>,
     /// `[1]`
     pub squared_norm: Buffer<f32>,
     /// `[4]`
@@ -23,7 +23,7 @@ pub struct AdamW {
     pub hyperparameters: Hyperparameters,
 }
 
-impl AdamW {
+impl<T: Float> AdamW<T> {
     pub fn step(&mut self, stream: &Stream) -> Result<()> {
         let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = self.hyperparameters;
         let all = params::AdamW {
@@ -53,7 +53,7 @@ impl AdamW {
             passes::adamw(stream, "update", &all)?;
         }
         match &mut self.compute_parameters {
-            Some(copy) => passes::narrow(stream, &self.parameters, copy),
+            Some(copy) => passes::narrow(stream, self.parameters.view(), copy.view_mut()),
             None => Ok(()),
         }
     }

@@ -117,14 +117,14 @@ impl<T: Float> Attention<T> {
         let sizes = self.shape.sizes(length, length, head_dim);
         let transposed_key = Transposed(key);
         matmul(stream, sizes, Plain(query), transposed_key, self.scores.view_mut())?;
-        passes::scale(stream, &mut self.scores, self.scale)?;
+        passes::scale(stream, self.scores.view_mut(), self.scale)?;
         if let Some(mask) = &self.mask {
             passes::add_mask(stream, &mut self.scores, mask, self.shape.num_heads, length)?;
         }
         passes::softmax(stream, &self.scores, &mut self.probabilities, length)?;
         if let (Some(dropout), Some(dropped)) = (&mut self.dropout, &mut self.dropped) {
             let rows = query_rows(&self.cu_seqlens, &self.shape);
-            passes::dropout(stream, dropout, rows, self.probabilities.view(), dropped)?;
+            passes::dropout(stream, dropout, rows, self.probabilities.view(), dropped.view_mut())?;
         }
         let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view();
         let sizes = self.shape.sizes(length, head_dim, length);
@@ -154,10 +154,10 @@ impl<T: Float> Attention<T> {
         matmul(stream, by_key, d_context, Transposed(value), self.scores.view_mut())?;
         if let Some(dropout) = &self.dropout {
             let rows = query_rows(&self.cu_seqlens, &self.shape);
-            passes::dropout_backward_to(stream, dropout, rows, &mut self.scores)?;
+            passes::dropout_backward_to(stream, dropout, rows, self.scores.view_mut())?;
         }
         passes::softmax_backward(stream, &mut self.scores, &self.probabilities, length)?;
-        passes::scale(stream, &mut self.scores, self.scale)?;
+        passes::scale(stream, self.scores.view_mut(), self.scale)?;
         let d_scores = self.scores.view();
         matmul(stream, by_head, Plain(d_scores), Plain(key), d_query)?;
         matmul(stream, by_head, Transposed(d_scores), Plain(query), d_key)?;

@@ -1,6 +1,6 @@
 //! The gradient of an embedding table by atomic additions.
 
-use retromae::device::{Buffer, Float, Stream, View};
+use retromae::device::{Float, Stream, View, ViewMut};
 use retromae::ops::Result;
 
 use super::{params, passes};
@@ -10,13 +10,13 @@ pub fn backward<T: Float>(
     stream: &Stream,
     rows: View<'_, T>,
     ids: View<'_, i32>,
-    table: &mut Buffer<f32>,
+    table: ViewMut<'_, f32>,
     columns: usize,
 ) -> Result<()> {
     assert!(rows.len() == ids.len() * columns && table.len().is_multiple_of(columns));
     let params = params::Embedding {
         rows: rows.address(),
-        table: table.view().address(),
+        table: table.address(),
         ids: ids.address(),
         tokens: ids.len() as u32,
         columns: columns as u32,

@@ -15,14 +15,19 @@ const ROWS_PER_BLOCK: usize = 32;
 const SUMS: usize = 2;
 const WARPS: usize = 4;
 
-/// Parameters, results and every intermediate matrix.
+/// `[columns]` each.
+#[derive(Clone, Copy)]
+pub struct Parameters<'a> {
+    pub bias: Option<View<'a, f32>>,
+    pub gamma: View<'a, f32>,
+    pub beta: View<'a, f32>,
+}
+
+/// Results and every intermediate matrix.
 pub struct LayerNorm<T: Float> {
     rows: usize,
     columns: usize,
     eps: f32,
-    pub bias: Option<Buffer<f32>>,
-    pub gamma: Buffer<f32>,
-    pub beta: Buffer<f32>,
     pub dropout: Option<Dropout>,
     /// `[rows, columns]`: what is normalised
     pub sum: Buffer<T>,
@@ -43,17 +48,14 @@ pub struct LayerNorm<T: Float> {
 }
 
 impl<T: Float> LayerNorm<T> {
-    /// `gamma`, `beta` and `bias` are `[columns]`.
     pub fn new(
         stream: &Stream,
         rows: usize,
-        [gamma, beta]: [&[f32]; 2],
-        bias: Option<&[f32]>,
+        columns: usize,
         dropout: Option<Dropout>,
         eps: f32,
     ) -> Result<Self> {
         let device = stream.device();
-        let columns = gamma.len();
         let matrix = || device.zeros(rows * columns);
         let blocks = rows.div_ceil(ROWS_PER_BLOCK);
         let workspace =
@@ -62,9 +64,6 @@ impl<T: Float> LayerNorm<T> {
             rows,
             columns,
             eps,
-            bias: bias.map(|bias| device.upload(bias)).transpose()?,
-            gamma: device.upload(gamma)?,
-            beta: device.upload(beta)?,
             sum: matrix()?,
             mean: device.zeros(rows)?,
             rstd: device.zeros(rows)?,
@@ -88,32 +87,47 @@ impl<T: Float> LayerNorm<T> {
     pub fn forward(
         &mut self,
         stream: &Stream,
+        parameters: Parameters<'_>,
         input: View<'_, T>,
         residual: Option<View<'_, T>>,
     ) -> Result<()> {
-        match &self.bias {
-            Some(bias) => passes::add_bias(stream, input, bias, &mut self.sum)?,
-            None => stream.copy(self.sum.view_mut(), input)?,
-        }
-        if let (Some(dropout), Some(dropped)) = (&mut self.dropout, &mut self.dropped) {
-            let rows = DropoutRows::Matrix { columns: self.columns };
-            passes::dropout(stream, dropout, rows, self.sum.view(), dropped)?;
-            std::mem::swap(dropped, &mut self.sum);
+        let rows = DropoutRows::Matrix { columns: self.columns };
+        match (parameters.bias, &mut self.dropout) {
+            (Some(bias), None) => passes::add_bias(stream, input, bias, self.sum.view_mut())?,
+            (Some(bias), Some(dropout)) => {
+                let biased = self.dropped.as_mut().expect("made with the dropout");
+                passes::add_bias(stream, input, bias, biased.view_mut())?;
+                passes::dropout(stream, dropout, rows, biased.view(), self.sum.view_mut())?;
+            }
+            (None, Some(dropout)) => {
+                passes::dropout(stream, dropout, rows, input, self.sum.view_mut())?;
+            }
+            (None, None) => stream.copy(self.sum.view_mut(), input)?,
         }
         if let Some(residual) = residual {
-            passes::add_to(stream, &mut self.sum, residual)?;
+            passes::add_to(stream, self.sum.view_mut(), residual)?;
         }
-        let params = params::LayerNorm { output: self.output.view().address(), ..self.params() };
+        self.normalise(stream, parameters)
+    }
+
+    /// LayerNorm of `sum`, which the caller has filled.
+    pub fn normalise(&mut self, stream: &Stream, parameters: Parameters<'_>) -> Result<()> {
+        let params = params::LayerNorm { output: self.output.view().address(), ..self.params(parameters) };
         self.launch(stream, "forward", 0, &params)
     }
 
     /// After [`LayerNorm::forward`]: gradient of the sum, gradients of gamma and beta, dropout, gradient of the bias.
-    pub fn backward(&mut self, stream: &Stream, d_output: View<'_, T>) -> Result<()> {
+    pub fn backward(
+        &mut self,
+        stream: &Stream,
+        parameters: Parameters<'_>,
+        d_output: View<'_, T>,
+    ) -> Result<()> {
         assert_eq!(d_output.len(), self.rows * self.columns);
         let params = params::LayerNorm {
             d_output: d_output.address(),
             output: self.d_residual.view().address(),
-            ..self.params()
+            ..self.params(parameters)
         };
         self.launch(stream, "backward_input", 0, &params)?;
         let shared_bytes = (WARPS * SUMS * self.columns * size_of::<f32>()) as u32;
@@ -127,9 +141,9 @@ impl<T: Float> LayerNorm<T> {
         column_sum(stream, d_parameters)?;
         if let (Some(dropout), Some(dropped)) = (&self.dropout, &mut self.dropped) {
             let rows = DropoutRows::Matrix { columns: self.columns };
-            passes::dropout_backward(stream, dropout, rows, self.d_residual.view(), dropped)?;
+            passes::dropout_backward(stream, dropout, rows, self.d_residual.view(), dropped.view_mut())?;
         }
-        if self.bias.is_some() {
+        if parameters.bias.is_some() {
             let d_bias = ColumnSum {
                 input: self.dropped.as_ref().unwrap_or(&self.d_residual).view(),
                 output: self.d_bias.view_mut(),
@@ -141,11 +155,12 @@ impl<T: Float> LayerNorm<T> {
         Ok(())
     }
 
-    fn params(&self) -> params::LayerNorm {
+    fn params(&self, parameters: Parameters<'_>) -> params::LayerNorm {
+        assert_eq!((parameters.gamma.len(), parameters.beta.len()), (self.columns, self.columns));
         params::LayerNorm {
             input: self.sum.view().address(),
-            gamma: self.gamma.view().address(),
-            beta: self.beta.view().address(),
+            gamma: parameters.gamma.address(),
+            beta: parameters.beta.address(),
             mean: self.mean.view().address(),
             rstd: self.rstd.view().address(),
             partials: self.partials.view().address(),

@@ -12,6 +12,7 @@ pub mod embedding;
 pub mod layer_norm;
 pub mod params;
 pub mod passes;
+pub mod step;
 
 use retromae::device::{Buffer, Float, Stream, ViewMut};
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
@@ -61,4 +62,15 @@ fn matmul<T: Float, O: Float>(
     output: ViewMut<'_, O>,
 ) -> Result<()> {
     product(stream, Product { sizes, left, right, addend: Addend::Zero, output })
+}
+
+/// `output += left · right` by the library.
+fn add_matmul<T: Float, O: Float>(
+    stream: &Stream,
+    sizes: Sizes,
+    left: Factor<'_, T>,
+    right: Factor<'_, T>,
+    output: ViewMut<'_, O>,
+) -> Result<()> {
+    product(stream, Product { sizes, left, right, addend: Addend::Output, output })
 }

@@ -1,6 +1,6 @@
 //! One launch a function: the elementary passes.
 
-use retromae::device::{Buffer, Float, Stream, View, bf16};
+use retromae::device::{Buffer, DType, Float, Stream, View, ViewMut};
 use retromae::ops::Result;
 
 use super::{Dropout, params};
@@ -45,7 +45,7 @@ fn elementwise<T: Float>(
     stream: &Stream,
     operation: &str,
     [input, other]: [u64; 2],
-    output: &mut Buffer<T>,
+    output: &ViewMut<'_, T>,
     columns: usize,
     factor: f32,
 ) -> Result<()> {
@@ -53,7 +53,7 @@ fn elementwise<T: Float>(
     let params = params::Elementwise {
         input,
         other,
-        output: output.view().address(),
+        output: output.address(),
         count: count as u64,
         columns: columns as u32,
         factor,
@@ -63,65 +63,50 @@ fn elementwise<T: Float>(
 }
 
 /// `values *= factor`
-pub fn scale<T: Float>(stream: &Stream, values: &mut Buffer<T>, factor: f32) -> Result<()> {
-    let address = values.view().address();
-    elementwise(stream, "scale", [address, 0], values, 1, factor)
-}
-
-/// `output = input + other`
-pub fn add<T: Float>(
-    stream: &Stream,
-    input: View<'_, T>,
-    other: View<'_, T>,
-    output: &mut Buffer<T>,
-) -> Result<()> {
-    assert_eq!((input.len(), other.len()), (output.len(), output.len()));
-    elementwise(stream, "add", [input.address(), other.address()], output, 1, 1.0)
+pub fn scale<T: Float>(stream: &Stream, values: ViewMut<'_, T>, factor: f32) -> Result<()> {
+    elementwise(stream, "scale", [values.address(), 0], &values, 1, factor)
 }
 
 /// `values += other`
-pub fn add_to<T: Float>(stream: &Stream, values: &mut Buffer<T>, other: View<'_, T>) -> Result<()> {
+pub fn add_to<T: Float>(stream: &Stream, values: ViewMut<'_, T>, other: View<'_, T>) -> Result<()> {
     assert_eq!(other.len(), values.len());
-    let address = values.view().address();
-    elementwise(stream, "add", [address, other.address()], values, 1, 1.0)
+    elementwise(stream, "add", [values.address(), other.address()], &values, 1, 1.0)
 }
 
 /// `output = input + bias[column]`
 pub fn add_bias<T: Float>(
     stream: &Stream,
     input: View<'_, T>,
-    bias: &Buffer<f32>,
-    output: &mut Buffer<T>,
+    bias: View<'_, f32>,
+    output: ViewMut<'_, T>,
 ) -> Result<()> {
     assert!(input.len() == output.len() && input.len().is_multiple_of(bias.len()));
-    let operands = [input.address(), bias.view().address()];
-    elementwise(stream, "add_bias", operands, output, bias.len(), 1.0)
+    elementwise(stream, "add_bias", [input.address(), bias.address()], &output, bias.len(), 1.0)
 }
 
 /// `values += bias[column]`
-pub fn add_bias_to<T: Float>(stream: &Stream, values: &mut Buffer<T>, bias: &Buffer<f32>) -> Result<()> {
+pub fn add_bias_to<T: Float>(stream: &Stream, values: ViewMut<'_, T>, bias: View<'_, f32>) -> Result<()> {
     assert!(values.len().is_multiple_of(bias.len()));
-    let operands = [values.view().address(), bias.view().address()];
-    elementwise(stream, "add_bias", operands, values, bias.len(), 1.0)
+    elementwise(stream, "add_bias", [values.address(), bias.address()], &values, bias.len(), 1.0)
 }
 
 /// `output = gelu(input)`
-pub fn gelu<T: Float>(stream: &Stream, input: &Buffer<T>, output: &mut Buffer<T>) -> Result<()> {
+pub fn gelu<T: Float>(stream: &Stream, input: View<'_, T>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
-    elementwise(stream, "gelu_forward", [input.view().address(), 0], output, 1, 1.0)
+    elementwise(stream, "gelu_forward", [input.address(), 0], &output, 1, 1.0)
 }
 
 /// `gradient *= gelu'(input)`
-pub fn gelu_backward<T: Float>(stream: &Stream, input: &Buffer<T>, gradient: &mut Buffer<T>) -> Result<()> {
+pub fn gelu_backward<T: Float>(stream: &Stream, input: View<'_, T>, gradient: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), gradient.len());
-    let operands = [input.view().address(), gradient.view().address()];
-    elementwise(stream, "gelu_backward", operands, gradient, 1, 1.0)
+    elementwise(stream, "gelu_backward", [input.address(), gradient.address()], &gradient, 1, 1.0)
 }
 
-/// `output = input`, rounded
-pub fn narrow(stream: &Stream, input: &Buffer<f32>, output: &mut Buffer<bf16>) -> Result<()> {
+/// `output = input`, rounded where T is narrower
+pub fn narrow<T: Float>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
-    elementwise(stream, "narrow", [input.view().address(), 0], output, 1, 1.0)
+    let operation = if T::DTYPE == DType::F32 { "scale" } else { "narrow" };
+    elementwise(stream, operation, [input.address(), 0], &output, 1, 1.0)
 }
 
 /// Adds `mask`, `[sentences, length, length]`, to the scores of every head.
@@ -159,10 +144,9 @@ pub fn dropout<T: Float>(
     dropout: &mut Dropout,
     rows: DropoutRows<'_>,
     input: View<'_, T>,
-    output: &mut Buffer<T>,
+    output: ViewMut<'_, T>,
 ) -> Result<()> {
-    let address = output.view().address();
-    run_dropout(stream, "dropout_forward", dropout, rows, input, (address, output.len()))
+    run_dropout(stream, "dropout_forward", dropout, rows, (input.address(), input.len()), &output)
 }
 
 /// The gradient of [`dropout`]'s input from that of its output.
@@ -171,10 +155,9 @@ pub fn dropout_backward<T: Float>(
     dropout: &Dropout,
     rows: DropoutRows<'_>,
     gradient: View<'_, T>,
-    output: &mut Buffer<T>,
+    output: ViewMut<'_, T>,
 ) -> Result<()> {
-    let address = output.view().address();
-    run_dropout(stream, "dropout_backward", dropout, rows, gradient, (address, output.len()))
+    run_dropout(stream, "dropout_backward", dropout, rows, (gradient.address(), gradient.len()), &output)
 }
 
 /// [`dropout_backward`] in place.
@@ -182,10 +165,9 @@ pub fn dropout_backward_to<T: Float>(
     stream: &Stream,
     dropout: &Dropout,
     rows: DropoutRows<'_>,
-    gradient: &mut Buffer<T>,
+    gradient: ViewMut<'_, T>,
 ) -> Result<()> {
-    let address = gradient.view().address();
-    run_dropout(stream, "dropout_backward", dropout, rows, gradient.view(), (address, gradient.len()))
+    run_dropout(stream, "dropout_backward", dropout, rows, (gradient.address(), gradient.len()), &gradient)
 }
 
 fn run_dropout<T: Float>(
@@ -193,17 +175,17 @@ fn run_dropout<T: Float>(
     operation: &str,
     dropout: &Dropout,
     rows: DropoutRows<'_>,
-    input: View<'_, T>,
-    (output, length): (u64, usize),
+    (input, length): (u64, usize),
+    output: &ViewMut<'_, T>,
 ) -> Result<()> {
-    assert_eq!((input.len(), dropout.kept.len()), (length, length));
+    assert_eq!((output.len(), dropout.kept.len()), (length, length));
     let (cu_seqlens, heads, columns) = match rows {
         DropoutRows::Matrix { columns } => (0, 1, columns),
         DropoutRows::Queries { cu_seqlens, heads, length } => (cu_seqlens.view().address(), heads, length),
     };
     let params = params::Dropout {
-        input: input.address(),
-        output,
+        input,
+        output: output.address(),
         kept: dropout.kept.view().address(),
         cu_seqlens,
         count: length as u64,

@@ -60,7 +60,7 @@ impl Case {
 }
 
 pub fn bench<T: Float>(bench: &mut Bench) {
-    let (tokens, columns, longest) = if bench.on_gpu() { (32_768, 768, 512) } else { (1024, 128, 128) };
+    let (tokens, columns) = if bench.on_gpu() { (32_768, 768) } else { (1024, 128) };
     let lengths: &[usize] =
         if bench.on_gpu() { &[32, 64, 128, 256, 512, 1024, 4096] } else { &[32, 64, 128, 512] };
     let head_dims: &[usize] = if bench.on_gpu() { &[32, 64, 128] } else { &[32, 64] };
@@ -77,7 +77,7 @@ pub fn bench<T: Float>(bench: &mut Bench) {
                 cases.push((format!("L{length}_d{head_dim}"), Case { lengths, columns, head_dim, masked }));
             }
         }
-        let lengths = mixed_lengths(tokens, longest);
+        let lengths = mixed_lengths(tokens);
         cases.push(("mixed_d64".into(), Case { lengths, columns, head_dim: 64, masked }));
         let on_gpu = bench.on_gpu();
         let mut group = bench.group(operation);

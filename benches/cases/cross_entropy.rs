@@ -140,21 +140,35 @@ fn results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec
     Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
 }
 
-/// Kernels and products of the baseline.
+/// Kernels and products of the baseline, whose vocabulary is padded.
 struct Unfused<T: Float> {
     case: Case,
     hidden: Buffer<T>,
+    weight: Buffer<T>,
+    bias: Buffer<f32>,
+    d_weight: Buffer<f32>,
+    d_bias: Buffer<f32>,
     layer: baseline::cross_entropy::CrossEntropy<T>,
 }
 
 impl<T: Float> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let vocabulary = baseline::cross_entropy::padded(case.vocabulary);
+        let elements = vocabulary * case.hidden_size;
+        let (mut weight, mut bias) = (case.weight::<T>(), case.bias());
+        weight.resize(elements, T::from_f32(0.0));
+        bias.resize(vocabulary, f32::NEG_INFINITY);
         Ok(Self {
-            hidden: stream.device().upload(&case.hidden::<T>())?,
+            hidden: device.upload(&case.hidden::<T>())?,
+            weight: device.upload(&weight)?,
+            bias: device.upload(&bias)?,
+            d_weight: device.zeros(elements)?,
+            d_bias: device.zeros(vocabulary)?,
             layer: baseline::cross_entropy::CrossEntropy::new(
                 stream,
-                &case.weight::<T>(),
-                &case.bias(),
+                case.hidden_size,
+                vocabulary,
                 &case.targets(),
                 &case.row_weights(),
             )?,
@@ -165,14 +179,17 @@ impl<T: Float> Unfused<T> {
 
 impl<T: Float> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        Ok(self.layer.forward_backward(stream, self.hidden.view())?)
+        use baseline::cross_entropy::{Gradients, Weights};
+        let weights = Weights { weight: self.weight.view(), bias: self.bias.view() };
+        let gradients = Gradients { weight: self.d_weight.view_mut(), bias: self.d_bias.view_mut() };
+        Ok(self.layer.forward_backward(stream, weights, self.hidden.view(), gradients)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {
         let unpadded = |buffer: &Buffer<f32>, columns| buffer.slice(0..self.case.vocabulary * columns).read();
         let d_hidden = widened(&self.layer.d_hidden)?;
-        let d_weight = unpadded(&self.layer.d_weight, self.case.hidden_size)?;
-        results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.layer.d_bias, 1)?)
+        let d_weight = unpadded(&self.d_weight, self.case.hidden_size)?;
+        results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The end of a transformer block, `LayerNorm(residual + dropout(input + bias))`, forward and backward.
+//! The end of a transformer block, `LayerNorm(residual + dropout(input))`, forward and backward.
 //!
 //! Bound, with R rows of C columns: no products; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward
 //! gradient of the output, sum, gradients of residual and input).
@@ -27,9 +27,9 @@ impl Case {
         [1, 2, 3].map(|seed| typed(seed, self.rows * self.columns))
     }
 
-    /// bias, gamma, beta
-    fn vectors(&self) -> [Vec<f32>; 3] {
-        [4, 5, 6].map(|seed| values(seed, self.columns))
+    /// gamma, beta
+    fn vectors(&self) -> [Vec<f32>; 2] {
+        [4, 5].map(|seed| values(seed, self.columns))
     }
 
     fn bound(&self, element_bytes: usize) -> Bound {
@@ -39,10 +39,10 @@ impl Case {
 
 pub fn bench<T: Float>(bench: &mut Bench) {
     let on_gpu = bench.on_gpu();
-    let rows = if on_gpu { 32_768 } else { 4096 };
+    let (rows, columns) = if on_gpu { (32_768, 768) } else { (4096, 128) };
     for (operation, backward) in [("layer_norm_forward", false), ("layer_norm_backward", true)] {
         let mut group = bench.group(operation);
-        let case = Case { rows, columns: 768, backward };
+        let case = Case { rows, columns, backward };
         let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
         let unfused = if on_gpu {
             Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
@@ -68,7 +68,6 @@ struct Fused<T: Float> {
     input: Buffer<T>,
     residual: Buffer<T>,
     d_output: Buffer<T>,
-    bias: Buffer<f32>,
     gamma: Buffer<f32>,
     beta: Buffer<f32>,
     output: Buffer<T>,
@@ -79,7 +78,6 @@ struct Fused<T: Float> {
     d_residual: Buffer<T>,
     d_gamma: Buffer<f32>,
     d_beta: Buffer<f32>,
-    d_bias: Buffer<f32>,
     workspace: Buffer<f32>,
 }
 
@@ -88,7 +86,7 @@ impl<T: Float> Fused<T> {
         let device = stream.device();
         let Case { rows, columns, .. } = case;
         let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
-        let [bias, gamma, beta] = case.vectors().map(|values| device.upload(&values));
+        let [gamma, beta] = case.vectors().map(|values| device.upload(&values));
         let matrix = || device.zeros(rows * columns);
         let mut fused = Self {
             case,
@@ -96,7 +94,6 @@ impl<T: Float> Fused<T> {
             input: input?,
             residual: residual?,
             d_output: d_output?,
-            bias: bias?,
             gamma: gamma?,
             beta: beta?,
             output: matrix()?,
@@ -107,7 +104,6 @@ impl<T: Float> Fused<T> {
             d_residual: matrix()?,
             d_gamma: device.zeros(columns)?,
             d_beta: device.zeros(columns)?,
-            d_bias: device.zeros(columns)?,
             workspace: device.zeros(layer_norm::backward_workspace(rows, columns))?,
         };
         fused.forward(stream)?;
@@ -117,7 +113,7 @@ impl<T: Float> Fused<T> {
     fn forward(&mut self, stream: &Stream) -> Outcome<()> {
         let forward = layer_norm::Forward {
             input: self.input.view(),
-            bias: Some(self.bias.view()),
+            bias: None,
             residual: Some(self.residual.view()),
             gamma: self.gamma.view(),
             beta: self.beta.view(),
@@ -143,7 +139,7 @@ impl<T: Float> Fused<T> {
             d_input: self.d_input.view_mut(),
             d_gamma: self.d_gamma.view_mut(),
             d_beta: self.d_beta.view_mut(),
-            d_bias: Some(self.d_bias.view_mut()),
+            d_bias: None,
             workspace: self.workspace.view_mut(),
         };
         Ok(layer_norm::backward(stream, backward)?)
@@ -164,7 +160,6 @@ impl<T: Float> Work for Fused<T> {
             ("d_residual", widened(&self.d_residual)?),
             ("d_gamma", self.d_gamma.read()?),
             ("d_beta", self.d_beta.read()?),
-            ("d_bias", self.d_bias.read()?),
         ])
     }
 }
@@ -175,6 +170,8 @@ struct Unfused<T: Float> {
     input: Buffer<T>,
     residual: Buffer<T>,
     d_output: Buffer<T>,
+    gamma: Buffer<f32>,
+    beta: Buffer<f32>,
     layer: baseline::layer_norm::LayerNorm<T>,
 }
 
@@ -182,30 +179,38 @@ impl<T: Float> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
-        let [bias, gamma, beta] = case.vectors();
+        let [gamma, beta] = case.vectors().map(|values| device.upload(&values));
         let dropout = baseline::Dropout::new(stream, case.rows * case.columns, DROPOUT, SITE)?;
-        let parameters = [gamma.as_slice(), beta.as_slice()];
-        let layer = baseline::layer_norm::LayerNorm::new(
-            stream,
-            case.rows,
-            parameters,
-            Some(&bias),
-            Some(dropout),
-            EPS,
-        )?;
-        let mut unfused = Self { case, input: input?, residual: residual?, d_output: d_output?, layer };
-        unfused.layer.forward(stream, unfused.input.view(), Some(unfused.residual.view()))?;
+        let layer =
+            baseline::layer_norm::LayerNorm::new(stream, case.rows, case.columns, Some(dropout), EPS)?;
+        let mut unfused = Self {
+            case,
+            input: input?,
+            residual: residual?,
+            d_output: d_output?,
+            gamma: gamma?,
+            beta: beta?,
+            layer,
+        };
+        unfused.pass(stream, false)?;
         Ok(unfused)
+    }
+
+    fn pass(&mut self, stream: &Stream, backward: bool) -> Outcome<()> {
+        let (gamma, beta) = (self.gamma.view(), self.beta.view());
+        let parameters = baseline::layer_norm::Parameters { bias: None, gamma, beta };
+        let (input, residual) = (self.input.view(), self.residual.view());
+        Ok(if backward {
+            self.layer.backward(stream, parameters, self.d_output.view())?
+        } else {
+            self.layer.forward(stream, parameters, input, Some(residual))?
+        })
     }
 }
 
 impl<T: Float> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        Ok(if self.case.backward {
-            self.layer.backward(stream, self.d_output.view())?
-        } else {
-            self.layer.forward(stream, self.input.view(), Some(self.residual.view()))?
-        })
+        self.pass(stream, self.case.backward)
     }
 
     fn results(&mut self) -> Outcome<Results> {
@@ -219,7 +224,6 @@ impl<T: Float> Work for Unfused<T> {
             ("d_residual", widened(&self.layer.d_residual)?),
             ("d_gamma", d_gamma),
             ("d_beta", d_beta),
-            ("d_bias", self.layer.d_bias.read()?),
         ])
     }
 }
@@ -228,7 +232,7 @@ impl<T: Float> Work for Unfused<T> {
 struct HostUnfused {
     case: Case,
     matrices: [Vec<f32>; 3],
-    vectors: [Vec<f32>; 3],
+    vectors: [Vec<f32>; 2],
     layer: host_baseline::layer_norm::LayerNorm,
 }
 
@@ -242,10 +246,10 @@ impl HostUnfused {
 
     fn pass(&mut self, backward: bool) {
         let [input, residual, d_output] = &self.matrices;
-        let [bias, gamma, beta] = &self.vectors;
+        let [gamma, beta] = &self.vectors;
         let operands = host_baseline::layer_norm::Operands {
             input,
-            bias: Some(bias),
+            bias: None,
             residual: Some(residual),
             gamma,
             beta,
@@ -273,7 +277,6 @@ impl Work for HostUnfused {
             ("d_residual", layer.d_input.clone()),
             ("d_gamma", layer.d_gamma.clone()),
             ("d_beta", layer.d_beta.clone()),
-            ("d_bias", layer.d_bias.clone()),
         ])
     }
 }

@@ -1,5 +1,5 @@
 //! A whole training step: forward, backward, clipping and AdamW. On a GPU BERT-base with dropout on 32,768 tokens, its masks drawn on the
-//! device; on the host device the tiny model without dropout, beside the same step in plain Rust.
+//! device (the unfused step has them made beforehand); on the host device the tiny model without dropout, beside the same step in plain Rust.
 //!
 //! Bound, with N encoder layers and one of the decoder, M labelled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers,
 //! 12·(N + 1)·H·ΣL² of attention, 6·M·(H² + H·V) of the head; 28 bytes a parameter, what the optimizer moves, and 2 of the bf16 copy.
@@ -15,7 +15,7 @@ use crate::harness::{
     BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens,
     visibility, word_starts,
 };
-use crate::host_baseline;
+use crate::{baseline, host_baseline};
 
 const MASK_ID: i32 = 103;
 const LEARNING_RATE: f64 = 1e-4;
@@ -93,9 +93,11 @@ pub fn bench<T: Float>(bench: &mut Bench) {
     let mut group = bench.group("step");
     for (name, case) in &cases {
         let mut variants = vec![Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case))];
-        if !on_gpu {
-            variants.push(Variant::new(UNFUSED, move |stream| HostUnfused::new(stream, case)));
-        }
+        variants.push(if on_gpu {
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
+        } else {
+            Variant::new(UNFUSED, move |stream| HostUnfused::new(stream, case))
+        });
         group.case(name, case.bound(T::DTYPE), variants);
     }
 }
@@ -178,6 +180,42 @@ impl<T: Float> Work for Fused<T> {
         let losses = [outcome.losses.encoder, outcome.losses.decoder];
         let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
         results(losses, names, |name| Ok(self.model.gradient(name)?))
+    }
+}
+
+/// Kernels and products of the baseline. Its masks and dropout are those of the model's first step.
+struct Unfused<T: Float> {
+    step: baseline::step::Step<T>,
+    names: Vec<String>,
+}
+
+impl<T: Float> Unfused<T> {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
+        let model = model::<T>(stream, case)?;
+        let shapes = model.parameter_shapes();
+        let step = baseline::step::Step::new(
+            stream,
+            &case.config,
+            &shapes,
+            |name| model.parameter(name),
+            &case.batch(),
+            &visibility(&case.lengths),
+            (&AdamW::default(), LEARNING_RATE),
+            case.random,
+        )?;
+        Ok(Self { step, names: shapes.into_iter().map(|(name, _)| name).collect() })
+    }
+}
+
+impl<T: Float> Work for Unfused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        self.step.run(stream)?;
+        Ok(self.step.update(stream)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let step = &self.step;
+        results(step.losses()?, self.names.iter().cloned(), |name| Ok(step.gradient(name)?))
     }
 }
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use retromae::device::{Buffer, Float};
 use retromae::model::VisibilityBank;
-use retromae::random::{bounded, key, philox};
+use retromae::random::{key, philox};
 use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
 use super::Outcome;
@@ -11,6 +11,8 @@ use super::Outcome;
 /// Rows of a bank at most, and the share of the tokens that a row hides: the training defaults.
 pub const BANK_ROWS_MAX: usize = 128;
 pub const RATIO: f32 = 0.5;
+
+const MIXED_LENGTHS: [usize; 12] = [16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512];
 
 /// `count` values in [-1, 1), the same for the same `seed`.
 pub fn values(seed: u64, count: usize) -> Vec<f32> {
@@ -42,15 +44,14 @@ pub fn cu_seqlens(lengths: &[usize]) -> Vec<i32> {
     sums
 }
 
-/// Lengths from 16 to `longest` that add up to `tokens`; the last may be shorter.
-pub fn mixed_lengths(tokens: usize, longest: usize) -> Vec<usize> {
+/// A mixed pack: [`MIXED_LENGTHS`] in turn, the last cut where the tokens end.
+pub fn mixed_lengths(tokens: usize) -> Vec<usize> {
     let mut lengths = Vec::new();
     let mut left = tokens;
     while left > 0 {
-        let draw = philox(key(7), [lengths.len() as u32, 0, 0, 0])[0];
-        let length = 16 + bounded(draw, (longest - 15) as u32) as usize;
-        lengths.push(length.min(left));
-        left -= length.min(left);
+        let length = MIXED_LENGTHS[lengths.len() % MIXED_LENGTHS.len()].min(left);
+        lengths.push(length);
+        left -= length;
     }
     lengths
 }

@@ -6,7 +6,9 @@
 mod unfused;
 
 use retromae::device::{Buffer, DType, Device, Float, Stream, bf16};
-use retromae::model::VisibilityBank;
+use retromae::model::{
+    Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Visibility, VisibilityBank,
+};
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::ops::{adamw, cross_entropy, layer_norm};
@@ -161,9 +163,22 @@ fn cross_entropy_agrees<T: Float>(stream: &Stream, rows: usize, vocabulary: usiz
     let mut targets = integers(4, rows, vocabulary as u32);
     targets[0] = -100;
     let row_weights: Vec<f32> = values(5, rows).into_iter().map(|value| value.abs() as f32).collect();
+    let padded = unfused::cross_entropy::padded(vocabulary);
     let mut plain =
-        unfused::cross_entropy::CrossEntropy::new(stream, &weight, &bias, &targets, &row_weights).unwrap();
-    plain.forward_backward(stream, hidden.view()).unwrap();
+        unfused::cross_entropy::CrossEntropy::new(stream, HIDDEN, padded, &targets, &row_weights).unwrap();
+    let (mut padded_weight, mut padded_bias) = (weight.clone(), bias.clone());
+    padded_weight.resize(padded * HIDDEN, T::from_f32(0.0));
+    padded_bias.resize(padded, f32::NEG_INFINITY);
+    let (padded_weight, padded_bias) =
+        (device.upload(&padded_weight).unwrap(), device.upload(&padded_bias).unwrap());
+    let (mut plain_d_weight, mut plain_d_bias) =
+        (device.zeros(padded * HIDDEN).unwrap(), device.zeros(padded).unwrap());
+    let weights = unfused::cross_entropy::Weights { weight: padded_weight.view(), bias: padded_bias.view() };
+    let gradients = unfused::cross_entropy::Gradients {
+        weight: plain_d_weight.view_mut(),
+        bias: plain_d_bias.view_mut(),
+    };
+    plain.forward_backward(stream, weights, hidden.view(), gradients).unwrap();
 
     let weight = device.upload(&weight).unwrap();
     let (bias, targets) = (device.upload(&bias).unwrap(), device.upload(&targets).unwrap());
@@ -201,8 +216,8 @@ fn cross_entropy_agrees<T: Float>(stream: &Stream, rows: usize, vocabulary: usiz
     // Sums over rows of what was rounded to T: compared as such.
     for (what, plain, fused) in [
         ("losses", first(&plain.losses, rows), losses),
-        ("d_weight", first(&plain.d_weight, vocabulary * HIDDEN), d_weight),
-        ("d_bias", first(&plain.d_bias, vocabulary), d_bias),
+        ("d_weight", first(&plain_d_weight, vocabulary * HIDDEN), d_weight),
+        ("d_bias", first(&plain_d_bias, vocabulary), d_bias),
     ] {
         let round = |buffer: Buffer<f32>| {
             let rounded: Vec<T> = buffer.read().unwrap().into_iter().map(T::from_f32).collect();
@@ -230,13 +245,14 @@ fn layer_norm_agrees<T: Float>(stream: &Stream, rows: usize, columns: usize, who
     let [bias, gamma, beta] = [4, 5, 6].map(|seed| floats(seed, columns));
     let dropout = || unfused::Dropout::new(stream, elements, DROPOUT, 9).unwrap();
     let place = whole.then(dropout);
-    let plain_bias = whole.then_some(bias.as_slice());
-    let mut plain =
-        unfused::layer_norm::LayerNorm::new(stream, rows, [&gamma, &beta], plain_bias, place, EPS).unwrap();
-    plain.forward(stream, input.view(), whole.then(|| residual.view())).unwrap();
-    plain.backward(stream, d_output.view()).unwrap();
-
     let [bias, gamma, beta] = [bias, gamma, beta].map(|values| device.upload(&values).unwrap());
+    let plain_bias = whole.then(|| bias.view());
+    let parameters =
+        unfused::layer_norm::Parameters { bias: plain_bias, gamma: gamma.view(), beta: beta.view() };
+    let mut plain = unfused::layer_norm::LayerNorm::new(stream, rows, columns, place, EPS).unwrap();
+    plain.forward(stream, parameters, input.view(), whole.then(|| residual.view())).unwrap();
+    plain.backward(stream, parameters, d_output.view()).unwrap();
+
     let matrix = || device.zeros::<T>(elements).unwrap();
     let floats = |count| device.zeros::<f32>(count).unwrap();
     let (mut output, mut sum, mut d_input, mut d_residual) = (matrix(), matrix(), matrix(), matrix());
@@ -310,7 +326,7 @@ fn embedding_agrees<T: Float>(stream: &Stream) {
     let start = floats(3, VOCABULARY * COLUMNS);
     let [mut plain, mut fused] = [0, 1].map(|_| device.upload(&start).unwrap());
     let plain_ids = device.upload(&ids).unwrap();
-    unfused::embedding::backward(stream, rows.view(), plain_ids.view(), &mut plain, COLUMNS).unwrap();
+    unfused::embedding::backward(stream, rows.view(), plain_ids.view(), plain.view_mut(), COLUMNS).unwrap();
     let mut order: Vec<i32> = (0..TOKENS as i32).collect();
     order.sort_by_key(|&token| ids[token as usize]);
     let below = |id: usize| ids.iter().filter(|&&other| (other as usize) < id).count() as i32;
@@ -345,7 +361,7 @@ fn adamw_takes_the_step_of_the_fused_kernel() {
         let stream = device.stream();
         let array = |seed| device.upload(&floats(seed, COUNT)).unwrap();
         let positive: Vec<f32> = floats(4, COUNT).into_iter().map(f32::abs).collect();
-        let make = || unfused::adamw::AdamW {
+        let make = || unfused::adamw::AdamW::<bf16> {
             parameters: array(1),
             gradients: array(2),
             first_moments: array(3),
@@ -387,8 +403,8 @@ fn gelu_agrees<T: Float>(device: &Device) {
     let bias = device.zeros::<f32>(columns).unwrap();
     let zeros = || device.zeros::<T>(rows * columns).unwrap();
     let (mut plain, mut fused, mut d_input) = (zeros(), zeros(), zeros());
-    unfused::passes::gelu(&stream, &input, &mut plain).unwrap();
-    unfused::passes::gelu_backward(&stream, &input, &mut gradient).unwrap();
+    unfused::passes::gelu(&stream, input.view(), plain.view_mut()).unwrap();
+    unfused::passes::gelu_backward(&stream, input.view(), gradient.view_mut()).unwrap();
     let forward = retromae::ops::bias_gelu::Forward {
         input: input.view(),
         bias: bias.view(),
@@ -404,9 +420,9 @@ fn gelu_agrees<T: Float>(device: &Device) {
     retromae::ops::bias_gelu::backward(&stream, backward).unwrap();
     assert_same("gelu", &plain, &fused);
     assert_same("gelu's gradient", &gradient, &d_input);
-    unfused::passes::add(&stream, plain.view(), fused.view(), &mut d_input).unwrap();
-    unfused::passes::scale(&stream, &mut plain, 2.0).unwrap();
-    assert_same("sum", &d_input, &plain);
+    unfused::passes::add_to(&stream, fused.view_mut(), plain.view()).unwrap();
+    unfused::passes::scale(&stream, plain.view_mut(), 2.0).unwrap();
+    assert_same("sum", &fused, &plain);
 }
 
 #[test]
@@ -414,5 +430,79 @@ fn gelu_is_that_of_the_fused_kernel() {
     for device in devices() {
         gelu_agrees::<f32>(&device);
         gelu_agrees::<bf16>(&device);
+    }
+}
+
+/// With dropout, ragged sentences, and a vocabulary that is padded.
+#[test]
+fn a_step_is_that_of_the_model() {
+    const LENGTHS: [usize; 4] = [17, 5, 40, 9];
+    const VOCABULARY: usize = 61;
+    let config = ModelConfig {
+        hidden_dropout_prob: DROPOUT,
+        attention_probs_dropout_prob: DROPOUT,
+        hidden_size: 64,
+        num_attention_heads: 2,
+        intermediate_size: 96,
+        ..ModelConfig::tiny(VOCABULARY)
+    };
+    let bank = bank(&LENGTHS);
+    let mut cu_seqlens = vec![0];
+    LENGTHS.iter().for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
+    let tokens: usize = LENGTHS.iter().sum();
+    let ids = integers(1, tokens, VOCABULARY as u32);
+    let labels = |every: usize| -> Vec<i32> {
+        ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
+    };
+    let batch = Batch {
+        cu_seqlens,
+        encoder_input_ids: integers(2, tokens, VOCABULARY as u32),
+        encoder_labels: labels(3),
+        decoder_labels: labels(2),
+        decoder_input_ids: ids.clone(),
+        visibility: Some(bank.clone()),
+    };
+    let capacity = Capacity { tokens, sentences: LENGTHS.len(), sentence_length: 40 };
+    let optimizer = adamw::Hyperparameters::default();
+    for device in devices() {
+        let stream = device.stream();
+        let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
+        model.initialise(3).unwrap();
+        let shapes = model.parameter_shapes();
+        let mut plain = unfused::step::Step::<f32>::new(
+            &stream,
+            &config,
+            &shapes,
+            |name| model.parameter(name),
+            &batch,
+            &bank,
+            (&optimizer, 1e-3),
+            true,
+        )
+        .unwrap();
+        // Twice, so that whatever must be zero before a step is seen to be.
+        plain.run(&stream).unwrap();
+        plain.run(&stream).unwrap();
+        let randomness = Some(StepRandomness { seed: 1, step: 1 });
+        let losses = model.step(&stream, &batch, Visibility::Explicit, randomness).unwrap();
+        for (plain, fused) in plain.losses().unwrap().into_iter().zip([losses.encoder, losses.decoder]) {
+            assert!((plain - fused).abs() < 1e-4 * fused, "loss {plain}, not {fused}");
+        }
+        let norm = |values: &[f32]| values.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+        let assert_near = |name: &str, plain: &[f32], fused: &[f32]| {
+            let difference: Vec<f32> = plain.iter().zip(fused).map(|(p, f)| p - f).collect();
+            let allowed = 1e-3 * norm(fused);
+            assert!(plain.len() == fused.len() && allowed > 0.0 && norm(&difference) <= allowed, "{name}");
+        };
+        // A key's bias shifts all scores of a row alike: its gradient is nothing but rounding errors.
+        let names = || shapes.iter().map(|(name, _)| name).filter(|name| !name.ends_with("key.bias"));
+        for name in names() {
+            assert_near(name, &plain.gradient(name).unwrap(), &model.gradient(name).unwrap());
+        }
+        plain.update(&stream).unwrap();
+        model.update(&stream, &optimizer, 1e-3, 1).unwrap();
+        for name in names() {
+            assert_near(name, &plain.parameter(name).unwrap(), &model.parameter(name).unwrap());
+        }
     }
 }

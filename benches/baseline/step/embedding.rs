@@ -1,0 +1,107 @@
+//! `dropout(LN(row + position[slot] + type[0]))`, the row coming from a table of words or sentences.
+
+use retromae::device::{Buffer, Float, Stream, View};
+use retromae::ops::Result;
+use retromae::ops::column_sum::{self, ColumnSum, column_sum};
+use retromae::ops::rows::{Gather, gather};
+
+use super::super::layer_norm::LayerNorm;
+use super::super::passes::{self, DropoutRows};
+use super::super::{Dropout, embedding as table};
+use super::arena::Arena;
+
+const POSITION: &str = "bert.embeddings.position_embeddings.weight";
+const TOKEN_TYPE: &str = "bert.embeddings.token_type_embeddings.weight";
+const NORM: &str = "bert.embeddings.LayerNorm";
+
+pub struct Embedding<T: Float> {
+    columns: usize,
+    norm: LayerNorm<T>,
+    /// `[T, H]`
+    positions: Buffer<T>,
+    dropout: Option<Dropout>,
+    /// `[T, H]`, where there is dropout: the output, in the backward pass its gradient
+    dropped: Buffer<T>,
+    workspace: Buffer<f32>,
+}
+
+impl<T: Float> Embedding<T> {
+    pub fn new(
+        stream: &Stream,
+        tokens: usize,
+        columns: usize,
+        dropout: Option<Dropout>,
+        eps: f32,
+    ) -> Result<Self> {
+        let device = stream.device();
+        Ok(Self {
+            columns,
+            norm: LayerNorm::new(stream, tokens, columns, None, eps)?,
+            positions: device.zeros(tokens * columns)?,
+            dropped: device.zeros(tokens * columns)?,
+            dropout,
+            workspace: device.zeros(column_sum::workspace(tokens, columns))?,
+        })
+    }
+
+    /// `[T, H]`
+    pub fn output(&self) -> View<'_, T> {
+        if self.dropout.is_some() { self.dropped.view() } else { self.norm.output.view() }
+    }
+
+    /// `source` is a table and the row of each token in it.
+    pub fn forward(
+        &mut self,
+        stream: &Stream,
+        arena: &Arena<T>,
+        source: (View<'_, T>, View<'_, i32>),
+        slots: View<'_, i32>,
+    ) -> Result<()> {
+        let columns = self.columns;
+        let rows = Gather { input: source.0, rows: source.1, output: self.norm.sum.view_mut(), columns };
+        gather(stream, rows)?;
+        let output = self.positions.view_mut();
+        gather(stream, Gather { input: arena.compute(POSITION), rows: slots, output, columns })?;
+        passes::add_to(stream, self.norm.sum.view_mut(), self.positions.view())?;
+        let token_type = arena.master(TOKEN_TYPE).slice(0..columns);
+        passes::add_bias_to(stream, self.norm.sum.view_mut(), token_type)?;
+        self.norm.normalise(stream, arena.norm(NORM, None))?;
+        match &mut self.dropout {
+            Some(dropout) => {
+                let rows = DropoutRows::Matrix { columns };
+                passes::dropout(stream, dropout, rows, self.norm.output.view(), self.dropped.view_mut())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The gradient of the gathered rows, after those of the parameters.
+    pub fn backward(
+        &mut self,
+        stream: &Stream,
+        arena: &mut Arena<T>,
+        d_output: View<'_, T>,
+        slots: View<'_, i32>,
+    ) -> Result<View<'_, T>> {
+        let columns = self.columns;
+        let parameters = arena.norm(NORM, None);
+        if let Some(dropout) = &self.dropout {
+            let rows = DropoutRows::Matrix { columns };
+            passes::dropout_backward(stream, dropout, rows, d_output, self.dropped.view_mut())?;
+            self.norm.backward(stream, parameters, self.dropped.view())?;
+        } else {
+            self.norm.backward(stream, parameters, d_output)?;
+        }
+        arena.add_norm_gradients(stream, NORM, None, &self.norm)?;
+        let d_sum = self.norm.d_residual.view();
+        let token_type = ColumnSum {
+            input: d_sum,
+            output: arena.gradient(TOKEN_TYPE).slice(0..columns),
+            accumulate: true,
+            workspace: self.workspace.view_mut(),
+        };
+        column_sum(stream, token_type)?;
+        table::backward(stream, d_sum, slots, arena.gradient(POSITION), columns)?;
+        Ok(d_sum)
+    }
+}

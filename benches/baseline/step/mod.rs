@@ -1,0 +1,277 @@
+//! An unfused training step: encoder, enhanced decoder with embedded queries, both losses, the gradient of every parameter, clipping and AdamW.
+//!
+//! What a framework in eager mode is spared here makes the baseline faster, not slower: gradients are added up by the products themselves, the
+//! optimizer works on one arena, and masks are made beforehand.
+
+mod arena;
+mod embedding;
+mod head;
+mod layer;
+
+use retromae::device::{Buffer, Float, Stream};
+use retromae::model::{AdamW, Batch, ModelConfig, VisibilityBank, dropout_site};
+use retromae::ops::Result;
+use retromae::ops::rows::{Gather, ScatterAdd, gather, scatter_add};
+
+use super::attention::{Attention, Shape};
+use super::{Dropout, embedding as table, passes};
+use arena::Arena;
+use embedding::Embedding;
+use head::Head;
+use layer::{Layer, Scratch};
+
+const WORD: &str = "bert.embeddings.word_embeddings.weight";
+
+/// What each packed token is made of.
+struct Pack {
+    encoder_ids: Buffer<i32>,
+    decoder_ids: Buffer<i32>,
+    /// `[T]`: place in the sentence
+    slots: Buffer<i32>,
+    /// `[T]`
+    sentence_of: Buffer<i32>,
+    /// `[B]`: row of slot 0
+    first_rows: Buffer<i32>,
+    /// `[T]`: each row itself, none at slot 0
+    other_rows: Buffer<i32>,
+    /// `[B]`: 0, 1, …
+    sentences: Buffer<i32>,
+}
+
+impl Pack {
+    fn new(stream: &Stream, batch: &Batch) -> Result<Self> {
+        let device = stream.device();
+        let sentences = || (0..batch.num_sentences()).map(|b| (b as i32, batch.sentence(b)));
+        let slots: Vec<i32> = sentences().flat_map(|(_, tokens)| 0..tokens.len() as i32).collect();
+        let others = |(token, &slot): (usize, &i32)| if slot == 0 { -1 } else { token as i32 };
+        let sentence_of: Vec<i32> = sentences().flat_map(|(b, tokens)| tokens.map(move |_| b)).collect();
+        let first_rows: Vec<i32> = sentences().map(|(_, tokens)| tokens.start as i32).collect();
+        Ok(Self {
+            encoder_ids: device.upload(&batch.encoder_input_ids)?,
+            decoder_ids: device.upload(&batch.decoder_input_ids)?,
+            other_rows: device.upload(&slots.iter().enumerate().map(others).collect::<Vec<_>>())?,
+            slots: device.upload(&slots)?,
+            sentence_of: device.upload(&sentence_of)?,
+            first_rows: device.upload(&first_rows)?,
+            sentences: device.upload(&sentences().map(|(b, _)| b).collect::<Vec<_>>())?,
+        })
+    }
+}
+
+/// The model with its activations, and the batch.
+pub struct Step<T: Float> {
+    arena: Arena<T>,
+    pack: Pack,
+    columns: usize,
+    embedding: Embedding<T>,
+    query: Embedding<T>,
+    content: Embedding<T>,
+    /// `[T, H]`: the embedded content, slot 0 being the sentence's vector
+    content_stream: Buffer<T>,
+    /// `[B, H]`
+    sentence_vectors: Buffer<T>,
+    layers: Vec<Layer<T>>,
+    decoder: Layer<T>,
+    encoder_head: Head<T>,
+    decoder_head: Head<T>,
+    scratch: Scratch<T>,
+    /// `[T, H]` each: gradients that travel down
+    d_hidden: Buffer<T>,
+    d_query: Buffer<T>,
+    d_content: Buffer<T>,
+    d_decoder: Buffer<T>,
+    /// `[B, H]`
+    d_sentence: Buffer<f32>,
+    d_sentence_rounded: Buffer<T>,
+}
+
+impl<T: Float> Step<T> {
+    /// Parameters by their shapes and values; the optimizer's constants and learning rate; with `drops`, dropout at the configuration's rates, as in seed 1's first step.
+    pub fn new(
+        stream: &Stream,
+        config: &ModelConfig,
+        shapes: &[(String, Vec<usize>)],
+        values: impl Fn(&str) -> Result<Vec<f32>>,
+        batch: &Batch,
+        bank: &VisibilityBank,
+        optimizer: (&AdamW, f64),
+        drops: bool,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let arena = Arena::new(stream, shapes, values, optimizer)?;
+        let (tokens, columns) = (batch.num_tokens(), config.hidden_size);
+        let matrix = || device.zeros(tokens * columns);
+        let place = |rate: f32, elements, site| {
+            (drops && rate > 0.0).then(|| Dropout::new(stream, elements, rate, site)).transpose()
+        };
+        let hidden = |site| place(config.hidden_dropout_prob, tokens * columns, site);
+        let embedding = |site| Embedding::new(stream, tokens, columns, hidden(site)?, config.layer_norm_eps);
+        let lengths: Vec<usize> = (0..batch.num_sentences()).map(|b| batch.sentence(b).len()).collect();
+        let layer = |name: String, index, bank: Option<&VisibilityBank>| {
+            let shape = Shape {
+                lengths: lengths.clone(),
+                num_heads: config.num_attention_heads,
+                head_dim: config.head_dim(),
+            };
+            let site = dropout_site::attention_probabilities(index);
+            let dropout = place(config.attention_probs_dropout_prob, shape.score_elements(), site)?;
+            let dropouts = [
+                hidden(dropout_site::attention_output(index))?,
+                hidden(dropout_site::feed_forward_output(index))?,
+            ];
+            let attention = Attention::new(stream, shape, bank, dropout)?;
+            Layer::new(stream, name, config, tokens, attention, dropouts)
+        };
+        let encoder = (0..config.num_hidden_layers)
+            .map(|index| layer(format!("bert.encoder.layer.{index}"), index, None));
+        Ok(Self {
+            pack: Pack::new(stream, batch)?,
+            columns,
+            embedding: embedding(dropout_site::ENCODER_EMBEDDING)?,
+            query: embedding(dropout_site::DECODER_QUERY)?,
+            content: embedding(dropout_site::DECODER_CONTENT)?,
+            content_stream: matrix()?,
+            sentence_vectors: device.zeros(lengths.len() * columns)?,
+            layers: encoder.collect::<Result<_>>()?,
+            decoder: layer("decoder".into(), config.num_hidden_layers, Some(bank))?,
+            encoder_head: Head::new(stream, config, &arena, &batch.encoder_labels)?,
+            decoder_head: Head::new(stream, config, &arena, &batch.decoder_labels)?,
+            scratch: Scratch::new(stream, config, tokens)?,
+            d_hidden: matrix()?,
+            d_query: matrix()?,
+            d_content: matrix()?,
+            d_decoder: matrix()?,
+            d_sentence: device.zeros(lengths.len() * columns)?,
+            d_sentence_rounded: device.zeros(lengths.len() * columns)?,
+            arena,
+        })
+    }
+
+    /// Enqueues forward and backward pass.
+    pub fn run(&mut self, stream: &Stream) -> Result<()> {
+        self.arena.zero_gradients(stream)?;
+        self.encode(stream)?;
+        self.decode(stream)?;
+        stream.zero(self.d_hidden.view_mut())?;
+        let hidden = self.layers.last().expect("an encoder has layers").output();
+        self.encoder_head.run(stream, &mut self.arena, hidden, &mut self.d_hidden)?;
+        self.decode_backward(stream)?;
+        let gradient = ScatterAdd {
+            input: self.d_sentence_rounded.view(),
+            rows: self.pack.first_rows.view(),
+            output: self.d_hidden.view_mut(),
+            columns: self.columns,
+        };
+        scatter_add(stream, gradient)?;
+        self.encode_backward(stream)
+    }
+
+    /// Enqueues clipping and AdamW, with the learning rate and the corrections of the first update: they do not change the time.
+    pub fn update(&mut self, stream: &Stream) -> Result<()> {
+        self.arena.update(stream)
+    }
+
+    /// Of the latest step: encoder, decoder.
+    pub fn losses(&self) -> Result<[f32; 2]> {
+        Ok([self.encoder_head.loss()?, self.decoder_head.loss()?])
+    }
+
+    /// The master values of a parameter.
+    pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
+        self.arena.read_parameter(name)
+    }
+
+    /// Of the latest step.
+    pub fn gradient(&self, name: &str) -> Result<Vec<f32>> {
+        self.arena.read_gradient(name)
+    }
+
+    fn encode(&mut self, stream: &Stream) -> Result<()> {
+        let words = (self.arena.compute(WORD), self.pack.encoder_ids.view());
+        self.embedding.forward(stream, &self.arena, words, self.pack.slots.view())?;
+        for index in 0..self.layers.len() {
+            let (done, rest) = self.layers.split_at_mut(index);
+            let input = done.last().map_or(self.embedding.output(), Layer::output);
+            rest[0].forward(stream, &self.arena, input, input)?;
+        }
+        let vectors = Gather {
+            input: self.layers.last().map_or(self.embedding.output(), Layer::output),
+            rows: self.pack.first_rows.view(),
+            output: self.sentence_vectors.view_mut(),
+            columns: self.columns,
+        };
+        gather(stream, vectors)
+    }
+
+    fn encode_backward(&mut self, stream: &Stream) -> Result<()> {
+        for index in (0..self.layers.len()).rev() {
+            let (done, rest) = self.layers.split_at_mut(index);
+            let input = done.last().map_or(self.embedding.output(), Layer::output);
+            let outputs = [&mut self.d_query, &mut self.d_content];
+            let d_output = self.d_hidden.view();
+            rest[0].backward(stream, &mut self.arena, &mut self.scratch, [input; 2], d_output, outputs)?;
+            passes::add_to(stream, self.d_query.view_mut(), self.d_content.view())?;
+            std::mem::swap(&mut self.d_hidden, &mut self.d_query);
+        }
+        let slots = self.pack.slots.view();
+        let d_words = self.embedding.backward(stream, &mut self.arena, self.d_hidden.view(), slots)?;
+        let ids = self.pack.encoder_ids.view();
+        table::backward(stream, d_words, ids, self.arena.gradient(WORD), self.columns)
+    }
+
+    fn decode(&mut self, stream: &Stream) -> Result<()> {
+        let slots = self.pack.slots.view();
+        let sentences = (self.sentence_vectors.view(), self.pack.sentence_of.view());
+        self.query.forward(stream, &self.arena, sentences, slots)?;
+        let words = (self.arena.compute(WORD), self.pack.decoder_ids.view());
+        self.content.forward(stream, &self.arena, words, slots)?;
+        let others = Gather {
+            input: self.content.output(),
+            rows: self.pack.other_rows.view(),
+            output: self.content_stream.view_mut(),
+            columns: self.columns,
+        };
+        gather(stream, others)?;
+        let vectors = ScatterAdd {
+            input: self.sentence_vectors.view(),
+            rows: self.pack.first_rows.view(),
+            output: self.content_stream.view_mut(),
+            columns: self.columns,
+        };
+        scatter_add(stream, vectors)?;
+        self.decoder.forward(stream, &self.arena, self.query.output(), self.content_stream.view())
+    }
+
+    /// Leaves the gradient of the sentence vectors in `d_sentence_rounded`; `d_hidden` is not touched.
+    fn decode_backward(&mut self, stream: &Stream) -> Result<()> {
+        let Self { arena, pack, columns, scratch, d_query, d_content, d_decoder, d_sentence, .. } = self;
+        stream.zero(d_decoder.view_mut())?;
+        self.decoder_head.run(stream, arena, self.decoder.output(), d_decoder)?;
+        let streams = [self.query.output(), self.content_stream.view()];
+        let d_output = d_decoder.view();
+        self.decoder.backward(stream, arena, scratch, streams, d_output, [d_query, d_content])?;
+        stream.zero(d_sentence.view_mut())?;
+        let first = Gather {
+            input: d_content.view(),
+            rows: pack.first_rows.view(),
+            output: self.d_sentence_rounded.view_mut(),
+            columns: *columns,
+        };
+        gather(stream, first)?;
+        let (d_first, indices) = (self.d_sentence_rounded.view(), pack.sentences.view());
+        table::backward(stream, d_first, indices, d_sentence.view_mut(), *columns)?;
+        let others = Gather {
+            input: d_content.view(),
+            rows: pack.other_rows.view(),
+            output: d_decoder.view_mut(),
+            columns: *columns,
+        };
+        gather(stream, others)?;
+        let slots = pack.slots.view();
+        let d_words = self.content.backward(stream, arena, d_decoder.view(), slots)?;
+        table::backward(stream, d_words, pack.decoder_ids.view(), arena.gradient(WORD), *columns)?;
+        let d_vectors = self.query.backward(stream, arena, d_query.view(), slots)?;
+        table::backward(stream, d_vectors, pack.sentence_of.view(), d_sentence.view_mut(), *columns)?;
+        passes::narrow(stream, d_sentence.view(), self.d_sentence_rounded.view_mut())
+    }
+}
