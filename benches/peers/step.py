@@ -135,13 +135,29 @@ def assert_trains(model: RetroMae) -> None:
             raise CheckFailed(f"the gradient of {name} has norm {norm}")
 
 
+def assert_same_losses(losses: Tensor, expected: Tensor, tolerance: float) -> None:
+    for what, one, other in zip(("the encoder's loss", "the decoder's loss"), losses, expected):
+        assert_close(what, one, other, tolerance)
+
+
 def check(
-    setting: Setting, model: RetroMae, batch: Batch, losses_and_gradients: Callable[[], Tensor]
+    setting: Setting,
+    model: RetroMae,
+    batch: Batch,
+    once: Callable[..., Tensor],
+    called: Callable[..., Tensor],
 ) -> None:
-    """Compares one forward and backward, dropout and all, with what it estimates."""
+    """`once(called)` is the measured forward and backward; `called` is the model, or compiled from it.
+
+    The model without dropout must agree with plain float32. With dropout, and compiled, it can but estimate
+    the same; compiling it once more without would take minutes.
+    """
     expected_losses, expected = reference(setting, model, batch)
-    losses = losses_and_gradients()
-    assert_close("losses", losses, expected_losses, LOSS_TOLERANCE)
+    assert_same_losses(once(model.eval()), expected_losses, setting.tolerance)
+    for what, values in watched(model).items():
+        assert_close(f"the gradient of the {what}", values.grad, expected[what], setting.tolerance)
+    model.train().zero_grad()
+    assert_same_losses(once(called), expected_losses, LOSS_TOLERANCE)
     assert_trains(model)
     for what, values in watched(model).items():
         cosine = torch.cosine_similarity(values.grad.flatten(), expected[what].flatten(), dim=0).item()
@@ -150,6 +166,7 @@ def check(
                 f"the gradient of the {what} has a cosine of {cosine:.3f} with plain float32's; "
                 f"it should be {COSINE_MIN} or more"
             )
+    model.zero_grad(set_to_none=True)
 
 
 def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
@@ -162,15 +179,17 @@ def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
     parameters = list(model.parameters())
     optimizer = optimizer_for(parameters, **fastest(setting))
 
+    def once(module: Callable[..., Tensor]) -> Tensor:
+        return backward(setting, module, batch, gathered)
+
     def run() -> Tensor:
-        losses = backward(setting, called, batch, gathered)
+        losses = once(called)
         clip(parameters)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return losses
 
-    once = partial(backward, setting, called, batch, gathered)
-    return Work(run, partial(check, setting, model, batch, once), note(model))
+    return Work(run, partial(check, setting, model, batch, once, called), note(model))
 
 
 def fastest(setting: Setting) -> dict[str, bool]:
@@ -200,6 +219,7 @@ def self_checks(setting: Setting) -> list[tuple[str, Callable[[], None]]]:
     batch = random_batch(setting, config, 4, 16)
     return [
         ("gathered and ungathered losses agree", partial(check_gathered, setting, config, batch)),
+        ("the decoder's loss reaches the encoder", partial(check_reach, setting, config, batch)),
         ("the decoder follows the formulas", partial(check_decoder, setting, config, batch)),
         ("torch.nn's BERT is transformers' BERT", partial(check_plain_bert, setting, config, batch)),
     ]
@@ -213,6 +233,14 @@ def check_gathered(setting: Setting, config: Config, batch: Batch) -> None:
         results.append({"losses": losses, **{what: values.grad for what, values in watched(model).items()}})
     for what, expected in results[0].items():
         assert_close(what, results[1][what], expected, setting.tolerance)
+
+
+def check_reach(setting: Setting, config: Config, batch: Batch) -> None:
+    """Through the sentence embedding, the only thing that the decoder has of the masked sentence."""
+    model = build(setting, config)
+    model(batch, False)[1].backward()
+    if not model.bert.first_intermediate.weight.grad.norm().item() > 0:
+        raise CheckFailed("the decoder's loss leaves the encoder's first layer without a gradient")
 
 
 def check_decoder(setting: Setting, config: Config, batch: Batch) -> None:
