@@ -16,6 +16,13 @@ use std::time::SystemTime;
 
 const DEFAULT_ARCHS: &str = "80;90a";
 
+/// Folders of kernels that only some builds have, each with the variable in which cargo says so.
+const OPTIONAL: &[(&str, &str)] = &[
+    ("baseline", "CARGO_FEATURE_BASELINE"),
+    ("host", "CARGO_FEATURE_TEST_KERNELS"),
+    ("twins", "CARGO_FEATURE_TEST_KERNELS"),
+];
+
 fn main() {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
@@ -47,7 +54,7 @@ fn main() {
     write_table(&out, &host, &cuda);
 }
 
-/// Every `.cu` file below `kernels`, sorted, as paths relative to it.
+/// Every `.cu` file below `kernels` that this build has, sorted, as paths relative to it.
 fn kernel_sources(kernels: &Path) -> Vec<PathBuf> {
     fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
         let entries =
@@ -64,7 +71,13 @@ fn kernel_sources(kernels: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     visit(kernels, &mut found);
     found.sort();
-    found.iter().map(|path| path.strip_prefix(kernels).expect("below kernels").to_path_buf()).collect()
+    let relative = found.iter().map(|path| path.strip_prefix(kernels).expect("below kernels").to_path_buf());
+    relative.filter(|source| is_built(source)).collect()
+}
+
+fn is_built(source: &Path) -> bool {
+    let missing = |feature| env::var_os(feature).is_none();
+    !OPTIONAL.iter().any(|&(folder, feature)| source.starts_with(folder) && missing(feature))
 }
 
 /// `attention/attention_forward.cu` as an identifier: `attention_attention_forward`.

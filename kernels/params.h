@@ -162,20 +162,13 @@ struct SegmentSumParams {
     uint32_t columns;
 };
 
-/* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. */
+/* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. A negative row is none:
+ * gathered as zeros, scattered nowhere. */
 struct RowsParams {
     DevicePointer input;  /* T [*, columns] */
     DevicePointer output; /* T [*, columns] */
     DevicePointer rows;   /* i32 [count] */
     uint32_t count;
-    uint32_t columns;
-};
-
-/* output[row, column] = bias[column]. */
-struct BroadcastRowsParams {
-    DevicePointer bias;   /* f32 [columns] */
-    DevicePointer output; /* T [rows, columns] */
-    uint32_t rows;
     uint32_t columns;
 };
 
@@ -247,7 +240,7 @@ struct AdamWSchedule {
     float reserved;
 };
 
-/* For the host device's own tests. */
+/* For kernels that only tests run: the probes of the host device, and the twins. */
 struct ProbeParams {
     DevicePointer input;
     DevicePointer output;

@@ -1,192 +1,220 @@
-//! Unfused attention: scores, mask, softmax and product are passes of their own over materialised `[L, L]` matrices.
+//! Unfused attention: padded matrices for each head, scores, scale, mask, softmax, dropout and products as passes of their own.
 
 use rayon::prelude::*;
+use retromae::device::{Buffer, Float, Stream, View, ViewMut};
 use retromae::model::VisibilityBank;
+use retromae::ops::Result;
+use retromae::ops::product::Factor::{Plain, Transposed};
+use retromae::ops::product::Sizes;
 
-use super::{Matrix, Threads, dot, maximum, product, sum};
+use super::passes::{self, DropoutRows};
+use super::{Dropout, matmul, params};
 
-/// One head of one sentence. Its operands lie together, `[L, d]`: a framework would pay for that transposition, this one has it for free.
-struct Item {
-    sentence: usize,
-    query: Vec<f32>,
-    key: Vec<f32>,
-    value: Vec<f32>,
-    d_output: Vec<f32>,
-    /// `[L, L]` scores, then probabilities
-    probabilities: Vec<f32>,
-    /// `[L, L]` gradient of the probabilities, then of the scores
-    d_scores: Vec<f32>,
-    output: Vec<f32>,
-    d_query: Vec<f32>,
-    d_key: Vec<f32>,
-    d_value: Vec<f32>,
+/// A pack of sentences, as padded matrices.
+pub struct Shape {
+    pub lengths: Vec<usize>,
+    pub num_heads: usize,
+    pub head_dim: usize,
 }
 
-/// All heads of a pack of sentences, with the buffers of a forward and a backward pass.
-pub struct Attention {
-    items: Vec<Item>,
-    lengths: Vec<usize>,
-    num_heads: usize,
-    head_dim: usize,
+impl Shape {
+    fn sentences(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// What all sentences are padded to.
+    pub fn padded_length(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0).next_multiple_of(8)
+    }
+
+    fn matrices(&self) -> usize {
+        self.sentences() * self.num_heads
+    }
+
+    /// Elements of all heads' queries, padded.
+    fn head_elements(&self) -> usize {
+        self.matrices() * self.padded_length() * self.head_dim
+    }
+
+    /// Elements of all scores.
+    pub fn score_elements(&self) -> usize {
+        self.matrices() * self.padded_length() * self.padded_length()
+    }
+
+    fn sizes(&self, m: usize, n: usize, k: usize) -> Sizes {
+        Sizes { batch: self.matrices(), m, n, k }
+    }
+}
+
+/// All heads of a pack, with every intermediate of a forward and a backward pass.
+pub struct Attention<T: Float> {
+    shape: Shape,
+    cu_seqlens: Buffer<i32>,
     scale: f32,
-    /// `[L, L]` of each sentence, added to the scores: 0 or −∞
-    mask: Option<Vec<Vec<f32>>>,
+    /// `[B, L, L]`: 0 or −∞
+    mask: Option<Buffer<T>>,
+    dropout: Option<Dropout>,
+    /// `[B, A, L, d]` each
+    heads: [Buffer<T>; 3],
+    /// `[B, A, L, L]`: scores, in the backward pass their gradient
+    scores: Buffer<T>,
+    /// `[B, A, L, L]`
+    probabilities: Buffer<T>,
+    /// `[B, A, L, L]`, where there is dropout
+    dropped: Option<Buffer<T>>,
+    /// `[B, A, L, d]`: the output, in the backward pass its gradient
+    context: Buffer<T>,
+    /// `[B, A, L, d]` each
+    d_heads: [Buffer<T>; 3],
 }
 
-impl Attention {
-    /// Query, key, value and the gradient of the output are zero until they are set.
+impl<T: Float> Attention<T> {
+    /// Under `bank`, or full attention; a pack of unequal sentences is masked in either case, for its padding.
     pub fn new(
-        lengths: &[usize],
-        num_heads: usize,
-        head_dim: usize,
-        scale: f32,
-        mask: Option<Vec<Vec<f32>>>,
-    ) -> Self {
-        let mut items = Vec::new();
-        for (sentence, &length) in lengths.iter().enumerate() {
-            for _ in 0..num_heads {
-                let zeros = || vec![0.0; length * head_dim];
-                items.push(Item {
-                    sentence,
-                    query: zeros(),
-                    key: zeros(),
-                    value: zeros(),
-                    d_output: zeros(),
-                    probabilities: vec![0.0; length * length],
-                    d_scores: vec![0.0; length * length],
-                    output: zeros(),
-                    d_query: zeros(),
-                    d_key: zeros(),
-                    d_value: zeros(),
-                });
-            }
-        }
-        Self { items, lengths: lengths.to_vec(), num_heads, head_dim, scale, mask }
+        stream: &Stream,
+        shape: Shape,
+        bank: Option<&VisibilityBank>,
+        dropout: Option<Dropout>,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let heads = || device.zeros(shape.head_elements());
+        let mut cu_seqlens = vec![0];
+        shape
+            .lengths
+            .iter()
+            .for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
+        let padded = shape.lengths.iter().any(|&length| length != shape.padded_length());
+        let mask = (bank.is_some() || padded).then(|| dense_mask(bank, &shape));
+        Ok(Self {
+            cu_seqlens: device.upload(&cu_seqlens)?,
+            scale: (shape.head_dim as f32).powf(-0.5),
+            mask: mask.map(|mask: Vec<T>| device.upload(&mask)).transpose()?,
+            heads: [heads()?, heads()?, heads()?],
+            scores: device.zeros(shape.score_elements())?,
+            probabilities: device.zeros(shape.score_elements())?,
+            dropped: dropout.is_some().then(|| device.zeros(shape.score_elements())).transpose()?,
+            context: heads()?,
+            d_heads: [heads()?, heads()?, heads()?],
+            dropout,
+            shape,
+        })
     }
 
-    /// Seven passes: product, scale, mask, maximum and exponentials, sums, division, product.
-    pub fn forward(&mut self) {
-        let (d, scale) = (self.head_dim, self.scale);
-        self.items.par_iter_mut().for_each(|item| {
-            let (query, key) = (Matrix::new(&item.query, d), Matrix::new(&item.key, d));
-            product(&mut item.probabilities, query, key.transposed(), Threads::One);
-        });
-        self.items.par_iter_mut().for_each(|item| {
-            item.probabilities.iter_mut().for_each(|score| *score *= scale);
-        });
+    /// From query, key and value, rows of `stride` elements, to `output`, `[T, A·d]`.
+    pub fn forward(
+        &mut self,
+        stream: &Stream,
+        inputs: [View<'_, T>; 3],
+        stride: usize,
+        output: ViewMut<'_, T>,
+    ) -> Result<()> {
+        let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
+        for (index, input) in inputs.into_iter().enumerate() {
+            let address = self.heads[index].view().address();
+            self.copy_heads(stream, "split_heads", input.address(), address, stride)?;
+        }
+        let [query, key, value] = self.heads.each_ref().map(Buffer::view);
+        let sizes = self.shape.sizes(length, length, head_dim);
+        let transposed_key = Transposed(key);
+        matmul(stream, sizes, Plain(query), transposed_key, self.scores.view_mut())?;
+        passes::scale(stream, &mut self.scores, self.scale)?;
         if let Some(mask) = &self.mask {
-            self.items.par_iter_mut().for_each(|item| {
-                let mask = &mask[item.sentence];
-                item.probabilities.iter_mut().zip(mask).for_each(|(score, mask)| *score += mask);
-            });
+            passes::add_mask(stream, &mut self.scores, mask, self.shape.num_heads, length)?;
         }
-        let lengths = &self.lengths;
-        self.items.par_iter_mut().for_each(|item| softmax(&mut item.probabilities, lengths[item.sentence]));
-        self.items.par_iter_mut().for_each(|item| {
-            let probabilities = Matrix::new(&item.probabilities, lengths[item.sentence]);
-            product(&mut item.output, probabilities, Matrix::new(&item.value, d), Threads::One);
-        });
+        passes::softmax(stream, &self.scores, &mut self.probabilities, length)?;
+        if let (Some(dropout), Some(dropped)) = (&mut self.dropout, &mut self.dropped) {
+            let rows = query_rows(&self.cu_seqlens, &self.shape);
+            passes::dropout(stream, dropout, rows, self.probabilities.view(), dropped)?;
+        }
+        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view();
+        let sizes = self.shape.sizes(length, head_dim, length);
+        matmul(stream, sizes, Plain(weights), Plain(value), self.context.view_mut())?;
+        let columns = self.shape.num_heads * head_dim;
+        self.copy_heads(stream, "merge_heads", output.address(), self.context.view().address(), columns)
     }
 
-    /// After [`Attention::forward`].
-    pub fn backward(&mut self) {
-        let (d, scale, lengths) = (self.head_dim, self.scale, &self.lengths);
-        self.items.par_iter_mut().for_each(|item| {
-            let probabilities = Matrix::new(&item.probabilities, lengths[item.sentence]);
-            let (d_output, value) = (Matrix::new(&item.d_output, d), Matrix::new(&item.value, d));
-            product(&mut item.d_value, probabilities.transposed(), d_output, Threads::One);
-            product(&mut item.d_scores, d_output, value.transposed(), Threads::One);
-        });
-        self.items.par_iter_mut().for_each(|item| {
-            let length = lengths[item.sentence];
-            let rows = item.d_scores.chunks_exact_mut(length);
-            for (d_scores, probabilities) in rows.zip(item.probabilities.chunks_exact(length)) {
-                let delta = dot(probabilities, d_scores);
-                d_scores.iter_mut().zip(probabilities).for_each(|(d, p)| *d = p * (*d - delta));
-            }
-        });
-        self.items.par_iter_mut().for_each(|item| {
-            item.d_scores.iter_mut().for_each(|d_score| *d_score *= scale);
-        });
-        self.items.par_iter_mut().for_each(|item| {
-            let d_scores = Matrix::new(&item.d_scores, lengths[item.sentence]);
-            product(&mut item.d_query, d_scores, Matrix::new(&item.key, d), Threads::One);
-            product(&mut item.d_key, d_scores.transposed(), Matrix::new(&item.query, d), Threads::One);
-        });
+    /// From the gradient of the output, `[T, A·d]`, to those of query, key and value, rows of `stride`; after [`Attention::forward`].
+    pub fn backward(
+        &mut self,
+        stream: &Stream,
+        d_output: View<'_, T>,
+        d_inputs: [ViewMut<'_, T>; 3],
+        stride: usize,
+    ) -> Result<()> {
+        let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
+        let columns = self.shape.num_heads * head_dim;
+        self.copy_heads(stream, "split_heads", d_output.address(), self.context.view().address(), columns)?;
+        let [query, key, value] = self.heads.each_ref().map(Buffer::view);
+        let [d_query, d_key, d_value] = self.d_heads.each_mut().map(Buffer::view_mut);
+        let d_context = Plain(self.context.view());
+        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view();
+        let by_head = self.shape.sizes(length, head_dim, length);
+        let by_key = self.shape.sizes(length, length, head_dim);
+        matmul(stream, by_head, Transposed(weights), d_context, d_value)?;
+        matmul(stream, by_key, d_context, Transposed(value), self.scores.view_mut())?;
+        if let Some(dropout) = &self.dropout {
+            let rows = query_rows(&self.cu_seqlens, &self.shape);
+            passes::dropout_backward_to(stream, dropout, rows, &mut self.scores)?;
+        }
+        passes::softmax_backward(stream, &mut self.scores, &self.probabilities, length)?;
+        passes::scale(stream, &mut self.scores, self.scale)?;
+        let d_scores = self.scores.view();
+        matmul(stream, by_head, Plain(d_scores), Plain(key), d_query)?;
+        matmul(stream, by_head, Transposed(d_scores), Plain(query), d_key)?;
+        for (index, d_input) in d_inputs.into_iter().enumerate() {
+            let address = self.d_heads[index].view().address();
+            self.copy_heads(stream, "merge_heads", d_input.address(), address, stride)?;
+        }
+        Ok(())
     }
 
-    /// Query, key and value, `[T, A·d]` each.
-    pub fn set_inputs(&mut self, [query, key, value]: [&[f32]; 3]) {
-        self.split(query, |item| &mut item.query);
-        self.split(key, |item| &mut item.key);
-        self.split(value, |item| &mut item.value);
-    }
-
-    /// The gradient of the output, `[T, A·d]`.
-    pub fn set_d_output(&mut self, d_output: &[f32]) {
-        self.split(d_output, |item| &mut item.d_output);
-    }
-
-    /// `[T, A·d]`
-    pub fn output(&self) -> Vec<f32> {
-        self.join(|item| &item.output)
-    }
-
-    /// Gradients of query, key and value, `[T, A·d]` each.
-    pub fn d_inputs(&self) -> [Vec<f32>; 3] {
-        [self.join(|item| &item.d_query), self.join(|item| &item.d_key), self.join(|item| &item.d_value)]
-    }
-
-    /// Gives every head its columns of `values`.
-    fn split(&mut self, values: &[f32], part: impl Fn(&mut Item) -> &mut Vec<f32> + Sync) {
-        let (columns, d) = (self.num_heads * self.head_dim, self.head_dim);
-        let mut rest = values;
-        let sentences: Vec<&[f32]> =
-            self.lengths.iter().map(|length| rest.split_off(..length * columns).unwrap()).collect();
-        let heads = self.items.par_chunks_exact_mut(self.num_heads).zip(sentences);
-        heads.for_each(|(items, rows)| {
-            for (head, item) in items.iter_mut().enumerate() {
-                let parts = part(item).chunks_exact_mut(d).zip(rows.chunks_exact(columns));
-                parts.for_each(|(part, row)| part.copy_from_slice(&row[head * d..][..d]));
-            }
-        });
-    }
-
-    /// The inverse of [`Attention::split`].
-    fn join(&self, part: impl Fn(&Item) -> &Vec<f32> + Sync) -> Vec<f32> {
-        let (columns, d) = (self.num_heads * self.head_dim, self.head_dim);
-        let mut values = vec![0.0; self.lengths.iter().sum::<usize>() * columns];
-        let mut rest = values.as_mut_slice();
-        let sentences: Vec<&mut [f32]> =
-            self.lengths.iter().map(|length| rest.split_off_mut(..length * columns).unwrap()).collect();
-        let heads = self.items.par_chunks_exact(self.num_heads).zip(sentences);
-        heads.for_each(|(items, rows)| {
-            for (head, item) in items.iter().enumerate() {
-                let parts = part(item).chunks_exact(d).zip(rows.chunks_exact_mut(columns));
-                parts.for_each(|(part, row)| row[head * d..][..d].copy_from_slice(part));
-            }
-        });
-        values
+    fn copy_heads(
+        &self,
+        stream: &Stream,
+        operation: &str,
+        packed: u64,
+        heads: u64,
+        stride: usize,
+    ) -> Result<()> {
+        let params = params::Heads {
+            packed,
+            heads,
+            cu_seqlens: self.cu_seqlens.view().address(),
+            sentences: self.shape.sentences() as u32,
+            num_heads: self.shape.num_heads as u32,
+            head_dim: self.shape.head_dim as u32,
+            length: self.shape.padded_length() as u32,
+            stride: stride as u32,
+            reserved: 0,
+        };
+        // SAFETY: the callers pass a packed array of T rows and a padded one of this shape.
+        unsafe { passes::heads::<T>(stream, operation, &params) }
     }
 }
 
-/// The mask of every sentence under `bank`: 0 where visible, −∞ elsewhere.
-pub fn dense_mask(bank: &VisibilityBank, lengths: &[usize]) -> Vec<Vec<f32>> {
+fn query_rows<'a>(cu_seqlens: &'a Buffer<i32>, shape: &Shape) -> DropoutRows<'a> {
+    DropoutRows::Queries { cu_seqlens, heads: shape.num_heads, length: shape.padded_length() }
+}
+
+/// `[B, L, L]`: 0 where a query sees a key, −∞ elsewhere. Padded queries see what is no padding, so that no row is empty.
+fn dense_mask<T: Float>(bank: Option<&VisibilityBank>, shape: &Shape) -> Vec<T> {
+    let padded = shape.padded_length();
+    let mut mask = vec![T::from_f32(0.0); shape.sentences() * padded * padded];
     let mut start = 0;
-    let mask = |(sentence, &length): (usize, &usize)| {
-        let first = start;
+    for (sentence, (&length, mask)) in
+        shape.lengths.iter().zip(mask.chunks_exact_mut(padded * padded)).enumerate()
+    {
+        mask.par_chunks_exact_mut(padded).enumerate().for_each(|(query, row)| {
+            for (key, value) in row.iter_mut().enumerate() {
+                let visible = key < length
+                    && (query >= length
+                        || bank.is_none_or(|bank| bank.visible(sentence, start, length, query, key)));
+                if !visible {
+                    *value = T::from_f32(f32::NEG_INFINITY);
+                }
+            }
+        });
         start += length;
-        let visible = |i: usize| bank.visible(sentence, first, length, i / length, i % length);
-        (0..length * length).map(|i| if visible(i) { 0.0 } else { f32::NEG_INFINITY }).collect()
-    };
-    lengths.iter().enumerate().map(mask).collect()
-}
-
-fn softmax(scores: &mut [f32], columns: usize) {
-    for row in scores.chunks_exact_mut(columns) {
-        let maximum = maximum(row);
-        row.iter_mut().for_each(|score| *score = (*score - maximum).exp());
-        let factor = 1.0 / sum(row);
-        row.iter_mut().for_each(|value| *value *= factor);
     }
+    mask
 }

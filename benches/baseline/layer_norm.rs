@@ -1,133 +1,173 @@
-//! Unfused end of a block: bias, residual, mean, variance, normalisation and affine map as passes of their own.
+//! Unfused end of a block: bias, dropout, residual and LayerNorm as passes of their own, and their gradients.
 
-use rayon::prelude::*;
+use retromae::device::{Buffer, Float, Stream, View};
+use retromae::ops::Result;
+use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 
-use super::{add_column_sums, dot, sum};
+use super::passes::{self, DropoutRows};
+use super::{Dropout, params};
 
-/// What the block's end computes from.
-#[derive(Clone, Copy)]
-pub struct Operands<'a> {
+/// `kRowThreads` of the kernels.
+const THREADS: u32 = 128;
+/// Rows of a block: as many as the fused kernels take.
+const ROWS_PER_BLOCK: usize = 32;
+/// Warps of a block, each with a sum for gamma and one for beta.
+const SUMS: usize = 2;
+const WARPS: usize = 4;
+
+/// Parameters, results and every intermediate matrix.
+pub struct LayerNorm<T: Float> {
+    rows: usize,
+    columns: usize,
+    eps: f32,
+    pub bias: Option<Buffer<f32>>,
+    pub gamma: Buffer<f32>,
+    pub beta: Buffer<f32>,
+    pub dropout: Option<Dropout>,
+    /// `[rows, columns]`: what is normalised
+    pub sum: Buffer<T>,
+    mean: Buffer<f32>,
+    rstd: Buffer<f32>,
     /// `[rows, columns]`
-    pub input: &'a [f32],
+    pub output: Buffer<T>,
+    /// `[rows, columns]`: gradient of `sum` and so of the residual
+    pub d_residual: Buffer<T>,
+    /// `[rows, columns]`, where there is dropout; else `d_residual`
+    dropped: Option<Buffer<T>>,
+    /// `[2, columns]`: gradients of gamma and beta
+    pub d_parameters: Buffer<f32>,
     /// `[columns]`
-    pub bias: Option<&'a [f32]>,
-    /// `[rows, columns]`
-    pub residual: Option<&'a [f32]>,
-    /// `[columns]`
-    pub gamma: &'a [f32],
-    /// `[columns]`
-    pub beta: &'a [f32],
-    /// `[rows, columns]`: only the backward pass reads it
-    pub d_output: &'a [f32],
-    pub eps: f32,
+    pub d_bias: Buffer<f32>,
+    partials: Buffer<f32>,
+    workspace: Buffer<f32>,
 }
 
-/// The results, and every intermediate matrix.
-pub struct LayerNorm {
-    pub output: Vec<f32>,
-    pub d_input: Vec<f32>,
-    pub d_gamma: Vec<f32>,
-    pub d_beta: Vec<f32>,
-    pub d_bias: Vec<f32>,
-    sum: Vec<f32>,
-    normalised: Vec<f32>,
-    d_normalised: Vec<f32>,
-    product: Vec<f32>,
-    mean: Vec<f32>,
-    rstd: Vec<f32>,
-}
-
-impl LayerNorm {
-    pub fn new(rows: usize, columns: usize) -> Self {
-        let matrix = || vec![0.0; rows * columns];
-        let rows = || vec![0.0; rows];
-        let columns = || vec![0.0; columns];
-        Self {
-            output: matrix(),
-            d_input: matrix(),
-            d_gamma: columns(),
-            d_beta: columns(),
-            d_bias: columns(),
-            sum: matrix(),
-            normalised: matrix(),
-            d_normalised: matrix(),
-            product: matrix(),
-            mean: rows(),
-            rstd: rows(),
-        }
+impl<T: Float> LayerNorm<T> {
+    /// `gamma`, `beta` and `bias` are `[columns]`.
+    pub fn new(
+        stream: &Stream,
+        rows: usize,
+        [gamma, beta]: [&[f32]; 2],
+        bias: Option<&[f32]>,
+        dropout: Option<Dropout>,
+        eps: f32,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let columns = gamma.len();
+        let matrix = || device.zeros(rows * columns);
+        let blocks = rows.div_ceil(ROWS_PER_BLOCK);
+        let workspace =
+            column_sum::workspace(rows, columns).max(column_sum::workspace(blocks, SUMS * columns));
+        Ok(Self {
+            rows,
+            columns,
+            eps,
+            bias: bias.map(|bias| device.upload(bias)).transpose()?,
+            gamma: device.upload(gamma)?,
+            beta: device.upload(beta)?,
+            sum: matrix()?,
+            mean: device.zeros(rows)?,
+            rstd: device.zeros(rows)?,
+            output: matrix()?,
+            d_residual: matrix()?,
+            dropped: dropout.is_some().then(matrix).transpose()?,
+            dropout,
+            d_parameters: device.zeros(SUMS * columns)?,
+            d_bias: device.zeros(columns)?,
+            partials: device.zeros(blocks * SUMS * columns)?,
+            workspace: device.zeros(workspace)?,
+        })
     }
 
-    pub fn forward(&mut self, operands: &Operands<'_>) {
-        let Operands { input, bias, residual, gamma, beta, eps, .. } = *operands;
-        let columns = gamma.len();
-        match bias {
-            Some(bias) => map_rows(&mut self.sum, input, columns, |_, output, input| {
-                output.iter_mut().zip(input.iter().zip(bias)).for_each(|(o, (i, b))| *o = i + b);
-            }),
-            None => self.sum.copy_from_slice(input),
+    /// The gradient of the input, `[rows, columns]`.
+    pub fn d_input(&self) -> &Buffer<T> {
+        self.dropped.as_ref().unwrap_or(&self.d_residual)
+    }
+
+    /// Up to four passes: bias, dropout, residual, LayerNorm.
+    pub fn forward(
+        &mut self,
+        stream: &Stream,
+        input: View<'_, T>,
+        residual: Option<View<'_, T>>,
+    ) -> Result<()> {
+        match &self.bias {
+            Some(bias) => passes::add_bias(stream, input, bias, &mut self.sum)?,
+            None => stream.copy(self.sum.view_mut(), input)?,
+        }
+        if let (Some(dropout), Some(dropped)) = (&mut self.dropout, &mut self.dropped) {
+            let rows = DropoutRows::Matrix { columns: self.columns };
+            passes::dropout(stream, dropout, rows, self.sum.view(), dropped)?;
+            std::mem::swap(dropped, &mut self.sum);
         }
         if let Some(residual) = residual {
-            map_rows(&mut self.sum, residual, columns, |_, sum, residual| {
-                sum.iter_mut().zip(residual).for_each(|(sum, value)| *sum += value);
-            });
+            passes::add_to(stream, &mut self.sum, residual)?;
         }
-        let rows = || self.sum.par_chunks_exact(columns);
-        self.mean.par_iter_mut().zip(rows()).for_each(|(mean, row)| *mean = sum(row) / columns as f32);
-        map_rows(&mut self.normalised, &self.sum, columns, |row, output, sum| {
-            output.iter_mut().zip(sum).for_each(|(o, s)| *o = s - self.mean[row]);
-        });
-        let centred = self.normalised.par_chunks_exact(columns);
-        self.rstd
-            .par_iter_mut()
-            .zip(centred)
-            .for_each(|(rstd, row)| *rstd = 1.0 / (dot(row, row) / columns as f32 + eps).sqrt());
-        let rstd = &self.rstd;
-        self.normalised.par_chunks_exact_mut(columns).enumerate().for_each(|(row, values)| {
-            values.iter_mut().for_each(|value| *value *= rstd[row]);
-        });
-        map_rows(&mut self.output, &self.normalised, columns, |_, output, normalised| {
-            let affine = normalised.iter().zip(gamma.iter().zip(beta));
-            output.iter_mut().zip(affine).for_each(|(o, (n, (g, b)))| *o = n * g + b);
-        });
+        let params = params::LayerNorm { output: self.output.view().address(), ..self.params() };
+        self.launch(stream, "forward", 0, &params)
     }
 
-    /// After [`LayerNorm::forward`]; `d_bias` is summed up only where there is a bias.
-    pub fn backward(&mut self, operands: &Operands<'_>) {
-        let Operands { gamma, d_output, .. } = *operands;
-        let columns = gamma.len();
-        let mean = 1.0 / columns as f32;
-        map_rows(&mut self.product, d_output, columns, |row, output, d_output| {
-            let normalised = &self.normalised[row * columns..][..columns];
-            output.iter_mut().zip(d_output.iter().zip(normalised)).for_each(|(o, (d, n))| *o = d * n);
-        });
-        map_rows(&mut self.d_normalised, d_output, columns, |_, output, d_output| {
-            output.iter_mut().zip(d_output.iter().zip(gamma)).for_each(|(o, (d, g))| *o = d * g);
-        });
-        map_rows(&mut self.d_input, &self.d_normalised, columns, |row, d_input, d_normalised| {
-            let normalised = &self.normalised[row * columns..][..columns];
-            let (centre, slope) = (mean * sum(d_normalised), mean * dot(d_normalised, normalised));
-            let terms = d_normalised.iter().zip(normalised);
-            d_input
-                .iter_mut()
-                .zip(terms)
-                .for_each(|(o, (d, n))| *o = self.rstd[row] * (d - centre - n * slope));
-        });
-        let d_bias = operands.bias.map(|_| (&mut self.d_bias, &*self.d_input));
-        let sums = [(&mut self.d_gamma, &*self.product), (&mut self.d_beta, d_output)];
-        for (output, values) in sums.into_iter().chain(d_bias) {
-            output.fill(0.0);
-            add_column_sums(output, values);
+    /// After [`LayerNorm::forward`]: gradient of the sum, gradients of gamma and beta, dropout, gradient of the bias.
+    pub fn backward(&mut self, stream: &Stream, d_output: View<'_, T>) -> Result<()> {
+        assert_eq!(d_output.len(), self.rows * self.columns);
+        let params = params::LayerNorm {
+            d_output: d_output.address(),
+            output: self.d_residual.view().address(),
+            ..self.params()
+        };
+        self.launch(stream, "backward_input", 0, &params)?;
+        let shared_bytes = (WARPS * SUMS * self.columns * size_of::<f32>()) as u32;
+        self.launch(stream, "backward_parameters", shared_bytes, &params)?;
+        let d_parameters = ColumnSum {
+            input: self.partials.view(),
+            output: self.d_parameters.view_mut(),
+            accumulate: false,
+            workspace: self.workspace.view_mut(),
+        };
+        column_sum(stream, d_parameters)?;
+        if let (Some(dropout), Some(dropped)) = (&self.dropout, &mut self.dropped) {
+            let rows = DropoutRows::Matrix { columns: self.columns };
+            passes::dropout_backward(stream, dropout, rows, self.d_residual.view(), dropped)?;
+        }
+        if self.bias.is_some() {
+            let d_bias = ColumnSum {
+                input: self.dropped.as_ref().unwrap_or(&self.d_residual).view(),
+                output: self.d_bias.view_mut(),
+                accumulate: false,
+                workspace: self.workspace.view_mut(),
+            };
+            column_sum(stream, d_bias)?;
+        }
+        Ok(())
+    }
+
+    fn params(&self) -> params::LayerNorm {
+        params::LayerNorm {
+            input: self.sum.view().address(),
+            gamma: self.gamma.view().address(),
+            beta: self.beta.view().address(),
+            mean: self.mean.view().address(),
+            rstd: self.rstd.view().address(),
+            partials: self.partials.view().address(),
+            rows: self.rows as u32,
+            columns: self.columns as u32,
+            eps: self.eps,
+            rows_per_block: ROWS_PER_BLOCK as u32,
+            ..params::LayerNorm::default()
         }
     }
-}
 
-/// `operation(row, output, input)` for every row of two matrices.
-fn map_rows(
-    output: &mut [f32],
-    input: &[f32],
-    columns: usize,
-    operation: impl Fn(usize, &mut [f32], &[f32]) + Sync,
-) {
-    let rows = output.par_chunks_exact_mut(columns).zip(input.par_chunks_exact(columns));
-    rows.enumerate().for_each(|(row, (output, input))| operation(row, output, input));
+    fn launch(
+        &self,
+        stream: &Stream,
+        operation: &str,
+        shared_bytes: u32,
+        params: &params::LayerNorm,
+    ) -> Result<()> {
+        let kernel = format!("baseline_layer_norm_{operation}_{}", T::DTYPE.name());
+        let grid = [self.rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1];
+        // SAFETY: all arrays were made for these rows and columns; the gradient's length was checked.
+        unsafe { stream.launch(&kernel, grid, THREADS, shared_bytes, params)? };
+        Ok(())
+    }
 }

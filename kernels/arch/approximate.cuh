@@ -43,14 +43,16 @@ RETROMAE_DEVICE float exp2_approximate(float x) {
 }
 
 constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
 
-// e^x through 2^(x·log2 e); the product is split so that large |x| keeps its accuracy.
+// e^x = 2^(x·log2 e), with a relative error below 1.5 · 2^-22. One float holds a large exponent too coarsely:
+// what rounding takes from the product, and from log2 e, is made good by the factor 2^low = 1 + low·ln 2.
 RETROMAE_DEVICE float exp_approximate(float x) {
     const float high = x * kLog2E;
     const float low = fmaf(x, kLog2E, -high) + x * 1.925963033e-8f;
-    // ±infinity has no low part: inf - inf above.
-    const float exponent = low == low ? high + low : high;
-    return exp2_approximate(exponent);
+    const float power = exp2_approximate(high);
+    // An infinite product has no low part (inf - inf), and needs none.
+    return power > 0.0f && power < INFINITY ? fmaf(power, low * kLn2, power) : power;
 }
 
 }  // namespace retromae

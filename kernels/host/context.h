@@ -51,7 +51,6 @@ enum RetromaeViolation : uint32_t {
     RETROMAE_ACCESS_COPY_IN_FLIGHT,
     RETROMAE_SHARED_MEMORY_TOO_SMALL,
     RETROMAE_COPY_QUEUE_FULL,
-    RETROMAE_ASSERTION,
 };
 
 // Implemented by the scheduler in Rust.

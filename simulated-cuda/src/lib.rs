@@ -1,1 +1,80 @@
 //! A CUDA driver and cuBLASLt in software.
+//!
+//! One shared library that exports the functions of `libcuda` and `libcublasLt` which a client of kernels needs, and runs the kernels on
+//! the host device of the `retromae` crate. A program that loads it in place of NVIDIA's libraries runs its CUDA path, handle for handle
+//! and call for call, on a machine without a GPU. It is made to be a nuisance: it does everything as late and in as strange an
+//! order as CUDA's rules allow, so that a missing wait, a use after a free or a call in a dead context shows.
+//!
+//! # How to use it
+//!
+//! The dynamic loader must find the one file under both names; symbolic links make it load the file once:
+//!
+//! ```text
+//! cargo build --package simulated-cuda --profile test
+//! mkdir -p target/simulated-cuda
+//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcuda.so
+//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcuda.so.1
+//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcublasLt.so
+//! LD_LIBRARY_PATH=$PWD/target/simulated-cuda RETROMAE_TEST_DEVICE=cuda cargo test --test suite
+//! ```
+//!
+//! The client needs to have been built with nvcc, or it has no kernels to load. Images are not read beyond their first word: a kernel is the
+//! host device's of the same name, so client and library should be of one source tree.
+//!
+//! | variable | values | effect |
+//! |---|---|---|
+//! | `SIMULATED_CUDA_SEED` | an unsigned integer (`0` by default) | the order of work, among all that the rules allow |
+//! | `SIMULATED_CUDA_LOG` | `0`, `1` | a line on standard error for each call and each operation |
+//! | `SIMULATED_CUDA_FAULT` | a list with commas, see below | the machine to pretend, and the faults to make |
+//! | `RETROMAE_HOST_ORDER` | as for the host device | the order of a block's threads |
+//! | `RETROMAE_HOST_GUARD` | `0`, `1` | memory is aligned to 16 bytes instead of 256, and ends at its fence |
+//!
+//! | fault | effect |
+//! |---|---|
+//! | `no-driver` | `cuInit` fails with `CUDA_ERROR_NO_DEVICE` |
+//! | `no-device` | there is a driver, and no device |
+//! | `capability=7.5` | the compute capability of the device (9.0 by default) |
+//! | `memory=BYTES` | its memory (8 GiB by default); allocations beyond are refused |
+//! | `driver=12000` | the version of the driver (13000 by default) |
+//! | `invalid-image` | modules have no code for the device |
+//! | `no-blas` | `cublasLtCreate` fails with `CUBLAS_STATUS_NOT_INITIALIZED` |
+//! | `illegal-address=KERNEL` | the first launch of that kernel in the process fails when it runs |
+//!
+//! Whatever is refused or goes wrong is explained in a line on standard error, which begins with `simulated CUDA:`.
+//!
+//! # What it simulates
+//!
+//! * **Streams.** Work is enqueued and runs only when somebody waits: for a stream, an event or the context, in a copy that blocks, in a free
+//!   that waits, or when very much is enqueued. What runs, and in which order, is drawn from the seed among all that stream order, events and
+//!   the legacy stream's rules leave open; work on another stream runs between, or much later. Queries say "not ready" for a while. One
+//!   operation is never divided: two kernels at the same time are not simulated, only one after the other.
+//! * **Params and host memory.** A launch copies its params at the call. A copy from pageable memory reads it at the call, one from
+//!   page-locked memory when its turn comes, so that memory which is written again too early is seen. A copy to pageable memory returns when it
+//!   is done, one to page-locked memory at once.
+//! * **Memory.** Fresh memory is `0xff` in every byte: NaN. Every allocation lies between inaccessible pages, becomes inaccessible when its
+//!   free runs (in stream order, where it is stream-ordered), and no address is given twice in a process. So a kernel that uses freed or
+//!   foreign memory ends in an error with its source line. Copies, fills and matrix products are checked against the table of allocations when
+//!   they are enqueued (`CUDA_ERROR_INVALID_VALUE`) and again when they run (`CUDA_ERROR_ILLEGAL_ADDRESS`). The bytes up to the next fence
+//!   are checked when memory is freed.
+//! * **Errors.** An error of executed work is the end of its context: every later call returns it, until the primary context was
+//!   released by all and is retained again. Handles are looked up, so stale ones are refused. A thread without a current context is refused.
+//! * **Events**, with times by the clock of the execution.
+//! * **Captures and graphs.** Launches, copies within the device and with page-locked memory, fills, matrix products, forks and joins by
+//!   events are recorded. What CUDA forbids is refused and spoils the capture, in the three modes; a graph keeps params from the capture and
+//!   reads page-locked memory when it runs.
+//! * **Matrix products** of cuBLASLt with f32, f16 and bf16 operands, f32 accumulation, transposes, leading dimensions, strided batches and
+//!   the bias epilogue. Up to three algorithms are offered; all give the same result, but two use the workspace, and a workspace
+//!   that two streams share gives NaN where their products get into each other's way.
+//!
+//! # What it does not
+//!
+//! More than one device; contexts other than the primary one; allocations and other graphs within a graph, and updates of a graph; streams of
+//! each thread; peer and managed memory; textures; the functions of cuBLASLt for other layouts, types and epilogues. Such calls return
+//! `CUDA_ERROR_NOT_SUPPORTED` or `CUBLAS_STATUS_NOT_SUPPORTED` where there is a function at all. Times mean nothing, and neither do the figures of the device.
+#![allow(non_snake_case)]
+
+mod blas;
+mod call;
+mod driver;
+mod machine;
+mod settings;

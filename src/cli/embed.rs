@@ -9,7 +9,7 @@ use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{embed_texts, normalize_rows};
 use retromae::train::load_model;
 
-use super::{DeviceArguments, Error};
+use super::{DeviceArguments, Error, no_kernels};
 
 /// Lines read before they are embedded together.
 const LINES_AT_ONCE: usize = 1024;
@@ -44,6 +44,7 @@ impl Arguments {
         match dtype {
             DType::F32 => self.embed::<f32>(&device),
             DType::Bf16 => self.embed::<bf16>(&device),
+            DType::F16 => Err(no_kernels(dtype)),
         }
     }
 

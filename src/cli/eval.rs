@@ -8,7 +8,7 @@ use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
 
-use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
+use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_row};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -43,6 +43,7 @@ impl Arguments {
         match dtype {
             DType::F32 => self.evaluate::<f32>(&device),
             DType::Bf16 => self.evaluate::<bf16>(&device),
+            DType::F16 => Err(no_kernels(dtype)),
         }
     }
 

@@ -102,6 +102,11 @@ impl DeviceArguments {
     }
 }
 
+/// Refuses a type that only products take.
+fn no_kernels(dtype: DType) -> Error {
+    format!("--dtype is {}; it should be f32 or bf16, which there are kernels for", dtype.name()).into()
+}
+
 /// Prints rows under a header: the first `left` columns to the left, numbers to the right.
 fn print_table(header: &[&str], rows: &[Vec<String>], left: usize) {
     let width = |column: usize| {

@@ -14,6 +14,30 @@ pub struct Buffer<T: Element> {
     element: PhantomData<T>,
 }
 
+/// Memory of a device, shared or exclusive.
+pub(crate) trait DeviceMemory {
+    fn device(&self) -> &Device;
+    fn address(&self) -> u64;
+}
+
+impl<T: Element> DeviceMemory for View<'_, T> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl<T: Element> DeviceMemory for ViewMut<'_, T> {
+    fn device(&self) -> &Device {
+        self.device
+    }
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
 /// A shared view of consecutive elements of a [`Buffer`].
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a, T: Element> {
@@ -32,7 +56,7 @@ pub struct ViewMut<'a, T: Element> {
     element: PhantomData<&'a mut T>,
 }
 
-fn element_address<T>(address: u64, length: usize, range: &Range<usize>) -> u64 {
+pub(super) fn element_address<T>(address: u64, length: usize, range: &Range<usize>) -> u64 {
     assert!(
         range.start <= range.end && range.end <= length,
         "a view of elements {range:?} of a buffer of {length}"
@@ -47,8 +71,9 @@ impl<T: Element> Buffer<T> {
     }
 
     pub(super) fn zeros(device: &Device, length: usize) -> Result<Self> {
-        let mut buffer = Self::uninitialised(device, length)?;
-        buffer.zero()?;
+        let buffer = Self::uninitialised(device, length)?;
+        // SAFETY: the buffer is valid for its length, and nobody else has it yet.
+        unsafe { device.backend().zero(buffer.address, length * size_of::<T>())? };
         Ok(buffer)
     }
 
@@ -109,23 +134,15 @@ impl<T: Element> Buffer<T> {
         })
     }
 
-    /// Overwrites the first `values.len()` elements.
+    /// Overwrites the first `values.len()` elements, after all work that is enqueued on any stream of the device; returns when it is done.
     ///
     /// # Errors
-    /// When there are more values than elements.
+    /// When there are more values than elements; an error of the device, also of work enqueued before.
     pub fn write(&mut self, values: &[T]) -> Result<()> {
         self.view_mut().write(values)
     }
 
-    /// Sets every element to zero.
-    ///
-    /// # Errors
-    /// An error of the device.
-    pub fn zero(&mut self) -> Result<()> {
-        self.view_mut().zero()
-    }
-
-    /// All elements, copied to the caller.
+    /// All elements, copied to the caller, after all work that is enqueued on any stream of the device.
     ///
     /// # Errors
     /// An error of the device, also of work enqueued before.
@@ -142,6 +159,12 @@ impl<T: Element> Drop for Buffer<T> {
 }
 
 impl<'a, T: Element> View<'a, T> {
+    /// The device that the memory belongs to.
+    #[must_use]
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -173,7 +196,7 @@ impl<'a, T: Element> View<'a, T> {
         View { address, length: range.len(), ..self }
     }
 
-    /// All elements, copied to the caller.
+    /// All elements, copied to the caller, after all work that is enqueued on any stream of the device.
     ///
     /// # Errors
     /// An error of the device, also of work enqueued before.
@@ -192,6 +215,12 @@ impl<'a, T: Element> View<'a, T> {
 }
 
 impl<'a, T: Element> ViewMut<'a, T> {
+    /// The device that the memory belongs to.
+    #[must_use]
+    pub fn device(&self) -> &'a Device {
+        self.device
+    }
+
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -255,19 +284,10 @@ impl<'a, T: Element> ViewMut<'a, T> {
         )
     }
 
-    /// Sets every element to zero.
+    /// Overwrites the first `values.len()` elements, after all work that is enqueued on any stream of the device; returns when it is done.
     ///
     /// # Errors
-    /// An error of the device.
-    pub fn zero(&mut self) -> Result<()> {
-        // SAFETY: the view is valid for its length and exclusive.
-        unsafe { self.device.backend().zero(self.address, self.length * size_of::<T>()) }
-    }
-
-    /// Overwrites the first `values.len()` elements.
-    ///
-    /// # Errors
-    /// When there are more values than elements.
+    /// When there are more values than elements; an error of the device, also of work enqueued before.
     pub fn write(&mut self, values: &[T]) -> Result<()> {
         if values.len() > self.length {
             return Err(Error::Argument {
@@ -278,22 +298,6 @@ impl<'a, T: Element> ViewMut<'a, T> {
         }
         // SAFETY: the view is valid for its length, which is not exceeded, and exclusive.
         unsafe { self.device.backend().upload(self.address, bytemuck::cast_slice(values)) }
-    }
-
-    /// Overwrites the elements with those of `source`.
-    ///
-    /// # Errors
-    /// When the lengths or the devices differ.
-    pub fn copy_from(&mut self, source: View<'_, T>) -> Result<()> {
-        if source.length != self.length || !source.device.same_as(self.device) {
-            return Err(Error::Argument {
-                argument: "source",
-                actual: format!("{} elements on {:?}", source.length, source.device),
-                expected: format!("{} elements on {:?}", self.length, self.device),
-            });
-        }
-        // SAFETY: both views are valid for the length; one is exclusive, so they do not overlap.
-        unsafe { self.device.backend().copy(self.address, source.address, self.length * size_of::<T>()) }
     }
 
     /// The device address of the first element, for the params struct of a kernel.

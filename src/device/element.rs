@@ -1,14 +1,15 @@
 //! Element types that cross the boundary to the kernels.
 
 use bytemuck::Pod;
-pub use half::bf16;
+pub use half::{bf16, f16};
 
-/// The type of a kernel's floating-point operands, at run time.
+/// The type of floating-point operands, at run time. Kernels are built for f32 and bf16; products also take f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     F32,
     Bf16,
+    F16,
 }
 
 impl DType {
@@ -18,6 +19,7 @@ impl DType {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 
@@ -26,7 +28,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::F16 => 2,
         }
     }
 }
@@ -36,12 +38,13 @@ pub trait Element: Pod + Send + Sync + std::fmt::Debug + 'static {}
 
 impl Element for f32 {}
 impl Element for bf16 {}
+impl Element for f16 {}
 impl Element for u8 {}
 impl Element for u16 {}
 impl Element for u32 {}
 impl Element for i32 {}
 
-/// An element type that kernels compute with: f32 or bf16.
+/// A floating-point element type: f32 and bf16, which kernels compute with, and f16, which only products take.
 pub trait Float: Element {
     const DTYPE: DType;
     /// Rounds to nearest, ties to even.
@@ -61,6 +64,16 @@ impl Float for f32 {
 
 impl Float for bf16 {
     const DTYPE: DType = DType::Bf16;
+    fn from_f32(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
+    }
+}
+
+impl Float for f16 {
+    const DTYPE: DType = DType::F16;
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
     }

@@ -7,7 +7,9 @@ pub enum Error {
     #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
     Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
     /// No kernel of this name was built for the device.
-    #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
+    #[error(
+        "kernel {0} is not built for this device: there are kernels for f32 and bf16, and `retromae info --kernels` lists them"
+    )]
     UnknownKernel(String),
     /// The launch itself is wrong.
     #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]
@@ -20,6 +22,9 @@ pub enum Error {
     /// The CUDA driver, a device or a library is missing or refuses.
     #[error("CUDA: {0}")]
     Cuda(String),
+    /// A kernel or the GPU itself failed; the driver does no more work in this process.
+    #[error("CUDA: {0}; the device can do no more work in this process: start it again")]
+    CudaEnded(String),
     /// The host kernels use instructions that this processor lacks.
     #[error(
         "the host kernels are built for {built}, which this processor is not; build with RETROMAE_HOST_MARCH=x86-64"
@@ -30,9 +35,13 @@ pub enum Error {
     OutOfMemory { requested: usize, device: &'static str },
     /// An allocation on a CUDA device was refused.
     #[error(
-        "cannot allocate {requested} bytes on the CUDA device: {free} of {total} are free; use a smaller batch"
+        "cannot allocate {requested} bytes on the CUDA device: {free} of {total} are free; use fewer tokens in a batch, a smaller model, or close \
+         what else uses the GPU"
     )]
     CudaOutOfMemory { requested: usize, free: usize, total: usize },
+    /// Something that a stream cannot do while its work is recorded.
+    #[error("cannot {0} while the stream is being captured; do it before or after the capture")]
+    Capturing(&'static str),
     /// An argument of a device call is wrong.
     #[error("{argument} is {actual}; it should be {expected}")]
     Argument { argument: &'static str, actual: String, expected: String },

@@ -10,27 +10,23 @@ mod error;
 mod host;
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod params;
+mod staging;
+mod stream;
 mod table;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use buffer::DeviceMemory;
 pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
-pub use element::{DType, Element, Float, bf16};
+pub use element::{DType, Element, Float, bf16, f16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, ThreadOrder};
+pub use staging::Staging;
+pub(crate) use stream::{Command, Direction, Launch, Transfer};
+pub use stream::{Event, Graph, Stream};
 pub use table::{CudaKernel, Fatbin};
-
-/// One kernel launch. `params` are the bytes of the kernel's params struct.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Launch<'a> {
-    pub kernel: &'a str,
-    pub grid: [u32; 3],
-    pub threads: u32,
-    pub shared_bytes: u32,
-    pub params: &'a [u8],
-}
 
 /// Whether an operand of [`Gemm`] is read as stored or transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +35,21 @@ pub(crate) enum Layout {
     Transposed,
 }
 
-/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c)`; all matrices row-major with a stride between rows, in elements.
+/// How the products of a [`Gemm`] lie one after another. Strides are in elements; an operand of stride 0 is shared by all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Batch {
+    pub count: usize,
+    pub a_stride: usize,
+    pub b_stride: usize,
+    pub c_stride: usize,
+}
+
+impl Batch {
+    /// A single product.
+    pub(crate) const ONE: Self = Self { count: 1, a_stride: 0, b_stride: 0, c_stride: 0 };
+}
+
+/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c or + bias)`; all matrices row-major with a stride between rows, in elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gemm {
     pub m: usize,
@@ -57,7 +67,11 @@ pub(crate) struct Gemm {
     pub input: DType,
     /// Type of `c`; products are accumulated in f32 whatever it is.
     pub output: DType,
+    /// Add to `c` instead of overwriting it; then there is no bias.
     pub accumulate: bool,
+    /// `[n]` of the output type: added in f32 to each row, before the one rounding.
+    pub bias: Option<u64>,
+    pub batch: Batch,
 }
 
 /// Time that a host device spent, since it was made; zero on a GPU, where work is asynchronous.
@@ -69,34 +83,98 @@ pub struct Timings {
     pub kernels: Duration,
 }
 
-/// What a kind of device must be able to do. Addresses are plain integers.
+/// What a kind of device must be able to do. Addresses, streams, events and graphs are plain integers, whose owners are the types of this
+/// module.
 pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
     fn description(&self) -> String;
+    fn timings(&self) -> Timings;
+
     fn allocate(&self, bytes: usize) -> Result<u64>;
     /// # Safety
-    /// `address` came from `allocate(bytes)` of this device and is not used afterwards.
+    /// `address` came from `allocate(bytes)` of this device and is not used by work that is enqueued afterwards.
     unsafe fn free(&self, address: u64, bytes: usize);
+    /// Memory of the host that streams copy to and from while the host goes on.
+    fn allocate_staging(&self, bytes: usize) -> Result<u64>;
+    /// # Safety
+    /// `address` came from `allocate_staging(bytes)` of this device, and no copy from or to it is in flight.
+    unsafe fn free_staging(&self, address: u64, bytes: usize);
+    /// Copies after all work that is enqueued on any stream, and returns when it is done.
+    ///
     /// # Safety
     /// `destination` is valid for `source.len()` bytes.
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()>;
+    /// As [`upload`](Self::upload), the other way.
+    ///
     /// # Safety
     /// `source` is valid for `destination.len()` bytes.
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()>;
-    /// # Safety
-    /// Both ranges are valid and do not overlap.
-    unsafe fn copy(&self, destination: u64, source: u64, bytes: usize) -> Result<()>;
+    /// Zeroes after all work that is enqueued on any stream, and returns when it is done.
+    ///
     /// # Safety
     /// `address` is valid for `bytes` bytes.
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()>;
+
+    /// The device's own stream.
+    fn default_stream(&self) -> u64;
+    fn create_stream(&self) -> Result<u64>;
+    /// Makes a stream that somebody else created known to the device.
+    ///
     /// # Safety
-    /// Every address in the params struct is valid for what the kernel does with it.
-    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// `stream` is a live stream until it is released.
+    unsafe fn adopt_stream(&self, stream: u64) -> Result<()>;
+    /// Ends the use of a stream: one of `create_stream` is destroyed when its work is done.
+    ///
     /// # Safety
-    /// The three matrices are valid for their shapes, and `c` overlaps neither operand.
-    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()>;
-    fn synchronize(&self) -> Result<()>;
-    fn timings(&self) -> Timings;
+    /// `stream` came from `create_stream`, or with `adopted` from `adopt_stream`, and is not used afterwards.
+    unsafe fn release_stream(&self, stream: u64, adopted: bool);
+    /// # Safety
+    /// `stream` is one of this device's, and the addresses of `command` are valid for what it does, when it is executed.
+    unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()>;
+    /// # Safety
+    /// `stream` is one of this device's.
+    unsafe fn synchronize(&self, stream: u64) -> Result<()>;
+
+    /// A new event after all that `stream` was given so far.
+    ///
+    /// # Safety
+    /// `stream` is one of this device's.
+    unsafe fn record(&self, stream: u64) -> Result<u64>;
+    /// Later work of `stream` waits for `event`.
+    ///
+    /// # Safety
+    /// Both are of this device.
+    unsafe fn wait(&self, stream: u64, event: u64) -> Result<()>;
+    /// The caller waits for `event`.
+    ///
+    /// # Safety
+    /// `event` is one of this device's.
+    unsafe fn wait_for_event(&self, event: u64) -> Result<()>;
+    /// From one event, which is over, to a later one, which is too.
+    ///
+    /// # Safety
+    /// Both are of this device.
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration>;
+    /// # Safety
+    /// `event` is one of this device's and is not used afterwards.
+    unsafe fn free_event(&self, event: u64);
+
+    /// From here on `stream` records its work instead of doing it.
+    ///
+    /// # Safety
+    /// `stream` is one of this device's.
+    unsafe fn begin_capture(&self, stream: u64) -> Result<()>;
+    /// The graph of what `stream` recorded, and the names of its kernels in the order of their launches.
+    ///
+    /// # Safety
+    /// `stream` is one of this device's and is being captured.
+    unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)>;
+    /// # Safety
+    /// Both are of this device, and all addresses that were recorded are still valid.
+    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()>;
+    /// # Safety
+    /// `graph` is one of this device's and is not used afterwards.
+    unsafe fn free_graph(&self, graph: u64);
 }
 
 /// A device that runs kernels. Cloning is cheap and names the same device.
@@ -164,10 +242,31 @@ impl Device {
         self.backend.description()
     }
 
-    /// Work is enqueued on a stream, in order.
+    /// The device's own stream: work is done in the order in which it is enqueued.
     #[must_use]
     pub fn stream(&self) -> Stream {
-        Stream { device: self.clone() }
+        Stream::own(self)
+    }
+
+    /// A further stream, whose work may overlap with that of others. What one needs of another is said by [`Stream::wait`].
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn new_stream(&self) -> Result<Stream> {
+        Stream::create(self)
+    }
+
+    /// The caller's own stream, a `CUstream` of the device's primary context, to enqueue work beside the caller's. It is not destroyed
+    /// with the value that is returned.
+    ///
+    /// # Errors
+    /// When the device is not a CUDA device, or the stream is of another context.
+    ///
+    /// # Safety
+    /// `handle` is a live stream as long as the value or a clone of it lives.
+    pub unsafe fn borrow_stream(&self, handle: u64) -> Result<Stream> {
+        // SAFETY: passed on to the caller.
+        unsafe { Stream::adopt(self, handle) }
     }
 
     /// A buffer of `length` zeros.
@@ -188,6 +287,14 @@ impl Device {
         Ok(buffer)
     }
 
+    /// Memory of the host, `length` zeros, that streams copy from and to while the host goes on.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn staging<T: Element>(&self, length: usize) -> Result<Staging<T>> {
+        Staging::new(self, length)
+    }
+
     /// How the host device spent its time so far.
     #[must_use]
     pub fn timings(&self) -> Timings {
@@ -198,83 +305,16 @@ impl Device {
         &*self.backend
     }
 
-    fn same_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.backend, &other.backend)
-    }
-}
-
-/// An ordered queue of work on a device. The host device finishes each piece before the call returns.
-#[derive(Clone, Debug)]
-pub struct Stream {
-    device: Device,
-}
-
-impl Stream {
-    /// The device of this stream.
-    #[must_use]
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// Waits until all enqueued work is done.
-    ///
-    /// # Errors
-    /// The first error of that work.
-    pub fn synchronize(&self) -> Result<()> {
-        self.device.backend.synchronize()
-    }
-
-    /// Launches `kernel` with `params` by value.
-    ///
-    /// # Errors
-    /// When there is no such kernel, or the launch does not fit it.
-    ///
-    /// # Safety
-    /// Every address in `params` is valid for what the kernel does with it.
-    pub unsafe fn launch<P: Copy>(
-        &self,
-        kernel: &str,
-        grid: [u32; 3],
-        threads: u32,
-        shared_bytes: u32,
-        params: &P,
-    ) -> Result<()> {
-        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
-        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
-        // SAFETY: passed on to the caller.
-        unsafe { self.launch_bytes(kernel, grid, threads, shared_bytes, params) }
-    }
-
-    /// As [`launch`](Self::launch), with the bytes of the params struct.
-    ///
-    /// # Errors
-    /// When there is no such kernel, or the launch does not fit it.
-    ///
-    /// # Safety
-    /// Every address in `params` is valid for what the kernel does with it.
-    pub unsafe fn launch_bytes(
-        &self,
-        kernel: &str,
-        grid: [u32; 3],
-        threads: u32,
-        shared_bytes: u32,
-        params: &[u8],
-    ) -> Result<()> {
-        if grid.contains(&0) {
+    /// Refuses an argument of another device.
+    pub(crate) fn require_same(&self, argument: &'static str, other: &Self) -> Result<()> {
+        if Arc::ptr_eq(&self.backend, &other.backend) {
             return Ok(());
         }
-        // SAFETY: passed on to the caller.
-        unsafe { self.device.backend.launch(&Launch { kernel, grid, threads, shared_bytes, params }) }
-    }
-
-    /// # Safety
-    /// As [`Backend::gemm`].
-    pub(crate) unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
-        if gemm.m == 0 || gemm.n == 0 {
-            return Ok(());
-        }
-        // SAFETY: passed on to the caller.
-        unsafe { self.device.backend.gemm(gemm) }
+        Err(Error::Argument {
+            argument,
+            actual: format!("of {other:?}"),
+            expected: format!("of {self:?}, the same device"),
+        })
     }
 }
 

@@ -414,27 +414,6 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct BroadcastRowsParams {
-    pub bias: DevicePointer,
-    pub output: DevicePointer,
-    pub rows: u32,
-    pub columns: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of BroadcastRowsParams"][::core::mem::size_of::<BroadcastRowsParams>() - 24usize];
-    ["Alignment of BroadcastRowsParams"][::core::mem::align_of::<BroadcastRowsParams>() - 8usize];
-    ["Offset of field: BroadcastRowsParams::bias"]
-        [::core::mem::offset_of!(BroadcastRowsParams, bias) - 0usize];
-    ["Offset of field: BroadcastRowsParams::output"]
-        [::core::mem::offset_of!(BroadcastRowsParams, output) - 8usize];
-    ["Offset of field: BroadcastRowsParams::rows"]
-        [::core::mem::offset_of!(BroadcastRowsParams, rows) - 16usize];
-    ["Offset of field: BroadcastRowsParams::columns"]
-        [::core::mem::offset_of!(BroadcastRowsParams, columns) - 20usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct CrossEntropyParams {
     pub logits: DevicePointer,
     pub bias: DevicePointer,

@@ -37,8 +37,8 @@ impl<'a, T: Float> Place<'a, T> {
         Embedding {
             source,
             slots: self.inputs.slots.view(),
-            position: self.weights.matrix(&layout.position),
-            token_type: self.weights.matrix(&layout.token_type),
+            position: self.weights.operand(&layout.position),
+            token_type: self.weights.operand(&layout.token_type),
             gamma: self.weights.vector(&layout.embedding_norm.gamma),
             beta: self.weights.vector(&layout.embedding_norm.beta),
             eps: self.config.layer_norm_eps,
@@ -125,11 +125,11 @@ impl<T: Float> Embeddings<T> {
             let workspace = scratch.floats.view_mut();
             column_sum(at.stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
         }
-        let first_rows = at.inputs.first_rows();
+        let first_rows = at.inputs.first_rows.view();
         let (input, indices, offsets) = match source {
             Source::Word(_) => return Ok(()),
             // Slot 0 is the vector itself.
-            Source::Content(..) => (d_output, Some(first_rows), at.inputs.singles.view()),
+            Source::Content(..) => (d_output, Some(first_rows), at.inputs.sentence_offsets.view()),
             // Every token of the sentence reads it.
             Source::Query(_) | Source::QueryPosition(_) => (d_sum, None, at.inputs.cu_seqlens.view()),
         };

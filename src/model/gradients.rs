@@ -24,7 +24,7 @@ pub(super) fn linear_backward<T: Float>(
     let d_weight = parameters.gradients.slice_mut(ranges.weight.clone());
     let backward = linear::BackwardWeight { input, d_output, d_weight, in_features, out_features };
     linear::backward_weight(stream, backward)?;
-    let weight = parameters.weights.matrix(&ranges.weight);
+    let weight = parameters.weights.operand(&ranges.weight);
     let backward = linear::BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate };
     linear::backward_input(stream, backward)
 }

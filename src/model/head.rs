@@ -2,11 +2,11 @@
 //! cross-entropy with the tied word embeddings.
 
 use super::gradients::{bias_backward, linear_backward};
-use super::inputs::{Inputs, labelled_capacity};
-
+use super::inputs::Inputs;
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
-use super::{Capacity, Losses, ModelConfig};
+use super::shape::labelled_capacity;
+use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
 use crate::ops::{Result, bias_gelu, cross_entropy, layer_norm, linear, reduce, rows};
 
@@ -82,7 +82,6 @@ impl<T: Float> Head<T> {
         self.forward(stream, config, &parameters.weights, elements)?;
         self.losses(stream, parameters, inputs, elements, columns, scratch)?;
         self.backward(stream, parameters, elements, columns, scratch)?;
-        let parts = [0..inputs.encoder_labelled, middle..count];
         for (part, output) in parts.iter().zip([d_encoder, d_decoder]) {
             let input = self.d_rows.slice(part.start * columns..part.end * columns);
             rows::scatter_add(
@@ -104,7 +103,7 @@ impl<T: Float> Head<T> {
         let columns = config.hidden_size;
         let forward = linear::Forward {
             input: self.rows.slice(0..elements),
-            weight: weights.matrix(&layout.transform.weight),
+            weight: weights.operand(&layout.transform.weight),
             bias: None,
             output: self.transformed.slice_mut(0..elements),
             in_features: columns,
@@ -146,7 +145,7 @@ impl<T: Float> Head<T> {
         let count = elements / columns;
         let layout = &parameters.weights.layout;
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
-        let weight = parameters.weights.matrix(&layout.word);
+        let weight = parameters.weights.operand(&layout.word);
         let forward_backward = cross_entropy::ForwardBackward {
             hidden: self.normalised.slice(0..elements),
             weight,
@@ -229,13 +228,8 @@ impl<T: Float> Head<T> {
         Ok(())
     }
 
-    /// The losses of the last step; waits for it.
-    pub(super) fn read_losses(&self, config: &ModelConfig) -> Result<Losses> {
-        let losses = self.losses.read()?;
-        let mean = |loss: f32, weight: f32| if weight == 0.0 { 0.0 } else { loss / weight };
-        Ok(Losses {
-            encoder: mean(losses[0], config.encoder_loss_weight),
-            decoder: mean(losses[1], config.decoder_loss_weight),
-        })
+    /// `[2]`: the weighted losses of encoder and decoder.
+    pub(super) fn losses_view(&self) -> View<'_, f32> {
+        self.losses.view()
     }
 }

@@ -1,35 +1,25 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
+use super::filled::Filled;
+use super::shape::{self, Shape, labelled_capacity};
 use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
-use crate::device::{Buffer, Device, Element, View, ViewMut};
+use crate::device::{Device, Stream, View};
 use crate::ops::{Error, Result};
-
-/// The decoder's labelled rows begin at a multiple of this many: their losses are summed by 16-byte loads.
-const LABEL_ALIGNMENT: usize = 4;
-
-/// Labelled rows of a full batch.
-pub(super) fn labelled_capacity(capacity: Capacity) -> usize {
-    2 * capacity.tokens + LABEL_ALIGNMENT
-}
 
 /// A list of rows grouped by where their gradients go: segment `s` is `indices[offsets[s]..offsets[s + 1]]` and goes to `rows[s]`.
 #[derive(Debug)]
 pub(super) struct Segments {
-    rows: Buffer<i32>,
-    offsets: Buffer<i32>,
-    indices: Buffer<i32>,
-    count: usize,
-    total: usize,
+    rows: Filled<i32>,
+    offsets: Filled<i32>,
+    indices: Filled<i32>,
 }
 
 impl Segments {
     fn new(device: &Device, segments: usize, total: usize) -> Result<Self> {
         Ok(Self {
-            rows: device.zeros(segments)?,
-            offsets: device.zeros(segments + 1)?,
-            indices: device.zeros(total)?,
-            count: 0,
-            total: 0,
+            rows: Filled::new(device, segments)?,
+            offsets: Filled::new(device, segments + 1)?,
+            indices: Filled::new(device, total)?,
         })
     }
 
@@ -37,8 +27,8 @@ impl Segments {
         4 * (2 * segments + 1 + total)
     }
 
-    /// Groups tokens by `keys[token]`, in order of key, then of token.
-    fn write(&mut self, keys: &[i32]) -> Result<()> {
+    /// Groups tokens by `keys[token]`, in order of key, then of token; with `count`, empty segments follow up to that many.
+    fn write(&mut self, stream: &Stream, keys: &[i32], count: Option<usize>) -> Result<()> {
         let mut order: Vec<i32> = (0..keys.len() as i32).collect();
         order.sort_by_key(|&token| keys[token as usize]);
         let (mut rows, mut offsets) = (Vec::new(), Vec::new());
@@ -49,59 +39,22 @@ impl Segments {
                 offsets.push(place as i32);
             }
         }
-        offsets.push(keys.len() as i32);
-        (self.count, self.total) = (rows.len(), keys.len());
-        self.rows.write(&rows)?;
-        self.offsets.write(&offsets)?;
-        self.indices.write(&order)?;
-        Ok(())
+        let count = count.unwrap_or(rows.len());
+        rows.resize(count, 0);
+        offsets.resize(count + 1, keys.len() as i32);
+        self.rows.write(stream, &rows)?;
+        self.offsets.write(stream, &offsets)?;
+        self.indices.write(stream, &order)
     }
 
     pub(super) fn rows(&self) -> View<'_, i32> {
-        self.rows.slice(0..self.count)
+        self.rows.view()
     }
     pub(super) fn offsets(&self) -> View<'_, i32> {
-        self.offsets.slice(0..self.count + 1)
+        self.offsets.view()
     }
     pub(super) fn indices(&self) -> View<'_, i32> {
-        self.indices.slice(0..self.total)
-    }
-}
-
-/// A buffer of fixed capacity of which a prefix is in use.
-#[derive(Debug)]
-pub(super) struct Filled<T: Element> {
-    buffer: Buffer<T>,
-    length: usize,
-}
-
-impl<T: Element> Filled<T> {
-    pub(super) fn new(device: &Device, capacity: usize) -> Result<Self> {
-        Ok(Self { buffer: device.zeros(capacity)?, length: 0 })
-    }
-
-    pub(super) fn write(&mut self, values: &[T]) -> Result<()> {
-        self.buffer.write(values)?;
-        self.length = values.len();
-        Ok(())
-    }
-
-    /// Makes room for `length` elements that a kernel will write.
-    pub(super) fn resize(&mut self, length: usize) {
-        assert!(length <= self.buffer.len(), "{length} elements in a buffer of {}", self.buffer.len());
-        self.length = length;
-    }
-
-    pub(super) fn view(&self) -> View<'_, T> {
-        self.buffer.slice(0..self.length)
-    }
-
-    pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
-        self.buffer.slice_mut(0..self.length)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.length
+        self.indices.view()
     }
 }
 
@@ -118,14 +71,15 @@ pub(super) struct Inputs {
     pub slots: Filled<i32>,
     /// The sentence of each token.
     pub sentence_of: Filled<i32>,
-    /// `0..B + 1`: one row a segment.
-    pub singles: Filled<i32>,
+    /// The packed row of each sentence's slot 0, negative where the sentence is empty.
+    pub first_rows: Filled<i32>,
+    /// One segment a sentence, of its first row alone: `0..` up to the empty sentences, whose segments are empty.
+    pub sentence_offsets: Filled<i32>,
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
-    /// Labelled rows: the encoder's, filled up to [`LABEL_ALIGNMENT`] with ignored ones, then the decoder's.
+    /// Labelled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
     pub labelled_rows: Filled<i32>,
-    pub encoder_labelled: usize,
     /// Where the decoder's begin.
     pub decoder_start: usize,
     pub targets: Filled<i32>,
@@ -136,8 +90,7 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
-        let words = tokens.min(config.vocab_size);
-        let positions = tokens.min(config.max_position_embeddings);
+        let segments = shape::Segments::of(config, tokens);
         let labelled = labelled_capacity(capacity);
         Ok(Self {
             sentences: 0,
@@ -148,73 +101,109 @@ impl Inputs {
             decoder_ids: Filled::new(device, tokens)?,
             slots: Filled::new(device, tokens)?,
             sentence_of: Filled::new(device, tokens)?,
-            singles: Filled::new(device, sentences + 1)?,
-            encoder_words: Segments::new(device, words, tokens)?,
-            decoder_words: Segments::new(device, words, tokens)?,
-            positions: Segments::new(device, positions, tokens)?,
+            first_rows: Filled::new(device, sentences)?,
+            sentence_offsets: Filled::new(device, sentences + 1)?,
+            encoder_words: Segments::new(device, segments.words, tokens)?,
+            decoder_words: Segments::new(device, segments.words, tokens)?,
+            positions: Segments::new(device, segments.positions, tokens)?,
             labelled_rows: Filled::new(device, labelled)?,
-            encoder_labelled: 0,
             decoder_start: 0,
             targets: Filled::new(device, labelled)?,
             row_weights: Filled::new(device, labelled)?,
         })
     }
 
-    /// The packed row of each sentence's slot 0.
-    pub(super) fn first_rows(&self) -> View<'_, i32> {
-        self.cu_seqlens.view().slice(0..self.sentences)
-    }
-
     pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
         let Capacity { tokens, sentences, .. } = capacity;
-        let words = Segments::bytes(tokens.min(config.vocab_size), tokens);
-        let positions = Segments::bytes(tokens.min(config.max_position_embeddings), tokens);
-        4 * (2 * (sentences + 1) + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions
+        let segments = shape::Segments::of(config, tokens);
+        let words = Segments::bytes(segments.words, tokens);
+        let positions = Segments::bytes(segments.positions, tokens);
+        4 * (3 * sentences + 2 + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions
     }
 
-    /// Uploads a checked batch.
-    pub(super) fn write(&mut self, config: &ModelConfig, batch: &Batch) -> Result<()> {
-        self.write_sentences(&batch.cu_seqlens, &batch.encoder_input_ids)?;
-        self.decoder_ids.write(&batch.decoder_input_ids)?;
-        self.encoder_words.write(&batch.encoder_input_ids)?;
-        self.decoder_words.write(&batch.decoder_input_ids)?;
-        let labelled = |labels: &[i32]| -> Vec<i32> {
-            (0..labels.len() as i32).filter(|&row| labels[row as usize] != IGNORE_INDEX).collect()
+    /// Uploads a checked batch, filled up to `shape`.
+    pub(super) fn write(
+        &mut self,
+        stream: &Stream,
+        config: &ModelConfig,
+        batch: &Batch,
+        shape: &Shape,
+    ) -> Result<()> {
+        let filled = |ids: &[i32]| {
+            let mut ids = ids.to_vec();
+            ids.resize(shape.tokens, 0);
+            ids
         };
-        let (encoder, decoder) = (labelled(&batch.encoder_labels), labelled(&batch.decoder_labels));
-        self.encoder_labelled = encoder.len();
-        self.decoder_start = encoder.len().next_multiple_of(LABEL_ALIGNMENT);
-        let mut rows = encoder.clone();
-        rows.resize(self.decoder_start, 0);
-        rows.extend(&decoder);
-        let mut targets: Vec<i32> = encoder.iter().map(|&row| batch.encoder_labels[row as usize]).collect();
-        targets.resize(self.decoder_start, IGNORE_INDEX);
-        targets.extend(decoder.iter().map(|&row| batch.decoder_labels[row as usize]));
-        let mut weights = vec![config.encoder_loss_weight / encoder.len() as f32; encoder.len()];
-        weights.resize(self.decoder_start, 0.0);
-        weights.resize(targets.len(), config.decoder_loss_weight / decoder.len() as f32);
-        self.labelled_rows.write(&rows)?;
-        self.targets.write(&targets)?;
-        self.row_weights.write(&weights)
+        let encoder_ids = filled(&batch.encoder_input_ids);
+        let decoder_ids = filled(&batch.decoder_input_ids);
+        self.write_sentences(stream, &batch.cu_seqlens, &encoder_ids, shape)?;
+        self.decoder_ids.write(stream, &decoder_ids)?;
+        let words = shape.segments_max.map(|segments| segments.words);
+        self.encoder_words.write(stream, &encoder_ids, words)?;
+        self.decoder_words.write(stream, &decoder_ids, words)?;
+        self.decoder_start = shape.encoder_labelled;
+        let mut labels = Labels::default();
+        labels.extend(&batch.encoder_labels, config.encoder_loss_weight, shape.encoder_labelled);
+        labels.extend(&batch.decoder_labels, config.decoder_loss_weight, shape.decoder_labelled);
+        self.labelled_rows.write(stream, &labels.rows)?;
+        self.targets.write(stream, &labels.targets)?;
+        self.row_weights.write(stream, &labels.weights)
     }
 
-    /// Uploads what the encoder alone needs.
-    pub(super) fn write_sentences(&mut self, cu_seqlens: &[i32], ids: &[i32]) -> Result<()> {
-        self.sentences = cu_seqlens.len() - 1;
-        self.tokens = ids.len();
+    /// Uploads what the encoder alone needs; `ids` and `shape` may go beyond the sentences of `cu_seqlens`.
+    pub(super) fn write_sentences(
+        &mut self,
+        stream: &Stream,
+        cu_seqlens: &[i32],
+        ids: &[i32],
+        shape: &Shape,
+    ) -> Result<()> {
+        (self.sentences, self.tokens, self.max_seqlen) = (shape.sentences, shape.tokens, shape.max_seqlen);
+        let cu_seqlens = shape.cu_seqlens(cu_seqlens);
         let lengths = cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]);
-        self.max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
         let slots: Vec<i32> = lengths.clone().flat_map(|length| 0..length).collect();
-        let sentence_of: Vec<i32> = lengths
-            .enumerate()
-            .flat_map(|(b, length)| std::iter::repeat_n(b as i32, length as usize))
+        let sentence_of: Vec<i32> = (0..)
+            .zip(lengths.clone())
+            .flat_map(|(b, length)| std::iter::repeat_n(b, length as usize))
             .collect();
-        self.cu_seqlens.write(cu_seqlens)?;
-        self.encoder_ids.write(ids)?;
-        self.singles.write(&(0..cu_seqlens.len() as i32).collect::<Vec<_>>())?;
-        self.positions.write(&slots)?;
-        self.slots.write(&slots)?;
-        self.sentence_of.write(&sentence_of)
+        // Empty sentences come last.
+        let existing = lengths.take_while(|&length| length > 0).count() as i32;
+        let first_rows: Vec<i32> = (0..existing)
+            .map(|b| cu_seqlens[b as usize])
+            .chain(std::iter::repeat(-1))
+            .take(shape.sentences)
+            .collect();
+        let offsets: Vec<i32> = (0..=shape.sentences as i32).map(|b| b.min(existing)).collect();
+        self.cu_seqlens.write(stream, &cu_seqlens)?;
+        self.encoder_ids.write(stream, ids)?;
+        self.first_rows.write(stream, &first_rows)?;
+        self.sentence_offsets.write(stream, &offsets)?;
+        self.positions.write(stream, &slots, shape.segments_max.map(|segments| segments.positions))?;
+        self.slots.write(stream, &slots)?;
+        self.sentence_of.write(stream, &sentence_of)
+    }
+}
+
+/// The labelled rows of both outputs, one after the other.
+#[derive(Default)]
+struct Labels {
+    rows: Vec<i32>,
+    targets: Vec<i32>,
+    weights: Vec<f32>,
+}
+
+impl Labels {
+    /// Appends the labelled rows of one output, filled up to `count` with rows that are none.
+    fn extend(&mut self, labels: &[i32], loss_weight: f32, count: usize) {
+        let end = self.rows.len() + count;
+        let labelled = (0..).zip(labels).filter(|&(_, &label)| label != IGNORE_INDEX);
+        self.rows.extend(labelled.clone().map(|(row, _)| row));
+        self.targets.extend(labelled.map(|(_, &label)| label));
+        let share = loss_weight / (self.rows.len() + count - end) as f32;
+        self.weights.resize(self.rows.len(), share);
+        self.rows.resize(end, -1);
+        self.targets.resize(end, IGNORE_INDEX);
+        self.weights.resize(end, 0.0);
     }
 }
 

@@ -195,7 +195,7 @@ impl<'a> Layer<'a> {
     ) -> Result<()> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
         let Linear { weight, bias } = &self.ranges.query_key_value;
-        let (weight, bias) = (weights.matrix(weight), weights.vector(bias));
+        let (weight, bias) = (weights.operand(weight), weights.operand(bias));
         let project = |input, parts: Range<usize>, output: ViewMut<'_, T>| {
             let forward = linear::Forward {
                 input,
@@ -230,7 +230,7 @@ impl<'a> Layer<'a> {
         let elements = tokens * hidden;
         let forward = linear::Forward {
             input,
-            weight: weights.matrix(&projection.weight),
+            weight: weights.operand(&projection.weight),
             bias: None,
             output: scratch.projection.slice_mut(0..elements),
             in_features: input.len() / tokens,
@@ -263,7 +263,7 @@ impl<'a> Layer<'a> {
         let (tokens, hidden, wide) = (self.tokens(), self.config.hidden_size, self.config.intermediate_size);
         let forward = linear::Forward {
             input: activations.attention_output.slice(0..tokens * hidden),
-            weight: weights.matrix(&self.ranges.intermediate.weight),
+            weight: weights.operand(&self.ranges.intermediate.weight),
             bias: None,
             output: activations.intermediate.slice_mut(0..tokens * wide),
             in_features: hidden,

@@ -1,16 +1,41 @@
 //! The enhanced decoder's position-specific masks in device memory: uploaded, or drawn there.
 
-use super::inputs::{Filled, Inputs};
+use super::filled::Filled;
+use super::inputs::Inputs;
 use super::model::Visibility;
+use super::shape::Shape;
 use super::{Batch, Capacity};
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::mask_bank::{self, Arguments};
 use crate::ops::{Error, Result};
-use crate::reference::mask::ratio_q32;
+use crate::reference::mask::{SPECIAL, ratio_q32};
 
 /// Rows of a sentence's bank for which there is workspace: what the first public code draws.
 const BANK_ROWS_MAX: usize = 256;
+
+/// How masks are drawn: what the launch is given by value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Drawing {
+    bank_rows_max: usize,
+    ratio_q32: u32,
+}
+
+impl Drawing {
+    /// None where the batch brings its own masks.
+    pub(super) fn of(visibility: Visibility<'_>) -> Option<Self> {
+        match visibility {
+            Visibility::Explicit => None,
+            Visibility::Drawn { ratio, bank_rows_max, .. } => {
+                Some(Self { bank_rows_max, ratio_q32: ratio_q32(ratio) })
+            }
+        }
+    }
+}
+
+fn wrong<T>(argument: &'static str, actual: String, expected: String) -> Result<T> {
+    Err(Error::Argument { argument, actual, expected })
+}
 
 #[derive(Debug)]
 pub(super) struct Masks {
@@ -47,40 +72,69 @@ impl Masks {
         4 * words(capacity) + 4 * (2 * capacity.sentences + 1) + 3 * capacity.tokens + 2 * workspace(capacity)
     }
 
-    /// Uploads the batch's own masks (checked before), or draws them.
+    /// Uploads the batch's own masks (checked before), or what is needed to draw them; filled up to `shape`.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
-        inputs: &Inputs,
         batch: &Batch,
         visibility: Visibility<'_>,
-        rng: Option<View<'_, u32>>,
+        shape: &Shape,
     ) -> Result<()> {
+        let cu_seqlens = shape.cu_seqlens(&batch.cu_seqlens);
         let Visibility::Drawn { sentence_indices, word_starts, ratio, bank_rows_max } = visibility else {
-            let bank = batch.visibility.as_ref().expect("checked with the batch");
-            self.bits.write(&bank.bits)?;
-            self.offsets.write(&bank.offsets)?;
-            return self.rows.write(&bank.rows);
+            return self.write_bank(stream, batch, &cu_seqlens, shape);
         };
-        let wrong =
-            |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
-        let Some(rng) = rng else {
-            return wrong("randomness", "absent".into(), "present where masks are drawn".into());
-        };
-        if sentence_indices.len() != inputs.sentences || word_starts.len() != inputs.tokens {
+        let (sentences, tokens) = (batch.num_sentences(), batch.num_tokens());
+        if sentence_indices.len() != sentences || word_starts.len() != tokens {
             let actual =
                 format!("{} sentence_indices and {} word_starts", sentence_indices.len(), word_starts.len());
-            return wrong("visibility", actual, format!("{} and {}", inputs.sentences, inputs.tokens));
+            return wrong("visibility", actual, format!("{sentences} and {tokens}"));
         }
         if !(0.0..=1.0).contains(&ratio) {
             return wrong("ratio", ratio.to_string(), "in [0, 1]".into());
         }
-        let offsets = mask_bank::offsets(&batch.cu_seqlens, bank_rows_max)?;
-        self.bits.resize(offsets[inputs.sentences] as usize);
-        self.rows.resize(inputs.tokens);
-        self.offsets.write(&offsets)?;
-        self.sentence_indices.write(sentence_indices)?;
-        self.word_starts.write(word_starts)?;
+        let offsets = mask_bank::offsets(&cu_seqlens, bank_rows_max)?;
+        self.bits.resize(offsets[shape.sentences] as usize);
+        self.rows.resize(shape.tokens);
+        self.offsets.write(stream, &offsets)?;
+        let mut sentence_indices = sentence_indices.to_vec();
+        sentence_indices.resize(shape.sentences, 0);
+        self.sentence_indices.write(stream, &sentence_indices)?;
+        let mut word_starts = word_starts.to_vec();
+        word_starts.resize(shape.tokens, SPECIAL);
+        self.word_starts.write(stream, &word_starts)
+    }
+
+    /// Uploads the batch's own masks. A sentence that fills up has one bank row, which hides everything.
+    fn write_bank(
+        &mut self,
+        stream: &Stream,
+        batch: &Batch,
+        cu_seqlens: &[i32],
+        shape: &Shape,
+    ) -> Result<()> {
+        let bank = batch.visibility.as_ref().expect("checked with the batch");
+        let (mut bits, mut offsets, mut rows) = (bank.bits.clone(), bank.offsets.clone(), bank.rows.clone());
+        // The last offset may leave words of the bank unused.
+        offsets[batch.num_sentences()] = bits.len() as u32;
+        for pair in cu_seqlens[batch.num_sentences()..].windows(2) {
+            bits.resize(bits.len() + ((pair[1] - pair[0]) as usize).div_ceil(32), 0);
+            offsets.push(bits.len() as u32);
+        }
+        rows.resize(shape.tokens, 0);
+        self.bits.write(stream, &bits)?;
+        self.offsets.write(stream, &offsets)?;
+        self.rows.write(stream, &rows)
+    }
+
+    /// Enqueues the drawing of what [`write`](Self::write) has prepared.
+    pub(super) fn draw(
+        &mut self,
+        stream: &Stream,
+        inputs: &Inputs,
+        drawing: Drawing,
+        rng: View<'_, u32>,
+    ) -> Result<()> {
         let arguments = Arguments {
             rng,
             cu_seqlens: inputs.cu_seqlens.view(),
@@ -91,8 +145,8 @@ impl Masks {
             rows: self.rows.view_mut(),
             workspace: self.workspace.view_mut(),
             length_max: inputs.max_seqlen,
-            bank_rows_max,
-            ratio_q32: ratio_q32(ratio),
+            bank_rows_max: drawing.bank_rows_max,
+            ratio_q32: drawing.ratio_q32,
         };
         mask_bank::generate(stream, arguments)
     }

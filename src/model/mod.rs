@@ -3,6 +3,7 @@
 mod batch;
 mod config;
 mod embeddings;
+mod filled;
 mod gradients;
 mod head;
 mod inputs;
@@ -13,8 +14,11 @@ mod masks;
 mod model;
 mod parameters;
 mod scratch;
+mod shape;
+mod training;
 
 pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{Batch, IGNORE_INDEX, VisibilityBank};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
 pub use model::{Capacity, Losses, Model, StepRandomness, Visibility};
+pub use training::{Outcome, Ticket, TrainStep};

@@ -2,18 +2,21 @@
 
 use super::config;
 use super::embeddings::{Embeddings, Place};
+use super::filled::Filled;
 use super::head::Head;
-use super::inputs::{self, Filled, Inputs};
+use super::inputs::{self, Inputs};
 use super::layer::{Activations, Layer, Streams};
 use super::layout::LayerRanges;
 use super::masks::Masks;
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
-use super::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
-use crate::device::{Buffer, DType, Device, Float, Stream, View};
+use super::shape::Shape;
+use super::training::Training;
+use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
+use crate::device::{Buffer, Device, Float, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
-use crate::ops::{Result, adamw, reduce, rng_state, rows};
+use crate::ops::{Result, rows};
 
 /// The largest batch that a [`Model`] has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,30 +66,32 @@ pub struct Losses {
 /// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
 #[derive(Debug)]
 pub struct Model<T: Float> {
-    config: ModelConfig,
-    capacity: Capacity,
-    parameters: Parameters<T>,
-    inputs: Inputs,
-    masks: Masks,
-    rng: Buffer<u32>,
+    pub(super) config: ModelConfig,
+    pub(super) capacity: Capacity,
+    pub(super) parameters: Parameters<T>,
+    pub(super) inputs: Inputs,
+    pub(super) masks: Masks,
+    /// `[4]`: the step's random state
+    pub(super) rng: Filled<u32>,
     encoder_input: Embeddings<T>,
     layers: Vec<Activations<T>>,
     /// `[B, H]`: last hidden state of each sentence's slot 0
-    sentence_vectors: Filled<T>,
+    sentence_vectors: Buffer<T>,
     query: Embeddings<T>,
     content: Embeddings<T>,
     decoder: Activations<T>,
-    head: Head<T>,
+    pub(super) head: Head<T>,
     /// `[T, H]` gradients that travel down the layers in turn
     d_hidden: Buffer<T>,
     d_next: Buffer<T>,
     d_decoder: Buffer<T>,
     d_content: Buffer<T>,
-    scratch: Scratch<T>,
+    pub(super) scratch: Scratch<T>,
     /// `[1]`: squared norm of the gradients
-    squared_norm: Buffer<f32>,
+    pub(super) squared_norm: Buffer<f32>,
     /// `[4]`: the optimizer's schedule
-    schedule: Buffer<f32>,
+    pub(super) schedule: Filled<f32>,
+    pub(super) training: Training,
 }
 
 impl<T: Float> Model<T> {
@@ -126,9 +131,9 @@ impl<T: Float> Model<T> {
             parameters,
             inputs: Inputs::new(device, config, capacity)?,
             masks: Masks::new(device, capacity)?,
-            rng: device.zeros(4)?,
+            rng: Filled::new(device, 4)?,
             encoder_input: Embeddings::new(device, config, capacity)?,
-            sentence_vectors: Filled::new(device, capacity.sentences * config.hidden_size)?,
+            sentence_vectors: device.zeros(capacity.sentences * config.hidden_size)?,
             query: Embeddings::new(device, config, capacity)?,
             content: Embeddings::new(device, config, capacity)?,
             head: Head::new(device, config, capacity)?,
@@ -138,7 +143,8 @@ impl<T: Float> Model<T> {
             d_content: device.zeros(elements)?,
             scratch,
             squared_norm: device.zeros(1)?,
-            schedule: device.zeros(4)?,
+            schedule: Filled::new(device, 4)?,
+            training: Training::new(device)?,
             config: config.clone(),
             capacity,
         })
@@ -221,92 +227,21 @@ impl<T: Float> Model<T> {
         Ok(arena.slice(self.parameters.weights.entry(name)?.range.clone()).read()?)
     }
 
-    /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
-    ///
-    /// Without `randomness` nothing is dropped out, and masks cannot be drawn.
-    ///
-    /// # Errors
-    /// When the batch is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
-    pub fn step(
-        &mut self,
-        stream: &Stream,
-        batch: &Batch,
-        visibility: Visibility<'_>,
-        randomness: Option<StepRandomness>,
-    ) -> Result<Losses> {
-        let enhanced = self.config.decoder == DecoderKind::Enhanced;
-        let explicit = matches!(visibility, Visibility::Explicit);
-        inputs::check(&self.config, self.capacity, batch, enhanced && explicit)?;
-        self.inputs.write(&self.config, batch)?;
-        if let Some(StepRandomness { seed, step }) = randomness {
-            self.rng.write(&rng_state(seed, step))?;
-        }
-        if enhanced {
-            self.masks.write(stream, &self.inputs, batch, visibility, randomness.map(|_| self.rng.view()))?;
-        }
-        self.parameters.gradients.zero()?;
-        let dropout = randomness.is_some();
-        self.encode(stream, dropout)?;
-        self.decode(stream, dropout)?;
-        self.losses_and_head(stream)?;
-        self.decode_backward(stream, dropout)?;
-        self.encode_backward(stream, dropout)?;
-        self.head.read_losses(&self.config)
-    }
-
-    /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
-    /// that is not finite.
-    ///
-    /// # Errors
-    /// When a constant of the optimizer is out of range.
-    pub fn update(
-        &mut self,
-        stream: &Stream,
-        optimizer: &adamw::Hyperparameters,
-        learning_rate: f64,
-        update: u32,
-    ) -> Result<f32> {
-        self.schedule.write(&optimizer.schedule(learning_rate, update))?;
-        let squares = reduce::Arguments {
-            input: self.parameters.gradients.view(),
-            output: self.squared_norm.view_mut(),
-            accumulate: false,
-            workspace: self.scratch.floats.view_mut(),
-        };
-        reduce::squares(stream, squares)?;
-        let Parameters { weights, gradients, first_moments, second_moments } = &mut self.parameters;
-        let Weights { layout, master, compute } = weights;
-        let step = adamw::Step {
-            parameters: master.view_mut(),
-            gradients: gradients.view(),
-            first_moments: first_moments.view_mut(),
-            second_moments: second_moments.view_mut(),
-            compute_parameters: match T::DTYPE {
-                DType::F32 => None,
-                DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
-            },
-            squared_norm: self.squared_norm.view(),
-            schedule: self.schedule.view(),
-            decayed: layout.decayed,
-            hyperparameters: *optimizer,
-        };
-        adamw::step(stream, step)?;
-        Ok(self.squared_norm.read()?[0].sqrt())
-    }
-
     /// `[B, H]` sentence vectors (last hidden state of slot 0) of packed sentences, without dropout.
     ///
     /// # Errors
     /// When the sentences are inconsistent or exceed the capacity.
     pub fn embed(&mut self, stream: &Stream, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>> {
         inputs::check_sentences(&self.config, self.capacity, cu_seqlens, ids)?;
-        self.inputs.write_sentences(cu_seqlens, ids)?;
+        let shape = Shape::of_sentences(cu_seqlens);
+        self.inputs.write_sentences(stream, cu_seqlens, ids, &shape)?;
         self.encode(stream, false)?;
-        Ok(self.sentence_vectors.view().read()?.into_iter().map(T::to_f32).collect())
+        let elements = self.inputs.sentences * self.config.hidden_size;
+        Ok(self.sentence_vectors.slice(0..elements).read()?.into_iter().map(T::to_f32).collect())
     }
 
     /// Runs the encoder up to the sentence vectors.
-    fn encode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+    pub(super) fn encode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let columns = self.config.hidden_size;
         let elements = self.inputs.tokens * columns;
         let rng = dropout.then(|| self.rng.view());
@@ -327,28 +262,31 @@ impl<T: Float> Model<T> {
             let streams = Streams { query, content: None };
             layer.forward(stream, weights, streams, &mut rest[0], &mut self.scratch)?;
         }
-        self.sentence_vectors.resize(self.inputs.sentences * columns);
         let gather = rows::Gather {
             input: self
                 .layers
                 .last()
                 .map_or(&self.encoder_input.output, |layer| &layer.output)
                 .slice(0..elements),
-            rows: self.inputs.first_rows(),
-            output: self.sentence_vectors.view_mut(),
+            rows: self.inputs.first_rows.view(),
+            output: self.sentence_vectors.slice_mut(0..self.inputs.sentences * columns),
             columns,
         };
         rows::gather(stream, gather)
     }
 
     /// Runs the decoder's layer.
-    fn decode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+    pub(super) fn decode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
         let weights = &self.parameters.weights;
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
-        let (content, query) =
-            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        let (content, query) = decoder_sources(
+            &self.config,
+            weights,
+            &self.inputs,
+            self.sentence_vectors.slice(0..self.inputs.sentences * self.config.hidden_size),
+        );
         self.content.forward(&at, content, dropout_site::DECODER_CONTENT)?;
         if let Some(query) = query {
             self.query.forward(&at, query, dropout_site::DECODER_QUERY)?;
@@ -359,10 +297,10 @@ impl<T: Float> Model<T> {
     }
 
     /// Both losses and the head's gradients; leaves the gradients of the two outputs in `d_hidden` and `d_decoder`.
-    fn losses_and_head(&mut self, stream: &Stream) -> Result<()> {
+    pub(super) fn losses_and_head(&mut self, stream: &Stream) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
-        self.d_hidden.slice_mut(0..elements).zero()?;
-        self.d_decoder.slice_mut(0..elements).zero()?;
+        stream.zero(self.d_hidden.slice_mut(0..elements))?;
+        stream.zero(self.d_decoder.slice_mut(0..elements))?;
         let encoder = self.layers.last().map_or(&self.encoder_input.output, |layer| &layer.output);
         self.head.forward_backward(
             stream,
@@ -376,7 +314,7 @@ impl<T: Float> Model<T> {
     }
 
     /// From `d_decoder` to the decoder's parameters and inputs; adds the sentence vectors' gradient to `d_hidden`.
-    fn decode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+    pub(super) fn decode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
         let enhanced = self.config.decoder == DecoderKind::Enhanced;
@@ -394,8 +332,12 @@ impl<T: Float> Model<T> {
         )?;
         let Parameters { weights, gradients, .. } = &mut self.parameters;
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
-        let (content, query) =
-            decoder_sources(&self.config, weights, &self.inputs, self.sentence_vectors.view());
+        let (content, query) = decoder_sources(
+            &self.config,
+            weights,
+            &self.inputs,
+            self.sentence_vectors.slice(0..self.inputs.sentences * self.config.hidden_size),
+        );
         let d_content = if enhanced { &self.d_content } else { &self.d_next };
         self.content.backward(
             &at,
@@ -419,7 +361,7 @@ impl<T: Float> Model<T> {
     }
 
     /// From `d_hidden` to the encoder's parameters.
-    fn encode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
+    pub(super) fn encode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
         for index in (0..self.layers.len()).rev() {
@@ -456,7 +398,7 @@ impl<T: Float> Model<T> {
 }
 
 fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
-    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.matrix(&weights.layout.word) })
+    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
 /// Where the decoder's content and, in the enhanced decoder, its queries come from.
@@ -467,7 +409,7 @@ fn decoder_sources<'a, T: Float>(
     vectors: View<'a, T>,
 ) -> (Source<'a, T>, Option<Source<'a, T>>) {
     let sentences = Sentences { indices: inputs.sentence_of.view(), vectors };
-    let words = Words { ids: inputs.decoder_ids.view(), table: weights.matrix(&weights.layout.word) };
+    let words = Words { ids: inputs.decoder_ids.view(), table: weights.operand(&weights.layout.word) };
     let query = match (config.decoder, config.query) {
         (DecoderKind::Basic, _) => None,
         (DecoderKind::Enhanced, QueryKind::Embedding) => Some(Source::Query(sentences)),

@@ -58,23 +58,25 @@ impl<T: Float> Parameters<T> {
             };
             self.weights.set(&entry.name, &values)?;
         }
+        let stream = self.gradients.view().device().stream();
         for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
-            buffer.zero()?;
+            stream.zero(buffer.view_mut())?;
         }
-        Ok(())
+        // The caller may go on on any stream.
+        Ok(stream.synchronize()?)
     }
 }
 
 impl<T: Float> Weights<T> {
-    /// A matrix as products read it.
-    pub(super) fn matrix(&self, range: &Range<usize>) -> View<'_, T> {
+    /// A matrix or bias in `T`, as products read it.
+    pub(super) fn operand(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {
             Some(compute) => compute.slice(range.clone()),
             None => self.master.slice(range.clone()).same_type(),
         }
     }
 
-    /// A bias or LayerNorm weight, in f32 whatever `T` is.
+    /// A bias or LayerNorm weight in f32 whatever `T` is, as other kernels read it.
     pub(super) fn vector(&self, range: &Range<usize>) -> View<'_, f32> {
         self.master.slice(range.clone())
     }

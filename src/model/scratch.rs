@@ -1,6 +1,6 @@
 //! Buffers that every layer uses in turn and that hold nothing between them.
 
-use super::inputs::labelled_capacity;
+use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float};
 use crate::ops::{Result, column_sum, cross_entropy, embedding, layer_norm, reduce};

@@ -1,7 +1,7 @@
 //! AdamW with clipping by the global norm (Loshchilov and Hutter, arXiv 1711.05101), one pass over a flat arena.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{optional, require, require_length};
 use super::reduce::require_aligned;
 use crate::device::params::AdamWParams;
 use crate::device::{Stream, View, ViewMut, bf16};
@@ -98,13 +98,13 @@ pub fn step(stream: &Stream, arguments: Step<'_>) -> Result<()> {
     require(*decayed <= count, "decayed", decayed, format_args!("at most {count} (parameters)"))?;
     let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = *hyperparameters;
     let params = AdamWParams {
-        parameters: parameters.address(),
-        gradients: gradients.address(),
-        first_moments: first_moments.address(),
-        second_moments: second_moments.address(),
-        compute_parameters: compute_parameters.as_ref().map_or(0, ViewMut::address),
-        squared_norm: squared_norm.address(),
-        schedule: schedule.address(),
+        parameters: stream.address("parameters", parameters)?,
+        gradients: stream.address("gradients", gradients)?,
+        first_moments: stream.address("first_moments", first_moments)?,
+        second_moments: stream.address("second_moments", second_moments)?,
+        compute_parameters: optional(stream, "compute_parameters", compute_parameters.as_ref())?,
+        squared_norm: stream.address("squared_norm", squared_norm)?,
+        schedule: stream.address("schedule", schedule)?,
         count: count as u64,
         decayed: *decayed as u64,
         beta1: beta1 as f32,

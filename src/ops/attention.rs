@@ -125,11 +125,11 @@ pub struct Backward<'a, T: Float> {
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { attention, query, key, value, output, log_sum_exp } = arguments;
     let tokens = tokens(&attention, log_sum_exp.len())?;
-    let mut params = forward_params(&attention, tokens, [query, key, value])?;
+    let mut params = forward_params(stream, &attention, tokens, [query, key, value])?;
     check_rows("output", output.view.len(), output.stride, tokens, &attention)?;
-    params.output = output.view.address();
+    params.output = stream.address("output", &output.view)?;
     params.output_stride = output.stride as u32;
-    params.log_sum_exp = log_sum_exp.address();
+    params.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
     let kernel = kernel_name::<T>("forward", &attention);
     let grid = grid(&attention, KEY_TILE);
     // SAFETY: every array was checked for `tokens` rows of its stride; the kernel reads sentence bounds from `cu_seqlens`, whose
@@ -146,21 +146,21 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     let Backward { attention, query, key, value, output, log_sum_exp, d_output, d_query, d_key, d_value } =
         arguments;
     let tokens = tokens(&attention, log_sum_exp.len())?;
-    let mut forward = forward_params(&attention, tokens, [query, key, value])?;
+    let mut forward = forward_params(stream, &attention, tokens, [query, key, value])?;
     check_rows("output", output.view.len(), output.stride, tokens, &attention)?;
     check_rows("d_output", d_output.len(), output.stride, tokens, &attention)?;
     check_rows("d_query", d_query.view.len(), d_query.stride, tokens, &attention)?;
     check_rows("d_key", d_key.view.len(), d_key.stride, tokens, &attention)?;
     check_rows("d_value", d_value.view.len(), d_value.stride, tokens, &attention)?;
-    forward.output = output.view.address();
+    forward.output = stream.address("output", &output.view)?;
     forward.output_stride = output.stride as u32;
-    forward.log_sum_exp = log_sum_exp.address();
+    forward.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
     let params = AttentionBackwardParams {
         forward,
-        d_output: d_output.address(),
-        d_query: d_query.view.address(),
-        d_key: d_key.view.address(),
-        d_value: d_value.view.address(),
+        d_output: stream.address("d_output", &d_output)?,
+        d_query: stream.address("d_query", &d_query.view)?,
+        d_key: stream.address("d_key", &d_key.view)?,
+        d_value: stream.address("d_value", &d_value.view)?,
         d_query_stride: d_query.stride as u32,
         d_key_stride: d_key.stride as u32,
         d_value_stride: d_value.stride as u32,
@@ -235,6 +235,7 @@ fn tokens(attention: &Attention<'_>, log_sum_exp: usize) -> Result<usize> {
 }
 
 fn forward_params<T: Float>(
+    stream: &Stream,
     attention: &Attention<'_>,
     tokens: usize,
     [query, key, value]: [Rows<'_, T>; 3],
@@ -243,24 +244,24 @@ fn forward_params<T: Float>(
     check_rows("key", key.view.len(), key.stride, tokens, attention)?;
     check_rows("value", value.view.len(), value.stride, tokens, attention)?;
     let mut params = AttentionForwardParams {
-        query: query.view.address(),
-        key: key.view.address(),
-        value: value.view.address(),
-        cu_seqlens: attention.cu_seqlens.address(),
+        query: stream.address("query", &query.view)?,
+        key: stream.address("key", &key.view)?,
+        value: stream.address("value", &value.view)?,
+        cu_seqlens: stream.address("cu_seqlens", &attention.cu_seqlens)?,
         query_stride: query.stride as u32,
         key_stride: key.stride as u32,
         value_stride: value.stride as u32,
         tokens: tokens as u32,
         scale: attention.scale,
-        dropout: dropout_params(attention.dropout)?,
+        dropout: dropout_params(stream, attention.dropout)?,
         ..AttentionForwardParams::default()
     };
     if let Mask::Bank { bits, offsets, rows } = attention.mask {
         require_length("mask offsets", offsets.len(), attention.cu_seqlens.len(), "sentences + 1")?;
         require_length("mask rows", rows.len(), tokens, "tokens")?;
-        params.bank_bits = bits.address();
-        params.bank_offsets = offsets.address();
-        params.bank_rows = rows.address();
+        params.bank_bits = stream.address("mask bits", &bits)?;
+        params.bank_offsets = stream.address("mask offsets", &offsets)?;
+        params.bank_rows = stream.address("mask rows", &rows)?;
     }
     Ok(params)
 }

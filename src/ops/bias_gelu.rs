@@ -41,9 +41,9 @@ pub struct Backward<'a, T: Float> {
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, output } = arguments;
     let params = BiasGeluParams {
-        input: input.address(),
-        bias: bias.address(),
-        output: output.address(),
+        input: stream.address("input", &input)?,
+        bias: stream.address("bias", &bias)?,
+        output: stream.address("output", &output)?,
         ..shape(input.len(), bias.len())?
     };
     require_length("output", output.len(), input.len(), "as input")?;
@@ -57,10 +57,10 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { input, bias, d_output, d_input } = arguments;
     let params = BiasGeluParams {
-        input: input.address(),
-        bias: bias.address(),
-        d_output: d_output.address(),
-        d_input: d_input.address(),
+        input: stream.address("input", &input)?,
+        bias: stream.address("bias", &bias)?,
+        d_output: stream.address("d_output", &d_output)?,
+        d_input: stream.address("d_input", &d_input)?,
         ..shape(input.len(), bias.len())?
     };
     require_length("d_output", d_output.len(), input.len(), "as input")?;

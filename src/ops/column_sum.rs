@@ -42,12 +42,12 @@ pub fn column_sum<T: Float>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Res
     let rows = require_rows("input", input.len(), "output", columns)?;
     require_workspace(workspace.len(), self::workspace(rows, columns))?;
     let side_by_side = SideBySide {
-        input: input.address(),
+        input: stream.address("input", &input)?,
         rows,
         columns,
-        outputs: &[output.address()],
+        outputs: &[stream.address("output", &output)?],
         accumulate,
-        workspace: workspace.address(),
+        workspace: stream.address("workspace", &workspace)?,
     };
     // SAFETY: the lengths of all three arrays were checked.
     unsafe { side_by_side.launch::<T>(stream) }

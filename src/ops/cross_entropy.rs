@@ -4,7 +4,7 @@
 use super::Result;
 use super::error::{require, require_length};
 use crate::device::params::CrossEntropyParams;
-use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 const THREADS: u32 = 64;
 /// Two arrays of one float for each warp, each rounded up to 16 bytes.
@@ -117,28 +117,31 @@ fn logits_and_gradient<T: Float>(
         m: count,
         n: vocabulary,
         k: hidden_size,
-        a: arguments.hidden.slice(start * hidden_size..(start + count) * hidden_size).address(),
+        a: stream
+            .address("hidden", &arguments.hidden.slice(start * hidden_size..(start + count) * hidden_size))?,
         a_stride: hidden_size,
         a_layout: Layout::Normal,
-        b: arguments.weight.address(),
+        b: stream.address("weight", &arguments.weight)?,
         b_stride: hidden_size,
         b_layout: Layout::Transposed,
-        c: arguments.logits.address(),
+        c: stream.address("logits", &arguments.logits)?,
         c_stride: stride,
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the logits.
     unsafe { stream.gemm(&product)? };
     let rows = start..start + count;
     let params = CrossEntropyParams {
-        logits: arguments.logits.address(),
-        bias: arguments.bias.address(),
-        targets: arguments.targets.slice(rows.clone()).address(),
-        row_weights: arguments.row_weights.slice(rows.clone()).address(),
-        losses: arguments.losses.as_view().slice(rows.clone()).address(),
-        log_sum_exp: arguments.log_sum_exp.as_view().slice(rows).address(),
+        logits: stream.address("logits", &arguments.logits)?,
+        bias: stream.address("bias", &arguments.bias)?,
+        targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
+        row_weights: stream.address("row_weights", &arguments.row_weights.slice(rows.clone()))?,
+        losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
+        log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows))?,
         rows: count as u32,
         vocabulary: vocabulary as u32,
         stride: stride as u32,
@@ -165,17 +168,19 @@ fn gradients<T: Float>(
         m: count,
         n: hidden_size,
         k: vocabulary,
-        a: arguments.logits.address(),
+        a: stream.address("logits", &arguments.logits)?,
         a_stride: stride,
         a_layout: Layout::Normal,
-        b: arguments.weight.address(),
+        b: stream.address("weight", &arguments.weight)?,
         b_stride: hidden_size,
         b_layout: Layout::Normal,
-        c: arguments.d_hidden.as_view().slice(hidden.clone()).address(),
+        c: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(hidden.clone()))?,
         c_stride: hidden_size,
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked by the caller.
     unsafe { stream.gemm(&d_hidden)? };
@@ -183,8 +188,8 @@ fn gradients<T: Float>(
         m: vocabulary,
         k: count,
         a_layout: Layout::Transposed,
-        b: arguments.hidden.slice(hidden).address(),
-        c: arguments.d_weight.address(),
+        b: stream.address("hidden", &arguments.hidden.slice(hidden))?,
+        c: stream.address("d_weight", &arguments.d_weight)?,
         output: DType::F32,
         accumulate: true,
         ..d_hidden
@@ -194,9 +199,9 @@ fn gradients<T: Float>(
     // The column sums of the gradient of the logits, as a product with ones: one more pass over the chunk, at the library's speed.
     let d_bias = Gemm {
         n: 1,
-        b: arguments.ones.slice(0..count).address(),
+        b: stream.address("ones", &arguments.ones.slice(0..count))?,
         b_stride: 1,
-        c: arguments.d_bias.address(),
+        c: stream.address("d_bias", &arguments.d_bias)?,
         c_stride: 1,
         ..d_weight
     };

@@ -2,8 +2,8 @@
 
 use super::Result;
 use super::error::{require, require_length};
-use crate::device::View;
 use crate::device::params::DropoutParams;
+use crate::device::{Stream, View};
 use crate::random::{dropout_scale, dropout_threshold, key};
 
 /// One dropout site. The rate is quantised to 1/256 ([`crate::random::Dropout`] defines every decision).
@@ -25,10 +25,16 @@ pub fn rng_state(seed: u64, step: u32) -> [u32; 4] {
 }
 
 /// The kernel's view of an optional site.
-pub(crate) fn dropout_params(dropout: Option<Dropout<'_>>) -> Result<DropoutParams> {
+pub(crate) fn dropout_params(stream: &Stream, dropout: Option<Dropout<'_>>) -> Result<DropoutParams> {
     let Some(Dropout { rng, rate, site }) = dropout else { return Ok(DropoutParams::default()) };
     require((0.0..1.0).contains(&rate), "dropout rate", rate, "in [0, 1)")?;
     require_length("rng", rng.len(), 4, "words of an RngState")?;
     let threshold = dropout_threshold(rate);
-    Ok(DropoutParams { rng: rng.address(), threshold, scale: dropout_scale(threshold), site, reserved: 0 })
+    Ok(DropoutParams {
+        rng: stream.address("rng", &rng)?,
+        threshold,
+        scale: dropout_scale(threshold),
+        site,
+        reserved: 0,
+    })
 }

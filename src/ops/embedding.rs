@@ -117,8 +117,8 @@ pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { embedding, output, mean, rstd } = arguments;
     let params = EmbeddingForwardParams {
-        output: output.address(),
-        ..embedding.params("output", output.len(), [mean.as_view(), rstd.as_view()])?
+        output: stream.address("output", &output)?,
+        ..embedding.params(stream, "output", output.len(), [mean.as_view(), rstd.as_view()])?
     };
     let kernel = format!("embedding_forward_{}", T::DTYPE.name());
     let grid = [params.tokens.div_ceil(FORWARD_ROWS_PER_BLOCK as u32), 1, 1];
@@ -133,7 +133,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 /// As [`forward`], or when the workspace is too small.
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { embedding, mean, rstd, d_output, d_sum, d_gamma, d_beta, workspace } = arguments;
-    let forward = embedding.params("d_output", d_output.len(), [mean, rstd])?;
+    let forward = embedding.params(stream, "d_output", d_output.len(), [mean, rstd])?;
     let (tokens, columns) = (forward.tokens as usize, forward.columns as usize);
     require_length("d_sum", d_sum.len(), d_output.len(), "as d_output")?;
     require_length("d_gamma", d_gamma.len(), columns, "columns")?;
@@ -141,16 +141,22 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     require_workspace(workspace.len(), backward_workspace(tokens, columns))?;
     let params = EmbeddingBackwardParams {
         forward,
-        d_output: d_output.address(),
-        d_sum: d_sum.address(),
-        partials: workspace.address(),
+        d_output: stream.address("d_output", &d_output)?,
+        d_sum: stream.address("d_sum", &d_sum)?,
+        partials: stream.address("workspace", &workspace)?,
     };
     let kernel = format!("embedding_backward_{}", T::DTYPE.name());
     let grid = [tokens.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
     // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
     unsafe {
         stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(stream, tokens, columns, &[d_gamma.address(), d_beta.address()], workspace.address())
+        add_partials(
+            stream,
+            tokens,
+            columns,
+            &[stream.address("d_gamma", &d_gamma)?, stream.address("d_beta", &d_beta)?],
+            stream.address("workspace", &workspace)?,
+        )
     }
 }
 
@@ -158,6 +164,7 @@ impl<T: Float> Embedding<'_, T> {
     /// The parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
     fn params(
         &self,
+        stream: &Stream,
         argument: &'static str,
         length: usize,
         [mean, rstd]: [View<'_, f32>; 2],
@@ -177,29 +184,32 @@ impl<T: Float> Embedding<'_, T> {
             Source::QueryPosition(sentences) => (EMBEDDING_QUERY_POSITION, None, Some(sentences)),
         };
         let mut params = EmbeddingForwardParams {
-            slots: self.slots.address(),
-            position: self.position.address(),
-            type_: self.token_type.address(),
-            gamma: self.gamma.address(),
-            beta: self.beta.address(),
-            mean: mean.address(),
-            rstd: rstd.address(),
+            slots: stream.address("slots", &self.slots)?,
+            position: stream.address("position", &self.position)?,
+            type_: stream.address("token_type", &self.token_type)?,
+            gamma: stream.address("gamma", &self.gamma)?,
+            beta: stream.address("beta", &self.beta)?,
+            mean: stream.address("mean", &mean)?,
+            rstd: stream.address("rstd", &rstd)?,
             tokens: tokens as u32,
             columns: columns as u32,
             mode,
             eps: self.eps,
-            dropout: dropout_params(self.dropout)?,
+            dropout: dropout_params(stream, self.dropout)?,
             ..EmbeddingForwardParams::default()
         };
         if let Some(Words { ids, table }) = words {
             require_length("ids", ids.len(), tokens, "tokens")?;
             require_rows("word table", table.len(), "gamma", columns)?;
-            (params.ids, params.word) = (ids.address(), table.address());
+            (params.ids, params.word) = (stream.address("ids", &ids)?, stream.address("word table", &table)?);
         }
         if let Some(Sentences { indices, vectors }) = sentences {
             require_length("sentence indices", indices.len(), tokens, "tokens")?;
             require_rows("sentence vectors", vectors.len(), "gamma", columns)?;
-            (params.sentences, params.sentence_vectors) = (indices.address(), vectors.address());
+            (params.sentences, params.sentence_vectors) = (
+                stream.address("sentence indices", &indices)?,
+                stream.address("sentence vectors", &vectors)?,
+            );
         }
         Ok(params)
     }

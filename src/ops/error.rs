@@ -1,6 +1,6 @@
 //! What an operation refuses.
 
-use crate::device::{self, Element, View, ViewMut};
+use crate::device::{self, DeviceMemory, Stream};
 
 /// An argument that an operation cannot work with, or an error of the device.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -57,11 +57,10 @@ pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<
 }
 
 /// The address of an optional argument, 0 where it is absent.
-pub(crate) fn optional<T: Element>(view: Option<View<'_, T>>) -> u64 {
-    view.map_or(0, |view| view.address())
-}
-
-/// As [`optional`], for an output.
-pub(crate) fn optional_mut<T: Element>(view: Option<&mut ViewMut<'_, T>>) -> u64 {
-    view.map_or(0, |view| view.address())
+pub(crate) fn optional<A: DeviceMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    memory: Option<&A>,
+) -> Result<u64> {
+    memory.map_or(Ok(0), |memory| Ok(stream.address(argument, memory)?))
 }

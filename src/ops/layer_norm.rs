@@ -4,7 +4,7 @@
 use super::Result;
 use super::column_sum::{self, SideBySide, require_rows, require_workspace};
 use super::dropout::{Dropout, dropout_params};
-use super::error::{optional, optional_mut, require, require_length};
+use super::error::{optional, require, require_length};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
 use crate::device::{Float, Stream, View, ViewMut};
 
@@ -87,7 +87,7 @@ pub fn backward_workspace(rows: usize, columns: usize) -> usize {
 /// # Errors
 /// When `columns` is not a multiple of 8 or above [`COLUMNS_MAX`], or a length or the dropout rate does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
-    let Forward { input, bias, residual, gamma, beta, eps, dropout, output, mut sum, mean, rstd } = arguments;
+    let Forward { input, bias, residual, gamma, beta, eps, dropout, output, sum, mean, rstd } = arguments;
     let columns = gamma.len();
     let rows = require_row_shape("input", input.len(), columns)?;
     require_length("beta", beta.len(), columns, "columns")?;
@@ -99,20 +99,20 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
     require_length("mean", mean.len(), rows, "rows")?;
     require_length("rstd", rstd.len(), rows, "rows")?;
     let params = LayerNormForwardParams {
-        input: input.address(),
-        bias: optional(bias),
-        residual: optional(residual),
-        gamma: gamma.address(),
-        beta: beta.address(),
-        output: output.address(),
-        sum: optional_mut(sum.as_mut()),
-        mean: mean.address(),
-        rstd: rstd.address(),
+        input: stream.address("input", &input)?,
+        bias: optional(stream, "bias", bias.as_ref())?,
+        residual: optional(stream, "residual", residual.as_ref())?,
+        gamma: stream.address("gamma", &gamma)?,
+        beta: stream.address("beta", &beta)?,
+        output: stream.address("output", &output)?,
+        sum: optional(stream, "sum", sum.as_ref())?,
+        mean: stream.address("mean", &mean)?,
+        rstd: stream.address("rstd", &rstd)?,
         rows: rows as u32,
         columns: columns as u32,
         eps,
         reserved: 0,
-        dropout: dropout_params(dropout)?,
+        dropout: dropout_params(stream, dropout)?,
     };
     let kernel = format!("layer_norm_forward_{}", T::DTYPE.name());
     let grid = [rows.div_ceil(FORWARD_ROWS_PER_BLOCK) as u32, 1, 1];
@@ -126,8 +126,8 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 /// # Errors
 /// As [`forward`], or when the workspace is too small.
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
-    let Backward { d_output, sum, mean, rstd, gamma, dropout, mut d_residual, d_input, .. } = arguments;
-    let Backward { d_gamma, d_beta, mut d_bias, workspace, .. } = arguments;
+    let Backward { d_output, sum, mean, rstd, gamma, dropout, d_residual, d_input, .. } = arguments;
+    let Backward { d_gamma, d_beta, d_bias, workspace, .. } = arguments;
     let columns = gamma.len();
     let rows = require_row_shape("d_output", d_output.len(), columns)?;
     let elements = d_output.len();
@@ -142,25 +142,29 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     require_length("d_bias", d_bias.as_ref().map_or(columns, ViewMut::len), columns, "columns")?;
     require_workspace(workspace.len(), backward_workspace(rows, columns))?;
     let params = LayerNormBackwardParams {
-        d_output: d_output.address(),
-        sum: sum.address(),
-        mean: mean.address(),
-        rstd: rstd.address(),
-        gamma: gamma.address(),
-        d_residual: optional_mut(d_residual.as_mut()),
-        d_input: d_input.address(),
-        partials: workspace.address(),
+        d_output: stream.address("d_output", &d_output)?,
+        sum: stream.address("sum", &sum)?,
+        mean: stream.address("mean", &mean)?,
+        rstd: stream.address("rstd", &rstd)?,
+        gamma: stream.address("gamma", &gamma)?,
+        d_residual: optional(stream, "d_residual", d_residual.as_ref())?,
+        d_input: stream.address("d_input", &d_input)?,
+        partials: stream.address("workspace", &workspace)?,
         rows: rows as u32,
         columns: columns as u32,
-        dropout: dropout_params(dropout)?,
+        dropout: dropout_params(stream, dropout)?,
     };
     let kernel = format!("layer_norm_backward_{}", T::DTYPE.name());
     let grid = [rows.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
-    let outputs = [d_gamma.address(), d_beta.address(), optional_mut(d_bias.as_mut())];
+    let outputs = [
+        stream.address("d_gamma", &d_gamma)?,
+        stream.address("d_beta", &d_beta)?,
+        optional(stream, "d_bias", d_bias.as_ref())?,
+    ];
     // SAFETY: all lengths were checked above; the workspace holds the partial sums and what their sum needs.
     unsafe {
         stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(stream, rows, columns, &outputs, workspace.address())
+        add_partials(stream, rows, columns, &outputs, stream.address("workspace", &workspace)?)
     }
 }
 

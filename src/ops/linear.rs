@@ -2,12 +2,8 @@
 //! cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
-use super::error::{require, require_columns, require_length};
-use crate::device::params::BroadcastRowsParams;
-use crate::device::{DType, Float, Gemm, Layout, Stream, View, ViewMut};
-
-const THREADS: u32 = 256;
-const ELEMENTS_PER_BLOCK: usize = 8192;
+use super::error::{require, require_length};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
@@ -16,8 +12,8 @@ pub struct Forward<'a, T: Float> {
     pub input: View<'a, T>,
     /// `[out, in]`
     pub weight: View<'a, T>,
-    /// `[out]`
-    pub bias: Option<View<'a, f32>>,
+    /// `[out]`, in the type that is computed in; added in f32, before the one rounding
+    pub bias: Option<View<'a, T>>,
     /// `[rows, out]`
     pub output: ViewMut<'a, T>,
     pub in_features: usize,
@@ -55,30 +51,32 @@ pub struct BackwardWeight<'a, T: Float> {
 /// Enqueues `output = input · weightᵀ + bias`.
 ///
 /// # Errors
-/// When a length does not fit, or with a bias `out_features` is not a multiple of 8.
+/// When a length does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, weight, bias, output, in_features, out_features } = arguments;
     let rows = rows("input", input.len(), in_features)?;
     require_length("weight", weight.len(), out_features * in_features, "out · in")?;
     require_length("output", output.len(), rows * out_features, "rows · out")?;
     if let Some(bias) = bias {
-        broadcast_rows(stream, bias, &output, rows, out_features)?;
+        require_length("bias", bias.len(), out_features, "out")?;
     }
     let gemm = Gemm {
         m: rows,
         n: out_features,
         k: in_features,
-        a: input.address(),
+        a: stream.address("input", &input)?,
         a_stride: in_features,
         a_layout: Layout::Normal,
-        b: weight.address(),
+        b: stream.address("weight", &weight)?,
         b_stride: in_features,
         b_layout: Layout::Transposed,
-        c: output.address(),
+        c: stream.address("output", &output)?,
         c_stride: out_features,
         input: T::DTYPE,
         output: T::DTYPE,
-        accumulate: bias.is_some(),
+        accumulate: false,
+        bias: bias.map(|bias| stream.address("bias", &bias)).transpose()?,
+        batch: Batch::ONE,
     };
     // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
     unsafe { stream.gemm(&gemm)? };
@@ -98,17 +96,19 @@ pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>
         m: rows,
         n: in_features,
         k: out_features,
-        a: d_output.address(),
+        a: stream.address("d_output", &d_output)?,
         a_stride: out_features,
         a_layout: Layout::Normal,
-        b: weight.address(),
+        b: stream.address("weight", &weight)?,
         b_stride: in_features,
         b_layout: Layout::Normal,
-        c: d_input.address(),
+        c: stream.address("d_input", &d_input)?,
         c_stride: in_features,
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };
@@ -128,17 +128,19 @@ pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, 
         m: out_features,
         n: in_features,
         k: rows,
-        a: d_output.address(),
+        a: stream.address("d_output", &d_output)?,
         a_stride: out_features,
         a_layout: Layout::Transposed,
-        b: input.address(),
+        b: stream.address("input", &input)?,
         b_stride: in_features,
         b_layout: Layout::Normal,
-        c: d_weight.address(),
+        c: stream.address("d_weight", &d_weight)?,
         c_stride: in_features,
         input: T::DTYPE,
         output: DType::F32,
         accumulate: true,
+        bias: None,
+        batch: Batch::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };
@@ -153,26 +155,4 @@ fn rows(argument: &'static str, length: usize, features: usize) -> Result<usize>
         format_args!("a multiple of {features} (features)"),
     )?;
     Ok(length / features)
-}
-
-fn broadcast_rows<T: Float>(
-    stream: &Stream,
-    bias: View<'_, f32>,
-    output: &ViewMut<'_, T>,
-    rows: usize,
-    columns: usize,
-) -> Result<()> {
-    require_columns("out_features", columns)?;
-    require_length("bias", bias.len(), columns, "out")?;
-    let params = BroadcastRowsParams {
-        bias: bias.address(),
-        output: output.address(),
-        rows: rows as u32,
-        columns: columns as u32,
-    };
-    let grid = [(rows * columns).div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
-    let kernel = format!("broadcast_rows_{}", T::DTYPE.name());
-    // SAFETY: the output has rows · columns elements, the bias columns.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
-    Ok(())
 }

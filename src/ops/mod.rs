@@ -14,6 +14,7 @@ mod error;
 pub mod layer_norm;
 pub mod linear;
 pub mod mask_bank;
+pub mod product;
 pub mod reduce;
 pub mod rows;
 pub mod segment_sum;

@@ -72,11 +72,11 @@ fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) 
         // SAFETY: `input` has `count` elements and `output` one for each block; shared memory has a float a warp.
         unsafe { stream.launch(kernel, [blocks as u32, 1, 1], THREADS, WARPS * 4, &params) }
     };
-    let (source, result) = (input.address(), output.address());
+    let (source, result) = (stream.address("input", &input)?, stream.address("output", &output)?);
     if partials <= 1 {
         stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate, 1)?;
     } else {
-        let between = workspace.address();
+        let between = stream.address("workspace", &workspace)?;
         stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false, partials)?;
         stage(second, between, partials, result, partials.next_multiple_of(TILE), accumulate, 1)?;
     }

@@ -8,7 +8,8 @@ use crate::device::{Float, Stream, View, ViewMut};
 
 const THREADS: u32 = 256;
 
-/// Arguments of [`gather`]. The indices are in device memory and are not checked: each must be a row of `input`.
+/// Arguments of [`gather`]. The indices are in device memory and are not checked: each must be a row of `input`, or negative, for a row of
+/// zeros.
 #[derive(Debug)]
 pub struct Gather<'a, T: Float> {
     /// `[*, columns]`
@@ -22,7 +23,7 @@ pub struct Gather<'a, T: Float> {
 }
 
 /// Arguments of [`scatter_add`]. The indices are in device memory and are not checked: each must be a row of `output`, and none may
-/// appear twice.
+/// appear twice; or it is negative, and its row goes nowhere.
 #[derive(Debug)]
 pub struct ScatterAdd<'a, T: Float> {
     /// `[count, columns]`
@@ -43,7 +44,14 @@ pub fn gather<T: Float>(stream: &Stream, arguments: Gather<'_, T>) -> Result<()>
     let Gather { input, rows, output, columns } = arguments;
     require_rows("input", input.len(), "columns", columns)?;
     require_length("output", output.len(), rows.len() * columns, "rows · columns")?;
-    launch::<T>(stream, "gather_rows", input.address(), output.address(), rows, columns)
+    launch::<T>(
+        stream,
+        "gather_rows",
+        stream.address("input", &input)?,
+        stream.address("output", &output)?,
+        rows,
+        columns,
+    )
 }
 
 /// Enqueues `output[rows[i]] += input[i]`, rounded once.
@@ -54,7 +62,14 @@ pub fn scatter_add<T: Float>(stream: &Stream, arguments: ScatterAdd<'_, T>) -> R
     let ScatterAdd { input, rows, output, columns } = arguments;
     require_rows("output", output.len(), "columns", columns)?;
     require_length("input", input.len(), rows.len() * columns, "rows · columns")?;
-    launch::<T>(stream, "scatter_add_rows", input.address(), output.address(), rows, columns)
+    launch::<T>(
+        stream,
+        "scatter_add_rows",
+        stream.address("input", &input)?,
+        stream.address("output", &output)?,
+        rows,
+        columns,
+    )
 }
 
 fn launch<T: Float>(
@@ -65,8 +80,13 @@ fn launch<T: Float>(
     rows: View<'_, i32>,
     columns: usize,
 ) -> Result<()> {
-    let params =
-        RowsParams { input, output, rows: rows.address(), count: rows.len() as u32, columns: columns as u32 };
+    let params = RowsParams {
+        input,
+        output,
+        rows: stream.address("rows", &rows)?,
+        count: rows.len() as u32,
+        columns: columns as u32,
+    };
     let groups = rows.len() * (columns / 8);
     let grid = [groups.div_ceil(THREADS as usize) as u32, 1, 1];
     let kernel = format!("{operation}_{}", T::DTYPE.name());

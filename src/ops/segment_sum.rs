@@ -52,15 +52,23 @@ pub fn segment_sum<T: Float, O: Float>(stream: &Stream, arguments: SegmentSum<'_
     }
     let kernel = match (T::DTYPE, O::DTYPE) {
         (input, DType::F32) => format!("segment_sum_{}", input.name()),
-        (DType::Bf16, DType::Bf16) => "segment_sum_narrow_bf16".to_string(),
-        (DType::F32, DType::Bf16) => return require(false, "output", "bf16", "f32, as input"),
+        (input, output) if input == output => format!("segment_sum_narrow_{}", output.name()),
+        (DType::F32, output) => return require(false, "output", output.name(), "f32, as input"),
+        (input, output) => {
+            return require(
+                false,
+                "output",
+                output.name(),
+                format_args!("f32, or {} as input", input.name()),
+            );
+        }
     };
     let params = SegmentSumParams {
-        input: input.address(),
-        output: output.address(),
-        rows: optional(rows),
-        offsets: offsets.address(),
-        indices: optional(indices),
+        input: stream.address("input", &input)?,
+        output: stream.address("output", &output)?,
+        rows: optional(stream, "rows", rows.as_ref())?,
+        offsets: stream.address("offsets", &offsets)?,
+        indices: optional(stream, "indices", indices.as_ref())?,
         segments: segments as u32,
         columns: columns as u32,
     };

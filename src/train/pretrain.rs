@@ -55,6 +55,11 @@ pub fn pretrain(
     match dtype {
         DType::F32 => run::<f32>(options, device, observer),
         DType::Bf16 => run::<bf16>(options, device, observer),
+        DType::F16 => Err(Error::Flag {
+            flag: "--dtype",
+            actual: dtype.name().into(),
+            expected: "f32 or bf16, which there are kernels for".into(),
+        }),
     }
 }
 

@@ -1,21 +1,25 @@
 //! The loop: batches in, updates, records and checkpoints out.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Observer;
 use super::checkpoint::{CheckpointDirectory, Progress};
 use super::error::{Error, Result};
-use super::prefetch::{Prefetch, Prefetched};
+use super::prefetch::Prefetch;
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, write_training_svg};
 use super::schedule::linear_learning_rate;
 use crate::data::{BatchDrawer, Position};
-use crate::device::{Float, Stream, Timings};
-use crate::model::{AdamW, DecoderKind, Losses, Model, StepRandomness, Visibility};
+use crate::device::{Event, Float, Stream, Timings};
+use crate::model::{AdamW, DecoderKind, Model, Outcome, StepRandomness, Ticket, TrainStep, Visibility};
 
 /// Rows of a sentence's bank of position-specific masks, at most (the later public code).
 const BANK_ROWS_MAX: usize = 128;
+
+/// The one that the device computes, and the one that waits for it.
+const STEPS_IN_FLIGHT: usize = 2;
 
 /// A run under way.
 pub(super) struct Trainer<'a, T: Float> {
@@ -35,18 +39,36 @@ pub(super) struct Trainer<'a, T: Float> {
     pub retrieval: Option<RetrievalTable>,
 }
 
+/// A step that was enqueued, and what is known of it so far.
+struct Submitted {
+    ticket: Ticket,
+    /// After all its work.
+    end: Event,
+    /// Losses, norm and times are still to come.
+    record: StepRecord,
+    position: Position,
+}
+
 impl<T: Float> Trainer<'_, T> {
-    /// Trains until `end` steps are done, with a checkpoint at the end.
+    /// Trains until `end` steps are done, with a checkpoint at the end. While a device computes a step, the next one is prepared.
     pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<()> {
         let mut prefetch = Prefetch::start(drawer, self.step..end);
         observer.start(self.step, end);
+        let mut submitted = self.step;
+        let mut last = self.stream.record()?;
+        let mut pending = VecDeque::new();
         while self.step < end {
-            let record = self.run_step(&mut prefetch)?;
+            while submitted < end && pending.len() < STEPS_IN_FLIGHT && !self.checkpoint_is_due(submitted) {
+                pending.push_back(self.submit(&mut prefetch, submitted)?);
+                submitted += 1;
+            }
+            let Some(step) = pending.pop_front() else { break };
+            let record = self.complete(step, &mut last)?;
             self.log.append(&record)?;
             observer.step(&record);
             self.records.push(record.clone());
             self.require_finite(&record)?;
-            if self.step.is_multiple_of(self.options.checkpoint_every) || self.step == end {
+            if self.checkpoint_is_due(self.step) || self.step == end {
                 self.checkpoint()?;
             }
         }
@@ -54,47 +76,16 @@ impl<T: Float> Trainer<'_, T> {
         Ok(())
     }
 
-    /// One step: losses, gradients, and the update unless a loss is not finite.
-    fn run_step(&mut self, prefetch: &mut Prefetch) -> Result<StepRecord> {
-        let start = Instant::now();
-        let before = self.stream.device().timings();
-        let batch = prefetch.next(self.step)?;
-        let losses = self.losses_and_gradients(&batch)?;
-        let learning_rate = self.learning_rate();
-        let finite = losses.encoder.is_finite() && losses.decoder.is_finite();
-        let gradient_norm = if finite {
-            self.model.update(
-                &self.stream,
-                &AdamW::default(),
-                f64::from(learning_rate),
-                self.step as u32 + 1,
-            )?
-        } else {
-            f32::NAN
-        };
-        self.step += 1;
-        self.position = batch.position;
-        let spent = start.elapsed();
-        let timings = self.device_time_since(before);
-        let tokens = batch.drawn.batch.num_tokens();
-        Ok(StepRecord {
-            step: self.step,
-            epoch: batch.position.epoch,
-            encoder_loss: losses.encoder,
-            decoder_loss: losses.decoder,
-            learning_rate,
-            gradient_norm,
-            sentences: batch.drawn.batch.num_sentences(),
-            tokens,
-            tokens_per_s: tokens as f32 / spent.as_secs_f32().max(f32::MIN_POSITIVE),
-            step_ms: milliseconds(spent),
-            gemm_ms: timings.map(|timings| milliseconds(timings.gemm)),
-            kernel_ms: timings.map(|timings| milliseconds(timings.kernels)),
-            data_wait_ms: milliseconds(batch.waited),
-        })
+    /// Whether nothing may be enqueued after `step` steps before they are saved.
+    fn checkpoint_is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.options.checkpoint_every) && self.saved_step.unwrap_or(0) < step
     }
 
-    fn losses_and_gradients(&mut self, batch: &Prefetched) -> Result<Losses> {
+    /// Enqueues the step after `done` ones.
+    fn submit(&mut self, prefetch: &mut Prefetch, done: u64) -> Result<Submitted> {
+        let before = self.stream.device().timings();
+        let batch = prefetch.next(done)?;
+        let learning_rate = self.learning_rate(done);
         let visibility = match self.prepared.config.decoder {
             DecoderKind::Basic => Visibility::Explicit,
             DecoderKind::Enhanced => Visibility::Drawn {
@@ -104,14 +95,52 @@ impl<T: Float> Trainer<'_, T> {
                 bank_rows_max: BANK_ROWS_MAX,
             },
         };
-        let randomness = StepRandomness { seed: self.options.seed, step: self.step as u32 };
-        Ok(self.model.step(&self.stream, &batch.drawn.batch, visibility, Some(randomness))?)
+        let step = TrainStep {
+            batch: &batch.drawn.batch,
+            visibility,
+            randomness: StepRandomness { seed: self.options.seed, step: done as u32 },
+            optimizer: &AdamW::default(),
+            learning_rate: f64::from(learning_rate),
+            update: done as u32 + 1,
+        };
+        let ticket = self.model.train_step(&self.stream, &step)?;
+        let timings = self.device_time_since(before);
+        let record = StepRecord {
+            step: done + 1,
+            epoch: batch.position.epoch,
+            learning_rate,
+            sentences: batch.drawn.batch.num_sentences(),
+            tokens: batch.drawn.batch.num_tokens(),
+            gemm_ms: timings.map(|timings| milliseconds(timings.gemm)),
+            kernel_ms: timings.map(|timings| milliseconds(timings.kernels)),
+            data_wait_ms: milliseconds(batch.waited),
+            ..StepRecord::default()
+        };
+        Ok(Submitted { ticket, end: self.stream.record()?, record, position: batch.position })
     }
 
-    /// Of the step to come.
-    fn learning_rate(&self) -> f32 {
+    /// Waits for a step; `last` is the end of the one before.
+    fn complete(&mut self, step: Submitted, last: &mut Event) -> Result<StepRecord> {
+        let Submitted { ticket, end, record, position } = step;
+        let Outcome { losses, gradient_norm } = self.model.outcome(ticket)?;
+        let spent = end.elapsed_since(last)?;
+        *last = end;
+        self.step = record.step;
+        self.position = position;
+        Ok(StepRecord {
+            encoder_loss: losses.encoder,
+            decoder_loss: losses.decoder,
+            gradient_norm,
+            tokens_per_s: record.tokens as f32 / spent.as_secs_f32().max(f32::MIN_POSITIVE),
+            step_ms: milliseconds(spent),
+            ..record
+        })
+    }
+
+    /// Of the step after `done` ones.
+    fn learning_rate(&self, done: u64) -> f32 {
         let Prepared { warmup_steps, total_steps, .. } = *self.prepared;
-        linear_learning_rate(self.step, self.options.learning_rate, warmup_steps, total_steps)
+        linear_learning_rate(done, self.options.learning_rate, warmup_steps, total_steps)
     }
 
     /// What the host device spent since `before`; none on a device that does not measure.

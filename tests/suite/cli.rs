@@ -1,6 +1,7 @@
 //! The command as a user types it: what it prints, what it refuses, and that a resumed run is the same run.
 #![cfg(feature = "train")]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -8,23 +9,30 @@ use retromae::train::report::{StepRecord, read_training_log};
 use tempfile::TempDir;
 
 /// The command; `RETROMAE_BIN` says where it is when the tests run on another machine than they were built on.
-fn retromae(arguments: &[&str]) -> Output {
-    let program = std::env::var_os("RETROMAE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_retromae").into());
-    let run = Command::new(&program).args(arguments).output();
-    run.unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()))
+pub(crate) fn program() -> OsString {
+    std::env::var_os("RETROMAE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_retromae").into())
 }
 
-fn stderr(output: &Output) -> String {
+fn run(command: &mut Command) -> Output {
+    let output = command.output();
+    output.unwrap_or_else(|error| panic!("cannot run {}: {error}", command.get_program().display()))
+}
+
+fn retromae(arguments: &[&str]) -> Output {
+    run(Command::new(program()).args(arguments))
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// A directory with a corpus and the smallest model that there are kernels for.
-struct Workplace {
+pub(crate) struct Workplace {
     directory: TempDir,
 }
 
 impl Workplace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self { directory: tempfile::tempdir().unwrap() };
         let sentence = |n: usize| {
             let words =
@@ -43,7 +51,7 @@ impl Workplace {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -57,8 +65,12 @@ impl Workplace {
 
     /// `retromae pretrain` on the corpus into `out`, with `more` flags.
     fn pretrain(&self, out: &str, more: &[&str]) -> Output {
+        run(&mut self.pretrain_command(out, more))
+    }
+
+    pub(crate) fn pretrain_command(&self, out: &str, more: &[&str]) -> Command {
         let (corpus, config, out) = (self.text("corpus.txt"), self.text("config.json"), self.text(out));
-        let mut arguments = vec!["pretrain", "--device", "host", "--out", &out];
+        let mut arguments = vec!["pretrain", "--out", &out];
         let defaults = [
             ("--corpus", corpus.as_str()),
             ("--model", &config),
@@ -66,6 +78,7 @@ impl Workplace {
             ("--max-len", "32"),
             ("--batch-tokens", "128"),
             ("--held-out", "4"),
+            ("--device", "host"),
         ];
         for (flag, value) in defaults {
             let replaced = more.contains(&flag) || (flag == "--vocab-size" && more.contains(&"--vocab"));
@@ -74,7 +87,9 @@ impl Workplace {
             }
         }
         arguments.extend(more);
-        retromae(&arguments)
+        let mut command = Command::new(program());
+        command.args(arguments);
+        command
     }
 
     #[track_caller]

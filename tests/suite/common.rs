@@ -1,7 +1,7 @@
 //! What the kernel tests share: devices to run on, ragged data, and the rule for tolerances.
 #![allow(dead_code)]
 
-use retromae::device::{Device, Float, HostOptions, ThreadOrder, bf16};
+use retromae::device::{Device, Float, HostOptions, ThreadOrder, bf16, f16};
 use retromae::random::{key, philox};
 
 /// Every device that a kernel must pass on: the CUDA device where `RETROMAE_TEST_DEVICE=cuda`, else the host device with guard
@@ -61,6 +61,7 @@ pub fn epsilon<T: Float>() -> f64 {
     match T::DTYPE {
         retromae::device::DType::F32 => f64::from(f32::EPSILON),
         retromae::device::DType::Bf16 => bf16::EPSILON.to_f64(),
+        retromae::device::DType::F16 => f16::EPSILON.to_f64(),
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use retromae::device::params::ProbeParams;
 use retromae::device::{self, Device, Error};
+
+use crate::common::devices;
 
 fn driver_is_present() -> bool {
     let present = device::cuda_devices().is_ok();
@@ -46,6 +49,29 @@ fn a_device_beyond_the_last_is_refused() {
         message.contains(&format!("no device {}", devices.len())) || device::nvcc().is_err(),
         "{message}"
     );
+}
+
+/// Whichever the device: what does not fit the kernel never reaches it.
+#[test]
+fn wrong_launches_are_refused() {
+    for device in devices() {
+        let launch = |kernel: &str, threads, shared_bytes| {
+            let params = ProbeParams { input: 0, output: 0, count: 0 };
+            // SAFETY: none of these launches is accepted.
+            unsafe { device.stream().launch(kernel, [1, 1, 1], threads, shared_bytes, &params) }
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(launch("no_such_kernel", 64, 0).starts_with("kernel no_such_kernel is not built"));
+        let message = launch("twin_bit_count", 32, 0);
+        assert_eq!(message, "kernel twin_bit_count: threads is 32; it should be 64");
+        let message = launch("twin_bit_count", 64, 1 << 20);
+        assert!(message.contains("shared_bytes is 1048576; it should be at most"), "{message}");
+        // SAFETY: refused for the size of its params.
+        let result = unsafe { device.stream().launch("twin_bit_count", [1, 1, 1], 64, 0, &0u32) };
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("params is 4") && message.ends_with("it should be 24 bytes"), "{message}");
+    }
 }
 
 /// The probes are kernels of the host device alone: some are wrong on purpose.

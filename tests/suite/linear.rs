@@ -1,7 +1,7 @@
 //! Linear layers against the f64 reference: every dtype, ragged shapes, with and without bias, added or overwritten.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, Float, bf16, f16};
 use retromae::ops::linear;
 use retromae::reference::linear as reference;
 
@@ -15,7 +15,7 @@ struct Shape {
 struct Operands<T> {
     input: Vec<T>,
     weight: Vec<T>,
-    bias: Vec<f32>,
+    bias: Vec<T>,
     d_output: Vec<T>,
     /// What the gradients hold before: they are added to.
     d_input: Vec<T>,
@@ -90,7 +90,7 @@ fn check_forward<T: Float>(devices: &[Device], shape: Shape, with_bias: bool) {
         [rows, out_features, in_features],
         |i, l| operands.input[i * in_features + l].to_f32(),
         |l, j| operands.weight[j * in_features + l].to_f32(),
-        with_bias.then_some(&|_, j| operands.bias[j]),
+        with_bias.then_some(&|_, j| operands.bias[j].to_f32()),
     );
     for device in devices {
         let [input, weight] = [&operands.input, &operands.weight].map(|v| device.upload(v).unwrap());
@@ -169,26 +169,26 @@ fn check_backward_weight<T: Float>(devices: &[Device], shape: Shape) {
     }
 }
 
-const SHAPES: [Shape; 9] = [
+const SHAPES: [Shape; 12] = [
     Shape { rows: 0, in_features: 16, out_features: 8 },
     Shape { rows: 1, in_features: 1, out_features: 8 },
     Shape { rows: 1, in_features: 384, out_features: 24 },
     Shape { rows: 2, in_features: 7, out_features: 1000 },
     Shape { rows: 17, in_features: 33, out_features: 96 },
     Shape { rows: 130, in_features: 64, out_features: 136 },
-    // Without a bias, no size need be a multiple of 8.
     Shape { rows: 3, in_features: 5, out_features: 1 },
     Shape { rows: 19, in_features: 1, out_features: 13 },
     Shape { rows: 129, in_features: 31, out_features: 67 },
+    Shape { rows: 1, in_features: 1, out_features: 1 },
+    Shape { rows: 63, in_features: 65, out_features: 17 },
+    Shape { rows: 65, in_features: 129, out_features: 63 },
 ];
 
 fn sweep<T: Float>() {
     let devices = devices();
     for shape in SHAPES {
         check_forward::<T>(&devices, shape, false);
-        if shape.out_features.is_multiple_of(8) {
-            check_forward::<T>(&devices, shape, true);
-        }
+        check_forward::<T>(&devices, shape, true);
         check_backward_input::<T>(&devices, shape, false);
         check_backward_input::<T>(&devices, shape, true);
         check_backward_weight::<T>(&devices, shape);
@@ -203,6 +203,40 @@ fn f32_matches_the_reference() {
 #[test]
 fn bf16_matches_the_reference() {
     sweep::<bf16>();
+}
+
+#[test]
+fn f16_matches_the_reference() {
+    sweep::<f16>();
+}
+
+/// The product lies halfway between 1 and the next number and the bias is the other half: rounded before the bias is added, both would be
+/// lost.
+fn check_one_rounding<T: Float>(epsilon: f32) {
+    let half: Vec<T> = rounded(&[f64::from(epsilon) / 2.0]);
+    let one: Vec<T> = rounded(&[1.0]);
+    for device in devices() {
+        let input = device.upload(&[one[0], half[0]]).unwrap();
+        let weight = device.upload(&[one[0]; 2]).unwrap();
+        let bias = device.upload(&half).unwrap();
+        let mut output = device.zeros::<T>(1).unwrap();
+        let arguments = linear::Forward {
+            input: input.view(),
+            weight: weight.view(),
+            bias: Some(bias.view()),
+            output: output.view_mut(),
+            in_features: 2,
+            out_features: 1,
+        };
+        linear::forward(&device.stream(), arguments).unwrap();
+        assert_eq!(output.read().unwrap()[0].to_f32(), 1.0 + epsilon, "{}", T::DTYPE.name());
+    }
+}
+
+#[test]
+fn the_bias_is_added_before_the_one_rounding() {
+    check_one_rounding::<bf16>(bf16::EPSILON.to_f32());
+    check_one_rounding::<f16>(f16::EPSILON.to_f32());
 }
 
 #[test]
@@ -233,7 +267,7 @@ fn wrong_shapes_are_refused() {
     assert_eq!(refuse([12, 33, 8, 24], [4, 8]), "weight is 33 elements long; it should be 32 (out · in)");
     assert_eq!(refuse([12, 32, 8, 32], [4, 8]), "output is 32 elements long; it should be 24 (rows · out)");
     assert_eq!(refuse([12, 32, 16, 24], [4, 8]), "bias is 16 elements long; it should be 8 (out)");
-    assert_eq!(refuse([12, 20, 5, 15], [4, 5]), "out_features is 5; it should be a positive multiple of 8");
+    assert_eq!(refuse([12, 20, 4, 15], [4, 5]), "bias is 4 elements long; it should be 5 (out)");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod adamw;
 mod attention;
+mod baseline;
 mod bias_gelu;
 mod cli;
 mod column_sum;
@@ -12,13 +13,20 @@ mod cross_entropy;
 mod cuda;
 mod data;
 mod embedding;
+mod every_kernel;
+mod fatbin;
+mod faults;
 mod gradients;
 mod host_device;
 mod layer_norm;
 mod linear;
+mod linkage;
 mod mask_bank;
 mod masks;
 mod model;
+mod product;
 mod reduce;
 mod rows;
 mod segment_sum;
+mod streams;
+mod twins;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::common::{devices, integers, values};
 use retromae::device::{Device, Float, bf16};
 use retromae::model::{
-    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,
-    Visibility,
+    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, Outcome, QueryKind,
+    StepRandomness, TrainStep, Visibility,
 };
 use retromae::reference::mask::{MaskedSentence, mask_bank, ratio_q32};
 use retromae::reference::{self, Parameters, parameter_shapes};
@@ -229,6 +229,112 @@ fn training_on_one_batch_lowers_the_losses() {
     }
     let last = model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
     assert!(last.encoder < 0.8 * first.encoder && last.decoder < 0.8 * first.decoder, "{first:?} {last:?}");
+}
+
+/// One training step of the test's batch, whose ids are all moved on by `shift`; waits for it.
+fn train<T: Float>(
+    model: &mut Model<T>,
+    device: &Device,
+    shift: i32,
+    step: u32,
+    learning_rate: f64,
+) -> Outcome {
+    let mut batch = batch(model.config().decoder);
+    let moved = |ids: &mut Vec<i32>| ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
+    moved(&mut batch.encoder_input_ids);
+    moved(&mut batch.decoder_input_ids);
+    let (indices, starts) = (sentence_indices(), word_starts());
+    // Explicit masks now and then: they are filled up otherwise than drawn ones.
+    let drawn = Visibility::Drawn {
+        sentence_indices: &indices,
+        word_starts: &starts,
+        ratio: RATIO,
+        bank_rows_max: BANK_ROWS,
+    };
+    let step = TrainStep {
+        batch: &batch,
+        visibility: if shift == 3 { Visibility::Explicit } else { drawn },
+        randomness: StepRandomness { seed: SEED, step },
+        optimizer: &AdamW::default(),
+        learning_rate,
+        update: step + 1,
+    };
+    let ticket = model.train_step(&device.stream(), &step).unwrap();
+    model.outcome(ticket).unwrap()
+}
+
+/// Recorded steps read the batch, the seed and the learning rate anew at every replay, and filling up changes no sum but its rounding.
+#[test]
+fn recorded_steps_train_as_others_do() {
+    for device in devices() {
+        for (decoder, query) in kinds() {
+            let config = config(decoder, query, 0.1);
+            let parameters = parameters(&config);
+            let [mut plain, mut recorded] = [false, true].map(|record| {
+                let mut model = model::<f32>(&device, &config, &parameters);
+                model.record_steps(record);
+                model
+            });
+            for (step, shift) in [(0, 0), (1, 1), (2, 2), (3, 3), (4, 3), (5, 5)] {
+                let [plain, recorded] = [&mut plain, &mut recorded]
+                    .map(|model| train(model, &device, shift, step, 1e-3 * f64::from(step + 1)));
+                for (plain, recorded) in [
+                    (plain.losses.encoder, recorded.losses.encoder),
+                    (plain.losses.decoder, recorded.losses.decoder),
+                    (plain.gradient_norm, recorded.gradient_norm),
+                ] {
+                    assert!(
+                        (plain - recorded).abs() < 1e-4 * plain.abs(),
+                        "step {step}: {plain}, {recorded}"
+                    );
+                }
+            }
+            let expected = gradients(&plain);
+            for (name, actual) in gradients(&recorded) {
+                let floor = norm(&expected[&name.replace("key.bias", "query.bias")]);
+                assert!(distance(&actual, &expected[&name], floor) < 1e-3, "gradient of {name}");
+            }
+        }
+    }
+}
+
+/// The first step of a shape is enqueued, the second recorded, the third replayed: all the same bits.
+#[test]
+fn a_replay_gives_the_bits_of_the_first_run() {
+    for device in devices() {
+        let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
+        let mut model = model::<bf16>(&device, &config, &parameters(&config));
+        model.record_steps(true);
+        let mut run = || (train(&mut model, &device, 1, STEP, 0.0), gradients(&model));
+        let first = run();
+        assert!(first.0.gradient_norm > 0.0);
+        assert_eq!(run(), first);
+        assert_eq!(run(), first);
+    }
+}
+
+#[test]
+fn the_outcome_of_a_step_long_past_is_refused() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Basic, QueryKind::Embedding, 0.0);
+    let mut model = model::<f32>(device, &config, &parameters(&config));
+    let batch = batch(DecoderKind::Basic);
+    let mut enqueue = |update| {
+        let step = TrainStep {
+            batch: &batch,
+            visibility: Visibility::Explicit,
+            randomness: StepRandomness { seed: SEED, step: update },
+            optimizer: &AdamW::default(),
+            learning_rate: 1e-3,
+            update,
+        };
+        model.train_step(&device.stream(), &step).unwrap()
+    };
+    let tickets = [1, 2, 3].map(&mut enqueue);
+    let message = model.outcome(tickets[0]).unwrap_err().to_string();
+    assert_eq!(message, "ticket is of step 1; it should be of one of the last 2 steps of 3");
+    let losses = [tickets[1], tickets[2]].map(|ticket| model.outcome(ticket).unwrap().losses.encoder);
+    assert!(losses[1] < losses[0], "{losses:?}");
 }
 
 #[test]

@@ -16,17 +16,20 @@ fn check<T: Float + PartialEq>(device: &Device, count: usize, columns: usize) {
     let table: Vec<T> = rounded(&values(1, TABLE_ROWS * columns));
     let device_table = device.upload(&table).unwrap();
 
-    let indices = integers(2, count, TABLE_ROWS as u32);
+    // Every fifth row is none.
+    let none = |(i, row): (usize, i32)| if i % 5 == 4 { -1 - row } else { row };
+    let indices: Vec<i32> = integers(2, count, TABLE_ROWS as u32).into_iter().enumerate().map(none).collect();
     let device_indices = device.upload(&indices).unwrap();
     let mut output = device.zeros::<T>(count * columns).unwrap();
     let (input, output_view) = (device_table.view(), output.view_mut());
     let gather = rows::Gather { input, rows: device_indices.view(), output: output_view, columns };
     rows::gather(&stream, gather).unwrap();
-    let expected: Vec<T> =
-        indices.iter().flat_map(|&row| table[row as usize * columns..][..columns].to_vec()).collect();
+    let zeros = vec![T::from_f32(0.0); columns];
+    let row = |&row: &i32| usize::try_from(row).map_or(&zeros[..], |row| &table[row * columns..][..columns]);
+    let expected = indices.iter().map(row).collect::<Vec<_>>().concat();
     assert_eq!(output.read().unwrap(), expected, "gather of {count} × {columns}");
 
-    let indices = distinct(count);
+    let indices: Vec<i32> = distinct(count).into_iter().enumerate().map(none).collect();
     let device_indices = device.upload(&indices).unwrap();
     let added: Vec<T> = rounded(&values(3, count * columns));
     let (device_added, mut sums) = (device.upload(&added).unwrap(), device.upload(&table).unwrap());
@@ -34,7 +37,7 @@ fn check<T: Float + PartialEq>(device: &Device, count: usize, columns: usize) {
     let scatter = rows::ScatterAdd { input, rows: device_indices.view(), output, columns };
     rows::scatter_add(&stream, scatter).unwrap();
     let mut expected = table;
-    for (i, &row) in indices.iter().enumerate() {
+    for (i, &row) in indices.iter().enumerate().filter(|&(_, &row)| row >= 0) {
         for c in 0..columns {
             let sum = &mut expected[row as usize * columns + c];
             *sum = T::from_f32(sum.to_f32() + added[i * columns + c].to_f32());

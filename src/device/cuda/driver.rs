@@ -1,6 +1,7 @@
 //! The CUDA driver: whether it is there, what devices it has, and what its errors say.
 
 use std::fmt;
+use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
@@ -48,12 +49,76 @@ pub(super) fn initialise() -> Result<()> {
                 .into(),
         ));
     }
+    require_symbols()?;
     result::init().map_err(|error| {
         driver_error(
             "the driver does not start (does `nvidia-smi` list a GPU?); the host device works",
             error,
         )
-    })
+    })?;
+    require_version()
+}
+
+/// The driver of CUDA 12.0, in the driver's own numbering.
+const VERSION_MIN: i32 = 12_000;
+
+/// What the device calls beside what every driver has had for ten years. cudarc panics at the first call of a function that the library lacks.
+const SYMBOLS: [&str; 8] = [
+    "cuEventElapsedTime",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuMemAllocFromPoolAsync",
+    "cuMemFreeAsync",
+    "cuMemPoolCreate",
+    "cuStreamBeginCapture_v2",
+    "cuStreamIsCapturing",
+];
+
+fn require_symbols() -> Result<()> {
+    // SAFETY: the library is there, and nothing is called.
+    let lacks = |name: &str| unsafe { sys::culib().get::<*const ()>(name.as_bytes()) }.is_err();
+    let missing = SYMBOLS.iter().find(|name| lacks(name));
+    match missing {
+        None => Ok(()),
+        Some(name) => Err(Error::Cuda(format!(
+            "the driver library has no function {name}; install the driver of CUDA 12.0 (525) or a later one, or use the host device"
+        ))),
+    }
+}
+
+fn require_version() -> Result<()> {
+    let mut version = 0;
+    // SAFETY: writes an integer.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }
+        .result()
+        .map_err(|error| driver_error("asking for the driver's version", error))?;
+    if version >= VERSION_MIN {
+        return Ok(());
+    }
+    Err(Error::Cuda(format!(
+        "the driver is of CUDA {}.{}; it should be of CUDA 12.0 (525) or later, or use the host device",
+        version / 1000,
+        version % 1000 / 10
+    )))
+}
+
+/// The time between two events. The driver's newer function for it, which cudarc calls, is missing before CUDA 12.8.
+///
+/// # Safety
+/// Both events are alive and over.
+pub(super) unsafe fn elapsed(
+    from: sys::CUevent,
+    to: sys::CUevent,
+) -> std::result::Result<Duration, result::DriverError> {
+    type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+    let mut milliseconds = 0.0f32;
+    // SAFETY: `require_symbols` has seen the function, and this is its type; the events are the caller's promise.
+    unsafe {
+        let function = sys::culib().get::<ElapsedTime>(b"cuEventElapsedTime");
+        let function = function.map_err(|_| result::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
+        function(&raw mut milliseconds, from, to).result()?;
+    }
+    Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
 }
 
 /// Every GPU that the driver lists.

@@ -1,22 +1,25 @@
 //! CUDA devices, through cudarc's bindings to the driver, which is loaded at run time.
-//!
-//! One context, one stream: work is done in the order in which it is enqueued. Memory is allocated plainly, since buffers are made
-//! before training begins; freeing waits for the device, so no kernel outlives what it uses.
 
 mod blas;
+mod context;
 mod driver;
+mod memory;
 mod modules;
+mod streams;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cudarc::driver::result::stream::StreamKind;
 use cudarc::driver::{result, sys};
 
-use super::{Backend, Error, Gemm, Launch, Result, Timings, table};
+use super::{Backend, Command, Direction, Error, Result, Timings, Transfer, table};
 use blas::Blas;
+use context::Context;
+use driver::choose;
 pub use driver::{CudaDevice, cuda_devices};
-use driver::{choose, driver_error};
+use memory::Pool;
 use modules::Modules;
+use streams::{Streams, stream_of};
 
 /// The backend of CUDA device number `ordinal`.
 ///
@@ -29,55 +32,6 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<dyn Backend>> {
     Ok(Arc::new(CudaBackend::open(device)?))
 }
 
-/// The device's primary context and a stream in it. Dropped last, so that it outlives all that was made in it.
-struct Context {
-    device: sys::CUdevice,
-    context: sys::CUcontext,
-    stream: sys::CUstream,
-}
-
-impl Context {
-    fn open(ordinal: usize) -> Result<Self> {
-        let opening = |error| driver_error(format_args!("opening device {ordinal}"), error);
-        let device = result::device::get(ordinal as i32).map_err(opening)?;
-        // SAFETY: `device` is what the driver returned.
-        let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening)?;
-        // SAFETY: the context is retained until `Context` is dropped.
-        let stream = unsafe { result::ctx::set_current(context) }
-            .and_then(|()| result::stream::create(StreamKind::NonBlocking));
-        let stream = stream.map_err(|error| {
-            // SAFETY: retained above.
-            let _ = unsafe { result::primary_ctx::release(device) };
-            opening(error)
-        })?;
-        Ok(Self { device, context, stream })
-    }
-
-    /// Makes the context current on the calling thread; every call of the driver needs it.
-    fn enter(&self) -> Result<()> {
-        // SAFETY: the context is retained.
-        unsafe { result::ctx::set_current(self.context) }
-            .map_err(|error| driver_error("entering the device's context", error))
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        // SAFETY: the stream is alive.
-        unsafe { result::stream::synchronize(self.stream) }.map_err(|error| {
-            driver_error("work enqueued before has failed (RETROMAE_CUDA_SYNC=1 names the kernel)", error)
-        })
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: made by `open`, and nothing uses them any more.
-        unsafe {
-            let _ = result::stream::destroy(self.stream);
-            let _ = result::primary_ctx::release(self.device);
-        }
-    }
-}
-
 /// Fields are dropped in order: the context last.
 struct CudaBackend {
     description: String,
@@ -86,11 +40,13 @@ struct CudaBackend {
     modules: Modules,
     /// An error here is reported by the first product: kernels work without the library.
     blas: Result<Blas>,
+    memory: Pool,
+    streams: Streams,
     context: Context,
 }
 
 // SAFETY: the handles are process-wide, and every call makes the context current on its own thread; the driver and cuBLASLt
-// are thread-safe. The workspace of cuBLASLt is used on one stream only, in order.
+// are thread-safe.
 unsafe impl Send for CudaBackend {}
 // SAFETY: as above; what changes behind a shared reference is behind a mutex.
 unsafe impl Sync for CudaBackend {}
@@ -99,35 +55,91 @@ impl CudaBackend {
     fn open(device: &CudaDevice) -> Result<Self> {
         let context = Context::open(device.ordinal)?;
         let modules = Modules::load(context.device)?;
+        let streams = Streams::open(&context)?;
         let wait_for_each = std::env::var("RETROMAE_CUDA_SYNC").is_ok_and(|value| value == "1");
         Ok(Self {
             description: format!("cuda {device}"),
             wait_for_each,
             modules,
-            blas: Blas::open(),
+            blas: Blas::open(&device.name),
+            memory: Pool::open(&context)?,
+            streams,
             context,
         })
     }
 
-    fn stream(&self) -> sys::CUstream {
-        self.context.stream
+    /// The own stream, made ready for a call that is to come after all work: on a thread in the context, behind every stream.
+    fn behind_all(&self, doing: &'static str) -> Result<sys::CUstream> {
+        self.context.enter()?;
+        let stream = self.streams.default_stream();
+        self.streams.require_running(&self.context, stream, doing)?;
+        // A stream that is being captured does nothing that could be waited for.
+        self.streams.join(stream).map_err(|error| self.context.failure(doing, error))?;
+        Ok(stream)
+    }
+
+    /// Waits for the own stream, and with it for all that it was ordered behind.
+    fn finish(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::synchronize(stream) }.map_err(|error| self.context.failure(doing, error))?;
+        self.context.settled();
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`Backend::enqueue`].
+    unsafe fn execute(&self, stream: sys::CUstream, command: &Command<'_>) -> Result<()> {
+        match command {
+            Command::Launch(launch) => {
+                self.context.launched(launch.kernel);
+                // SAFETY: the context is current; the addresses are the caller's promise.
+                unsafe { self.modules.launch(&self.context, launch, stream) }
+            }
+            Command::Gemm(gemm) => {
+                self.context.launched("a matrix product");
+                let blas = self.blas.as_ref().map_err(Clone::clone)?;
+                // SAFETY: passed on to the caller.
+                unsafe { blas.run(gemm, stream) }
+            }
+            Command::Transfer(transfer) => {
+                // SAFETY: passed on to the caller.
+                unsafe { copy(transfer, stream) }.map_err(|error| {
+                    self.context.failure(format_args!("copying {} bytes", transfer.bytes), error)
+                })
+            }
+            Command::Zero { bytes: 0, .. } => Ok(()),
+            Command::Zero { address, bytes } => {
+                // SAFETY: passed on to the caller.
+                unsafe { result::memset_d8_async(*address, 0, *bytes, stream) }
+                    .map_err(|error| self.context.failure(format_args!("zeroing {bytes} bytes"), error))
+            }
+        }
     }
 }
 
 impl Drop for CudaBackend {
     fn drop(&mut self) {
-        let _ = self.context.enter();
-        let _ = self.context.synchronize();
+        if self.context.enter().is_ok() {
+            let _ = result::ctx::synchronize();
+        }
     }
 }
 
-/// A refused allocation; `memory` is what is free and what there is.
-fn allocation_error(requested: usize, error: result::DriverError, memory: Option<(usize, usize)>) -> Error {
-    match (error.0, memory) {
-        (sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY, Some((free, total))) => {
-            Error::CudaOutOfMemory { requested, free, total }
+/// # Safety
+/// Both ranges are valid and do not overlap.
+unsafe fn copy(transfer: &Transfer, stream: sys::CUstream) -> std::result::Result<(), result::DriverError> {
+    let Transfer { direction, destination, source, bytes } = *transfer;
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: passed on to the caller; host memory of a transfer is page-locked, so the driver returns before the copy.
+    unsafe {
+        match direction {
+            Direction::WithinDevice => sys::cuMemcpyDtoDAsync_v2(destination, source, bytes, stream),
+            Direction::ToDevice => sys::cuMemcpyHtoDAsync_v2(destination, source as *const _, bytes, stream),
+            Direction::ToHost => sys::cuMemcpyDtoHAsync_v2(destination as *mut _, source, bytes, stream),
         }
-        _ => driver_error(format_args!("allocating {requested} bytes"), error),
+        .result()
     }
 }
 
@@ -140,119 +152,242 @@ impl Backend for CudaBackend {
         self.description.clone()
     }
 
+    fn timings(&self) -> Timings {
+        Timings::default()
+    }
+
     fn allocate(&self, bytes: usize) -> Result<u64> {
         self.context.enter()?;
-        // SAFETY: a plain allocation; the driver refuses one of no bytes.
-        unsafe { result::malloc_sync(bytes.max(1)) }
-            .map_err(|error| allocation_error(bytes, error, result::mem_get_info().ok()))
+        self.memory.allocate(&self.context, &self.streams, bytes)
     }
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
+        // A context that cannot be entered any more has lost its memory.
         if self.context.enter().is_ok() {
-            // SAFETY: allocated by `allocate`; the driver waits for work that may still use it. An error here is an earlier one
-            // that `synchronize` reports.
-            let _ = unsafe { result::free_sync(address) };
+            // SAFETY: passed on to the caller.
+            unsafe { self.memory.free(&self.context, &self.streams, address) }
+        }
+    }
+
+    fn allocate_staging(&self, bytes: usize) -> Result<u64> {
+        self.context.enter()?;
+        // SAFETY: a plain allocation; the driver refuses one of no bytes.
+        let allocated = unsafe { result::malloc_host(bytes.max(1), 0) };
+        allocated.map(|address| address as u64).map_err(|error| {
+            self.context.failure(format_args!("allocating {bytes} bytes of page-locked host memory"), error)
+        })
+    }
+
+    unsafe fn free_staging(&self, address: u64, _bytes: usize) {
+        if self.context.enter().is_ok() {
+            // SAFETY: allocated by `allocate_staging`, and no copy is in flight.
+            let _ = unsafe { result::free_host(address as *mut _) };
         }
     }
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {
-        if source.is_empty() {
-            return Ok(());
+        let doing = "write to a buffer";
+        let stream = self.behind_all(doing)?;
+        if !source.is_empty() {
+            // SAFETY: valid by the caller's promise; `source` is borrowed until the copy is done.
+            unsafe { result::memcpy_htod_async(destination, source, stream) }
+                .map_err(|error| self.context.failure(doing, error))?;
         }
-        self.context.enter()?;
-        // SAFETY: valid by the caller's promise; `source` is borrowed until the copy is done.
-        unsafe { result::memcpy_htod_async(destination, source, self.stream()) }
-            .map_err(|error| driver_error(format_args!("uploading {} bytes", source.len()), error))?;
-        self.context.synchronize()
+        self.finish(stream, doing)
     }
 
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()> {
-        self.context.enter()?;
+        let doing = "read a buffer";
+        let stream = self.behind_all(doing)?;
         if !destination.is_empty() {
-            let bytes = destination.len();
             // SAFETY: as in `upload`, the other way.
-            unsafe { result::memcpy_dtoh_async(destination, source, self.stream()) }
-                .map_err(|error| driver_error(format_args!("downloading {bytes} bytes"), error))?;
+            unsafe { result::memcpy_dtoh_async(destination, source, stream) }
+                .map_err(|error| self.context.failure(doing, error))?;
         }
-        self.context.synchronize()
-    }
-
-    unsafe fn copy(&self, destination: u64, source: u64, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.context.enter()?;
-        // SAFETY: passed on to the caller.
-        unsafe { result::memcpy_dtod_async(destination, source, bytes, self.stream()) }
-            .map_err(|error| driver_error(format_args!("copying {bytes} bytes"), error))
+        self.finish(stream, doing)
     }
 
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        self.context.enter()?;
+        let doing = "zero a buffer";
+        let stream = self.behind_all(doing)?;
         // SAFETY: passed on to the caller.
-        unsafe { result::memset_d8_async(address, 0, bytes, self.stream()) }
-            .map_err(|error| driver_error(format_args!("zeroing {bytes} bytes"), error))
+        unsafe { self.execute(stream, &Command::Zero { address, bytes })? };
+        self.finish(stream, doing)
     }
 
-    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    fn default_stream(&self) -> u64 {
+        self.streams.default_stream() as u64
+    }
+
+    fn create_stream(&self) -> Result<u64> {
         self.context.enter()?;
-        // SAFETY: the context is current; the addresses are the caller's promise.
-        unsafe { self.modules.launch(launch, self.stream())? };
-        if self.wait_for_each {
+        let stream = streams::create(&self.context)?;
+        self.streams.add(stream);
+        Ok(stream as u64)
+    }
+
+    unsafe fn adopt_stream(&self, stream: u64) -> Result<()> {
+        self.context.enter()?;
+        let owned = self
+            .context
+            .owns(stream_of(stream))
+            .map_err(|error| self.context.failure("looking at the caller's stream", error))?;
+        if !owned {
+            return Err(Error::Argument {
+                argument: "handle",
+                actual: format!("{stream:#x}, a stream of another context"),
+                expected: format!("a stream of the primary context of {}", self.description),
+            });
+        }
+        self.streams.add(stream_of(stream));
+        Ok(())
+    }
+
+    unsafe fn release_stream(&self, stream: u64, adopted: bool) {
+        if self.context.enter().is_err() {
+            return;
+        }
+        let stream = stream_of(stream);
+        self.streams.remove(&self.context, stream, self.memory.freeing());
+        if !adopted {
+            if let Ok(blas) = &self.blas {
+                blas.forget(stream);
+            }
+            // SAFETY: made by `create_stream`; the driver destroys it when its work is done.
+            let _ = unsafe { result::stream::destroy(stream) };
+        }
+    }
+
+    unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()> {
+        let stream = stream_of(stream);
+        self.context.enter()?;
+        let (kernel, with_host) = match command {
+            Command::Launch(launch) => (Some(launch.kernel), false),
+            Command::Transfer(Transfer { direction, .. }) => (None, *direction != Direction::WithinDevice),
+            _ => (None, false),
+        };
+        let captured = self.streams.note(stream, kernel);
+        if captured && with_host {
+            return Err(Error::Capturing("copy from or to the host"));
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.execute(stream, command)? };
+        if self.wait_for_each && !captured {
             // SAFETY: the stream is alive.
-            unsafe { result::stream::synchronize(self.stream()) }
-                .map_err(|error| driver_error(format_args!("running kernel {}", launch.kernel), error))?;
+            unsafe { result::stream::synchronize(stream) }.map_err(|error| {
+                self.context.failure(format_args!("running {}", kernel.unwrap_or("a command")), error)
+            })?;
+            self.context.settled();
         }
         Ok(())
     }
 
-    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
+    unsafe fn synchronize(&self, stream: u64) -> Result<()> {
         self.context.enter()?;
-        if gemm.k == 0 {
-            // SAFETY: `c` is a valid matrix.
-            return if gemm.accumulate { Ok(()) } else { unsafe { zero_matrix(gemm, self.stream()) } };
+        let doing = "wait for the stream";
+        self.streams.require_running(&self.context, stream_of(stream), doing)?;
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::synchronize(stream_of(stream)) }
+            .map_err(|error| self.context.failure("waiting for the stream", error))
+    }
+
+    unsafe fn record(&self, stream: u64) -> Result<u64> {
+        self.context.enter()?;
+        let failure = |error| self.context.failure("recording an event", error);
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failure)?;
+        // SAFETY: both are alive.
+        match unsafe { result::event::record(event, stream_of(stream)) } {
+            Ok(()) => Ok(event as u64),
+            Err(error) => {
+                // SAFETY: made above.
+                let _ = unsafe { result::event::destroy(event) };
+                Err(failure(error))
+            }
         }
-        let blas = self.blas.as_ref().map_err(Clone::clone)?;
-        // SAFETY: passed on to the caller; there is one stream.
-        unsafe { blas.run(gemm, self.stream()) }
     }
 
-    fn synchronize(&self) -> Result<()> {
+    unsafe fn wait(&self, stream: u64, event: u64) -> Result<()> {
         self.context.enter()?;
-        self.context.synchronize()
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both are alive.
+        unsafe { result::stream::wait_event(stream_of(stream), event as sys::CUevent, flags) }
+            .map_err(|error| self.context.failure("waiting for an event on a stream", error))
     }
 
-    fn timings(&self) -> Timings {
-        Timings::default()
+    unsafe fn wait_for_event(&self, event: u64) -> Result<()> {
+        self.context.enter()?;
+        // SAFETY: the event is alive.
+        unsafe { result::event::synchronize(event as sys::CUevent) }
+            .map_err(|error| self.context.failure("waiting for an event", error))
     }
-}
 
-/// The product of an empty sum, which cuBLASLt refuses to compute.
-///
-/// # Safety
-/// `c` is a valid matrix.
-unsafe fn zero_matrix(gemm: &Gemm, stream: sys::CUstream) -> Result<()> {
-    let bytes = gemm.output.bytes();
-    // SAFETY: rows of n elements, `c_stride` apart.
-    unsafe { sys::cuMemsetD2D8Async(gemm.c, gemm.c_stride * bytes, 0, gemm.n * bytes, gemm.m, stream) }
-        .result()
-        .map_err(|error| driver_error("zeroing a matrix", error))
-}
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration> {
+        self.context.enter()?;
+        // SAFETY: both are alive and over.
+        unsafe { driver::elapsed(from as sys::CUevent, to as sys::CUevent) }
+            .map_err(|error| self.context.failure("measuring a time", error))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    unsafe fn free_event(&self, event: u64) {
+        if self.context.enter().is_ok() {
+            // SAFETY: of this device, not used afterwards; the driver waits for it if it must.
+            let _ = unsafe { result::event::destroy(event as sys::CUevent) };
+        }
+    }
 
-    #[test]
-    fn a_refused_allocation_says_what_is_free() {
-        let error = result::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-        let message = allocation_error(3 << 30, error, Some((1 << 30, 2 << 30))).to_string();
-        assert_eq!(
-            message,
-            "cannot allocate 3221225472 bytes on the CUDA device: 1073741824 of 2147483648 are free; use a smaller batch"
-        );
+    unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
+        self.context.enter()?;
+        let stream = stream_of(stream);
+        self.streams.require_running(&self.context, stream, "begin another capture")?;
+        if let Ok(blas) = &self.blas {
+            blas.prepare_capture(stream)?;
+        }
+        // Other threads may allocate and launch meanwhile.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::begin_capture(stream, mode) }
+            .map_err(|error| self.context.failure("beginning a capture", error))?;
+        self.streams.begin_capture(stream);
+        Ok(())
+    }
+
+    unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)> {
+        self.context.enter()?;
+        let failure = |error| self.context.failure("ending a capture", error);
+        let kernels = self.streams.end_capture(stream_of(stream));
+        // SAFETY: the stream is being captured.
+        let captured = unsafe { result::stream::end_capture(stream_of(stream)) };
+        self.memory.free_deferred(&self.context, &self.streams);
+        let graph = captured.map_err(failure)?;
+        // SAFETY: the graph is complete; its executable form needs it no more.
+        let executable = unsafe {
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            executable
+        };
+        Ok((executable.map_err(failure)? as u64, kernels))
+    }
+
+    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
+        self.context.enter()?;
+        let stream = stream_of(stream);
+        self.streams.require_running(&self.context, stream, "launch a graph")?;
+        self.context.launched("a graph");
+        // SAFETY: both are alive; the addresses are the caller's promise.
+        unsafe { result::graph::launch(graph as sys::CUgraphExec, stream) }
+            .map_err(|error| self.context.failure("launching a graph", error))?;
+        if self.wait_for_each {
+            // SAFETY: the stream is alive.
+            unsafe { result::stream::synchronize(stream) }
+                .map_err(|error| self.context.failure("running a graph", error))?;
+        }
+        Ok(())
+    }
+
+    unsafe fn free_graph(&self, graph: u64) {
+        if self.context.enter().is_ok() {
+            // SAFETY: of this device, not used afterwards; one that still runs is destroyed after.
+            let _ = unsafe { result::graph::exec_destroy(graph as sys::CUgraphExec) };
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use cudarc::driver::{result, sys};
 
 use super::super::{Error, Launch, Result, host, table};
+use super::context::Context;
 use super::driver::driver_error;
 
 /// A kernel, ready to be launched.
@@ -109,7 +110,12 @@ impl Modules {
     ///
     /// # Safety
     /// The context of the modules is current, and every address in the params is valid for what the kernel does with it.
-    pub(super) unsafe fn launch(&self, launch: &Launch<'_>, stream: sys::CUstream) -> Result<()> {
+    pub(super) unsafe fn launch(
+        &self,
+        context: &Context,
+        launch: &Launch<'_>,
+        stream: sys::CUstream,
+    ) -> Result<()> {
         let function = self.find(launch)?;
         let [x, y, z] = launch.grid;
         // The driver copies the struct before the call returns and only reads it.
@@ -123,7 +129,7 @@ impl Modules {
                     "launching kernel {kernel} (grid {grid:?}, {threads} threads, {shared_bytes} bytes of shared memory)"
                 )
                 .to_string();
-                driver_error(doing, error)
+                context.failure(doing, error)
             })
     }
 }

@@ -1,42 +1,136 @@
 //! Matrix products of the host device, by the `gemm` crate.
+//!
+//! The crate multiplies in f32. 16-bit operands are widened, and a 16-bit output is made in f32 and rounded at the end, so that
+//! whatever is added to the product is rounded with it, once.
 
-use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::super::{DType, Gemm, Layout};
+use super::super::{Batch, DType, Gemm, Layout};
+
+/// A product of this many multiplications keeps all cores busy; smaller ones of a batch are given a core each.
+const LARGE_PRODUCT: usize = 1 << 22;
 
 /// # Safety
-/// The three matrices are valid for their shapes, and `c` overlaps neither operand.
-pub(super) unsafe fn run(product: &Gemm) {
-    let (a_rows, a_columns) = stored_shape(product.a_layout, product.m, product.k);
-    let (b_rows, b_columns) = stored_shape(product.b_layout, product.k, product.n);
-    // SAFETY: the operands are valid for their shapes.
-    let a = unsafe { Operand::new(product.a, a_rows, a_columns, product.a_stride, product.input) };
-    // SAFETY: as above.
-    let b = unsafe { Operand::new(product.b, b_rows, b_columns, product.b_stride, product.input) };
-    if product.output == DType::F32 {
-        // SAFETY: `c` is a valid f32 matrix.
-        unsafe { multiply(product, &a, &b, product.c as *mut f32, product.c_stride, product.accumulate) };
+/// The matrices of every product are valid for their shapes, and no `c` overlaps an operand, the bias or another `c`.
+pub(super) unsafe fn run(gemm: &Gemm) {
+    if gemm.m == 0 || gemm.n == 0 {
         return;
     }
-    let mut result = vec![0.0f32; product.m * product.n];
-    // SAFETY: `result` has m·n elements.
-    unsafe { multiply(product, &a, &b, result.as_mut_ptr(), product.n, false) };
-    for (row, values) in result.chunks_exact(product.n).enumerate() {
-        let start = product.c as usize + row * product.c_stride * size_of::<bf16>();
-        // SAFETY: `c` is a valid bf16 matrix with this row stride.
-        let output = unsafe { std::slice::from_raw_parts_mut(start as *mut bf16, product.n) };
-        for (output, &value) in output.iter_mut().zip(values) {
-            *output = bf16::from_f32(if product.accumulate { output.to_f32() + value } else { value });
+    let multiplications = gemm.m.saturating_mul(gemm.n).saturating_mul(gemm.k);
+    if gemm.batch.count == 1 || multiplications >= LARGE_PRODUCT {
+        for index in 0..gemm.batch.count {
+            // SAFETY: passed on to the caller.
+            unsafe { run_one(&nth(gemm, index), gemm::Parallelism::Rayon(0)) };
         }
+    } else {
+        (0..gemm.batch.count).into_par_iter().for_each(|index| {
+            // SAFETY: passed on to the caller; the outputs are disjoint.
+            unsafe { run_one(&nth(gemm, index), gemm::Parallelism::None) };
+        });
     }
+}
+
+/// Product number `index` of a batch.
+fn nth(gemm: &Gemm, index: usize) -> Gemm {
+    let Batch { a_stride, b_stride, c_stride, .. } = gemm.batch;
+    let (input, output) = (gemm.input.bytes(), gemm.output.bytes());
+    Gemm {
+        a: gemm.a + (index * a_stride * input) as u64,
+        b: gemm.b + (index * b_stride * input) as u64,
+        c: gemm.c + (index * c_stride * output) as u64,
+        batch: Batch::ONE,
+        ..*gemm
+    }
+}
+
+/// # Safety
+/// As [`run`], for a single product.
+unsafe fn run_one(gemm: &Gemm, parallelism: gemm::Parallelism) {
+    let (a_rows, a_columns) = stored_shape(gemm.a_layout, gemm.m, gemm.k);
+    let (b_rows, b_columns) = stored_shape(gemm.b_layout, gemm.k, gemm.n);
+    // SAFETY: the operands are valid for their shapes.
+    let a = unsafe { Operand::new(gemm.a, a_rows, a_columns, gemm.a_stride, gemm.input) };
+    // SAFETY: as above.
+    let b = unsafe { Operand::new(gemm.b, b_rows, b_columns, gemm.b_stride, gemm.input) };
+    // What the product is added to stands in the destination before: the bias in each row, or what `c` holds.
+    let accumulate = gemm.accumulate || gemm.bias.is_some();
+    if gemm.output == DType::F32 {
+        if let Some(bias) = gemm.bias {
+            // SAFETY: rows of n elements, and a bias of n.
+            (0..gemm.m).for_each(|index| unsafe {
+                row_mut(gemm.c, index * gemm.c_stride, gemm.n).copy_from_slice(row::<f32>(bias, 0, gemm.n));
+            });
+        }
+        // SAFETY: `c` is a valid f32 matrix.
+        unsafe { multiply(gemm, &a, &b, gemm.c as *mut f32, gemm.c_stride, accumulate, parallelism) };
+        return;
+    }
+    let mut result = vec![0.0f32; gemm.m * gemm.n];
+    if accumulate {
+        result.par_chunks_exact_mut(gemm.n).enumerate().for_each(|(index, values)| {
+            let (address, start) = gemm.bias.map_or((gemm.c, index * gemm.c_stride), |bias| (bias, 0));
+            // SAFETY: a row of `c`, or the bias: both n elements of the output type.
+            unsafe { widen_row(address, start, values, gemm.output) };
+        });
+    }
+    // SAFETY: `result` has m·n elements.
+    unsafe { multiply(gemm, &a, &b, result.as_mut_ptr(), gemm.n, accumulate, parallelism) };
+    result.par_chunks_exact(gemm.n).enumerate().for_each(|(index, values)| {
+        // SAFETY: row `index` of `c`, which no other iteration touches.
+        unsafe { round_row(values, gemm.c, index * gemm.c_stride, gemm.output) };
+    });
 }
 
 fn stored_shape(layout: Layout, rows: usize, columns: usize) -> (usize, usize) {
     match layout {
         Layout::Normal => (rows, columns),
         Layout::Transposed => (columns, rows),
+    }
+}
+
+/// `length` elements from element `start` of the matrix at `address`.
+///
+/// # Safety
+/// They are valid and of type `T`, and nobody writes them meanwhile.
+unsafe fn row<'a, T>(address: u64, start: usize, length: usize) -> &'a [T] {
+    // SAFETY: passed on to the caller.
+    unsafe { std::slice::from_raw_parts((address as *const T).add(start), length) }
+}
+
+/// As [`row`], to write to.
+///
+/// # Safety
+/// As [`row`], and nobody reads them either.
+unsafe fn row_mut<'a, T>(address: u64, start: usize, length: usize) -> &'a mut [T] {
+    // SAFETY: passed on to the caller.
+    unsafe { std::slice::from_raw_parts_mut((address as *mut T).add(start), length) }
+}
+
+/// # Safety
+/// As [`row`] for as many elements as `values` has.
+unsafe fn widen_row(address: u64, start: usize, values: &mut [f32], dtype: DType) {
+    let length = values.len();
+    // SAFETY: passed on to the caller, in each arm.
+    match dtype {
+        DType::F32 => values.copy_from_slice(unsafe { row(address, start, length) }),
+        DType::Bf16 => unsafe { row::<bf16>(address, start, length) }.convert_to_f32_slice(values),
+        DType::F16 => unsafe { row::<f16>(address, start, length) }.convert_to_f32_slice(values),
+    }
+}
+
+/// Rounds to nearest, ties to even.
+///
+/// # Safety
+/// As [`row_mut`] for as many elements as `values` has.
+unsafe fn round_row(values: &[f32], address: u64, start: usize, dtype: DType) {
+    let length = values.len();
+    // SAFETY: passed on to the caller, in each arm.
+    match dtype {
+        DType::F32 => unsafe { row_mut(address, start, length) }.copy_from_slice(values),
+        DType::Bf16 => unsafe { row_mut::<bf16>(address, start, length) }.convert_from_f32_slice(values),
+        DType::F16 => unsafe { row_mut::<f16>(address, start, length) }.convert_from_f32_slice(values),
     }
 }
 
@@ -56,10 +150,8 @@ impl Operand {
         }
         let mut copy = vec![0.0f32; rows * columns];
         copy.par_chunks_mut(columns.max(1)).enumerate().for_each(|(row, values)| {
-            let start = address as usize + row * stride * size_of::<bf16>();
             // SAFETY: a row of the caller's matrix.
-            let source = unsafe { std::slice::from_raw_parts(start as *const bf16, columns) };
-            source.convert_to_f32_slice(values);
+            unsafe { widen_row(address, row * stride, values, dtype) };
         });
         Self { pointer: copy.as_ptr(), stride: columns, _copy: copy }
     }
@@ -75,7 +167,15 @@ impl Operand {
 
 /// # Safety
 /// The operands and `c` are valid for the shapes of `product`.
-unsafe fn multiply(product: &Gemm, a: &Operand, b: &Operand, c: *mut f32, c_stride: usize, accumulate: bool) {
+unsafe fn multiply(
+    product: &Gemm,
+    a: &Operand,
+    b: &Operand,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+    parallelism: gemm::Parallelism,
+) {
     let (a_column, a_row) = a.strides(product.a_layout);
     let (b_column, b_row) = b.strides(product.b_layout);
     // SAFETY: passed on to the caller.
@@ -99,7 +199,7 @@ unsafe fn multiply(product: &Gemm, a: &Operand, b: &Operand, c: *mut f32, c_stri
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            parallelism,
         );
     }
 }

@@ -10,6 +10,7 @@ mod kernels;
 mod memory;
 mod options;
 mod scheduler;
+mod streams;
 mod worker;
 
 use std::sync::Mutex;
@@ -18,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::{Backend, Error, Gemm, Launch, Result, Timings, table};
+use super::{Backend, Command, Error, Gemm, Launch, Result, Timings, Transfer, table};
 pub use kernels::HostKernel;
 pub(super) use kernels::all as kernels;
 pub use options::{HostOptions, ThreadOrder};
+use streams::{Recorded, Streams};
 
 /// Threads of a block on every supported GPU.
 const THREADS_MAX: u32 = 1024;
@@ -30,6 +32,7 @@ const SHARED_BYTES_MAX: u32 = 227 * 1024;
 
 pub(super) struct HostDevice {
     options: HostOptions,
+    streams: Streams,
     gemm_ns: AtomicU64,
     kernel_ns: AtomicU64,
 }
@@ -38,7 +41,12 @@ impl HostDevice {
     pub(super) fn new(options: HostOptions) -> Result<Self> {
         check_processor()?;
         fault::install_handler();
-        Ok(Self { options, gemm_ns: AtomicU64::new(0), kernel_ns: AtomicU64::new(0) })
+        Ok(Self {
+            options,
+            streams: Streams::default(),
+            gemm_ns: AtomicU64::new(0),
+            kernel_ns: AtomicU64::new(0),
+        })
     }
 
     fn find_kernel(&self, launch: &Launch<'_>) -> Result<HostKernel> {
@@ -65,6 +73,60 @@ impl HostDevice {
             );
         }
         Ok(kernel)
+    }
+
+    /// # Safety
+    /// Every address in the params struct is valid for what the kernel does with it.
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let start = Instant::now();
+        let kernel = self.find_kernel(launch)?;
+        let [x, y, z] = launch.grid;
+        let blocks = u64::from(x) * u64::from(y) * u64::from(z);
+        let failure = Mutex::new(None);
+        let run = |index: u64| {
+            let block = [
+                (index % u64::from(x)) as u32,
+                (index / u64::from(x) % u64::from(y)) as u32,
+                (index / (u64::from(x) * u64::from(y))) as u32,
+            ];
+            // SAFETY: the kernel was compiled for these params; the addresses in them are the caller's promise.
+            let result = unsafe { worker::run_block(&kernel, launch, block, self.options.order) };
+            result.map_err(|error| {
+                failure.lock().expect("no thread panics while it holds this").get_or_insert(error);
+            })
+        };
+        // An error stops the other blocks early; which one is reported may then depend on timing.
+        let _: std::result::Result<(), ()> = (0..blocks).into_par_iter().try_for_each(run);
+        add_time(&self.kernel_ns, start);
+        failure.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
+    }
+
+    /// # Safety
+    /// The three matrices are valid for their shapes, and `c` overlaps neither operand.
+    unsafe fn gemm(&self, gemm: &Gemm) {
+        let start = Instant::now();
+        // SAFETY: passed on to the caller.
+        unsafe { gemm::run(gemm) };
+        add_time(&self.gemm_ns, start);
+    }
+
+    /// Does at once what a stream was asked to do.
+    ///
+    /// # Safety
+    /// As [`Backend::enqueue`].
+    unsafe fn execute(&self, command: &Command<'_>) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            match command {
+                Command::Launch(launch) => return self.launch(launch),
+                Command::Gemm(gemm) => self.gemm(gemm),
+                Command::Transfer(Transfer { destination, source, bytes, .. }) => {
+                    std::ptr::copy_nonoverlapping(*source as *const u8, *destination as *mut u8, *bytes);
+                }
+                Command::Zero { address, bytes } => std::ptr::write_bytes(*address as *mut u8, 0, *bytes),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,12 +167,14 @@ impl Backend for HostDevice {
     }
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {
+        self.streams.require_running(Streams::DEFAULT, "write to a buffer")?;
         // SAFETY: `destination` is valid for the length and cannot overlap a borrowed host slice.
         unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), destination as *mut u8, source.len()) };
         Ok(())
     }
 
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()> {
+        self.streams.require_running(Streams::DEFAULT, "read a buffer")?;
         // SAFETY: as in `upload`, the other way.
         unsafe {
             std::ptr::copy_nonoverlapping(source as *const u8, destination.as_mut_ptr(), destination.len());
@@ -118,52 +182,100 @@ impl Backend for HostDevice {
         Ok(())
     }
 
-    unsafe fn copy(&self, destination: u64, source: u64, bytes: usize) -> Result<()> {
-        // SAFETY: passed on to the caller.
-        unsafe { std::ptr::copy_nonoverlapping(source as *const u8, destination as *mut u8, bytes) };
-        Ok(())
-    }
-
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
+        self.streams.require_running(Streams::DEFAULT, "zero a buffer")?;
         // SAFETY: passed on to the caller.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
         Ok(())
     }
 
-    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        let start = Instant::now();
-        let kernel = self.find_kernel(launch)?;
-        let [x, y, z] = launch.grid;
-        let blocks = u64::from(x) * u64::from(y) * u64::from(z);
-        let failure = Mutex::new(None);
-        let run = |index: u64| {
-            let block = [
-                (index % u64::from(x)) as u32,
-                (index / u64::from(x) % u64::from(y)) as u32,
-                (index / (u64::from(x) * u64::from(y))) as u32,
-            ];
-            // SAFETY: the kernel was compiled for these params; the addresses in them are the caller's promise.
-            let result = unsafe { worker::run_block(&kernel, launch, block, self.options.order) };
-            result.map_err(|error| {
-                failure.lock().expect("no thread panics while it holds this").get_or_insert(error);
-            })
-        };
-        // An error stops the other blocks early; which one is reported may then depend on timing.
-        let _: std::result::Result<(), ()> = (0..blocks).into_par_iter().try_for_each(run);
-        add_time(&self.kernel_ns, start);
-        failure.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
+    fn allocate_staging(&self, bytes: usize) -> Result<u64> {
+        memory::allocate(bytes, false)
     }
 
-    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
-        let start = Instant::now();
+    unsafe fn free_staging(&self, address: u64, bytes: usize) {
         // SAFETY: passed on to the caller.
-        unsafe { gemm::run(gemm) };
-        add_time(&self.gemm_ns, start);
+        unsafe { memory::free(address, bytes, false) }
+    }
+
+    fn default_stream(&self) -> u64 {
+        Streams::DEFAULT
+    }
+
+    fn create_stream(&self) -> Result<u64> {
+        Ok(self.streams.create())
+    }
+
+    unsafe fn adopt_stream(&self, stream: u64) -> Result<()> {
+        Err(Error::Argument {
+            argument: "handle",
+            actual: format!("{stream:#x}, on the host device"),
+            expected: "a stream of a CUDA device".into(),
+        })
+    }
+
+    unsafe fn release_stream(&self, _stream: u64, _adopted: bool) {}
+
+    unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()> {
+        if self.streams.record(stream, command)? {
+            // What is wrong with a launch is said where it was asked for, not where the graph runs.
+            return match command {
+                Command::Launch(launch) => self.find_kernel(launch).map(|_| ()),
+                _ => Ok(()),
+            };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.execute(command) }
+    }
+
+    unsafe fn synchronize(&self, stream: u64) -> Result<()> {
+        self.streams.require_running(stream, "wait for the stream")
+    }
+
+    unsafe fn record(&self, _stream: u64) -> Result<u64> {
+        Ok(Box::into_raw(Box::new(Instant::now())) as u64)
+    }
+
+    unsafe fn wait(&self, _stream: u64, _event: u64) -> Result<()> {
         Ok(())
     }
 
-    fn synchronize(&self) -> Result<()> {
+    unsafe fn wait_for_event(&self, _event: u64) -> Result<()> {
         Ok(())
+    }
+
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration> {
+        // SAFETY: both came from `record` and are alive.
+        let [from, to] = [from, to].map(|event| unsafe { *(event as *const Instant) });
+        Ok(to.saturating_duration_since(from))
+    }
+
+    unsafe fn free_event(&self, event: u64) {
+        // SAFETY: it came from `record` and is not used any more.
+        drop(unsafe { Box::from_raw(event as *mut Instant) });
+    }
+
+    unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
+        self.streams.begin_capture(stream)
+    }
+
+    unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)> {
+        let commands = self.streams.end_capture(stream);
+        let kernels = commands.iter().filter_map(Recorded::kernel).map(str::to_owned).collect();
+        Ok((Box::into_raw(Box::new(commands)) as u64, kernels))
+    }
+
+    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
+        self.streams.require_running(stream, "launch a graph")?;
+        // SAFETY: it came from `end_capture` and is alive.
+        let commands = unsafe { &*(graph as *const Vec<Recorded>) };
+        // SAFETY: the addresses are still valid by the caller's promise.
+        commands.iter().try_for_each(|command| unsafe { self.execute(&command.command()) })
+    }
+
+    unsafe fn free_graph(&self, graph: u64) {
+        // SAFETY: it came from `end_capture` and is not used any more.
+        drop(unsafe { Box::from_raw(graph as *mut Vec<Recorded>) });
     }
 
     fn timings(&self) -> Timings {

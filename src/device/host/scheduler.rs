@@ -294,8 +294,7 @@ extern "C" fn retromae_simt_fail(
             "accesses byte {offset} of shared memory while an asynchronous copy of thread {other_thread} to it is in flight"
         ),
         5 => format!("takes {offset} bytes of shared memory, more than the launch gave"),
-        6 => "has too many asynchronous copies in flight".to_string(),
-        _ => "failed an assertion".to_string(),
+        _ => "has too many asynchronous copies in flight".to_string(),
     };
     // A return address is one past its call.
     let place = if file.is_null() {

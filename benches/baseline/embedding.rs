@@ -1,0 +1,26 @@
+//! The gradient of an embedding table by atomic additions.
+
+use retromae::device::{Buffer, Float, Stream, View};
+use retromae::ops::Result;
+
+use super::{params, passes};
+
+/// `table[ids[t]] += rows[t]`; `rows` is `[T, H]`, every id a row of the table `[V, H]`.
+pub fn backward<T: Float>(
+    stream: &Stream,
+    rows: View<'_, T>,
+    ids: View<'_, i32>,
+    table: &mut Buffer<f32>,
+    columns: usize,
+) -> Result<()> {
+    assert!(rows.len() == ids.len() * columns && table.len().is_multiple_of(columns));
+    let params = params::Embedding {
+        rows: rows.address(),
+        table: table.view().address(),
+        ids: ids.address(),
+        tokens: ids.len() as u32,
+        columns: columns as u32,
+    };
+    // SAFETY: the lengths were compared; the ids are the caller's promise.
+    unsafe { passes::embedding::<T>(stream, &params) }
+}

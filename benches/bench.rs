@@ -1,0 +1,49 @@
+//! Every operation beside an unfused composition of the same maths, on the host device or a GPU: `cargo bench`, or one operation by
+//! `cargo bench -- attention_forward`.
+//!
+//! `RETROMAE_BENCH_DEVICE=cuda` measures on the first CUDA device, at the sizes of a training step. `harness` has the other variables.
+
+mod baseline;
+mod cases;
+mod harness;
+mod host_baseline;
+
+use std::process::ExitCode;
+
+use criterion::Criterion;
+use harness::{Bench, Outcome};
+use retromae::device::{Float, bf16};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
+    let mut bench = Bench::new(Criterion::default().configure_from_args())?;
+    println!("device: {}", bench.device().description());
+    if bench.on_gpu() {
+        all::<bf16>(&mut bench);
+    } else {
+        all::<f32>(&mut bench);
+    }
+    bench.finish();
+    Ok(())
+}
+
+/// All operations, with elements of `T`.
+fn all<T: Float>(bench: &mut Bench) {
+    cases::ceiling::bench::<T>(bench);
+    cases::attention::bench::<T>(bench);
+    cases::cross_entropy::bench::<T>(bench);
+    cases::layer_norm::bench::<T>(bench);
+    cases::embedding::bench::<T>(bench);
+    cases::adamw::bench(bench);
+    cases::mask_bank::bench(bench);
+    cases::step::bench::<T>(bench);
+}

@@ -1,0 +1,323 @@
+//! Attention forward and backward, full as in the encoder (`attention`) and under position-specific masks as in the enhanced decoder
+//! (`two_stream`): bits of a bank in the kernel, a dense matrix in the baseline.
+//!
+//! Bound, with S = A·ΣL² scores and T·H elements an operand: forward 4·S·d FLOPs and 4·T·H·e bytes (query, key, value, output), backward
+//! 10·S·d FLOPs and 8·T·H·e bytes (those four, the gradient of the output, three gradients); two-stream the mask's bits and row indices too.
+
+use retromae::device::{Buffer, Device, Float, Stream};
+use retromae::model::VisibilityBank;
+use retromae::ops::attention::{self, Mask, Rows, RowsMut};
+
+use crate::harness::{
+    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, cu_seqlens, mixed_lengths,
+    typed, values, visibility, widened,
+};
+use crate::{baseline, host_baseline};
+
+/// One pack of sentences.
+struct Case {
+    lengths: Vec<usize>,
+    /// A·d
+    columns: usize,
+    head_dim: usize,
+    /// Whether a bank of masks says what a query sees.
+    masked: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    Forward,
+    Backward,
+}
+
+impl Case {
+    fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    fn heads(&self) -> usize {
+        self.columns / self.head_dim
+    }
+
+    fn scale(&self) -> f32 {
+        (self.head_dim as f32).powf(-0.5)
+    }
+
+    fn bank(&self) -> Option<VisibilityBank> {
+        self.masked.then(|| visibility(&self.lengths))
+    }
+
+    fn bound(&self, pass: Pass, element_bytes: usize) -> Bound {
+        let scores: usize = self.heads() * self.lengths.iter().map(|length| length * length).sum::<usize>();
+        let (products, operands) = if pass == Pass::Forward { (2, 4) } else { (5, 8) };
+        let words = |length: &usize| (*length).min(BANK_ROWS_MAX) * length.div_ceil(32) * 4 + 2 * length;
+        let mask = if self.masked { self.lengths.iter().map(words).sum() } else { 0 };
+        Bound::new(
+            2 * products * scores * self.head_dim,
+            operands * self.tokens() * self.columns * element_bytes + mask,
+        )
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let (tokens, columns, longest) = if bench.on_gpu() { (32_768, 768, 512) } else { (1024, 128, 128) };
+    let lengths: &[usize] =
+        if bench.on_gpu() { &[32, 64, 128, 256, 512, 1024, 4096] } else { &[32, 64, 128, 512] };
+    let head_dims: &[usize] = if bench.on_gpu() { &[32, 64, 128] } else { &[32, 64] };
+    for (operation, masked, pass) in [
+        ("attention_forward", false, Pass::Forward),
+        ("attention_backward", false, Pass::Backward),
+        ("two_stream_forward", true, Pass::Forward),
+        ("two_stream_backward", true, Pass::Backward),
+    ] {
+        let mut cases = Vec::new();
+        for &head_dim in head_dims {
+            for &length in lengths {
+                let lengths = vec![length; tokens / length];
+                cases.push((format!("L{length}_d{head_dim}"), Case { lengths, columns, head_dim, masked }));
+            }
+        }
+        let lengths = mixed_lengths(tokens, longest);
+        cases.push(("mixed_d64".into(), Case { lengths, columns, head_dim: 64, masked }));
+        let on_gpu = bench.on_gpu();
+        let mut group = bench.group(operation);
+        for (name, case) in &cases {
+            let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case, pass));
+            let unfused = if on_gpu {
+                Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case, pass))
+            } else {
+                Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case, pass)))
+            };
+            group.case(name, case.bound(pass, T::DTYPE.bytes()), vec![fused, unfused]);
+        }
+    }
+}
+
+/// Operands and results on a device.
+struct Operands<T: Float> {
+    query: Buffer<T>,
+    key: Buffer<T>,
+    value: Buffer<T>,
+    d_output: Buffer<T>,
+    output: Buffer<T>,
+    gradients: [Buffer<T>; 3],
+}
+
+impl<T: Float> Operands<T> {
+    fn new(device: &Device, elements: usize) -> Outcome<Self> {
+        let upload = |seed| device.upload(&typed::<T>(seed, elements));
+        let zeros = || device.zeros(elements);
+        Ok(Self {
+            query: upload(0)?,
+            key: upload(1)?,
+            value: upload(2)?,
+            d_output: upload(3)?,
+            output: zeros()?,
+            gradients: [zeros()?, zeros()?, zeros()?],
+        })
+    }
+
+    fn results(&self, pass: Pass) -> Outcome<Results> {
+        if pass == Pass::Forward {
+            return Ok(vec![("output".into(), widened(&self.output)?)]);
+        }
+        let names = ["d_query", "d_key", "d_value"].into_iter().zip(&self.gradients);
+        names.map(|(name, buffer)| Ok((name.to_string(), widened(buffer)?))).collect()
+    }
+}
+
+/// Sentences and masks on a device.
+struct Pack {
+    cu_seqlens: Buffer<i32>,
+    /// bits, offsets and rows of a [`VisibilityBank`]
+    bank: Option<(Buffer<u32>, Buffer<u32>, Buffer<u16>)>,
+}
+
+impl Pack {
+    fn new(device: &Device, case: &Case) -> Outcome<Self> {
+        let upload = |bank: VisibilityBank| -> Outcome<_> {
+            Ok((device.upload(&bank.bits)?, device.upload(&bank.offsets)?, device.upload(&bank.rows)?))
+        };
+        Ok(Self {
+            cu_seqlens: device.upload(&cu_seqlens(&case.lengths))?,
+            bank: case.bank().map(upload).transpose()?,
+        })
+    }
+
+    fn attention(&self, case: &Case) -> attention::Attention<'_> {
+        attention::Attention {
+            cu_seqlens: self.cu_seqlens.view(),
+            max_seqlen: case.lengths.iter().copied().max().unwrap_or(0),
+            num_heads: case.heads(),
+            head_dim: case.head_dim,
+            scale: case.scale(),
+            mask: match &self.bank {
+                None => Mask::Full,
+                Some((bits, offsets, rows)) => {
+                    Mask::Bank { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
+                }
+            },
+            dropout: None,
+        }
+    }
+}
+
+/// The fused operation.
+struct Fused<'a, T: Float> {
+    case: &'a Case,
+    pass: Pass,
+    pack: Pack,
+    operands: Operands<T>,
+    log_sum_exp: Buffer<f32>,
+}
+
+impl<'a, T: Float> Fused<'a, T> {
+    fn new(stream: &Stream, case: &'a Case, pass: Pass) -> Outcome<Self> {
+        let device = stream.device();
+        let mut fused = Self {
+            pack: Pack::new(device, case)?,
+            operands: Operands::new(device, case.tokens() * case.columns)?,
+            log_sum_exp: device.zeros(case.tokens() * case.heads())?,
+            case,
+            pass,
+        };
+        fused.forward(stream)?;
+        Ok(fused)
+    }
+
+    fn forward(&mut self, stream: &Stream) -> Outcome<()> {
+        let Operands { query, key, value, output, .. } = &mut self.operands;
+        let stride = self.case.columns;
+        let forward = attention::Forward {
+            attention: self.pack.attention(self.case),
+            query: Rows { view: query.view(), stride },
+            key: Rows { view: key.view(), stride },
+            value: Rows { view: value.view(), stride },
+            output: RowsMut { view: output.view_mut(), stride },
+            log_sum_exp: self.log_sum_exp.view_mut(),
+        };
+        Ok(attention::forward(stream, forward)?)
+    }
+
+    fn backward(&mut self, stream: &Stream) -> Outcome<()> {
+        let Operands { query, key, value, d_output, output, gradients } = &mut self.operands;
+        let stride = self.case.columns;
+        let [d_query, d_key, d_value] =
+            gradients.each_mut().map(|buffer| RowsMut { view: buffer.view_mut(), stride });
+        let backward = attention::Backward {
+            attention: self.pack.attention(self.case),
+            query: Rows { view: query.view(), stride },
+            key: Rows { view: key.view(), stride },
+            value: Rows { view: value.view(), stride },
+            output: Rows { view: output.view(), stride },
+            log_sum_exp: self.log_sum_exp.view(),
+            d_output: d_output.view(),
+            d_query,
+            d_key,
+            d_value,
+        };
+        Ok(attention::backward(stream, backward)?)
+    }
+}
+
+impl<T: Float> Work for Fused<'_, T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        match self.pass {
+            Pass::Forward => self.forward(stream),
+            Pass::Backward => self.backward(stream),
+        }
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        self.operands.results(self.pass)
+    }
+}
+
+/// Kernels and products of the baseline.
+struct Unfused<T: Float> {
+    columns: usize,
+    pass: Pass,
+    attention: baseline::attention::Attention<T>,
+    operands: Operands<T>,
+}
+
+impl<T: Float> Unfused<T> {
+    fn new(stream: &Stream, case: &Case, pass: Pass) -> Outcome<Self> {
+        let shape = baseline::attention::Shape {
+            lengths: case.lengths.clone(),
+            num_heads: case.heads(),
+            head_dim: case.head_dim,
+        };
+        let mut unfused = Self {
+            columns: case.columns,
+            pass,
+            attention: baseline::attention::Attention::new(stream, shape, case.bank().as_ref(), None)?,
+            operands: Operands::new(stream.device(), case.tokens() * case.columns)?,
+        };
+        unfused.forward(stream)?;
+        Ok(unfused)
+    }
+
+    fn forward(&mut self, stream: &Stream) -> Outcome<()> {
+        let Operands { query, key, value, output, .. } = &mut self.operands;
+        let inputs = [query.view(), key.view(), value.view()];
+        Ok(self.attention.forward(stream, inputs, self.columns, output.view_mut())?)
+    }
+}
+
+impl<T: Float> Work for Unfused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        if self.pass == Pass::Forward {
+            return self.forward(stream);
+        }
+        let d_inputs = self.operands.gradients.each_mut().map(Buffer::view_mut);
+        Ok(self.attention.backward(stream, self.operands.d_output.view(), d_inputs, self.columns)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        self.operands.results(self.pass)
+    }
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    pass: Pass,
+    attention: host_baseline::attention::Attention,
+}
+
+impl HostUnfused {
+    fn new(case: &Case, pass: Pass) -> Self {
+        let mask = case.bank().map(|bank| host_baseline::attention::dense_mask(&bank, &case.lengths));
+        let [query, key, value, d_output] =
+            [0, 1, 2, 3].map(|seed| values(seed, case.tokens() * case.columns));
+        let mut attention = host_baseline::attention::Attention::new(
+            &case.lengths,
+            case.heads(),
+            case.head_dim,
+            case.scale(),
+            mask,
+        );
+        attention.set_inputs([&query, &key, &value]);
+        attention.set_d_output(&d_output);
+        attention.forward();
+        Self { pass, attention }
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        match self.pass {
+            Pass::Forward => self.attention.forward(),
+            Pass::Backward => self.attention.backward(),
+        }
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        if self.pass == Pass::Forward {
+            return Ok(vec![("output".into(), self.attention.output())]);
+        }
+        let names = ["d_query", "d_key", "d_value"].map(String::from);
+        Ok(names.into_iter().zip(self.attention.d_inputs()).collect())
+    }
+}

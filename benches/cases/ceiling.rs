@@ -1,0 +1,66 @@
+//! What the device can do at all: a copy within its memory, and a large product of the library.
+//!
+//! Bound: the copy moves each byte twice; the product is 2·n³ FLOPs over 3·n²·e bytes.
+
+use retromae::device::{Buffer, Float, Stream};
+use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
+
+use crate::harness::{Bench, Bound, Outcome, Results, Variant, Work, typed};
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let (megabytes, size) = if bench.on_gpu() { (1024, 8192) } else { (64, 1024) };
+    let bytes = megabytes << 20;
+    let mut group = bench.group("ceiling");
+    let copy = Variant::new("copy", move |stream: &Stream| {
+        let device = stream.device();
+        Ok(Copy { source: device.zeros(bytes)?, destination: device.zeros(bytes)? })
+    });
+    group.case(&format!("{megabytes}MiB"), Bound::new(0, 2 * bytes), vec![copy]);
+    let matmul = Variant::new("matmul", move |stream: &Stream| {
+        let device = stream.device();
+        let [left, right] = [1, 2].map(|seed| device.upload(&typed::<T>(seed, size * size)));
+        Ok(Matmul { size, left: left?, right: right?, output: device.zeros(size * size)? })
+    });
+    let bound = Bound::new(2 * size * size * size, 3 * size * size * T::DTYPE.bytes());
+    group.case(&format!("{size}_{}", T::DTYPE.name()), bound, vec![matmul]);
+}
+
+struct Copy {
+    source: Buffer<u8>,
+    destination: Buffer<u8>,
+}
+
+impl Work for Copy {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        Ok(stream.copy(self.destination.view_mut(), self.source.view())?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        Ok(Results::new())
+    }
+}
+
+/// Row-major, neither operand transposed.
+struct Matmul<T: Float> {
+    size: usize,
+    left: Buffer<T>,
+    right: Buffer<T>,
+    output: Buffer<T>,
+}
+
+impl<T: Float> Work for Matmul<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let arguments = Product {
+            sizes: Sizes { batch: 1, m: self.size, n: self.size, k: self.size },
+            left: Factor::Plain(self.left.view()),
+            right: Factor::Plain(self.right.view()),
+            addend: Addend::Zero,
+            output: self.output.view_mut(),
+        };
+        Ok(product(stream, arguments)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        Ok(Results::new())
+    }
+}

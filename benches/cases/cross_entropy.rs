@@ -1,0 +1,224 @@
+//! Output layer and cross-entropy, forward and backward in one.
+//!
+//! Bound, with M rows, H columns, V words: 6·M·H·V FLOPs (logits, two gradients); bytes: hidden rows and their gradient 2·M·H·e, weight
+//! V·H·e, its gradient, which is added to, 8·V·H.
+
+use retromae::device::{Buffer, Float, Stream};
+use retromae::ops::cross_entropy::{self, ForwardBackward};
+
+use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed, values, widened};
+use crate::{baseline, host_baseline};
+
+/// Logits of the fused operation that exist at once, in rows: the baseline holds all.
+const CHUNK_ON_GPU: usize = 4096;
+const CHUNK_ON_HOST: usize = 256;
+
+#[derive(Clone, Copy)]
+struct Case {
+    rows: usize,
+    hidden_size: usize,
+    vocabulary: usize,
+    chunk: usize,
+}
+
+impl Case {
+    fn targets(&self) -> Vec<i32> {
+        (0..self.rows).map(|row| (row * 7 % self.vocabulary) as i32).collect()
+    }
+
+    fn row_weights(&self) -> Vec<f32> {
+        vec![1.0 / self.rows as f32; self.rows]
+    }
+
+    fn hidden<T: Float>(&self) -> Vec<T> {
+        typed(1, self.rows * self.hidden_size)
+    }
+
+    /// Small, as trained embeddings are: the logits then are of the order of 1.
+    fn weight<T: Float>(&self) -> Vec<T> {
+        let scale = (self.hidden_size as f32).powf(-0.5);
+        let weight = values(2, self.vocabulary * self.hidden_size);
+        weight.into_iter().map(|value| T::from_f32(value * scale)).collect()
+    }
+
+    fn bias(&self) -> Vec<f32> {
+        values(3, self.vocabulary)
+    }
+
+    fn bound(&self, element_bytes: usize) -> Bound {
+        let (hidden, weight) = (self.rows * self.hidden_size, self.vocabulary * self.hidden_size);
+        Bound::new(6 * hidden * self.vocabulary, 2 * hidden * element_bytes + weight * (element_bytes + 8))
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let on_gpu = bench.on_gpu();
+    let (hidden_size, vocabulary, chunk) =
+        if on_gpu { (768, 30_522, CHUNK_ON_GPU) } else { (128, 8192, CHUNK_ON_HOST) };
+    let sizes: &[usize] = if on_gpu { &[4096, 8192, 16_384, 32_768, 65_536] } else { &[1024] };
+    let mut group = bench.group("cross_entropy");
+    for &rows in sizes {
+        let case = Case { rows, hidden_size, vocabulary, chunk };
+        let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
+        let unfused = if on_gpu {
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
+        } else {
+            Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
+        };
+        group.case(&format!("M{rows}"), case.bound(T::DTYPE.bytes()), vec![fused, unfused]);
+    }
+}
+
+/// The fused operation.
+struct Fused<T: Float> {
+    case: Case,
+    hidden: Buffer<T>,
+    weight: Buffer<T>,
+    bias: Buffer<f32>,
+    targets: Buffer<i32>,
+    row_weights: Buffer<f32>,
+    losses: Buffer<f32>,
+    log_sum_exp: Buffer<f32>,
+    d_hidden: Buffer<T>,
+    d_weight: Buffer<f32>,
+    d_bias: Buffer<f32>,
+    logits: Buffer<T>,
+    ones: Buffer<T>,
+}
+
+impl<T: Float> Fused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let Case { rows, hidden_size, vocabulary, chunk } = case;
+        Ok(Self {
+            hidden: device.upload(&case.hidden::<T>())?,
+            weight: device.upload(&case.weight::<T>())?,
+            bias: device.upload(&case.bias())?,
+            targets: device.upload(&case.targets())?,
+            row_weights: device.upload(&case.row_weights())?,
+            losses: device.zeros(rows)?,
+            log_sum_exp: device.zeros(rows)?,
+            d_hidden: device.zeros(rows * hidden_size)?,
+            d_weight: device.zeros(vocabulary * hidden_size)?,
+            d_bias: device.zeros(vocabulary)?,
+            logits: device.zeros(cross_entropy::workspace_logits(chunk, vocabulary))?,
+            ones: device.upload(&vec![T::from_f32(1.0); chunk])?,
+            case,
+        })
+    }
+}
+
+impl<T: Float> Work for Fused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let arguments = ForwardBackward {
+            hidden: self.hidden.view(),
+            weight: self.weight.view(),
+            bias: self.bias.view(),
+            targets: self.targets.view(),
+            row_weights: self.row_weights.view(),
+            losses: self.losses.view_mut(),
+            log_sum_exp: self.log_sum_exp.view_mut(),
+            d_hidden: self.d_hidden.view_mut(),
+            d_weight: self.d_weight.view_mut(),
+            d_bias: self.d_bias.view_mut(),
+            logits: self.logits.view_mut(),
+            ones: self.ones.view(),
+            hidden_size: self.case.hidden_size,
+        };
+        Ok(cross_entropy::forward_backward(stream, arguments)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let read = |buffer: &Buffer<f32>| buffer.read();
+        let d_hidden = widened(&self.d_hidden)?;
+        results(read(&self.losses)?, d_hidden, read(&self.d_weight)?, read(&self.d_bias)?)
+    }
+}
+
+fn results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Outcome<Results> {
+    let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
+    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
+}
+
+/// Kernels and products of the baseline.
+struct Unfused<T: Float> {
+    case: Case,
+    hidden: Buffer<T>,
+    layer: baseline::cross_entropy::CrossEntropy<T>,
+}
+
+impl<T: Float> Unfused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        Ok(Self {
+            hidden: stream.device().upload(&case.hidden::<T>())?,
+            layer: baseline::cross_entropy::CrossEntropy::new(
+                stream,
+                &case.weight::<T>(),
+                &case.bias(),
+                &case.targets(),
+                &case.row_weights(),
+            )?,
+            case,
+        })
+    }
+}
+
+impl<T: Float> Work for Unfused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        Ok(self.layer.forward_backward(stream, self.hidden.view())?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let unpadded = |buffer: &Buffer<f32>, columns| buffer.slice(0..self.case.vocabulary * columns).read();
+        let d_hidden = widened(&self.layer.d_hidden)?;
+        let d_weight = unpadded(&self.layer.d_weight, self.case.hidden_size)?;
+        results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.layer.d_bias, 1)?)
+    }
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    hidden: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    targets: Vec<i32>,
+    row_weights: Vec<f32>,
+    layer: host_baseline::cross_entropy::CrossEntropy,
+}
+
+impl HostUnfused {
+    fn new(case: Case) -> Self {
+        Self {
+            hidden: case.hidden(),
+            weight: case.weight(),
+            bias: case.bias(),
+            targets: case.targets(),
+            row_weights: case.row_weights(),
+            layer: host_baseline::cross_entropy::CrossEntropy::new(
+                case.rows,
+                case.hidden_size,
+                case.vocabulary,
+            ),
+        }
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        let operands = host_baseline::cross_entropy::Operands {
+            hidden: &self.hidden,
+            weight: &self.weight,
+            bias: &self.bias,
+            targets: &self.targets,
+            row_weights: &self.row_weights,
+        };
+        self.layer.forward_backward(&operands);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let host_baseline::cross_entropy::CrossEntropy { losses, d_hidden, d_weight, d_bias, .. } =
+            &self.layer;
+        results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone())
+    }
+}

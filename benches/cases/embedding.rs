@@ -1,0 +1,180 @@
+//! The gradient of the word embeddings: T rows of H columns added to those of their words. The fused side gets the tokens sorted by word,
+//! as a batch is prepared; the baseline adds atomically.
+//!
+//! Bound: no products; T·H·e bytes of rows, and 8·H for each word that occurs, whose f32 row is added to.
+
+use std::collections::BTreeMap;
+
+use retromae::device::{Buffer, Float, Stream};
+use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+use retromae::random::{key, philox};
+
+use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed};
+use crate::{baseline, host_baseline};
+
+#[derive(Clone, Copy)]
+struct Case {
+    tokens: usize,
+    columns: usize,
+    vocabulary: usize,
+}
+
+impl Case {
+    /// Words as frequent as in text: the k-th most frequent about 1/k as often as the first.
+    fn ids(&self) -> Vec<i32> {
+        let uniform = |token: usize| f64::from(philox(key(3), [token as u32, 0, 0, 0])[0]) / 2f64.powi(32);
+        let rank = |token| (self.vocabulary as f64).powf(uniform(token)) as i32 - 1;
+        (0..self.tokens).map(|token| rank(token).clamp(0, self.vocabulary as i32 - 1)).collect()
+    }
+
+    /// The tokens of each word that occurs.
+    fn segments(&self) -> BTreeMap<i32, Vec<i32>> {
+        let mut segments = BTreeMap::<i32, Vec<i32>>::new();
+        self.ids().into_iter().enumerate().for_each(|(token, id)| {
+            segments.entry(id).or_default().push(token as i32);
+        });
+        segments
+    }
+
+    fn rows<T: Float>(&self) -> Vec<T> {
+        typed(1, self.tokens * self.columns)
+    }
+
+    fn bound(&self, element_bytes: usize) -> Bound {
+        let words = self.segments().len();
+        Bound::new(0, self.tokens * self.columns * element_bytes + 8 * words * self.columns)
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let on_gpu = bench.on_gpu();
+    let case = if on_gpu {
+        Case { tokens: 32_768, columns: 768, vocabulary: 30_522 }
+    } else {
+        Case { tokens: 1024, columns: 128, vocabulary: 8192 }
+    };
+    let mut group = bench.group("embedding_backward");
+    let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
+    let unfused = if on_gpu {
+        Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
+    } else {
+        Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
+    };
+    group.case(
+        &format!("T{}_H{}", case.tokens, case.columns),
+        case.bound(T::DTYPE.bytes()),
+        vec![fused, unfused],
+    );
+}
+
+fn results(table: Vec<f32>) -> Outcome<Results> {
+    Ok(vec![("d_word".into(), table)])
+}
+
+/// Sorted segments.
+struct Fused<T: Float> {
+    case: Case,
+    input: Buffer<T>,
+    words: Buffer<i32>,
+    offsets: Buffer<i32>,
+    indices: Buffer<i32>,
+    table: Buffer<f32>,
+}
+
+impl<T: Float> Fused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let segments = case.segments();
+        let words: Vec<i32> = segments.keys().copied().collect();
+        let mut offsets = vec![0];
+        segments.values().for_each(|tokens| offsets.push(offsets[offsets.len() - 1] + tokens.len() as i32));
+        let indices: Vec<i32> = segments.into_values().flatten().collect();
+        Ok(Self {
+            input: device.upload(&case.rows::<T>())?,
+            words: device.upload(&words)?,
+            offsets: device.upload(&offsets)?,
+            indices: device.upload(&indices)?,
+            table: device.zeros(case.vocabulary * case.columns)?,
+            case,
+        })
+    }
+}
+
+impl<T: Float> Work for Fused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let arguments = SegmentSum {
+            input: self.input.view(),
+            indices: Some(self.indices.view()),
+            offsets: self.offsets.view(),
+            rows: Some(self.words.view()),
+            output: self.table.view_mut(),
+            columns: self.case.columns,
+        };
+        Ok(segment_sum(stream, arguments)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        results(self.table.read()?)
+    }
+}
+
+/// Atomic additions.
+struct Unfused<T: Float> {
+    case: Case,
+    input: Buffer<T>,
+    ids: Buffer<i32>,
+    table: Buffer<f32>,
+}
+
+impl<T: Float> Unfused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        Ok(Self {
+            input: device.upload(&case.rows::<T>())?,
+            ids: device.upload(&case.ids())?,
+            table: device.zeros(case.vocabulary * case.columns)?,
+            case,
+        })
+    }
+}
+
+impl<T: Float> Work for Unfused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let (rows, ids) = (self.input.view(), self.ids.view());
+        Ok(baseline::embedding::backward(stream, rows, ids, &mut self.table, self.case.columns)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        results(self.table.read()?)
+    }
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    columns: usize,
+    ids: Vec<i32>,
+    rows: Vec<f32>,
+    table: Vec<f32>,
+}
+
+impl HostUnfused {
+    fn new(case: Case) -> Self {
+        Self {
+            columns: case.columns,
+            ids: case.ids(),
+            rows: case.rows(),
+            table: vec![0.0; case.vocabulary * case.columns],
+        }
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        host_baseline::embedding::backward(&mut self.table, &self.ids, &self.rows, self.columns);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        results(self.table.clone())
+    }
+}

@@ -1,0 +1,279 @@
+//! The end of a transformer block, `LayerNorm(residual + dropout(input + bias))`, forward and backward.
+//!
+//! Bound, with R rows of C columns: no products; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward
+//! gradient of the output, sum, gradients of residual and input).
+
+use retromae::device::{Buffer, Float, Stream};
+use retromae::ops::{self, layer_norm};
+use retromae::random;
+
+use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed, values, widened};
+use crate::{baseline, host_baseline};
+
+const EPS: f32 = 1e-12;
+const DROPOUT: f32 = 0.1;
+const SITE: u32 = 9;
+
+#[derive(Clone, Copy)]
+struct Case {
+    rows: usize,
+    columns: usize,
+    backward: bool,
+}
+
+impl Case {
+    /// input, residual, gradient of the output
+    fn matrices<T: Float>(&self) -> [Vec<T>; 3] {
+        [1, 2, 3].map(|seed| typed(seed, self.rows * self.columns))
+    }
+
+    /// bias, gamma, beta
+    fn vectors(&self) -> [Vec<f32>; 3] {
+        [4, 5, 6].map(|seed| values(seed, self.columns))
+    }
+
+    fn bound(&self, element_bytes: usize) -> Bound {
+        Bound::new(0, 4 * self.rows * self.columns * element_bytes + 8 * self.rows)
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let on_gpu = bench.on_gpu();
+    let rows = if on_gpu { 32_768 } else { 4096 };
+    for (operation, backward) in [("layer_norm_forward", false), ("layer_norm_backward", true)] {
+        let mut group = bench.group(operation);
+        let case = Case { rows, columns: 768, backward };
+        let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
+        let unfused = if on_gpu {
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
+        } else {
+            Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
+        };
+        group.case(
+            &format!("R{}_C{}", case.rows, case.columns),
+            case.bound(T::DTYPE.bytes()),
+            vec![fused, unfused],
+        );
+    }
+}
+
+fn results(arrays: Vec<(&str, Vec<f32>)>) -> Outcome<Results> {
+    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
+}
+
+/// The fused operation.
+struct Fused<T: Float> {
+    case: Case,
+    rng: Buffer<u32>,
+    input: Buffer<T>,
+    residual: Buffer<T>,
+    d_output: Buffer<T>,
+    bias: Buffer<f32>,
+    gamma: Buffer<f32>,
+    beta: Buffer<f32>,
+    output: Buffer<T>,
+    sum: Buffer<T>,
+    mean: Buffer<f32>,
+    rstd: Buffer<f32>,
+    d_input: Buffer<T>,
+    d_residual: Buffer<T>,
+    d_gamma: Buffer<f32>,
+    d_beta: Buffer<f32>,
+    d_bias: Buffer<f32>,
+    workspace: Buffer<f32>,
+}
+
+impl<T: Float> Fused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let Case { rows, columns, .. } = case;
+        let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
+        let [bias, gamma, beta] = case.vectors().map(|values| device.upload(&values));
+        let matrix = || device.zeros(rows * columns);
+        let mut fused = Self {
+            case,
+            rng: device.upload(&ops::rng_state(1, 1))?,
+            input: input?,
+            residual: residual?,
+            d_output: d_output?,
+            bias: bias?,
+            gamma: gamma?,
+            beta: beta?,
+            output: matrix()?,
+            sum: matrix()?,
+            mean: device.zeros(rows)?,
+            rstd: device.zeros(rows)?,
+            d_input: matrix()?,
+            d_residual: matrix()?,
+            d_gamma: device.zeros(columns)?,
+            d_beta: device.zeros(columns)?,
+            d_bias: device.zeros(columns)?,
+            workspace: device.zeros(layer_norm::backward_workspace(rows, columns))?,
+        };
+        fused.forward(stream)?;
+        Ok(fused)
+    }
+
+    fn forward(&mut self, stream: &Stream) -> Outcome<()> {
+        let forward = layer_norm::Forward {
+            input: self.input.view(),
+            bias: Some(self.bias.view()),
+            residual: Some(self.residual.view()),
+            gamma: self.gamma.view(),
+            beta: self.beta.view(),
+            eps: EPS,
+            dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
+            output: self.output.view_mut(),
+            sum: Some(self.sum.view_mut()),
+            mean: self.mean.view_mut(),
+            rstd: self.rstd.view_mut(),
+        };
+        Ok(layer_norm::forward(stream, forward)?)
+    }
+
+    fn backward(&mut self, stream: &Stream) -> Outcome<()> {
+        let backward = layer_norm::Backward {
+            d_output: self.d_output.view(),
+            sum: self.sum.view(),
+            mean: self.mean.view(),
+            rstd: self.rstd.view(),
+            gamma: self.gamma.view(),
+            dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
+            d_residual: Some(self.d_residual.view_mut()),
+            d_input: self.d_input.view_mut(),
+            d_gamma: self.d_gamma.view_mut(),
+            d_beta: self.d_beta.view_mut(),
+            d_bias: Some(self.d_bias.view_mut()),
+            workspace: self.workspace.view_mut(),
+        };
+        Ok(layer_norm::backward(stream, backward)?)
+    }
+}
+
+impl<T: Float> Work for Fused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        if self.case.backward { self.backward(stream) } else { self.forward(stream) }
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        if !self.case.backward {
+            return results(vec![("output", widened(&self.output)?)]);
+        }
+        results(vec![
+            ("d_input", widened(&self.d_input)?),
+            ("d_residual", widened(&self.d_residual)?),
+            ("d_gamma", self.d_gamma.read()?),
+            ("d_beta", self.d_beta.read()?),
+            ("d_bias", self.d_bias.read()?),
+        ])
+    }
+}
+
+/// Kernels of the baseline.
+struct Unfused<T: Float> {
+    case: Case,
+    input: Buffer<T>,
+    residual: Buffer<T>,
+    d_output: Buffer<T>,
+    layer: baseline::layer_norm::LayerNorm<T>,
+}
+
+impl<T: Float> Unfused<T> {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
+        let [bias, gamma, beta] = case.vectors();
+        let dropout = baseline::Dropout::new(stream, case.rows * case.columns, DROPOUT, SITE)?;
+        let parameters = [gamma.as_slice(), beta.as_slice()];
+        let layer = baseline::layer_norm::LayerNorm::new(
+            stream,
+            case.rows,
+            parameters,
+            Some(&bias),
+            Some(dropout),
+            EPS,
+        )?;
+        let mut unfused = Self { case, input: input?, residual: residual?, d_output: d_output?, layer };
+        unfused.layer.forward(stream, unfused.input.view(), Some(unfused.residual.view()))?;
+        Ok(unfused)
+    }
+}
+
+impl<T: Float> Work for Unfused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        Ok(if self.case.backward {
+            self.layer.backward(stream, self.d_output.view())?
+        } else {
+            self.layer.forward(stream, self.input.view(), Some(self.residual.view()))?
+        })
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        if !self.case.backward {
+            return results(vec![("output", widened(&self.layer.output)?)]);
+        }
+        let mut d_gamma = self.layer.d_parameters.read()?;
+        let d_beta = d_gamma.split_off(self.case.columns);
+        results(vec![
+            ("d_input", widened(self.layer.d_input())?),
+            ("d_residual", widened(&self.layer.d_residual)?),
+            ("d_gamma", d_gamma),
+            ("d_beta", d_beta),
+            ("d_bias", self.layer.d_bias.read()?),
+        ])
+    }
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    case: Case,
+    matrices: [Vec<f32>; 3],
+    vectors: [Vec<f32>; 3],
+    layer: host_baseline::layer_norm::LayerNorm,
+}
+
+impl HostUnfused {
+    fn new(case: Case) -> Self {
+        let layer = host_baseline::layer_norm::LayerNorm::new(case.rows, case.columns);
+        let mut unfused = Self { case, matrices: case.matrices(), vectors: case.vectors(), layer };
+        unfused.pass(false);
+        unfused
+    }
+
+    fn pass(&mut self, backward: bool) {
+        let [input, residual, d_output] = &self.matrices;
+        let [bias, gamma, beta] = &self.vectors;
+        let operands = host_baseline::layer_norm::Operands {
+            input,
+            bias: Some(bias),
+            residual: Some(residual),
+            gamma,
+            beta,
+            d_output,
+            eps: EPS,
+            dropout: Some(random::Dropout::new(DROPOUT, 1, 1, SITE)),
+        };
+        if backward { self.layer.backward(&operands) } else { self.layer.forward(&operands) }
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        self.pass(self.case.backward);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let layer = &self.layer;
+        if !self.case.backward {
+            return results(vec![("output", layer.output.clone())]);
+        }
+        results(vec![
+            ("d_input", layer.d_dropped.clone()),
+            ("d_residual", layer.d_input.clone()),
+            ("d_gamma", layer.d_gamma.clone()),
+            ("d_beta", layer.d_beta.clone()),
+            ("d_bias", layer.d_bias.clone()),
+        ])
+    }
+}

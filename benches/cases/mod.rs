@@ -1,0 +1,10 @@
+//! One module an operation. Each says what its bound counts; e is the size of an element, f32 gradients and masters take 4 bytes.
+
+pub mod adamw;
+pub mod attention;
+pub mod ceiling;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod layer_norm;
+pub mod mask_bank;
+pub mod step;

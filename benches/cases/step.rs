@@ -1,0 +1,214 @@
+//! A whole training step: forward, backward, clipping and AdamW. On a GPU BERT-base with dropout on 32,768 tokens, its masks drawn on the
+//! device; on the host device the tiny model without dropout, beside the same step in plain Rust.
+//!
+//! Bound, with N encoder layers and one of the decoder, M labelled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers,
+//! 12·(N + 1)·H·ΣL² of attention, 6·M·(H² + H·V) of the head; 28 bytes a parameter, what the optimizer moves, and 2 of the bf16 copy.
+
+use std::collections::HashMap;
+
+use retromae::device::{DType, Float, Stream};
+use retromae::model::{
+    AdamW, Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Ticket, TrainStep, Visibility,
+};
+
+use crate::harness::{
+    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens,
+    visibility, word_starts,
+};
+use crate::host_baseline;
+
+const MASK_ID: i32 = 103;
+const LEARNING_RATE: f64 = 1e-4;
+/// 2048 tokens, for the host device.
+const HOST_LENGTHS: [usize; 24] =
+    [16, 24, 32, 32, 48, 48, 56, 64, 64, 64, 72, 80, 80, 88, 96, 96, 104, 112, 120, 128, 128, 144, 160, 192];
+
+struct Case {
+    config: ModelConfig,
+    lengths: Vec<usize>,
+    /// Whether masks are drawn on the device, or given.
+    random: bool,
+}
+
+impl Case {
+    fn base(length: usize) -> Self {
+        Self { config: ModelConfig::base(30_522), lengths: vec![length; 32_768 / length], random: true }
+    }
+
+    /// The tiny model has no dropout, of which the baseline in plain Rust has none.
+    fn tiny() -> Self {
+        Self { config: ModelConfig::tiny(8192), lengths: HOST_LENGTHS.to_vec(), random: false }
+    }
+
+    fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// Three tokens of ten are masked in the encoder's input, and all but the first of a sentence are targets of the decoder.
+    fn batch(&self) -> Batch {
+        let places = self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| (slot, length)));
+        let words = self.config.vocab_size - 1000;
+        let mut batch = Batch { cu_seqlens: cu_seqlens(&self.lengths), ..Batch::default() };
+        for (token, (slot, length)) in places.enumerate() {
+            let id = 1000 + (token * 37 % words) as i32;
+            let masked = token % 10 < 3 && slot != 0 && slot + 1 != length;
+            batch.encoder_input_ids.push(if masked { MASK_ID } else { id });
+            batch.encoder_labels.push(if masked { id } else { IGNORE_INDEX });
+            batch.decoder_input_ids.push(id);
+            batch.decoder_labels.push(if slot == 0 || slot + 1 == length { IGNORE_INDEX } else { id });
+        }
+        batch.visibility = (!self.random).then(|| visibility(&self.lengths));
+        batch
+    }
+
+    fn bound(&self, dtype: DType) -> Bound {
+        let ModelConfig { hidden_size, intermediate_size, vocab_size, num_hidden_layers, .. } = self.config;
+        let batch = self.batch();
+        let labels = batch.encoder_labels.iter().chain(&batch.decoder_labels);
+        let labelled = labels.filter(|&&label| label != IGNORE_INDEX).count();
+        let layers = num_hidden_layers + 1;
+        let layer = 4 * hidden_size * hidden_size + 2 * hidden_size * intermediate_size;
+        let squares: usize = self.lengths.iter().map(|length| length * length).sum();
+        let flops = 6 * self.tokens() * layers * layer
+            + 12 * layers * hidden_size * squares
+            + 6 * labelled * hidden_size * (hidden_size + vocab_size);
+        let tables = vocab_size + self.config.max_position_embeddings + self.config.type_vocab_size;
+        let vectors = 9 * hidden_size + intermediate_size;
+        let parameters = tables * hidden_size
+            + layers * (layer + vectors)
+            + hidden_size * hidden_size
+            + 5 * hidden_size
+            + vocab_size;
+        Bound::new(flops, parameters * if dtype == DType::Bf16 { 30 } else { 28 })
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let cases = if bench.on_gpu() {
+        vec![("base_L128", Case::base(128)), ("base_L512", Case::base(512))]
+    } else {
+        vec![("tiny_T2048", Case::tiny())]
+    };
+    let on_gpu = bench.on_gpu();
+    let mut group = bench.group("step");
+    for (name, case) in &cases {
+        let mut variants = vec![Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case))];
+        if !on_gpu {
+            variants.push(Variant::new(UNFUSED, move |stream| HostUnfused::new(stream, case)));
+        }
+        group.case(name, case.bound(T::DTYPE), variants);
+    }
+}
+
+fn model<T: Float>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
+    let capacity = Capacity {
+        tokens: case.tokens(),
+        sentences: case.lengths.len(),
+        sentence_length: case.lengths.iter().copied().max().unwrap_or(0),
+    };
+    let mut model = Model::new(stream.device(), &case.config, capacity)?;
+    model.initialise(1)?;
+    Ok(model)
+}
+
+/// Losses, and the gradient of every parameter but those of the keys' biases: these shift all scores of a row alike, so their gradients are
+/// nothing but rounding errors.
+fn results(
+    losses: [f32; 2],
+    names: impl Iterator<Item = String>,
+    gradient: impl Fn(&str) -> Outcome<Vec<f32>>,
+) -> Outcome<Results> {
+    let mut results = vec![("losses".to_string(), losses.to_vec())];
+    for name in names.filter(|name| !name.ends_with("key.bias")) {
+        let values = gradient(&name)?;
+        results.push((name, values));
+    }
+    Ok(results)
+}
+
+/// The model of the library.
+struct Fused<T: Float> {
+    model: Model<T>,
+    batch: Batch,
+    sentence_indices: Vec<u32>,
+    word_starts: Vec<u8>,
+    random: bool,
+    updates: u32,
+    /// Of the last step.
+    ticket: Option<Ticket>,
+}
+
+impl<T: Float> Fused<T> {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
+        Ok(Self {
+            model: model(stream, case)?,
+            batch: case.batch(),
+            sentence_indices: (0..case.lengths.len() as u32).collect(),
+            word_starts: case.lengths.iter().flat_map(|&length| word_starts(length)).collect(),
+            random: case.random,
+            updates: 0,
+            ticket: None,
+        })
+    }
+}
+
+impl<T: Float> Work for Fused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let drawn = Visibility::Drawn {
+            sentence_indices: &self.sentence_indices,
+            word_starts: &self.word_starts,
+            ratio: RATIO,
+            bank_rows_max: BANK_ROWS_MAX,
+        };
+        self.updates += 1;
+        let step = TrainStep {
+            batch: &self.batch,
+            visibility: if self.random { drawn } else { Visibility::Explicit },
+            randomness: StepRandomness { seed: 1, step: self.updates },
+            optimizer: &AdamW::default(),
+            learning_rate: LEARNING_RATE,
+            update: self.updates,
+        };
+        self.ticket = Some(self.model.train_step(stream, &step)?);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let outcome = self.model.outcome(self.ticket.ok_or("no step was taken")?)?;
+        let losses = [outcome.losses.encoder, outcome.losses.decoder];
+        let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
+        results(losses, names, |name| Ok(self.model.gradient(name)?))
+    }
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    step: host_baseline::step::Step,
+    names: Vec<String>,
+    updates: u32,
+    losses: [f32; 2],
+}
+
+impl HostUnfused {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
+        let model = model::<f32>(stream, case)?;
+        let names: Vec<String> = model.parameter_shapes().into_iter().map(|(name, _)| name).collect();
+        let parameter = |name: &String| -> Outcome<_> { Ok((name.clone(), model.parameter(name)?)) };
+        let parameters = names.iter().map(parameter).collect::<Outcome<HashMap<_, _>>>()?;
+        let step = host_baseline::step::Step::new(&case.config, parameters, &case.batch());
+        Ok(Self { step, names, updates: 0, losses: [0.0; 2] })
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        self.updates += 1;
+        self.losses = self.step.run();
+        self.step.update(&AdamW::default(), LEARNING_RATE, self.updates);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        results(self.losses, self.names.iter().cloned(), |name| Ok(self.step.gradient(name).to_vec()))
+    }
+}

@@ -1,0 +1,38 @@
+//! Lines of JSON for whoever drives the benches.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+/// What a case cannot do without: the least traffic to memory, each operand read and each result written once, and the floating-point
+/// operations of its matrix products, two for each multiplication and addition.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    pub flops: u64,
+    pub bytes: u64,
+}
+
+impl Bound {
+    pub fn new(flops: usize, bytes: usize) -> Self {
+        Self { flops: flops as u64, bytes: bytes as u64 }
+    }
+}
+
+pub fn bound(operation: &str, case: &str, bound: Bound) {
+    append(&serde_json::json!({"op": operation, "case": case, "flops": bound.flops, "bytes": bound.bytes}));
+}
+
+pub fn skipped(operation: &str, case: &str, variant: &str, reason: &str) {
+    println!("{operation}/{variant}/{case}: skipped: {reason}");
+    append(&serde_json::json!({"op": operation, "case": case, "variant": variant, "skipped": reason}));
+}
+
+/// Adds a line to the file that `RETROMAE_BENCH_BOUNDS` names, if it does.
+fn append(line: &serde_json::Value) {
+    let Some(path) = std::env::var_os("RETROMAE_BENCH_BOUNDS").filter(|path| !path.is_empty()) else {
+        return;
+    };
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
+        eprintln!("RETROMAE_BENCH_BOUNDS: {}: {error}", path.display());
+    }
+}

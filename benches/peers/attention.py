@@ -1,0 +1,387 @@
+"""Attention, forward and backward: every backend of PyTorch's SDPA, FlexAttention and packed variants.
+
+`attention` is full bidirectional attention within each sentence. `two_stream` is the enhanced decoder's:
+queries from another stream, and a random mask for each row that all heads share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache, partial
+from operator import methodcaller
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from peer import Peer, Setting, Unavailable, Work, assert_all_close, leaf
+
+# Sentences of a mixed pack take these lengths in turn until the tokens are used up.
+MIXED_LENGTHS = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512)
+MIXED_HEAD_DIM = 64
+# Enough for every mixed length once; the check stops earlier at long sentences.
+CHECKED_SENTENCES_MAX = 16
+CHECKED_SCORES_MAX = 1 << 26
+
+SDPA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "sdpa_math")
+MASKED_SDPA = ("sdpa_efficient", "sdpa_math", "sdpa_cudnn")
+RESULTS = ("output", "d_query", "d_key", "d_value")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    tokens: int
+    hidden_size: int
+    lengths: tuple[int, ...]
+    head_dims: tuple[int, ...]
+
+
+SIZES = {
+    "gpu": Sizes(32768, 768, (128, 512, 32, 64, 256, 1024, 4096), (64, 32, 128)),
+    "cpu": Sizes(1024, 128, (128, 512, 32, 64), (64, 32)),
+    "self_test": Sizes(64, 64, (16,), (32,)),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A pack of sentences: `query`, `key`, `value`, `d_output` are `[T, A, d]`."""
+
+    lengths: tuple[int, ...]
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    d_output: Tensor
+    visible: Tensor | None
+    """`[B, longest, longest]`, of the keys that each row sees; None where it sees the whole sentence."""
+
+    @property
+    def operands(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.query, self.key, self.value, self.d_output
+
+    @property
+    def mixed(self) -> bool:
+        return len(set(self.lengths)) > 1
+
+    def offsets(self) -> Tensor:
+        """`[B + 1]`, the row at which each sentence begins."""
+        lengths = torch.tensor((0, *self.lengths), device=self.query.device)
+        return lengths.cumsum(0).to(torch.int32)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Sentence and slot of each of the `[T]` rows."""
+        lengths = torch.tensor(self.lengths, device=self.query.device)
+        sentence = torch.arange(len(self.lengths), device=lengths.device).repeat_interleave(lengths)
+        slot = torch.arange(sum(self.lengths), device=lengths.device) - self.offsets()[sentence].long()
+        return sentence, slot
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """A problem in the layout that a peer wants."""
+
+    inputs: tuple[Tensor, ...]
+    """Query, key and value, which gradients are taken of."""
+    d_output: Tensor
+    attend: Callable[..., Tensor]
+    packed: Callable[[Tensor], Tensor]
+    """Brings an output or a gradient back to `[T, A, d]`."""
+    context: Callable[[], AbstractContextManager] = nullcontext
+    note: str | None = None
+
+
+def mixed_lengths(tokens: int) -> tuple[int, ...]:
+    """[`MIXED_LENGTHS`] in turn, the last cut."""
+    lengths: list[int] = []
+    while sum(lengths) < tokens:
+        length = MIXED_LENGTHS[len(lengths) % len(MIXED_LENGTHS)]
+        lengths.append(min(length, tokens - sum(lengths)))
+    return tuple(lengths)
+
+
+def position_specific_masks(setting: Setting, sentences: int, length: int) -> Tensor:
+    """`[B, L, L]`, true where row i sees token j: a random half and slot 0, but never itself."""
+    shape = (sentences, length, length)
+    visible = torch.rand(shape, generator=setting.generator(5), device=setting.device) < 0.5
+    visible[:, 1:, 0] = True
+    visible.diagonal(dim1=1, dim2=2).fill_(False)
+    # Row 0 has no slot 0 to fall back on: its softmax needs some key.
+    visible[:, 0, 1:2] |= ~visible[:, 0].any(dim=1, keepdim=True)
+    return visible
+
+
+def problem(
+    setting: Setting, lengths: tuple[int, ...], heads: int, head_dim: int, two_stream: bool
+) -> Problem:
+    shape = (sum(lengths), heads, head_dim)
+    query, key, value, d_output = (setting.normal(seed, *shape) for seed in range(1, 5))
+    visible = position_specific_masks(setting, len(lengths), max(lengths)) if two_stream else None
+    return Problem(lengths, query, key, value, d_output, visible)
+
+
+def reference(problem: Problem, sentences: int) -> dict[str, Tensor]:
+    """Results for the first sentences, in plain float32."""
+    parts: list[tuple[Tensor, ...]] = []
+    begin = 0
+    for sentence, length in enumerate(problem.lengths[:sentences]):
+        rows = slice(begin, begin + length)
+        query, key, value, d_output = (operand[rows].float().transpose(0, 1) for operand in problem.operands)
+        inputs = tuple(leaf(values) for values in (query, key, value))
+        scores = inputs[0] @ inputs[1].transpose(1, 2) * query.shape[-1] ** -0.5
+        if problem.visible is not None:
+            visible = problem.visible[sentence, :length, :length]
+            scores = scores.masked_fill(~visible, float("-inf"))
+        output = scores.softmax(dim=-1) @ inputs[2]
+        results = (output, *torch.autograd.grad(output, inputs, d_output))
+        parts.append(tuple(result.detach().transpose(0, 1) for result in results))
+        begin += length
+    return {what: torch.cat(part) for what, part in zip(RESULTS, zip(*parts))}
+
+
+def checked_sentences(problem: Problem) -> int:
+    """How many sentences the reference can hold: one at least."""
+    scores = problem.query.shape[1] * max(problem.lengths) ** 2
+    return max(1, min(CHECKED_SENTENCES_MAX, CHECKED_SCORES_MAX // scores, len(problem.lengths)))
+
+
+def check(setting: Setting, problem: Problem, formulation: Formulation, backward: bool) -> None:
+    """Runs it once and compares; the gradients only where they are what is measured, for some have none."""
+    sentences = checked_sentences(problem)
+    output = formulation.attend(*formulation.inputs)
+    results = (output,)
+    if backward:
+        results += torch.autograd.grad(output, formulation.inputs, formulation.d_output)
+    expected = reference(problem, sentences)
+    expected = {what: expected[what] for what in RESULTS[: len(results)]}
+    rows = sum(problem.lengths[:sentences])
+    actual = tuple(formulation.packed(result.detach())[:rows] for result in results)
+    assert_all_close(expected, actual, setting.tolerance)
+
+
+def sdpa_backend(variant: str) -> Callable[[], AbstractContextManager]:
+    """What allows SDPA that one backend only."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:
+        names = {"sdpa_flash": "flash", "sdpa_efficient": "mem_efficient", "sdpa_math": "math"}
+        if variant not in names:
+            raise Unavailable(f"PyTorch {torch.__version__} cannot be made to use {variant}") from None
+        flags = {f"enable_{name}": other == variant for other, name in names.items()}
+        return partial(torch.backends.cuda.sdp_kernel, **flags)
+    names = {
+        "sdpa_flash": "FLASH_ATTENTION",
+        "sdpa_cudnn": "CUDNN_ATTENTION",
+        "sdpa_efficient": "EFFICIENT_ATTENTION",
+        "sdpa_math": "MATH",
+    }
+    backend = getattr(SDPBackend, names[variant], None)
+    if backend is None:
+        raise Unavailable(f"PyTorch {torch.__version__} cannot be made to use {variant}")
+    return partial(sdpa_kernel, backend)
+
+
+def padded(problem: Problem, values: Tensor) -> Tensor:
+    """`[T, A, d]` as `[B, A, longest, d]`, zeros beyond a sentence's end."""
+    sentence, slot = problem.rows()
+    shape = (len(problem.lengths), max(problem.lengths), *values.shape[1:])
+    result = torch.zeros(shape, dtype=values.dtype, device=values.device)
+    result[sentence, slot] = values
+    return result.transpose(1, 2).contiguous()
+
+
+def dense_mask(problem: Problem) -> Tensor | None:
+    """The keys that SDPA may use, broadcast over heads; None where there is nothing to hide."""
+    lengths = torch.tensor(problem.lengths, device=problem.query.device)
+    exists = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
+    if problem.visible is None:
+        return exists[:, None, None, :] if problem.mixed else None
+    # Rows beyond the end keep slot 0, so that their softmax is a number.
+    return (problem.visible & exists[:, None, :])[:, None]
+
+
+def sdpa(setting: Setting, problem: Problem, variant: str) -> Formulation:
+    """SDPA on a padded batch."""
+    sentence, slot = problem.rows()
+    mask = dense_mask(problem)
+    query, key, value, d_output = (padded(problem, operand) for operand in problem.operands)
+    return Formulation(
+        inputs=tuple(leaf(values) for values in (query, key, value)),
+        d_output=d_output,
+        attend=partial(F.scaled_dot_product_attention, attn_mask=mask),
+        packed=lambda values: values.transpose(1, 2)[sentence, slot],
+        context=sdpa_backend(variant),
+        note="padded batch with a mask of the padding" if problem.mixed else None,
+    )
+
+
+def flex_attention(setting: Setting, problem: Problem) -> Formulation:
+    """FlexAttention: a batch where all sentences are equally long, else one packed sequence of documents."""
+    query, key, value, d_output = (
+        operand.transpose(0, 1)[None] if problem.mixed else padded(problem, operand)
+        for operand in problem.operands
+    )
+    batch, _, length, _ = query.shape
+    sentence, slot = problem.rows()
+    visible = problem.visible
+
+    def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return sentence[q] == sentence[k]
+
+    def in_visible_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (sentence[q] == sentence[k]) & visible[sentence[q], slot[q], slot[k]]
+
+    def in_visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return visible[b, q, k]
+
+    if problem.mixed:
+        allowed = in_document if visible is None else in_visible_document
+    else:
+        allowed = in_visible
+    attend, note = compiled_flex_attention(setting, allowed, batch, length)
+    return Formulation(
+        inputs=tuple(leaf(values.contiguous()) for values in (query, key, value)),
+        d_output=d_output.contiguous(),
+        attend=attend,
+        packed=lambda values: (
+            values[0].transpose(0, 1) if problem.mixed else values.transpose(1, 2)[sentence, slot]
+        ),
+        note=note,
+    )
+
+
+def compiled_flex_attention(
+    setting: Setting, allowed: Callable[..., Tensor], batch: int, length: int
+) -> tuple[Callable[..., Tensor], str]:
+    """The compiled function with its block mask, and a note of what making such a mask costs."""
+    try:
+        from torch.nn.attention import flex_attention as flex
+    except ImportError:
+        raise Unavailable(f"PyTorch {torch.__version__} has no FlexAttention") from None
+    if setting.device.type == "cpu" and setting.compiler == "inductor":
+        raise Unavailable("FlexAttention is not compiled for training on a processor")
+
+    def create() -> object:
+        return flex.create_block_mask(allowed, batch, None, length, length, device=setting.device.type)
+
+    create()
+    setting.synchronize()
+    begin = time.perf_counter()
+    block_mask = create()
+    setting.synchronize()
+    milliseconds = 1e3 * (time.perf_counter() - begin)
+    attend = partial(setting.compile(flex.flex_attention), block_mask=block_mask)
+    return attend, f"the block mask took another {milliseconds:.2f} ms"
+
+
+def nested(setting: Setting, problem: Problem) -> Formulation:
+    """SDPA on jagged nested tensors: the backend is PyTorch's choice."""
+    make = getattr(torch.nested, "nested_tensor_from_jagged", None)
+    if make is None:
+        raise Unavailable(f"PyTorch {torch.__version__} has no torch.nested.nested_tensor_from_jagged")
+    offsets = problem.offsets().long()
+
+    def attend(*nested: Tensor) -> Tensor:
+        query, key, value = (values.transpose(1, 2) for values in nested)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+    # Operations on several nested tensors want the very same offsets.
+    query, key, value, d_output = (make(leaf(operand), offsets=offsets) for operand in problem.operands)
+    packed = methodcaller("values")
+    return Formulation((query, key, value), d_output.detach(), attend, packed)
+
+
+def flash_attn_varlen(setting: Setting, problem: Problem) -> Formulation:
+    """The flash-attn package on the packed rows."""
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        raise Unavailable("the package flash-attn is not installed") from None
+    offsets, longest = problem.offsets(), max(problem.lengths)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return flash_attn_varlen_func(query, key, value, offsets, offsets, longest, longest)
+
+    inputs = tuple(leaf(values) for values in (problem.query, problem.key, problem.value))
+    return Formulation(inputs, problem.d_output, attend, packed=lambda values: values)
+
+
+def formulate(setting: Setting, problem: Problem, variant: str) -> Formulation:
+    if variant == "flex_attention":
+        return flex_attention(setting, problem)
+    if variant == "sdpa_nested":
+        return nested(setting, problem)
+    if variant == "flash_attn_varlen":
+        return flash_attn_varlen(setting, problem)
+    return sdpa(setting, problem, variant)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pack and what to do with it."""
+
+    name: str
+    lengths: tuple[int, ...]
+    head_dim: int
+    rank: int
+
+
+def cases(sizes: Sizes) -> list[Case]:
+    """Every length and head size, and a pack of mixed lengths."""
+    result = [Case(f"mixed_d{MIXED_HEAD_DIM}", mixed_lengths(sizes.tokens), MIXED_HEAD_DIM, rank=0)]
+    for head_dim in sizes.head_dims:
+        for length in sizes.lengths:
+            rank = 3 if head_dim != 64 else 0 if length in (128, 512) else 2
+            lengths = (length,) * (sizes.tokens // length)
+            result.append(Case(f"L{length}_d{head_dim}", lengths, head_dim, rank))
+    return result
+
+
+def variants(stream: str, case: Case) -> tuple[str, ...]:
+    if stream == "two_stream":
+        return (*MASKED_SDPA, "flex_attention")
+    packed = ("flex_attention", "sdpa_nested", "flash_attn_varlen")
+    return (*SDPA, *packed) if len(set(case.lengths)) > 1 else SDPA
+
+
+def work(setting: Setting, case: Case, stream: str, direction: str, variant: str) -> Work:
+    """Forward alone, or backward alone on the graph of one forward."""
+    heads = SIZES[setting.scale].hidden_size // case.head_dim
+    given = problem(setting, case.lengths, heads, case.head_dim, two_stream=stream == "two_stream")
+    form = formulate(setting, given, variant)
+    checked = partial(check, setting, given, form, direction == "backward")
+
+    def forward() -> Tensor:
+        return form.attend(*form.inputs)
+
+    if direction == "forward":
+        return Work(forward, checked, form.note, form.context)
+    # Made at the first run, within the backend's context.
+    output = cache(forward)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(output(), form.inputs, form.d_output, retain_graph=True)
+
+    return Work(backward, checked, form.note, form.context)
+
+
+def peers(setting: Setting) -> list[Peer]:
+    """Every variant of every case, forward and backward."""
+    return [
+        Peer(
+            op=f"{stream}_{direction}",
+            case=case.name,
+            variant=variant,
+            dtype=setting.dtype_name,
+            prepare=partial(work, setting, case, stream, direction, variant),
+            # Compiling takes much longer than measuring.
+            rank=case.rank + (case.rank > 0 and variant == "flex_attention"),
+            seconds=20.0 if variant == "flex_attention" else 2.0,
+        )
+        for case in cases(SIZES[setting.scale])
+        for stream in ("attention", "two_stream")
+        for direction in ("forward", "backward")
+        for variant in variants(stream, case)
+    ]

@@ -1,0 +1,105 @@
+"""AdamW over all of BERT's parameters in float32, clipping by the global norm included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from peer import Peer, Setting, Work, assert_close
+
+LEARNING_RATE = 1e-4
+WEIGHT_DECAY = 0.01
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+NORM_MAX = 1.0
+# A step is so much smaller than a parameter that float32 keeps four digits of it.
+TOLERANCE = 1e-3
+VARIANTS = {"torch": {"fused": True}, "torch_foreach": {"foreach": True}}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    case: str
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocab_size: int
+    positions: int = 512
+    types: int = 2
+
+
+SIZES = {
+    "gpu": Sizes("base", 12, 768, 3072, 30522),
+    "cpu": Sizes("tiny", 2, 128, 512, 8192),
+    "self_test": Sizes("self_test", 1, 32, 64, 100),
+}
+
+
+def parameter_shapes(sizes: Sizes) -> list[tuple[int, ...]]:
+    """Of BERT's encoder and masked-language-model head, whose output matrix is the word embedding itself."""
+    hidden, intermediate = sizes.hidden_size, sizes.intermediate_size
+    norm = [(hidden,), (hidden,)]
+    linear = [(hidden, hidden), (hidden,)]
+    feed_forward = [(intermediate, hidden), (intermediate,), (hidden, intermediate), (hidden,)]
+    embeddings = [(rows, hidden) for rows in (sizes.vocab_size, sizes.positions, sizes.types)] + norm
+    layer = 4 * linear + norm + feed_forward + norm
+    return embeddings + sizes.layers * layer + linear + norm + [(sizes.vocab_size,)]
+
+
+def optimizer_for(parameters: list[Tensor], **how: bool) -> torch.optim.AdamW:
+    """Weight decay for matrices alone, not for biases and LayerNorm."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, **how)
+
+
+def clip(parameters: list[Tensor]) -> None:
+    torch.nn.utils.clip_grad_norm_(parameters, NORM_MAX)
+
+
+def first_step(parameter: Tensor, gradient: Tensor, norm: float) -> Tensor:
+    """What AdamW makes of a parameter in the first step, by the formula."""
+    decay = WEIGHT_DECAY if parameter.dim() > 1 else 0.0
+    gradient = gradient * min(1.0, NORM_MAX / (norm + 1e-6))
+    # The bias corrections turn both first averages back into the gradient and its square.
+    return parameter * (1 - LEARNING_RATE * decay) - LEARNING_RATE * gradient / (gradient.abs() + EPS)
+
+
+def work(setting: Setting, variant: str) -> Work:
+    shapes = parameter_shapes(SIZES[setting.scale])
+    random = setting.generator(1)
+
+    def values(shape: tuple[int, ...], scale: float) -> Tensor:
+        return torch.randn(shape, generator=random, device=setting.device) * scale
+
+    parameters = [values(shape, 0.02).requires_grad_() for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = values(parameter.shape, 0.001)
+    optimizer = optimizer_for(parameters, **VARIANTS[variant])
+
+    def run() -> None:
+        clip(parameters)
+        optimizer.step()
+
+    def check() -> None:
+        """How far the first and last tensors have moved: large and small, with weight decay and without."""
+        samples = [i for i in range(len(shapes)) if i < 5 or i >= len(shapes) - 5]
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm().item()
+        before = {i: parameters[i].detach().clone() for i in samples}
+        expected = {i: first_step(before[i], parameters[i].grad, norm) for i in samples}
+        run()
+        for i in samples:
+            moved, formula = parameters[i].detach() - before[i], expected[i] - before[i]
+            assert_close(f"the step of parameter {i}", moved, formula, TOLERANCE)
+
+    return Work(run, check)
+
+
+def peers(setting: Setting) -> list[Peer]:
+    case = SIZES[setting.scale].case
+    return [Peer("adamw", case, variant, "f32", partial(work, setting, variant)) for variant in VARIANTS]

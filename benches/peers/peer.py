@@ -1,0 +1,133 @@
+"""What all peers share: how a case is described, prepared and checked, and where its data comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Of a result's norm. 16-bit results carry rounding errors of a percent or two (the softmax of 30,522 logits
+# most of all); a bench of something else is wrong by its whole norm.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+class CheckFailed(Exception):
+    """A peer computed something else than the plain float32 formula."""
+
+
+class Unavailable(Exception):
+    """The installed software or this device has no such peer."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and at what size everything runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+    scale: str
+    """`gpu`, `cpu` or `self_test`: which of a module's sizes are meant."""
+    compiler: str = "inductor"
+    """The backend of `torch.compile`."""
+
+    @property
+    def dtype_name(self) -> str:
+        return {torch.float32: "f32", torch.bfloat16: "bf16"}[self.dtype]
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.dtype]
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def compile(self, function: Callable, repeats_backward: bool = True, whole: bool = True) -> Callable:
+        """`torch.compile` for static shapes, with nothing kept of what was compiled before.
+
+        Without the reset, case after case would count as recompilations of one function, and beyond a limit
+        PyTorch silently runs them uncompiled. A backward that is run repeatedly on one graph must not reuse
+        the buffers that the forward saved.
+        """
+        torch._dynamo.reset()
+        functorch = getattr(torch, "_functorch", None)
+        config = getattr(functorch, "config", None)
+        if hasattr(config, "donated_buffer"):
+            config.donated_buffer = not repeats_backward
+        return torch.compile(function, dynamic=False, fullgraph=whole, backend=self.compiler)
+
+    def generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def normal(self, seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+        """Normally distributed values, the same for the same seed and device."""
+        values = torch.randn(*shape, generator=self.generator(seed), device=self.device)
+        return (values * scale).to(self.dtype)
+
+    def integers(self, seed: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=self.generator(seed), device=self.device)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A case that is ready to run."""
+
+    run: Callable[[], Any]
+    """The timed part."""
+    check: Callable[[], None]
+    """Compares what the timed part computes with plain float32; raises [`CheckFailed`]."""
+    note: str | None = None
+    context: Callable[[], AbstractContextManager] = nullcontext
+    """Surrounds check and measurement, so that entering it is not timed."""
+    on_processor: bool = False
+    """Whether it runs there, whatever the device."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One variant of one case of one operation: one figure."""
+
+    op: str
+    case: str
+    variant: str
+    dtype: str
+    prepare: Callable[[], Work]
+    rank: int = 0
+    """Low ranks are measured first."""
+    seconds: float = 2.0
+    """With less time left than this, it is not begun."""
+
+    @property
+    def name(self) -> dict[str, str]:
+        return {"op": self.op, "case": self.case, "variant": self.variant}
+
+
+def leaf(values: Tensor) -> Tensor:
+    """A tensor that gradients are taken with respect to."""
+    return values.detach().requires_grad_()
+
+
+def assert_close(what: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Raises [`CheckFailed`] unless the difference is a small part of what is expected."""
+    if actual.shape != expected.shape:
+        raise CheckFailed(f"{what} has shape {list(actual.shape)}; it should be {list(expected.shape)}")
+    expected = expected.detach().float()
+    difference = (actual.detach().float() - expected).norm().item()
+    norm = expected.norm().item()
+    if not difference <= tolerance * norm:
+        raise CheckFailed(
+            f"{what} differs from plain float32 by {difference:.3g} where its norm is {norm:.3g}; "
+            f"it should be within {tolerance:g} of the norm"
+        )
+
+
+def assert_all_close(expected: dict[str, Tensor], actual: tuple[Tensor, ...], tolerance: float) -> None:
+    """[`assert_close`] for several results, in the order of their names."""
+    if len(actual) != len(expected):
+        raise CheckFailed(f"there are {len(actual)} results; there should be {len(expected)}")
+    for (what, one), other in zip(expected.items(), actual):
+        assert_close(what, other, one, tolerance)

@@ -1,0 +1,115 @@
+// LayerNorm alone, without bias, dropout and residual: forward; gradient of the input; gradients of gamma and
+// beta, in a pass of their own over the same arrays, as frameworks do.
+//
+// A warp holds a row in registers (norm/row.cuh). Forward reads 1 and writes 1 element, each backward pass
+// reads 2 and the first writes 1: bound by memory.
+#include "../norm/row.cuh"
+#include "baseline_params.h"
+
+namespace retromae {
+
+// Calls `body(row)` for each row of this warp; a block's rows are consecutive.
+template <class Body>
+RETROMAE_DEVICE void for_rows(const BaselineLayerNormParams& params, Body body) {
+    const uint32_t first = blockIdx.x * params.rows_per_block;
+    const uint32_t end =
+        first + params.rows_per_block < params.rows ? first + params.rows_per_block : params.rows;
+    for (uint32_t row = first + threadIdx.x / 32u; row < end; row += kRowWarps) body(row);
+}
+
+template <class T>
+RETROMAE_DEVICE void layer_norm_forward(const BaselineLayerNormParams& params) {
+    for_rows(params, [&](uint32_t row) {
+        const uint64_t start = static_cast<uint64_t>(row) * params.columns;
+        const T* input = pointer<const T>(params.input) + start;
+        RawRow<T> raw = {};
+        raw.load(input, params.columns);
+        LaneRow x;
+        for_chunks(params.columns, [&](int slot, uint32_t) { raw.widen(slot, x[slot]); });
+        const RowStatistics statistics = row_statistics(x, leading_mean(input), params.columns, params.eps);
+        if (threadIdx.x % 32u == 0) {
+            pointer<float>(params.mean)[row] = statistics.mean;
+            pointer<float>(params.rstd)[row] = statistics.rstd;
+        }
+        for_chunks(params.columns, [&](int slot, uint32_t column) {
+            float output[8];
+            normalise(x[slot], statistics, pointer<const float>(params.gamma),
+                      pointer<const float>(params.beta), column, output);
+            store(pointer<T>(params.output) + start + column, output);
+        });
+    });
+}
+
+// The normalised input and the gradient of the output of a row.
+template <class T>
+RETROMAE_DEVICE void load_rows(const BaselineLayerNormParams& params, uint32_t row, LaneRow& normalised,
+                               LaneRow& gradient) {
+    const uint64_t start = static_cast<uint64_t>(row) * params.columns;
+    RawRow<T> input = {}, d_output = {};
+    input.load(pointer<const T>(params.input) + start, params.columns);
+    d_output.load(pointer<const T>(params.d_output) + start, params.columns);
+    const float mean = pointer<const float>(params.mean)[row];
+    const float rstd = pointer<const float>(params.rstd)[row];
+    for_chunks(params.columns, [&](int slot, uint32_t) {
+        input.widen(slot, normalised[slot]);
+        d_output.widen(slot, gradient[slot]);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) normalised[slot][i] = (normalised[slot][i] - mean) * rstd;
+    });
+}
+
+// Column sums are another kernel's.
+struct NoTotals {
+    RETROMAE_MEMBER void add(int, uint32_t, const float (&)[8]) {}
+};
+
+template <class T>
+RETROMAE_DEVICE void layer_norm_backward_input(const BaselineLayerNormParams& params) {
+    for_rows(params, [&](uint32_t row) {
+        LaneRow normalised, gradient;
+        load_rows<T>(params, row, normalised, gradient);
+        NoTotals totals;
+        normalise_backward(normalised, gradient, pointer<const float>(params.gamma),
+                           pointer<const float>(params.rstd)[row], params.columns, totals);
+        T* output = pointer<T>(params.output) + static_cast<uint64_t>(row) * params.columns;
+        for_chunks(params.columns,
+                   [&](int slot, uint32_t column) { store(output + column, gradient[slot]); });
+    });
+}
+
+template <class T>
+RETROMAE_DEVICE void layer_norm_backward_parameters(const BaselineLayerNormParams& params) {
+    ColumnTotals<2> totals(params.columns);
+    for_rows(params, [&](uint32_t row) {
+        LaneRow normalised, gradient;
+        load_rows<T>(params, row, normalised, gradient);
+        for_chunks(params.columns, [&](int slot, uint32_t column) {
+            totals.add(1, column, gradient[slot]);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) gradient[slot][i] *= normalised[slot][i];
+            totals.add(0, column, gradient[slot]);
+        });
+    });
+    totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 2u * params.columns);
+}
+
+RETROMAE_KERNEL(baseline_layer_norm_forward_f32, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_forward<float>(params);
+}
+RETROMAE_KERNEL(baseline_layer_norm_forward_bf16, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_forward<bf16>(params);
+}
+RETROMAE_KERNEL(baseline_layer_norm_backward_input_f32, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_backward_input<float>(params);
+}
+RETROMAE_KERNEL(baseline_layer_norm_backward_input_bf16, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_backward_input<bf16>(params);
+}
+RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_f32, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_backward_parameters<float>(params);
+}
+RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_bf16, BaselineLayerNormParams, kRowThreads) {
+    layer_norm_backward_parameters<bf16>(params);
+}
+
+}  // namespace retromae

@@ -1,0 +1,94 @@
+// Twins of what kernels/core offers and a compiler may see differently: draws, the normal distribution,
+// strips, the order of memory accesses, the layout of shared memory.
+#include "../core/normal.cuh"
+#include "../core/philox.cuh"
+#include "../core/shared_memory.cuh"
+#include "../core/strip.cuh"
+#include "twins.cuh"
+
+namespace retromae {
+
+// input[thread][6]: key and counter; output[thread][4].
+RETROMAE_KERNEL(twin_philox, ProbeParams, kTwinThreads) {
+    const uint32_t* input = pointer<const uint32_t>(params.input) + 6 * twin_index();
+    const Random4 random = philox(input[0], input[1], input[2], input[3], input[4], input[5]);
+    uint32_t* output = pointer<uint32_t>(params.output) + 4 * twin_index();
+    RETROMAE_UNROLL
+    for (int i = 0; i < 4; ++i) output[i] = random.words[i];
+}
+
+// input[thread][2]: draw and bound.
+RETROMAE_KERNEL(twin_bounded, ProbeParams, kTwinThreads) {
+    const uint32_t* input = pointer<const uint32_t>(params.input) + 2 * twin_index();
+    pointer<uint32_t>(params.output)[twin_index()] = bounded(input[0], input[1]);
+}
+
+// The input begins with an RngState, threshold, scale, site and head; then, for each thread, row, group and
+// 16 values, of which `Count` are used.
+template <int Count>
+RETROMAE_DEVICE void twin_dropout(const ProbeParams& params) {
+    const uint32_t* words = pointer<const uint32_t>(params.input);
+    const float* floats = pointer<const float>(params.input);
+    const DropoutParams dropout = {params.input, words[4], floats[5], words[6], 0};
+    const uint32_t own = 8 + 18 * twin_index();
+    float values[Count];
+    RETROMAE_UNROLL
+    for (int i = 0; i < Count; ++i) values[i] = floats[own + 2 + i];
+    apply_dropout<Count>(dropout, words[7], words[own], words[own + 1], values);
+    RETROMAE_UNROLL
+    for (int i = 0; i < Count; ++i) pointer<float>(params.output)[Count * twin_index() + i] = values[i];
+}
+
+RETROMAE_KERNEL(twin_apply_dropout_8, ProbeParams, kTwinThreads) {
+    twin_dropout<8>(params);
+}
+
+RETROMAE_KERNEL(twin_apply_dropout_16, ProbeParams, kTwinThreads) {
+    twin_dropout<16>(params);
+}
+
+// output[thread][2]: cdf and pdf.
+RETROMAE_KERNEL(twin_standard_normal, ProbeParams, kTwinThreads) {
+    const Normal normal = standard_normal(pointer<const float>(params.input)[twin_index()]);
+    float* output = pointer<float>(params.output) + 2 * twin_index();
+    output[0] = normal.cdf;
+    output[1] = normal.pdf;
+}
+
+// input[thread][36]: start, two scales, factor, two sources of 16; output[thread][16]: factor · (start +
+// scale0 · source0 + scale1 · source1).
+RETROMAE_KERNEL(twin_strip, ProbeParams, kTwinThreads) {
+    const float* input = pointer<const float>(params.input) + 36 * twin_index();
+    Strip<16> strip;
+    strip.fill(input[0]);
+    strip.fma(input[1], input + 4);
+    strip.fma(input[2], input + 20);
+    strip.multiply(input[3]);
+    float values[16];
+    strip.get(values);
+    RETROMAE_UNROLL
+    for (int i = 0; i < 16; ++i) pointer<float>(params.output)[16 * twin_index() + i] = values[i];
+}
+
+// output[thread][5]: where this thread's groups of 4 elements lie.
+RETROMAE_KERNEL(twin_group_offset, ProbeParams, kTwinThreads) {
+    uint32_t* output = pointer<uint32_t>(params.output) + 5 * twin_index();
+    for (uint32_t group = 0; group < 5; ++group)
+        output[group] = group_offset(threadIdx.x, kTwinThreads, group, 5, 4);
+}
+
+// output[thread][4]: the first array's address modulo 16, and how far from it the others begin, in bytes.
+RETROMAE_KERNEL(twin_shared_memory, ProbeParams, kTwinThreads) {
+    SharedMemory memory = SharedMemory::begin();
+    const uintptr_t first = reinterpret_cast<uintptr_t>(memory.take<uint16_t>(1));
+    const uintptr_t second = reinterpret_cast<uintptr_t>(memory.take<float>(5));
+    const uintptr_t third = reinterpret_cast<uintptr_t>(memory.take<uint32_t>(4));
+    const uintptr_t fourth = reinterpret_cast<uintptr_t>(memory.take<uint32_t>(1));
+    uint32_t* output = pointer<uint32_t>(params.output) + 4 * twin_index();
+    output[0] = static_cast<uint32_t>(first % 16);
+    output[1] = static_cast<uint32_t>(second - first);
+    output[2] = static_cast<uint32_t>(third - first);
+    output[3] = static_cast<uint32_t>(fourth - first);
+}
+
+}  // namespace retromae

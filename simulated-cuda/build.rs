@@ -1,0 +1,8 @@
+//! Keeps the library loaded: clients load and unload it to see whether it is there, but its threads cannot be unloaded.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    }
+}

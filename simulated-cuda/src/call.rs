@@ -1,0 +1,92 @@
+//! The boundary: every exported function runs in here, under one lock, and no panic leaves it.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use cudarc::cublaslt::sys::cublasStatus_t;
+use cudarc::driver::sys::CUresult;
+
+use crate::machine::{Context, Machine};
+
+/// What a body returns: nothing, or the code for the client.
+pub(crate) type Outcome<T = (), C = CUresult> = Result<T, C>;
+
+static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| Mutex::new(Machine::new()));
+static LOG: AtomicBool = AtomicBool::new(false);
+
+/// The result codes of the two libraries.
+pub(crate) trait Code: Copy + std::fmt::Debug {
+    const SUCCESS: Self;
+    /// For a mistake of the simulation itself.
+    const BROKEN: Self;
+}
+
+impl Code for CUresult {
+    const SUCCESS: Self = Self::CUDA_SUCCESS;
+    const BROKEN: Self = Self::CUDA_ERROR_UNKNOWN;
+}
+
+impl Code for cublasStatus_t {
+    const SUCCESS: Self = Self::CUBLAS_STATUS_SUCCESS;
+    const BROKEN: Self = Self::CUBLAS_STATUS_INTERNAL_ERROR;
+}
+
+/// Runs the body of the exported function `name`.
+pub(crate) fn enter<C: Code>(name: &str, body: impl FnOnce(&mut Machine) -> Outcome<(), C>) -> C {
+    let run = || {
+        let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        body(&mut machine)
+    };
+    let code = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => C::SUCCESS,
+        Ok(Err(code)) => code,
+        Err(_) => {
+            complain(format_args!("{name}: the simulation itself has failed"));
+            C::BROKEN
+        }
+    };
+    log(format_args!("{name} -> {code:?}"));
+    code
+}
+
+/// As [`enter`], for functions that need a current context without an earlier error.
+pub(crate) fn in_context(name: &str, body: impl FnOnce(&mut Context) -> Outcome) -> CUresult {
+    enter(name, |machine| body(machine.current()?))
+}
+
+/// A line on standard error. It goes past the test harness, which captures only what its own copy of `std` prints.
+pub(crate) fn complain(message: impl Display) {
+    eprintln!("simulated CUDA: {message}");
+}
+
+/// A line that `SIMULATED_CUDA_LOG=1` asks for.
+pub(crate) fn log(message: impl Display) {
+    if LOG.load(Ordering::Relaxed) {
+        eprintln!("simulated CUDA: thread {:?}: {message}", std::thread::current().id());
+    }
+}
+
+pub(crate) fn set_log(on: bool) {
+    LOG.store(on, Ordering::Relaxed);
+}
+
+/// Fails with `code`, and says why.
+pub(crate) fn refuse<T, C>(code: C, why: impl Display) -> Outcome<T, C> {
+    complain(why);
+    Err(code)
+}
+
+/// Stores a result through an out pointer of the client.
+///
+/// # Safety
+/// `place` is null or valid for a write.
+pub(crate) unsafe fn store<T>(place: *mut T, value: T) -> Outcome {
+    if place.is_null() {
+        return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, "an out pointer is null");
+    }
+    // SAFETY: not null, and the caller's promise.
+    unsafe { place.write(value) };
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Streams and the beginning and end of their capture.
+
+use std::ffi::c_uint;
+
+use cudarc::driver::sys::{CUcontext, CUevent, CUgraph, CUresult, CUstream};
+
+use crate::call::{in_context, refuse, store};
+use crate::machine::{CaptureMode, Stream, new_handle};
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) -> CUresult {
+    in_context("cuStreamCreate", |context| {
+        if flags > 1 {
+            let why = format_args!("cuStreamCreate: flags are {flags}, not 0 or 1 (non-blocking)");
+            return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
+        }
+        let handle = new_handle();
+        context.streams.insert(handle, Stream::new(flags == 0));
+        // SAFETY: the client's promise.
+        unsafe { store(stream, handle as CUstream) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
+    in_context("cuStreamDestroy_v2", |context| context.destroy_stream(stream as u64))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamGetCtx(stream: CUstream, result: *mut CUcontext) -> CUresult {
+    in_context("cuStreamGetCtx", |context| {
+        context.stream("cuStreamGetCtx", stream as u64)?;
+        // SAFETY: the client's promise.
+        unsafe { store(result, context.handle as CUcontext) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamSynchronize(stream: CUstream) -> CUresult {
+    in_context("cuStreamSynchronize", |context| {
+        let what = "cuStreamSynchronize";
+        let stream = context.refuse_captured(what, stream as u64)?;
+        let work = context.order(what, stream)?;
+        context.wait_for(&work)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamQuery(stream: CUstream) -> CUresult {
+    in_context("cuStreamQuery", |context| {
+        let what = "cuStreamQuery";
+        let stream = context.refuse_captured(what, stream as u64)?;
+        context.refuse_unsafe(what)?;
+        let work = context.order(what, stream)?;
+        context.poll(&work)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> CUresult {
+    in_context("cuStreamWaitEvent", |context| {
+        if flags != 0 {
+            let why = format_args!("cuStreamWaitEvent: flags {flags} are not simulated");
+            return refuse(CUresult::CUDA_ERROR_NOT_SUPPORTED, why);
+        }
+        context.wait_event(stream as u64, event as u64)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_uint) -> CUresult {
+    in_context("cuStreamIsCapturing", |context| {
+        let value = match context.capture_status(stream as u64)? {
+            None => 0,
+            Some(true) => 1,
+            Some(false) => 2,
+        };
+        // SAFETY: the client's promise.
+        unsafe { store(status, value) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> CUresult {
+    in_context("cuStreamBeginCapture_v2", |context| {
+        let mode = match mode {
+            0 => CaptureMode::Global,
+            1 => CaptureMode::ThreadLocal,
+            2 => CaptureMode::Relaxed,
+            _ => {
+                let why = format_args!("cuStreamBeginCapture: there is no mode {mode}");
+                return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
+            }
+        };
+        context.begin_capture(stream as u64, mode)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) -> CUresult {
+    in_context("cuStreamEndCapture", |context| {
+        let handle = context.end_capture(stream as u64);
+        // SAFETY: the client's promise.
+        unsafe { store(graph, handle.unwrap_or(0) as CUgraph)? };
+        handle.map(|_| ())
+    })
+}

@@ -1,0 +1,313 @@
+//! Stream capture and graphs: work that is written down, and enqueued as often as the graph is launched.
+
+use std::sync::Arc;
+use std::thread::ThreadId;
+
+use cudarc::driver::sys::CUresult;
+
+use super::stream::Event;
+use super::work::Work;
+use super::{Context, Handle, LEGACY_STREAM, OperationId, new_handle};
+use crate::call::{Outcome, refuse};
+
+/// Which calls of other threads a capture forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CaptureMode {
+    Global,
+    ThreadLocal,
+    Relaxed,
+}
+
+#[derive(Clone)]
+pub(crate) struct Node {
+    work: Arc<Work>,
+    after: Vec<usize>,
+}
+
+pub(crate) type Graph = Arc<Vec<Node>>;
+
+/// A graph that can be launched. Its launches run one after another, whatever their streams.
+pub(crate) struct Executable {
+    pub graph: Graph,
+    pub last: Option<OperationId>,
+}
+
+pub(crate) struct Capture {
+    mode: CaptureMode,
+    origin: Handle,
+    owner: ThreadId,
+    nodes: Vec<Node>,
+    invalidated: bool,
+}
+
+impl Capture {
+    /// The nodes that some node of `ends` comes after, and those themselves.
+    fn reached(&self, ends: &[usize]) -> Vec<bool> {
+        let mut reached = vec![false; self.nodes.len()];
+        let mut open = ends.to_vec();
+        while let Some(node) = open.pop() {
+            if !std::mem::replace(&mut reached[node], true) {
+                open.extend(&self.nodes[node].after);
+            }
+        }
+        reached
+    }
+}
+
+impl Context {
+    pub(crate) fn begin_capture(&mut self, stream: Handle, mode: CaptureMode) -> Outcome {
+        let what = "cuStreamBeginCapture";
+        let (origin, state) = self.stream(what, stream)?;
+        if origin == LEGACY_STREAM {
+            let why = format_args!("{what}: the legacy stream cannot be captured");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, why);
+        }
+        if state.capture.is_some() {
+            return refuse(
+                CUresult::CUDA_ERROR_ILLEGAL_STATE,
+                format_args!("{what}: the stream is being captured"),
+            );
+        }
+        let handle = new_handle();
+        state.capture = Some(handle);
+        state.nodes.clear();
+        let owner = std::thread::current().id();
+        self.captures.insert(handle, Capture { mode, origin, owner, nodes: Vec::new(), invalidated: false });
+        Ok(())
+    }
+
+    pub(crate) fn end_capture(&mut self, stream: Handle) -> Outcome<Handle> {
+        let what = "cuStreamEndCapture";
+        let (stream, state) = self.stream(what, stream)?;
+        let Some(handle) = state.capture else {
+            let why = format_args!("{what}: the stream is not being captured");
+            return refuse(CUresult::CUDA_ERROR_ILLEGAL_STATE, why);
+        };
+        let capture = &self.captures[&handle];
+        if capture.mode != CaptureMode::Relaxed && capture.owner != std::thread::current().id() {
+            let why = format_args!("{what}: another thread began the capture");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD, why);
+        }
+        if capture.origin != stream {
+            self.invalidate(handle);
+            let why = format_args!("{what}: the capture began on another stream");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, why);
+        }
+        let reached = capture.reached(&self.streams[&stream].nodes);
+        let joined = self
+            .streams
+            .values()
+            .filter(|other| other.capture == Some(handle))
+            .all(|other| other.nodes.iter().all(|&node| reached[node]));
+        let capture = self.drop_capture(handle).expect("found above");
+        if capture.invalidated {
+            let why = format_args!("{what}: a call in between was not allowed, so there is no graph");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, why);
+        }
+        if !joined {
+            let why = format_args!("{what}: a stream that was forked off has not been joined");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNJOINED, why);
+        }
+        let graph = new_handle();
+        self.graphs.insert(graph, Arc::new(capture.nodes));
+        Ok(graph)
+    }
+
+    fn drop_capture(&mut self, handle: Handle) -> Option<Capture> {
+        for stream in self.streams.values_mut().filter(|stream| stream.capture == Some(handle)) {
+            stream.capture = None;
+            stream.nodes.clear();
+        }
+        self.captures.remove(&handle)
+    }
+
+    /// Whether a stream is being captured, and whether the capture is still valid.
+    pub(crate) fn capture_status(&mut self, stream: Handle) -> Outcome<Option<bool>> {
+        let (_, state) = self.stream("cuStreamIsCapturing", stream)?;
+        let capture = state.capture;
+        Ok(capture.map(|capture| !self.captures[&capture].invalidated))
+    }
+
+    fn invalidate(&mut self, capture: Handle) {
+        if let Some(capture) = self.captures.get_mut(&capture) {
+            capture.invalidated = true;
+        }
+    }
+
+    pub(super) fn active_capture(&mut self, what: &str, capture: Handle) -> Outcome<&mut Capture> {
+        match self.captures.get_mut(&capture) {
+            Some(capture) if !capture.invalidated => Ok(capture),
+            _ => refuse(
+                CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED,
+                format_args!("{what}: a call before was not allowed in this capture"),
+            ),
+        }
+    }
+
+    pub(super) fn add_node(&mut self, what: &str, capture: Handle, stream: Handle, work: Work) -> Outcome {
+        let after = self.streams[&stream].nodes.clone();
+        let capture = self.active_capture(what, capture)?;
+        let node = capture.nodes.len();
+        capture.nodes.push(Node { work: Arc::new(work), after });
+        self.stream(what, stream)?.1.nodes = vec![node];
+        Ok(())
+    }
+
+    /// A wait that a capture records: the stream joins the capture of the event.
+    pub(super) fn wait_captured(&mut self, what: &str, stream: Handle, event: &Event) -> Outcome {
+        let Some((capture, nodes)) = &event.captured else {
+            if event.recorded.is_none() {
+                return Ok(());
+            }
+            return self.break_capture(
+                stream,
+                CUresult::CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
+                format_args!("{what}: the event was recorded outside of the capture"),
+            );
+        };
+        if !self.captures.contains_key(capture) {
+            let why = format_args!("{what}: the event was recorded in a capture that has ended");
+            return self.break_capture(stream, CUresult::CUDA_ERROR_CAPTURED_EVENT, why);
+        }
+        if stream == LEGACY_STREAM {
+            self.invalidate(*capture);
+            let why = format_args!("{what}: the legacy stream cannot join a capture");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, why);
+        }
+        self.active_capture(what, *capture)?;
+        let state = self.stream(what, stream)?.1;
+        if state.capture.is_some_and(|other| other != *capture) {
+            self.invalidate(*capture);
+            let why = format_args!("{what}: the stream is in another capture than the event");
+            return self.break_capture(stream, CUresult::CUDA_ERROR_STREAM_CAPTURE_MERGE, why);
+        }
+        state.capture = Some(*capture);
+        state.nodes.extend(nodes);
+        Ok(())
+    }
+
+    /// Refuses a call that does not fit the capture of `stream`, which is invalid from here on.
+    pub(crate) fn break_capture<T>(
+        &mut self,
+        stream: Handle,
+        code: CUresult,
+        why: impl std::fmt::Display,
+    ) -> Outcome<T> {
+        if let Some(capture) = self.streams.get(&stream).and_then(|stream| stream.capture) {
+            self.invalidate(capture);
+        }
+        refuse(code, why)
+    }
+
+    /// For what a stream cannot do while it is being captured.
+    pub(crate) fn refuse_captured(&mut self, what: &str, stream: Handle) -> Outcome<Handle> {
+        let (handle, state) = self.stream(what, stream)?;
+        if state.capture.is_some() {
+            return self.break_capture(
+                handle,
+                CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED,
+                format_args!("{what}: not allowed on a stream that is being captured"),
+            );
+        }
+        Ok(handle)
+    }
+
+    /// For calls that CUDA calls unsafe: a capture forbids them, on its own thread or on all, as its mode says.
+    pub(crate) fn refuse_unsafe(&mut self, what: &str) -> Outcome {
+        let me = std::thread::current().id();
+        self.refuse_during(what, |capture| match capture.mode {
+            CaptureMode::Global => true,
+            CaptureMode::ThreadLocal => capture.owner == me,
+            CaptureMode::Relaxed => false,
+        })
+    }
+
+    /// For waiting on the whole context, which no capture of it allows.
+    pub(crate) fn refuse_any_capture(&mut self, what: &str) -> Outcome {
+        self.refuse_during(what, |_| true)
+    }
+
+    fn refuse_during(&mut self, what: &str, forbids: impl Fn(&Capture) -> bool) -> Outcome {
+        let mut refused = false;
+        for capture in self.captures.values_mut().filter(|capture| forbids(capture)) {
+            capture.invalidated = true;
+            refused = true;
+        }
+        if refused {
+            let why = format_args!("{what}: not allowed while a stream is being captured");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, why);
+        }
+        Ok(())
+    }
+
+    /// The legacy stream waits for every blocking stream, also for those that are being captured: so it must not be used.
+    pub(super) fn refuse_legacy(&mut self, what: &str) -> Outcome {
+        let captured: Vec<Handle> = self
+            .streams
+            .values()
+            .filter(|stream| stream.blocking)
+            .filter_map(|stream| stream.capture)
+            .collect();
+        if captured.is_empty() {
+            return Ok(());
+        }
+        captured.into_iter().for_each(|capture| self.invalidate(capture));
+        let why = format_args!("{what}: the legacy stream would wait for a stream that is being captured");
+        refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, why)
+    }
+
+    pub(crate) fn destroy_stream(&mut self, stream: Handle) -> Outcome {
+        let what = "cuStreamDestroy";
+        let (handle, state) = self.stream(what, stream)?;
+        if handle == LEGACY_STREAM {
+            let why = format_args!("{what}: the legacy stream cannot be destroyed");
+            return refuse(CUresult::CUDA_ERROR_INVALID_HANDLE, why);
+        }
+        if let Some(capture) = state.capture {
+            self.invalidate(capture);
+        }
+        let stream = self.streams.remove(&handle).expect("found above");
+        // Its work stays enqueued, and the legacy stream keeps its order with it.
+        if stream.blocking {
+            self.stream(what, LEGACY_STREAM)?.1.tails.extend(stream.tails);
+        }
+        self.captures.retain(|_, capture| capture.origin != handle);
+        let captures = &self.captures;
+        for other in self.streams.values_mut() {
+            if other.capture.is_some_and(|capture| !captures.contains_key(&capture)) {
+                other.capture = None;
+                other.nodes.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Enqueues a whole graph: after the stream's earlier work and the last launch, before the stream's later work.
+    pub(crate) fn launch_graph(&mut self, executable: Handle, stream: Handle) -> Outcome {
+        let what = "cuGraphLaunch";
+        let Some(Executable { graph, last }) = self.executables.get(&executable) else {
+            let why =
+                format_args!("{what}: there is no executable graph {executable:#x}, or it is destroyed");
+            return refuse(CUresult::CUDA_ERROR_INVALID_HANDLE, why);
+        };
+        let (graph, last) = (graph.clone(), *last);
+        let (stream, state) = self.stream(what, stream)?;
+        if state.capture.is_some() {
+            let why = format_args!("{what}: a graph within a graph is not simulated");
+            return self.break_capture(stream, CUresult::CUDA_ERROR_NOT_SUPPORTED, why);
+        }
+        let mut before = self.order(what, stream)?;
+        before.extend(last);
+        let mut operations: Vec<OperationId> = Vec::with_capacity(graph.len());
+        for node in graph.iter() {
+            let after: Vec<OperationId> = node.after.iter().map(|&other| operations[other]).collect();
+            let after = if after.is_empty() { &before } else { &after };
+            operations.push(self.queue.push(node.work.clone(), after));
+        }
+        let joined = self.enqueue(what, stream, Arc::new(Work::Nothing), &operations)?;
+        if let Some(executable) = self.executables.get_mut(&executable) {
+            executable.last = Some(joined);
+        }
+        Ok(())
+    }
+}

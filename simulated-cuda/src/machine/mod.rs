@@ -1,0 +1,236 @@
+//! The simulated machine: the model behind the exported functions, which knows nothing of C.
+
+mod arena;
+mod capture;
+mod memory;
+mod queue;
+mod stream;
+mod work;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cudarc::driver::sys::CUresult;
+use retromae::device::{Device, HostKernel, HostOptions, host_kernels};
+
+use crate::blas::Blas;
+use crate::call::{self, Outcome, complain, refuse};
+use crate::settings::Settings;
+pub(crate) use capture::{CaptureMode, Executable, Graph};
+pub(crate) use memory::{Memory, Pool};
+pub(crate) use queue::{OperationId, Queue};
+pub(crate) use stream::{Event, Stream};
+pub(crate) use work::{Launch, Place, Scratch, Work};
+
+/// Handles are numbers that name nothing in memory, and are never given twice: a stale one is recognised.
+pub(crate) type Handle = u64;
+
+pub(crate) fn new_handle() -> Handle {
+    static NEXT: AtomicU64 = AtomicU64::new(0x5c0d_0000_0010);
+    NEXT.fetch_add(16, Ordering::Relaxed)
+}
+
+/// The stream that a null handle means.
+pub(crate) const LEGACY_STREAM: Handle = 0;
+
+thread_local! {
+    static CURRENT: Cell<Handle> = const { Cell::new(0) };
+}
+
+pub(crate) fn current_handle() -> Handle {
+    CURRENT.get()
+}
+
+/// One process's view of the driver: whether it is initialised, and the primary context of its one device.
+pub(crate) struct Machine {
+    settings: Result<Settings, String>,
+    initialised: bool,
+    context: Option<Context>,
+    /// Memory of the last context: addresses are not given out again, so that a stale one stays invalid.
+    spare: Option<Memory>,
+    pub blas: Blas,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let settings = Settings::from_env();
+        call::set_log(settings.as_ref().is_ok_and(|settings| settings.log));
+        Self { settings, initialised: false, context: None, spare: None, blas: Blas::default() }
+    }
+
+    pub(crate) fn settings(&self) -> Outcome<&Settings> {
+        match &self.settings {
+            Ok(settings) => Ok(settings),
+            Err(message) => refuse(CUresult::CUDA_ERROR_SYSTEM_NOT_READY, message),
+        }
+    }
+
+    pub(crate) fn initialise(&mut self) -> Outcome {
+        if self.settings()?.faults.no_driver {
+            return Err(CUresult::CUDA_ERROR_NO_DEVICE);
+        }
+        self.initialised = true;
+        Ok(())
+    }
+
+    /// The settings, where `cuInit` has been called.
+    pub(crate) fn initialised(&self) -> Outcome<&Settings> {
+        if !self.initialised {
+            return refuse(CUresult::CUDA_ERROR_NOT_INITIALIZED, "cuInit has not been called");
+        }
+        self.settings()
+    }
+
+    /// As [`initialised`](Self::initialised), for device number `ordinal`.
+    pub(crate) fn device(&self, ordinal: i32) -> Outcome<&Settings> {
+        let settings = self.initialised()?;
+        if ordinal != 0 || settings.faults.no_device {
+            return refuse(CUresult::CUDA_ERROR_INVALID_DEVICE, format_args!("there is no device {ordinal}"));
+        }
+        Ok(settings)
+    }
+
+    /// The calling thread's context.
+    pub(crate) fn current(&mut self) -> Outcome<&mut Context> {
+        self.initialised()?;
+        let handle = current_handle();
+        if handle == 0 {
+            return refuse(CUresult::CUDA_ERROR_INVALID_CONTEXT, "the calling thread has no current context");
+        }
+        match &mut self.context {
+            Some(context) if context.handle == handle => context.usable(),
+            _ => refuse(
+                CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED,
+                "the calling thread's context was released for the last time",
+            ),
+        }
+    }
+
+    /// Makes a context current on the calling thread; 0 means none.
+    pub(crate) fn set_current(&self, handle: Handle) -> Outcome {
+        self.initialised()?;
+        if handle != 0 && self.context.as_ref().is_none_or(|context| context.handle != handle) {
+            return refuse(
+                CUresult::CUDA_ERROR_INVALID_CONTEXT,
+                format_args!("cuCtxSetCurrent: there is no context {handle:#x}"),
+            );
+        }
+        CURRENT.set(handle);
+        Ok(())
+    }
+
+    pub(crate) fn retain(&mut self, ordinal: i32) -> Outcome<Handle> {
+        let settings = self.device(ordinal)?.clone();
+        if self.context.is_none() {
+            let memory = match self.spare.take() {
+                Some(memory) => memory,
+                None => Memory::reserve(settings.faults.memory_bytes)?,
+            };
+            self.context = Some(Context::new(settings, memory)?);
+        }
+        let context = self.context.as_mut().expect("made above");
+        context.references += 1;
+        Ok(context.handle)
+    }
+
+    pub(crate) fn release(&mut self, ordinal: i32) -> Outcome {
+        self.device(ordinal)?;
+        let Some(context) = &mut self.context else {
+            return refuse(CUresult::CUDA_ERROR_INVALID_CONTEXT, "the primary context is not retained");
+        };
+        context.references -= 1;
+        if context.references == 0 {
+            self.spare = self.context.take().map(Context::destroy);
+        }
+        Ok(())
+    }
+}
+
+/// A kernel of a loaded module.
+#[derive(Clone, Copy)]
+pub(crate) struct Function {
+    pub module: Handle,
+    pub kernel: HostKernel,
+    /// What `cuFuncSetAttribute` grants.
+    pub shared_bytes_max: u32,
+}
+
+/// The primary context and all that lives in it.
+pub(crate) struct Context {
+    pub handle: Handle,
+    references: usize,
+    /// An error of executed work: every later call returns it.
+    failure: Option<CUresult>,
+    pub settings: Settings,
+    /// Where kernels run.
+    host: retromae::device::Stream,
+    pub kernels: HashMap<&'static str, HostKernel>,
+    pub memory: Memory,
+    pub queue: Queue,
+    pub streams: HashMap<Handle, Stream>,
+    pub events: HashMap<Handle, Event>,
+    pub captures: HashMap<Handle, capture::Capture>,
+    pub graphs: HashMap<Handle, Graph>,
+    pub executables: HashMap<Handle, Executable>,
+    pub modules: std::collections::HashSet<Handle>,
+    pub functions: HashMap<Handle, Function>,
+}
+
+impl Context {
+    fn new(settings: Settings, memory: Memory) -> Outcome<Self> {
+        let host = HostOptions::from_env().and_then(Device::host_with).map_err(|error| {
+            complain(error);
+            CUresult::CUDA_ERROR_SYSTEM_NOT_READY
+        })?;
+        Ok(Self {
+            handle: new_handle(),
+            references: 0,
+            failure: None,
+            queue: Queue::new(settings.seed),
+            settings,
+            host: host.stream(),
+            kernels: host_kernels().into_iter().map(|kernel| (kernel.name, kernel)).collect(),
+            memory,
+            streams: HashMap::from([(LEGACY_STREAM, Stream::new(true))]),
+            events: HashMap::new(),
+            captures: HashMap::new(),
+            graphs: HashMap::new(),
+            executables: HashMap::new(),
+            modules: std::collections::HashSet::new(),
+            functions: HashMap::new(),
+        })
+    }
+
+    fn usable(&mut self) -> Outcome<&mut Self> {
+        match self.failure {
+            Some(code) => Err(code),
+            None => Ok(self),
+        }
+    }
+
+    /// Ends the context for work that went wrong: it is unusable from here on, and what is enqueued never runs.
+    fn fail(&mut self, code: CUresult, why: impl std::fmt::Display) -> CUresult {
+        complain(format_args!("{why}; every later call fails"));
+        self.failure = Some(code);
+        self.queue.clear();
+        code
+    }
+
+    /// Frees memory that no work uses any more.
+    pub(crate) fn close(&mut self, address: u64) -> Outcome {
+        self.memory.close(address).map_err(|why| self.fail(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, why))
+    }
+
+    fn destroy(mut self) -> Memory {
+        call::log(format_args!(
+            "the context ends with {} operations that never ran, {} streams, {} events and {} bytes not freed",
+            self.queue.len(),
+            self.streams.len() - 1,
+            self.events.len(),
+            self.memory.used_bytes(),
+        ));
+        self.memory.close_all();
+        self.memory
+    }
+}

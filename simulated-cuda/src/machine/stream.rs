@@ -1,0 +1,213 @@
+//! Streams, events, and the scheduler that runs work as late as somebody's waiting allows.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cudarc::driver::sys::CUresult;
+
+use super::work::Work;
+use super::{Context, Handle, LEGACY_STREAM, OperationId};
+use crate::call::{Outcome, refuse};
+
+/// Launches wait once so many operations are enqueued, as they do when a GPU's queues are full.
+const QUEUE_MAX: usize = 16_384;
+
+pub(crate) struct Stream {
+    /// Whether it is ordered with the legacy stream.
+    pub blocking: bool,
+    /// What the next operation comes after.
+    pub tails: Vec<OperationId>,
+    pub capture: Option<Handle>,
+    /// As `tails`, for nodes of the capture.
+    pub nodes: Vec<usize>,
+}
+
+impl Stream {
+    pub(crate) fn new(blocking: bool) -> Self {
+        Self { blocking, tails: Vec::new(), capture: None, nodes: Vec::new() }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub timing: bool,
+    pub recorded: Option<OperationId>,
+    /// When the last record ran.
+    pub at: Option<Instant>,
+    /// The capture in which it was recorded last, and what it stands for there.
+    pub captured: Option<(Handle, Vec<usize>)>,
+}
+
+impl Context {
+    /// The stream of a client's handle.
+    pub(crate) fn stream(&mut self, what: &str, stream: Handle) -> Outcome<(Handle, &mut Stream)> {
+        let handle = match stream {
+            0 | 1 => LEGACY_STREAM,
+            2 => {
+                let why = format_args!("{what}: the stream of each thread is not simulated");
+                return refuse(CUresult::CUDA_ERROR_NOT_SUPPORTED, why);
+            }
+            other => other,
+        };
+        match self.streams.get_mut(&handle) {
+            Some(stream) => Ok((handle, stream)),
+            None => refuse(
+                CUresult::CUDA_ERROR_INVALID_HANDLE,
+                format_args!("{what}: there is no stream {handle:#x}, or it is destroyed"),
+            ),
+        }
+    }
+
+    pub(crate) fn event(&mut self, what: &str, event: Handle) -> Outcome<&mut Event> {
+        match self.events.get_mut(&event) {
+            Some(event) => Ok(event),
+            None => refuse(
+                CUresult::CUDA_ERROR_INVALID_HANDLE,
+                format_args!("{what}: there is no event {event:#x}, or it is destroyed"),
+            ),
+        }
+    }
+
+    /// Enqueues work on a stream, or records it where the stream is being captured.
+    pub(crate) fn submit(&mut self, what: &str, stream: Handle, work: Work) -> Outcome<Option<OperationId>> {
+        let (handle, stream) = self.stream(what, stream)?;
+        if let Some(capture) = stream.capture {
+            self.add_node(what, capture, handle, work)?;
+            return Ok(None);
+        }
+        self.enqueue(what, handle, Arc::new(work), &[]).map(Some)
+    }
+
+    /// Enqueues work on a stream that is not being captured, after the stream's earlier work and `after`.
+    pub(crate) fn enqueue(
+        &mut self,
+        what: &str,
+        stream: Handle,
+        work: Arc<Work>,
+        after: &[OperationId],
+    ) -> Outcome<OperationId> {
+        let mut after = after.to_vec();
+        after.extend(self.order(what, stream)?);
+        let id = self.queue.push(work, &after);
+        self.set_tail(stream, id);
+        if self.queue.len() > QUEUE_MAX {
+            while self.queue.len() > QUEUE_MAX / 2
+                && let Some(ready) = self.queue.choose(None)
+            {
+                self.run(ready)?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// What the next operation on `stream` comes after: its own work, and work that the legacy stream orders.
+    pub(crate) fn order(&mut self, what: &str, stream: Handle) -> Outcome<Vec<OperationId>> {
+        if stream == LEGACY_STREAM {
+            self.refuse_legacy(what)?;
+            let ordered = self.streams.values().filter(|stream| stream.blocking);
+            return Ok(ordered.flat_map(|stream| stream.tails.iter().copied()).collect());
+        }
+        let mut after = self.streams[&stream].tails.clone();
+        if self.streams[&stream].blocking {
+            after.extend(&self.streams[&LEGACY_STREAM].tails);
+        }
+        Ok(after)
+    }
+
+    pub(crate) fn set_tail(&mut self, stream: Handle, operation: OperationId) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.tails = vec![operation];
+        }
+    }
+
+    /// Runs work until all of `targets` is done. What else is ready may run between, or not at all, as the seed says.
+    pub(crate) fn wait_for(&mut self, targets: &[OperationId]) -> Outcome {
+        let needed = self.queue.needed(targets);
+        let wander = self.queue.draw(2) == 1;
+        while targets.iter().any(|&target| !self.queue.is_done(target)) {
+            let among = if wander { None } else { Some(&needed) };
+            let Some(ready) = self.queue.choose(among) else {
+                return refuse(
+                    CUresult::CUDA_ERROR_UNKNOWN,
+                    "the queue is stuck: a mistake of the simulation",
+                );
+            };
+            self.run(ready)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wait_for_all(&mut self) -> Outcome {
+        self.wait_for(&self.queue.all())
+    }
+
+    /// Whether all of `targets` is done, for a client that asks again and again: now and then a piece of work is.
+    pub(crate) fn poll(&mut self, targets: &[OperationId]) -> Outcome {
+        if self.queue.draw(2) == 1 {
+            let needed = self.queue.needed(targets);
+            if let Some(ready) = self.queue.choose(Some(&needed)) {
+                self.run(ready)?;
+            }
+        }
+        if targets.iter().all(|&target| self.queue.is_done(target)) {
+            Ok(())
+        } else {
+            Err(CUresult::CUDA_ERROR_NOT_READY)
+        }
+    }
+
+    pub(crate) fn record(&mut self, event: Handle, stream: Handle) -> Outcome {
+        let what = "cuEventRecord";
+        self.event(what, event)?;
+        let (stream, state) = self.stream(what, stream)?;
+        if let Some(capture) = state.capture {
+            let nodes = state.nodes.clone();
+            self.active_capture(what, capture)?;
+            let event = self.event(what, event)?;
+            event.captured = Some((capture, nodes));
+            event.recorded = None;
+            event.at = None;
+            return Ok(());
+        }
+        let id = self.enqueue(what, stream, Arc::new(Work::Record { event }), &[])?;
+        let event = self.event(what, event)?;
+        event.captured = None;
+        event.recorded = Some(id);
+        event.at = None;
+        Ok(())
+    }
+
+    pub(crate) fn wait_event(&mut self, stream: Handle, event: Handle) -> Outcome {
+        let what = "cuStreamWaitEvent";
+        let event = self.event(what, event)?.clone();
+        let (stream, state) = self.stream(what, stream)?;
+        if event.captured.is_some() || state.capture.is_some() {
+            return self.wait_captured(what, stream, &event);
+        }
+        let Some(recorded) = event.recorded else { return Ok(()) };
+        if stream == LEGACY_STREAM {
+            self.refuse_legacy(what)?;
+        }
+        if !self.queue.is_done(recorded) {
+            let tails = &mut self.stream(what, stream)?.1.tails;
+            tails.push(recorded);
+        }
+        Ok(())
+    }
+
+    /// Milliseconds between two records.
+    pub(crate) fn elapsed(&mut self, start: Handle, end: Handle) -> Outcome<f32> {
+        let what = "cuEventElapsedTime";
+        let (start, end) = (self.event(what, start)?.clone(), self.event(what, end)?.clone());
+        let recorded = |event: &Event| event.recorded.is_some() && event.timing;
+        if !recorded(&start) || !recorded(&end) {
+            let why = "cuEventElapsedTime: an event was not recorded, or not outside of a capture, or was made without timing";
+            return refuse(CUresult::CUDA_ERROR_INVALID_HANDLE, why);
+        }
+        let (Some(start), Some(end)) = (start.at, end.at) else {
+            return Err(CUresult::CUDA_ERROR_NOT_READY);
+        };
+        let seconds = if end >= start { (end - start).as_secs_f32() } else { -(start - end).as_secs_f32() };
+        Ok(seconds * 1e3)
+    }
+}

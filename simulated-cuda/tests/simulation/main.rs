@@ -1,0 +1,9 @@
+//! Tests of the simulation, by a client that finds it as any client would: by the names of NVIDIA's libraries.
+
+mod blas;
+mod capture;
+mod client;
+mod context;
+mod memory;
+mod process;
+mod streams;

@@ -1,0 +1,170 @@
+//! Memory: what may be touched, when, and how damage is noticed.
+
+use std::ffi::c_void;
+
+use cudarc::driver::result::{self, mem_pool, stream};
+use cudarc::driver::sys::{self, CUdeviceptr, CUmemPool_attribute as PoolAttribute, CUresult, CUresult::*};
+
+use crate::client::{BYTES, COUNT, Gpu, code, ramp, reversed};
+use crate::process::simulate;
+
+fn fill(address: CUdeviceptr, bytes: usize) -> CUresult {
+    // SAFETY: the simulation checks the range.
+    code(unsafe { result::memset_d8_async(address, 0, bytes, stream::null()) })
+}
+
+#[test]
+fn fresh_memory_is_nan_and_its_bounds_hold() {
+    let written = simulate(&[], || {
+        let gpu = Gpu::open();
+        let memory = gpu.allocate(BYTES);
+        assert!(gpu.download::<f32>(memory, COUNT, stream::null()).iter().all(|value| value.is_nan()));
+        assert_eq!(fill(memory, BYTES), CUDA_SUCCESS);
+        assert_eq!(fill(memory, BYTES + 1), CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(fill(memory + 8, BYTES), CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(fill(memory - 8, 8), CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(result::ctx::synchronize(), Ok(()), "a refused call leaves no trace");
+    });
+    let Some(written) = written else { return };
+    assert!(
+        written.stderr.contains("go beyond an allocation: they begin at byte 8 of 256"),
+        "{}",
+        written.stderr
+    );
+}
+
+#[test]
+fn freed_memory_is_refused() {
+    let written = simulate(&[], || {
+        let gpu = Gpu::open();
+        let (memory, other) = (gpu.allocate(BYTES), gpu.allocate(BYTES));
+        // SAFETY: the simulation checks all of it.
+        unsafe {
+            result::free_sync(memory).unwrap();
+            assert_eq!(code(result::free_sync(memory)), CUDA_ERROR_INVALID_VALUE);
+            assert_eq!(code(result::free_sync(other + 16)), CUDA_ERROR_INVALID_VALUE);
+            assert_eq!(code(result::free_async(other, stream::null())), CUDA_ERROR_INVALID_VALUE);
+        }
+        assert_eq!(fill(memory, 1), CUDA_ERROR_INVALID_VALUE);
+        assert_ne!(gpu.allocate(BYTES), memory, "a stale address stays invalid");
+    });
+    let Some(written) = written else { return };
+    assert!(written.stderr.contains("a second free of"), "{}", written.stderr);
+    assert!(written.stderr.contains("1 bytes at") && written.stderr.contains("used after they were freed"));
+}
+
+#[test]
+fn a_kernel_that_uses_freed_memory_ends_the_context() {
+    let written = simulate(&[], || {
+        let gpu = Gpu::open();
+        let (input, output) = (gpu.upload(&ramp(1.0)), gpu.allocate(BYTES));
+        // SAFETY: the use that follows is what is tested.
+        unsafe { result::free_sync(input) }.unwrap();
+        assert_eq!(gpu.probe("probe_reverse", input, output, stream::null()), CUDA_SUCCESS);
+        assert_eq!(code(result::ctx::synchronize()), CUDA_ERROR_ILLEGAL_ADDRESS);
+        assert_eq!(fill(output, BYTES), CUDA_ERROR_ILLEGAL_ADDRESS);
+    });
+    let Some(written) = written else { return };
+    assert!(written.stderr.contains("kernel probe_reverse: access out of bounds"), "{}", written.stderr);
+    assert!(written.stderr.contains("kernels/host/probes.cu:"), "{}", written.stderr);
+}
+
+/// The kernel writes two bytes further than the output has room for.
+#[test]
+fn a_write_behind_an_allocation_is_found_when_it_is_freed() {
+    let written = simulate(&[], || {
+        let gpu = Gpu::open();
+        let (input, output) = (gpu.upload(&ramp(1.0)), gpu.allocate(BYTES + 2));
+        gpu.probe("probe_write_out_of_bounds", input, output, stream::null());
+        result::ctx::synchronize().unwrap();
+        // SAFETY: allocated above.
+        assert_eq!(code(unsafe { result::free_sync(output) }), CUDA_ERROR_ILLEGAL_ADDRESS);
+    });
+    let Some(written) = written else { return };
+    assert!(written.stderr.contains("wrote just before or behind the 258 bytes"), "{}", written.stderr);
+}
+
+fn pool() -> sys::CUmemoryPool {
+    let properties = sys::CUmemPoolProps {
+        allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+        handleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+        location: sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: 0 },
+        win32SecurityAttributes: std::ptr::null_mut(),
+        maxSize: 0,
+        usage: 0,
+        reserved: [0; 54],
+    };
+    // SAFETY: the properties are complete.
+    unsafe { mem_pool::create(&raw const properties) }.unwrap()
+}
+
+fn used_bytes(pool: sys::CUmemoryPool) -> u64 {
+    let mut value = 0u64;
+    let attribute = PoolAttribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
+    // SAFETY: the attribute is a 64-bit integer.
+    unsafe { mem_pool::get_attribute(pool, attribute, (&raw mut value).cast::<c_void>()) }.unwrap();
+    value
+}
+
+#[test]
+fn a_pools_memory_is_there_in_stream_order() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        let (pool, stream) = (pool(), gpu.stream());
+        let input = gpu.upload(&ramp(1.0));
+        // SAFETY: all is used in the order of one stream.
+        unsafe {
+            let memory = mem_pool::alloc_async(pool, BYTES, stream).unwrap();
+            assert_eq!(used_bytes(pool), BYTES as u64);
+            gpu.probe("probe_reverse", input, memory, stream);
+            let result = gpu.page_locked(COUNT);
+            sys::cuMemcpyDtoHAsync_v2(result.as_mut_ptr().cast(), memory, BYTES, stream).result().unwrap();
+            result::free_async(memory, stream).unwrap();
+            assert_eq!(fill(memory, 1), CUDA_ERROR_INVALID_VALUE, "its free was asked for");
+            stream::synchronize(stream).unwrap();
+            assert_eq!(result, reversed(&ramp(1.0)));
+            assert_eq!(used_bytes(pool), 0);
+            mem_pool::destroy(pool).unwrap();
+        }
+    });
+}
+
+/// One stream allocates, another one uses the memory without waiting.
+#[test]
+fn a_pools_memory_is_not_there_on_other_streams() {
+    let mut failures = 0;
+    for seed in ["1", "2", "3", "4", "5", "6"] {
+        let written = simulate(&[("SIMULATED_CUDA_SEED", seed)], || {
+            let gpu = Gpu::open();
+            let [first, second] = [gpu.stream(), gpu.stream()];
+            // SAFETY: the use that follows is what is tested.
+            let done = unsafe {
+                let memory = result::malloc_async(first, BYTES).unwrap();
+                result::memset_d8_async(memory, 0, BYTES, second).unwrap();
+                code(stream::synchronize(second))
+            };
+            assert!([CUDA_SUCCESS, CUDA_ERROR_ILLEGAL_ADDRESS].contains(&done));
+        });
+        let Some(written) = written else { return };
+        failures += usize::from(written.stderr.contains("used before their allocation"));
+    }
+    assert!((1..=6).contains(&failures), "seen with {failures} of 6 seeds");
+}
+
+#[test]
+fn memory_ends_where_the_fault_says() {
+    simulate(&[("SIMULATED_CUDA_FAULT", "memory=1000")], || {
+        let gpu = Gpu::open();
+        let stream = gpu.stream();
+        // SAFETY: plain allocations.
+        unsafe {
+            assert_eq!(code(result::malloc_sync(1001)), CUDA_ERROR_OUT_OF_MEMORY);
+            let memory = result::malloc_async(stream, 800).unwrap();
+            assert_eq!(result::mem_get_info().unwrap(), (200, 1000));
+            assert_eq!(code(result::malloc_sync(800)), CUDA_ERROR_OUT_OF_MEMORY);
+            // What is being freed may be used again.
+            result::free_async(memory, stream).unwrap();
+            result::malloc_sync(800).unwrap();
+        }
+    });
+}

@@ -1,0 +1,386 @@
+//! A product in cuBLASLt's terms: descriptors made once for each shape, and the algorithms that the library proposes.
+
+use std::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::cublaslt::result::{self, CublasError};
+use cudarc::cublaslt::sys::{
+    self, cublasLtMatmulDescAttributes_t as DescriptorAttribute,
+    cublasLtMatmulPreferenceAttributes_t as PreferenceAttribute,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasLtReductionScheme_t as ReductionScheme,
+};
+use cudarc::driver;
+
+use super::super::super::{Batch, DType, Gemm, Layout};
+use super::choice::{Algorithm, size_class};
+
+/// What NVIDIA recommends for Hopper; older GPUs need less.
+pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
+/// The library ranks its algorithms; the best one has been seen among the first few.
+const CANDIDATES_MAX: usize = 8;
+/// Pointers are at most this aligned, as far as cuBLASLt cares.
+const ALIGNMENT_MAX: u64 = 256;
+/// The widest access of a thread, and what TMA needs of rows.
+const ROW_ALIGNMENT_MAX: u64 = 16;
+
+type Status<T> = std::result::Result<T, CublasError>;
+
+/// All that a plan depends on: a product with the addresses reduced to their alignments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    sizes: [usize; 3],
+    strides: [usize; 3],
+    transposed: [bool; 2],
+    types: [DType; 2],
+    alignments: [u32; 3],
+    accumulate: bool,
+    /// The alignment of the bias, where there is one.
+    bias: Option<u32>,
+    batch: Batch,
+}
+
+impl Shape {
+    pub(super) fn of(gemm: &Gemm) -> Self {
+        Self {
+            sizes: [gemm.m, gemm.n, gemm.k],
+            strides: [gemm.a_stride, gemm.b_stride, gemm.c_stride],
+            transposed: [gemm.a_layout, gemm.b_layout].map(|layout| layout == Layout::Transposed),
+            types: [gemm.input, gemm.output],
+            alignments: [gemm.a, gemm.b, gemm.c].map(|address| alignment(address, ALIGNMENT_MAX)),
+            accumulate: gemm.accumulate,
+            bias: gemm.bias.map(|address| alignment(address, ALIGNMENT_MAX)),
+            batch: gemm.batch,
+        }
+    }
+
+    /// The products that share a measurement: sizes are of one class, and rows are equally aligned.
+    pub(super) fn family(&self) -> String {
+        let [m, n, k] = self.sizes.map(size_class);
+        let [a, b] = self.transposed.map(|transposed| if transposed { 't' } else { 'n' });
+        let [input, output] = self.types.map(DType::name);
+        let rows = self.row_alignments().map(|alignment| alignment.to_string()).join(",");
+        let bias = self
+            .bias
+            .map_or(String::new(), |bias| format!(" bias/{}", alignment(u64::from(bias), ROW_ALIGNMENT_MAX)));
+        let accumulate = if self.accumulate { " accumulate" } else { "" };
+        let batch = size_class(self.batch.count);
+        format!("{batch}x {m}x{n}x{k} {a}{b} {input}-{output} rows/{rows}{bias}{accumulate}")
+    }
+
+    /// What every row of every matrix is aligned to, in bytes.
+    fn row_alignments(&self) -> [u32; 3] {
+        let [input, output] = self.types.map(DType::bytes);
+        let Batch { a_stride, b_stride, c_stride, .. } = self.batch;
+        let matrices = [(a_stride, input), (b_stride, input), (c_stride, output)];
+        std::array::from_fn(|index| {
+            let (batch_stride, bytes) = matrices[index];
+            let steps = (self.strides[index] * bytes) | (batch_stride * bytes);
+            alignment(u64::from(self.alignments[index]) | steps as u64, ROW_ALIGNMENT_MAX)
+        })
+    }
+}
+
+/// The largest power of two up to `max` that divides `address`.
+fn alignment(address: u64, max: u64) -> u32 {
+    1 << (address | max).trailing_zeros()
+}
+
+/// Where a product runs.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub handle: sys::cublasLtHandle_t,
+    /// [`WORKSPACE_BYTES`] that no other stream uses.
+    pub workspace: driver::sys::CUdeviceptr,
+    pub stream: driver::sys::CUstream,
+}
+
+/// Descriptors of a product in cuBLASLt's column-major terms.
+///
+/// A row-major matrix is, read column by column, its transpose. So `cᵀ[n, m] = op(b)ᵀ · op(a)ᵀ` needs no data to move: `b` is the
+/// first factor, `a` the second, and each is transposed exactly where `Gemm` says so. The library's bias has an element for each row of its
+/// result, which is a column of ours.
+pub(super) struct Plan {
+    /// Locked from setting the address of the bias until the launch has read it.
+    descriptor: Mutex<Descriptor>,
+    first: MatrixLayout,
+    second: MatrixLayout,
+    product: MatrixLayout,
+}
+
+// SAFETY: descriptors are plain heap objects of the library, bound to no thread.
+unsafe impl Send for Plan {}
+// SAFETY: matrix layouts are only read once made; the descriptor that changes is behind a mutex.
+unsafe impl Sync for Plan {}
+
+impl Plan {
+    pub(super) fn new(shape: &Shape) -> Status<Self> {
+        let Shape { sizes: [m, n, k], strides: [a_stride, b_stride, c_stride], batch, .. } = *shape;
+        let [a_transposed, b_transposed] = shape.transposed;
+        let [input, output] = shape.types;
+        let flip = |transposed, [rows, columns]: [usize; 2]| {
+            if transposed { [columns, rows] } else { [rows, columns] }
+        };
+        let descriptor = Descriptor::new()?;
+        // cublasOperation_t: CUBLAS_OP_N is 0 and CUBLAS_OP_T is 1.
+        descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(b_transposed))?;
+        descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(a_transposed))?;
+        if shape.bias.is_some() {
+            // The bias is of the output's type by default.
+            let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+        }
+        let count = batch.count;
+        Ok(Self {
+            descriptor: Mutex::new(descriptor),
+            first: MatrixLayout::new(input, flip(b_transposed, [n, k]), b_stride, count, batch.b_stride)?,
+            second: MatrixLayout::new(input, flip(a_transposed, [k, m]), a_stride, count, batch.a_stride)?,
+            product: MatrixLayout::new(output, [n, m], c_stride, count, batch.c_stride)?,
+        })
+    }
+
+    /// The algorithms that the library proposes for a product of this plan's `shape`, the one it expects to be fastest first; never none.
+    pub(super) fn candidates(
+        &self,
+        handle: sys::cublasLtHandle_t,
+        shape: &Shape,
+        gemm: &Gemm,
+    ) -> Status<Vec<Algorithm>> {
+        let preference = Preference::new(shape)?;
+        let descriptor = self.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
+        descriptor.set_bias(gemm.bias)?;
+        // SAFETY: plain integers and floats, for which zeros are valid; a status of zero means success.
+        let mut found: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES_MAX] = unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        // SAFETY: all descriptors are alive, and `found` has room for as many results as are asked for.
+        unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                handle,
+                descriptor.0,
+                self.first.0,
+                self.second.0,
+                self.product.0,
+                self.product.0,
+                preference.0,
+                CANDIDATES_MAX as i32,
+                found.as_mut_ptr(),
+                &raw mut count,
+            )
+        }
+        .result()?;
+        let usable = found.iter().take(usize::try_from(count).unwrap_or(0)).filter(|found| {
+            found.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS
+                && found.workspaceSize <= WORKSPACE_BYTES
+        });
+        let candidates: Vec<Algorithm> = usable.map(|found| found.algo.data).collect();
+        if candidates.is_empty() {
+            return Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
+        }
+        Ok(candidates)
+    }
+
+    /// Enqueues a product of this plan's shape.
+    ///
+    /// # Safety
+    /// The matrices and the bias are valid; `algorithm` is one of this plan's [`candidates`](Self::candidates); the place's context is current.
+    pub(super) unsafe fn launch(&self, place: Place, gemm: &Gemm, algorithm: Algorithm) -> Status<()> {
+        let (one, beta) = (1.0f32, if gemm.accumulate { 1.0f32 } else { 0.0 });
+        let pointer = |address: u64| address as *mut c_void;
+        let algorithm = sys::cublasLtMatmulAlgo_t { data: algorithm };
+        let descriptor = self.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
+        descriptor.set_bias(gemm.bias)?;
+        // SAFETY: the plan was made for these shapes and alignments; scalars and descriptors are read before the call returns.
+        unsafe {
+            result::matmul(
+                place.handle,
+                descriptor.0,
+                std::ptr::from_ref(&one).cast(),
+                std::ptr::from_ref(&beta).cast(),
+                pointer(gemm.b),
+                self.first.0,
+                pointer(gemm.a),
+                self.second.0,
+                pointer(gemm.c),
+                self.product.0,
+                pointer(gemm.c),
+                self.product.0,
+                &raw const algorithm,
+                pointer(place.workspace),
+                WORKSPACE_BYTES,
+                place.stream.cast(),
+            )
+        }
+    }
+}
+
+struct Descriptor(sys::cublasLtMatmulDesc_t);
+
+impl Descriptor {
+    fn new() -> Status<Self> {
+        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
+        result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map(Self)
+    }
+
+    /// `V` is the attribute's type, as the library's documentation has it.
+    fn set<V: Copy>(&self, attribute: DescriptorAttribute, value: &V) -> Status<()> {
+        let address = std::ptr::from_ref(value).cast();
+        // SAFETY: the descriptor is alive, and the value has the attribute's size.
+        unsafe { result::set_matmul_desc_attribute(self.0, attribute, address, size_of::<V>()) }
+    }
+
+    fn set_bias(&self, bias: Option<u64>) -> Status<()> {
+        let attribute = DescriptorAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+        bias.map_or(Ok(()), |address| self.set(attribute, &address))
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`; launches have copied what they need.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+    }
+}
+
+struct MatrixLayout(sys::cublasLtMatrixLayout_t);
+
+impl MatrixLayout {
+    /// `rows` are what lies together in memory, `columns` are `stride` apart, and `count` matrices `batch_stride`.
+    fn new(
+        dtype: DType,
+        [rows, columns]: [usize; 2],
+        stride: usize,
+        count: usize,
+        batch_stride: usize,
+    ) -> Status<Self> {
+        let dtype = match dtype {
+            DType::F32 => sys::cudaDataType::CUDA_R_32F,
+            DType::Bf16 => sys::cudaDataType::CUDA_R_16BF,
+            DType::F16 => sys::cudaDataType::CUDA_R_16F,
+        };
+        let layout =
+            result::create_matrix_layout(dtype, rows as u64, columns as u64, stride as i64).map(Self)?;
+        if count != 1 {
+            let too_many = |_| CublasError(sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE);
+            let count = i32::try_from(count).map_err(too_many)?;
+            layout.set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count)?;
+            let offset = batch_stride as i64;
+            layout.set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &offset)?;
+        }
+        Ok(layout)
+    }
+
+    fn set<V: Copy>(&self, attribute: LayoutAttribute, value: &V) -> Status<()> {
+        let address = std::ptr::from_ref(value).cast();
+        // SAFETY: the layout is alive, and the value has the attribute's size.
+        unsafe { result::set_matrix_layout_attribute(self.0, attribute, address, size_of::<V>()) }
+    }
+}
+
+impl Drop for MatrixLayout {
+    fn drop(&mut self) {
+        // SAFETY: as for descriptors.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+/// What an algorithm may need and must respect.
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Preference {
+    fn new(shape: &Shape) -> Status<Self> {
+        let preference = Self(result::create_matmul_pref()?);
+        let [a, b, c] = shape.alignments;
+        // There is no preference for the bias: it is read as widely as the result is written.
+        let d = shape.bias.map_or(c, |bias| c.min(bias));
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
+        // The defaults take all pointers to be aligned to 256 bytes, which views are not.
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &b)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d)?;
+        if shape.types[1] != DType::F32 {
+            // Parts of a sum that is split among blocks are added in f32 as well, so that only the end is rounded to 16 bits.
+            let schemes = ReductionScheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+            preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)?;
+        }
+        Ok(preference)
+    }
+
+    fn set<V: Copy>(&self, attribute: PreferenceAttribute, value: &V) -> Status<()> {
+        let address = std::ptr::from_ref(value).cast();
+        // SAFETY: the preference is alive, and the value has the attribute's size.
+        unsafe { result::set_matmul_pref_attribute(self.0, attribute, address, size_of::<V>()) }
+    }
+}
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, not used afterwards.
+        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn product() -> Gemm {
+        Gemm {
+            m: 2,
+            n: 3,
+            k: 4,
+            a: 0x1_0000,
+            a_stride: 4,
+            a_layout: Layout::Normal,
+            b: 0x1_0010,
+            b_stride: 4,
+            b_layout: Layout::Transposed,
+            c: 0x1_0104,
+            c_stride: 3,
+            input: DType::Bf16,
+            output: DType::F32,
+            accumulate: false,
+            bias: Some(0x1_0020),
+            batch: Batch::ONE,
+        }
+    }
+
+    #[test]
+    fn a_shape_knows_the_alignments() {
+        let shape = Shape::of(&product());
+        assert_eq!((shape.alignments, shape.bias), ([256, 16, 4], Some(32)));
+        assert_eq!(shape.transposed, [false, true]);
+        assert_eq!(shape.row_alignments(), [8, 8, 4]);
+        let batch = Batch { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
+        assert_eq!(Shape::of(&Gemm { batch, ..product() }).row_alignments(), [2, 8, 4]);
+    }
+
+    #[test]
+    fn a_family_is_products_of_about_one_size() {
+        let family = |change: &dyn Fn(&mut Gemm)| {
+            let mut gemm = Gemm { m: 20_000, n: 768, k: 768, a_stride: 768, b_stride: 768, ..product() };
+            (gemm.c, gemm.c_stride) = (0x1_0100, 768);
+            change(&mut gemm);
+            Shape::of(&gemm).family()
+        };
+        let base = family(&|_| ());
+        assert_eq!(base, "1x 20480x768x768 nt bf16-f32 rows/16,16,16 bias/16");
+        assert_eq!(base, family(&|gemm| gemm.m = 20_479));
+        assert_eq!(base, family(&|gemm| gemm.a += 32));
+        let others: [&dyn Fn(&mut Gemm); 9] = [
+            &|gemm| gemm.m = 20_481,
+            &|gemm| gemm.a_layout = Layout::Transposed,
+            &|gemm| gemm.b_layout = Layout::Normal,
+            &|gemm| gemm.input = DType::F16,
+            &|gemm| gemm.output = DType::Bf16,
+            &|gemm| gemm.a_stride = 769,
+            &|gemm| gemm.bias = None,
+            &|gemm| gemm.accumulate = true,
+            &|gemm| gemm.batch.count = 2,
+        ];
+        let mut all: Vec<String> = others.iter().map(|change| family(change)).collect();
+        all.push(base);
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), others.len() + 1, "{all:?}");
+    }
+}

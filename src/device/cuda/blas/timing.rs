@@ -1,0 +1,78 @@
+//! How long candidates take on the device, by its own clock.
+
+use cudarc::driver::result::DriverError;
+use cudarc::driver::{result, sys};
+
+use super::super::driver::elapsed;
+use super::plan::{Place, WORKSPACE_BYTES};
+
+/// Timed runs of each candidate, after one that is not: it loads the kernel.
+const RUNS: usize = 5;
+/// Fills of the workspace before each round, about 0.1 ms together: meanwhile the round is enqueued, so that the device does not wait for
+/// the processor within it.
+const FILLS: usize = 8;
+
+/// Times of `count` candidates in milliseconds, a vector each, which is empty where `launch` failed.
+///
+/// All run once before any runs again, so that a clock that rises or falls meets all of them. Waits for the stream.
+pub(super) fn measure(
+    place: Place,
+    count: usize,
+    mut launch: impl FnMut(usize) -> bool,
+) -> Result<Vec<Vec<f32>>, DriverError> {
+    let events = (0..=count).map(|_| Event::new()).collect::<Result<Vec<_>, _>>()?;
+    let mut works = vec![true; count];
+    let mut times = vec![Vec::with_capacity(RUNS); count];
+    for round in 0..=RUNS {
+        for _ in 0..FILLS {
+            // SAFETY: the workspace holds nothing between products, and is used in this stream's order.
+            unsafe { result::memset_d8_async(place.workspace, 0, WORKSPACE_BYTES, place.stream)? };
+        }
+        events[0].record(place.stream)?;
+        for candidate in 0..count {
+            works[candidate] = works[candidate] && launch(candidate);
+            events[candidate + 1].record(place.stream)?;
+        }
+        events[count].synchronize()?;
+        for candidate in (0..count).filter(|_| round > 0) {
+            times[candidate].push(events[candidate].milliseconds_until(&events[candidate + 1])?);
+        }
+    }
+    for (times, works) in times.iter_mut().zip(works) {
+        if !works {
+            times.clear();
+        }
+    }
+    Ok(times)
+}
+
+struct Event(sys::CUevent);
+
+impl Event {
+    fn new() -> Result<Self, DriverError> {
+        result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(Self)
+    }
+
+    fn record(&self, stream: sys::CUstream) -> Result<(), DriverError> {
+        // SAFETY: the event is alive, and so is the stream.
+        unsafe { result::event::record(self.0, stream) }
+    }
+
+    fn synchronize(&self) -> Result<(), DriverError> {
+        // SAFETY: the event is alive.
+        unsafe { result::event::synchronize(self.0) }
+    }
+
+    /// Both events have happened.
+    fn milliseconds_until(&self, later: &Self) -> Result<f32, DriverError> {
+        // SAFETY: the events are alive, and have happened.
+        unsafe { elapsed(self.0, later.0) }.map(|time| 1e3 * time.as_secs_f32())
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, not used afterwards.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}

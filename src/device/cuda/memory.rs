@@ -1,0 +1,125 @@
+//! Device memory from a pool of the driver, which keeps what is freed for the next allocation.
+//!
+//! An allocation is made on a stream of its own that never has anything to wait for, so it is there when the call returns. A free is
+//! enqueued on another one, behind all that every stream was given before: no kernel outlives what it uses, and nobody waits.
+
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::{result, sys};
+
+use super::super::{Error, Result};
+use super::context::Context;
+use super::streams::{self, Streams};
+
+pub(super) struct Pool {
+    pool: sys::CUmemoryPool,
+    allocating: sys::CUstream,
+    freeing: sys::CUstream,
+    /// Freed while a stream was captured, which must not be disturbed.
+    deferred: Mutex<Vec<u64>>,
+}
+
+impl Pool {
+    pub(super) fn open(context: &Context) -> Result<Self> {
+        let properties = sys::CUmemPoolProps {
+            allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+            handleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+            location: sys::CUmemLocation {
+                type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
+                id: context.device,
+            },
+            win32SecurityAttributes: std::ptr::null_mut(),
+            maxSize: 0,
+            usage: 0,
+            reserved: [0; 54],
+        };
+        let making = |error| context.failure("making a memory pool", error);
+        // SAFETY: the properties are complete.
+        let pool = unsafe { result::mem_pool::create(&raw const properties) }.map_err(making)?;
+        // A failure below drops `made`, which destroys the pool; destroying a null stream is refused and does nothing.
+        let mut made = Self {
+            pool,
+            allocating: std::ptr::null_mut(),
+            freeing: std::ptr::null_mut(),
+            deferred: Mutex::default(),
+        };
+        // By default a pool gives its memory back to the system whenever somebody waits.
+        let mut keep = u64::MAX;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: the attribute is a 64-bit integer.
+        unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut keep).cast()) }
+            .map_err(making)?;
+        made.allocating = streams::create(context)?;
+        made.freeing = streams::create(context)?;
+        Ok(made)
+    }
+
+    /// The stream that memory is freed on: what a released stream still does must come before later frees.
+    pub(super) fn freeing(&self) -> sys::CUstream {
+        self.freeing
+    }
+
+    pub(super) fn allocate(&self, context: &Context, streams: &Streams, bytes: usize) -> Result<u64> {
+        self.free_deferred(context, streams);
+        let allocate = || {
+            // SAFETY: the pool is alive; the driver refuses an allocation of no bytes.
+            let address = unsafe { result::mem_pool::alloc_async(self.pool, bytes.max(1), self.allocating) }?;
+            // SAFETY: nothing but allocations is on this stream.
+            unsafe { result::stream::synchronize(self.allocating) }.map(|()| address)
+        };
+        let out_of_memory = |error: &result::DriverError| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+        let allocated = match allocate() {
+            // What is being freed may be enough.
+            // SAFETY: the stream is alive.
+            Err(error) if out_of_memory(&error) => match unsafe { result::stream::synchronize(self.freeing) }
+            {
+                Ok(()) => allocate(),
+                Err(error) => Err(error),
+            },
+            other => other,
+        };
+        allocated.map_err(|error| match result::mem_get_info() {
+            Ok((free, total)) if out_of_memory(&error) => {
+                Error::CudaOutOfMemory { requested: bytes, free, total }
+            }
+            _ => context.failure(format_args!("allocating {bytes} bytes"), error),
+        })
+    }
+
+    /// # Safety
+    /// `address` came from `allocate` and is not used by work that is enqueued afterwards.
+    pub(super) unsafe fn free(&self, context: &Context, streams: &Streams, address: u64) {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(address);
+        self.free_deferred(context, streams);
+    }
+
+    /// Enqueues all frees, unless a stream is being captured.
+    pub(super) fn free_deferred(&self, context: &Context, streams: &Streams) {
+        let mut deferred = self.deferred.lock().unwrap_or_else(PoisonError::into_inner);
+        if deferred.is_empty() || !matches!(streams.join(self.freeing), Ok(true)) {
+            return;
+        }
+        for address in deferred.drain(..) {
+            // SAFETY: allocated from the pool, and everything that uses it comes before. An error here is an earlier one of a stream, which
+            // its next call reports.
+            let freed = unsafe { result::free_async(address, self.freeing) };
+            let _ = freed.map_err(|error| context.failure("freeing memory", error));
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: made by `open`; the owner drops this while its context is current and all work is done.
+        unsafe {
+            for address in self.deferred.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                let _ = result::free_async(address, self.freeing);
+            }
+            let _ = result::stream::synchronize(self.freeing);
+            for stream in [self.allocating, self.freeing].into_iter().filter(|stream| !stream.is_null()) {
+                let _ = result::stream::destroy(stream);
+            }
+            let _ = result::mem_pool::destroy(self.pool);
+        }
+    }
+}

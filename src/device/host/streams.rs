@@ -1,0 +1,134 @@
+//! Streams of the host device: work is done as it is enqueued, unless the stream is being captured.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::super::{Command, Direction, Error, Gemm, Launch, Result, Transfer};
+
+/// A command that outlives the call which enqueued it.
+#[derive(Debug)]
+pub(super) enum Recorded {
+    Launch { kernel: String, grid: [u32; 3], threads: u32, shared_bytes: u32, params: Params },
+    Gemm(Gemm),
+    Transfer(Transfer),
+    Zero { address: u64, bytes: usize },
+}
+
+/// The bytes of a params struct, aligned as the widest of its fields is.
+#[derive(Debug)]
+pub(super) struct Params {
+    words: Vec<u64>,
+    bytes: usize,
+}
+
+impl Params {
+    fn new(params: &[u8]) -> Self {
+        let mut words = vec![0u64; params.len().div_ceil(size_of::<u64>())];
+        bytemuck::cast_slice_mut(&mut words)[..params.len()].copy_from_slice(params);
+        Self { words, bytes: params.len() }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.bytes]
+    }
+}
+
+impl Recorded {
+    fn new(command: &Command<'_>) -> Self {
+        match *command {
+            Command::Launch(Launch { kernel, grid, threads, shared_bytes, params }) => {
+                let (kernel, params) = (kernel.to_owned(), Params::new(params));
+                Self::Launch { kernel, grid, threads, shared_bytes, params }
+            }
+            Command::Gemm(gemm) => Self::Gemm(gemm),
+            Command::Transfer(transfer) => Self::Transfer(transfer),
+            Command::Zero { address, bytes } => Self::Zero { address, bytes },
+        }
+    }
+
+    /// What is to be done again.
+    pub(super) fn command(&self) -> Command<'_> {
+        match self {
+            Self::Launch { kernel, grid, threads, shared_bytes, params } => Command::Launch(Launch {
+                kernel,
+                grid: *grid,
+                threads: *threads,
+                shared_bytes: *shared_bytes,
+                params: params.as_bytes(),
+            }),
+            Self::Gemm(gemm) => Command::Gemm(*gemm),
+            Self::Transfer(transfer) => Command::Transfer(*transfer),
+            Self::Zero { address, bytes } => Command::Zero { address: *address, bytes: *bytes },
+        }
+    }
+
+    pub(super) fn kernel(&self) -> Option<&str> {
+        match self {
+            Self::Launch { kernel, .. } => Some(kernel),
+            _ => None,
+        }
+    }
+}
+
+/// All streams: a number each, and what those that are being captured have recorded.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    created: AtomicU64,
+    /// Length of `captures`, to be read without its lock.
+    capturing: AtomicUsize,
+    captures: Mutex<HashMap<u64, Vec<Recorded>>>,
+}
+
+impl Streams {
+    pub(super) const DEFAULT: u64 = 0;
+
+    pub(super) fn create(&self) -> u64 {
+        self.created.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn captures(&self) -> MutexGuard<'_, HashMap<u64, Vec<Recorded>>> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin_capture(&self, stream: u64) -> Result<()> {
+        let mut captures = self.captures();
+        if captures.contains_key(&stream) {
+            return Err(Error::Capturing("begin another capture"));
+        }
+        captures.insert(stream, Vec::new());
+        self.capturing.store(captures.len(), Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn end_capture(&self, stream: u64) -> Vec<Recorded> {
+        let mut captures = self.captures();
+        let commands = captures.remove(&stream).unwrap_or_default();
+        self.capturing.store(captures.len(), Ordering::Release);
+        commands
+    }
+
+    /// Records the command where the stream is being captured; says whether it is.
+    pub(super) fn record(&self, stream: u64, command: &Command<'_>) -> Result<bool> {
+        if self.capturing.load(Ordering::Acquire) == 0 {
+            return Ok(false);
+        }
+        let mut captures = self.captures();
+        let Some(commands) = captures.get_mut(&stream) else { return Ok(false) };
+        if let Command::Transfer(Transfer { direction: Direction::ToDevice | Direction::ToHost, .. }) =
+            command
+        {
+            return Err(Error::Capturing("copy from or to the host"));
+        }
+        commands.push(Recorded::new(command));
+        Ok(true)
+    }
+
+    /// Refuses what a stream that is being captured cannot do.
+    pub(super) fn require_running(&self, stream: u64, doing: &'static str) -> Result<()> {
+        if self.capturing.load(Ordering::Acquire) > 0 && self.captures().contains_key(&stream) {
+            return Err(Error::Capturing(doing));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Memory of the host that a device copies from and to on its own.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::buffer::element_address;
+use super::stream::{Command, Direction, Transfer};
+use super::{Device, Element, Error, Event, Result, Stream, View, ViewMut};
+
+/// `len` elements of host memory, page-locked where the device wants it. Copies between it and the device are enqueued on a stream like any
+/// other work; before the host touches the memory again, it waits for them.
+#[derive(Debug)]
+pub struct Staging<T: Element> {
+    device: Device,
+    address: u64,
+    length: usize,
+    /// After the last copy.
+    busy: Option<Event>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Staging<T> {
+    pub(super) fn new(device: &Device, length: usize) -> Result<Self> {
+        let bytes = length * size_of::<T>();
+        let address = device.backend().allocate_staging(bytes)?;
+        // SAFETY: host memory of this size.
+        unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
+        Ok(Self { device: device.clone(), address, length, busy: None, element: PhantomData })
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there is no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The elements, after all copies so far.
+    ///
+    /// # Errors
+    /// An error of the work before the last copy.
+    pub fn read(&mut self) -> Result<&[T]> {
+        self.settle()?;
+        // SAFETY: host memory of this length, initialised, and no copy is in flight while the slice borrows `self`.
+        Ok(unsafe { std::slice::from_raw_parts(self.address as *const T, self.length) })
+    }
+
+    /// The elements to be overwritten, after all copies so far.
+    ///
+    /// # Errors
+    /// An error of the work before the last copy.
+    pub fn write(&mut self) -> Result<&mut [T]> {
+        self.settle()?;
+        // SAFETY: as in `read`.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.address as *mut T, self.length) })
+    }
+
+    /// Enqueues a copy of the elements of `range` to `destination`.
+    ///
+    /// # Errors
+    /// When a length does not fit, or something is of another device.
+    pub fn upload(
+        &mut self,
+        stream: &Stream,
+        range: Range<usize>,
+        destination: ViewMut<'_, T>,
+    ) -> Result<()> {
+        self.device.require_same("destination", destination.device())?;
+        let source = self.fitting(&range, "destination", destination.len())?;
+        self.transfer(stream, Direction::ToDevice, destination.address(), source, range.len())
+    }
+
+    /// Enqueues a copy of `source` to the elements of `range`.
+    ///
+    /// # Errors
+    /// When a length does not fit, or something is of another device.
+    pub fn download(&mut self, stream: &Stream, range: Range<usize>, source: View<'_, T>) -> Result<()> {
+        self.device.require_same("source", source.device())?;
+        let destination = self.fitting(&range, "source", source.len())?;
+        self.transfer(stream, Direction::ToHost, destination, source.address(), range.len())
+    }
+
+    /// The address of `range`, when it lies within and is as long as the other side.
+    fn fitting(&self, range: &Range<usize>, argument: &'static str, length: usize) -> Result<u64> {
+        let wrong = |argument, actual, expected| Err(Error::Argument { argument, actual, expected });
+        if range.start > range.end || range.end > self.length {
+            return wrong("range", format!("{range:?}"), format!("within 0..{}", self.length));
+        }
+        if range.len() != length {
+            let expected = format!("{} elements, as range {range:?}", range.len());
+            return wrong(argument, format!("{length} elements"), expected);
+        }
+        Ok(element_address::<T>(self.address, self.length, range))
+    }
+
+    fn transfer(
+        &mut self,
+        stream: &Stream,
+        direction: Direction,
+        destination: u64,
+        source: u64,
+        count: usize,
+    ) -> Result<()> {
+        self.device.require_same("stream", stream.device())?;
+        let transfer = Transfer { direction, destination, source, bytes: count * size_of::<T>() };
+        // Copies on several streams: this one's event must come after the earlier ones.
+        if let Some(event) = &self.busy {
+            stream.wait(event)?;
+        }
+        // SAFETY: both sides are valid for the length; the host's side is not touched before the event.
+        unsafe { stream.enqueue(&Command::Transfer(transfer))? };
+        self.busy = Some(stream.record()?);
+        Ok(())
+    }
+
+    /// Waits for the copies in flight.
+    fn settle(&mut self) -> Result<()> {
+        self.busy.take().map_or(Ok(()), |event| event.synchronize())
+    }
+}
+
+impl<T: Element> Drop for Staging<T> {
+    fn drop(&mut self) {
+        // After a failure of the device no copy is in flight any more.
+        let _ = self.settle();
+        // SAFETY: allocated by `new`, and no copy is in flight.
+        unsafe { self.device.backend().free_staging(self.address, self.length * size_of::<T>()) }
+    }
+}

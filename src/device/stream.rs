@@ -1,0 +1,364 @@
+//! Streams: ordered queues of work on a device. Events mark places in them, graphs replay what they recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Backend, Device, DeviceMemory, Element, Error, Gemm, Result, View, ViewMut};
+
+/// One kernel launch. `params` are the bytes of the kernel's params struct.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Launch<'a> {
+    pub kernel: &'a str,
+    pub grid: [u32; 3],
+    pub threads: u32,
+    pub shared_bytes: u32,
+    pub params: &'a [u8],
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    WithinDevice,
+    /// From [`Staging`](super::Staging) memory.
+    ToDevice,
+    /// To [`Staging`](super::Staging) memory.
+    ToHost,
+}
+
+/// A copy of bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer {
+    pub direction: Direction,
+    pub destination: u64,
+    pub source: u64,
+    pub bytes: usize,
+}
+
+/// What a stream can be asked to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command<'a> {
+    Launch(Launch<'a>),
+    Gemm(Gemm),
+    Transfer(Transfer),
+    Zero { address: u64, bytes: usize },
+}
+
+/// What becomes of a stream when its last clone is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// It lives as long as the device.
+    Device,
+    This,
+    Caller,
+}
+
+#[derive(Debug)]
+struct Handle {
+    device: Device,
+    stream: u64,
+    owner: Owner,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.owner != Owner::Device {
+            // SAFETY: made or adopted by this device; nobody else has the handle.
+            unsafe { self.device.backend().release_stream(self.stream, self.owner == Owner::Caller) }
+        }
+    }
+}
+
+/// An ordered queue of work on a device. The host device finishes each piece before the call returns; a GPU works while the host goes on, and
+/// what goes wrong there is reported by a later call.
+///
+/// Work of different streams is not ordered: a stream that needs what another one computes must [`wait`](Self::wait) for it. Reading and
+/// writing buffers from the host waits for all streams.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    handle: Arc<Handle>,
+}
+
+impl Stream {
+    fn of(device: &Device, stream: u64, owner: Owner) -> Self {
+        Self { handle: Arc::new(Handle { device: device.clone(), stream, owner }) }
+    }
+
+    pub(super) fn own(device: &Device) -> Self {
+        Self::of(device, device.backend().default_stream(), Owner::Device)
+    }
+
+    pub(super) fn create(device: &Device) -> Result<Self> {
+        Ok(Self::of(device, device.backend().create_stream()?, Owner::This))
+    }
+
+    /// # Safety
+    /// As [`Device::borrow_stream`].
+    pub(super) unsafe fn adopt(device: &Device, stream: u64) -> Result<Self> {
+        // SAFETY: passed on to the caller.
+        unsafe { device.backend().adopt_stream(stream)? };
+        Ok(Self::of(device, stream, Owner::Caller))
+    }
+
+    fn backend(&self) -> &dyn Backend {
+        self.handle.device.backend()
+    }
+
+    /// The device of this stream.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.handle.device
+    }
+
+    /// The address of an argument's first element, for the params struct of a kernel that this stream is to run.
+    ///
+    /// # Errors
+    /// When the argument is of another device.
+    pub(crate) fn address<A: DeviceMemory>(&self, argument: &'static str, memory: &A) -> Result<u64> {
+        self.device().require_same(argument, memory.device())?;
+        Ok(memory.address())
+    }
+
+    /// Waits until all enqueued work is done.
+    ///
+    /// # Errors
+    /// The first error of that work.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: the stream lives as long as its handle.
+        unsafe { self.backend().synchronize(self.handle.stream) }
+    }
+
+    /// Marks the end of all that has been enqueued so far.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn record(&self) -> Result<Event> {
+        // SAFETY: the stream lives as long as its handle.
+        let event = unsafe { self.backend().record(self.handle.stream)? };
+        Ok(Event { device: self.device().clone(), event })
+    }
+
+    /// All that is enqueued from here on begins after `event`.
+    ///
+    /// # Errors
+    /// When the event is of another device.
+    pub fn wait(&self, event: &Event) -> Result<()> {
+        self.device().require_same("event", &event.device)?;
+        // SAFETY: both are of this device and alive.
+        unsafe { self.backend().wait(self.handle.stream, event.event) }
+    }
+
+    /// Enqueues `view = 0`.
+    ///
+    /// # Errors
+    /// When the view is of another device.
+    pub fn zero<T: Element>(&self, view: ViewMut<'_, T>) -> Result<()> {
+        self.device().require_same("view", view.device())?;
+        let command = Command::Zero { address: view.address(), bytes: view.len() * size_of::<T>() };
+        // SAFETY: the view is exclusive and valid for its length.
+        unsafe { self.enqueue(&command) }
+    }
+
+    /// Enqueues `destination = source`.
+    ///
+    /// # Errors
+    /// When the lengths differ, or a view is of another device.
+    pub fn copy<T: Element>(&self, destination: ViewMut<'_, T>, source: View<'_, T>) -> Result<()> {
+        self.device().require_same("destination", destination.device())?;
+        self.device().require_same("source", source.device())?;
+        if source.len() != destination.len() {
+            return Err(Error::Argument {
+                argument: "source",
+                actual: format!("{} elements", source.len()),
+                expected: format!("{} elements, as destination", destination.len()),
+            });
+        }
+        let transfer = Transfer {
+            direction: Direction::WithinDevice,
+            destination: destination.address(),
+            source: source.address(),
+            bytes: source.len() * size_of::<T>(),
+        };
+        // SAFETY: both views are valid for the length; one is exclusive, so they do not overlap.
+        unsafe { self.enqueue(&Command::Transfer(transfer)) }
+    }
+
+    /// Launches `kernel` with `params` by value.
+    ///
+    /// # Errors
+    /// When there is no such kernel, or the launch does not fit it.
+    ///
+    /// # Safety
+    /// Every address in `params` is valid for what the kernel does with it, until the work is done.
+    pub unsafe fn launch<P: Copy>(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        params: &P,
+    ) -> Result<()> {
+        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
+        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_bytes(kernel, grid, threads, shared_bytes, params) }
+    }
+
+    /// As [`launch`](Self::launch), with the bytes of the params struct.
+    ///
+    /// # Errors
+    /// When there is no such kernel, or the launch does not fit it.
+    ///
+    /// # Safety
+    /// As [`launch`](Self::launch).
+    pub unsafe fn launch_bytes(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        threads: u32,
+        shared_bytes: u32,
+        params: &[u8],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.enqueue(&Command::Launch(Launch { kernel, grid, threads, shared_bytes, params })) }
+    }
+
+    /// # Safety
+    /// The three matrices are valid for their shapes until the work is done, and `c` overlaps neither operand.
+    pub(crate) unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        if gemm.m == 0 || gemm.n == 0 {
+            return Ok(());
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.enqueue(&Command::Gemm(*gemm)) }
+    }
+
+    /// # Safety
+    /// The addresses of `command` are valid for what it does, until the work is done.
+    pub(super) unsafe fn enqueue(&self, command: &Command<'_>) -> Result<()> {
+        // SAFETY: the stream lives as long as its handle; the rest is the caller's promise.
+        unsafe { self.backend().enqueue(self.handle.stream, command) }
+    }
+
+    /// Records what `work` enqueues on this stream, instead of doing it. A graph of a whole training step saves the host the launches, and the
+    /// GPU the gaps between kernels.
+    ///
+    /// Kernels see device memory as it is when the graph runs; what they were given by value stays as it was when it was recorded. While it is
+    /// recorded, the stream can neither be waited for nor be read from.
+    ///
+    /// # Errors
+    /// Those of `work`, and an error of the device where something cannot be recorded.
+    pub fn capture<E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Self) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Graph, E> {
+        // SAFETY: the stream lives as long as its handle.
+        unsafe { self.backend().begin_capture(self.handle.stream)? };
+        let capture = Capture { stream: self };
+        work(self)?;
+        Ok(capture.end()?)
+    }
+}
+
+/// A capture that is ended also where the captured work fails.
+struct Capture<'a> {
+    stream: &'a Stream,
+}
+
+impl Capture<'_> {
+    fn end(self) -> Result<Graph> {
+        let handle = &self.stream.handle;
+        std::mem::forget(self);
+        // SAFETY: the stream is being captured since `capture`.
+        let (graph, kernels) = unsafe { handle.device.backend().end_capture(handle.stream)? };
+        Ok(Graph { device: handle.device.clone(), graph, kernels })
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        let handle = &self.stream.handle;
+        let backend = handle.device.backend();
+        // SAFETY: as in `end`; the graph is of no use.
+        unsafe {
+            if let Ok((graph, _)) = backend.end_capture(handle.stream) {
+                backend.free_graph(graph);
+            }
+        }
+    }
+}
+
+/// A place in a stream.
+#[derive(Debug)]
+pub struct Event {
+    device: Device,
+    event: u64,
+}
+
+impl Event {
+    /// Waits until the stream has come to this place.
+    ///
+    /// # Errors
+    /// An error of the work before it.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: of this device and alive.
+        unsafe { self.device.backend().wait_for_event(self.event) }
+    }
+
+    /// The time between two places, as the device measures it; waits for both.
+    ///
+    /// # Errors
+    /// An error of the work before them, or when they are of different devices.
+    pub fn elapsed_since(&self, earlier: &Self) -> Result<Duration> {
+        self.device.require_same("earlier", &earlier.device)?;
+        earlier.synchronize()?;
+        self.synchronize()?;
+        // SAFETY: both are of this device and over.
+        unsafe { self.device.backend().elapsed(earlier.event, self.event) }
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: of this device; nobody else has the handle.
+        unsafe { self.device.backend().free_event(self.event) }
+    }
+}
+
+/// Recorded work of a stream, see [`Stream::capture`].
+#[derive(Debug)]
+pub struct Graph {
+    device: Device,
+    graph: u64,
+    kernels: Vec<String>,
+}
+
+impl Graph {
+    /// Enqueues the recorded work on `stream`, as one piece.
+    ///
+    /// # Errors
+    /// When the stream is of another device.
+    ///
+    /// # Safety
+    /// Every buffer that the recorded work reads or writes is still alive, and nothing else uses it before the work is done.
+    pub unsafe fn launch(&self, stream: &Stream) -> Result<()> {
+        self.device.require_same("stream", stream.device())?;
+        // SAFETY: both are of this device; the rest is the caller's promise.
+        unsafe { self.device.backend().launch_graph(self.graph, stream.handle.stream) }
+    }
+
+    /// The names of its kernels in the order of their launches; matrix products of a library have none.
+    #[must_use]
+    pub fn kernels(&self) -> &[String] {
+        &self.kernels
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: of this device; nobody else has the handle.
+        unsafe { self.device.backend().free_graph(self.graph) }
+    }
+}

@@ -1,0 +1,54 @@
+//! Buffers of fixed capacity of which a prefix is in use, filled by the host while the device works on.
+
+use crate::device::{Buffer, Device, Element, Staging, Stream, View, ViewMut};
+use crate::ops::Result;
+
+/// Two, so that the host can write one batch while the device still copies the one before.
+const SLOTS: usize = 2;
+
+/// A buffer of which a prefix is in use, and page-locked memory that it is filled from.
+#[derive(Debug)]
+pub(super) struct Filled<T: Element> {
+    buffer: Buffer<T>,
+    slots: [Staging<T>; SLOTS],
+    next: usize,
+    length: usize,
+}
+
+impl<T: Element> Filled<T> {
+    pub(super) fn new(device: &Device, capacity: usize) -> Result<Self> {
+        Ok(Self {
+            buffer: device.zeros(capacity)?,
+            slots: [device.staging(capacity)?, device.staging(capacity)?],
+            next: 0,
+            length: 0,
+        })
+    }
+
+    /// Enqueues a copy of `values`, which become the prefix in use.
+    pub(super) fn write(&mut self, stream: &Stream, values: &[T]) -> Result<()> {
+        self.resize(values.len());
+        let slot = &mut self.slots[self.next];
+        self.next = (self.next + 1) % SLOTS;
+        slot.write()?[..values.len()].copy_from_slice(values);
+        Ok(slot.upload(stream, 0..values.len(), self.buffer.slice_mut(0..values.len()))?)
+    }
+
+    /// Makes room for `length` elements that a kernel will write.
+    pub(super) fn resize(&mut self, length: usize) {
+        assert!(length <= self.buffer.len(), "{length} elements in a buffer of {}", self.buffer.len());
+        self.length = length;
+    }
+
+    pub(super) fn view(&self) -> View<'_, T> {
+        self.buffer.slice(0..self.length)
+    }
+
+    pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
+        self.buffer.slice_mut(0..self.length)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+}

@@ -1,0 +1,151 @@
+//! What the launches of a step depend on. Batches of one shape are computed by the very same launches, which can therefore be recorded once and
+//! replayed.
+
+use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
+
+/// The decoder's labelled rows begin at a multiple of this many: their losses are summed by 16-byte loads.
+pub(super) const LABEL_ALIGNMENT: usize = 4;
+/// Shapes are rounded up to this share of the capacity, so that they recur: on average half a share of the work is wasted.
+const SHARES: usize = 16;
+
+/// Labelled rows of a full batch.
+pub(super) fn labelled_capacity(capacity: Capacity) -> usize {
+    2 * capacity.tokens + LABEL_ALIGNMENT
+}
+
+/// Sizes of a batch as it is computed: what it has and what it is filled up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Shape {
+    pub sentences: usize,
+    pub tokens: usize,
+    /// The longest sentence, or more.
+    pub max_seqlen: usize,
+    /// Rows of the encoder with a loss, a multiple of [`LABEL_ALIGNMENT`].
+    pub encoder_labelled: usize,
+    pub decoder_labelled: usize,
+    /// How many different ids and slots there are at most, where that is fixed; else they are counted.
+    pub segments_max: Option<Segments>,
+}
+
+/// Rows of the embeddings' tables that a batch reads at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Segments {
+    pub words: usize,
+    pub positions: usize,
+}
+
+impl Segments {
+    pub(super) fn of(config: &ModelConfig, tokens: usize) -> Self {
+        Self { words: tokens.min(config.vocab_size), positions: tokens.min(config.max_position_embeddings) }
+    }
+}
+
+fn longest(cu_seqlens: &[i32]) -> usize {
+    cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize
+}
+
+fn labelled(labels: &[i32]) -> usize {
+    labels.iter().filter(|&&label| label != IGNORE_INDEX).count()
+}
+
+impl Shape {
+    /// Of sentences for the encoder alone.
+    pub(super) fn of_sentences(cu_seqlens: &[i32]) -> Self {
+        Self {
+            sentences: cu_seqlens.len() - 1,
+            tokens: cu_seqlens[cu_seqlens.len() - 1] as usize,
+            max_seqlen: longest(cu_seqlens),
+            encoder_labelled: 0,
+            decoder_labelled: 0,
+            segments_max: None,
+        }
+    }
+
+    /// Of a batch as it is: no work is wasted.
+    pub(super) fn exact(batch: &Batch) -> Self {
+        Self {
+            encoder_labelled: labelled(&batch.encoder_labels).next_multiple_of(LABEL_ALIGNMENT),
+            decoder_labelled: labelled(&batch.decoder_labels),
+            ..Self::of_sentences(&batch.cu_seqlens)
+        }
+    }
+
+    /// Of a batch that is filled up to the next shape that recurs: with sentences without labels, with empty sentences, and with labelled rows
+    /// that are no rows.
+    pub(super) fn recurring(batch: &Batch, config: &ModelConfig, capacity: Capacity) -> Self {
+        let exact = Self::exact(batch);
+        let up = |size: usize, capacity: usize| {
+            size.next_multiple_of(capacity.div_ceil(SHARES).next_multiple_of(LABEL_ALIGNMENT)).min(capacity)
+        };
+        let max_seqlen = capacity.sentence_length.min(config.max_position_embeddings);
+        let tokens = up(exact.tokens, capacity.tokens);
+        let filling = (tokens - exact.tokens).div_ceil(max_seqlen);
+        // Without a sentence to spare, the tokens stay as they are.
+        let (tokens, filling) = if exact.sentences + filling > capacity.sentences {
+            (exact.tokens, 0)
+        } else {
+            (tokens, filling)
+        };
+        // What `labelled_capacity` has room for.
+        let labelled_max = capacity.tokens.next_multiple_of(LABEL_ALIGNMENT);
+        Self {
+            sentences: up(exact.sentences + filling, capacity.sentences),
+            tokens,
+            max_seqlen,
+            encoder_labelled: up(exact.encoder_labelled, labelled_max),
+            decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
+            segments_max: Some(Segments::of(config, tokens)),
+        }
+    }
+
+    /// The prefix sums of the batch's sentences and of those that fill it up: first whole ones, then empty ones.
+    pub(super) fn cu_seqlens(&self, cu_seqlens: &[i32]) -> Vec<i32> {
+        let mut sums = cu_seqlens.to_vec();
+        while sums.len() <= self.sentences {
+            let last = sums[sums.len() - 1];
+            sums.push(last + (self.tokens as i32 - last).min(self.max_seqlen as i32));
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lengths: &[i32]) -> Batch {
+        let mut cu_seqlens = vec![0];
+        lengths.iter().for_each(|length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length));
+        let tokens = cu_seqlens[lengths.len()] as usize;
+        let label = |every: usize| {
+            (0..tokens).map(|t| if t % every == 0 { 1 } else { IGNORE_INDEX }).collect::<Vec<i32>>()
+        };
+        Batch { cu_seqlens, encoder_labels: label(3), decoder_labels: label(1), ..Batch::default() }
+    }
+
+    /// Whatever the batch, its recurring shape has room for it, fits the capacity, and can be filled up to.
+    #[test]
+    fn a_recurring_shape_holds_its_batch() {
+        let config = ModelConfig::tiny(1000);
+        let capacity = Capacity { tokens: 1000, sentences: 33, sentence_length: 96 };
+        let mut shapes = std::collections::HashSet::new();
+        for lengths in
+            [vec![1], vec![96; 10], vec![30; 33], vec![7; 30], vec![1; 33], vec![96; 9], vec![95; 9]]
+        {
+            let batch = batch(&lengths);
+            let (exact, shape) = (Shape::exact(&batch), Shape::recurring(&batch, &config, capacity));
+            assert!(shape.tokens >= exact.tokens && shape.tokens <= capacity.tokens);
+            assert!(shape.sentences >= exact.sentences && shape.sentences <= capacity.sentences);
+            assert!(shape.encoder_labelled >= exact.encoder_labelled);
+            assert!(shape.decoder_labelled >= exact.decoder_labelled);
+            assert!(shape.encoder_labelled + shape.decoder_labelled <= labelled_capacity(capacity));
+            let sums = shape.cu_seqlens(&batch.cu_seqlens);
+            assert_eq!(sums.len(), shape.sentences + 1);
+            assert_eq!(sums[shape.sentences] as usize, shape.tokens);
+            assert!(longest(&sums) <= shape.max_seqlen);
+            shapes.insert(shape);
+        }
+        // 864 and 855 tokens in 9 sentences are one shape.
+        assert_eq!(shapes.len(), 6);
+    }
+}

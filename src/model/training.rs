@@ -1,0 +1,284 @@
+//! Training steps: gradients, updates, and whole steps that nobody waits for.
+//!
+//! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. What differs from step to step (the batch, the
+//! seed, the learning rate) lies in device memory, so the sequence can be recorded once and replayed as one graph.
+
+use super::masks::Drawing;
+use super::model::{Losses, Model, StepRandomness, Visibility};
+use super::parameters::{Parameters, Weights};
+use super::shape::Shape;
+use super::{Batch, DecoderKind, ModelConfig, inputs};
+use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
+use crate::ops::{Error, Result, adamw, reduce, rng_state};
+
+/// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
+const OUTCOMES: usize = 2;
+/// Encoder loss, decoder loss, squared norm of the gradients.
+const OUTCOME_FLOATS: usize = 3;
+/// Shapes that are remembered; when there are more, all are forgotten rather than let them grow without end.
+const SHAPES_MAX: usize = 64;
+
+/// Arguments of [`Model::train_step`].
+#[derive(Clone, Copy, Debug)]
+pub struct TrainStep<'a> {
+    pub batch: &'a Batch,
+    pub visibility: Visibility<'a>,
+    pub randomness: StepRandomness,
+    pub optimizer: &'a adamw::Hyperparameters,
+    pub learning_rate: f64,
+    /// Counts from 1.
+    pub update: u32,
+}
+
+/// A step that was enqueued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    pub losses: Losses,
+    /// Global norm of the gradients before clipping. Where it is not finite, nothing was updated.
+    pub gradient_norm: f32,
+}
+
+/// All that a step's launches depend on, beside the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Launches {
+    shape: Shape,
+    drawing: Option<Drawing>,
+    optimizer: adamw::Hyperparameters,
+}
+
+/// Recorded steps, and the outcomes of the last ones.
+#[derive(Debug)]
+pub(super) struct Training {
+    record: bool,
+    /// Launches that were enqueued before, with their graph from the second time on.
+    known: Vec<(Launches, Option<Graph>)>,
+    outcomes: [Staging<f32>; OUTCOMES],
+    /// Steps enqueued so far.
+    steps: u64,
+}
+
+impl Training {
+    pub(super) fn new(device: &Device) -> Result<Self> {
+        Ok(Self {
+            record: device.name() == "cuda",
+            known: Vec::new(),
+            outcomes: [device.staging(OUTCOME_FLOATS)?, device.staging(OUTCOME_FLOATS)?],
+            steps: 0,
+        })
+    }
+}
+
+impl<T: Float> Model<T> {
+    /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
+    ///
+    /// Without `randomness` nothing is dropped out, and masks cannot be drawn.
+    ///
+    /// # Errors
+    /// When the batch is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
+    pub fn step(
+        &mut self,
+        stream: &Stream,
+        batch: &Batch,
+        visibility: Visibility<'_>,
+        randomness: Option<StepRandomness>,
+    ) -> Result<Losses> {
+        self.check(batch, visibility)?;
+        self.prepare(stream, batch, visibility, randomness, &Shape::exact(batch))?;
+        let drawing = self.drawing(visibility);
+        self.enqueue_gradients(stream, drawing, randomness.is_some())?;
+        let losses = self.head.losses_view().read()?;
+        Ok(unweighted(&self.config, [losses[0], losses[1]]))
+    }
+
+    /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
+    /// that is not finite.
+    ///
+    /// # Errors
+    /// When a constant of the optimizer is out of range.
+    pub fn update(
+        &mut self,
+        stream: &Stream,
+        optimizer: &adamw::Hyperparameters,
+        learning_rate: f64,
+        update: u32,
+    ) -> Result<f32> {
+        self.schedule.write(stream, &optimizer.schedule(learning_rate, update))?;
+        self.enqueue_update(stream, optimizer)?;
+        Ok(self.squared_norm.read()?[0].sqrt())
+    }
+
+    /// Enqueues a whole training step, gradients and update, and does not wait for it; its outcome is asked for by the ticket.
+    ///
+    /// On a GPU the step is recorded as a graph the second time that its shape comes up; batches are filled up (with sentences without
+    /// labels) so that shapes recur. The optimizer's constants are recorded with it.
+    ///
+    /// # Errors
+    /// As [`Model::step`] and [`Model::update`].
+    pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
+        let TrainStep { batch, visibility, randomness, optimizer, learning_rate, update } = *step;
+        self.check(batch, visibility)?;
+        let shape = if self.training.record {
+            Shape::recurring(batch, &self.config, self.capacity)
+        } else {
+            Shape::exact(batch)
+        };
+        self.prepare(stream, batch, visibility, Some(randomness), &shape)?;
+        self.schedule.write(stream, &optimizer.schedule(learning_rate, update))?;
+        let launches = Launches { shape, drawing: self.drawing(visibility), optimizer: *optimizer };
+        self.run(stream, &launches)?;
+        let ticket = Ticket(self.training.steps);
+        let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
+        slot.download(stream, 0..2, self.head.losses_view())?;
+        slot.download(stream, 2..OUTCOME_FLOATS, self.squared_norm.view())?;
+        self.training.steps += 1;
+        Ok(ticket)
+    }
+
+    /// What a step came to; waits for it.
+    ///
+    /// # Errors
+    /// When it is not one of the last two steps, or the device failed.
+    pub fn outcome(&mut self, ticket: Ticket) -> Result<Outcome> {
+        let steps = self.training.steps;
+        if ticket.0 >= steps || steps - ticket.0 > OUTCOMES as u64 {
+            return Err(Error::Argument {
+                argument: "ticket",
+                actual: format!("of step {}", ticket.0 + 1),
+                expected: format!("of one of the last {OUTCOMES} steps of {steps}"),
+            });
+        }
+        let floats = self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize].read()?;
+        let (losses, gradient_norm) = ([floats[0], floats[1]], floats[2].sqrt());
+        Ok(Outcome { losses: unweighted(&self.config, losses), gradient_norm })
+    }
+
+    /// Whether [`train_step`](Self::train_step) fills batches up to shapes that recur, records their launches and replays them. By default it does on
+    /// a GPU, where that saves the time between launches.
+    pub fn record_steps(&mut self, record: bool) {
+        self.training.record = record;
+    }
+
+    /// The kernels of all recorded steps, in the order of their launches.
+    pub fn recorded_kernels(&self) -> impl Iterator<Item = &str> {
+        let graphs = self.training.known.iter().filter_map(|(_, graph)| graph.as_ref());
+        graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
+    }
+
+    fn check(&self, batch: &Batch, visibility: Visibility<'_>) -> Result<()> {
+        let enhanced = self.config.decoder == DecoderKind::Enhanced;
+        let explicit = matches!(visibility, Visibility::Explicit);
+        inputs::check(&self.config, self.capacity, batch, enhanced && explicit)
+    }
+
+    fn drawing(&self, visibility: Visibility<'_>) -> Option<Drawing> {
+        Drawing::of(visibility).filter(|_| self.config.decoder == DecoderKind::Enhanced)
+    }
+
+    /// Uploads a checked batch and the step's random state.
+    fn prepare(
+        &mut self,
+        stream: &Stream,
+        batch: &Batch,
+        visibility: Visibility<'_>,
+        randomness: Option<StepRandomness>,
+        shape: &Shape,
+    ) -> Result<()> {
+        if self.drawing(visibility).is_some() && randomness.is_none() {
+            return Err(Error::Argument {
+                argument: "randomness",
+                actual: "absent".into(),
+                expected: "present where masks are drawn".into(),
+            });
+        }
+        self.inputs.write(stream, &self.config, batch, shape)?;
+        if let Some(StepRandomness { seed, step }) = randomness {
+            self.rng.write(stream, &rng_state(seed, step))?;
+        }
+        if self.config.decoder == DecoderKind::Enhanced {
+            self.masks.write(stream, batch, visibility, shape)?;
+        }
+        Ok(())
+    }
+
+    /// Enqueues a prepared step, as a graph where it was enqueued before.
+    fn run(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
+        let known = self.training.known.iter().position(|(known, _)| known == launches);
+        let Some(index) = known.filter(|_| self.training.record) else {
+            if self.training.known.len() >= SHAPES_MAX {
+                self.training.known.clear();
+            }
+            if self.training.record {
+                self.training.known.push((*launches, None));
+            }
+            return self.enqueue(stream, launches);
+        };
+        if self.training.known[index].1.is_none() {
+            let graph = stream.capture(|stream| self.enqueue(stream, launches))?;
+            self.training.known[index].1 = Some(graph);
+        }
+        let graph = self.training.known[index].1.as_ref().expect("recorded above");
+        // SAFETY: the step uses buffers of this model alone, which live as long as the graph; the model's work is in one order, and
+        // reads from the host wait for all streams.
+        Ok(unsafe { graph.launch(stream)? })
+    }
+
+    fn enqueue(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
+        self.enqueue_gradients(stream, launches.drawing, true)?;
+        self.enqueue_update(stream, &launches.optimizer)
+    }
+
+    /// Enqueues the forward and backward pass of the prepared batch.
+    fn enqueue_gradients(&mut self, stream: &Stream, drawing: Option<Drawing>, dropout: bool) -> Result<()> {
+        if let Some(drawing) = drawing {
+            self.masks.draw(stream, &self.inputs, drawing, self.rng.view())?;
+        }
+        stream.zero(self.parameters.gradients.view_mut())?;
+        self.encode(stream, dropout)?;
+        self.decode(stream, dropout)?;
+        self.losses_and_head(stream)?;
+        self.decode_backward(stream, dropout)?;
+        self.encode_backward(stream, dropout)
+    }
+
+    /// Enqueues clipping and AdamW.
+    fn enqueue_update(&mut self, stream: &Stream, optimizer: &adamw::Hyperparameters) -> Result<()> {
+        let squares = reduce::Arguments {
+            input: self.parameters.gradients.view(),
+            output: self.squared_norm.view_mut(),
+            accumulate: false,
+            workspace: self.scratch.floats.view_mut(),
+        };
+        reduce::squares(stream, squares)?;
+        let Parameters { weights, gradients, first_moments, second_moments } = &mut self.parameters;
+        let Weights { layout, master, compute } = weights;
+        let step = adamw::Step {
+            parameters: master.view_mut(),
+            gradients: gradients.view(),
+            first_moments: first_moments.view_mut(),
+            second_moments: second_moments.view_mut(),
+            compute_parameters: match T::DTYPE {
+                DType::F32 => None,
+                DType::F16 => return Err(device::Error::UnknownKernel("adamw_f16".into()).into()),
+                DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
+            },
+            squared_norm: self.squared_norm.view(),
+            schedule: self.schedule.view(),
+            decayed: layout.decayed,
+            hyperparameters: *optimizer,
+        };
+        adamw::step(stream, step)
+    }
+}
+
+/// The mean losses, from those that were weighted.
+fn unweighted(config: &ModelConfig, [encoder, decoder]: [f32; 2]) -> Losses {
+    let mean = |loss: f32, weight: f32| if weight == 0.0 { 0.0 } else { loss / weight };
+    Losses {
+        encoder: mean(encoder, config.encoder_loss_weight),
+        decoder: mean(decoder, config.decoder_loss_weight),
+    }
+}

@@ -1,0 +1,102 @@
+//! Products of dense matrices, one or a batch of them, by the device's library: cuBLASLt on CUDA, the `gemm` crate on the host.
+
+use super::Result;
+use super::error::{require, require_length};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
+
+/// How many products there are, and their sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+/// A matrix for each product of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Factor<'a, T: Float> {
+    /// Row-major, as it is multiplied
+    Plain(View<'a, T>),
+    /// Row-major, the transpose of what is multiplied
+    Transposed(View<'a, T>),
+}
+
+/// What is added to a product in f32, before the one rounding.
+#[derive(Clone, Copy, Debug)]
+pub enum Addend<'a, O: Float> {
+    /// Nothing: the output is overwritten
+    Zero,
+    /// What the output holds
+    Output,
+    /// `[n]`: the same row for all rows of all products
+    Bias(View<'a, O>),
+}
+
+/// Arguments of [`product`]. Sums are in f32; the output is f32 or of the factors' type.
+#[derive(Debug)]
+pub struct Product<'a, T: Float, O: Float> {
+    pub sizes: Sizes,
+    /// `[batch, m, k]`, transposed `[batch, k, m]`
+    pub left: Factor<'a, T>,
+    /// `[batch, k, n]`, transposed `[batch, n, k]`
+    pub right: Factor<'a, T>,
+    pub addend: Addend<'a, O>,
+    /// `[batch, m, n]`
+    pub output: ViewMut<'a, O>,
+}
+
+impl<'a, T: Float> Factor<'a, T> {
+    /// The view, its layout, and the distance of its rows where it is `[rows, columns]` when multiplied.
+    fn parts(self, rows: usize, columns: usize) -> (View<'a, T>, Layout, usize) {
+        match self {
+            Self::Plain(view) => (view, Layout::Normal, columns),
+            Self::Transposed(view) => (view, Layout::Transposed, rows),
+        }
+    }
+}
+
+/// Enqueues `output[i] = left[i] · right[i] + addend` for every `i` of the batch.
+///
+/// # Errors
+/// When a length does not fit, or the output is of a third type.
+pub fn product<T: Float, O: Float>(stream: &Stream, arguments: Product<'_, T, O>) -> Result<()> {
+    let Product { sizes: Sizes { batch, m, n, k }, left, right, addend, output } = arguments;
+    let (a, a_layout, a_stride) = left.parts(m, k);
+    let (b, b_layout, b_stride) = right.parts(k, n);
+    // Saturated, a product of sizes is no view's length.
+    let elements = |rows: usize, columns: usize| batch.saturating_mul(rows).saturating_mul(columns);
+    require_length("left", a.len(), elements(m, k), "batch · m · k")?;
+    require_length("right", b.len(), elements(k, n), "batch · k · n")?;
+    require_length("output", output.len(), elements(m, n), "batch · m · n")?;
+    let (input_type, output_type) = (T::DTYPE.name(), O::DTYPE.name());
+    require(
+        O::DTYPE == DType::F32 || O::DTYPE == T::DTYPE,
+        "output",
+        output_type,
+        format_args!("f32, or {input_type} as the factors"),
+    )?;
+    let bias = if let Addend::Bias(bias) = addend { Some(bias) } else { None };
+    require_length("bias", bias.map_or(n, |bias| bias.len()), n, "n")?;
+    let gemm = Gemm {
+        m,
+        n,
+        k,
+        a: stream.address("left", &a)?,
+        a_stride,
+        a_layout,
+        b: stream.address("right", &b)?,
+        b_stride,
+        b_layout,
+        c: stream.address("output", &output)?,
+        c_stride: n,
+        input: T::DTYPE,
+        output: O::DTYPE,
+        accumulate: matches!(addend, Addend::Output),
+        bias: bias.map(|bias| stream.address("bias", &bias)).transpose()?,
+        batch: Batch { count: batch, a_stride: m * k, b_stride: k * n, c_stride: m * n },
+    };
+    // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
+    unsafe { stream.gemm(&gemm)? };
+    Ok(())
+}

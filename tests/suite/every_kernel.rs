@@ -1,0 +1,102 @@
+//! Every kernel once, on one small shape: what tools that slow a GPU down a hundredfold are run on.
+//!
+//! Recorded training steps launch nearly all kernels and say which; the shapes are ragged, so that partial tiles are among them.
+
+use std::collections::BTreeSet;
+
+use retromae::device::{Device, Float, bf16, host_kernels};
+use retromae::model::{
+    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,
+    TrainStep, Visibility,
+};
+use retromae::ops::attention::HEAD_DIMS;
+
+const LENGTHS: [i32; 4] = [5, 70, 1, 33];
+const VOCABULARY: usize = 61;
+/// Kernels that no training step launches: of tests and baselines.
+const OTHERS: [&str; 3] = ["probe_", "twin_", "baseline_"];
+
+fn batch() -> Batch {
+    let mut cu_seqlens = vec![0];
+    LENGTHS.iter().for_each(|length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length));
+    let tokens = cu_seqlens[LENGTHS.len()];
+    let ids: Vec<i32> = (0..tokens).map(|token| token * 7 % VOCABULARY as i32).collect();
+    let labels = |every: usize| -> Vec<i32> {
+        ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
+    };
+    Batch {
+        cu_seqlens,
+        encoder_labels: labels(3),
+        decoder_labels: labels(2),
+        encoder_input_ids: ids.clone(),
+        decoder_input_ids: ids,
+        visibility: None,
+    }
+}
+
+/// Two steps, the second of which is recorded, launched and named.
+fn kernels<T: Float>(
+    device: &Device,
+    head_dim: usize,
+    decoder: DecoderKind,
+    query: QueryKind,
+) -> BTreeSet<String> {
+    let config = ModelConfig {
+        hidden_size: 2 * head_dim,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 96,
+        max_position_embeddings: 70,
+        hidden_dropout_prob: 0.1,
+        attention_probs_dropout_prob: 0.1,
+        decoder,
+        query,
+        ..ModelConfig::tiny(VOCABULARY)
+    };
+    let capacity = Capacity { tokens: 128, sentences: 6, sentence_length: 70 };
+    let mut model = Model::<T>::new(device, &config, capacity).unwrap();
+    model.initialise(1).unwrap();
+    model.record_steps(true);
+    let batch = batch();
+    let word_starts = vec![1; batch.num_tokens()];
+    for update in 1..=2 {
+        let step = TrainStep {
+            batch: &batch,
+            visibility: Visibility::Drawn {
+                sentence_indices: &[3, 1, 4, 2],
+                word_starts: &word_starts,
+                ratio: 0.5,
+                bank_rows_max: 40,
+            },
+            randomness: StepRandomness { seed: 1, step: update },
+            optimizer: &AdamW::default(),
+            learning_rate: 1e-3,
+            update,
+        };
+        let ticket = model.train_step(&device.stream(), &step).unwrap();
+        let outcome = model.outcome(ticket).unwrap();
+        assert!(outcome.losses.encoder > 0.0 && outcome.losses.decoder > 0.0, "{outcome:?}");
+        assert!(outcome.gradient_norm > 0.0 && outcome.gradient_norm.is_finite(), "{outcome:?}");
+    }
+    model.recorded_kernels().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_kernel_runs_in_some_training_step() {
+    let device = Device::for_tests().expect("a device");
+    let mut launched = BTreeSet::new();
+    for head_dim in HEAD_DIMS {
+        for (decoder, query) in [
+            (DecoderKind::Basic, QueryKind::Embedding),
+            (DecoderKind::Enhanced, QueryKind::Embedding),
+            (DecoderKind::Enhanced, QueryKind::Position),
+        ] {
+            launched.extend(kernels::<f32>(&device, head_dim, decoder, query));
+            launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
+        }
+    }
+    let of_training = |name: &&str| !OTHERS.iter().any(|prefix| name.starts_with(prefix));
+    let built: BTreeSet<String> =
+        host_kernels().iter().map(|kernel| kernel.name).filter(of_training).map(str::to_owned).collect();
+    assert_eq!(built.difference(&launched).collect::<Vec<_>>(), Vec::<&String>::new(), "never launched");
+}

@@ -1,0 +1,121 @@
+//! What the command says where CUDA fails, on the simulated driver (`simulated-cuda`) with its faults on demand.
+//!
+//! `RETROMAE_SIMULATED_CUDA` names the folder of the driver's libraries.
+#![cfg(feature = "train")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::cli::{Workplace, program, stderr};
+use retromae::device;
+
+/// The simulated driver, unless there is none or the kernels that it would run are not built.
+fn libraries() -> Option<PathBuf> {
+    if let Err(reason) = device::nvcc() {
+        println!("ignored: {reason}");
+        return None;
+    }
+    let folder = std::env::var_os("RETROMAE_SIMULATED_CUDA").map(PathBuf::from);
+    if folder.is_none() {
+        println!("ignored: RETROMAE_SIMULATED_CUDA names no simulated driver");
+    }
+    folder
+}
+
+/// Runs the command on the simulated driver with `fault` and more of an environment.
+fn with_fault(command: &mut Command, libraries: &PathBuf, fault: &str, more: &[(&str, &str)]) -> Output {
+    command
+        .env("LD_LIBRARY_PATH", libraries)
+        .env("SIMULATED_CUDA_FAULT", fault)
+        .env("RETROMAE_GEMM_TUNE", "0")
+        .env_remove("RETROMAE_TEST_DEVICE")
+        .envs(more.iter().copied())
+        .output()
+        .expect("the command runs")
+}
+
+/// It fails with all parts of the message and without a panic.
+#[track_caller]
+fn assert_fails_with(output: &Output, parts: &[&str]) {
+    let message = stderr(output);
+    assert!(!output.status.success(), "it should have failed: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{message:?} lacks {part:?}");
+    }
+}
+
+fn pretrain(libraries: &PathBuf, fault: &str, more: &[(&str, &str)]) -> (Workplace, Output) {
+    let place = Workplace::new();
+    let mut command = place.pretrain_command("out", &["--device", "cuda", "--dtype", "f32", "--steps", "3"]);
+    let output = with_fault(&mut command, libraries, fault, more);
+    (place, output)
+}
+
+#[test]
+fn a_device_that_cannot_be_used_is_refused_with_the_reason_and_a_cure() {
+    let Some(libraries) = libraries() else { return };
+    for (fault, parts) in [
+        ("no-driver", ["the driver does not start", "the host device works"]),
+        ("no-device", ["there is no device 0", "no device is there"]),
+        ("capability=7.5", ["is too old", "compute capability 8.0 or above"]),
+        ("driver=11080", ["the driver is of CUDA 11.8", "CUDA 12.0 (525) or later"]),
+        ("invalid-image", ["loading the kernels of", "update the driver"]),
+        ("no-blas", ["opening cuBLASLt", "NOT_INITIALIZED"]),
+    ] {
+        let (place, output) = pretrain(&libraries, fault, &[]);
+        assert_fails_with(&output, &parts);
+        assert!(!place.path("out").join("checkpoint").exists(), "{fault}: it should have written nothing");
+        // `info` explains the same and is no failure.
+        let mut command = Command::new(program());
+        let output = with_fault(command.arg("info"), &libraries, fault, &[]);
+        assert!(output.status.success(), "{fault}: {}", stderr(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(fault == "no-blas" || text.contains(parts[0]), "{fault}: {text}");
+    }
+}
+
+#[test]
+fn memory_that_runs_out_says_what_was_asked_what_is_free_and_what_to_lower() {
+    let Some(libraries) = libraries() else { return };
+    let (_place, output) = pretrain(&libraries, "memory=40000000", &[]);
+    assert_fails_with(
+        &output,
+        &[
+            "cannot allocate",
+            "bytes on the CUDA device",
+            "of 40000000 are free",
+            "use fewer tokens in a batch",
+        ],
+    );
+}
+
+#[test]
+fn a_kernel_that_fails_is_named() {
+    let Some(libraries) = libraries() else { return };
+    let fault = "illegal-address=bias_gelu_backward_f32";
+    let (_place, output) = pretrain(&libraries, fault, &[("RETROMAE_CUDA_SYNC", "1")]);
+    assert_fails_with(&output, &["running bias_gelu_backward_f32", "ILLEGAL_ADDRESS", "start it again"]);
+    // Without waiting for each launch, one of the last ones.
+    let (_place, output) = pretrain(&libraries, fault, &[]);
+    assert_fails_with(&output, &["in one of the last launches", "RETROMAE_CUDA_SYNC=1 names it"]);
+}
+
+#[test]
+fn a_run_on_the_simulated_driver_trains_as_on_the_host() {
+    let Some(libraries) = libraries() else { return };
+    let flags = ["--dtype", "f32", "--steps", "4"];
+    let losses = |device: &str| {
+        let place = Workplace::new();
+        let mut command = place.pretrain_command("out", &[&["--device", device], &flags[..]].concat());
+        let output = with_fault(&mut command, &libraries, "", &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let records = retromae::train::report::read_training_log(&place.path("out").join("training.jsonl"));
+        records.unwrap().iter().map(|record| record.decoder_loss).collect::<Vec<f32>>()
+    };
+    let (host, cuda) = (losses("host"), losses("cuda"));
+    assert_eq!((host.len(), cuda.len()), (4, 4));
+    for (host, cuda) in host.iter().zip(&cuda) {
+        assert!((host - cuda).abs() < 1e-4 * host, "host {host}, cuda {cuda}");
+    }
+}

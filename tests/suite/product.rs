@@ -1,0 +1,258 @@
+//! Products of dense matrices against plain f64 sums: types, layouts, batches, addends, and sizes that nothing divides.
+
+use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
+use retromae::device::{Device, Float, bf16, f16};
+use retromae::ops::Error;
+use retromae::ops::linear;
+use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Added {
+    Zero,
+    Output,
+    Bias,
+}
+
+const ADDED: [Added; 3] = [Added::Zero, Added::Output, Added::Bias];
+
+/// What element `(i, row, column)` of the batch of products is made of, and where its factors lie.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    sizes: Sizes,
+    /// Left, right
+    transposed: [bool; 2],
+    added: Added,
+}
+
+impl Case {
+    fn left_index(&self, i: usize, row: usize, l: usize) -> usize {
+        let Sizes { m, k, .. } = self.sizes;
+        i * m * k + if self.transposed[0] { l * m + row } else { row * k + l }
+    }
+
+    fn right_index(&self, i: usize, l: usize, column: usize) -> usize {
+        let Sizes { n, k, .. } = self.sizes;
+        i * k * n + if self.transposed[1] { column * k + l } else { l * n + column }
+    }
+
+    fn check<T: Float, O: Float>(&self, devices: &[Device]) {
+        let Sizes { batch, m, n, k } = self.sizes;
+        let left: Vec<T> = rounded(&values(1, batch * m * k));
+        let right: Vec<T> = rounded(&values(2, batch * k * n));
+        let before: Vec<O> = rounded(&values(3, batch * m * n));
+        let bias: Vec<O> = rounded(&values(4, n));
+        let (left_f64, right_f64) = (widened(&left), widened(&right));
+        let (mut exact, mut naive, mut scale) = (Vec::new(), Vec::new(), 0.0f64);
+        for (index, before) in before.iter().enumerate() {
+            let (i, row, column) = (index / (m * n), index / n % m, index % n);
+            let added = match self.added {
+                Added::Zero => 0.0,
+                Added::Output => before.to_f32(),
+                Added::Bias => bias[column].to_f32(),
+            };
+            let (mut sum, mut sum_f32, mut magnitude) = (f64::from(added), 0.0f32, f64::from(added.abs()));
+            for l in 0..k {
+                let (a, b) = (self.left_index(i, row, l), self.right_index(i, l, column));
+                sum += left_f64[a] * right_f64[b];
+                sum_f32 += left[a].to_f32() * right[b].to_f32();
+                magnitude += (left_f64[a] * right_f64[b]).abs();
+            }
+            exact.push(sum);
+            naive.push(f64::from(O::from_f32(O::from_f32(sum_f32).to_f32() + added).to_f32()));
+            scale = scale.max(magnitude);
+        }
+        for device in devices {
+            let actual = self.run(device, &left, &right, &before, &bias);
+            let what = format!("{self:?}, {} to {}", T::DTYPE.name(), O::DTYPE.name());
+            assert_close_to_scale::<O>(&what, &widened(&actual), &naive, &exact, scale);
+        }
+    }
+
+    fn run<T: Float, O: Float>(
+        &self,
+        device: &Device,
+        left: &[T],
+        right: &[T],
+        before: &[O],
+        bias: &[O],
+    ) -> Vec<O> {
+        let (left, right) = (device.upload(left).unwrap(), device.upload(right).unwrap());
+        let bias = device.upload(bias).unwrap();
+        // Nothing of what is overwritten may be seen.
+        let poison = vec![O::from_f32(f32::NAN); before.len()];
+        let output = if self.added == Added::Output { before } else { &poison };
+        let mut output = device.upload(output).unwrap();
+        let factor =
+            |view, transposed| if transposed { Factor::Transposed(view) } else { Factor::Plain(view) };
+        let arguments = Product {
+            sizes: self.sizes,
+            left: factor(left.view(), self.transposed[0]),
+            right: factor(right.view(), self.transposed[1]),
+            addend: match self.added {
+                Added::Zero => Addend::Zero,
+                Added::Output => Addend::Output,
+                Added::Bias => Addend::Bias(bias.view()),
+            },
+            output: output.view_mut(),
+        };
+        product(&device.stream(), arguments).unwrap();
+        output.read().unwrap()
+    }
+}
+
+/// Batch, m, n, k.
+const SIZES: [[usize; 4]; 11] = [
+    [1, 1, 1, 1],
+    [1, 17, 63, 65],
+    [1, 129, 17, 1],
+    [2, 65, 129, 17],
+    [3, 63, 1, 129],
+    [12, 33, 33, 64],
+    [65, 2, 3, 5],
+    // Large enough that each product of the batch is spread over all cores of a host.
+    [2, 129, 257, 127],
+    [3, 5, 7, 0],
+    [0, 5, 7, 9],
+    [2, 0, 7, 9],
+];
+
+fn sweep<T: Float, O: Float>() {
+    let devices = devices();
+    for [batch, m, n, k] in SIZES {
+        for (index, transposed) in
+            [[false, false], [false, true], [true, false], [true, true]].into_iter().enumerate()
+        {
+            let case = |added| Case { sizes: Sizes { batch, m, n, k }, transposed, added };
+            // Every addend with the layouts of a linear layer, one of them with each other.
+            if transposed == [false, true] {
+                ADDED.into_iter().for_each(|added| case(added).check::<T, O>(&devices));
+            } else {
+                case(ADDED[index % ADDED.len()]).check::<T, O>(&devices);
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_matches_f64_sums() {
+    sweep::<f32, f32>();
+}
+
+#[test]
+fn bf16_matches_f64_sums() {
+    sweep::<bf16, bf16>();
+    sweep::<bf16, f32>();
+}
+
+#[test]
+fn f16_matches_f64_sums() {
+    sweep::<f16, f16>();
+    sweep::<f16, f32>();
+}
+
+/// A view need not begin where its buffer does.
+#[test]
+fn operands_need_no_alignment_but_their_own() {
+    for device in devices() {
+        let left: Vec<bf16> = rounded(&values(1, 1 + 3 * 9));
+        let right: Vec<bf16> = rounded(&values(2, 3 + 5 * 9));
+        let bias: Vec<bf16> = rounded(&values(3, 1 + 5));
+        let run = |offsets: [usize; 3]| {
+            let [left, right, bias] =
+                [(&left[1..], offsets[0]), (&right[3..], offsets[1]), (&bias[1..], offsets[2])].map(
+                    |(values, offset)| {
+                        let padded = [vec![bf16::NAN; offset], values.to_vec()].concat();
+                        (device.upload(&padded).unwrap(), offset)
+                    },
+                );
+            let mut output = device.zeros::<bf16>(15).unwrap();
+            let arguments = Product {
+                sizes: Sizes { batch: 1, m: 3, n: 5, k: 9 },
+                left: Factor::Plain(left.0.slice(left.1..left.0.len())),
+                right: Factor::Transposed(right.0.slice(right.1..right.0.len())),
+                addend: Addend::Bias(bias.0.slice(bias.1..bias.0.len())),
+                output: output.view_mut(),
+            };
+            product(&device.stream(), arguments).unwrap();
+            output.read().unwrap()
+        };
+        let aligned = widened(&run([0, 0, 0]));
+        for offsets in [[1, 3, 1], [8, 1, 0], [0, 0, 3]] {
+            let shifted = widened(&run(offsets));
+            let scale = aligned.iter().fold(0.0f64, |max, value| max.max(value.abs()));
+            assert_close_to_scale::<bf16>(&format!("{offsets:?}"), &shifted, &aligned, &aligned, scale);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let device = &devices()[0];
+    let buffer = device.zeros::<f16>(64).unwrap();
+    let refuse = |[left, right, bias, output]: [usize; 4], [batch, m, n, k]: [usize; 4]| {
+        let mut outputs = device.zeros::<f16>(64).unwrap();
+        let arguments = Product {
+            sizes: Sizes { batch, m, n, k },
+            left: Factor::Plain(buffer.slice(0..left)),
+            right: Factor::Transposed(buffer.slice(0..right)),
+            addend: Addend::Bias(buffer.slice(0..bias)),
+            output: outputs.slice_mut(0..output),
+        };
+        product(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    let sizes = [2, 2, 3, 4];
+    assert_eq!(refuse([17, 24, 3, 12], sizes), "left is 17 elements long; it should be 16 (batch · m · k)");
+    assert_eq!(refuse([16, 16, 3, 12], sizes), "right is 16 elements long; it should be 24 (batch · k · n)");
+    assert_eq!(refuse([16, 24, 6, 12], sizes), "bias is 6 elements long; it should be 3 (n)");
+    assert_eq!(refuse([16, 24, 3, 6], sizes), "output is 6 elements long; it should be 12 (batch · m · n)");
+    let huge = refuse([16, 24, 3, 12], [usize::MAX, 2, 3, 4]);
+    assert!(huge.starts_with("left is 16 elements long"), "{huge}");
+}
+
+#[test]
+fn a_third_type_is_refused() {
+    let device = &devices()[0];
+    let factor = device.zeros::<f16>(1).unwrap();
+    let mut output = device.zeros::<bf16>(1).unwrap();
+    let arguments = Product {
+        sizes: Sizes { batch: 1, m: 1, n: 1, k: 1 },
+        left: Factor::Plain(factor.view()),
+        right: Factor::Plain(factor.view()),
+        addend: Addend::Zero,
+        output: output.view_mut(),
+    };
+    let message = product(&device.stream(), arguments).unwrap_err().to_string();
+    assert_eq!(message, "output is bf16; it should be f32, or f16 as the factors");
+}
+
+/// Products take f16; kernels do not, and say so.
+#[test]
+fn a_kernel_in_f16_is_refused_with_the_reason() {
+    let device = &devices()[0];
+    let stream = device.stream();
+    let input = device.zeros::<f16>(8).unwrap();
+    let bias = device.zeros::<f32>(8).unwrap();
+    let mut output = device.zeros::<f16>(8).unwrap();
+    let arguments = retromae::ops::bias_gelu::Forward {
+        input: input.view(),
+        bias: bias.view(),
+        output: output.view_mut(),
+    };
+    let message = match retromae::ops::bias_gelu::forward(&stream, arguments).unwrap_err() {
+        Error::Device(error) => error.to_string(),
+        other => panic!("{other}"),
+    };
+    assert!(
+        message.contains("f16 is not built for this device: there are kernels for f32 and bf16"),
+        "{message}"
+    );
+    let arguments = linear::Forward {
+        input: input.view(),
+        weight: input.slice(0..1),
+        bias: None,
+        output: output.view_mut(),
+        in_features: 1,
+        out_features: 1,
+    };
+    linear::forward(&stream, arguments).unwrap();
+}

@@ -1,0 +1,228 @@
+//! Streams, events, staging memory and graphs, on every device.
+
+use std::time::Duration;
+
+use crate::common::{devices, values};
+use retromae::device::{Buffer, Device, Error, HostOptions, Stream};
+use retromae::ops::{self, bias_gelu, rows};
+
+const COUNT: usize = 1000;
+
+fn floats(seed: u64) -> Vec<f32> {
+    values(seed, COUNT).into_iter().map(|value| value as f32).collect()
+}
+
+/// `output = GELU(input + bias)`.
+fn gelu(
+    stream: &Stream,
+    input: &Buffer<f32>,
+    bias: &Buffer<f32>,
+    output: &mut Buffer<f32>,
+) -> ops::Result<()> {
+    let forward = bias_gelu::Forward { input: input.view(), bias: bias.view(), output: output.view_mut() };
+    bias_gelu::forward(stream, forward)
+}
+
+#[test]
+fn a_stream_waits_for_another_and_a_read_for_all() {
+    for device in devices() {
+        let [first, second] = [(); 2].map(|()| device.new_stream().unwrap());
+        let bias = device.zeros::<f32>(8).unwrap();
+        let input = device.upload(&floats(1)).unwrap();
+        let [mut middle, mut output] = [(); 2].map(|()| device.zeros::<f32>(COUNT).unwrap());
+        gelu(&first, &input, &bias, &mut middle).unwrap();
+        second.wait(&first.record().unwrap()).unwrap();
+        gelu(&second, &middle, &bias, &mut output).unwrap();
+        let two_streams = output.read().unwrap();
+
+        let stream = device.stream();
+        gelu(&stream, &input, &bias, &mut middle).unwrap();
+        gelu(&stream, &middle, &bias, &mut output).unwrap();
+        assert_eq!(two_streams, output.read().unwrap());
+        assert!(two_streams.iter().any(|&value| value > 0.5));
+    }
+}
+
+/// What is freed while a stream still reads it stays whole until then.
+#[test]
+fn a_buffer_may_be_dropped_while_it_is_read() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let bias = device.zeros::<f32>(8).unwrap();
+        let mut outputs: Vec<Buffer<f32>> = (0..4).map(|_| device.zeros(COUNT).unwrap()).collect();
+        for (seed, output) in (0..).zip(&mut outputs) {
+            let input = device.upload(&floats(seed)).unwrap();
+            gelu(&stream, &input, &bias, output).unwrap();
+        }
+        drop(stream);
+        for (seed, output) in (0..).zip(&outputs) {
+            let mut expected = device.zeros(COUNT).unwrap();
+            gelu(&device.stream(), &device.upload(&floats(seed)).unwrap(), &bias, &mut expected).unwrap();
+            assert_eq!(output.read().unwrap(), expected.read().unwrap());
+        }
+    }
+}
+
+#[test]
+fn staging_memory_carries_data_both_ways() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let mut there = device.staging::<f32>(COUNT).unwrap();
+        let mut back = device.staging::<f32>(2 * COUNT).unwrap();
+        let mut buffer = device.zeros::<f32>(COUNT).unwrap();
+        assert!(there.read().unwrap().iter().all(|&value| value == 0.0));
+        for seed in 1..4 {
+            there.write().unwrap().copy_from_slice(&floats(seed));
+            there.upload(&stream, 0..COUNT, buffer.view_mut()).unwrap();
+            back.download(&stream, 0..COUNT, buffer.view()).unwrap();
+            stream.zero(buffer.slice_mut(1..COUNT)).unwrap();
+            back.download(&stream, COUNT..2 * COUNT, buffer.view()).unwrap();
+            let back = back.read().unwrap();
+            assert_eq!(back[..COUNT], floats(seed));
+            assert!(back[COUNT] == floats(seed)[0] && back[COUNT + 1..].iter().all(|&value| value == 0.0));
+        }
+        let message = there.upload(&stream, 0..7, buffer.view_mut()).unwrap_err().to_string();
+        assert_eq!(message, "destination is 1000 elements; it should be 7 elements, as range 0..7");
+        let message = there.upload(&stream, 5..1001, buffer.slice_mut(0..996)).unwrap_err().to_string();
+        assert_eq!(message, "range is 5..1001; it should be within 0..1000");
+    }
+}
+
+#[test]
+fn copies_and_zeros_come_in_order() {
+    for device in devices() {
+        let stream = device.stream();
+        let source = device.upload(&floats(1)).unwrap();
+        let mut copy = device.upload(&floats(2)).unwrap();
+        stream.copy(copy.slice_mut(0..500), source.slice(500..1000)).unwrap();
+        stream.zero(copy.slice_mut(0..10)).unwrap();
+        let (read, expected) = (copy.read().unwrap(), [&floats(1)[500..], &floats(2)[500..]].concat());
+        assert!(read[..10].iter().all(|&value| value == 0.0));
+        assert_eq!(read[10..], expected[10..]);
+        let message = stream.copy(copy.slice_mut(0..5), source.slice(0..4)).unwrap_err().to_string();
+        assert_eq!(message, "source is 4 elements; it should be 5 elements, as destination");
+    }
+}
+
+#[test]
+fn events_measure_the_time_between_them() {
+    let device = &devices()[0];
+    let stream = device.stream();
+    let earlier = stream.record().unwrap();
+    let bias = device.zeros::<f32>(8).unwrap();
+    let input = device.upload(&floats(1)).unwrap();
+    let mut output = device.zeros::<f32>(COUNT).unwrap();
+    gelu(&stream, &input, &bias, &mut output).unwrap();
+    let later = stream.record().unwrap();
+    later.synchronize().unwrap();
+    let elapsed = later.elapsed_since(&earlier).unwrap();
+    assert!(elapsed > Duration::ZERO && elapsed < Duration::from_secs(60), "{elapsed:?}");
+}
+
+/// A graph does nothing until it is launched, and then sees memory as it is.
+#[test]
+fn a_graph_replays_what_was_recorded() {
+    for device in devices() {
+        let stream = device.new_stream().unwrap();
+        let bias = device.zeros::<f32>(8).unwrap();
+        let mut input = device.upload(&floats(1)).unwrap();
+        let [mut middle, mut output] = [(); 2].map(|()| device.zeros::<f32>(COUNT).unwrap());
+        let graph = stream
+            .capture(|stream| {
+                gelu(stream, &input, &bias, &mut middle)?;
+                gelu(stream, &middle, &bias, &mut output)?;
+                Ok::<_, ops::Error>(stream.zero(middle.view_mut())?)
+            })
+            .unwrap();
+        assert_eq!(graph.kernels(), ["bias_gelu_forward_f32"; 2]);
+        assert!(output.read().unwrap().iter().all(|&value| value == 0.0));
+        for seed in [2, 3] {
+            input.write(&floats(seed)).unwrap();
+            // SAFETY: all buffers are alive, and reads wait.
+            unsafe { graph.launch(&stream).unwrap() };
+            let replayed = output.read().unwrap();
+            assert!(middle.read().unwrap().iter().all(|&value| value == 0.0));
+            gelu(&stream, &input, &bias, &mut middle).unwrap();
+            gelu(&stream, &middle, &bias, &mut output).unwrap();
+            assert_eq!(replayed, output.read().unwrap());
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused_and_the_stream_goes_on() {
+    for device in devices() {
+        let stream = device.stream();
+        let mut staging = device.staging::<f32>(4).unwrap();
+        let mut buffer = device.upload(&[1.0f32; 4]).unwrap();
+        let refuse = |work: &mut dyn FnMut(&Stream) -> Result<(), Error>| {
+            stream.capture(|stream| work(stream)).unwrap_err().to_string()
+        };
+        for message in [
+            refuse(&mut |stream| stream.synchronize()),
+            refuse(&mut |_| buffer.read().map(drop)),
+            refuse(&mut |stream| stream.capture(|_| Ok(())).map(drop)),
+            refuse(&mut |stream| staging.upload(stream, 0..4, buffer.view_mut())),
+        ] {
+            assert!(message.contains("while the stream is being captured"), "{message}");
+        }
+        let mut dropped = false;
+        let graph = stream.capture(|stream| {
+            // Freed while the stream records: it must not disturb the recording.
+            drop(device.zeros::<f32>(4).map(|_| dropped = true));
+            stream.zero(buffer.slice_mut(0..2))
+        });
+        // Zeroing new memory needs the device's own stream, which records.
+        assert!(!dropped);
+        // SAFETY: the buffer is alive.
+        unsafe { graph.unwrap().launch(&stream).unwrap() };
+        assert_eq!(buffer.read().unwrap(), [0.0, 0.0, 1.0, 1.0]);
+    }
+}
+
+/// A launch that does not fit is refused where it is asked for.
+#[test]
+fn a_wrong_launch_is_refused_while_it_is_recorded() {
+    for device in devices() {
+        let stream = device.stream();
+        let error = stream
+            .capture(|stream| {
+                // SAFETY: it is refused.
+                unsafe { stream.launch("bias_gelu_forward_f32", [1, 1, 1], 7, 0, &[0u64; 4]) }
+            })
+            .unwrap_err();
+        assert!(matches!(error, Error::Launch { argument: "threads", .. }), "{error}");
+    }
+}
+
+/// An address of one device means nothing to another.
+#[test]
+fn arguments_of_another_device_are_refused() {
+    let (device, other) = (&devices()[0], Device::host_with(HostOptions::default()).unwrap());
+    let stream = device.stream();
+    let bias = device.zeros::<f32>(8).unwrap();
+    let foreign = other.upload(&floats(1)).unwrap();
+    let mut output = device.zeros::<f32>(COUNT).unwrap();
+    let message = gelu(&stream, &foreign, &bias, &mut output).unwrap_err().to_string();
+    assert!(message.starts_with("input is of Device(host"), "{message}");
+    assert!(message.ends_with("the same device"), "{message}");
+
+    let rows = other.zeros::<i32>(1).unwrap();
+    let mut row = device.zeros::<f32>(8).unwrap();
+    let gather = rows::Gather { input: output.view(), rows: rows.view(), output: row.view_mut(), columns: 8 };
+    assert!(rows::gather(&stream, gather).unwrap_err().to_string().starts_with("rows is of Device(host"));
+
+    let mut staging = other.staging::<f32>(8).unwrap();
+    let message = staging.upload(&stream, 0..8, row.view_mut()).unwrap_err().to_string();
+    assert!(message.starts_with("destination is of"), "{message}");
+    let event = other.stream().record().unwrap();
+    assert!(stream.wait(&event).unwrap_err().to_string().starts_with("event is of"));
+}
+
+#[test]
+fn the_host_device_has_no_streams_of_others() {
+    let device = Device::host_with(HostOptions::default()).unwrap();
+    // SAFETY: it is refused.
+    let message = unsafe { device.borrow_stream(0x10) }.unwrap_err().to_string();
+    assert_eq!(message, "handle is 0x10, on the host device; it should be a stream of a CUDA device");
+}

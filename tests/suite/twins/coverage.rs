@@ -1,0 +1,86 @@
+//! That every wrapper has a twin kernel, and every twin kernel a test: read from the sources.
+
+use retromae::device;
+
+macro_rules! sources {
+    ($folder:literal, $($file:literal),*) => {
+        [$(($file, include_str!(concat!("../../../kernels/", $folder, "/", $file)))),*]
+    };
+}
+
+const ARCH: [(&str, &str); 5] =
+    sources!("arch", "approximate.cuh", "async_copy.cuh", "bits.cuh", "convert.cuh", "warp_primitives.cuh");
+const TWINS: [(&str, &str); 5] =
+    sources!("twins", "async_copy.cu", "core.cu", "scalar.cu", "twins.cuh", "warp.cu");
+
+/// The functions that a header offers to kernels; a member carries the name of its struct.
+fn wrappers(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut within = None;
+    for line in source.lines() {
+        if let Some(rest) = line.strip_prefix("struct ") {
+            within = rest.split([' ', '{']).next();
+        } else if line.starts_with("};") {
+            within = None;
+        } else if let Some(declaration) = line.trim_start().strip_prefix("RETROMAE_DEVICE ") {
+            let head = declaration.split('(').next().expect("the return type and the name");
+            let name = head.split([' ', '*', '&']).next_back().expect("a name");
+            found.push(within.map_or_else(|| name.to_string(), |owner| format!("{owner}::{name}")));
+        }
+    }
+    found
+}
+
+/// Whether some twin kernel's source calls the function.
+fn is_called(name: &str) -> bool {
+    let is_call = |(before, after): (&str, &str)| {
+        let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+        !before.ends_with(word) && after.starts_with(['(', '<'])
+    };
+    let calls = |source: &str| {
+        source.match_indices(name).any(|(at, _)| is_call((&source[..at], &source[at + name.len()..])))
+    };
+    TWINS.iter().any(|(_, source)| calls(source))
+}
+
+#[test]
+fn every_wrapper_has_a_twin() {
+    for (file, source) in ARCH {
+        let wrappers = wrappers(source);
+        assert!(!wrappers.is_empty(), "kernels/arch/{file} offers nothing, or is read wrongly");
+        for name in wrappers {
+            assert!(is_called(&name), "{name} of kernels/arch/{file} has no twin in kernels/twins");
+        }
+    }
+}
+
+#[test]
+fn every_twin_is_built_and_run() {
+    let built: Vec<&str> = device::host_kernels().iter().map(|kernel| kernel.name).collect();
+    for (file, source) in TWINS {
+        for rest in source.split("RETROMAE_KERNEL(").skip(1) {
+            let name = rest.split(',').next().expect("a name");
+            assert!(built.contains(&name), "{name} of kernels/twins/{file} is not built");
+            let run = include_str!("../twins.rs").contains(&format!("\"{name}\""));
+            assert!(run, "no test runs {name} of kernels/twins/{file}");
+        }
+    }
+}
+
+/// A header that was added must be listed above.
+#[test]
+fn every_source_is_read() {
+    let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    if !kernels.is_dir() {
+        println!("ignored: the sources are not on this machine");
+        return;
+    }
+    for (folder, listed) in [("arch", ARCH.map(|(file, _)| file)), ("twins", TWINS.map(|(file, _)| file))] {
+        let mut files: Vec<String> = std::fs::read_dir(kernels.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files, listed, "kernels/{folder}");
+    }
+}
