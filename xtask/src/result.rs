@@ -220,6 +220,16 @@ impl ResultFile {
         Ok(())
     }
 
+    /// What the file is called among the results: `<day>-<device>-<commit>.json`.
+    pub fn file_name(&self) -> String {
+        let plain =
+            |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
+        let device: String = self.device.name.chars().map(plain).collect();
+        let device: Vec<&str> = device.split('-').filter(|word| !word.is_empty()).collect();
+        let commit: String = self.build.commit.as_deref().unwrap_or("unknown").chars().take(10).collect();
+        format!("{}-{}-{commit}.json", self.date.split('T').next().unwrap_or_default(), device.join("-"))
+    }
+
     /// This project's own figures, in the order of the file.
     pub fn ours(&self) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(|figure| figure.variant == OURS)
@@ -270,6 +280,14 @@ mod tests {
         assert!(message(|file| file.device.kind.clear()).contains("device.kind is \"\""));
         assert!(message(|file| file.date = "yesterday".into()).contains("yesterday"));
         assert!(message(|file| file.figures[0].median_ns = 0.0).contains("median_ns of adamw"));
+    }
+
+    #[test]
+    fn a_file_is_named_by_day_device_and_commit() {
+        let build = Build { commit: Some("0123456789abcdef".into()), ..Build::default() };
+        let device = Device { name: "NVIDIA H100 80GB (HBM3)".into(), ..Device::default() };
+        let file = ResultFile { date: "2025-01-31T12:00:00Z".into(), build, device, ..ResultFile::default() };
+        assert_eq!(file.file_name(), "2025-01-31-nvidia-h100-80gb-hbm3-0123456789.json");
     }
 
     #[test]

@@ -11,9 +11,8 @@ use crate::result::Build;
 pub struct Programs {
     pub suite: PathBuf,
     pub retromae: PathBuf,
+    pub bench: PathBuf,
     pub xtask: PathBuf,
-    /// By the names of their targets.
-    pub benches: Vec<(String, PathBuf)>,
 }
 
 /// The part of cargo's messages that names a program.
@@ -38,27 +37,21 @@ struct Program {
 }
 
 pub fn build(root: &Path) -> Result<Programs> {
-    let suite = run(root, &["test", "--release", "--test", "suite", "--no-run"])?;
-    let benches = run(root, &["bench", "--no-run"])?;
+    let tests = run(root, &["test", "--release", "--no-run", "--test", "suite", "--bench", "bench"])?;
+    // After the tests, which build a command of their own, with kernels that are for tests alone, to the same place.
     let retromae = run(root, &["build", "--release", "--bin", "retromae"])?;
     let xtask = run(root, &["build", "--release", "--package", "xtask"])?;
-    let benches: Vec<(String, PathBuf)> = benches
-        .into_iter()
-        .filter(|program| program.kind == "bench")
-        .map(|program| (program.name, program.path))
-        .collect();
-    ensure!(!benches.is_empty(), "cargo built no bench");
     Ok(Programs {
-        suite: one(suite, "test", "suite")?,
-        retromae: one(retromae, "bin", "retromae")?,
-        xtask: one(xtask, "bin", "xtask")?,
-        benches,
+        suite: one(&tests, "test", "suite")?,
+        bench: one(&tests, "bench", "bench")?,
+        retromae: one(&retromae, "bin", "retromae")?,
+        xtask: one(&xtask, "bin", "xtask")?,
     })
 }
 
-fn one(programs: Vec<Program>, kind: &str, name: &str) -> Result<PathBuf> {
-    let found = programs.into_iter().find(|program| program.kind == kind && program.name == name);
-    found.map(|program| program.path).with_context(|| format!("cargo built no {kind} {name}"))
+fn one(programs: &[Program], kind: &str, name: &str) -> Result<PathBuf> {
+    let found = programs.iter().find(|program| program.kind == kind && program.name == name);
+    found.map(|program| program.path.clone()).with_context(|| format!("cargo built no {kind} {name}"))
 }
 
 /// Runs cargo and returns the programs that it names.
@@ -132,7 +125,7 @@ not JSON
 {"reason":"build-finished","success":true}"#;
         let found = || programs(messages);
         assert_eq!(found().len(), 2);
-        assert_eq!(one(found(), "test", "suite").unwrap(), Path::new("/a/suite-1"));
-        assert!(one(found(), "bench", "bench").unwrap_err().to_string().contains("no bench bench"));
+        assert_eq!(one(&found(), "test", "suite").unwrap(), Path::new("/a/suite-1"));
+        assert!(one(&found(), "bench", "bench").unwrap_err().to_string().contains("no bench bench"));
     }
 }

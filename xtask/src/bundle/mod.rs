@@ -75,9 +75,7 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     symbols::compress(&programs.suite, &bin.join("suite"))?;
     symbols::strip(&programs.retromae, &bin.join("retromae"))?;
     symbols::strip(&programs.xtask, &bin.join("xtask"))?;
-    for (name, program) in &programs.benches {
-        symbols::strip(program, &bin.join(bench_name(name)))?;
-    }
+    symbols::strip(&programs.bench, &bin.join("bench"))?;
     copy(&root.join("verify/verify.sh"), &folder.join("verify.sh"))?;
     copy(&root.join("verify/README.md"), &folder.join("README.md"))?;
     let peers = root.join("benches/peers");
@@ -88,11 +86,6 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     }
     copy_corpus(root, &folder.join("corpus"))?;
     write_whole(&folder.join(BUILD), &serde_json::to_vec_pretty(build)?)
-}
-
-/// verify.sh runs every `bin/bench*`.
-fn bench_name(target: &str) -> String {
-    if target == "bench" { target.into() } else { format!("bench-{target}") }
 }
 
 /// The repository's own prose, to train on where there is no other text.

@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// A copy without debug information.
+/// A copy without symbols and debug information.
 pub fn strip(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("strip").args(["--strip-debug", "-o"]).arg(to).arg(from))
+    run(Command::new("strip").args(["--strip-all", "-o"]).arg(to).arg(from))
 }
 
 /// A copy whose debug information is compressed in the one way that the program itself can read: it still names source lines.

@@ -83,7 +83,9 @@ impl Arguments {
         let summary = self.summary.clone().unwrap_or_else(|| self.out.with_extension("md"));
         ensure!(summary != self.out, "--out was `{}`; it should be a .json file", self.out.display());
         write_whole(&self.out, format!("{}\n", serde_json::to_string_pretty(&result)?).as_bytes())?;
-        write_whole(&summary, summary::markdown(&result).as_bytes())
+        write_whole(&summary, summary::markdown(&result).as_bytes())?;
+        println!("among benches/results it is called {}", result.file_name());
+        Ok(())
     }
 }
 

@@ -159,7 +159,7 @@ fn machine(result: &ResultFile) -> String {
 
 fn provenance(result: &ResultFile, name: &str) -> String {
     format!(
-        "Measured on {} on {}, at commit {}. {} Everything is in [{RESULTS}/{name}]({RESULTS}/{name}).",
+        "Measured on {}, on {}, at commit {}. {} Everything is in [{RESULTS}/{name}]({RESULTS}/{name}).",
         machine(result),
         day(result),
         summary::commit(result),
