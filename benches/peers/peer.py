@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of a result's norm. 16-bit results carry rounding errors of a percent or two (the softmax of 30,522 logits
-# most of all); a bench of something else is wrong by its whole norm.
-TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+# Of a result's norm. 16-bit results carry rounding errors of up to a few percent (sums over many rows most of
+# all, and the softmax of 30,522 logits); a bench of something else is wrong by much of its norm. Finer
+# differences show in the self-test, which computes the same functions in float32.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
 class CheckFailed(Exception):
