@@ -1,6 +1,6 @@
 // Rows by index: gather_rows copies output[i] = input[rows[i]], scatter_add_rows adds output[rows[i]] +=
-// input[i], no row twice. A negative row is none: gathered as zeros, scattered nowhere; it fills up lists whose
-// length is that of a recorded launch.
+// input[i], no row twice. A negative row is none: gathered as zeros, scattered nowhere; it fills up lists
+// whose length is that of a recorded launch.
 //
 // A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter
 // reads two and writes one: bound by memory.
@@ -10,8 +10,8 @@ namespace retromae {
 
 constexpr uint32_t kRowsThreads = 256;
 
-// Calls `body(element of row rows[i], element of row i, whether there is such a row)` for this thread's group of
-// 8.
+// Calls `body(element of row rows[i], element of row i, whether there is such a row)` for this thread's group
+// of 8.
 template <class Body>
 RETROMAE_DEVICE void for_row_group(const RowsParams& params, Body body) {
     const uint64_t groups_a_row = params.columns / 8u;

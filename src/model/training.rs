@@ -223,7 +223,8 @@ impl<T: Float> Model<T> {
         let graph = self.training.known[index].1.as_ref().expect("recorded above");
         // SAFETY: the step uses buffers of this model alone, which live as long as the graph; the model's work is in one order, and
         // reads from the host wait for all streams.
-        Ok(unsafe { graph.launch(stream)? })
+        unsafe { graph.launch(stream)? };
+        Ok(())
     }
 
     fn enqueue(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
