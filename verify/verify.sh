@@ -91,6 +91,8 @@ programs_path() {
 
 libraries=$(programs_path)
 export RETROMAE_BIN="$here/bin/retromae"
+# Algorithms of matrix products are measured anew, and nothing is left outside the folder of the results.
+export RETROMAE_CACHE_DIR="${RETROMAE_CACHE_DIR:-$out/cache}"
 
 # Runs a program of the bundle.
 ours() { env ${libraries:+LD_LIBRARY_PATH="$libraries"} "$@"; }

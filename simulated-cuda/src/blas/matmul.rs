@@ -235,13 +235,13 @@ impl Operands {
         if self.matrices[2] == self.matrices[3] && c != d {
             return Some("C and D are the same memory with different layouts".into());
         }
-        if descriptor.has_bias && (descriptor.bias == 0 || descriptor.bias % d.dtype.bytes() != 0) {
+        if descriptor.has_bias && (descriptor.bias == 0 || !descriptor.bias.is_multiple_of(d.dtype.bytes())) {
             return Some(format!("the epilogue adds a bias, whose address is {:#x}", descriptor.bias));
         }
         if self.workspace_bytes > 0 && self.workspace == 0 {
             return Some(format!("the workspace of {} bytes is null", self.workspace_bytes));
         }
-        if self.workspace % WORKSPACE_ALIGNMENT != 0 {
+        if !self.workspace.is_multiple_of(WORKSPACE_ALIGNMENT) {
             return Some(format!("the workspace at {:#x} is not aligned to 16 bytes", self.workspace));
         }
         if algorithm.workspace_bytes > self.workspace_bytes {
