@@ -69,19 +69,18 @@ impl Streams {
         let _ = left.map_err(|error| context.failure("leaving a stream", error));
     }
 
-    /// Orders `stream` after all that every stream was given so far. Says whether that was possible: it is not while one of them is
-    /// captured, which must not be disturbed.
+    /// Orders `stream` after all that the others were given so far. Says whether that is all of them: one that is captured must not be
+    /// disturbed.
     pub(super) fn join(&self, stream: sys::CUstream) -> std::result::Result<bool, DriverError> {
-        let live = self.live();
-        for one in live.iter().filter(|one| one.stream != stream as u64) {
+        let mut complete = true;
+        for one in self.live().iter().filter(|one| one.stream != stream as u64) {
             if is_capturing(stream_of(one.stream))? {
-                return Ok(false);
+                complete = false;
+            } else {
+                order(stream_of(one.stream), stream)?;
             }
         }
-        for one in live.iter().filter(|one| one.stream != stream as u64) {
-            order(stream_of(one.stream), stream)?;
-        }
-        Ok(true)
+        Ok(complete)
     }
 
     /// Refuses what a stream that is being captured cannot do.
