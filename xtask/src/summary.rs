@@ -65,7 +65,12 @@ pub fn times(ratio: Option<f64>) -> String {
 }
 
 fn three_digits(value: f64) -> String {
-    let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    let decimals = match value.abs() {
+        large if large >= 100.0 => 0,
+        large if large >= 10.0 => 1,
+        small if small < 0.1 && small > 0.0 => 4,
+        _ => 2,
+    };
     format!("{value:.decimals$}")
 }
 
@@ -251,6 +256,7 @@ mod tests {
         assert_eq!(time(45_600_000.0), "45.6 ms");
         assert_eq!(time(7.89e11), "789 s");
         assert_eq!(times(Some(2.0)), "2.00×");
+        assert_eq!(times(Some(0.0123)), "0.0123×");
         assert_eq!(times(None), "–");
     }
 
