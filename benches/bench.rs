@@ -32,8 +32,7 @@ fn run() -> Outcome<()> {
     } else {
         all::<f32>(&mut bench);
     }
-    bench.finish();
-    Ok(())
+    bench.finish()
 }
 
 /// All operations, with elements of `T`.

@@ -200,11 +200,12 @@ impl<T: Float> Unfused<T> {
         let (gamma, beta) = (self.gamma.view(), self.beta.view());
         let parameters = baseline::layer_norm::Parameters { bias: None, gamma, beta };
         let (input, residual) = (self.input.view(), self.residual.view());
-        Ok(if backward {
-            self.layer.backward(stream, parameters, self.d_output.view())?
+        if backward {
+            self.layer.backward(stream, parameters, self.d_output.view())?;
         } else {
-            self.layer.forward(stream, parameters, input, Some(residual))?
-        })
+            self.layer.forward(stream, parameters, input, Some(residual))?;
+        }
+        Ok(())
     }
 }
 

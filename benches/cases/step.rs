@@ -113,14 +113,17 @@ fn model<T: Float>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
     Ok(model)
 }
 
-/// Losses, and the gradient of every parameter but those of the keys' biases: these shift all scores of a row alike, so their gradients are
-/// nothing but rounding errors.
-fn results(
+/// Losses, and in f32 the gradient of every parameter but the keys' biases: these shift all scores of a row alike, so their gradients are
+/// nothing but rounding errors. In bf16 those of other parameters are noisy too; the tests compare them in f32.
+fn results<T: Float>(
     losses: [f32; 2],
     names: impl Iterator<Item = String>,
     gradient: impl Fn(&str) -> Outcome<Vec<f32>>,
 ) -> Outcome<Results> {
     let mut results = vec![("losses".to_string(), losses.to_vec())];
+    if T::DTYPE != DType::F32 {
+        return Ok(results);
+    }
     for name in names.filter(|name| !name.ends_with("key.bias")) {
         let values = gradient(&name)?;
         results.push((name, values));
@@ -179,7 +182,7 @@ impl<T: Float> Work for Fused<T> {
         let outcome = self.model.outcome(self.ticket.ok_or("no step was taken")?)?;
         let losses = [outcome.losses.encoder, outcome.losses.decoder];
         let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
-        results(losses, names, |name| Ok(self.model.gradient(name)?))
+        results::<T>(losses, names, |name| Ok(self.model.gradient(name)?))
     }
 }
 
@@ -193,16 +196,15 @@ impl<T: Float> Unfused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         let model = model::<T>(stream, case)?;
         let shapes = model.parameter_shapes();
-        let step = baseline::step::Step::new(
-            stream,
-            &case.config,
-            &shapes,
-            |name| model.parameter(name),
-            &case.batch(),
-            &visibility(&case.lengths),
-            (&AdamW::default(), LEARNING_RATE),
-            case.random,
-        )?;
+        let setting = baseline::step::Setting {
+            config: &case.config,
+            batch: &case.batch(),
+            bank: &visibility(&case.lengths),
+            optimizer: &AdamW::default(),
+            learning_rate: LEARNING_RATE,
+            drops: case.random,
+        };
+        let step = baseline::step::Step::new(stream, &setting, &shapes, |name| model.parameter(name))?;
         Ok(Self { step, names: shapes.into_iter().map(|(name, _)| name).collect() })
     }
 }
@@ -215,7 +217,7 @@ impl<T: Float> Work for Unfused<T> {
 
     fn results(&mut self) -> Outcome<Results> {
         let step = &self.step;
-        results(step.losses()?, self.names.iter().cloned(), |name| Ok(step.gradient(name)?))
+        results::<T>(step.losses()?, self.names.iter().cloned(), |name| Ok(step.gradient(name)?))
     }
 }
 
@@ -247,6 +249,6 @@ impl Work for HostUnfused {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        results(self.losses, self.names.iter().cloned(), |name| Ok(self.step.gradient(name).to_vec()))
+        results::<f32>(self.losses, self.names.iter().cloned(), |name| Ok(self.step.gradient(name).to_vec()))
     }
 }

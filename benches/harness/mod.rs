@@ -20,7 +20,8 @@ pub use data::{
 pub use report::Bound;
 use timer::Timer;
 
-pub type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub type Outcome<T> = Result<T, Error>;
 /// Named arrays.
 pub type Results = Vec<(String, Vec<f32>)>;
 
@@ -32,10 +33,12 @@ pub trait Work {
     fn results(&mut self) -> Outcome<Results>;
 }
 
+type Prepare<'a> = dyn Fn(&Stream) -> Outcome<Box<dyn Work + 'a>> + 'a;
+
 /// How a variant is prepared, once it turns out that it is wanted.
 pub struct Variant<'a> {
     name: &'static str,
-    prepare: Box<dyn Fn(&Stream) -> Outcome<Box<dyn Work + 'a>> + 'a>,
+    prepare: Box<Prepare<'a>>,
 }
 
 impl<'a> Variant<'a> {
@@ -75,12 +78,15 @@ pub struct Bench {
     device: Device,
     timer: Timer,
     reversed: bool,
+    /// Variants that computed something else than the one before them.
+    different: usize,
 }
 
 impl Bench {
     pub fn new(criterion: Criterion) -> Outcome<Self> {
         let device = device()?;
-        Ok(Self { criterion, timer: Timer::new(&device)?, device, reversed: reversed()? })
+        let timer = Timer::new(&device)?;
+        Ok(Self { criterion, timer, device, reversed: reversed()?, different: 0 })
     }
 
     pub fn device(&self) -> &Device {
@@ -104,11 +110,26 @@ impl Bench {
             .sampling_mode(SamplingMode::Flat)
             .warm_up_time(Duration::from_millis(warm_up_ms))
             .measurement_time(Duration::from_millis(measurement_ms));
-        Group { group, operation, stream: self.device.stream(), timer: &self.timer, reversed: self.reversed }
+        Group {
+            group,
+            operation,
+            stream: self.device.stream(),
+            timer: &self.timer,
+            reversed: self.reversed,
+            different: &mut self.different,
+        }
     }
 
-    pub fn finish(self) {
+    /// # Errors
+    /// When variants of a case computed different things.
+    pub fn finish(self) -> Outcome<()> {
         self.criterion.final_summary();
+        match self.different {
+            0 => Ok(()),
+            count => {
+                Err(format!("{count} variants computed something else than they should: see above").into())
+            }
+        }
     }
 }
 
@@ -119,10 +140,20 @@ pub struct Group<'a> {
     stream: Stream,
     timer: &'a Timer,
     reversed: bool,
+    different: &'a mut usize,
 }
 
 /// Why a variant was not measured; travels through criterion, which offers no other way out of a bench.
-struct Skipped(String);
+struct Skipped(Error);
+
+/// What a variant computed is not what the one before it did.
+#[derive(Debug, thiserror::Error)]
+#[error("{array} differs from the other variant's by {difference:e}, where {allowed:e} would do")]
+struct Different {
+    array: String,
+    difference: f64,
+    allowed: f64,
+}
 
 impl Group<'_> {
     /// Measures the variants that criterion's filter lets through. One that cannot run, or computes something else than the one before
@@ -131,7 +162,11 @@ impl Group<'_> {
         if self.reversed {
             variants.reverse();
         }
-        self.group.throughput(Throughput::Bytes(bound.bytes));
+        // Criterion's "elements" are floating-point operations where there are products.
+        self.group.throughput(match bound.flops {
+            0 => Throughput::Bytes(bound.bytes),
+            flops => Throughput::Elements(flops),
+        });
         let mut expected = None;
         let mut announced = false;
         for variant in &variants {
@@ -141,7 +176,10 @@ impl Group<'_> {
             }));
             match measured.map_err(|payload| payload.downcast::<Skipped>()) {
                 Ok(()) => {}
-                Err(Ok(reason)) => report::skipped(self.operation, case, variant.name, &reason.0),
+                Err(Ok(skipped)) => {
+                    *self.different += usize::from(skipped.0.is::<Different>());
+                    report::skipped(self.operation, case, variant.name, &skipped.0.to_string());
+                }
                 Err(Err(panic)) => resume_unwind(panic),
             }
         }
@@ -173,8 +211,8 @@ impl Group<'_> {
 }
 
 /// Leaves criterion's measurement of a variant, without a message: the caller reports it.
-fn skip<T>(error: Box<dyn std::error::Error>) -> T {
-    resume_unwind(Box::new(Skipped(error.to_string())))
+fn skip<T>(error: Error) -> T {
+    resume_unwind(Box::new(Skipped(error)))
 }
 
 /// Prepares a variant and runs it once; its results must be those of the variant before.
@@ -202,7 +240,7 @@ fn compare(expected: &Results, actual: &Results) -> Outcome<()> {
         let allowed = 0.03 * norm(&mut expected.iter().map(|&value| f64::from(value)));
         let comparable = name == other && expected.len() == actual.len();
         if !comparable || difference.is_nan() || difference > allowed {
-            return Err(format!("{name} differs from the other variant's by {difference:e}").into());
+            return Err(Different { array: name.clone(), difference, allowed }.into());
         }
     }
     Ok(())

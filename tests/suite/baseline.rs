@@ -42,6 +42,11 @@ fn assert_same<T: Float>(what: &str, actual: &Buffer<T>, expected: &Buffer<T>) {
     }
 }
 
+fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
+    let sum = |end| lengths[..end].iter().sum::<usize>() as i32;
+    (0..=lengths.len()).map(sum).collect()
+}
+
 fn bank(lengths: &[usize]) -> VisibilityBank {
     let starts: Vec<Vec<u8>> = lengths
         .iter()
@@ -51,10 +56,8 @@ fn bank(lengths: &[usize]) -> VisibilityBank {
             starts
         })
         .collect();
-    let sentence = |(index, starts): (usize, &Vec<u8>)| (index as u32, starts.clone());
-    let owned: Vec<_> = starts.iter().enumerate().map(sentence).collect();
-    let sentences: Vec<_> =
-        owned.iter().map(|(index, word_starts)| MaskedSentence { index: *index, word_starts }).collect();
+    let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
+    let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
     mask_bank(5, 1, &sentences, 1 << 31, 128)
 }
 
@@ -82,9 +85,7 @@ fn attention_agrees<T: Float>(
     let d_inputs = [d_query.view_mut(), d_key.view_mut(), d_value.view_mut()];
     plain.backward(stream, d_output.view(), d_inputs, columns).unwrap();
 
-    let mut cu_seqlens = vec![0];
-    lengths.iter().for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
-    let cu_seqlens = device.upload(&cu_seqlens).unwrap();
+    let cu_seqlens = device.upload(&prefix_sums(lengths)).unwrap();
     let uploaded = bank.map(|bank| {
         let [bits, offsets] = [&bank.bits, &bank.offsets].map(|words| device.upload(words).unwrap());
         (bits, offsets, device.upload(&bank.rows).unwrap())
@@ -447,15 +448,13 @@ fn a_step_is_that_of_the_model() {
         ..ModelConfig::tiny(VOCABULARY)
     };
     let bank = bank(&LENGTHS);
-    let mut cu_seqlens = vec![0];
-    LENGTHS.iter().for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
     let tokens: usize = LENGTHS.iter().sum();
     let ids = integers(1, tokens, VOCABULARY as u32);
     let labels = |every: usize| -> Vec<i32> {
         ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
     };
     let batch = Batch {
-        cu_seqlens,
+        cu_seqlens: prefix_sums(&LENGTHS),
         encoder_input_ids: integers(2, tokens, VOCABULARY as u32),
         encoder_labels: labels(3),
         decoder_labels: labels(2),
@@ -469,17 +468,16 @@ fn a_step_is_that_of_the_model() {
         let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
         model.initialise(3).unwrap();
         let shapes = model.parameter_shapes();
-        let mut plain = unfused::step::Step::<f32>::new(
-            &stream,
-            &config,
-            &shapes,
-            |name| model.parameter(name),
-            &batch,
-            &bank,
-            (&optimizer, 1e-3),
-            true,
-        )
-        .unwrap();
+        let setting = unfused::step::Setting {
+            config: &config,
+            batch: &batch,
+            bank: &bank,
+            optimizer: &optimizer,
+            learning_rate: 1e-3,
+            drops: true,
+        };
+        let values = |name: &str| model.parameter(name);
+        let mut plain = unfused::step::Step::<f32>::new(&stream, &setting, &shapes, values).unwrap();
         // Twice, so that whatever must be zero before a step is seen to be.
         plain.run(&stream).unwrap();
         plain.run(&stream).unwrap();

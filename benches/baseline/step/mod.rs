@@ -58,6 +58,17 @@ impl Pack {
     }
 }
 
+/// What a step computes from, beside the parameters.
+pub struct Setting<'a> {
+    pub config: &'a ModelConfig,
+    pub batch: &'a Batch,
+    pub bank: &'a VisibilityBank,
+    pub optimizer: &'a AdamW,
+    pub learning_rate: f64,
+    /// Whether there is dropout at the configuration's rates, as in the first step of seed 1.
+    pub drops: bool,
+}
+
 /// The model with its activations, and the batch.
 pub struct Step<T: Float> {
     arena: Arena<T>,
@@ -86,19 +97,16 @@ pub struct Step<T: Float> {
 }
 
 impl<T: Float> Step<T> {
-    /// Parameters by their shapes and values; the optimizer's constants and learning rate; with `drops`, dropout at the configuration's rates, as in seed 1's first step.
+    /// Parameters by their shapes and values.
     pub fn new(
         stream: &Stream,
-        config: &ModelConfig,
+        setting: &Setting<'_>,
         shapes: &[(String, Vec<usize>)],
         values: impl Fn(&str) -> Result<Vec<f32>>,
-        batch: &Batch,
-        bank: &VisibilityBank,
-        optimizer: (&AdamW, f64),
-        drops: bool,
     ) -> Result<Self> {
+        let Setting { config, batch, bank, optimizer, learning_rate, drops } = *setting;
         let device = stream.device();
-        let arena = Arena::new(stream, shapes, values, optimizer)?;
+        let arena = Arena::new(stream, shapes, values, (optimizer, learning_rate))?;
         let (tokens, columns) = (batch.num_tokens(), config.hidden_size);
         let matrix = || device.zeros(tokens * columns);
         let place = |rate: f32, elements, site| {
