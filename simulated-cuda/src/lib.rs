@@ -10,11 +10,10 @@
 //! The dynamic loader must find the one file under both names; symbolic links make it load the file once:
 //!
 //! ```text
-//! cargo build --package simulated-cuda --profile test
+//! cargo test --package simulated-cuda
 //! mkdir -p target/simulated-cuda
-//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcuda.so
-//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcuda.so.1
-//! ln -sf ../debug/libsimulated_cuda.so target/simulated-cuda/libcublasLt.so
+//! ln -sf ../debug/deps/libsimulated_cuda.so target/simulated-cuda/libcuda.so.1
+//! ln -sf ../debug/deps/libsimulated_cuda.so target/simulated-cuda/libcublasLt.so
 //! LD_LIBRARY_PATH=$PWD/target/simulated-cuda RETROMAE_TEST_DEVICE=cuda cargo test --test suite
 //! ```
 //!
