@@ -110,7 +110,7 @@ fn a_run_on_the_simulated_driver_trains_as_on_the_host() {
         let mut command = place.pretrain_command("out", &[&["--device", device], &flags[..]].concat());
         let output = with_fault(&mut command, &libraries, "", &[]);
         assert!(output.status.success(), "{}", stderr(&output));
-        let records = retromae::train::report::read_training_log(&place.path("out").join("training.jsonl"));
+        let records = retromae::train::report::read_training_log(place.path("out").join("training.jsonl"));
         records.unwrap().iter().map(|record| record.decoder_loss).collect::<Vec<f32>>()
     };
     let (host, cuda) = (losses("host"), losses("cuda"));
