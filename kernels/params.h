@@ -162,8 +162,8 @@ struct SegmentSumParams {
     uint32_t columns;
 };
 
-/* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. A negative row is none:
- * gathered as zeros, scattered nowhere. */
+/* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. A negative row is
+ * none: gathered as zeros, scattered nowhere. */
 struct RowsParams {
     DevicePointer input;  /* T [*, columns] */
     DevicePointer output; /* T [*, columns] */

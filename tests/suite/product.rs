@@ -185,6 +185,33 @@ fn operands_need_no_alignment_but_their_own() {
     }
 }
 
+/// Products on two streams, which nothing orders, share nothing but what they read.
+#[test]
+fn products_of_two_streams_do_not_meet() {
+    const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
+    const ROUNDS: usize = 4;
+    for device in devices() {
+        let streams = [(); 2].map(|()| device.new_stream().unwrap());
+        let left = device.upload(&rounded::<f32>(&values(1, SIZES.m * SIZES.k))).unwrap();
+        let right = device.upload(&rounded::<f32>(&values(2, SIZES.k * SIZES.n))).unwrap();
+        let mut outputs: Vec<_> =
+            (0..2 * ROUNDS).map(|_| device.zeros::<f32>(SIZES.m * SIZES.n).unwrap()).collect();
+        for (output, stream) in outputs.iter_mut().zip(streams.iter().cycle()) {
+            let arguments = Product {
+                sizes: SIZES,
+                left: Factor::Plain(left.view()),
+                right: Factor::Plain(right.view()),
+                addend: Addend::Zero,
+                output: output.view_mut(),
+            };
+            product(stream, arguments).unwrap();
+        }
+        let results: Vec<Vec<f32>> = outputs.iter().map(|output| output.read().unwrap()).collect();
+        assert!(results[0].iter().any(|&value| value != 0.0));
+        assert!(results.iter().all(|result| *result == results[0]));
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let device = &devices()[0];

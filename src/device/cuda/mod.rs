@@ -119,8 +119,11 @@ impl CudaBackend {
 
 impl Drop for CudaBackend {
     fn drop(&mut self) {
+        // Not for the whole context: others in the process have it too, and may be recording.
         if self.context.enter().is_ok() {
-            let _ = result::ctx::synchronize();
+            let _ = self.streams.join(self.memory.freeing());
+            // SAFETY: the stream is alive.
+            let _ = unsafe { result::stream::synchronize(self.memory.freeing()) };
         }
     }
 }

@@ -71,6 +71,8 @@ pub(super) fn use_alternate_stack() -> Option<()> {
     (result == 0).then_some(())
 }
 
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut c_void);
+
 extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
     let block = scheduler::current();
     // SAFETY: `context` is the interrupted thread's; the block is current, so one of its threads was interrupted and the
@@ -98,8 +100,14 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
             }
         }
         let index = SIGNALS.iter().position(|&known| known == signal).unwrap_or(0);
-        // Not ours: put the previous action back and let the instruction fault again.
         let previous = PREVIOUS[index].unwrap_or_else(|| std::mem::zeroed());
+        let is_function = ![libc::SIG_DFL, libc::SIG_IGN].contains(&previous.sa_sigaction);
+        if is_function && previous.sa_flags & libc::SA_SIGINFO != 0 {
+            // Not ours: somebody else's handler, such as that of another copy of this library, may know it. This one stays for the next fault.
+            let previous: Handler = std::mem::transmute(previous.sa_sigaction);
+            return previous(signal, info, context);
+        }
+        // Nobody's: put the previous action back and let the instruction fault again.
         libc::sigaction(signal, &raw const previous, std::ptr::null_mut());
     }
 }
