@@ -109,6 +109,12 @@ impl Stream {
         &self.handle.device
     }
 
+    /// The `CUstream` of a CUDA device, for those who enqueue work of their own beside this crate's; a mere number on the host device.
+    #[must_use]
+    pub fn handle(&self) -> u64 {
+        self.handle.stream
+    }
+
     /// The address of an argument's first element, for the params struct of a kernel that this stream is to run.
     ///
     /// # Errors

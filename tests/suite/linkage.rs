@@ -29,15 +29,11 @@ fn the_test_program_needs_no_cuda_library() {
 
 #[cfg(feature = "train")]
 mod command {
-    use std::path::PathBuf;
     use std::process::{Command, Output};
 
     use retromae::device;
 
-    /// `retromae` as it was built beside the tests, or where `RETROMAE_BIN` says.
-    fn program() -> PathBuf {
-        std::env::var_os("RETROMAE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_retromae").into(), PathBuf::from)
-    }
+    use crate::cli::program;
 
     fn retromae(arguments: &[&str]) -> Output {
         Command::new(program()).args(arguments).output().expect("the command runs")
@@ -71,7 +67,7 @@ mod command {
     #[cfg(target_os = "linux")]
     #[test]
     fn needs_no_cuda_library() {
-        super::assert_needs_no_cuda_library(&program());
+        super::assert_needs_no_cuda_library(std::path::Path::new(&program()));
     }
 
     #[test]

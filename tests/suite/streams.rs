@@ -219,6 +219,31 @@ fn arguments_of_another_device_are_refused() {
     assert!(stream.wait(&event).unwrap_err().to_string().starts_with("event is of"));
 }
 
+/// A stream that somebody else made in the GPU's primary context.
+#[test]
+fn a_borrowed_stream_is_used_and_given_back() {
+    let (device, lender) = (Device::for_tests().unwrap(), Device::for_tests().unwrap());
+    if device.name() != "cuda" {
+        println!("ignored: the host device has no streams of others");
+        return;
+    }
+    let lent = lender.new_stream().unwrap();
+    let bias = device.zeros::<f32>(8).unwrap();
+    let input = device.upload(&floats(1)).unwrap();
+    let [mut borrowed, mut own] = [(); 2].map(|()| device.zeros::<f32>(COUNT).unwrap());
+    // SAFETY: the lender's stream outlives its use here.
+    let stream = unsafe { device.borrow_stream(lent.handle()) }.unwrap();
+    assert_eq!(stream.handle(), lent.handle());
+    gelu(&stream, &input, &bias, &mut borrowed).unwrap();
+    // The work goes on when the stream is given back, and a read still waits for it.
+    drop(stream);
+    gelu(&device.stream(), &input, &bias, &mut own).unwrap();
+    assert_eq!(borrowed.read().unwrap(), own.read().unwrap());
+    let mut buffer = lender.upload(&[1.0f32; 4]).unwrap();
+    lent.zero(buffer.view_mut()).unwrap();
+    assert_eq!(buffer.read().unwrap(), [0.0; 4]);
+}
+
 #[test]
 fn the_host_device_has_no_streams_of_others() {
     let device = Device::host_with(HostOptions::default()).unwrap();
