@@ -2,13 +2,12 @@
 //!
 //! Both sides round intermediates at other places, so they agree up to a few roundings of the largest value.
 
-#[path = "../../benches/baseline/mod.rs"]
+mod step;
+#[path = "../../../benches/baseline/mod.rs"]
 mod unfused;
 
 use retromae::device::{Buffer, DType, Device, Float, Stream, bf16};
-use retromae::model::{
-    Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Visibility, VisibilityBank,
-};
+use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::ops::{adamw, cross_entropy, layer_norm};
@@ -431,76 +430,5 @@ fn gelu_is_that_of_the_fused_kernel() {
     for device in devices() {
         gelu_agrees::<f32>(&device);
         gelu_agrees::<bf16>(&device);
-    }
-}
-
-/// With dropout, ragged sentences, and a vocabulary that is padded.
-#[test]
-fn a_step_is_that_of_the_model() {
-    const LENGTHS: [usize; 4] = [17, 5, 40, 9];
-    const VOCABULARY: usize = 61;
-    let config = ModelConfig {
-        hidden_dropout_prob: DROPOUT,
-        attention_probs_dropout_prob: DROPOUT,
-        hidden_size: 64,
-        num_attention_heads: 2,
-        intermediate_size: 96,
-        ..ModelConfig::tiny(VOCABULARY)
-    };
-    let bank = bank(&LENGTHS);
-    let tokens: usize = LENGTHS.iter().sum();
-    let ids = integers(1, tokens, VOCABULARY as u32);
-    let labels = |every: usize| -> Vec<i32> {
-        ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
-    };
-    let batch = Batch {
-        cu_seqlens: prefix_sums(&LENGTHS),
-        encoder_input_ids: integers(2, tokens, VOCABULARY as u32),
-        encoder_labels: labels(3),
-        decoder_labels: labels(2),
-        decoder_input_ids: ids.clone(),
-        visibility: Some(bank.clone()),
-    };
-    let capacity = Capacity { tokens, sentences: LENGTHS.len(), sentence_length: 40 };
-    let optimizer = adamw::Hyperparameters::default();
-    for device in devices() {
-        let stream = device.stream();
-        let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
-        model.initialise(3).unwrap();
-        let shapes = model.parameter_shapes();
-        let setting = unfused::step::Setting {
-            config: &config,
-            batch: &batch,
-            bank: &bank,
-            optimizer: &optimizer,
-            learning_rate: 1e-3,
-            drops: true,
-        };
-        let values = |name: &str| model.parameter(name);
-        let mut plain = unfused::step::Step::<f32>::new(&stream, &setting, &shapes, values).unwrap();
-        // Twice, so that whatever must be zero before a step is seen to be.
-        plain.run(&stream).unwrap();
-        plain.run(&stream).unwrap();
-        let randomness = Some(StepRandomness { seed: 1, step: 1 });
-        let losses = model.step(&stream, &batch, Visibility::Explicit, randomness).unwrap();
-        for (plain, fused) in plain.losses().unwrap().into_iter().zip([losses.encoder, losses.decoder]) {
-            assert!((plain - fused).abs() < 1e-4 * fused, "loss {plain}, not {fused}");
-        }
-        let norm = |values: &[f32]| values.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
-        let assert_near = |name: &str, plain: &[f32], fused: &[f32]| {
-            let difference: Vec<f32> = plain.iter().zip(fused).map(|(p, f)| p - f).collect();
-            let allowed = 1e-3 * norm(fused);
-            assert!(plain.len() == fused.len() && allowed > 0.0 && norm(&difference) <= allowed, "{name}");
-        };
-        // A key's bias shifts all scores of a row alike: its gradient is nothing but rounding errors.
-        let names = || shapes.iter().map(|(name, _)| name).filter(|name| !name.ends_with("key.bias"));
-        for name in names() {
-            assert_near(name, &plain.gradient(name).unwrap(), &model.gradient(name).unwrap());
-        }
-        plain.update(&stream).unwrap();
-        model.update(&stream, &optimizer, 1e-3, 1).unwrap();
-        for name in names() {
-            assert_near(name, &plain.parameter(name).unwrap(), &model.parameter(name).unwrap());
-        }
     }
 }

@@ -1,0 +1,99 @@
+//! The baseline's whole training step beside the model's.
+
+use retromae::device::{DType, Device, Float, bf16};
+use retromae::model::{Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Visibility};
+use retromae::ops::adamw;
+
+use super::unfused::step::{Setting, Step};
+use super::{DROPOUT, bank, prefix_sums};
+use crate::common::{devices, integers};
+
+/// Ragged, so that the baseline pads; the vocabulary, too, is padded.
+const LENGTHS: [usize; 4] = [17, 5, 40, 9];
+const VOCABULARY: usize = 61;
+const LEARNING_RATE: f64 = 1e-3;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        hidden_dropout_prob: DROPOUT,
+        attention_probs_dropout_prob: DROPOUT,
+        hidden_size: 64,
+        num_attention_heads: 2,
+        intermediate_size: 96,
+        ..ModelConfig::tiny(VOCABULARY)
+    }
+}
+
+fn batch() -> Batch {
+    let tokens: usize = LENGTHS.iter().sum();
+    let ids = integers(1, tokens, VOCABULARY as u32);
+    let labels = |every: usize| -> Vec<i32> {
+        ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
+    };
+    Batch {
+        cu_seqlens: prefix_sums(&LENGTHS),
+        encoder_input_ids: integers(2, tokens, VOCABULARY as u32),
+        encoder_labels: labels(3),
+        decoder_labels: labels(2),
+        decoder_input_ids: ids,
+        visibility: Some(bank(&LENGTHS)),
+    }
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values.iter().map(|value| f64::from(value * value)).sum::<f64>().sqrt()
+}
+
+#[track_caller]
+fn assert_near(what: &str, plain: &[f32], fused: &[f32], tolerance: f64) {
+    let difference: Vec<f32> = plain.iter().zip(fused).map(|(p, f)| p - f).collect();
+    let (error, allowed) = (norm(&difference), tolerance * norm(fused));
+    assert!(
+        plain.len() == fused.len() && allowed > 0.0 && error <= allowed,
+        "{what}: {error:e} above {allowed:e}"
+    );
+}
+
+/// Tolerances are relative: of a loss, of the norm of a parameter or of its gradient.
+fn step_agrees<T: Float>(device: &Device, loss_tolerance: f64, tolerance: f64) {
+    let (config, batch, stream) = (config(), batch(), device.stream());
+    let capacity = Capacity { tokens: LENGTHS.iter().sum(), sentences: LENGTHS.len(), sentence_length: 40 };
+    let mut model = Model::<T>::new(device, &config, capacity).unwrap();
+    model.initialise(3).unwrap();
+    let shapes = model.parameter_shapes();
+    let optimizer = adamw::Hyperparameters::default();
+    let setting = Setting {
+        config: &config,
+        batch: &batch,
+        bank: batch.visibility.as_ref().unwrap(),
+        optimizer: &optimizer,
+        learning_rate: LEARNING_RATE,
+        drops: true,
+    };
+    let mut plain = Step::<T>::new(&stream, &setting, &shapes, |name: &str| model.parameter(name)).unwrap();
+    // Twice, so that whatever must be zero before a step is seen to be.
+    plain.run(&stream).unwrap();
+    plain.run(&stream).unwrap();
+    let randomness = Some(StepRandomness { seed: 1, step: 1 });
+    let losses = model.step(&stream, &batch, Visibility::Explicit, randomness).unwrap();
+    assert_near("losses", &plain.losses().unwrap(), &[losses.encoder, losses.decoder], loss_tolerance);
+    // A key's bias shifts all scores of a row alike: its gradient is nothing but rounding errors.
+    let names = || shapes.iter().map(|(name, _)| name).filter(|name| !name.ends_with("key.bias"));
+    for name in names() {
+        assert_near(name, &plain.gradient(name).unwrap(), &model.gradient(name).unwrap(), tolerance);
+    }
+    plain.update(&stream).unwrap();
+    model.update(&stream, &optimizer, LEARNING_RATE, 1).unwrap();
+    // The first update of AdamW is little more than a gradient's sign, which bf16 leaves uncertain; biases are nothing else.
+    for name in names().filter(|name| T::DTYPE == DType::F32 || !name.ends_with("bias")) {
+        assert_near(name, &plain.parameter(name).unwrap(), &model.parameter(name).unwrap(), tolerance);
+    }
+}
+
+#[test]
+fn a_step_is_that_of_the_model() {
+    for device in devices() {
+        step_agrees::<f32>(&device, 1e-4, 1e-3);
+        step_agrees::<bf16>(&device, 1e-2, 0.1);
+    }
+}
