@@ -233,10 +233,11 @@ record_tests() {
     record "$name" "$( ((status == 0)) && printf passed || printf failed)" "$note" "$passed" "$failures" "$ignored"
 }
 
+# Tests multiply hundreds of sizes once: measuring algorithms for each would take longer than the tests.
 suite() {
     local seconds=$1 status=0
     shift
-    run "$seconds" env ${libraries:+LD_LIBRARY_PATH="$libraries"} RETROMAE_TEST_DEVICE="$device" "$@" --show-output || status=$?
+    run "$seconds" env ${libraries:+LD_LIBRARY_PATH="$libraries"} RETROMAE_TEST_DEVICE="$device" RETROMAE_GEMM_TUNE=0 "$@" --show-output || status=$?
     record_tests "$current" "$status"
 }
 
