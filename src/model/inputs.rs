@@ -305,6 +305,7 @@ fn check_ids(
     }
 }
 
-fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
+/// Refuses an argument: what it was, and what it should be.
+pub(super) fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
     Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
 }

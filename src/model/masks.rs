@@ -1,14 +1,14 @@
 //! The enhanced decoder's position-specific masks in device memory: uploaded, or drawn there.
 
 use super::filled::Filled;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, wrong};
 use super::model::Visibility;
 use super::shape::Shape;
 use super::{Batch, Capacity};
 use crate::device::{Buffer, Device, Stream, View};
+use crate::ops::Result;
 use crate::ops::attention::Mask;
 use crate::ops::mask_bank::{self, Arguments};
-use crate::ops::{Error, Result};
 use crate::reference::mask::{SPECIAL, ratio_q32};
 
 /// Rows of a sentence's bank for which there is workspace: what the first public code draws.
@@ -31,10 +31,6 @@ impl Drawing {
             }
         }
     }
-}
-
-fn wrong<T>(argument: &'static str, actual: String, expected: String) -> Result<T> {
-    Err(Error::Argument { argument, actual, expected })
 }
 
 #[derive(Debug)]
@@ -91,7 +87,7 @@ impl Masks {
             return wrong("visibility", actual, format!("{sentences} and {tokens}"));
         }
         if !(0.0..=1.0).contains(&ratio) {
-            return wrong("ratio", ratio.to_string(), "in [0, 1]".into());
+            return wrong("ratio", ratio, "in [0, 1]");
         }
         let offsets = mask_bank::offsets(&cu_seqlens, bank_rows_max)?;
         self.bits.resize(offsets[shape.sentences] as usize);

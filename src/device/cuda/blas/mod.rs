@@ -17,6 +17,7 @@ use cudarc::driver;
 
 use super::super::{Error, Gemm, Result};
 use super::driver::driver_error;
+use super::streams;
 use cache::{Cache, Library, Winner};
 use choice::{Algorithm, Decision, decide};
 use plan::{Place, Plan, Shape, WORKSPACE_BYTES};
@@ -241,10 +242,8 @@ unsafe fn race(gemm: &Gemm, place: Place, plan: &Plan, candidates: &[Algorithm])
 }
 
 fn is_capturing(stream: driver::sys::CUstream) -> Result<bool> {
-    // SAFETY: the stream is alive.
-    let status = unsafe { driver::result::stream::is_capturing(stream) }
-        .map_err(|error| driver_error("asking whether the stream is being captured", error))?;
-    Ok(status != driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    streams::is_capturing(stream)
+        .map_err(|error| driver_error("asking whether the stream is being captured", error))
 }
 
 /// Products of empty sums, which cuBLASLt refuses to compute: zeros or the bias, or nothing new where they are added.
