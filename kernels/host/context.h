@@ -54,7 +54,8 @@ enum RetromaeViolation : uint32_t {
 };
 
 // Implemented by the scheduler in Rust.
-void retromae_simt_barrier(const char* file, uint32_t line);
+// Returns whether any thread of the block came with a `vote`.
+bool retromae_simt_barrier(const char* file, uint32_t line, bool vote);
 void retromae_simt_warp(const RetromaeWarpCall* call);
 // Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1; the
 // source line is `file`:`line` or, where `file` is null, that of the instruction at `address`.

@@ -28,7 +28,7 @@ extern __thread RetromaeContext retromae_context;
 #define blockIdx (retromae_context.block_idx)
 #define blockDim (retromae_context.block_dim)
 #define gridDim (retromae_context.grid_dim)
-#define __syncthreads() retromae_simt_barrier(__FILE__, __LINE__)
+#define __syncthreads() (void)retromae_simt_barrier(__FILE__, __LINE__, false)
 
 namespace retromae {
 namespace host {
@@ -42,8 +42,22 @@ struct Registration {
     explicit Registration(RetromaeHostKernel* kernel) { retromae_host_register(kernel); }
 };
 
-// Parks the lane until all 32 have brought their `input`; the last one to arrive calls
-// `combine(inputs, outputs)` for the warp.
+// Parks the lane until all 32 have brought their `lane`; the last one to arrive calls `combine` with all of
+// them, each where it lies on its thread's stack, to be read and written in place.
+template <class Lane, class Combine>
+static inline void warp_together(Lane& lane, Site site, Combine) {
+    RetromaeWarpCall call;
+    call.combine = [](const void* const*, void* const* lanes) {
+        Combine{}(reinterpret_cast<Lane* const*>(lanes));
+    };
+    call.input = nullptr;
+    call.output = &lane;
+    call.file = site.file;
+    call.line = static_cast<uint32_t>(site.line);
+    retromae_simt_warp(&call);
+}
+
+// The same with copies: `combine(inputs, outputs)`.
 template <class Input, class Output, class Combine>
 static inline Output warp_collective(const Input& input, Site site, Combine) {
     Output output;

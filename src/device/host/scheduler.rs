@@ -165,11 +165,20 @@ unsafe extern "C" {
     fn retromae_simt_copies_in_flight() -> u32;
 }
 
+/// What the threads of a block said at its barriers.
+#[derive(Default)]
+pub(super) struct Votes {
+    gathering: bool,
+    passed: bool,
+}
+
 /// The block that an operating-system thread is running.
 pub(super) struct Block {
     pub lanes: Vec<Lane>,
     pub warps: Vec<Warp>,
     pub current: usize,
+    /// Whether a thread said yes at the barrier that is being gathered, and at the last one that was passed.
+    pub votes: Votes,
     pub context: *mut Context,
     pub violation: Option<Violation>,
     pub fault: Option<Fault>,
@@ -216,8 +225,9 @@ unsafe fn park(block: *mut Block) {
     }
 }
 
+/// A barrier of the block; returns whether any of its threads came with a `vote`.
 #[unsafe(no_mangle)]
-extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32) {
+extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32, vote: bool) -> bool {
     let block = current();
     // SAFETY: called by a running thread of the current block.
     unsafe {
@@ -225,7 +235,9 @@ extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32) {
         let lane = &mut (&mut (*block).lanes)[lane];
         lane.state = State::AtBarrier;
         lane.site = Site { file, line };
+        (*block).votes.gathering |= vote;
         park(block);
+        (*block).votes.passed
     }
 }
 
@@ -359,6 +371,7 @@ impl Block {
         for lane in &mut self.lanes {
             lane.state = State::Ready;
         }
+        self.votes = Votes { gathering: false, passed: self.votes.gathering };
         // SAFETY: the context of this operating-system thread.
         unsafe { (*self.context).block_epoch += 1 };
         Ok(false)

@@ -10,7 +10,7 @@ use super::super::{Error, Launch, Result};
 use super::fault;
 use super::memory::{POISON, map_fenced, page_size};
 use super::scheduler::{
-    Block, Context, Dim3, Exit, LANES, Lane, Place, State, Violation, Warp, retromae_simt_begin_block,
+    Block, Context, Dim3, Exit, LANES, Lane, Place, State, Violation, Votes, Warp, retromae_simt_begin_block,
     retromae_simt_context, set_current, thread_main,
 };
 use super::{HostKernel, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
@@ -73,7 +73,15 @@ impl Worker {
         // SAFETY: the context of this thread.
         let context = unsafe { retromae_simt_context() };
         let block =
-            Block { lanes: Vec::new(), warps: Vec::new(), current: 0, context, violation: None, fault: None };
+            Block {
+                lanes: Vec::new(),
+                warps: Vec::new(),
+                current: 0,
+                votes: Votes::default(),
+                context,
+                violation: None,
+                fault: None,
+            };
         Some(Self { block: Box::into_raw(Box::new(block)), stacks: Vec::new(), shared_end })
     }
 
@@ -94,6 +102,7 @@ impl Worker {
         state.lanes.iter_mut().for_each(|lane| lane.state = State::Ready);
         state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
         state.warps.iter_mut().for_each(Warp::reset);
+        state.votes = Votes::default();
         state.violation = None;
         state.fault = None;
         let context = state.context;
