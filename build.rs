@@ -189,7 +189,7 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
         // A frame larger than the fence below a stack must still touch the fence.
         command.arg("-fstack-clash-protection");
         command.args(["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fPIC"]);
-        command.args(["-Wno-unknown-pragmas", "-Wno-unused-function"]);
+        command.args(["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-maybe-uninitialized"]);
         if !march.is_empty() {
             command.arg(format!("-march={march}"));
         }

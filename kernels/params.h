@@ -25,37 +25,68 @@ struct DropoutParams {
     uint32_t reserved;
 };
 
+/* How a query's visible keys are known. */
+enum AttentionMaskKind : uint32_t {
+    ATTENTION_MASK_BITS = 0,   /* a bit row a query */
+    ATTENTION_MASK_WINDOW = 1, /* keys from slot - left to slot + right */
+    ATTENTION_MASK_ORDER = 2,  /* keys of lower rank */
+};
+
+/* What is changed in the above for every query, as bits. */
+enum AttentionMaskRule : uint32_t {
+    ATTENTION_FIRST_VISIBLE = 1, /* all see slot 0, but for itself */
+    ATTENTION_SELF_HIDDEN = 2,   /* no token sees itself */
+    ATTENTION_SELF_VISIBLE = 4,  /* every token sees itself */
+};
+
+/* Which keys of its sentence a query sees, in `masked` variants. L is the number of the sentence's keys. */
+struct AttentionMaskParams {
+    DevicePointer bits;    /* u32: rows of ceil(L / 32) words, sentence after sentence; 1 is visible */
+    DevicePointer offsets; /* u32 [sentences + 1]: first word of each sentence */
+    DevicePointer rows;    /* u16 [keys], optional: the bit row of each token; else its own slot */
+    DevicePointer ranks;   /* u16 [keys] */
+    uint32_t kind;         /* AttentionMaskKind */
+    uint32_t rules;        /* AttentionMaskRule */
+    uint32_t left;
+    uint32_t right;
+};
+
 /* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. */
 struct AttentionForwardParams {
-    DevicePointer query;        /* T [tokens, query_stride] */
-    DevicePointer key;          /* T [tokens, key_stride] */
-    DevicePointer value;        /* T [tokens, value_stride] */
-    DevicePointer output;       /* T [tokens, output_stride] */
-    DevicePointer log_sum_exp;  /* f32 [heads, tokens], natural logarithm */
-    DevicePointer cu_seqlens;   /* i32 [sentences + 1] */
-    DevicePointer bank_bits;    /* u32, `bank` variants */
-    DevicePointer bank_offsets; /* u32 [sentences + 1] */
-    DevicePointer bank_rows;    /* u16 [tokens] */
+    DevicePointer query;            /* T [queries, query_stride] */
+    DevicePointer key;              /* T [keys, key_stride] */
+    DevicePointer value;            /* T [keys, value_stride] */
+    DevicePointer output;           /* T [queries, output_stride] */
+    DevicePointer log_sum_exp;      /* f32 [heads, queries], natural logarithm */
+    DevicePointer query_cu_seqlens; /* i32 [sentences + 1] */
+    DevicePointer key_cu_seqlens;   /* i32 [sentences + 1] */
+    DevicePointer query_slots;      /* i32 [queries], optional: else 0, 1, … in each sentence */
     uint32_t query_stride;
     uint32_t key_stride;
     uint32_t value_stride;
     uint32_t output_stride;
-    uint32_t tokens;
+    uint32_t queries;
+    uint32_t sentences;
+    uint32_t heads;
     float scale;
-    DropoutParams dropout;
+    AttentionMaskParams mask;
+    DropoutParams dropout; /* row: the query's token among the keys; column: the key's slot */
 };
 
-/* Gradients of the above. The key/value kernel writes d_key and d_value, the query kernel d_query. */
+/* Gradients of the above. `fused` kernels write those of sentences of at most `fused_queries_max` queries;
+ * of the others, `key_value` kernels write d_key and d_value, `query` kernels d_query; `atomic` kernels write
+ * d_key and d_value and add to `accumulator`, which `convert` kernels turn into d_query. */
 struct AttentionBackwardParams {
     AttentionForwardParams forward;
-    DevicePointer d_output; /* T [tokens, forward.output_stride] */
-    DevicePointer d_query;  /* T [tokens, d_query_stride] */
-    DevicePointer d_key;    /* T [tokens, d_key_stride] */
-    DevicePointer d_value;  /* T [tokens, d_value_stride] */
+    DevicePointer d_output;    /* T [queries, forward.output_stride] */
+    DevicePointer d_query;     /* T [queries, d_query_stride] */
+    DevicePointer d_key;       /* T [keys, d_key_stride] */
+    DevicePointer d_value;     /* T [keys, d_value_stride] */
+    DevicePointer accumulator; /* f32 [heads, queries, head_dim] */
     uint32_t d_query_stride;
     uint32_t d_key_stride;
     uint32_t d_value_stride;
-    uint32_t reserved;
+    uint32_t fused_queries_max; /* 0 where no kernel is fused */
 };
 
 /* output = LayerNorm(residual + dropout(input + bias)). */

@@ -7,15 +7,17 @@
 
 namespace retromae {
 
-// Starts a copy of 16 bytes; both addresses are aligned to 16.
-RETROMAE_DEVICE void copy_async_16(void* shared_destination,
-                                   const void* global_source RETROMAE_SITE_PARAMETER) {
+// Starts a copy of 16 bytes, of zeros where the source does not `exist`: then it is not read. Both addresses
+// are aligned to 16.
+RETROMAE_DEVICE void copy_async_16(void* shared_destination, const void* global_source,
+                                   bool exists RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__
     const uint32_t destination = static_cast<uint32_t>(__cvta_generic_to_shared(shared_destination));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(global_source)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(global_source),
+                 "r"(exists ? 16 : 0)
                  : "memory");
 #else
-    retromae_simt_copy_async(shared_destination, global_source, 16, site.file,
+    retromae_simt_copy_async(shared_destination, exists ? global_source : nullptr, 16, site.file,
                              static_cast<uint32_t>(site.line));
 #endif
 }

@@ -47,6 +47,58 @@ RETROMAE_DEVICE uint32_t warp_ballot(bool predicate RETROMAE_SITE_PARAMETER) {
 #endif
 }
 
+// The values of the four lanes of this lane's quad, in order.
+RETROMAE_DEVICE void quad_gather(uint32_t value, uint32_t (&values)[4] RETROMAE_SITE_PARAMETER) {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int i = 0; i < 4; ++i) values[i] = __shfl_sync(0xffffffffu, value, i, 4);
+#else
+    struct Lane {
+        uint32_t value;
+        uint32_t* values;
+    };
+    Lane lane{value, values};
+    host::warp_together(lane, site, [](Lane* const* lanes) {
+        for (int i = 0; i < 32; ++i)
+            for (int j = 0; j < 4; ++j) lanes[i]->values[j] = lanes[i / 4 * 4 + j]->value;
+    });
+#endif
+}
+
+// Transposes the 32 × 32 bits of the warp, a row a lane: bit i of lane j becomes bit j of lane i.
+RETROMAE_DEVICE uint32_t warp_transpose_bits(uint32_t bits RETROMAE_SITE_PARAMETER) {
+#ifdef __CUDACC__
+    // Swaps the blocks off the diagonal, from halves down to single bits.
+    const uint32_t lane = threadIdx.x % 32;
+    uint32_t lower = 0x0000ffffu;
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+        const uint32_t other = __shfl_xor_sync(0xffffffffu, bits, distance);
+        bits = lane & distance ? (bits & ~lower) | (other >> distance & lower)
+                               : (bits & lower) | (other << distance & ~lower);
+        lower ^= lower << (distance / 2);
+    }
+    return bits;
+#else
+    return host::warp_collective<uint32_t, uint32_t>(
+        bits, site, [](const uint32_t (&inputs)[32], uint32_t (&outputs)[32]) {
+            uint32_t rows[32];
+            for (int i = 0; i < 32; ++i) rows[i] = inputs[i];
+            uint32_t lower = 0x0000ffffu;
+            for (int distance = 16; distance > 0; distance /= 2) {
+                for (int i = 0; i < 32; ++i) {
+                    if (i & distance) continue;
+                    const uint32_t swapped = (rows[i] >> distance ^ rows[i + distance]) & lower;
+                    rows[i] ^= swapped << distance;
+                    rows[i + distance] ^= swapped;
+                }
+                lower ^= lower << (distance / 2);
+            }
+            for (int i = 0; i < 32; ++i) outputs[i] = rows[i];
+        });
+#endif
+}
+
 struct Sum {
     RETROMAE_DEVICE float apply(float a, float b) { return a + b; }
 };

@@ -1,147 +1,178 @@
-// What the attention kernels share: tiles, masks, and moving rows into shared memory.
+// What all attention kernels share: the work of a block, and which keys a query sees.
 #pragma once
 
 #include "../arch/approximate.cuh"
+#include "../arch/bits.cuh"
+#include "../arch/block.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/philox.cuh"
 #include "../core/shared_memory.cuh"
-#include "../core/strip.cuh"
 #include "../core/types.cuh"
 
 namespace retromae {
 
 constexpr uint32_t kAttentionThreads = 128;
-// A thread scores this many consecutive keys: one Philox call decides their dropout, half a mask word their
-// visibility.
-constexpr int kKeysPerThread = kDropoutGroup;
 constexpr int kKeyTile = 64;
-// Threads that share a query row, hence the width of the row reductions: consecutive lanes of one warp.
-constexpr int kThreadsPerRow = kKeyTile / kKeysPerThread;
-// Shared rows are padded by one 16-byte access, so that a column of a tile spreads over the banks.
-constexpr int kPad = 4;
 
-// Queries of a tile. A thread has `rows` of them; with d = 128 the backward holds two [2, 32] gradients in
-// registers and four tiles of 128 columns in shared memory, so its query tile is halved.
-template <int QueryTile>
-struct QueryRows {
-    static constexpr int tile = QueryTile;
-    static constexpr int rows = QueryTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
-    static_assert(rows * static_cast<int>(kAttentionThreads) == QueryTile * kThreadsPerRow,
-                  "whole rows a thread");
-};
+// One sentence of a pack: its queries and keys are consecutive tokens of their own packs.
+struct Sentence {
+    uint32_t index;
+    uint32_t query_start;
+    uint32_t queries;
+    uint32_t key_start;
+    uint32_t keys;
 
-// The sentence, head and tile of a block.
-struct AttentionBlock {
-    uint32_t head;
-    uint32_t sentence;
-    uint32_t start;   // first packed token of the sentence
-    uint32_t length;  // its tokens
-    uint32_t tile_start;
-
-    RETROMAE_DEVICE AttentionBlock locate(const AttentionForwardParams& params, uint32_t tile) {
-        const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
-        AttentionBlock block;
-        block.head = blockIdx.y;
-        block.sentence = blockIdx.z;
-        block.start = static_cast<uint32_t>(cu_seqlens[block.sentence]);
-        block.length = static_cast<uint32_t>(cu_seqlens[block.sentence + 1]) - block.start;
-        block.tile_start = blockIdx.x * tile;
-        return block;
+    RETROMAE_DEVICE Sentence at(const AttentionForwardParams& params, uint32_t index) {
+        const int32_t* query_bounds = pointer<const int32_t>(params.query_cu_seqlens) + index;
+        const int32_t* key_bounds = pointer<const int32_t>(params.key_cu_seqlens) + index;
+        Sentence sentence;
+        sentence.index = index;
+        sentence.query_start = static_cast<uint32_t>(query_bounds[0]);
+        sentence.queries = static_cast<uint32_t>(query_bounds[1]) - sentence.query_start;
+        sentence.key_start = static_cast<uint32_t>(key_bounds[0]);
+        sentence.keys = static_cast<uint32_t>(key_bounds[1]) - sentence.key_start;
+        return sentence;
     }
-    // Whether the tile lies beyond the sentence: the grid is made for the longest one.
-    RETROMAE_MEMBER bool empty() const { return tile_start >= length; }
+    // Where the operands of one head begin.
+    template <class T>
+    RETROMAE_MEMBER T* query_rows(DevicePointer address, uint32_t stride, uint32_t column) const {
+        return pointer<T>(address) + static_cast<uint64_t>(query_start) * stride + column;
+    }
+    template <class T>
+    RETROMAE_MEMBER T* key_rows(DevicePointer address, uint32_t stride, uint32_t column) const {
+        return pointer<T>(address) + static_cast<uint64_t>(key_start) * stride + column;
+    }
+    // The query's slot among the keys.
+    RETROMAE_MEMBER uint32_t slot(const AttentionForwardParams& params, uint32_t query) const {
+        const int32_t* slots = pointer<const int32_t>(params.query_slots);
+        return slots == nullptr ? query : static_cast<uint32_t>(slots[query_start + query]);
+    }
+    // The query's token among the keys: its row for dropout.
+    RETROMAE_MEMBER uint32_t token(uint32_t slot) const { return key_start + slot; }
 };
 
-// Every token sees every token of its sentence.
+// The head of a block: heads are neighbours, for they share the mask and lie side by side in memory.
+RETROMAE_DEVICE uint32_t block_head(const AttentionForwardParams& params) {
+    return blockIdx.x % params.heads;
+}
+
+// A sentence and a tile of it, of a grid of tokens / `Tile` + sentences blocks for each head, whatever the
+// lengths. Sentence b has the blocks from cu_seqlens[b] / Tile + b on: enough for its tiles, and at most one
+// more. So the grid does not depend on the lengths, which only the device knows, nor does a long sentence
+// leave the others idle blocks.
+struct SentenceTile {
+    uint32_t sentence;
+    uint32_t start;  // of the tile, within the sentence
+
+    // All threads of a warp together: each round divides the sentences that are left by 32.
+    template <int Tile>
+    RETROMAE_DEVICE SentenceTile locate(DevicePointer cu_seqlens, const AttentionForwardParams& params) {
+        const int32_t* bounds = pointer<const int32_t>(cu_seqlens);
+        const uint32_t block = blockIdx.x / params.heads;
+        uint32_t low = 0, count = params.sentences;
+        while (count > 1) {
+            const uint32_t step = (count + 31) / 32;
+            const uint32_t offset = threadIdx.x % 32 * step;
+            const bool reached = offset < count && first_block<Tile>(bounds, low + offset) <= block;
+            const uint32_t last = (bit_count(warp_ballot(reached)) - 1) * step;
+            low += last;
+            count = count - last < step ? count - last : step;
+        }
+        return {low, (block - first_block<Tile>(bounds, low)) * Tile};
+    }
+
+  private:
+    template <int Tile>
+    RETROMAE_DEVICE uint32_t first_block(const int32_t* bounds, uint32_t sentence) {
+        return static_cast<uint32_t>(bounds[sentence]) / Tile + sentence;
+    }
+};
+
+// The lowest `count` bits, all 32 from 32 on.
+RETROMAE_DEVICE uint32_t lowest_bits(uint32_t count) {
+    return count >= 32 ? 0xffffffffu : (1u << count) - 1u;
+}
+
+// The keys of a group of 32 that exist.
+RETROMAE_DEVICE uint32_t existing_keys(uint32_t first_key, uint32_t keys) {
+    return lowest_bits(keys > first_key ? keys - first_key : 0);
+}
+
+// Every query sees every key of its sentence.
 struct FullMask {
-    RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const AttentionBlock&) { return {}; }
-    // Bit c: whether the query at `slot` sees key `first_key + c`; `first_key` is a multiple of 16.
-    RETROMAE_MEMBER uint32_t visible(uint32_t, uint32_t) const { return 0xffffu; }
+    uint32_t keys;
+
+    RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const Sentence& sentence) {
+        return {sentence.keys};
+    }
+    // Bit c: whether the query at `slot` sees key `first_key + c`; `first_key` is a multiple of 32.
+    RETROMAE_MEMBER uint32_t visible(uint32_t, uint32_t first_key) const {
+        return existing_keys(first_key, keys);
+    }
 };
 
-// Position-specific: slot i sees slot 0 and the bits of its bank row, never itself.
-struct BankMask {
+// A sentence's part of AttentionMaskParams. One kernel serves all kinds: what the kind decides is 32 bits of
+// visibility at a time, which each thread makes once a tile, against 32 scores a thread.
+struct AnyMask {
     const uint32_t* bits;
     const uint16_t* rows;
+    const uint16_t* ranks;
     uint32_t words_per_row;
+    uint32_t keys;
+    uint32_t kind;
+    uint32_t rules;
+    uint32_t left;
+    uint32_t right;
 
-    RETROMAE_DEVICE BankMask make(const AttentionForwardParams& params, const AttentionBlock& block) {
-        const uint32_t offset = pointer<const uint32_t>(params.bank_offsets)[block.sentence];
-        return {pointer<const uint32_t>(params.bank_bits) + offset,
-                pointer<const uint16_t>(params.bank_rows) + block.start, (block.length + 31) / 32};
+    RETROMAE_DEVICE AnyMask make(const AttentionForwardParams& params, const Sentence& sentence) {
+        const AttentionMaskParams& mask = params.mask;
+        AnyMask result;
+        result.bits = pointer<const uint32_t>(mask.bits);
+        if (mask.kind == ATTENTION_MASK_BITS)
+            result.bits += pointer<const uint32_t>(mask.offsets)[sentence.index];
+        result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
+        result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
+        result.words_per_row = (sentence.keys + 31) / 32;
+        result.keys = sentence.keys;
+        result.kind = mask.kind;
+        result.rules = mask.rules;
+        result.left = mask.left;
+        result.right = mask.right;
+        return result;
     }
+
     RETROMAE_MEMBER uint32_t visible(uint32_t slot, uint32_t first_key) const {
-        const uint32_t word = bits[rows[slot] * words_per_row + first_key / 32];
-        uint32_t visible = word >> (first_key % 32) & 0xffffu;
-        if (first_key == 0) visible |= 1u;
-        const uint32_t diagonal = slot - first_key;
-        return diagonal < 16 ? visible & ~(1u << diagonal) : visible;
+        if (first_key >= keys) return 0;
+        uint32_t visible;
+        if (kind == ATTENTION_MASK_BITS)
+            visible = bits[(rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32];
+        else if (kind == ATTENTION_MASK_WINDOW)
+            visible = in_window(slot, first_key);
+        else
+            visible = ranked_lower(slot, first_key);
+        if (rules & ATTENTION_FIRST_VISIBLE && first_key == 0 && slot != 0) visible |= 1u;
+        const uint32_t diagonal = slot - first_key < 32 ? 1u << (slot - first_key) : 0u;
+        if (rules & ATTENTION_SELF_HIDDEN) visible &= ~diagonal;
+        if (rules & ATTENTION_SELF_VISIBLE) visible |= diagonal;
+        return visible & existing_keys(first_key, keys);
+    }
+
+  private:
+    RETROMAE_MEMBER uint32_t in_window(uint32_t slot, uint32_t first_key) const {
+        const uint32_t begin = slot > left ? slot - left : 0;
+        const uint32_t last = right < keys ? slot + right : keys;
+        const uint32_t below = begin > first_key ? begin - first_key : 0;
+        const uint32_t count = last >= first_key ? last - first_key + 1 : 0;
+        return lowest_bits(count) & ~lowest_bits(below);
+    }
+    RETROMAE_MEMBER uint32_t ranked_lower(uint32_t slot, uint32_t first_key) const {
+        const uint32_t count = keys - first_key < 32 ? keys - first_key : 32;
+        const uint32_t own = ranks[slot];
+        uint32_t visible = 0;
+        for (uint32_t i = 0; i < count; ++i)
+            visible |= static_cast<uint32_t>(ranks[first_key + i] < own) << i;
+        return visible;
     }
 };
-
-// The keys of a tile that exist, as bits from `first_key` on.
-RETROMAE_DEVICE uint32_t existing_keys(uint32_t first_key, uint32_t length) {
-    const uint32_t count = length > first_key ? length - first_key : 0;
-    return count >= 16 ? 0xffffu : (1u << count) - 1u;
-}
-
-// Copies rows `first..first + Rows` of one head into shared [Rows, D + kPad]; rows from `length` on are zero.
-template <int Rows, int D, class T>
-RETROMAE_DEVICE void load_rows(float* tile, const T* source, uint32_t stride, uint32_t first,
-                               uint32_t length) {
-    constexpr uint32_t chunks = D / 8;
-    for (uint32_t item = threadIdx.x; item < Rows * chunks; item += kAttentionThreads) {
-        const uint32_t row = item / chunks;
-        const uint32_t column = item % chunks * 8;
-        float values[8] = {};
-        if (first + row < length) load(source + static_cast<uint64_t>(first + row) * stride + column, values);
-        store(tile + row * (D + kPad) + column, values);
-    }
-}
-
-// The same transposed, into shared [D, Rows + kPad]. Neighbouring threads take neighbouring rows, so their
-// stores fall into different banks.
-template <int Rows, int D, class T>
-RETROMAE_DEVICE void load_transposed(float* tile, const T* source, uint32_t stride, uint32_t first,
-                                     uint32_t length) {
-    for (uint32_t item = threadIdx.x; item < Rows * (D / 8); item += kAttentionThreads) {
-        const uint32_t row = item % Rows;
-        const uint32_t column = item / Rows * 8;
-        float values[8] = {};
-        if (first + row < length) load(source + static_cast<uint64_t>(first + row) * stride + column, values);
-        RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) tile[(column + i) * (Rows + kPad) + row] = values[i];
-    }
-}
-
-// products[r] = the dot products of `Rows` consecutive rows of `left` [., D + kPad] with 16 columns of
-// `right_transposed` [D, kKeyTile + kPad].
-template <int Rows, int D>
-RETROMAE_DEVICE void multiply(const float* left, const float* right_transposed, float (&products)[Rows][16]) {
-    Strip<16> strips[Rows];
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows; ++r) strips[r].fill(0.0f);
-    for (int k = 0; k < D; ++k) {
-        RETROMAE_UNROLL
-        for (int r = 0; r < Rows; ++r)
-            strips[r].fma(left[r * (D + kPad) + k], right_transposed + k * (kKeyTile + kPad));
-    }
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows; ++r) strips[r].get(products[r]);
-}
-
-// Writes a strip, times `factor`, to a row of global memory.
-template <int Count, class T>
-RETROMAE_DEVICE void store_strip(T* destination, const Strip<Count>& strip, float factor) {
-    float values[Count];
-    strip.get(values);
-    RETROMAE_UNROLL
-    for (int first = 0; first < Count; first += 8) {
-        float part[8];
-        RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) part[i] = values[first + i] * factor;
-        store(destination + first, part);
-    }
-}
 
 }  // namespace retromae

@@ -1,141 +1,157 @@
-// Masked attention over packed sentences, forward: O = dropout(softmax(scale · Q Kᵀ + mask)) V, one block a
-// (sentence, head, 64 queries).
-//
-// Tiles: 64 queries × 64 keys, 128 threads. A thread scores 2 queries × 16 keys from Q [64, d] and Kᵀ [d, 64]
-// in shared memory, keeps the running maximum and sum of its rows (online softmax; Milakov and Gimelshein,
-// arXiv 1805.02867; Dao et al., arXiv 2205.14135), and accumulates 2 × d/4 of the output. V takes Kᵀ's place
-// once the scores are done, so shared memory is Q + K + P: (2·64·(d + 4) + 64·68) · 4 bytes = 52 KB at d = 64
-// and 85 KB at d = 128.
-//
-// Work: 4·L²·d FLOPs a head in f32 FMA; bytes: Q and O once, K and V once a query tile. This is the exact
-// path: every product in f32, for every dtype. Bound by FMA throughput from L = 64 on.
-#include "attention.cuh"
+#include "fragments.cuh"
 
 namespace retromae {
 
+// The running softmax of a lane's two rows (Milakov and Gimelshein, arXiv 1805.02867), and its share of their
+// output.
+template <int D>
+struct RunningRows {
+    float output[D / 8][4];
+    float maximum[2];
+    float sum[2];
+
+    RETROMAE_MEMBER void clear() {
+        RETROMAE_UNROLL
+        for (int n = 0; n < D / 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) output[n][i] = 0.0f;
+        }
+        maximum[0] = maximum[1] = -INFINITY;
+        sum[0] = sum[1] = 0.0f;
+    }
+
+    // Turns a tile of scores, -inf where hidden, into exponentials, and brings what was summed so far to the
+    // new maximum.
+    RETROMAE_MEMBER void exponentiate(float (&scores)[8][4], float scale) {
+        float highest[2] = {maximum[0], maximum[1]};
+        RETROMAE_UNROLL
+        for (int n = 0; n < 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) highest[i / 2] = fmaxf(highest[i / 2], scores[n][i]);
+        }
+        warp_butterfly<Maximum, 4>(highest);
+        float correction[2], offset[2];
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            // A row that has seen no key yet keeps a finite reference, so that -inf - -inf never happens.
+            offset[half] = highest[half] == -INFINITY ? 0.0f : -highest[half] * scale;
+            correction[half] = exp2_approximate(fmaf(maximum[half], scale, offset[half]));
+            maximum[half] = highest[half];
+            sum[half] *= correction[half];
+        }
+        RETROMAE_UNROLL
+        for (int n = 0; n < 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                scores[n][i] = exp2_approximate(fmaf(scores[n][i], scale, offset[i / 2]));
+                sum[i / 2] += scores[n][i];
+            }
+        }
+        RETROMAE_UNROLL
+        for (int n = 0; n < D / 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) output[n][i] *= correction[i / 2];
+        }
+    }
+};
+
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
-    using Rows = QueryRows<64>;
-    constexpr int kRows = Rows::rows;
-    constexpr int kColumns = D / kThreadsPerRow;
-    constexpr int kKeyStride = kKeyTile + kPad;
-    constexpr int kValueStride = D + kPad;
-
-    const AttentionBlock block = AttentionBlock::locate(params, Rows::tile);
-    if (block.empty()) return;
-    const Mask mask = Mask::make(params, block);
-    const uint64_t first = block.start;
-    const T* query = pointer<const T>(params.query) + first * params.query_stride + block.head * D;
-    const T* key = pointer<const T>(params.key) + first * params.key_stride + block.head * D;
-    const T* value = pointer<const T>(params.value) + first * params.value_stride + block.head * D;
-
+    const SentenceTile tile = SentenceTile::locate<kTileRows>(params.query_cu_seqlens, params);
+    const Sentence sentence = Sentence::at(params, tile.sentence);
+    if (tile.start >= sentence.queries) return;
+    const uint32_t head = block_head(params);
     SharedMemory memory = SharedMemory::begin();
-    float* queries = memory.take<float>(Rows::tile * (D + kPad));
-    float* keys = memory.take<float>(kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile));
-    float* values = keys;
-    float* probabilities = memory.take<float>(Rows::tile * kKeyStride);
+    // The output's at the end.
+    const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, tile.start);
+    queries.template copy_rows<kTileRows, kAttentionThreads>(
+        sentence.query_rows<const T>(params.query, params.query_stride, head * D), params.query_stride,
+        tile.start, sentence.queries);
 
-    const uint32_t row = threadIdx.x / kThreadsPerRow * kRows;
-    const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
-    const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
-    const bool active = block.tile_start + row < block.length;
+    const QueryRows own = QueryRows::of(params, sentence, tile.start);
+    const float scale = base2_scale(params);
+    uint32_t query_fragments[D / 16][4];
+    RunningRows<D> rows;
+    rows.clear();
 
-    Strip<kColumns> output[kRows];
-    float maximum[kRows], sum[kRows];
-    RETROMAE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-        output[r].fill(0.0f);
-        maximum[r] = -INFINITY;
-        sum[r] = 0.0f;
-    }
-
-    load_rows<Rows::tile, D>(queries, query, params.query_stride, block.tile_start, block.length);
-    for (uint32_t key_start = 0; key_start < block.length; key_start += kKeyTile) {
-        if (key_start > 0) __syncthreads();  // the last tile's values are still being read
-        load_transposed<kKeyTile, D>(keys, key, params.key_stride, key_start, block.length);
+    uint32_t iteration = 0;
+    uint32_t key = stream.find(0, 0);
+    stream.copy(key, 0);
+    while (key < sentence.keys) {
+        const uint32_t next = stream.find(key + kKeyTile, iteration + 1);
+        stream.copy(next, iteration + 1);
+        copy_async_wait<1>();
         __syncthreads();
-
-        const uint32_t first_key = key_start + key_offset;
-        const uint32_t existing = active ? existing_keys(first_key, block.length) : 0u;
-        float scores[kRows][16];
-        float tile_maximum[kRows];
-        if (existing != 0) multiply<kRows, D>(queries + row * (D + kPad), keys + key_offset, scores);
-        RETROMAE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-            const uint32_t slot = block.tile_start + row + r;
-            const uint32_t visible =
-                existing != 0 && slot < block.length ? existing & mask.visible(slot, first_key) : 0u;
-            tile_maximum[r] = maximum[r];
-            RETROMAE_UNROLL
-            for (int c = 0; c < 16; ++c) {
-                scores[r][c] = visible >> c & 1u ? scores[r][c] * params.scale : -INFINITY;
-                tile_maximum[r] = scores[r][c] > tile_maximum[r] ? scores[r][c] : tile_maximum[r];
-            }
-        }
-        warp_butterfly<Maximum, kThreadsPerRow>(tile_maximum);
-        RETROMAE_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-            // A row that has seen no key yet keeps a finite reference, so that -inf - -inf never happens.
-            const float reference = tile_maximum[r] == -INFINITY ? 0.0f : tile_maximum[r];
-            const float correction = exp2_approximate((maximum[r] - reference) * kLog2E);
-            maximum[r] = tile_maximum[r];
-            float tile_sum = 0.0f;
-            RETROMAE_UNROLL
-            for (int c = 0; c < 16; ++c) scores[r][c] = exp2_approximate((scores[r][c] - reference) * kLog2E);
-            RETROMAE_UNROLL
-            for (int c = 0; c < 16; ++c) tile_sum += scores[r][c];
-            sum[r] = fmaf(sum[r], correction, tile_sum);
-            output[r].multiply(correction);
-            if (existing != 0)
-                apply_dropout(params.dropout, block.head, block.start + block.tile_start + row + r,
-                              first_key / 16, scores[r]);
-            store(probabilities + (row + r) * kKeyStride + key_offset, scores[r]);
-        }
-        __syncthreads();
-        load_rows<kKeyTile, D>(values, value, params.value_stride, key_start, block.length);
-        __syncthreads();
-        const uint32_t keys_left = block.length - key_start;
-        const uint32_t count = keys_left < kKeyTile ? keys_left : kKeyTile;
-        if (active) {
-            for (uint32_t j = 0; j < count; ++j) {
+        if (own.left > 0) {
+            const uint32_t stage = iteration % 2 * kKeyTile;
+            if (iteration == 0) {
                 RETROMAE_UNROLL
-                for (int r = 0; r < kRows; ++r)
-                    output[r].fma(probabilities[(row + r) * kKeyStride + j],
-                                  values + j * kValueStride + column);
+                for (int k = 0; k < D / 16; ++k) queries.load_a(own.row, k, query_fragments[k]);
+            }
+            float scores[8][4] = {};
+            RETROMAE_UNROLL
+            for (int k = 0; k < D / 16; ++k) {
+                uint32_t keys[4][4];
+                stream.keys.template load_b_transposed<4>(stage, k, keys);
+                mma<T, 4>(scores, query_fragments[k], keys);
+            }
+            stream.hide(key, iteration, own.row, -INFINITY, scores);
+            rows.exponentiate(scores, scale);
+            if (params.dropout.threshold != 0) {
+                // What stays is scaled at the end.
+                const FragmentBits<2> kept = kept_keys(params.dropout, head, own.tokens, key);
+                RETROMAE_UNROLL
+                for (int n = 0; n < 8; ++n) {
+                    RETROMAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        if (!kept.test(n, i)) scores[n][i] = 0.0f;
+                }
+            }
+            RETROMAE_UNROLL
+            for (int k = 0; k < kKeyTile / 16; ++k) {
+                uint32_t probabilities[4];
+                products_as_a<T>(scores, k, probabilities);
+                multiply_rows(rows.output, probabilities, stream.values, stage + 16 * k, 0);
             }
         }
+        key = next;
+        ++iteration;
     }
+    copy_async_wait<0>();
 
-    warp_butterfly<Sum, kThreadsPerRow>(sum);
+    if (own.left == 0) return;
+    warp_butterfly<Sum, 4>(rows.sum);
+    float factors[2];
     RETROMAE_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-        const uint32_t slot = block.tile_start + row + r;
-        if (slot >= block.length) continue;
-        const uint64_t token = block.start + slot;
+    for (int half = 0; half < 2; ++half) {
         // A row that sees nothing: output 0, log-sum-exp -inf.
-        const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : (sum[r] == 0.0f ? 0.0f : sum[r]);
-        store_strip(pointer<T>(params.output) + token * params.output_stride + block.head * D + column,
-                    output[r], inverse);
-        if (column == 0)
-            pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(block.head) * params.tokens + token] =
-                maximum[r] + logf(sum[r]);
+        const float sum = rows.sum[half];
+        factors[half] = sum == 0.0f ? 0.0f : params.dropout.scale / sum;
+        const uint32_t query = own.query + 8 * half;
+        if (threadIdx.x % 4 == 0 && query < sentence.queries)
+            pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(head) * params.queries +
+                                               sentence.query_start + query] =
+                rows.maximum[half] * params.scale + logf(sum);
     }
+    // A warp's own rows of the queries' tile; nobody else reads them.
+    warp_barrier();
+    queries.store(own.row, 0, rows.output, factors);
+    warp_barrier();
+    queries.template write_rows<D / 8>(own.row, 0,
+                                       sentence.query_rows<T>(params.output, params.output_stride, head * D) +
+                                           static_cast<uint64_t>(tile.start + own.row) * params.output_stride,
+                                       params.output_stride, own.left);
 }
 
-#define RETROMAE_ATTENTION_FORWARD(mask_name, Mask, dtype, T, d)                            \
-    RETROMAE_KERNEL(attention_forward_##mask_name##_##dtype##_d##d, AttentionForwardParams, \
-                    kAttentionThreads) {                                                    \
-        attention_forward<T, d, Mask>(params);                                              \
+#define RETROMAE_ATTENTION_FORWARD_KERNEL(part, mask_name, Mask, T, d)                   \
+    RETROMAE_KERNEL(attention_##part##_##mask_name##_##T##_d##d, AttentionForwardParams, \
+                    kAttentionThreads) {                                                 \
+        attention_##part<T, d, Mask>(params);                                            \
     }
-#define RETROMAE_ATTENTION_FORWARD_ALL(mask_name, Mask)          \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 32)  \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 64)  \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, f32, float, 128) \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 32)  \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 64)  \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, bf16, bf16, 128)
+#define RETROMAE_ATTENTION_FORWARD(part, mask_name, Mask, T) \
+    RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_FORWARD_KERNEL, part, mask_name, Mask, T)
 
-RETROMAE_ATTENTION_FORWARD_ALL(full, FullMask)
-RETROMAE_ATTENTION_FORWARD_ALL(bank, BankMask)
+RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_FORWARD, forward)
 
 }  // namespace retromae

@@ -2,7 +2,7 @@
 //
 // Reads T·H elements and adds 4 bytes for each to the table, in place: bound by memory, and by the L2 where
 // many tokens share a row.
-#include "atomic_add.cuh"
+#include "../arch/atomic_add.cuh"
 #include "pass.cuh"
 
 namespace retromae {

@@ -58,4 +58,23 @@ RETROMAE_DEVICE void apply_dropout(const DropoutParams& dropout, uint32_t head, 
     }
 }
 
+// The decisions of one group of 16 columns as bits, 1 for kept.
+RETROMAE_DEVICE uint32_t dropout_kept(const DropoutParams& dropout, uint32_t head, uint32_t row,
+                                      uint32_t group) {
+    const RngState& rng = *reinterpret_cast<const RngState*>(dropout.rng);
+    const Random4 random =
+        philox(rng.seed_low, rng.seed_high, group | head << 16, row, dropout.site, rng.step);
+    // Two bytes at a time, 16 bits apart: a byte of at least `threshold` carries into bit 8.
+    const uint32_t complement = (256 - dropout.threshold) * 0x00010001u;
+    uint32_t kept = 0;
+    RETROMAE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const uint32_t even = (random.words[i] & 0x00ff00ffu) + complement;
+        const uint32_t odd = (random.words[i] >> 8 & 0x00ff00ffu) + complement;
+        const uint32_t pairs = (even >> 8 & 0x00010001u) | (odd >> 7 & 0x00020002u);
+        kept |= ((pairs | pairs >> 14) & 0xfu) << (4 * i);
+    }
+    return kept;
+}
+
 }  // namespace retromae

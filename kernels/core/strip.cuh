@@ -22,6 +22,9 @@ struct Strip {
     RETROMAE_MEMBER void fill(float value) {
         for (int i = 0; i < Count / 8; ++i) vectors[i] = _mm256_set1_ps(value);
     }
+    RETROMAE_MEMBER void load(const float* source) {
+        for (int i = 0; i < Count / 8; ++i) vectors[i] = _mm256_loadu_ps(source + 8 * i);
+    }
     // this += scale · source[0..Count]
     RETROMAE_MEMBER void fma(float scale, const float* source) {
         const __m256 broadcast = _mm256_set1_ps(scale);
@@ -40,6 +43,10 @@ struct Strip {
     RETROMAE_MEMBER void fill(float value) {
         RETROMAE_UNROLL
         for (int i = 0; i < Count; ++i) values_[i] = value;
+    }
+    RETROMAE_MEMBER void load(const float* source) {
+        RETROMAE_UNROLL
+        for (int i = 0; i < Count; ++i) values_[i] = source[i];
     }
     // this += scale · source[0..Count]
     RETROMAE_MEMBER void fma(float scale, const float* source) {

@@ -16,6 +16,10 @@ RETROMAE_DEVICE void round_to(float value, bf16& result) {
     result = bf16_from_float(value);
 }
 
+RETROMAE_DEVICE void round_to(float value, f16& result) {
+    result = f16_from_float(value);
+}
+
 template <class T>
 RETROMAE_DEVICE T from_float(float value) {
     T result;
@@ -28,6 +32,17 @@ RETROMAE_DEVICE float to_float(float value) {
 }
 RETROMAE_DEVICE float to_float(bf16 value) {
     return bf16_to_float(value);
+}
+RETROMAE_DEVICE float to_float(f16 value) {
+    return f16_to_float(value);
+}
+
+// Two values rounded into one register, `low` in its lower half; the first argument names the type.
+RETROMAE_DEVICE uint32_t rounded_pair(bf16, float low, float high) {
+    return bf16_pair(low, high);
+}
+RETROMAE_DEVICE uint32_t rounded_pair(f16, float low, float high) {
+    return f16_pair(low, high);
 }
 
 // `Count` elements that are moved as one 16-byte access where they fill one.

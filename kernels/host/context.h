@@ -69,6 +69,7 @@ void retromae_host_register(RetromaeHostKernel* kernel);
 void retromae_simt_begin_block();
 // Asynchronous copies that the running thread has not waited for.
 uint32_t retromae_simt_copies_in_flight();
+// Copies zeros where `source` is null.
 void retromae_simt_copy_async(void* destination, const void* source, uint32_t bytes, const char* file,
                               uint32_t line);
 void retromae_simt_copy_commit();

@@ -46,7 +46,7 @@ RETROMAE_KERNEL(probe_async_copy, ProbeParams, kProbeThreads) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
     const uint32_t thread = threadIdx.x;
-    copy_async_16(values + 4 * thread, pointer<const float>(params.input) + 4 * thread);
+    copy_async_16(values + 4 * thread, pointer<const float>(params.input) + 4 * thread, true);
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();
@@ -58,7 +58,7 @@ RETROMAE_KERNEL(probe_missing_wait, ProbeParams, kProbeThreads) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
     const uint32_t thread = threadIdx.x;
-    copy_async_16(values + 4 * thread, pointer<const float>(params.input) + 4 * thread);
+    copy_async_16(values + 4 * thread, pointer<const float>(params.input) + 4 * thread, true);
     copy_async_commit();
     __syncthreads();
     for (uint32_t i = 0; i < 4; ++i)
@@ -70,7 +70,7 @@ RETROMAE_KERNEL(probe_missing_wait, ProbeParams, kProbeThreads) {
 RETROMAE_KERNEL(probe_copies_left, ProbeParams, kProbeThreads) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
-    copy_async_16(values + 4 * threadIdx.x, pointer<const float>(params.input) + 4 * threadIdx.x);
+    copy_async_16(values + 4 * threadIdx.x, pointer<const float>(params.input) + 4 * threadIdx.x, true);
     copy_async_commit();
 }
 

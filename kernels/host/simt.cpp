@@ -18,7 +18,7 @@ constexpr uint32_t kMaxCopies = 256;
 // there before.
 struct Copy {
     void* destination;
-    const void* source;
+    const void* source;  // null for zeros
     uint32_t bytes;
 };
 
@@ -157,7 +157,10 @@ void complete(const Copy& copy) {
 #ifdef RETROMAE_SANITIZE
     set_state(copy.destination, copy.bytes, kInitialised);
 #endif
-    memcpy(copy.destination, copy.source, copy.bytes);
+    if (copy.source == nullptr)
+        memset(copy.destination, 0, copy.bytes);
+    else
+        memcpy(copy.destination, copy.source, copy.bytes);
 }
 
 }  // namespace

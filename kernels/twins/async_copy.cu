@@ -31,7 +31,7 @@ RETROMAE_DEVICE void twin_copy(const uint32_t* input, uint32_t* staging, uint32_
     for (uint32_t group = 0; group < kTwinGroups; ++group) {
         for (uint32_t i = 0; i < twin_group_copies(group); ++i, ++round) {
             const uint32_t place = round * kTwinRoundWords + threadIdx.x * kTwinCopyWords;
-            copy_async_16(staging + place, input + place);
+            copy_async_16(staging + place, input + place, true);
         }
         copy_async_commit();
     }

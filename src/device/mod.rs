@@ -89,6 +89,8 @@ pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
     fn description(&self) -> String;
     fn timings(&self) -> Timings;
+    /// Dynamic shared memory that one block may have, in bytes.
+    fn shared_bytes_max(&self) -> u32;
 
     fn allocate(&self, bytes: usize) -> Result<u64>;
     /// # Safety
@@ -159,6 +161,11 @@ pub(crate) trait Backend: Send + Sync {
     /// `event` is one of this device's and is not used afterwards.
     unsafe fn free_event(&self, event: u64);
 
+    /// Whether `stream` records its work instead of doing it.
+    ///
+    /// # Safety
+    /// `stream` is one of this device's.
+    unsafe fn is_capturing(&self, stream: u64) -> Result<bool>;
     /// From here on `stream` records its work instead of doing it.
     ///
     /// # Safety
@@ -299,6 +306,12 @@ impl Device {
     #[must_use]
     pub fn timings(&self) -> Timings {
         self.backend.timings()
+    }
+
+    /// Shared memory that one block of a kernel may have, in bytes.
+    #[must_use]
+    pub fn shared_bytes_max(&self) -> u32 {
+        self.backend.shared_bytes_max()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

@@ -40,6 +40,47 @@ const _: () = {
     ["Offset of field: DropoutParams::site"][::core::mem::offset_of!(DropoutParams, site) - 16usize];
     ["Offset of field: DropoutParams::reserved"][::core::mem::offset_of!(DropoutParams, reserved) - 20usize];
 };
+pub const ATTENTION_MASK_BITS: AttentionMaskKind = 0;
+pub const ATTENTION_MASK_WINDOW: AttentionMaskKind = 1;
+pub const ATTENTION_MASK_ORDER: AttentionMaskKind = 2;
+pub type AttentionMaskKind = u32;
+pub const ATTENTION_FIRST_VISIBLE: AttentionMaskRule = 1;
+pub const ATTENTION_SELF_HIDDEN: AttentionMaskRule = 2;
+pub const ATTENTION_SELF_VISIBLE: AttentionMaskRule = 4;
+pub type AttentionMaskRule = u32;
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct AttentionMaskParams {
+    pub bits: DevicePointer,
+    pub offsets: DevicePointer,
+    pub rows: DevicePointer,
+    pub ranks: DevicePointer,
+    pub kind: u32,
+    pub rules: u32,
+    pub left: u32,
+    pub right: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttentionMaskParams"][::core::mem::size_of::<AttentionMaskParams>() - 48usize];
+    ["Alignment of AttentionMaskParams"][::core::mem::align_of::<AttentionMaskParams>() - 8usize];
+    ["Offset of field: AttentionMaskParams::bits"]
+        [::core::mem::offset_of!(AttentionMaskParams, bits) - 0usize];
+    ["Offset of field: AttentionMaskParams::offsets"]
+        [::core::mem::offset_of!(AttentionMaskParams, offsets) - 8usize];
+    ["Offset of field: AttentionMaskParams::rows"]
+        [::core::mem::offset_of!(AttentionMaskParams, rows) - 16usize];
+    ["Offset of field: AttentionMaskParams::ranks"]
+        [::core::mem::offset_of!(AttentionMaskParams, ranks) - 24usize];
+    ["Offset of field: AttentionMaskParams::kind"]
+        [::core::mem::offset_of!(AttentionMaskParams, kind) - 32usize];
+    ["Offset of field: AttentionMaskParams::rules"]
+        [::core::mem::offset_of!(AttentionMaskParams, rules) - 36usize];
+    ["Offset of field: AttentionMaskParams::left"]
+        [::core::mem::offset_of!(AttentionMaskParams, left) - 40usize];
+    ["Offset of field: AttentionMaskParams::right"]
+        [::core::mem::offset_of!(AttentionMaskParams, right) - 44usize];
+};
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct AttentionForwardParams {
@@ -48,21 +89,23 @@ pub struct AttentionForwardParams {
     pub value: DevicePointer,
     pub output: DevicePointer,
     pub log_sum_exp: DevicePointer,
-    pub cu_seqlens: DevicePointer,
-    pub bank_bits: DevicePointer,
-    pub bank_offsets: DevicePointer,
-    pub bank_rows: DevicePointer,
+    pub query_cu_seqlens: DevicePointer,
+    pub key_cu_seqlens: DevicePointer,
+    pub query_slots: DevicePointer,
     pub query_stride: u32,
     pub key_stride: u32,
     pub value_stride: u32,
     pub output_stride: u32,
-    pub tokens: u32,
+    pub queries: u32,
+    pub sentences: u32,
+    pub heads: u32,
     pub scale: f32,
+    pub mask: AttentionMaskParams,
     pub dropout: DropoutParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 120usize];
+    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 168usize];
     ["Alignment of AttentionForwardParams"][::core::mem::align_of::<AttentionForwardParams>() - 8usize];
     ["Offset of field: AttentionForwardParams::query"]
         [::core::mem::offset_of!(AttentionForwardParams, query) - 0usize];
@@ -74,28 +117,32 @@ const _: () = {
         [::core::mem::offset_of!(AttentionForwardParams, output) - 24usize];
     ["Offset of field: AttentionForwardParams::log_sum_exp"]
         [::core::mem::offset_of!(AttentionForwardParams, log_sum_exp) - 32usize];
-    ["Offset of field: AttentionForwardParams::cu_seqlens"]
-        [::core::mem::offset_of!(AttentionForwardParams, cu_seqlens) - 40usize];
-    ["Offset of field: AttentionForwardParams::bank_bits"]
-        [::core::mem::offset_of!(AttentionForwardParams, bank_bits) - 48usize];
-    ["Offset of field: AttentionForwardParams::bank_offsets"]
-        [::core::mem::offset_of!(AttentionForwardParams, bank_offsets) - 56usize];
-    ["Offset of field: AttentionForwardParams::bank_rows"]
-        [::core::mem::offset_of!(AttentionForwardParams, bank_rows) - 64usize];
+    ["Offset of field: AttentionForwardParams::query_cu_seqlens"]
+        [::core::mem::offset_of!(AttentionForwardParams, query_cu_seqlens) - 40usize];
+    ["Offset of field: AttentionForwardParams::key_cu_seqlens"]
+        [::core::mem::offset_of!(AttentionForwardParams, key_cu_seqlens) - 48usize];
+    ["Offset of field: AttentionForwardParams::query_slots"]
+        [::core::mem::offset_of!(AttentionForwardParams, query_slots) - 56usize];
     ["Offset of field: AttentionForwardParams::query_stride"]
-        [::core::mem::offset_of!(AttentionForwardParams, query_stride) - 72usize];
+        [::core::mem::offset_of!(AttentionForwardParams, query_stride) - 64usize];
     ["Offset of field: AttentionForwardParams::key_stride"]
-        [::core::mem::offset_of!(AttentionForwardParams, key_stride) - 76usize];
+        [::core::mem::offset_of!(AttentionForwardParams, key_stride) - 68usize];
     ["Offset of field: AttentionForwardParams::value_stride"]
-        [::core::mem::offset_of!(AttentionForwardParams, value_stride) - 80usize];
+        [::core::mem::offset_of!(AttentionForwardParams, value_stride) - 72usize];
     ["Offset of field: AttentionForwardParams::output_stride"]
-        [::core::mem::offset_of!(AttentionForwardParams, output_stride) - 84usize];
-    ["Offset of field: AttentionForwardParams::tokens"]
-        [::core::mem::offset_of!(AttentionForwardParams, tokens) - 88usize];
+        [::core::mem::offset_of!(AttentionForwardParams, output_stride) - 76usize];
+    ["Offset of field: AttentionForwardParams::queries"]
+        [::core::mem::offset_of!(AttentionForwardParams, queries) - 80usize];
+    ["Offset of field: AttentionForwardParams::sentences"]
+        [::core::mem::offset_of!(AttentionForwardParams, sentences) - 84usize];
+    ["Offset of field: AttentionForwardParams::heads"]
+        [::core::mem::offset_of!(AttentionForwardParams, heads) - 88usize];
     ["Offset of field: AttentionForwardParams::scale"]
         [::core::mem::offset_of!(AttentionForwardParams, scale) - 92usize];
+    ["Offset of field: AttentionForwardParams::mask"]
+        [::core::mem::offset_of!(AttentionForwardParams, mask) - 96usize];
     ["Offset of field: AttentionForwardParams::dropout"]
-        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 96usize];
+        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 144usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -105,33 +152,36 @@ pub struct AttentionBackwardParams {
     pub d_query: DevicePointer,
     pub d_key: DevicePointer,
     pub d_value: DevicePointer,
+    pub accumulator: DevicePointer,
     pub d_query_stride: u32,
     pub d_key_stride: u32,
     pub d_value_stride: u32,
-    pub reserved: u32,
+    pub fused_queries_max: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 168usize];
+    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 224usize];
     ["Alignment of AttentionBackwardParams"][::core::mem::align_of::<AttentionBackwardParams>() - 8usize];
     ["Offset of field: AttentionBackwardParams::forward"]
         [::core::mem::offset_of!(AttentionBackwardParams, forward) - 0usize];
     ["Offset of field: AttentionBackwardParams::d_output"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 120usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 168usize];
     ["Offset of field: AttentionBackwardParams::d_query"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 128usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 176usize];
     ["Offset of field: AttentionBackwardParams::d_key"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 136usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 184usize];
     ["Offset of field: AttentionBackwardParams::d_value"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 144usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 192usize];
+    ["Offset of field: AttentionBackwardParams::accumulator"]
+        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 200usize];
     ["Offset of field: AttentionBackwardParams::d_query_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 152usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 208usize];
     ["Offset of field: AttentionBackwardParams::d_key_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 156usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 212usize];
     ["Offset of field: AttentionBackwardParams::d_value_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 160usize];
-    ["Offset of field: AttentionBackwardParams::reserved"]
-        [::core::mem::offset_of!(AttentionBackwardParams, reserved) - 164usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 216usize];
+    ["Offset of field: AttentionBackwardParams::fused_queries_max"]
+        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 220usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -124,6 +124,12 @@ impl Stream {
         Ok(memory.address())
     }
 
+    /// Whether work is recorded instead of done.
+    pub(crate) fn is_capturing(&self) -> Result<bool> {
+        // SAFETY: the stream is alive and of this device.
+        unsafe { self.backend().is_capturing(self.handle.stream) }
+    }
+
     /// Waits until all enqueued work is done.
     ///
     /// # Errors

@@ -114,7 +114,9 @@ impl<'a> Layer<'a> {
         let rate = self.config.attention_probs_dropout_prob;
         Attention {
             cu_seqlens: self.inputs.cu_seqlens.view(),
+            tokens: self.tokens(),
             max_seqlen: self.inputs.max_seqlen,
+            queries: None,
             num_heads: self.config.num_attention_heads,
             head_dim: self.config.head_dim(),
             scale: 1.0 / (self.config.head_dim() as f32).sqrt(),
@@ -433,6 +435,8 @@ impl<'a> Layer<'a> {
             d_query,
             d_key,
             d_value,
+            accumulator: None,
+            fused_queries_max: None,
         };
         attention::backward(stream, backward)
     }

@@ -26,7 +26,9 @@ pub fn rng_state(seed: u64, step: u32) -> [u32; 4] {
 
 /// The kernel's view of an optional site.
 pub(crate) fn dropout_params(stream: &Stream, dropout: Option<Dropout<'_>>) -> Result<DropoutParams> {
-    let Some(Dropout { rng, rate, site }) = dropout else { return Ok(DropoutParams::default()) };
+    let Some(Dropout { rng, rate, site }) = dropout else {
+        return Ok(DropoutParams { scale: 1.0, ..DropoutParams::default() });
+    };
     require((0.0..1.0).contains(&rate), "dropout rate", rate, "in [0, 1)")?;
     require_length("rng", rng.len(), 4, "words of an RngState")?;
     let threshold = dropout_threshold(rate);

@@ -155,6 +155,10 @@ impl Backend for CudaBackend {
         self.description.clone()
     }
 
+    fn shared_bytes_max(&self) -> u32 {
+        self.modules.shared_bytes_max()
+    }
+
     fn timings(&self) -> Timings {
         Timings::default()
     }
@@ -336,6 +340,12 @@ impl Backend for CudaBackend {
             // SAFETY: of this device, not used afterwards; the driver waits for it if it must.
             let _ = unsafe { result::event::destroy(event as sys::CUevent) };
         }
+    }
+
+    unsafe fn is_capturing(&self, stream: u64) -> Result<bool> {
+        self.context.enter()?;
+        streams::is_capturing(stream_of(stream))
+            .map_err(|error| self.context.failure("asking whether a stream is captured", error))
     }
 
     unsafe fn begin_capture(&self, stream: u64) -> Result<()> {

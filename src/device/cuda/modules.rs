@@ -67,6 +67,10 @@ impl Modules {
         Ok(all)
     }
 
+    pub(super) fn shared_bytes_max(&self) -> u32 {
+        self.shared_bytes_max
+    }
+
     /// Finds a function and grants it all dynamic shared memory beside its `static_bytes`; 48 KB is the limit otherwise.
     fn function(
         &self,

@@ -255,6 +255,10 @@ impl Backend for HostDevice {
         drop(unsafe { Box::from_raw(event as *mut Instant) });
     }
 
+    unsafe fn is_capturing(&self, stream: u64) -> Result<bool> {
+        Ok(self.streams.is_capturing(stream))
+    }
+
     unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
         self.streams.begin_capture(stream)
     }
@@ -276,6 +280,10 @@ impl Backend for HostDevice {
     unsafe fn free_graph(&self, graph: u64) {
         // SAFETY: it came from `end_capture` and is not used any more.
         drop(unsafe { Box::from_raw(graph as *mut Vec<Recorded>) });
+    }
+
+    fn shared_bytes_max(&self) -> u32 {
+        SHARED_BYTES_MAX
     }
 
     fn timings(&self) -> Timings {

@@ -124,9 +124,13 @@ impl Streams {
         Ok(true)
     }
 
+    pub(super) fn is_capturing(&self, stream: u64) -> bool {
+        self.capturing.load(Ordering::Acquire) > 0 && self.captures().contains_key(&stream)
+    }
+
     /// Refuses what a stream that is being captured cannot do.
     pub(super) fn require_running(&self, stream: u64, doing: &'static str) -> Result<()> {
-        if self.capturing.load(Ordering::Acquire) > 0 && self.captures().contains_key(&stream) {
+        if self.is_capturing(stream) {
             return Err(Error::Capturing(doing));
         }
         Ok(())

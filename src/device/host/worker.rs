@@ -72,16 +72,15 @@ impl Worker {
         fault::use_alternate_stack()?;
         // SAFETY: the context of this thread.
         let context = unsafe { retromae_simt_context() };
-        let block =
-            Block {
-                lanes: Vec::new(),
-                warps: Vec::new(),
-                current: 0,
-                votes: Votes::default(),
-                context,
-                violation: None,
-                fault: None,
-            };
+        let block = Block {
+            lanes: Vec::new(),
+            warps: Vec::new(),
+            current: 0,
+            votes: Votes::default(),
+            context,
+            violation: None,
+            fault: None,
+        };
         Some(Self { block: Box::into_raw(Box::new(block)), stacks: Vec::new(), shared_end })
     }
 

@@ -7,15 +7,15 @@
 // Both recompute P from the saved log-sum-exp, and δ from O. 14·L²·d FLOPs a head against 10 for one fused
 // kernel: the price of determinism at any length.
 //
-// Tiles: 64 queries × 64 keys (32 × 64 at d = 128), 128 threads; a thread scores 2 (1) queries × 16 keys,
+// Tiles: 64 queries × 64 keys (32 × 64 from d = 96 on), 128 threads; a thread scores 2 (1) queries × 16 keys,
 // then accumulates 2 keys × d/4 of dK and dV, or 2 (1) queries × d/4 of dQ. Shared memory: Q, dO, Kᵀ, Vᵀ and
 // two score tiles: 106 KB at d = 64, 121 KB at d = 128.
-#include "attention.cuh"
+#include "exact.cuh"
 
 namespace retromae {
 
 template <int D>
-using BackwardRows = QueryRows<D == 128 ? 32 : 64>;
+using BackwardRows = QueryRows<(D > 64) ? 32 : 64>;
 
 // Shared memory of both kernels.
 template <int D>
@@ -43,47 +43,45 @@ struct BackwardTiles {
 };
 
 // The operands of one head of the block's sentence.
-template <class T>
 struct BackwardOperands {
-    const T* query;
-    const T* key;
-    const T* value;
-    const T* output;
-    const T* d_output;
+    const float* query;
+    const float* key;
+    const float* value;
+    const float* output;
+    const float* d_output;
     const float* log_sum_exp;
 
-    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params,
-                                            const AttentionBlock& block, int d) {
+    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
+                                            uint32_t head, int d) {
         const AttentionForwardParams& forward = params.forward;
-        const uint64_t first = block.start;
-        const uint32_t head = block.head * d;
-        return {pointer<const T>(forward.query) + first * forward.query_stride + head,
-                pointer<const T>(forward.key) + first * forward.key_stride + head,
-                pointer<const T>(forward.value) + first * forward.value_stride + head,
-                pointer<const T>(forward.output) + first * forward.output_stride + head,
-                pointer<const T>(params.d_output) + first * forward.output_stride + head,
-                pointer<const float>(forward.log_sum_exp) +
-                    static_cast<uint64_t>(block.head) * forward.tokens + first};
+        const uint32_t column = head * d;
+        return {sentence.query_rows<const float>(forward.query, forward.query_stride, column),
+                sentence.key_rows<const float>(forward.key, forward.key_stride, column),
+                sentence.key_rows<const float>(forward.value, forward.value_stride, column),
+                sentence.query_rows<const float>(forward.output, forward.output_stride, column),
+                sentence.query_rows<const float>(params.d_output, forward.output_stride, column),
+                pointer<const float>(forward.log_sum_exp) + static_cast<uint64_t>(head) * forward.queries +
+                    sentence.query_start};
     }
 };
 
 // δ and the log-sum-exp of this thread's rows. A row beyond the sentence or without a visible key gets +inf,
 // which makes its probabilities 0.
-template <int Rows, int D, class T>
-RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const BackwardOperands<T>& operands,
+template <int Rows, int D>
+RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const BackwardOperands& operands,
                                          uint32_t output_stride, uint32_t tile_start, uint32_t row,
-                                         uint32_t length, float (&delta)[Rows], float (&log_sums)[Rows]) {
+                                         uint32_t queries, float (&delta)[Rows], float (&log_sums)[Rows]) {
     constexpr int kColumns = D / kThreadsPerRow;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
     RETROMAE_UNROLL
     for (int r = 0; r < Rows; ++r) {
-        const uint32_t slot = tile_start + row + r;
+        const uint32_t query = tile_start + row + r;
         delta[r] = 0.0f;
         log_sums[r] = INFINITY;
-        if (slot >= length) continue;
-        const float log_sum_exp = operands.log_sum_exp[slot];
+        if (query >= queries) continue;
+        const float log_sum_exp = operands.log_sum_exp[query];
         if (log_sum_exp != -INFINITY) log_sums[r] = log_sum_exp;
-        const T* output = operands.output + static_cast<uint64_t>(slot) * output_stride + column;
+        const float* output = operands.output + static_cast<uint64_t>(query) * output_stride + column;
         const float* d_output = tiles.d_outputs + (row + r) * (D + kPad) + column;
         RETROMAE_UNROLL
         for (int first = 0; first < kColumns; first += 8) {
@@ -98,24 +96,25 @@ RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const Ba
 
 // Fills the score tiles for this thread's rows × 16 keys: P ∘ F and dS, without the factor `scale`.
 template <int Rows, int D, class Mask>
-RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const AttentionBlock& block,
+RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const Sentence& sentence, uint32_t head,
                                 const Mask& mask, const BackwardTiles<D>& tiles, uint32_t query_start,
                                 uint32_t key_start, uint32_t row, const float (&delta)[Rows],
                                 const float (&log_sums)[Rows]) {
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
     const uint32_t first_key = key_start + key_offset;
-    const uint32_t existing = query_start + row < block.length ? existing_keys(first_key, block.length) : 0u;
+    const bool existing = query_start + row < sentence.queries && first_key < sentence.keys;
     float scores[Rows][16] = {}, d_probabilities[Rows][16] = {};
-    if (existing != 0) {
+    if (existing) {
         multiply<Rows, D>(tiles.queries + row * (D + kPad), tiles.keys + key_offset, scores);
         multiply<Rows, D>(tiles.d_outputs + row * (D + kPad), tiles.values + key_offset, d_probabilities);
     }
     RETROMAE_UNROLL
     for (int r = 0; r < Rows; ++r) {
-        const uint32_t slot = query_start + row + r;
-        const uint32_t visible =
-            existing != 0 && slot < block.length ? existing & mask.visible(slot, first_key) : 0u;
+        const uint32_t query = query_start + row + r;
+        const bool exists = existing && query < sentence.queries;
+        const uint32_t slot = exists ? sentence.slot(params, query) : 0;
+        const uint32_t visible = exists ? visible_keys(mask, slot, first_key) : 0u;
         float factors[16], d_scores[16];
         RETROMAE_UNROLL
         for (int c = 0; c < 16; ++c) {
@@ -124,8 +123,7 @@ RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const Atte
             scores[r][c] = visible >> c & 1u ? probability : 0.0f;
             factors[c] = 1.0f;
         }
-        if (visible != 0)
-            apply_dropout(params.dropout, block.head, block.start + slot, first_key / 16, factors);
+        if (visible != 0) apply_dropout(params.dropout, head, sentence.token(slot), first_key / 16, factors);
         RETROMAE_UNROLL
         for (int c = 0; c < 16; ++c) {
             d_scores[c] = scores[r][c] * fmaf(d_probabilities[r][c], factors[c], -delta[r]);
@@ -136,17 +134,19 @@ RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const Atte
     }
 }
 
-template <class T, int D, class Mask>
-RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams& params) {
+template <int D, class Mask>
+RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& params) {
     using Rows = BackwardRows<D>;
     constexpr int kColumns = D / kThreadsPerRow;
     constexpr int kKeys = kKeyTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const AttentionForwardParams& forward = params.forward;
-    const AttentionBlock block = AttentionBlock::locate(forward, kKeyTile);
-    if (block.empty()) return;
-    const Mask mask = Mask::make(forward, block);
-    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, block, D);
+    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.keys) return;
+    const Mask mask = Mask::make(forward, sentence);
+    const uint32_t head = block_head(forward);
+    const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(SharedMemory::begin());
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
@@ -159,26 +159,25 @@ RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams&
         d_value[k].fill(0.0f);
     }
 
-    load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, block.tile_start,
-                                 block.length);
-    load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, block.tile_start,
-                                 block.length);
-    for (uint32_t query_start = 0; query_start < block.length; query_start += Rows::tile) {
+    load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, tile.start, sentence.keys);
+    load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, tile.start,
+                                 sentence.keys);
+    for (uint32_t query_start = 0; query_start < sentence.queries; query_start += Rows::tile) {
         if (query_start > 0) __syncthreads();  // the last tile is still being read
         load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, query_start,
-                                 block.length);
+                                 sentence.queries);
         load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, query_start,
-                                 block.length);
+                                 sentence.queries);
         __syncthreads();
         float delta[Rows::rows], log_sums[Rows::rows];
         load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, query_start, row,
-                                           block.length, delta, log_sums);
-        score_tile<Rows::rows, D>(forward, block, mask, tiles, query_start, block.tile_start, row, delta,
+                                           sentence.queries, delta, log_sums);
+        score_tile<Rows::rows, D>(forward, sentence, head, mask, tiles, query_start, tile.start, row, delta,
                                   log_sums);
         __syncthreads();
-        const uint32_t queries_left = block.length - query_start;
+        const uint32_t queries_left = sentence.queries - query_start;
         const uint32_t count = queries_left < Rows::tile ? queries_left : Rows::tile;
-        if (block.tile_start + owned_key < block.length) {
+        if (tile.start + owned_key < sentence.keys) {
             for (uint32_t i = 0; i < count; ++i) {
                 const float* probabilities = tiles.probabilities + i * kScoreStride + owned_key;
                 const float* d_scores = tiles.d_scores + i * kScoreStride + owned_key;
@@ -193,57 +192,59 @@ RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams&
 
     RETROMAE_UNROLL
     for (int k = 0; k < kKeys; ++k) {
-        const uint32_t slot = block.tile_start + owned_key + k;
-        if (slot >= block.length) continue;
-        const uint64_t token = block.start + slot;
-        const uint32_t head_column = block.head * D + column;
-        store_strip(pointer<T>(params.d_key) + token * params.d_key_stride + head_column, d_key[k],
+        const uint32_t slot = tile.start + owned_key + k;
+        if (slot >= sentence.keys) continue;
+        const uint64_t token = sentence.token(slot);
+        const uint32_t head_column = head * D + column;
+        store_strip(pointer<float>(params.d_key) + token * params.d_key_stride + head_column, d_key[k],
                     forward.scale);
-        store_strip(pointer<T>(params.d_value) + token * params.d_value_stride + head_column, d_value[k],
+        store_strip(pointer<float>(params.d_value) + token * params.d_value_stride + head_column, d_value[k],
                     1.0f);
     }
 }
 
-template <class T, int D, class Mask>
-RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& params) {
+template <int D, class Mask>
+RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params) {
     using Rows = BackwardRows<D>;
     constexpr int kColumns = D / kThreadsPerRow;
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const AttentionForwardParams& forward = params.forward;
-    const AttentionBlock block = AttentionBlock::locate(forward, Rows::tile);
-    if (block.empty()) return;
-    const Mask mask = Mask::make(forward, block);
-    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, block, D);
+    const SentenceTile tile = SentenceTile::locate<Rows::tile>(forward.query_cu_seqlens, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.queries) return;
+    const Mask mask = Mask::make(forward, sentence);
+    const uint32_t head = block_head(forward);
+    const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(SharedMemory::begin());
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
-    const bool active = block.tile_start + row < block.length;
+    const bool active = tile.start + row < sentence.queries;
     Strip<kColumns> d_query[Rows::rows];
     RETROMAE_UNROLL
     for (int r = 0; r < Rows::rows; ++r) d_query[r].fill(0.0f);
 
-    load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, block.tile_start,
-                             block.length);
-    load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, block.tile_start,
-                             block.length);
+    load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, tile.start,
+                             sentence.queries);
+    load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, tile.start,
+                             sentence.queries);
     __syncthreads();
     float delta[Rows::rows], log_sums[Rows::rows];
-    load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, block.tile_start, row,
-                                       block.length, delta, log_sums);
-    for (uint32_t key_start = 0; key_start < block.length; key_start += kKeyTile) {
+    load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, tile.start, row,
+                                       sentence.queries, delta, log_sums);
+    for (uint32_t key_start = 0; key_start < sentence.keys; key_start += kKeyTile) {
         if (key_start > 0) __syncthreads();  // the last tile is still being read
-        load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, key_start, block.length);
+        load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, key_start, sentence.keys);
         load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, key_start,
-                                     block.length);
+                                     sentence.keys);
         __syncthreads();
-        score_tile<Rows::rows, D>(forward, block, mask, tiles, block.tile_start, key_start, row, delta,
+        score_tile<Rows::rows, D>(forward, sentence, head, mask, tiles, tile.start, key_start, row, delta,
                                   log_sums);
         __syncthreads();
         float* key_rows = tiles.values;
-        load_rows<kKeyTile, D>(key_rows, operands.key, forward.key_stride, key_start, block.length);
+        load_rows<kKeyTile, D>(key_rows, operands.key, forward.key_stride, key_start, sentence.keys);
         __syncthreads();
-        const uint32_t keys_left = block.length - key_start;
+        const uint32_t keys_left = sentence.keys - key_start;
         const uint32_t count = keys_left < kKeyTile ? keys_left : kKeyTile;
         if (active) {
             for (uint32_t j = 0; j < count; ++j) {
@@ -257,31 +258,29 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
 
     RETROMAE_UNROLL
     for (int r = 0; r < Rows::rows; ++r) {
-        const uint32_t slot = block.tile_start + row + r;
-        if (slot >= block.length) continue;
-        const uint64_t token = block.start + slot;
-        store_strip(pointer<T>(params.d_query) + token * params.d_query_stride + block.head * D + column,
+        const uint32_t query = tile.start + row + r;
+        if (query >= sentence.queries) continue;
+        store_strip(sentence.query_rows<float>(params.d_query, params.d_query_stride, head * D + column) +
+                        static_cast<uint64_t>(query) * params.d_query_stride,
                     d_query[r], forward.scale);
     }
 }
 
-#define RETROMAE_ATTENTION_BACKWARD(part, mask_name, Mask, dtype, T, d)                                \
-    RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##dtype##_d##d, AttentionBackwardParams, \
-                    kAttentionThreads) {                                                               \
-        attention_backward_##part<T, d, Mask>(params);                                                 \
+#define RETROMAE_ATTENTION_BACKWARD(part, mask_name, Mask, d)                                    \
+    RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_f32_d##d, AttentionBackwardParams, \
+                    kAttentionThreads) {                                                         \
+        exact_backward_##part<d, Mask>(params);                                                  \
     }
-#define RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, dtype, T, d)  \
-    RETROMAE_ATTENTION_BACKWARD(key_value, mask_name, Mask, dtype, T, d) \
-    RETROMAE_ATTENTION_BACKWARD(query, mask_name, Mask, dtype, T, d)
-#define RETROMAE_ATTENTION_BACKWARD_ALL(mask_name, Mask)                \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, f32, float, 32)  \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, f32, float, 64)  \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, f32, float, 128) \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, bf16, bf16, 32)  \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, bf16, bf16, 64)  \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, bf16, bf16, 128)
+#define RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, d)  \
+    RETROMAE_ATTENTION_BACKWARD(key_value, mask_name, Mask, d) \
+    RETROMAE_ATTENTION_BACKWARD(query, mask_name, Mask, d)
+#define RETROMAE_ATTENTION_BACKWARD_ALL(mask_name, Mask)   \
+    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 32) \
+    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 64) \
+    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 96) \
+    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 128)
 
 RETROMAE_ATTENTION_BACKWARD_ALL(full, FullMask)
-RETROMAE_ATTENTION_BACKWARD_ALL(bank, BankMask)
+RETROMAE_ATTENTION_BACKWARD_ALL(masked, AnyMask)
 
 }  // namespace retromae

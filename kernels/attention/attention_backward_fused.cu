@@ -1,0 +1,164 @@
+#include "backward.cuh"
+
+namespace retromae {
+
+// Shared memory of a block; the first four grow with the sentence.
+template <class T, int D>
+struct FusedTiles {
+    static constexpr int kQueries = kQueryTile<D>;
+
+    SharedTile<T, D> queries;
+    SharedTile<T, D> d_outputs;
+    RowStatistics statistics;
+    float* d_query;                    // f32, in fragments: [rows / 16, d / 8, 32 lanes, 4]
+    SharedTile<T, D> keys;             // 64 rows
+    SharedTile<T, D> values;           // 64 rows
+    SharedTile<T, kQueries> d_scores;  // 64 keys
+    uint32_t* visible;                 // [queries / 32, 64 keys]
+
+    RETROMAE_DEVICE FusedTiles take(SharedMemory memory, uint32_t rows, bool masked) {
+        FusedTiles tiles;
+        tiles.queries.elements = memory.take<T>(rows * D);
+        tiles.d_outputs.elements = memory.take<T>(rows * D);
+        tiles.statistics = RowStatistics::take(memory, rows);
+        tiles.d_query = memory.take<float>(rows * D);
+        tiles.keys.elements = memory.take<T>(kKeyTile * D);
+        tiles.values.elements = memory.take<T>(kKeyTile * D);
+        tiles.d_scores.elements = memory.take<T>(kKeyTile * kQueries);
+        tiles.visible = masked ? memory.take<uint32_t>(kTileRows * kQueries / 32) : nullptr;
+        return tiles;
+    }
+};
+
+// A warp's share of dQ in shared memory; a lane reads and writes its own values alone.
+template <class T, int D>
+struct FusedQueryGradient {
+    using Share = QueryShare<T, D>;
+
+    RETROMAE_DEVICE Pack<float, 4>* place(float* d_query, const Share& share, uint32_t query_tile, int n) {
+        const uint32_t block = (query_tile + share.row) / 16 * (D / 8) + share.chunk + n;
+        return reinterpret_cast<Pack<float, 4>*>(d_query + (block * 32 + threadIdx.x % 32) * 4);
+    }
+    RETROMAE_DEVICE void read(float* d_query, const Share& share, uint32_t query_tile,
+                              float (&sums)[Share::kTiles][4]) {
+        RETROMAE_UNROLL
+        for (int n = 0; n < Share::kTiles; ++n) {
+            const Pack<float, 4> pack = *place(d_query, share, query_tile, n);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) sums[n][i] = pack.values[i];
+        }
+    }
+    RETROMAE_DEVICE void write(float* d_query, const Share& share, uint32_t query_tile,
+                               const float (&sums)[Share::kTiles][4]) {
+        RETROMAE_UNROLL
+        for (int n = 0; n < Share::kTiles; ++n)
+            *place(d_query, share, query_tile, n) = {{sums[n][0], sums[n][1], sums[n][2], sums[n][3]}};
+    }
+};
+
+template <class T, int D, class Mask>
+RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& params) {
+    constexpr int kQueries = kQueryTile<D>;
+    constexpr int kWords = kQueries / 32;
+    constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
+    using Gradient = FusedQueryGradient<T, D>;
+    const AttentionForwardParams& forward = params.forward;
+    const Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
+    if (sentence.queries > params.fused_queries_max) return;
+    const uint32_t head = block_head(forward);
+    const Mask mask = Mask::make(forward, sentence);
+    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
+    const uint32_t rows = (sentence.queries + kQueries - 1) / kQueries * kQueries;
+    const FusedTiles<T, D> tiles = FusedTiles<T, D>::take(SharedMemory::begin(), rows, kMasked);
+    const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
+    const auto copy_keys = [&](uint32_t key_tile) {
+        tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, forward.key_stride, key_tile,
+                                                                   sentence.keys);
+        tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(operands.value, forward.value_stride,
+                                                                     key_tile, sentence.keys);
+        copy_async_commit();
+    };
+
+    for (uint32_t query = 0; query < rows; query += kQueries) {
+        tiles.queries.from(query).template copy_rows<kQueries, kAttentionThreads>(
+            operands.query, forward.query_stride, query, sentence.queries);
+        tiles.d_outputs.from(query).template copy_rows<kQueries, kAttentionThreads>(
+            operands.d_output, forward.output_stride, query, sentence.queries);
+    }
+    copy_async_commit();
+    copy_keys(0);
+    const float zeros[QueryShare<T, D>::kTiles][4] = {};
+    for (uint32_t query = 0; query < rows; query += kQueries)
+        Gradient::write(tiles.d_query, share, query, zeros);
+    for (uint32_t query = 0; query < rows; query += kQueries) {
+        OutputRows<T, D, kQueries> outputs;
+        outputs.load(operands.output, forward.output_stride, query, sentence.queries);
+        if (query == 0) {
+            copy_async_wait<1>();
+            __syncthreads();
+        }
+        outputs.reduce(tiles.d_outputs.from(query), operands.log_sum_exp, query, sentence.queries,
+                       tiles.statistics.from(query));
+    }
+
+    for (uint32_t key_tile = 0; key_tile < sentence.keys; key_tile += kKeyTile) {
+        if (key_tile > 0) {
+            __syncthreads();  // the last tile's gradients are still being written
+            copy_keys(key_tile);
+        }
+        copy_async_wait<0>();
+        __syncthreads();
+        KeyRows<T, D, Mask> key_rows;
+        key_rows.clear();
+        for (uint32_t query = 0; query < rows; query += kQueries) {
+            if constexpr (kMasked) {
+                if (!block_any(transposed_visibility<kWords>(forward, sentence, mask, query, key_tile,
+                                                             tiles.visible)))
+                    continue;
+            } else if (query > 0) {
+                __syncthreads();  // the last dS is still being read
+            }
+            float d_scores[kQueries / 8][4] = {};
+            if (key_tile + threadIdx.x / 32 * 16 < sentence.keys)
+                key_rows.add_queries(forward, sentence, head, tiles.keys, tiles.values, key_tile,
+                                     tiles.queries.from(query), tiles.d_outputs.from(query),
+                                     tiles.statistics.from(query), tiles.visible, query, d_scores);
+            const float ones[2] = {1.0f, 1.0f};
+            tiles.d_scores.store(threadIdx.x / 32 * 16, 0, d_scores, ones);
+            __syncthreads();
+            float sums[QueryShare<T, D>::kTiles][4];
+            Gradient::read(tiles.d_query, share, query, sums);
+            share.add_keys(tiles.d_scores, tiles.keys, sums);
+            Gradient::write(tiles.d_query, share, query, sums);
+        }
+        __syncthreads();  // keys are still being read
+        key_rows.write(params, sentence, head, tiles.keys, tiles.values, key_tile);
+    }
+    copy_async_wait<0>();
+    __syncthreads();
+
+    // By way of the queries' tile, which nobody reads any more.
+    const float factors[2] = {forward.scale, forward.scale};
+    for (uint32_t query = share.row; query < sentence.queries; query += kQueries) {
+        float sums[QueryShare<T, D>::kTiles][4];
+        Gradient::read(tiles.d_query, share, query - share.row, sums);
+        tiles.queries.store(query, share.chunk, sums, factors);
+        warp_barrier();
+        tiles.queries.template write_rows<QueryShare<T, D>::kTiles>(
+            query, share.chunk,
+            sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D + 8 * share.chunk) +
+                static_cast<uint64_t>(query) * params.d_query_stride,
+            params.d_query_stride, sentence.queries - query);
+    }
+}
+
+// Not for d = 128, whose gradients would not fit the registers, nor more than 96 queries the shared memory of
+// sm_80.
+#define RETROMAE_ATTENTION_FUSED(part, mask_name, Mask, T)           \
+    RETROMAE_ATTENTION_BACKWARD_KERNEL(part, mask_name, Mask, T, 32) \
+    RETROMAE_ATTENTION_BACKWARD_KERNEL(part, mask_name, Mask, T, 64) \
+    RETROMAE_ATTENTION_BACKWARD_KERNEL(part, mask_name, Mask, T, 96)
+
+RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_FUSED, fused)
+
+}  // namespace retromae

@@ -1,0 +1,295 @@
+#include "../arch/atomic_add.cuh"
+#include "backward.cuh"
+
+namespace retromae {
+
+// Where a kernel that owns keys leaves dQ.
+enum class QueryGradient {
+    kElsewhere,  // to the kernel that owns queries
+    kAtomic,     // added in global memory
+};
+
+// Shared memory of a block that owns keys. Queries are loaded a tile ahead; for the bits see the forward.
+template <class T, int D>
+struct KeyTiles {
+    static constexpr int kQueries = kQueryTile<D>;
+    static constexpr int kVisible = kTileRows * kQueries / 32;
+
+    SharedTile<T, D> keys;       // 64 rows
+    SharedTile<T, D> values;     // 64 rows
+    SharedTile<T, D> queries;    // 2 tiles
+    SharedTile<T, D> d_outputs;  // 2 tiles
+    RowStatistics statistics;
+    uint32_t* visible;                 // [3, queries / 32, 64 keys]
+    SharedTile<T, kQueries> d_scores;  // 64 keys
+
+    RETROMAE_DEVICE KeyTiles take(SharedMemory memory, bool masked, bool atomic) {
+        KeyTiles tiles;
+        tiles.keys.elements = memory.take<T>(kKeyTile * D);
+        tiles.values.elements = memory.take<T>(kKeyTile * D);
+        tiles.queries.elements = memory.take<T>(2 * kQueries * D);
+        tiles.d_outputs.elements = memory.take<T>(2 * kQueries * D);
+        tiles.statistics = RowStatistics::take(memory, kQueries);
+        tiles.visible = masked ? memory.take<uint32_t>(3 * kVisible) : nullptr;
+        tiles.d_scores.elements = atomic ? memory.take<T>(kKeyTile * kQueries) : nullptr;
+        return tiles;
+    }
+    RETROMAE_MEMBER uint32_t* visible_in(uint32_t iteration) const {
+        return visible + iteration % 3 * kVisible;
+    }
+};
+
+// Adds a warp's share of dQ of a query tile, of one tile of keys, to global memory [queries, D].
+template <class T, int D>
+RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t query_tile, uint32_t queries,
+                                        float* accumulator) {
+    const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
+    float sums[QueryShare<T, D>::kTiles][4] = {};
+    share.add_keys(tiles.d_scores, tiles.keys, sums);
+    const uint32_t lane = threadIdx.x % 32;
+    RETROMAE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        const uint32_t query = query_tile + share.row + lane / 4 + 8 * half;
+        if (query >= queries) continue;
+        float* row = accumulator + static_cast<uint64_t>(query) * D + 8 * share.chunk + lane % 4 * 2;
+        RETROMAE_UNROLL
+        for (int n = 0; n < QueryShare<T, D>::kTiles; ++n) {
+            atomic_add(row + 8 * n, sums[n][2 * half]);
+            atomic_add(row + 8 * n + 1, sums[n][2 * half + 1]);
+        }
+    }
+}
+
+template <class T, int D, class Mask, QueryGradient Place>
+RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& params) {
+    constexpr int kQueries = kQueryTile<D>;
+    constexpr int kWords = kQueries / 32;
+    constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
+    constexpr bool kAtomic = Place == QueryGradient::kAtomic;
+    const AttentionForwardParams& forward = params.forward;
+    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.keys || sentence.queries <= params.fused_queries_max) return;
+    const uint32_t head = block_head(forward);
+    const Mask mask = Mask::make(forward, sentence);
+    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
+    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(SharedMemory::begin(), kMasked, kAtomic);
+
+    // The first tile of queries from `query` on that sees some key of the block; a barrier.
+    const auto find_queries = [&](uint32_t query, uint32_t* visible) {
+        if constexpr (kMasked) {
+            for (; query < sentence.queries; query += kQueries)
+                if (block_any(
+                        transposed_visibility<kWords>(forward, sentence, mask, query, tile.start, visible)))
+                    break;
+        } else {
+            __syncthreads();
+        }
+        return query;
+    };
+    const auto copy_queries = [&](uint32_t query, uint32_t stage) {
+        if (query < sentence.queries) {
+            tiles.queries.from(stage * kQueries)
+                .template copy_rows<kQueries, kAttentionThreads>(operands.query, forward.query_stride, query,
+                                                                 sentence.queries);
+            tiles.d_outputs.from(stage * kQueries)
+                .template copy_rows<kQueries, kAttentionThreads>(operands.d_output, forward.output_stride,
+                                                                 query, sentence.queries);
+        }
+        copy_async_commit();
+    };
+
+    tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, forward.key_stride, tile.start,
+                                                               sentence.keys);
+    tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(operands.value, forward.value_stride,
+                                                                 tile.start, sentence.keys);
+    KeyRows<T, D, Mask> key_rows;
+    key_rows.clear();
+    uint32_t iteration = 0;
+    uint32_t query = find_queries(0, tiles.visible);
+    copy_queries(query, 0);
+    while (query < sentence.queries) {
+        const uint32_t stage = iteration % 2 * kQueries;
+        OutputRows<T, D, kQueries> outputs;
+        outputs.load(operands.output, forward.output_stride, query, sentence.queries);
+        const uint32_t next = find_queries(query + kQueries, tiles.visible_in(iteration + 1));
+        copy_queries(next, iteration % 2 ^ 1);
+        copy_async_wait<1>();
+        __syncthreads();
+        outputs.reduce(tiles.d_outputs.from(stage), operands.log_sum_exp, query, sentence.queries,
+                       tiles.statistics);
+        __syncthreads();
+        float d_scores[kQueries / 8][4] = {};
+        if (tile.start + threadIdx.x / 32 * 16 < sentence.keys)
+            key_rows.add_queries(forward, sentence, head, tiles.keys, tiles.values, tile.start,
+                                 tiles.queries.from(stage), tiles.d_outputs.from(stage), tiles.statistics,
+                                 tiles.visible_in(iteration), query, d_scores);
+        if constexpr (kAtomic) {
+            const float ones[2] = {1.0f, 1.0f};
+            tiles.d_scores.store(threadIdx.x / 32 * 16, 0, d_scores, ones);
+            __syncthreads();
+            float* accumulator = pointer<float>(params.accumulator) +
+                                 (static_cast<uint64_t>(head) * forward.queries + sentence.query_start) * D;
+            add_query_gradient(tiles, query, sentence.queries, accumulator);
+        }
+        query = next;
+        ++iteration;
+    }
+    copy_async_wait<0>();
+    __syncthreads();
+    key_rows.write(params, sentence, head, tiles.keys, tiles.values, tile.start);
+}
+
+template <class T, int D, class Mask>
+RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams& params) {
+    attention_backward_keys<T, D, Mask, QueryGradient::kElsewhere>(params);
+}
+
+template <class T, int D, class Mask>
+RETROMAE_DEVICE void attention_backward_atomic(const AttentionBackwardParams& params) {
+    attention_backward_keys<T, D, Mask, QueryGradient::kAtomic>(params);
+}
+
+template <class T, int D, class Mask>
+RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& params) {
+    const AttentionForwardParams& forward = params.forward;
+    const SentenceTile tile = SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.queries || sentence.queries <= params.fused_queries_max) return;
+    const uint32_t head = block_head(forward);
+    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
+    SharedMemory memory = SharedMemory::begin();
+    // dQ's at the end.
+    const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
+    const SharedTile<T, D> d_outputs = {memory.take<T>(kTileRows * D)};
+    const RowStatistics statistics = RowStatistics::take(memory, kTileRows);
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, tile.start);
+    queries.template copy_rows<kTileRows, kAttentionThreads>(operands.query, forward.query_stride, tile.start,
+                                                             sentence.queries);
+    d_outputs.template copy_rows<kTileRows, kAttentionThreads>(operands.d_output, forward.output_stride,
+                                                               tile.start, sentence.queries);
+
+    const QueryRows own = QueryRows::of(forward, sentence, tile.start);
+    const float scale = base2_scale(forward);
+    float log_sums[2], deltas[2], d_query[D / 8][4] = {};
+    uint32_t iteration = 0;
+    uint32_t key = stream.find(0, 0);
+    stream.copy(key, 0);
+    while (key < sentence.keys) {
+        const uint32_t next = stream.find(key + kKeyTile, iteration + 1);
+        stream.copy(next, iteration + 1);
+        if (iteration == 0) {
+            OutputRows<T, D, kTileRows> outputs;
+            outputs.load(operands.output, forward.output_stride, tile.start, sentence.queries);
+            copy_async_wait<1>();
+            __syncthreads();
+            outputs.reduce(d_outputs, operands.log_sum_exp, tile.start, sentence.queries, statistics);
+        }
+        copy_async_wait<1>();
+        __syncthreads();
+        if (own.left > 0) {
+            const uint32_t stage = iteration % 2 * kKeyTile;
+            RETROMAE_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const uint32_t row = own.row + threadIdx.x % 32 / 4 + 8 * half;
+                log_sums[half] = statistics.log_sums[row];
+                deltas[half] = statistics.deltas[row];
+            }
+            float probabilities[8][4] = {}, d_scores[8][4] = {};
+            RETROMAE_UNROLL
+            for (int k = 0; k < D / 16; ++k) {
+                uint32_t query[4], keys[4][4];
+                queries.load_a(own.row, k, query);
+                stream.keys.template load_b_transposed<4>(stage, k, keys);
+                mma<T, 4>(probabilities, query, keys);
+            }
+            RETROMAE_UNROLL
+            for (int n = 0; n < 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    probabilities[n][i] =
+                        exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums[i / 2]));
+            }
+            stream.hide(key, iteration, own.row, 0.0f, probabilities);
+            RETROMAE_UNROLL
+            for (int k = 0; k < D / 16; ++k) {
+                uint32_t d_output[4], values[4][4];
+                d_outputs.load_a(own.row, k, d_output);
+                stream.values.template load_b_transposed<4>(stage, k, values);
+                mma<T, 4>(d_scores, d_output, values);
+            }
+            if (forward.dropout.threshold != 0) {
+                const FragmentBits<2> kept = kept_keys(forward.dropout, head, own.tokens, key);
+                RETROMAE_UNROLL
+                for (int n = 0; n < 8; ++n) {
+                    RETROMAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        d_scores[n][i] = kept.test(n, i) ? d_scores[n][i] * forward.dropout.scale : 0.0f;
+                }
+            }
+            RETROMAE_UNROLL
+            for (int n = 0; n < 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas[i / 2]);
+            }
+            RETROMAE_UNROLL
+            for (int k = 0; k < kKeyTile / 16; ++k) {
+                uint32_t d_score[4];
+                products_as_a<T>(d_scores, k, d_score);
+                multiply_rows(d_query, d_score, stream.keys, stage + 16 * k, 0);
+            }
+        }
+        key = next;
+        ++iteration;
+    }
+    copy_async_wait<0>();
+
+    if (own.left == 0) return;
+    // A warp's own rows of the queries' tile; nobody else reads them.
+    const float factors[2] = {forward.scale, forward.scale};
+    warp_barrier();
+    queries.store(own.row, 0, d_query, factors);
+    warp_barrier();
+    queries.template write_rows<D / 8>(
+        own.row, 0,
+        sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D) +
+            static_cast<uint64_t>(tile.start + own.row) * params.d_query_stride,
+        params.d_query_stride, own.left);
+}
+
+// dQ = scale · accumulator, for the sentences that are not fused.
+template <class T, int D>
+RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& params) {
+    const AttentionForwardParams& forward = params.forward;
+    const SentenceTile tile = SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.queries || sentence.queries <= params.fused_queries_max) return;
+    const uint32_t head = block_head(forward);
+    const float* sums = pointer<const float>(params.accumulator) +
+                        (static_cast<uint64_t>(head) * forward.queries + sentence.query_start) * D;
+    T* d_query = sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D);
+    for (uint32_t item = threadIdx.x; item < kTileRows * (D / 8); item += kAttentionThreads) {
+        const uint32_t query = tile.start + item / (D / 8);
+        const uint32_t column = item % (D / 8) * 8;
+        if (query >= sentence.queries) break;
+        float values[8];
+        load(sums + static_cast<uint64_t>(query) * D + column, values);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) values[i] *= forward.scale;
+        store(d_query + static_cast<uint64_t>(query) * params.d_query_stride + column, values);
+    }
+}
+
+#define RETROMAE_ATTENTION_CONVERT(part, mask_name, Mask, T, d)                                          \
+    RETROMAE_KERNEL(attention_backward_convert_##T##_d##d, AttentionBackwardParams, kAttentionThreads) { \
+        attention_backward_convert<T, d>(params);                                                        \
+    }
+
+RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, key_value)
+RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, query)
+RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, atomic)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_CONVERT, convert, any, AnyMask, bf16)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_CONVERT, convert, any, AnyMask, f16)
+
+}  // namespace retromae

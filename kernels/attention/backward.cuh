@@ -1,0 +1,336 @@
+// What the tensor-core backward kernels share.
+#pragma once
+
+#include "fragments.cuh"
+
+namespace retromae {
+
+// Queries of a tile where keys are owned. From d = 96 on the gradients of a warp's 16 keys take so many
+// registers that the scores are kept to half.
+template <int D>
+constexpr int kQueryTile = D > 64 ? 32 : 64;
+
+// One head of the block's sentence.
+template <class T>
+struct BackwardOperands {
+    const T* query;
+    const T* key;
+    const T* value;
+    const T* output;
+    const T* d_output;
+    const float* log_sum_exp;
+
+    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
+                                            uint32_t head, int d) {
+        const AttentionForwardParams& forward = params.forward;
+        const uint32_t column = head * d;
+        return {sentence.query_rows<const T>(forward.query, forward.query_stride, column),
+                sentence.key_rows<const T>(forward.key, forward.key_stride, column),
+                sentence.key_rows<const T>(forward.value, forward.value_stride, column),
+                sentence.query_rows<const T>(forward.output, forward.output_stride, column),
+                sentence.query_rows<const T>(params.d_output, forward.output_stride, column),
+                pointer<const float>(forward.log_sum_exp) + static_cast<uint64_t>(head) * forward.queries +
+                    sentence.query_start};
+    }
+};
+
+// What a row of scores needs of its query: log2 of the sum of exponentials, and δ = dot(dO, O). A row that
+// does not exist, or sees nothing, has +inf, which makes its probabilities 0.
+struct RowStatistics {
+    float* log_sums;
+    float* deltas;
+
+    RETROMAE_DEVICE RowStatistics take(SharedMemory& memory, uint32_t rows) {
+        RowStatistics statistics;
+        statistics.log_sums = memory.take<float>(rows);
+        statistics.deltas = memory.take<float>(rows);
+        return statistics;
+    }
+    RETROMAE_MEMBER RowStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
+};
+
+// `Rows` rows of the output, in registers between their loads and their use: a quad of threads a row.
+template <class T, int D, int Rows>
+struct OutputRows {
+    static constexpr int kPasses = Rows * 4 / static_cast<int>(kAttentionThreads);
+    static constexpr int kChunks = D / 32;
+    Pack<T, 8> chunks[kPasses][kChunks];
+
+    RETROMAE_DEVICE uint32_t row(int pass) { return pass * kAttentionThreads / 4 + threadIdx.x / 4; }
+    // Neighbouring rows read different halves of 128 bytes, so that 8 threads meet 8 groups of 4 banks.
+    RETROMAE_DEVICE uint32_t column(int pass, int j) {
+        const uint32_t turned = SharedTile<T, D>::kChunks % 8 == 0 ? j ^ (row(pass) & 1) : j;
+        return threadIdx.x % 4 + 4 * turned;
+    }
+
+    RETROMAE_MEMBER void load(const T* output, uint32_t stride, uint32_t first, uint32_t end) {
+        RETROMAE_UNROLL
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const bool exists = first + row(pass) < end;
+            RETROMAE_UNROLL
+            for (int j = 0; j < kChunks; ++j) {
+                chunks[pass][j] = {};
+                if (exists)
+                    chunks[pass][j] = *reinterpret_cast<const Pack<T, 8>*>(
+                        output + static_cast<uint64_t>(first + row(pass)) * stride + 8 * column(pass, j));
+            }
+        }
+    }
+
+    // Needs a barrier before others read the statistics.
+    RETROMAE_MEMBER void reduce(const SharedTile<T, D>& d_outputs, const float* log_sum_exp, uint32_t first,
+                                uint32_t end, const RowStatistics& statistics) const {
+        float deltas[kPasses] = {};
+        RETROMAE_UNROLL
+        for (int pass = 0; pass < kPasses; ++pass) {
+            RETROMAE_UNROLL
+            for (int j = 0; j < kChunks; ++j) {
+                float d_output[8];
+                retromae::load(d_outputs.chunk(row(pass), column(pass, j)), d_output);
+                RETROMAE_UNROLL
+                for (int i = 0; i < 8; ++i)
+                    deltas[pass] = fmaf(to_float(chunks[pass][j].values[i]), d_output[i], deltas[pass]);
+            }
+        }
+        warp_butterfly<Sum, 4>(deltas);
+        RETROMAE_UNROLL
+        for (int pass = 0; pass < kPasses; ++pass) {
+            if (threadIdx.x % 4 != 0) continue;
+            const uint32_t query = first + row(pass);
+            const float log_sum = query < end ? log_sum_exp[query] : -INFINITY;
+            statistics.log_sums[row(pass)] = log_sum == -INFINITY ? INFINITY : log_sum * kLog2E;
+            statistics.deltas[row(pass)] = deltas[pass];
+        }
+    }
+};
+
+// Which keys of a tile of 64 see a tile of queries, transposed: [words of queries, 64 keys]. A warp makes 32
+// × 32 bits; returns whether there is any of its own.
+template <int Words, class Mask>
+RETROMAE_DEVICE bool transposed_visibility(const AttentionForwardParams& params, const Sentence& sentence,
+                                           const Mask& mask, uint32_t query_tile, uint32_t key_tile,
+                                           uint32_t* visible) {
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (warp >= 2 * Words) return false;
+    const uint32_t word = warp % Words, half = warp / Words;
+    const uint32_t query = query_tile + 32 * word + lane;
+    const uint32_t keys =
+        query < sentence.queries ? mask.visible(sentence.slot(params, query), key_tile + 32 * half) : 0;
+    visible[word * kTileRows + 32 * half + lane] = warp_transpose_bits(keys);
+    return keys != 0;
+}
+
+// The dropout of 16 keys, which one group of 16 columns is, against a tile of queries.
+template <int Words>
+RETROMAE_DEVICE FragmentBits<Words> transposed_kept(const AttentionForwardParams& params,
+                                                    const Sentence& sentence, uint32_t head,
+                                                    uint32_t query_tile, uint32_t first_key) {
+    const uint32_t lane = threadIdx.x % 32;
+    uint32_t own = 0;
+    RETROMAE_UNROLL
+    for (int w = 0; w < Words; ++w) {
+        const uint32_t query = query_tile + 32 * w + lane;
+        const uint32_t slot = query < sentence.queries ? sentence.slot(params, query) : 0;
+        own |= dropout_kept(params.dropout, head, sentence.token(slot), first_key / kDropoutGroup)
+               << (16 * w);
+    }
+    // Lane 16w + k now has key k's bits of word w.
+    const uint32_t transposed = warp_transpose_bits(own);
+    FragmentBits<Words> kept;
+    RETROMAE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        RETROMAE_UNROLL
+        for (int w = 0; w < Words; ++w)
+            kept.words[half][w] = warp_shuffle(transposed, 16 * w + lane / 4 + 8 * half) >> lane % 4 * 2;
+    }
+    return kept;
+}
+
+// A warp's 16 keys and their gradients.
+template <class T, int D, class Mask>
+struct KeyRows {
+    static constexpr bool kMasked = sizeof(Mask) > sizeof(FullMask);
+    static constexpr int kQueries = kQueryTile<D>;
+    static constexpr int kWords = kQueries / 32;
+
+    float d_key[D / 8][4];
+    float d_value[D / 8][4];
+
+    RETROMAE_MEMBER void clear() {
+        RETROMAE_UNROLL
+        for (int n = 0; n < D / 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) d_key[n][i] = d_value[n][i] = 0.0f;
+        }
+    }
+
+    // Adds what a tile of queries gives, and returns dSᵀ without the factor `scale`. With Sᵀ = K Qᵀ in
+    // registers, Pᵀ and dSᵀ are operands as they are.
+    RETROMAE_MEMBER void add_queries(const AttentionForwardParams& params, const Sentence& sentence,
+                                     uint32_t head, const SharedTile<T, D>& keys,
+                                     const SharedTile<T, D>& values, uint32_t key_tile,
+                                     const SharedTile<T, D>& queries, const SharedTile<T, D>& d_outputs,
+                                     const RowStatistics& statistics, const uint32_t* visible,
+                                     uint32_t query_tile, float (&d_scores)[kQueries / 8][4]) {
+        const uint32_t lane = threadIdx.x % 32;
+        const uint32_t row = threadIdx.x / 32 * 16;
+        float probabilities[kQueries / 8][4] = {};
+        RETROMAE_UNROLL
+        for (int k = 0; k < D / 16; ++k) {
+            uint32_t key[4], query[kQueries / 16][4];
+            keys.load_a(row, k, key);
+            queries.template load_b_transposed<kQueries / 16>(0, k, query);
+            mma<T, kQueries / 16>(probabilities, key, query);
+        }
+        const float scale = base2_scale(params);
+        RETROMAE_UNROLL
+        for (int n = 0; n < kQueries / 8; ++n) {
+            const Pack<float, 2> log_sums =
+                *reinterpret_cast<const Pack<float, 2>*>(statistics.log_sums + 8 * n + lane % 4 * 2);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                probabilities[n][i] =
+                    exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums.values[i % 2]));
+        }
+        hide(sentence, key_tile + row, visible, row, probabilities);
+
+        FragmentBits<kWords> kept;
+        const bool dropped = params.dropout.threshold != 0;
+        if (dropped) kept = transposed_kept<kWords>(params, sentence, head, query_tile, key_tile + row);
+        RETROMAE_UNROLL
+        for (int k = 0; k < kQueries / 16; ++k) {
+            uint32_t weights[4];
+            if (dropped) {
+                float kept_weights[2][4];
+                RETROMAE_UNROLL
+                for (int n = 0; n < 2; ++n) {
+                    RETROMAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        kept_weights[n][i] = kept.test(2 * k + n, i) ? probabilities[2 * k + n][i] : 0.0f;
+                }
+                products_as_a<T>(kept_weights, 0, weights);
+            } else {
+                products_as_a<T>(probabilities, k, weights);
+            }
+            multiply_rows(d_value, weights, d_outputs, 16 * k, 0);
+        }
+
+        RETROMAE_UNROLL
+        for (int n = 0; n < kQueries / 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) d_scores[n][i] = 0.0f;
+        }
+        RETROMAE_UNROLL
+        for (int k = 0; k < D / 16; ++k) {
+            uint32_t value[4], d_output[kQueries / 16][4];
+            values.load_a(row, k, value);
+            d_outputs.template load_b_transposed<kQueries / 16>(0, k, d_output);
+            mma<T, kQueries / 16>(d_scores, value, d_output);
+        }
+        if (dropped) {
+            RETROMAE_UNROLL
+            for (int n = 0; n < kQueries / 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    d_scores[n][i] = kept.test(n, i) ? d_scores[n][i] * params.dropout.scale : 0.0f;
+            }
+        }
+        RETROMAE_UNROLL
+        for (int n = 0; n < kQueries / 8; ++n) {
+            const Pack<float, 2> deltas =
+                *reinterpret_cast<const Pack<float, 2>*>(statistics.deltas + 8 * n + lane % 4 * 2);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas.values[i % 2]);
+        }
+        RETROMAE_UNROLL
+        for (int k = 0; k < kQueries / 16; ++k) {
+            uint32_t d_score[4];
+            products_as_a<T>(d_scores, k, d_score);
+            multiply_rows(d_key, d_score, queries, 16 * k, 0);
+        }
+    }
+
+    // Writes the gradients to global memory by way of the keys' and values' own tiles, which nobody reads any
+    // more.
+    RETROMAE_MEMBER void write(const AttentionBackwardParams& params, const Sentence& sentence, uint32_t head,
+                               const SharedTile<T, D>& keys, const SharedTile<T, D>& values,
+                               uint32_t key_tile) const {
+        const uint32_t row = threadIdx.x / 32 * 16;
+        const uint32_t first = key_tile + row;
+        if (first >= sentence.keys) return;
+        const AttentionForwardParams& forward = params.forward;
+        const float key_factors[2] = {forward.scale, forward.scale};
+        const float value_factors[2] = {forward.dropout.scale, forward.dropout.scale};
+        keys.store(row, 0, d_key, key_factors);
+        values.store(row, 0, d_value, value_factors);
+        warp_barrier();
+        keys.template write_rows<D / 8>(row, 0,
+                                        sentence.key_rows<T>(params.d_key, params.d_key_stride, head * D) +
+                                            static_cast<uint64_t>(first) * params.d_key_stride,
+                                        params.d_key_stride, sentence.keys - first);
+        values.template write_rows<D / 8>(
+            row, 0,
+            sentence.key_rows<T>(params.d_value, params.d_value_stride, head * D) +
+                static_cast<uint64_t>(first) * params.d_value_stride,
+            params.d_value_stride, sentence.keys - first);
+    }
+
+  private:
+    RETROMAE_DEVICE void hide(const Sentence& sentence, uint32_t first_key, const uint32_t* visible,
+                              uint32_t row, float (&probabilities)[kQueries / 8][4]) {
+        if constexpr (kMasked) {
+            const FragmentBits<kWords> bits = FragmentBits<kWords>::load(visible, row);
+            RETROMAE_UNROLL
+            for (int n = 0; n < kQueries / 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    if (!bits.test(n, i)) probabilities[n][i] = 0.0f;
+            }
+        } else if (first_key + 16 > sentence.keys) {
+            RETROMAE_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                if (first_key + threadIdx.x % 32 / 4 + 8 * half < sentence.keys) continue;
+                RETROMAE_UNROLL
+                for (int n = 0; n < kQueries / 8; ++n)
+                    probabilities[n][2 * half] = probabilities[n][2 * half + 1] = 0.0f;
+            }
+        }
+    }
+};
+
+// A warp's part of dQ of a query tile: 16 queries, and all columns or, where the tile has fewer rows than the
+// block has warps, a share of them.
+template <class T, int D>
+struct QueryShare {
+    static constexpr int kRowBlocks = kQueryTile<D> / 16;
+    static constexpr int kTiles = D / 8 * kRowBlocks / (static_cast<int>(kAttentionThreads) / 32);
+
+    uint32_t row;    // within the query tile
+    uint32_t chunk;  // first tile of 8 columns
+
+    RETROMAE_DEVICE QueryShare of_warp() {
+        const uint32_t warp = threadIdx.x / 32;
+        return {warp % kRowBlocks * 16, warp / kRowBlocks * kTiles};
+    }
+    // sums += dS K over the 64 keys of a tile, dSᵀ in shared memory.
+    RETROMAE_MEMBER void add_keys(const SharedTile<T, kQueryTile<D>>& d_scores, const SharedTile<T, D>& keys,
+                                  float (&sums)[kTiles][4]) const {
+        RETROMAE_UNROLL
+        for (int k = 0; k < kKeyTile / 16; ++k) {
+            uint32_t d_score[4];
+            d_scores.load_a_transposed(16 * k, row / 8, d_score);
+            multiply_rows(sums, d_score, keys, 16 * k, chunk);
+        }
+    }
+};
+
+#define RETROMAE_ATTENTION_BACKWARD_KERNEL(part, mask_name, Mask, T, d)                            \
+    RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##T##_d##d, AttentionBackwardParams, \
+                    kAttentionThreads) {                                                           \
+        attention_backward_##part<T, d, Mask>(params);                                             \
+    }
+#define RETROMAE_ATTENTION_BACKWARD(part, mask_name, Mask, T) \
+    RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_BACKWARD_KERNEL, part, mask_name, Mask, T)
+
+}  // namespace retromae

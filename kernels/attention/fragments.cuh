@@ -1,0 +1,184 @@
+// What the tensor-core attention kernels share: bits a score in the layout of mma's products.
+#pragma once
+
+#include "../core/tile.cuh"
+#include "attention.cuh"
+
+namespace retromae {
+
+// 4 warps of 16 rows of scores.
+constexpr int kTileRows = 64;
+static_assert(kTileRows * 2 == kAttentionThreads, "16 rows a warp");
+
+// A bit for each of a lane's scores in products [16, 32·Words]: lane (g, t) has rows g and g + 8, and of them
+// columns 8n + 2t and the next. The rows are kept in natural order and shifted by 2t, so that a score's bit
+// is at a place that the compiler knows.
+template <int Words>
+struct FragmentBits {
+    uint32_t words[2][Words];
+
+    // Reads rows `row..row + 16` of a tile of bits in shared memory, [Words, 64]: word w of all rows, then
+    // word w + 1.
+    RETROMAE_DEVICE FragmentBits load(const uint32_t* tile, uint32_t row) {
+        const uint32_t lane = threadIdx.x % 32;
+        FragmentBits bits;
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            RETROMAE_UNROLL
+            for (int w = 0; w < Words; ++w)
+                bits.words[half][w] = tile[w * kTileRows + row + lane / 4 + 8 * half] >> lane % 4 * 2;
+        }
+        return bits;
+    }
+    // Columns from `first` on, of which those below `end` are set, in every row.
+    RETROMAE_DEVICE FragmentBits below(uint32_t first, uint32_t end) {
+        FragmentBits bits;
+        RETROMAE_UNROLL
+        for (int w = 0; w < Words; ++w)
+            bits.words[0][w] = bits.words[1][w] = existing_keys(first + 32 * w, end) >> threadIdx.x % 4 * 2;
+        return bits;
+    }
+    // Of value `i` of tile `n`.
+    RETROMAE_MEMBER bool test(int n, int i) const {
+        return words[i / 2][n / 4] & 1u << (8 * (n % 4) + i % 2);
+    }
+};
+
+// log2(e), times the scale of the scores: exponentials are taken to base 2.
+RETROMAE_DEVICE float base2_scale(const AttentionForwardParams& params) {
+    return params.scale * kLog2E;
+}
+
+// The dropout of 64 keys against a lane's two rows of scores, which are queries. The four lanes of a quad
+// share the rows, of 4 groups of 16 keys: each draws one group of both rows for all.
+RETROMAE_DEVICE FragmentBits<2> kept_keys(const DropoutParams& dropout, uint32_t head,
+                                          const uint32_t (&tokens)[2], uint32_t key_tile) {
+    const uint32_t quad_lane = threadIdx.x % 4;
+    const uint32_t group = key_tile / kDropoutGroup + quad_lane;
+    const uint32_t own =
+        dropout_kept(dropout, head, tokens[0], group) | dropout_kept(dropout, head, tokens[1], group) << 16;
+    uint32_t groups[4];
+    quad_gather(own, groups);
+    FragmentBits<2> kept;
+    RETROMAE_UNROLL
+    for (int w = 0; w < 2; ++w) {
+        const uint32_t low = groups[2 * w], high = groups[2 * w + 1];
+        kept.words[0][w] = ((low & 0xffffu) | high << 16) >> quad_lane * 2;
+        kept.words[1][w] = (low >> 16 | (high & 0xffff0000u)) >> quad_lane * 2;
+    }
+    return kept;
+}
+
+// The rows of a block that owns 64 queries, a lane's two of them.
+struct QueryRows {
+    uint32_t row;        // first of the warp's 16, within the tile
+    uint32_t left;       // of the warp's queries and those after them; 0 where there are none
+    uint32_t query;      // the lane's first, within the sentence; the other is 8 further
+    uint32_t tokens[2];  // among the keys, for dropout
+
+    RETROMAE_DEVICE QueryRows of(const AttentionForwardParams& params, const Sentence& sentence,
+                                 uint32_t tile_start) {
+        QueryRows rows;
+        rows.row = threadIdx.x / 32 * 16;
+        const uint32_t first = tile_start + rows.row;
+        rows.left = first < sentence.queries ? sentence.queries - first : 0;
+        rows.query = first + threadIdx.x % 32 / 4;
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            const uint32_t query = rows.query + 8 * half;
+            rows.tokens[half] = sentence.token(query < sentence.queries ? sentence.slot(params, query) : 0);
+        }
+        return rows;
+    }
+};
+
+// The keys and values that a block of 64 queries walks over, a tile of 64 after the other: copied a tile
+// ahead, tiles that the block does not see left out. While a tile's bits are read those of the next are
+// written, and a slow warp may still read those of the last: three in turn.
+template <class T, int D, class Mask>
+struct KeyStream {
+    static constexpr bool kMasked = sizeof(Mask) > sizeof(FullMask);
+    static constexpr int kVisible = kTileRows * 2;
+
+    SharedTile<T, D> keys;    // 2 times 64 rows
+    SharedTile<T, D> values;  // 2 times 64 rows
+    uint32_t* visible;        // [3, 2, 64]: 2 words of keys a query
+    const T* key;
+    const T* value;
+    uint32_t key_stride;
+    uint32_t value_stride;
+    uint32_t count;
+    Mask mask;
+    // This thread makes the visibility of 32 keys of one query.
+    uint32_t slot;
+    bool exists;
+
+    RETROMAE_DEVICE KeyStream begin(SharedMemory& memory, const AttentionForwardParams& params,
+                                    const Sentence& sentence, uint32_t head, uint32_t tile_start) {
+        KeyStream stream;
+        stream.keys.elements = memory.take<T>(2 * kKeyTile * D);
+        stream.values.elements = memory.take<T>(2 * kKeyTile * D);
+        stream.visible = kMasked ? memory.take<uint32_t>(3 * kVisible) : nullptr;
+        stream.key = sentence.key_rows<const T>(params.key, params.key_stride, head * D);
+        stream.value = sentence.key_rows<const T>(params.value, params.value_stride, head * D);
+        stream.key_stride = params.key_stride;
+        stream.value_stride = params.value_stride;
+        stream.count = sentence.keys;
+        stream.mask = Mask::make(params, sentence);
+        const uint32_t query = tile_start + threadIdx.x % kTileRows;
+        stream.exists = query < sentence.queries;
+        stream.slot = kMasked && stream.exists ? sentence.slot(params, query) : 0;
+        return stream;
+    }
+
+    // The first tile of keys from `key` on that some query of the block sees; a barrier.
+    RETROMAE_MEMBER uint32_t find(uint32_t first, uint32_t iteration) const {
+        if constexpr (kMasked) {
+            for (; first < count; first += kKeyTile) {
+                const uint32_t word = exists ? mask.visible(slot, first + threadIdx.x / kTileRows * 32) : 0;
+                visible[iteration % 3 * kVisible + threadIdx.x] = word;
+                if (block_any(word != 0)) break;
+            }
+        } else {
+            __syncthreads();
+        }
+        return first;
+    }
+    // Starts the copies of a tile, or of none beyond the last key; always one group.
+    RETROMAE_MEMBER void copy(uint32_t first, uint32_t iteration) const {
+        if (first < count) {
+            const uint32_t row = iteration % 2 * kKeyTile;
+            keys.from(row).template copy_rows<kKeyTile, kAttentionThreads>(key, key_stride, first, count);
+            values.from(row).template copy_rows<kKeyTile, kAttentionThreads>(value, value_stride, first,
+                                                                             count);
+        }
+        copy_async_commit();
+    }
+    // Sets the scores of keys that a query does not see, or that do not exist.
+    RETROMAE_MEMBER void hide(uint32_t first, uint32_t iteration, uint32_t row, float hidden,
+                              float (&scores)[8][4]) const {
+        if (!kMasked && first + kKeyTile <= count) return;
+        const FragmentBits<2> bits = kMasked ? FragmentBits<2>::load(visible + iteration % 3 * kVisible, row)
+                                             : FragmentBits<2>::below(first, count);
+        RETROMAE_UNROLL
+        for (int n = 0; n < 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                if (!bits.test(n, i)) scores[n][i] = hidden;
+        }
+    }
+};
+
+// What kernels are made for: X(part, mask's name, Mask, T), and with it X(part, mask's name, Mask, T, d).
+#define RETROMAE_ATTENTION_TYPES(X, part) \
+    X(part, full, FullMask, bf16)         \
+    X(part, full, FullMask, f16)          \
+    X(part, masked, AnyMask, bf16)        \
+    X(part, masked, AnyMask, f16)
+#define RETROMAE_ATTENTION_DIMS(X, part, mask_name, Mask, T) \
+    X(part, mask_name, Mask, T, 32)                          \
+    X(part, mask_name, Mask, T, 64)                          \
+    X(part, mask_name, Mask, T, 96)                          \
+    X(part, mask_name, Mask, T, 128)
+
+}  // namespace retromae

@@ -1,0 +1,154 @@
+// A tile of rows of 16-bit elements in shared memory, the operands of mma that are read from it, and the
+// products that are written to it.
+#pragma once
+
+#include "../arch/async_copy.cuh"
+#include "../arch/ldmatrix.cuh"
+#include "../arch/mma.cuh"
+#include "../arch/warp_primitives.cuh"
+#include "kernel.cuh"
+#include "types.cuh"
+
+namespace retromae {
+
+// Rows of `D` elements, in chunks of 16 bytes that are swizzled: the chunks that the 8 lanes of an ldmatrix
+// phase read (one column of 8 rows), or that 8 neighbouring lanes copy (8 neighbours in row order), lie in 8
+// different groups of 4 banks. Where a row is a multiple of 128 bytes the row number modulo 8 is added to the
+// chunk (without carry); where it is an odd multiple of 64 bytes, neighbouring rows lie in different halves
+// already, and half the row number, modulo 4, is added.
+template <class T, int D>
+struct SharedTile {
+    static_assert(sizeof(T) == 2 && D % 32 == 0, "16-bit elements, rows of a multiple of 64 bytes");
+    static constexpr int kChunks = D / 8;
+
+    T* elements;
+
+    RETROMAE_MEMBER T* chunk(uint32_t row, uint32_t column_chunk) const {
+        const uint32_t swizzle = kChunks % 8 == 0 ? row % 8 : row / 2 % 4;
+        return elements + (row * kChunks + (column_chunk ^ swizzle)) * 8;
+    }
+
+    // The tile from row `row` on; `row` is a multiple of 8, so that the swizzle stays.
+    RETROMAE_MEMBER SharedTile from(uint32_t row) const { return {elements + row * D}; }
+
+    // Starts the block's copy of rows `first..first + Rows` of global memory; rows from `end` on become
+    // zeros.
+    template <int Rows, int Threads>
+    RETROMAE_MEMBER void copy_rows(const T* source, uint32_t stride, uint32_t first, uint32_t end) const {
+        RETROMAE_UNROLL
+        for (int i = 0; i < (Rows * kChunks + Threads - 1) / Threads; ++i) {
+            const uint32_t item = i * Threads + threadIdx.x;
+            if (Rows * kChunks % Threads != 0 && item >= Rows * kChunks) break;
+            const uint32_t row = item / kChunks;
+            const uint32_t column = item % kChunks;
+            const bool exists = first + row < end;
+            const uint64_t offset = exists ? static_cast<uint64_t>(first + row) * stride + column * 8 : 0;
+            copy_async_16(chunk(row, column), source + offset, exists);
+        }
+    }
+
+    // The operand A [16, 16] at rows `row..`, columns `16·step..`.
+    RETROMAE_MEMBER void load_a(uint32_t row, uint32_t step, uint32_t (&a)[4]) const {
+        const uint32_t lane = threadIdx.x % 32;
+        const void* const address[1] = {chunk(row + lane % 16, 2 * step + lane / 16)};
+        uint32_t fragments[1][4];
+        load_matrices<false>(address, fragments);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) a[i] = fragments[0][i];
+    }
+
+    // The operand A [16, 16] whose row m and column k are column `8·column_chunk + m` and row `row + k` of
+    // the tile.
+    RETROMAE_MEMBER void load_a_transposed(uint32_t row, uint32_t column_chunk, uint32_t (&a)[4]) const {
+        const uint32_t lane = threadIdx.x % 32;
+        const void* const address[1] = {chunk(row + lane / 16 * 8 + lane % 8, column_chunk + lane / 8 % 2)};
+        uint32_t fragments[1][4];
+        load_matrices<true>(address, fragments);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) a[i] = fragments[0][i];
+    }
+
+    // The operand B [16, 16·Pairs] whose row k and column n are column `16·step + k` and row `row + n` of the
+    // tile.
+    template <int Pairs>
+    RETROMAE_MEMBER void load_b_transposed(uint32_t row, uint32_t step, uint32_t (&b)[Pairs][4]) const {
+        const uint32_t lane = threadIdx.x % 32;
+        const void* addresses[Pairs];
+        RETROMAE_UNROLL
+        for (int p = 0; p < Pairs; ++p)
+            addresses[p] = chunk(row + 16 * p + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2);
+        load_matrices<false>(addresses, b);
+    }
+
+    // The operand B [16, 16·Pairs] at rows `row..`, columns `8·column_chunk..`.
+    template <int Pairs>
+    RETROMAE_MEMBER void load_b(uint32_t row, uint32_t column_chunk, uint32_t (&b)[Pairs][4]) const {
+        const uint32_t lane = threadIdx.x % 32;
+        const void* addresses[Pairs];
+        RETROMAE_UNROLL
+        for (int p = 0; p < Pairs; ++p)
+            addresses[p] = chunk(row + lane % 16, column_chunk + 2 * p + lane / 16);
+        load_matrices<true>(addresses, b);
+    }
+
+    // Writes products [16, 8·Tiles] to rows `row..`, columns `8·column_chunk..`; row g is multiplied by
+    // `factors[0]`, row g + 8 by `factors[1]`.
+    template <int Tiles>
+    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4],
+                               const float (&factors)[2]) const {
+        const uint32_t lane = threadIdx.x % 32;
+        RETROMAE_UNROLL
+        for (int n = 0; n < Tiles; ++n) {
+            RETROMAE_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                T* place = chunk(row + lane / 4 + 8 * half, column_chunk + n) + lane % 4 * 2;
+                *reinterpret_cast<uint32_t*>(place) = rounded_pair(T{}, products[n][2 * half] * factors[half],
+                                                                   products[n][2 * half + 1] * factors[half]);
+            }
+        }
+    }
+
+    // Copies 16 rows, `Chunks` chunks of each, by one warp to global memory, whose first row and column
+    // `destination` is; only the first `rows` rows exist.
+    template <int Chunks>
+    RETROMAE_MEMBER void write_rows(uint32_t row, uint32_t column_chunk, T* destination, uint32_t stride,
+                                    uint32_t rows) const {
+        const uint32_t lane = threadIdx.x % 32;
+        RETROMAE_UNROLL
+        for (int i = 0; i < Chunks / 2; ++i) {
+            const uint32_t item = 32 * i + lane;
+            const uint32_t item_row = item / Chunks;
+            const uint32_t column = item % Chunks;
+            if (item_row >= rows) continue;
+            *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(item_row) * stride +
+                                           column * 8) =
+                *reinterpret_cast<const Pack<T, 8>*>(chunk(row + item_row, column_chunk + column));
+        }
+    }
+};
+
+// Products as an operand: the [16, 16] at tiles 2·step and 2·step + 1, rounded to T.
+template <class T, int Tiles>
+RETROMAE_DEVICE void products_as_a(const float (&products)[Tiles][4], int step, uint32_t (&a)[4]) {
+    RETROMAE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+        const float (&tile)[4] = products[2 * step + i / 2];
+        a[i] = rounded_pair(T{}, tile[2 * (i % 2)], tile[2 * (i % 2) + 1]);
+    }
+}
+
+// sums += A · (rows `row..row + 16` of the tile, columns `8·column_chunk..`), 64 columns at a time: operands
+// of more would wait in registers.
+template <class T, int D, int Tiles>
+RETROMAE_DEVICE void multiply_rows(float (&sums)[Tiles][4], const uint32_t (&a)[4],
+                                   const SharedTile<T, D>& tile, uint32_t row, uint32_t column_chunk) {
+    constexpr int kStep = Tiles > 12 ? 4 : Tiles;
+    RETROMAE_UNROLL
+    for (int n = 0; n < Tiles; n += kStep) {
+        uint32_t b[kStep / 2][4];
+        tile.template load_b<kStep / 2>(row, column_chunk + n, b);
+        mma<T, kStep / 2>(*reinterpret_cast<float (*)[kStep][4]>(&sums[n]), a, b);
+    }
+}
+
+}  // namespace retromae

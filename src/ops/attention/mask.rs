@@ -1,0 +1,148 @@
+//! Which keys of its sentence a query sees.
+
+use super::Attention;
+use crate::device::params::{
+    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_ORDER, ATTENTION_MASK_WINDOW,
+    ATTENTION_SELF_HIDDEN, ATTENTION_SELF_VISIBLE, AttentionMaskParams,
+};
+use crate::device::{Stream, View};
+use crate::ops::Result;
+use crate::ops::error::{require, require_length};
+
+/// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
+///
+/// Bits lie in rows of `ceil(L / 32)` words, sentence after sentence, lowest bit first; 1 is visible. What lies in device memory cannot
+/// be checked without waiting for it: in builds with debug assertions the operations do wait and check, otherwise it is the caller's promise.
+#[derive(Clone, Copy, Debug)]
+pub enum Mask<'a> {
+    /// All of them.
+    Full,
+    /// Position-specific masks of RetroMAE's enhanced decoding: slot 0 (unless it is the query) and the set bits of the query's bank row,
+    /// never itself. See [`VisibilityBank`](crate::model::VisibilityBank).
+    Bank {
+        bits: View<'a, u32>,
+        /// `[B + 1]`: first word of each sentence.
+        offsets: View<'a, u32>,
+        /// `[T]`: bank row of each token, within its sentence's bank.
+        rows: View<'a, u16>,
+    },
+    /// As [`Mask::Bank`], with a bit row of its own for each of the L slots.
+    Independent {
+        bits: View<'a, u32>,
+        /// `[B + 1]`: first word of each sentence.
+        offsets: View<'a, u32>,
+    },
+    /// Exactly the set bits, of one row for each of the L slots.
+    Bits {
+        bits: View<'a, u32>,
+        /// `[B + 1]`: first word of each sentence.
+        offsets: View<'a, u32>,
+    },
+    /// Keys from `left` slots before the query to `right` after it, without end where `None`; with `first` also slot 0.
+    Window { left: Option<u32>, right: Option<u32>, first: bool },
+    /// Permutation order (XLNet, arXiv 1906.08237): keys of lower rank; itself too with `itself`, as a content stream does and a query
+    /// stream does not.
+    Order {
+        /// `[T]`: rank of each token.
+        ranks: View<'a, u16>,
+        itself: bool,
+    },
+}
+
+impl Mask<'_> {
+    /// Keys up to the query itself; with `first` nothing is added, as slot 0 precedes all.
+    pub const CAUSAL: Mask<'static> = Mask::Window { left: None, right: Some(0), first: false };
+
+    /// The part of the kernels' names.
+    pub(super) fn variant(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            _ => "masked",
+        }
+    }
+}
+
+/// Rules of two-stream attention.
+const TWO_STREAM: u32 = ATTENTION_FIRST_VISIBLE | ATTENTION_SELF_HIDDEN;
+
+pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<AttentionMaskParams> {
+    let bits = |bits: View<'_, u32>, offsets: View<'_, u32>, rules| -> Result<AttentionMaskParams> {
+        require_length("mask offsets", offsets.len(), attention.cu_seqlens.len(), "sentences + 1")?;
+        Ok(AttentionMaskParams {
+            bits: stream.address("mask bits", &bits)?,
+            offsets: stream.address("mask offsets", &offsets)?,
+            kind: ATTENTION_MASK_BITS,
+            rules,
+            ..AttentionMaskParams::default()
+        })
+    };
+    match attention.mask {
+        Mask::Full => Ok(AttentionMaskParams::default()),
+        Mask::Bank { bits: words, offsets, rows } => {
+            require_length("mask rows", rows.len(), attention.tokens, "tokens")?;
+            Ok(AttentionMaskParams {
+                rows: stream.address("mask rows", &rows)?,
+                ..bits(words, offsets, TWO_STREAM)?
+            })
+        }
+        Mask::Independent { bits: words, offsets } => bits(words, offsets, TWO_STREAM),
+        Mask::Bits { bits: words, offsets } => bits(words, offsets, 0),
+        Mask::Window { left, right, first } => Ok(AttentionMaskParams {
+            kind: ATTENTION_MASK_WINDOW,
+            rules: if first { ATTENTION_FIRST_VISIBLE } else { 0 },
+            left: left.unwrap_or(u32::MAX),
+            right: right.unwrap_or(u32::MAX),
+            ..AttentionMaskParams::default()
+        }),
+        Mask::Order { ranks, itself } => {
+            require_length("mask ranks", ranks.len(), attention.tokens, "tokens")?;
+            Ok(AttentionMaskParams {
+                ranks: stream.address("mask ranks", &ranks)?,
+                kind: ATTENTION_MASK_ORDER,
+                rules: if itself { ATTENTION_SELF_VISIBLE } else { ATTENTION_SELF_HIDDEN },
+                ..AttentionMaskParams::default()
+            })
+        }
+    }
+}
+
+/// Reads back what lies in device memory, and refuses what a kernel could not work with.
+pub(super) fn check(attention: &Attention<'_>) -> Result<()> {
+    let lengths: Vec<usize> =
+        attention.cu_seqlens.read()?.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
+    // `None` where the rows of a sentence are its slots.
+    let check_bits =
+        |bits: View<'_, u32>, offsets: View<'_, u32>, rows: Option<View<'_, u16>>| -> Result<()> {
+            let (offsets, rows) = (offsets.read()?, rows.map(|rows| rows.read()).transpose()?);
+            let mut start = 0;
+            for (sentence, &length) in lengths.iter().enumerate() {
+                let highest = rows.as_ref().map_or(length, |rows| {
+                    rows[start..start + length].iter().map(|&row| usize::from(row) + 1).max().unwrap_or(0)
+                });
+                let end = offsets[sentence] as usize + highest * length.div_ceil(32);
+                require(
+                    end <= bits.len(),
+                    if rows.is_some() { "mask rows" } else { "mask offsets" },
+                    format_args!("up to word {end} in sentence {sentence}"),
+                    format_args!("within the {} words of the mask bits", bits.len()),
+                )?;
+                if rows.is_some() {
+                    let words = (offsets[sentence + 1].saturating_sub(offsets[sentence])) as usize;
+                    let bank_rows = words.checked_div(length.div_ceil(32)).unwrap_or(0);
+                    require(
+                        highest <= bank_rows,
+                        "mask rows",
+                        format_args!("{} in sentence {sentence}", highest.wrapping_sub(1)),
+                        format_args!("below {bank_rows} (rows of its bank)"),
+                    )?;
+                }
+                start += length;
+            }
+            Ok(())
+        };
+    match attention.mask {
+        Mask::Full | Mask::Window { .. } | Mask::Order { .. } => Ok(()),
+        Mask::Bank { bits, offsets, rows } => check_bits(bits, offsets, Some(rows)),
+        Mask::Independent { bits, offsets } | Mask::Bits { bits, offsets } => check_bits(bits, offsets, None),
+    }
+}

@@ -1,0 +1,354 @@
+//! Masked attention over packed sentences: `O = dropout(softmax(scale · Q Kᵀ + mask)) V`, a head and a sentence at a time.
+//!
+//! Queries may come from another stream than keys and values (RetroMAE's enhanced decoding, arXiv 2205.12035, section 3.3), and may be
+//! fewer or more; each operand is a view with its own row stride, so a packed projection is read in place. bf16 and f16 run on tensor
+//! cores with sums in f32; f32 is exact, on the FMA units.
+
+mod backward;
+mod mask;
+
+pub use backward::{Backward, accumulator_length, backward};
+pub use mask::Mask;
+
+use super::dropout::{Dropout, dropout_params};
+use super::error::{require, require_length};
+use super::{Error, Result};
+use crate::device::params::AttentionForwardParams;
+use crate::device::{DType, Float, Stream, View, ViewMut};
+
+/// Head sizes that are built.
+pub const HEAD_DIMS: [usize; 4] = [32, 64, 96, 128];
+/// Longest sentence: ranks and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
+pub const LENGTH_MAX: usize = 65_536;
+
+const THREADS: u32 = 128;
+/// Queries, and keys, of a tile.
+const TILE: usize = 64;
+/// Shared rows of the exact path are padded by this many floats.
+const PAD: usize = 4;
+
+/// The shape of a pack of sentences, and what the scores need.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// `[B + 1]` prefix sums of the sentence lengths, from 0 to T.
+    pub cu_seqlens: View<'a, i32>,
+    /// T, the tokens of the pack: rows of keys and values.
+    pub tokens: usize,
+    /// The longest sentence, at most [`LENGTH_MAX`].
+    pub max_seqlen: usize,
+    /// Where the queries are not one for each token.
+    pub queries: Option<Queries<'a>>,
+    /// Number of heads A.
+    pub num_heads: usize,
+    /// Head size d: one of [`HEAD_DIMS`].
+    pub head_dim: usize,
+    /// What the scores are multiplied by, usually `1 / √d`; above 0.
+    pub scale: f32,
+    pub mask: Mask<'a>,
+    /// On the probabilities. A decision belongs to a head, the query's token (its sentence's first token plus its slot) and the key's slot.
+    pub dropout: Option<Dropout<'a>>,
+}
+
+/// Queries that are packed on their own: some tokens of each sentence, or another sequence altogether.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// `[B + 1]` prefix sums of the numbers of queries of each sentence, from 0 to `tokens`.
+    pub cu_seqlens: View<'a, i32>,
+    /// Rows of queries and outputs.
+    pub tokens: usize,
+    /// The most queries of a sentence.
+    pub max_seqlen: usize,
+    /// `[tokens]`: each query's slot in its sentence, which masks and dropout go by; 0, 1, … where `None`.
+    pub slots: Option<View<'a, i32>>,
+}
+
+/// `[rows, A·d]` within rows of `stride` elements; head `h` begins at column `h·d`. Rows are aligned to 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a, T: Float> {
+    pub view: View<'a, T>,
+    pub stride: usize,
+}
+
+/// As [`Rows`], to be written.
+#[derive(Debug)]
+pub struct RowsMut<'a, T: Float> {
+    pub view: ViewMut<'a, T>,
+    pub stride: usize,
+}
+
+impl<'a, T: Float> Rows<'a, T> {
+    /// The operands of a packed projection `[T, N·columns]`, each `columns` wide.
+    #[must_use]
+    pub fn packed<const N: usize>(view: View<'a, T>, columns: usize) -> [Self; N] {
+        std::array::from_fn(|i| {
+            let start = (i * columns).min(view.len());
+            Self { view: view.slice(start..view.len()), stride: N * columns }
+        })
+    }
+}
+
+impl<'a, T: Float> RowsMut<'a, T> {
+    /// The gradients of a packed projection `[T, N·columns]`, each `columns` wide: their rows interleave and never overlap.
+    #[must_use]
+    pub fn packed<const N: usize>(view: ViewMut<'a, T>, columns: usize) -> [Self; N] {
+        std::array::from_fn(|i| {
+            let start = (i * columns).min(view.len());
+            Self { view: view.interleaved(start), stride: N * columns }
+        })
+    }
+}
+
+/// Arguments of [`forward`]. Tq is the number of queries, T unless [`Attention::queries`] says otherwise.
+#[derive(Debug)]
+pub struct Forward<'a, T: Float> {
+    pub attention: Attention<'a>,
+    /// Tq rows.
+    pub query: Rows<'a, T>,
+    pub key: Rows<'a, T>,
+    pub value: Rows<'a, T>,
+    /// Tq rows; zero for a query that sees nothing.
+    pub output: RowsMut<'a, T>,
+    /// `[A, Tq]`, natural logarithm of the sum of the exponentials of a row's scores; −∞ for a query that sees nothing
+    pub log_sum_exp: ViewMut<'a, f32>,
+}
+
+/// Enqueues the forward pass.
+///
+/// # Errors
+/// When the head size is not built, or a length, stride or alignment does not fit. With debug assertions also when what lies in device
+/// memory (`cu_seqlens`, slots, rows of a mask) is out of range.
+pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+    let Forward { attention, query, key, value, output, log_sum_exp } = arguments;
+    let mut params = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
+    params.output = rows_address(
+        stream,
+        "output",
+        &output.view.as_view(),
+        output.stride,
+        attention.query_tokens(),
+        &attention,
+    )?;
+    params.output_stride = output.stride as u32;
+    params.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
+    let kernel = kernel_name::<T>("forward", &attention);
+    let grid = attention.grid(attention.query_tokens(), TILE);
+    let shared = forward_shared_bytes::<T>(&attention);
+    // SAFETY: every array was checked for the rows of its stride; the kernel reads sentence bounds from `cu_seqlens`, whose values are
+    // the caller's promise.
+    unsafe { stream.launch(&kernel, grid, THREADS, shared, &params)? };
+    Ok(())
+}
+
+impl Attention<'_> {
+    fn query_tokens(&self) -> usize {
+        self.queries.map_or(self.tokens, |queries| queries.tokens)
+    }
+
+    fn query_seqlen_max(&self) -> usize {
+        self.queries.map_or(self.max_seqlen, |queries| queries.max_seqlen)
+    }
+
+    fn is_masked(&self) -> bool {
+        !matches!(self.mask, Mask::Full)
+    }
+
+    fn sentences(&self) -> usize {
+        self.cu_seqlens.len() - 1
+    }
+
+    /// Enough blocks of `tile` tokens for any lengths of the sentences, for each head.
+    fn grid(&self, tokens: usize, tile: usize) -> [u32; 3] {
+        [((tokens / tile + self.sentences()) * self.num_heads) as u32, 1, 1]
+    }
+}
+
+/// Floats of an exact tile that holds 64 keys, as rows or transposed.
+fn exact_key_floats(head_dim: usize) -> usize {
+    TILE * head_dim + PAD * head_dim.max(TILE)
+}
+
+/// Words of visibility of a masked block that walks over tiles: three tiles of `words` words a row.
+fn visible_bytes(attention: &Attention<'_>, words: usize) -> usize {
+    if attention.is_masked() { 3 * TILE * words * 4 } else { 0 }
+}
+
+fn forward_shared_bytes<T: Float>(attention: &Attention<'_>) -> u32 {
+    let d = attention.head_dim;
+    let bytes = if T::DTYPE == DType::F32 {
+        4 * (TILE * (d + PAD) + exact_key_floats(d) + TILE * (TILE + PAD))
+    } else {
+        // Queries, and two tiles of keys and values.
+        5 * TILE * d * 2 + visible_bytes(attention, 2)
+    };
+    bytes as u32
+}
+
+fn kernel_name<T: Float>(part: &str, attention: &Attention<'_>) -> String {
+    format!("attention_{part}_{}_{}_d{}", attention.mask.variant(), T::DTYPE.name(), attention.head_dim)
+}
+
+/// Checks what does not depend on an operand's type.
+fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
+    let Attention { tokens, max_seqlen, num_heads, .. } = *attention;
+    require((1..=usize::from(u16::MAX)).contains(&num_heads), "num_heads", num_heads, "in 1..=65535")?;
+    require(HEAD_DIMS.contains(&attention.head_dim), "head_dim", attention.head_dim, "32, 64, 96 or 128")?;
+    require(!attention.cu_seqlens.is_empty(), "cu_seqlens", "empty", "B + 1 prefix sums")?;
+    let positive = attention.scale.is_finite() && attention.scale > 0.0;
+    require(positive, "scale", attention.scale, "finite and above 0")?;
+    check_length("max_seqlen", max_seqlen, tokens)?;
+    if let Some(queries) = attention.queries {
+        require_length(
+            "queries.cu_seqlens",
+            queries.cu_seqlens.len(),
+            attention.cu_seqlens.len(),
+            "sentences + 1",
+        )?;
+        check_length("queries.max_seqlen", queries.max_seqlen, queries.tokens)?;
+        if let Some(slots) = queries.slots {
+            require_length("queries.slots", slots.len(), queries.tokens, "queries")?;
+        }
+    }
+    let rows = num_heads * attention.query_tokens();
+    require_length("log_sum_exp", log_sum_exp, rows, "heads · queries")?;
+    // Of the largest grid; a block's number has 31 bits.
+    let blocks = (tokens.max(attention.query_tokens()) / 32 + attention.sentences()) * num_heads;
+    require(
+        i32::try_from(blocks).is_ok(),
+        "tokens",
+        tokens,
+        format_args!("fewer: {blocks} blocks are too many for one launch"),
+    )
+}
+
+fn check_length(argument: &'static str, longest: usize, tokens: usize) -> Result<()> {
+    let most = tokens.min(LENGTH_MAX);
+    require(
+        longest <= most,
+        argument,
+        longest,
+        format_args!("at most {most} ({tokens} tokens, and never above {LENGTH_MAX})"),
+    )
+}
+
+/// Everything but output and log-sum-exp.
+fn forward_params<T: Float>(
+    stream: &Stream,
+    attention: &Attention<'_>,
+    [query, key, value]: [Rows<'_, T>; 3],
+    log_sum_exp: usize,
+) -> Result<AttentionForwardParams> {
+    check_shape(attention, log_sum_exp)?;
+    let (tokens, query_tokens) = (attention.tokens, attention.query_tokens());
+    let address = |argument, rows: Rows<'_, T>, count| {
+        rows_address(stream, argument, &rows.view, rows.stride, count, attention)
+    };
+    let cu_seqlens = stream.address("cu_seqlens", &attention.cu_seqlens)?;
+    let mut params = AttentionForwardParams {
+        query: address("query", query, query_tokens)?,
+        key: address("key", key, tokens)?,
+        value: address("value", value, tokens)?,
+        query_cu_seqlens: cu_seqlens,
+        key_cu_seqlens: cu_seqlens,
+        query_stride: query.stride as u32,
+        key_stride: key.stride as u32,
+        value_stride: value.stride as u32,
+        queries: query_tokens as u32,
+        sentences: attention.sentences() as u32,
+        heads: attention.num_heads as u32,
+        scale: attention.scale,
+        mask: mask::mask_params(stream, attention)?,
+        dropout: dropout_params(stream, attention.dropout)?,
+        ..AttentionForwardParams::default()
+    };
+    if let Some(queries) = attention.queries {
+        params.query_cu_seqlens = stream.address("queries.cu_seqlens", &queries.cu_seqlens)?;
+        if let Some(slots) = queries.slots {
+            params.query_slots = stream.address("queries.slots", &slots)?;
+        }
+    }
+    // A stream that records its work has no values yet.
+    if cfg!(debug_assertions) && !stream.is_capturing()? {
+        stream.synchronize()?;
+        check_values(attention)?;
+    }
+    Ok(params)
+}
+
+/// Reads back what lies in device memory, and refuses what a kernel could not work with.
+fn check_values(attention: &Attention<'_>) -> Result<()> {
+    check_bounds("cu_seqlens", attention.cu_seqlens, attention.tokens, attention.max_seqlen)?;
+    if let Some(queries) = attention.queries {
+        check_bounds("queries.cu_seqlens", queries.cu_seqlens, queries.tokens, queries.max_seqlen)?;
+        let bounds = [queries.cu_seqlens.read()?, attention.cu_seqlens.read()?];
+        let slots = queries.slots.map(|slots| slots.read()).transpose()?;
+        for sentence in 0..attention.sentences() {
+            let [queries, keys] =
+                bounds.each_ref().map(|bounds| bounds[sentence] as usize..bounds[sentence + 1] as usize);
+            let highest = slots.as_ref().map_or(queries.len(), |slots| {
+                slots[queries].iter().map(|&slot| slot as u32 as usize + 1).max().unwrap_or(0)
+            });
+            require(
+                highest <= keys.len() || !attention.is_masked(),
+                "queries.slots",
+                format_args!("up to {} in sentence {sentence}", highest.wrapping_sub(1)),
+                format_args!("below {} (its length)", keys.len()),
+            )?;
+        }
+    }
+    mask::check(attention)
+}
+
+fn check_bounds(argument: &'static str, bounds: View<'_, i32>, tokens: usize, longest: usize) -> Result<()> {
+    let bounds = bounds.read()?;
+    let fits = |&pair: &&[i32]| pair[0] >= 0 && pair[1] >= pair[0] && (pair[1] - pair[0]) as usize <= longest;
+    for (sentence, pair) in bounds.windows(2).enumerate() {
+        require(
+            fits(&pair),
+            argument,
+            format_args!("{} to {} in sentence {sentence}", pair[0], pair[1]),
+            format_args!("rising by 0 to {longest} (the longest sentence)"),
+        )?;
+    }
+    let ends = (bounds[0], bounds[bounds.len() - 1]);
+    require(
+        ends == (0, tokens as i32),
+        argument,
+        format_args!("from {} to {}", ends.0, ends.1),
+        format_args!("from 0 to {tokens} (tokens)"),
+    )
+}
+
+/// The address of rows that a kernel may read or write in pieces of 16 bytes.
+fn rows_address<T: Float>(
+    stream: &Stream,
+    argument: &'static str,
+    view: &View<'_, T>,
+    stride: usize,
+    rows: usize,
+    attention: &Attention<'_>,
+) -> Result<u64> {
+    let columns = attention.num_heads * attention.head_dim;
+    if stride < columns || !stride.is_multiple_of(8) || stride > u32::MAX as usize {
+        return Err(Error::Argument {
+            argument,
+            actual: format!("strided by {stride} elements"),
+            expected: format!("strided by a multiple of 8 from {columns} (heads · head size) up"),
+        });
+    }
+    // The last row may end with its columns.
+    let needed = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
+    require(
+        view.len() >= needed,
+        argument,
+        format_args!("{} elements long", view.len()),
+        format_args!("at least {needed} ({rows} rows)"),
+    )?;
+    let address = stream.address(argument, view)?;
+    require(
+        address.is_multiple_of(16),
+        argument,
+        format_args!("at an address {} beyond a multiple of 16 bytes", address % 16),
+        "aligned to 16 bytes",
+    )?;
+    Ok(address)
+}
