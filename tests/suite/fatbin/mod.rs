@@ -1,14 +1,17 @@
-//! The embedded images themselves, read without a driver: that each holds every kernel for every architecture, and that nvcc and the
-//! host's compiler agree on the size of its params and on its threads.
+//! The embedded images themselves, read without a driver: that each holds every kernel for every architecture, that nvcc and the
+//! host's compiler agree on the size of its params and on its threads, and what its machine code does.
 //!
 //! An image is a 16-byte header and entries, each a header of its own and PTX or a cubin, which is an ELF file.
+
+mod machine_code;
+mod sass;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use object::read::elf::ElfFile64;
 use object::read::{CompressedData, CompressionFormat};
-use object::{Object, ObjectSection, ObjectSymbol};
+use object::{Object, ObjectSection, ObjectSymbol, SectionKind};
 use retromae::device::{self, Fatbin};
 
 const FATBIN_MAGIC: u32 = 0xBA55_ED50;
@@ -85,21 +88,42 @@ fn uncompressed<'a>(file: &str, header: &[u8], payload: &'a [u8]) -> Cow<'a, [u8
     data.decompress().unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// Every entry function of a cubin.
-fn cubin_kernels(cubin: &[u8]) -> BTreeMap<String, Signature> {
-    let elf: ElfFile64 = ElfFile64::parse(cubin).expect("a cubin is an ELF file");
+fn elf(cubin: &[u8]) -> ElfFile64<'_> {
+    ElfFile64::parse(cubin).expect("a cubin is an ELF file")
+}
+
+/// The names of a cubin's entry functions.
+fn entry_functions(elf: &ElfFile64<'_>) -> BTreeSet<String> {
     let entry_functions = elf.symbols().filter(|symbol| {
         let other = symbol.elf_symbol().st_other;
         symbol.is_definition() && symbol.is_global() && other.0 & SYMBOL_IS_ENTRY != 0
     });
+    entry_functions.map(|symbol| symbol.name().expect("a name").to_string()).collect()
+}
+
+/// Every entry function of a cubin.
+fn cubin_kernels(cubin: &[u8]) -> BTreeMap<String, Signature> {
+    let elf = elf(cubin);
     let signature = |name: &str| {
         let section = elf.section_by_name(&format!(".nv.info.{name}"));
         info_signature(name, section.expect("every entry function has attributes").data().unwrap())
     };
-    entry_functions
-        .map(|symbol| symbol.name().expect("a name").to_string())
-        .map(|name| (name.clone(), signature(&name)))
-        .collect()
+    entry_functions(&elf).into_iter().map(|name| (name.clone(), signature(&name))).collect()
+}
+
+/// The machine code of every entry function of a cubin, with that of the functions it calls.
+fn cubin_code(cubin: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let elf = elf(cubin);
+    let sections = elf.sections().filter(|section| section.kind() == SectionKind::Text);
+    let code: BTreeMap<String, Vec<u8>> = sections
+        .map(|section| {
+            let name = section.name().expect("a name");
+            let kernel = name.strip_prefix(".text.").unwrap_or_else(|| panic!("{name} is no kernel's"));
+            (kernel.to_string(), section.data().expect("the section's bytes").to_vec())
+        })
+        .collect();
+    assert_eq!(code.keys().cloned().collect::<BTreeSet<_>>(), entry_functions(&elf), "code of kernels alone");
+    code
 }
 
 /// Reads the attributes of a kernel: 4 bytes each and, in one format, as many more as they say.

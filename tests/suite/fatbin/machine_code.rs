@@ -1,0 +1,121 @@
+//! What the machine code of the kernels must and must not do: it can be judged without a GPU, and no result shows it.
+
+use std::collections::BTreeSet;
+
+use retromae::device;
+
+use super::sass::Operation::{Exit, Hmma, Ld, Ldg, Ldgsts, Ldl, St, Stg, Stl};
+use super::sass::{ARCHITECTURES, Census};
+use super::{KIND_CUBIN, cubin_code, entries, nvcc_built_kernels};
+
+/// Starts of the names of kernels that are excused from `must_use_tensor_cores`: they multiply in f32, whatever the dtype.
+const EXACT_ATTENTION: &[&str] = &["attention_forward_", "attention_backward_"];
+
+/// A rule's name, and whether code follows it.
+type Rule = (&'static str, fn(&Census) -> bool);
+
+/// What kernels on tensor cores must do: their operands fill whole accesses of 16 bytes, the most that a thread can make.
+const TENSOR_CORE_RULES: &[Rule] = &[
+    ("multiplies on tensor cores", |code| code.count(Hmma) > 0),
+    ("reads 16 bytes of global memory at once", |code| {
+        code.count_of_width(Ldg, 16) + code.count_of_width(Ldgsts, 16) > 0
+    }),
+    ("writes 16 bytes of global memory at once", |code| code.count_of_width(Stg, 16) > 0),
+    // Of 4 bytes are the log-sum-exp and its like: one number a row.
+    ("writes nothing but 16 and 4 bytes at once", |code| {
+        code.count(Stg) == code.count_of_width(Stg, 16) + code.count_of_width(Stg, 4)
+    }),
+    // The compiler lost track of such a pointer, and the rules above do not see its accesses.
+    ("has no generic addresses", |code| code.count(Ld) + code.count(St) == 0),
+];
+
+/// A kernel on one architecture.
+struct Kernel {
+    name: String,
+    arch: u32,
+    code: Census,
+}
+
+impl Kernel {
+    fn describe(&self) -> String {
+        format!("{} on sm_{}: {}", self.name, self.arch, self.code)
+    }
+}
+
+/// Every kernel on every architecture whose encodings are known; says which are not.
+fn kernels() -> Vec<Kernel> {
+    let cubins = device::fatbins().iter().flat_map(entries).filter(|entry| entry.kind == KIND_CUBIN);
+    let (known, unknown): (Vec<_>, Vec<_>) = cubins.partition(|entry| ARCHITECTURES.contains(&entry.arch));
+    for arch in unknown.iter().map(|entry| entry.arch).collect::<BTreeSet<_>>() {
+        println!("ignored: no encodings for sm_{arch}");
+    }
+    let kernels = known.iter().flat_map(|entry| {
+        let arch = entry.arch;
+        let code = cubin_code(&entry.payload).into_iter();
+        code.map(move |(name, code)| Kernel { name, arch, code: Census::of(&code) })
+    });
+    let kernels: Vec<Kernel> = kernels.collect();
+    for kernel in &kernels {
+        assert!(kernel.code.count(Exit) > 0, "never ends, so it is not decoded: {}", kernel.describe());
+    }
+    kernels
+}
+
+fn broken_rules(code: &Census) -> Vec<&'static str> {
+    TENSOR_CORE_RULES.iter().filter(|(_, holds)| !holds(code)).map(|&(rule, _)| rule).collect()
+}
+
+/// Attention in 16 bits is a product of matrices, which tensor cores do an order of magnitude faster.
+fn must_use_tensor_cores(name: &str) -> bool {
+    name.starts_with("attention_") && ["_bf16_", "_f16_"].iter().any(|dtype| name.contains(dtype))
+}
+
+fn is_exact(name: &str) -> bool {
+    EXACT_ATTENTION.iter().any(|start| name.starts_with(start))
+}
+
+/// A spilled register, or an array that is indexed at run time, is as slow as global memory.
+#[test]
+fn no_kernel_uses_local_memory() {
+    if !nvcc_built_kernels() {
+        return;
+    }
+    let uses = |kernel: &Kernel| kernel.code.count(Ldl) + kernel.code.count(Stl) > 0;
+    let using: Vec<String> = kernels().iter().filter(|kernel| uses(kernel)).map(Kernel::describe).collect();
+    assert!(using.is_empty(), "local memory is used by\n{}", using.join("\n"));
+    // A generic address may be of local memory too, but not without a frame there.
+    for kernel in device::cuda_kernels() {
+        assert_eq!(kernel.stack_bytes, 0, "stack frame of {} on {}", kernel.name, kernel.arch);
+    }
+}
+
+#[test]
+fn attention_in_16_bits_is_on_tensor_cores_and_moves_16_bytes_at_once() {
+    if !nvcc_built_kernels() {
+        return;
+    }
+    let kernels = kernels();
+    if kernels.is_empty() {
+        return;
+    }
+    let (exact, ruled): (Vec<&Kernel>, Vec<&Kernel>) = kernels
+        .iter()
+        .filter(|kernel| must_use_tensor_cores(&kernel.name))
+        .partition(|kernel| is_exact(&kernel.name));
+    let broken: Vec<String> = ruled
+        .iter()
+        .map(|kernel| (kernel, broken_rules(&kernel.code)))
+        .filter(|(_, broken)| !broken.is_empty())
+        .map(|(kernel, broken)| format!("not true: {broken:?} of {}", kernel.describe()))
+        .collect();
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    if !exact.is_empty() {
+        println!("ignored: {} exact kernels of 16-bit attention", exact.len());
+    }
+    for start in EXACT_ATTENTION {
+        assert!(exact.iter().any(|kernel| kernel.name.starts_with(start)), "{start} excuses no kernel");
+    }
+    for kernel in exact {
+        assert_eq!(kernel.code.count(Hmma), 0, "no longer exact, but excused: {}", kernel.describe());
+    }
+}

@@ -1,0 +1,190 @@
+//! Counts what machine code does, by operation.
+//!
+//! An instruction of sm_80 to sm_90a is 16 bytes, little endian. Of its 128 bits, 0 to 8 are its operation, 9 to 11 say whether operands
+//! are registers, constants or uniform registers, and 73 to 75 are the width of a load or store. The vendor documents none of this: it is
+//! as cuobjdump of CUDA 13.2 shows the code of nvcc 13.0, and was compared with it for each instruction of every kernel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+/// The architectures that are encoded so.
+pub const ARCHITECTURES: Range<u32> = 80..100;
+
+const INSTRUCTION_BYTES: usize = 16;
+const OPERATION_MASK: u64 = 0x1ff;
+/// Place of the width in the upper word.
+const WIDTH_SHIFT: u32 = 73 - 64;
+const WIDTH_MASK: u64 = 7;
+/// Bytes of a width: u8, i8, u16, i16, and 32, 64 and 128 bits.
+const WIDTHS: [u32; 7] = [1, 1, 2, 2, 4, 8, 16];
+
+/// Kinds of instructions, by the names of the disassembler; those that are no concern of a test are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// A product on the tensor cores, as of `mma.sync` with floats.
+    Hmma,
+    /// `ldmatrix`.
+    Ldsm,
+    /// `cp.async`.
+    Ldgsts,
+    Ldg,
+    Stg,
+    /// Load and store by generic address: of global, shared or local memory.
+    Ld,
+    St,
+    /// Load and store of local memory.
+    Ldl,
+    Stl,
+    Lds,
+    Sts,
+    /// Atomics of global memory without a result.
+    Red,
+    /// Atomics of global memory, and by generic address.
+    Atom,
+    /// Approximations: exponential, reciprocal and the like.
+    Mufu,
+    /// Barrier of a block.
+    Bar,
+    Exit,
+}
+
+impl Operation {
+    fn of(low: u64) -> Option<Self> {
+        Some(match low & OPERATION_MASK {
+            0x03b => Self::Ldsm,
+            0x03c => Self::Hmma,
+            0x108 => Self::Mufu,
+            0x11d => Self::Bar,
+            0x14d => Self::Exit,
+            0x180 => Self::Ld,
+            0x181 => Self::Ldg,
+            0x183 => Self::Ldl,
+            0x184 => Self::Lds,
+            0x185 => Self::St,
+            0x186 => Self::Stg,
+            0x187 => Self::Stl,
+            0x188 => Self::Sts,
+            // The latter for floats on sm_90.
+            0x18e | 0x1a6 => Self::Red,
+            // Of global memory: any, for floats on sm_90, compare-and-swap; and the same by generic address.
+            0x1a8 | 0x1a3 | 0x1a9 | 0x18a | 0x1a2 | 0x18b => Self::Atom,
+            0x1ae => Self::Ldgsts,
+            _ => return None,
+        })
+    }
+
+    fn has_width(self) -> bool {
+        use Operation::{Ld, Ldg, Ldgsts, Ldl, Lds, St, Stg, Stl, Sts};
+        matches!(self, Ldgsts | Ldg | Stg | Ld | St | Ldl | Stl | Lds | Sts)
+    }
+}
+
+/// The operation of an instruction, and its width in bytes if it is a load or store.
+fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
+    let operation = Operation::of(low)?;
+    let width = || {
+        let code = (high >> WIDTH_SHIFT & WIDTH_MASK) as usize;
+        *WIDTHS.get(code).unwrap_or_else(|| panic!("{low:#018x} {high:#018x}: no width has the code {code}"))
+    };
+    Some((operation, operation.has_width().then(width)))
+}
+
+/// How often a kernel's code has each operation, by width in bytes.
+pub struct Census {
+    instructions: usize,
+    counts: BTreeMap<(Operation, Option<u32>), usize>,
+}
+
+impl Census {
+    pub fn of(code: &[u8]) -> Self {
+        assert_eq!(code.len() % INSTRUCTION_BYTES, 0, "{} bytes of code", code.len());
+        let mut counts = BTreeMap::new();
+        for instruction in code.chunks_exact(INSTRUCTION_BYTES) {
+            let word = |at| u64::from_le_bytes(instruction[at..at + 8].try_into().unwrap());
+            if let Some(found) = decode(word(0), word(8)) {
+                *counts.entry(found).or_insert(0) += 1;
+            }
+        }
+        Self { instructions: code.len() / INSTRUCTION_BYTES, counts }
+    }
+
+    pub fn count(&self, operation: Operation) -> usize {
+        self.of_operation(operation).map(|(_, count)| count).sum()
+    }
+
+    /// How many of the accesses are of `width` bytes.
+    pub fn count_of_width(&self, operation: Operation, width: u32) -> usize {
+        self.of_operation(operation).filter(|&(found, _)| found == Some(width)).map(|(_, count)| count).sum()
+    }
+
+    fn of_operation(&self, operation: Operation) -> impl Iterator<Item = (Option<u32>, usize)> {
+        let counts = self.counts.iter().filter(move |((found, _), _)| *found == operation);
+        counts.map(|(&(_, width), &count)| (width, count))
+    }
+}
+
+/// Such as `480 instructions: 32 HMMA, 6 LDG.128`, widths in bits as in a disassembler's listing.
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} instructions", self.instructions)?;
+        let mut separator = ": ";
+        for ((operation, width), count) in &self.counts {
+            let name = format!("{operation:?}").to_uppercase();
+            write!(f, "{separator}{count} {name}")?;
+            if let Some(width) = width {
+                write!(f, ".{}", 8 * width)?;
+            }
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// Instructions as cuobjdump lists them, each with its two words: first of sm_80, then of sm_90a.
+const LISTING: &str = include_str!("listing.sass");
+
+/// What a line of the listing says by its name, such as `@P1 LDG.E.64.STRONG.SYS`.
+fn listed(line: &str) -> Option<(Operation, Option<u32>)> {
+    use Operation::{Atom, Bar, Exit, Hmma, Ld, Ldg, Ldgsts, Ldl, Lds, Ldsm, Mufu, Red, St, Stg, Stl, Sts};
+    let name = line.split_whitespace().find(|word| !word.starts_with('@'))?;
+    let mut parts = name.split('.');
+    let operation = match parts.next()? {
+        "HMMA" => Hmma,
+        "LDSM" => Ldsm,
+        "LDGSTS" => Ldgsts,
+        "LDG" => Ldg,
+        "STG" => Stg,
+        "LD" => Ld,
+        "ST" => St,
+        "LDL" => Ldl,
+        "STL" => Stl,
+        "LDS" => Lds,
+        "STS" => Sts,
+        "RED" | "REDG" => Red,
+        "ATOM" | "ATOMG" => Atom,
+        "MUFU" => Mufu,
+        "BAR" => Bar,
+        "EXIT" => Exit,
+        _ => return None,
+    };
+    let width = parts.find_map(|part| match part {
+        "U8" | "S8" => Some(1),
+        "U16" | "S16" => Some(2),
+        "64" => Some(8),
+        "128" => Some(16),
+        _ => None,
+    });
+    Some((operation, operation.has_width().then(|| width.unwrap_or(4))))
+}
+
+#[test]
+fn instructions_are_decoded_as_listed() {
+    for line in LISTING.lines() {
+        let (_, words) = line.split_once("/*").expect("the instruction's words");
+        let mut words = words.split_whitespace().map_while(|word| word.strip_prefix("0x"));
+        let mut word = || u64::from_str_radix(words.next().expect("two words"), 16).expect("a number");
+        let (low, high) = (word(), word());
+        assert_eq!(decode(low, high), listed(line), "{line}");
+    }
+}
