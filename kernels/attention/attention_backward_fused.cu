@@ -59,7 +59,6 @@ struct FusedQueryGradient {
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& params) {
     constexpr int kQueries = kQueryTile<D>;
-    constexpr int kWords = kQueries / 32;
     constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
     using Gradient = FusedQueryGradient<T, D>;
     const AttentionForwardParams& forward = params.forward;
@@ -112,7 +111,7 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
         key_rows.clear();
         for (uint32_t query = 0; query < rows; query += kQueries) {
             if constexpr (kMasked) {
-                if (!block_any(transposed_visibility<kWords>(forward, sentence, mask, query, key_tile,
+                if (!block_any(transposed_visibility<kQueries / 32>(forward, sentence, mask, query, key_tile,
                                                              tiles.visible)))
                     continue;
             } else if (query > 0) {

@@ -63,7 +63,6 @@ RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t qu
 template <class T, int D, class Mask, QueryGradient Place>
 RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& params) {
     constexpr int kQueries = kQueryTile<D>;
-    constexpr int kWords = kQueries / 32;
     constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
     constexpr bool kAtomic = Place == QueryGradient::kAtomic;
     const AttentionForwardParams& forward = params.forward;
@@ -80,7 +79,7 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
         if constexpr (kMasked) {
             for (; query < sentence.queries; query += kQueries)
                 if (block_any(
-                        transposed_visibility<kWords>(forward, sentence, mask, query, tile.start, visible)))
+                        transposed_visibility<kQueries / 32>(forward, sentence, mask, query, tile.start, visible)))
                     break;
         } else {
             __syncthreads();

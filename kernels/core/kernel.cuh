@@ -13,6 +13,8 @@
 #define RETROMAE_DEVICE static __device__ __forceinline__
 #define RETROMAE_MEMBER __device__ __forceinline__
 #define RETROMAE_UNROLL _Pragma("unroll")
+// Only the host device's instrumented build needs to be told.
+#define RETROMAE_WHOLE(pack) (void)0
 
 // Kernel `name` takes one params struct by value and is launched with exactly `threads` threads a block.
 #define RETROMAE_KERNEL(name, Params, threads) \

@@ -54,7 +54,8 @@ struct alignas(sizeof(T) * Count <= 16 ? sizeof(T) * Count : 16) Pack {
 // Loads `Count` consecutive elements as floats; `source` is aligned to the pack.
 template <int Count, class T>
 RETROMAE_DEVICE void load(const T* source, float (&values)[Count]) {
-    const Pack<T, Count> pack = *reinterpret_cast<const Pack<T, Count>*>(source);
+    Pack<T, Count> pack = *reinterpret_cast<const Pack<T, Count>*>(source);
+    RETROMAE_WHOLE(pack);
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) values[i] = to_float(pack.values[i]);
 }
@@ -65,6 +66,7 @@ RETROMAE_DEVICE void store(T* destination, const float (&values)[Count]) {
     Pack<T, Count> pack;
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) pack.values[i] = from_float<T>(values[i]);
+    RETROMAE_WHOLE(pack);
     *reinterpret_cast<Pack<T, Count>*>(destination) = pack;
 }
 

@@ -17,6 +17,8 @@ struct RetromaeContext {
     uint32_t shared_bytes;
     // Linear index of the running thread in its block.
     uint32_t thread;
+    // Whether the scheduler wants to know of each access of shared memory.
+    uint32_t count_conflicts;
     // Barriers passed by the block, and collectives passed by each warp: the clocks of the race detector.
     uint32_t block_epoch;
     uint32_t warp_epoch[32];
@@ -61,6 +63,10 @@ void retromae_simt_warp(const RetromaeWarpCall* call);
 // source line is `file`:`line` or, where `file` is null, that of the instruction at `address`.
 [[noreturn]] void retromae_simt_fail(uint32_t violation, const void* address, const char* file, uint32_t line,
                                      uint32_t offset, int32_t other_thread);
+
+// The running thread accesses `bytes` bytes from byte `offset` of shared memory on; only if the context says
+// so.
+void retromae_simt_shared_access(uint32_t offset, uint32_t bytes, bool is_write, const void* return_address);
 
 // Implemented in simt.cpp.
 RetromaeContext* retromae_simt_context();

@@ -153,4 +153,90 @@ RETROMAE_KERNEL(probe_collectives, ProbeParams, kProbeThreads) {
     output[192 + thread] = static_cast<float>(count);
 }
 
+// Bank conflicts. Each warp has this many words of shared memory, lane l's at word `stride`·l; what an access
+// costs is known beforehand, and the tests look its line up by what ends it.
+constexpr uint32_t kBankWords = 32 * 36;
+
+template <class T>
+RETROMAE_DEVICE T* bank_probe_memory() {
+    SharedMemory memory = SharedMemory::begin();
+    return reinterpret_cast<T*>(memory.take<float>(kProbeThreads / 32 * kBankWords) +
+                                threadIdx.x / 32 * kBankWords);
+}
+
+RETROMAE_DEVICE void bank_probe_output(const ProbeParams& params, float value) {
+    pointer<float>(params.output)[blockIdx.x * kProbeThreads + threadIdx.x] = value;
+}
+
+// Packs of `Count` elements, `params.count` elements apart.
+template <class T, int Count>
+RETROMAE_DEVICE void bank_probe_stride(const ProbeParams& params) {
+    T* place = bank_probe_memory<T>() + threadIdx.x % 32 * params.count;
+    float values[Count];
+    for (int i = 0; i < Count; ++i) values[i] = pointer<const float>(params.input)[threadIdx.x];
+    store(place, values);  // strided write
+    __syncthreads();
+    load(place, values);  // strided read
+    bank_probe_output(params, values[0]);
+}
+
+RETROMAE_KERNEL(probe_bank_bf16, ProbeParams, kProbeThreads) {
+    bank_probe_stride<bf16, 1>(params);
+}
+RETROMAE_KERNEL(probe_bank_f32, ProbeParams, kProbeThreads) {
+    bank_probe_stride<float, 1>(params);
+}
+RETROMAE_KERNEL(probe_bank_f32x2, ProbeParams, kProbeThreads) {
+    bank_probe_stride<float, 2>(params);
+}
+RETROMAE_KERNEL(probe_bank_f32x4, ProbeParams, kProbeThreads) {
+    bank_probe_stride<float, 4>(params);
+}
+RETROMAE_KERNEL(probe_bank_f32x8, ProbeParams, kProbeThreads) {
+    bank_probe_stride<float, 8>(params);
+}
+
+// `params.count` is 32, which the compiler must not know.
+RETROMAE_KERNEL(probe_bank_reads, ProbeParams, kProbeThreads) {
+    float* words = bank_probe_memory<float>();
+    const uint32_t lane = threadIdx.x % 32, stride = static_cast<uint32_t>(params.count);
+    for (uint32_t i = lane; i < kBankWords; i += 32) words[i] = 1.0f;  // write of all
+    __syncthreads();
+    float sum = words[stride];                           // broadcast
+    if (lane % 2 == 0) sum += words[stride * lane + 1];  // half of the lanes
+    if (lane < 8) {
+        float values[4];
+        load(words + 4 * lane, values);  // a quarter-warp
+        sum += values[0];
+    }
+    for (uint32_t step = 1; step <= stride; step *= 2) sum += words[step * lane];     // loop
+    for (uint32_t i = 0; i <= lane / 16; ++i) sum += words[(stride + i) * lane + 3];  // ragged loop
+    bank_probe_output(params, sum);
+}
+
+// Even and odd lanes in turn, with a barrier of the block (`params.count` = 1) or of the warp between them.
+RETROMAE_KERNEL(probe_bank_turns, ProbeParams, kProbeThreads) {
+    float* words = bank_probe_memory<float>();
+    const uint32_t lane = threadIdx.x % 32;
+    words[32 * lane] = 1.0f;  // write
+    float sum = 0.0f;
+    for (uint32_t turn = 0; turn < 4; ++turn) {
+        if (turn % 2 == lane % 2) sum += words[32 * lane];  // turns
+        if (params.count == 1) {
+            __syncthreads();
+        } else {
+            warp_barrier();
+        }
+    }
+    bank_probe_output(params, sum);
+}
+
+RETROMAE_KERNEL(probe_bank_copies, ProbeParams, kProbeThreads) {
+    float* place = bank_probe_memory<float>() + threadIdx.x % 32 * params.count;
+    copy_async_16(place, pointer<const float>(params.input) + 4 * threadIdx.x);  // copy
+    copy_async_commit();
+    copy_async_wait<0>();
+    bank_probe_output(params, *place);  // read of the copy
+}
+
 }  // namespace retromae

@@ -103,6 +103,8 @@ void check_access(const void* pointer, uint32_t bytes, bool is_write, const void
     const uintptr_t offset =
         reinterpret_cast<uintptr_t>(pointer) - reinterpret_cast<uintptr_t>(context.shared_memory);
     if (offset >= context.shared_bytes || shadow == nullptr) return;
+    if (context.count_conflicts)
+        retromae_simt_shared_access(static_cast<uint32_t>(offset), bytes, is_write, address);
     const Access access = now();
     const uint32_t first = static_cast<uint32_t>(offset) / kGranule;
     const uint32_t last = (static_cast<uint32_t>(offset) + bytes - 1) / kGranule;

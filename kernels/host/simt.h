@@ -80,10 +80,15 @@ static inline Output warp_collective(const Input& input, Site site, Combine) {
 }  // namespace host
 }  // namespace retromae
 
+// `RETROMAE_WHOLE(pack)` stands where a pack has been loaded or is to be stored. Compilers take a small
+// struct apart before they instrument its accesses; once it must exist as a whole, its copy stays the one
+// access that it is on the GPU.
 #ifdef RETROMAE_SANITIZE
 #define RETROMAE_SANITIZED 1
+#define RETROMAE_WHOLE(pack) asm volatile("" : "+m"(pack))
 #else
 #define RETROMAE_SANITIZED 0
+#define RETROMAE_WHOLE(pack) (void)0
 #endif
 
 // `threads` is checked at launch, as __launch_bounds__ is on the GPU.

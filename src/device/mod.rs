@@ -22,7 +22,7 @@ pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
 pub use element::{DType, Element, Float, bf16, f16};
 pub use error::{Error, Result};
-pub use host::{HostKernel, HostOptions, ThreadOrder};
+pub use host::{HostKernel, HostOptions, SharedAccess, ThreadOrder};
 pub use staging::Staging;
 pub(crate) use stream::{Command, Direction, Launch, Transfer};
 pub use stream::{Event, Graph, Stream};
@@ -91,6 +91,10 @@ pub(crate) trait Backend: Send + Sync {
     fn timings(&self) -> Timings;
     /// Dynamic shared memory that one block may have, in bytes.
     fn shared_bytes_max(&self) -> u32;
+    /// Empty where nothing is counted.
+    fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
+        Vec::new()
+    }
 
     fn allocate(&self, bytes: usize) -> Result<u64>;
     /// # Safety
@@ -312,6 +316,14 @@ impl Device {
     #[must_use]
     pub fn shared_bytes_max(&self) -> u32 {
         self.backend.shared_bytes_max()
+    }
+
+    /// How the kernels that ran so far accessed shared memory, and what its bank conflicts cost: one entry for each source line, kind and
+    /// width of access, sorted. Empty unless the device is a host device with [`HostOptions::bank_conflicts`]; blocks that failed are left
+    /// out.
+    #[must_use]
+    pub fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
+        self.backend.shared_memory_accesses()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

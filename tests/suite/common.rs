@@ -10,7 +10,7 @@ pub fn devices() -> Vec<Device> {
     if std::env::var("RETROMAE_TEST_DEVICE").is_ok_and(|name| name == "cuda") {
         return vec![Device::for_tests().expect("a CUDA device, as RETROMAE_TEST_DEVICE says")];
     }
-    let options = |order, sanitize| HostOptions { order, guard: true, sanitize };
+    let options = |order, sanitize| HostOptions { order, guard: true, sanitize, ..HostOptions::default() };
     let mut all = vec![
         options(ThreadOrder::Forward, false),
         options(ThreadOrder::Reverse, false),

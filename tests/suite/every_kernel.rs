@@ -95,6 +95,8 @@ fn every_kernel_runs_in_some_training_step() {
             launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
         }
     }
+    // Where they are counted: RETROMAE_HOST_BANK_CONFLICTS.
+    device.shared_memory_accesses().iter().for_each(|access| println!("{access}"));
     let of_training = |name: &&str| !OTHERS.iter().any(|prefix| name.starts_with(prefix));
     let built: BTreeSet<String> =
         host_kernels().iter().map(|kernel| kernel.name).filter(of_training).map(str::to_owned).collect();

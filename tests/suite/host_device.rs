@@ -7,7 +7,7 @@ const THREADS: usize = 64;
 const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
 
 fn options(order: ThreadOrder) -> HostOptions {
-    HostOptions { order, guard: true, sanitize: false }
+    HostOptions { order, guard: true, ..HostOptions::default() }
 }
 
 fn device(options: HostOptions) -> Device {
@@ -158,7 +158,7 @@ mod sanitized {
     use super::*;
 
     fn options(order: ThreadOrder) -> HostOptions {
-        HostOptions { order, guard: true, sanitize: true }
+        HostOptions { order, guard: true, sanitize: true, ..HostOptions::default() }
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub(super) fn locate(program_counter: usize) -> String {
         if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno())
             && let Some((_, file)) = file.to_string_lossy().rsplit_once("/kernels/")
         {
-            frames.push(format!("kernels/{file}:{line}"));
+            frames.push(format!("kernels/{}:{line}", without_parents(file)));
         }
     });
     let shared = |frame: &&String| {
@@ -174,4 +174,17 @@ pub(super) fn locate(program_counter: usize) -> String {
         .or(frames.first())
         .cloned()
         .unwrap_or_else(|| format!("address {program_counter:#x} (no line tables in this build)"))
+}
+
+/// The path that `path` leads to: kernels include `../core/…`, and compilers name headers as they were included.
+fn without_parents(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        if part == ".." {
+            parts.pop();
+        } else {
+            parts.push(part);
+        }
+    }
+    parts.join("/")
 }

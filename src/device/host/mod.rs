@@ -4,6 +4,7 @@
 //! `kernels/host/simt.h`. This module allocates their memory, schedules their threads, and turns what is undefined on a GPU
 //! (a divergent barrier, an access out of bounds, a race on shared memory) into an error that names the kernel and the line.
 
+mod conflicts;
 mod fault;
 mod gemm;
 mod kernels;
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::{Backend, Command, Error, Gemm, Launch, Result, Timings, Transfer, table};
+pub use conflicts::SharedAccess;
+use conflicts::Totals;
 pub use kernels::HostKernel;
 pub(super) use kernels::all as kernels;
 pub use options::{HostOptions, ThreadOrder};
@@ -35,22 +38,25 @@ pub(super) struct HostDevice {
     streams: Streams,
     gemm_ns: AtomicU64,
     kernel_ns: AtomicU64,
+    conflicts: Option<Totals>,
 }
 
 impl HostDevice {
     pub(super) fn new(options: HostOptions) -> Result<Self> {
         check_processor()?;
+        options.check()?;
         fault::install_handler();
         Ok(Self {
             options,
             streams: Streams::default(),
             gemm_ns: AtomicU64::new(0),
             kernel_ns: AtomicU64::new(0),
+            conflicts: options.bank_conflicts.then(Totals::default),
         })
     }
 
     fn find_kernel(&self, launch: &Launch<'_>) -> Result<HostKernel> {
-        let kernel = kernels::find(launch.kernel, self.options.sanitize)
+        let kernel = kernels::find(launch.kernel, self.options.instrumented())
             .ok_or_else(|| Error::UnknownKernel(launch.kernel.to_string()))?;
         let wrong = |argument, actual: String, expected: String| {
             Err(Error::Launch { kernel: launch.kernel.to_string(), argument, actual, expected })
@@ -90,7 +96,9 @@ impl HostDevice {
                 (index / (u64::from(x) * u64::from(y))) as u32,
             ];
             // SAFETY: the kernel was compiled for these params; the addresses in them are the caller's promise.
-            let result = unsafe { worker::run_block(&kernel, launch, block, self.options.order) };
+            let result = unsafe {
+                worker::run_block(&kernel, launch, block, self.options.order, self.conflicts.as_ref())
+            };
             result.map_err(|error| {
                 failure.lock().expect("no thread panics while it holds this").get_or_insert(error);
             })
@@ -289,5 +297,9 @@ impl Backend for HostDevice {
     fn timings(&self) -> Timings {
         let read = |total: &AtomicU64| Duration::from_nanos(total.load(Ordering::Relaxed));
         Timings { gemm: read(&self.gemm_ns), kernels: read(&self.kernel_ns) }
+    }
+
+    fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
+        self.conflicts.as_ref().map_or_else(Vec::new, Totals::report)
     }
 }

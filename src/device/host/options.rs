@@ -21,29 +21,40 @@ pub struct HostOptions {
     pub guard: bool,
     /// Run the instrumented build of each kernel (feature `sanitize`).
     pub sanitize: bool,
+    /// Count the bank conflicts of each access of shared memory, for [`Device::shared_memory_accesses`]. It takes the instrumented build
+    /// of each kernel (feature `sanitize`), and whatever that finds is an error here too.
+    ///
+    /// [`Device::shared_memory_accesses`]: super::super::Device::shared_memory_accesses
+    pub bank_conflicts: bool,
 }
 
 impl HostOptions {
-    /// Reads `RETROMAE_HOST_ORDER` (`forward`, `reverse`, `random`, `random:SEED`), `RETROMAE_HOST_GUARD` and
-    /// `RETROMAE_HOST_SANITIZE` (`0` or `1`).
+    /// Reads `RETROMAE_HOST_ORDER` (`forward`, `reverse`, `random`, `random:SEED`), `RETROMAE_HOST_GUARD`,
+    /// `RETROMAE_HOST_SANITIZE` and `RETROMAE_HOST_BANK_CONFLICTS` (`0` or `1`).
     ///
     /// # Errors
-    /// When a variable has another value, or the sanitizer is wanted but not built.
+    /// When a variable has another value, or the instrumented kernels are wanted but not built.
     pub fn from_env() -> Result<Self> {
         let order = match std::env::var("RETROMAE_HOST_ORDER") {
             Ok(text) => parse_order(&text)?,
             Err(_) => ThreadOrder::Forward,
         };
-        let options =
-            Self { order, guard: flag("RETROMAE_HOST_GUARD")?, sanitize: flag("RETROMAE_HOST_SANITIZE")? };
-        if options.sanitize && !cfg!(feature = "sanitize") {
-            return Err(Error::Argument {
-                argument: "RETROMAE_HOST_SANITIZE",
-                actual: "1".into(),
-                expected: "0 in a build without the feature `sanitize`".into(),
-            });
-        }
-        Ok(options)
+        Ok(Self {
+            order,
+            guard: flag("RETROMAE_HOST_GUARD")?,
+            sanitize: instrumented_flag("RETROMAE_HOST_SANITIZE")?,
+            bank_conflicts: instrumented_flag("RETROMAE_HOST_BANK_CONFLICTS")?,
+        })
+    }
+
+    /// Whether the instrumented build of each kernel runs.
+    pub(super) fn instrumented(&self) -> bool {
+        self.sanitize || self.bank_conflicts
+    }
+
+    /// Refuses what this build cannot do.
+    pub(super) fn check(&self) -> Result<()> {
+        require_instrumented("bank_conflicts", self.bank_conflicts)
     }
 }
 
@@ -70,4 +81,22 @@ fn flag(name: &'static str) -> Result<bool> {
             Err(Error::Argument { argument: name, actual: format!("{other:?}"), expected: "0 or 1".into() })
         }
     }
+}
+
+/// A flag that takes instrumented kernels.
+fn instrumented_flag(name: &'static str) -> Result<bool> {
+    let wanted = flag(name)?;
+    require_instrumented(name, wanted).map(|()| wanted)
+}
+
+fn require_instrumented(argument: &'static str, wanted: bool) -> Result<()> {
+    if wanted && !cfg!(feature = "sanitize") {
+        return Err(Error::Argument {
+            argument,
+            actual: "on".into(),
+            expected: "off in a build without the feature `sanitize`; build with `--features sanitize`"
+                .into(),
+        });
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_char, c_void};
 use corosensei::trap::CoroutineTrapHandler;
 use corosensei::{Coroutine, Yielder};
 
+use super::conflicts::Counter;
 use super::fault::{Fault, locate};
 use super::worker::LaneStack;
 
@@ -145,6 +146,7 @@ pub(super) struct Context {
     pub shared_memory: *mut u8,
     pub shared_bytes: u32,
     pub thread: u32,
+    pub count_conflicts: u32,
     pub block_epoch: u32,
     pub warp_epoch: [u32; LANES],
 }
@@ -180,6 +182,8 @@ pub(super) struct Block {
     /// Whether a thread said yes at the barrier that is being gathered, and at the last one that was passed.
     pub votes: Votes,
     pub context: *mut Context,
+    /// Where accesses of shared memory are counted, if they are.
+    pub conflicts: Option<Counter>,
     pub violation: Option<Violation>,
     pub fault: Option<Fault>,
 }
@@ -272,6 +276,9 @@ extern "C" fn retromae_simt_warp(call: *const WarpCall) {
             return;
         }
         warp.arrived = 0;
+        if let Some(counter) = &mut (*block).conflicts {
+            counter.pass_warp(thread / LANES);
+        }
         (call.combine)(warp.inputs.as_ptr(), warp.outputs.as_ptr());
         let first = thread / LANES * LANES;
         for lane in &mut (&mut (*block).lanes)[first..first + LANES] {
@@ -370,6 +377,9 @@ impl Block {
         }
         for lane in &mut self.lanes {
             lane.state = State::Ready;
+        }
+        if let Some(counter) = &mut self.conflicts {
+            counter.pass_block();
         }
         self.votes = Votes { gathering: false, passed: self.votes.gathering };
         // SAFETY: the context of this operating-system thread.

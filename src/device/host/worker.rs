@@ -7,6 +7,7 @@ use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult};
 
 use super::super::{Error, Launch, Result};
+use super::conflicts::{Counter, Totals};
 use super::fault;
 use super::memory::{POISON, map_fenced, page_size};
 use super::scheduler::{
@@ -78,6 +79,7 @@ impl Worker {
             current: 0,
             votes: Votes::default(),
             context,
+            conflicts: None,
             violation: None,
             fault: None,
         };
@@ -90,7 +92,7 @@ impl Worker {
         unsafe { &mut *self.block }
     }
 
-    fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3]) -> Option<()> {
+    fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3], count_conflicts: bool) -> Option<()> {
         let threads = launch.threads as usize;
         while self.stacks.len() < threads {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
@@ -102,6 +104,7 @@ impl Worker {
         state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
         state.warps.iter_mut().for_each(Warp::reset);
         state.votes = Votes::default();
+        state.conflicts = count_conflicts.then(|| Counter::new(threads));
         state.violation = None;
         state.fault = None;
         let context = state.context;
@@ -122,6 +125,7 @@ impl Worker {
                 shared_memory: shared,
                 shared_bytes: launch.shared_bytes,
                 thread: 0,
+                count_conflicts: u32::from(count_conflicts),
                 block_epoch: 0,
                 warp_epoch: [0; LANES],
             };
@@ -239,7 +243,8 @@ fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Ve
     sequence
 }
 
-/// Runs one block of a launch on the calling operating-system thread.
+/// Runs one block of a launch on the calling operating-system thread. Unless it fails, its accesses of shared memory are added to
+/// `conflicts`, where there is one.
 ///
 /// # Safety
 /// `kernel` accepts the params of `launch`, and every address in them is valid for what it does.
@@ -248,6 +253,7 @@ pub(super) unsafe fn run_block(
     launch: &Launch<'_>,
     block: [u32; 3],
     order: ThreadOrder,
+    conflicts: Option<&Totals>,
 ) -> Result<()> {
     let out_of_memory = || Error::OutOfMemory { requested: STACK_BYTES, device: "host" };
     WORKER.with_borrow_mut(|slot| {
@@ -255,12 +261,16 @@ pub(super) unsafe fn run_block(
             *slot = Some(Worker::new().ok_or_else(out_of_memory)?);
         }
         let worker = slot.as_mut().expect("made above");
-        worker.begin(launch, block).ok_or_else(out_of_memory)?;
+        worker.begin(launch, block, conflicts.is_some()).ok_or_else(out_of_memory)?;
         set_current(worker.block);
         let salt = block[0] ^ block[1].rotate_left(11) ^ block[2].rotate_left(22);
         let result = worker.run(kernel, launch, order, salt);
         set_current(std::ptr::null_mut());
         worker.end();
+        let counter = worker.block().conflicts.take();
+        if let (Ok(()), Some(totals), Some(counter)) = (&result, conflicts, counter) {
+            totals.add(kernel.name, counter);
+        }
         result.map_err(|violation| Error::Kernel {
             kernel: kernel.name.to_string(),
             violation: violation.text,
