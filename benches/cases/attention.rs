@@ -147,7 +147,9 @@ impl Pack {
     fn attention(&self, case: &Case) -> attention::Attention<'_> {
         attention::Attention {
             cu_seqlens: self.cu_seqlens.view(),
+            tokens: case.tokens(),
             max_seqlen: case.lengths.iter().copied().max().unwrap_or(0),
+            queries: None,
             num_heads: case.heads(),
             head_dim: case.head_dim,
             scale: case.scale(),
@@ -215,6 +217,8 @@ impl<'a, T: Float> Fused<'a, T> {
             d_query,
             d_key,
             d_value,
+            accumulator: None,
+            fused_queries_max: None,
         };
         Ok(attention::backward(stream, backward)?)
     }

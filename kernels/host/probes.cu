@@ -233,7 +233,7 @@ RETROMAE_KERNEL(probe_bank_turns, ProbeParams, kProbeThreads) {
 
 RETROMAE_KERNEL(probe_bank_copies, ProbeParams, kProbeThreads) {
     float* place = bank_probe_memory<float>() + threadIdx.x % 32 * params.count;
-    copy_async_16(place, pointer<const float>(params.input) + 4 * threadIdx.x);  // copy
+    copy_async_16(place, pointer<const float>(params.input) + 4 * threadIdx.x, true);  // copy
     copy_async_commit();
     copy_async_wait<0>();
     bank_probe_output(params, *place);  // read of the copy

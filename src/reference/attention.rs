@@ -12,6 +12,22 @@ pub enum Mask<'a> {
     Full,
     /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
     Bank(&'a VisibilityBank),
+    /// A bit row for each slot, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows slot 0 to all others
+    /// and hides every slot from itself, as in [`Mask::Bank`].
+    Bits { bits: &'a [u32], offsets: &'a [u32], two_stream: bool },
+    /// From `left` slots before the query to `right` after it; with `first` also slot 0.
+    Window { left: Option<u32>, right: Option<u32>, first: bool },
+    /// Tokens of lower rank, and with `itself` the query's own; `[T]`.
+    Order { ranks: &'a [u16], itself: bool },
+}
+
+/// Queries that are not one a token.
+#[derive(Clone, Copy)]
+pub struct Queries<'a> {
+    /// `[B + 1]` prefix sums of their numbers.
+    pub cu_seqlens: &'a [i32],
+    /// Their slots in their sentences; 0, 1, … where there are none.
+    pub slots: Option<&'a [i32]>,
 }
 
 /// What an attention is, apart from its tensors.
@@ -19,6 +35,8 @@ pub enum Mask<'a> {
 pub struct Attention<'a> {
     /// `[B + 1]` prefix sums of the sentence lengths.
     pub cu_seqlens: &'a [i32],
+    /// One query a token where `None`.
+    pub queries: Option<Queries<'a>>,
     pub num_heads: usize,
     pub head_dim: usize,
     /// What scores are multiplied by, `1 / sqrt(head_dim)` in BERT.
@@ -30,31 +48,31 @@ pub struct Attention<'a> {
 
 /// What [`forward`] gives.
 pub struct Output {
-    /// `[T, A * d]`; zero for a query that sees no key.
+    /// `[Tq, A * d]`, Tq the number of queries; zero for a query that sees no key.
     pub output: Vec<f64>,
-    /// `[A, T]`: of the scaled and masked scores; `-∞` for a query that sees no key.
+    /// `[A, Tq]`: of the scaled and masked scores; `-∞` for a query that sees no key.
     pub log_sum_exp: Vec<f64>,
 }
 
-/// `dropout(softmax(scale Q Kᵀ + mask)) V` for each sentence and head; `query`, `key`, `value` are `[T, A * d]`.
+/// `dropout(softmax(scale Q Kᵀ + mask)) V` for each sentence and head; `query` is `[Tq, A * d]`, `key` and `value` `[T, A * d]`.
 #[must_use]
 pub fn forward(attention: &Attention, query: &[f64], key: &[f64], value: &[f64]) -> Output {
-    let tokens = attention.num_tokens();
+    let queries = attention.num_queries();
     let mut output = vec![0.0; query.len()];
-    let mut log_sum_exps = vec![f64::NEG_INFINITY; attention.num_heads * tokens];
+    let mut log_sum_exps = vec![f64::NEG_INFINITY; attention.num_heads * queries];
     attention.for_each_query(|place| {
         let (probabilities, log_sum_exp) = attention.probabilities(place, query, key);
         for (slot, probability) in probabilities.iter().enumerate() {
             let weight = probability * attention.keep_factor(place, slot);
             let from = &value[attention.vector(place.sentence.start + slot, place.head)];
-            add_scaled(&mut output[attention.vector(place.token, place.head)], weight, from);
+            add_scaled(&mut output[attention.vector(place.query, place.head)], weight, from);
         }
-        log_sum_exps[place.head * tokens + place.token] = log_sum_exp;
+        log_sum_exps[place.head * queries + place.query] = log_sum_exp;
     });
     Output { output, log_sum_exp: log_sum_exps }
 }
 
-/// Gradients `(d_query, d_key, d_value)`, each `[T, A * d]`, of [`forward`] under `d_output [T, A * d]`.
+/// Gradients `(d_query, d_key, d_value)` of [`forward`], shaped as its arguments, under `d_output [Tq, A * d]`.
 ///
 /// With P the probabilities and F the dropout factors of a row: `dV += (P F)ᵀ dO`, `dP = F (dO Vᵀ)`,
 /// `dS = scale P (dP - Σ P dP)`, `dQ = dS K`, `dK += dSᵀ Q`.
@@ -70,7 +88,7 @@ pub fn backward(
     let (mut d_key, mut d_value) = (vec![0.0; key.len()], vec![0.0; value.len()]);
     attention.for_each_query(|place| {
         let (probabilities, _) = attention.probabilities(place, query, key);
-        let own = attention.vector(place.token, place.head);
+        let own = attention.vector(place.query, place.head);
         let mut d_probabilities = Vec::with_capacity(probabilities.len());
         for (slot, probability) in probabilities.iter().enumerate() {
             let other = attention.vector(place.sentence.start + slot, place.head);
@@ -92,52 +110,78 @@ pub fn backward(
 /// One query of one head.
 struct Place {
     sentence_index: usize,
+    /// The tokens of its keys.
     sentence: Range<usize>,
     head: usize,
-    token: usize,
+    /// Its row.
+    query: usize,
+    /// Its slot in its sentence.
+    slot: usize,
 }
 
 impl Attention<'_> {
-    fn num_tokens(&self) -> usize {
-        self.cu_seqlens.last().map_or(0, |&total| total as usize)
+    fn num_queries(&self) -> usize {
+        self.query_bounds().last().map_or(0, |&total| total as usize)
+    }
+
+    fn query_bounds(&self) -> &[i32] {
+        self.queries.map_or(self.cu_seqlens, |queries| queries.cu_seqlens)
     }
 
     fn for_each_query(&self, mut visit: impl FnMut(&Place)) {
-        for (sentence_index, sentence) in sentences(self.cu_seqlens).enumerate() {
+        let pairs = sentences(self.cu_seqlens).zip(sentences(self.query_bounds()));
+        for (sentence_index, (sentence, queries)) in pairs.enumerate() {
             for head in 0..self.num_heads {
-                for token in sentence.clone() {
-                    visit(&Place { sentence_index, sentence: sentence.clone(), head, token });
+                for query in queries.clone() {
+                    let slots = self.queries.and_then(|queries| queries.slots);
+                    let slot = slots.map_or(query - queries.start, |slots| slots[query] as usize);
+                    visit(&Place { sentence_index, sentence: sentence.clone(), head, query, slot });
                 }
             }
         }
     }
 
-    /// Where the `d` elements of a token's head lie in a `[T, A * d]` tensor.
-    fn vector(&self, token: usize, head: usize) -> Range<usize> {
-        let start = (token * self.num_heads + head) * self.head_dim;
+    /// Where the `d` elements of a row's head lie in a tensor of `A * d` columns.
+    fn vector(&self, row: usize, head: usize) -> Range<usize> {
+        let start = (row * self.num_heads + head) * self.head_dim;
         start..start + self.head_dim
     }
 
-    fn visible(&self, place: &Place, slot: usize) -> bool {
-        let Range { start, end } = place.sentence;
+    /// Whether the query at slot `query` of a sentence sees the key at slot `slot`.
+    #[must_use]
+    pub fn sees(&self, sentence: usize, query: usize, slot: usize) -> bool {
+        let [start, end] = [0, 1].map(|i| self.cu_seqlens[sentence + i] as usize);
         match self.mask {
             Mask::Full => true,
-            Mask::Bank(bank) => {
-                bank.visible(place.sentence_index, start, end - start, place.token - start, slot)
+            Mask::Bank(bank) => bank.visible(sentence, start, end - start, query, slot),
+            Mask::Bits { bits, offsets, two_stream } => {
+                let row = offsets[sentence] as usize + query * (end - start).div_ceil(32);
+                let bit = bits[row + slot / 32] >> (slot % 32) & 1 == 1;
+                if two_stream { slot != query && (slot == 0 || bit) } else { bit }
+            }
+            Mask::Window { left, right, first } => {
+                let (query, key) = (query as u64, slot as u64);
+                let after_left = left.is_none_or(|left| key + u64::from(left) >= query);
+                let before_right = right.is_none_or(|right| key <= query + u64::from(right));
+                after_left && before_right || first && slot == 0
+            }
+            Mask::Order { ranks, itself } => {
+                if slot == query { itself } else { ranks[start + slot] < ranks[start + query] }
             }
         }
     }
 
     fn keep_factor(&self, place: &Place, slot: usize) -> f64 {
-        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, place.token as u32, slot as u32);
+        let token = place.sentence.start + place.slot;
+        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, token as u32, slot as u32);
         self.dropout.map_or(1.0, |dropout| f64::from(factor(dropout)))
     }
 
     /// The probability of each slot before dropout, all zero where no key is visible; and their log-sum-exp.
     fn probabilities(&self, place: &Place, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
-        let own = &query[self.vector(place.token, place.head)];
+        let own = &query[self.vector(place.query, place.head)];
         let score = |token: usize| {
-            if self.visible(place, token - place.sentence.start) {
+            if self.sees(place.sentence_index, place.slot, token - place.sentence.start) {
                 self.scale * dot(own, &key[self.vector(token, place.head)])
             } else {
                 f64::NEG_INFINITY
@@ -157,7 +201,7 @@ mod tests {
     use super::*;
 
     fn attention<'a>(cu_seqlens: &'a [i32], mask: Mask<'a>) -> Attention<'a> {
-        Attention { cu_seqlens, num_heads: 1, head_dim: 1, scale: 1.0, mask, dropout: None }
+        Attention { cu_seqlens, queries: None, num_heads: 1, head_dim: 1, scale: 1.0, mask, dropout: None }
     }
 
     #[test]

@@ -223,6 +223,7 @@ impl Model<'_> {
             hidden_size: config.hidden_size,
             eps: self.eps(),
             attention: Attention {
+                queries: None,
                 cu_seqlens: self.cu_seqlens,
                 num_heads: config.num_attention_heads,
                 head_dim: config.head_dim(),
@@ -375,6 +376,7 @@ mod tests {
             hidden_size: 4,
             eps: EPS,
             attention: Attention {
+                queries: None,
                 cu_seqlens: &[0, 1, 5],
                 num_heads: 2,
                 head_dim: 2,

@@ -91,7 +91,9 @@ fn attention_agrees<T: Float>(
     });
     let attention = Attention {
         cu_seqlens: cu_seqlens.view(),
+        tokens,
         max_seqlen: lengths.iter().copied().max().unwrap(),
+        queries: None,
         num_heads: HEADS,
         head_dim,
         scale: (head_dim as f32).powf(-0.5),
@@ -127,6 +129,8 @@ fn attention_agrees<T: Float>(
         d_query: fused_query,
         d_key: fused_key,
         d_value: fused_value,
+        accumulator: None,
+        fused_queries_max: None,
     };
     attention::backward(stream, backward).unwrap();
     let case = format!("{lengths:?}, d {head_dim}, masked {masked}, dropout {drops}");

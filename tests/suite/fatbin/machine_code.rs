@@ -9,7 +9,7 @@ use super::sass::{ARCHITECTURES, Census};
 use super::{KIND_CUBIN, cubin_code, entries, nvcc_built_kernels};
 
 /// Starts of the names of kernels that are excused from `must_use_tensor_cores`: they multiply in f32, whatever the dtype.
-const EXACT_ATTENTION: &[&str] = &["attention_forward_", "attention_backward_"];
+const EXACT_ATTENTION: &[&str] = &[];
 
 /// A rule's name, and whether code follows it.
 type Rule = (&'static str, fn(&Census) -> bool);

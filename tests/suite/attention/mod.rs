@@ -1,0 +1,182 @@
+//! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
+
+mod passes;
+mod properties;
+mod refusals;
+
+use retromae::device::{Device, Float, bf16, f16};
+use retromae::ops::attention::HEAD_DIMS;
+
+use crate::common::devices;
+use passes::{Case, Kind, Operands, Variant, check, run};
+
+/// Packs of ugly lengths; every other one with two heads and dropout.
+fn sweep(kind: Kind) {
+    let devices = devices();
+    let packs: [&[usize]; 4] = [&[1], &[2, 1, 17, 33], &[63, 64, 65], &[127, 3, 128, 129]];
+    for (i, lengths) in packs.into_iter().enumerate() {
+        for (j, head_dim) in HEAD_DIMS.into_iter().enumerate() {
+            let mut case = Case::new(lengths, head_dim, kind);
+            case.heads = 1 + (i + j) % 2;
+            case.dropout = if i % 2 == 0 { 0.1 } else { 0.0 };
+            check_every_dtype(&devices, &case, i + j);
+        }
+    }
+}
+
+/// All dtypes on the first device, and each on one more: the devices differ in the order of threads alone.
+fn check_every_dtype(devices: &[Device], case: &Case, turn: usize) {
+    let choose = |dtype: usize| -> Vec<Device> {
+        let other = 1 + (turn + dtype) % (devices.len() - 1).max(1);
+        devices.first().into_iter().chain(devices.get(other)).cloned().collect()
+    };
+    check::<f32>(&choose(0), case);
+    check::<bf16>(&choose(1), case);
+    check::<f16>(&choose(2), case);
+}
+
+#[test]
+fn full_attention_matches_the_reference() {
+    sweep(Kind::Full);
+}
+
+#[test]
+fn two_stream_attention_matches_the_reference() {
+    sweep(Kind::Bank);
+}
+
+#[test]
+fn independent_rows_match_the_reference() {
+    sweep(Kind::Independent);
+}
+
+#[test]
+fn any_bits_match_the_reference() {
+    sweep(Kind::Bits);
+}
+
+#[test]
+fn windows_match_the_reference() {
+    sweep(Kind::Window { left: Some(20), right: Some(3), first: true });
+}
+
+#[test]
+fn causal_attention_matches_the_reference() {
+    sweep(Kind::Window { left: None, right: Some(0), first: false });
+}
+
+#[test]
+fn permutation_order_matches_the_reference() {
+    sweep(Kind::Order { itself: false });
+    let case = Case { dropout: 0.2, ..Case::new(&[40, 90], 64, Kind::Order { itself: true }) };
+    check_every_dtype(&devices(), &case, 0);
+}
+
+/// Queries that are some of the tokens, in any order, none of a sentence, or more than its tokens.
+#[test]
+fn queries_of_their_own_match_the_reference() {
+    let some: Vec<Vec<usize>> = vec![(1..69).collect(), vec![], vec![4, 2, 2, 0], (0..129).rev().collect()];
+    for kind in [Kind::Full, Kind::Bank, Kind::Window { left: Some(9), right: Some(9), first: true }] {
+        let case = Case {
+            queries: Some(some.clone()),
+            dropout: 0.1,
+            heads: 2,
+            ..Case::new(&[70, 5, 6, 129], 64, kind)
+        };
+        check_every_dtype(&devices(), &case, 1);
+    }
+}
+
+/// A sentence without keys: queries see nothing. One without anything, and none at all.
+#[test]
+fn empty_sentences_are_no_exception() {
+    let device = &devices()[..1];
+    let queries = Some(vec![vec![0, 1], vec![], vec![0, 1, 2]]);
+    check::<f32>(device, &Case { queries: queries.clone(), ..Case::new(&[0, 0, 3], 32, Kind::Full) });
+    check::<bf16>(device, &Case { queries, ..Case::new(&[0, 0, 3], 32, Kind::Full) });
+    for lengths in [&[0][..], &[0, 20, 0], &[]] {
+        check::<f32>(device, &Case::new(lengths, 64, Kind::Bank));
+        check::<bf16>(device, &Case::new(lengths, 64, Kind::Bank));
+    }
+}
+
+/// Longer than what one block takes, so that a pack has sentences of both kinds.
+#[test]
+fn long_sentences_match_the_reference() {
+    let device = &devices()[..1];
+    let long = |head_dim, kind, dropout| Case { dropout, ..Case::new(&[511, 64, 512], head_dim, kind) };
+    check::<f32>(device, &long(32, Kind::Full, 0.0));
+    check::<bf16>(device, &long(64, Kind::Bank, 0.25));
+    check::<bf16>(device, &long(128, Kind::Full, 0.0));
+    check::<f16>(device, &long(96, Kind::Window { left: Some(64), right: Some(64), first: true }, 0.1));
+}
+
+/// Some thousand tokens under a narrow window: most tiles are left out.
+#[test]
+fn windows_over_thousands_of_tokens_match_the_reference() {
+    let case = Case::new(&[2100], 32, Kind::Window { left: Some(5), right: Some(5), first: true });
+    check::<bf16>(&devices()[..1], &case);
+}
+
+/// Scores of about ±1e4 leave one key with all the weight; nothing overflows.
+#[test]
+fn extreme_scores_stay_finite() {
+    fn extreme<T: Float>() {
+        let case = Case { scale: 3e3, ..Case::new(&[40, 70], 32, Kind::Full) };
+        for &variant in passes::variants::<T>() {
+            let actual = run(&devices()[0], &case, &Operands::<T>::draw(&case), variant);
+            assert!(actual.output.iter().chain(&actual.log_sum_exp).all(|value| value.is_finite()));
+            assert!(actual.gradients.iter().flatten().all(|value| value.is_finite()));
+        }
+    }
+    extreme::<f32>();
+    extreme::<bf16>();
+    extreme::<f16>();
+}
+
+/// A key whose score is -∞ has no weight; where all are, the row is as one that sees nothing.
+#[test]
+fn infinitely_low_scores_have_no_weight() {
+    fn infinite<T: Float>() {
+        let case = Case::new(&[70], 32, Kind::Full);
+        let mut operands = Operands::<T>::draw(&case);
+        // Every query has a positive first component; key 5's is -∞.
+        for token in 0..70 {
+            operands.query[32 * token] = T::from_f32(1.0);
+        }
+        let baseline = run(&devices()[0], &case, &operands, Variant::Default);
+        operands.key[32 * 5] = T::from_f32(f32::NEG_INFINITY);
+        let actual = run(&devices()[0], &case, &operands, Variant::Default);
+        assert!(actual.output.iter().chain(&actual.log_sum_exp).all(|value| value.is_finite()));
+        assert!(actual.log_sum_exp.iter().zip(&baseline.log_sum_exp).all(|(without, with)| without < with));
+        for token in 0..70 {
+            operands.key[32 * token] = T::from_f32(f32::NEG_INFINITY);
+        }
+        let nothing = run(&devices()[0], &case, &operands, Variant::Default);
+        assert!(nothing.output.iter().all(|&value| value == 0.0));
+        assert!(nothing.log_sum_exp.iter().all(|&value| value == f64::NEG_INFINITY));
+        assert!(nothing.gradients[2].iter().all(|&value| value == 0.0));
+    }
+    infinite::<f32>();
+    infinite::<bf16>();
+    infinite::<f16>();
+}
+
+/// Slot 0 of a bank mask sees only what its bits say: nothing, in a sentence of one token.
+#[test]
+fn a_row_that_sees_nothing_is_zero() {
+    fn blind<T: Float>(device: &Device) {
+        let case = Case { dropout: 0.1, ..Case::new(&[1, 5], 32, Kind::Bank) };
+        for &variant in passes::variants::<T>() {
+            let actual = run(device, &case, &Operands::<T>::draw(&case), variant);
+            assert!(actual.output[..32].iter().all(|&value| value == 0.0));
+            assert_eq!(actual.log_sum_exp[0], f64::NEG_INFINITY);
+            assert!(actual.gradients.iter().all(|gradient| gradient[..32].iter().all(|&value| value == 0.0)));
+        }
+    }
+    for device in devices() {
+        blind::<f32>(&device);
+        blind::<bf16>(&device);
+        blind::<f16>(&device);
+    }
+}

@@ -1,0 +1,440 @@
+//! One attention, three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
+
+use retromae::device::{Buffer, DType, Device, Float};
+use retromae::model::VisibilityBank;
+use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_length};
+use retromae::ops::{Dropout, rng_state};
+use retromae::random;
+use retromae::reference::attention as reference;
+
+use crate::common::{assert_close, assert_close_to_scale, integers, rounded, values, widened};
+
+pub const SEED: u64 = 0x1234_5678_9abc;
+pub const STEP: u32 = 5;
+pub const SITE: u32 = 16;
+
+/// Which mask a case has; its bits, rows and ranks are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Full,
+    /// Three rows a sentence, of which row 0 is empty.
+    Bank,
+    Independent,
+    Bits,
+    Window {
+        left: Option<u32>,
+        right: Option<u32>,
+        first: bool,
+    },
+    Order {
+        itself: bool,
+    },
+}
+
+/// How the backward pass is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// As the device and the lengths have it.
+    Default,
+    /// Nothing is fused.
+    Tiled,
+    /// Nothing is fused, query gradients are added up by atomics.
+    Atomic,
+}
+
+/// A pack of sentences with one head layout.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub lengths: Vec<usize>,
+    /// The slots that are queries, sentence by sentence; all where `None`.
+    pub queries: Option<Vec<Vec<usize>>>,
+    pub heads: usize,
+    pub head_dim: usize,
+    pub kind: Kind,
+    pub dropout: f32,
+    pub scale: f32,
+}
+
+impl Case {
+    pub fn new(lengths: &[usize], head_dim: usize, kind: Kind) -> Self {
+        let scale = (head_dim as f32).powf(-0.5);
+        Self { lengths: lengths.to_vec(), queries: None, heads: 1, head_dim, kind, dropout: 0.0, scale }
+    }
+
+    pub fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    pub fn columns(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    pub fn cu_seqlens(&self) -> Vec<i32> {
+        prefix_sums(self.lengths.iter().copied())
+    }
+
+    /// The numbers of queries.
+    fn query_lengths(&self) -> Vec<usize> {
+        self.queries.as_ref().map_or_else(|| self.lengths.clone(), |queries| queries.iter().map(Vec::len).collect())
+    }
+
+    pub fn query_tokens(&self) -> usize {
+        self.query_lengths().iter().sum()
+    }
+
+    fn slots(&self) -> Vec<i32> {
+        match &self.queries {
+            None => self.lengths.iter().flat_map(|&length| 0..length as i32).collect(),
+            Some(queries) => queries.iter().flatten().map(|&slot| slot as i32).collect(),
+        }
+    }
+
+    pub fn visibility(&self) -> Visibility {
+        let (rows_of, empty): (fn(usize) -> usize, bool) = match self.kind {
+            Kind::Bank => (|_| 3, true),
+            _ => (|length| length, false),
+        };
+        let mut visibility = Visibility { bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() }, ranks: vec![] };
+        let bank = &mut visibility.bank;
+        for (b, &length) in self.lengths.iter().enumerate() {
+            let words = length.div_ceil(32);
+            let random = integers(100 + b as u64, rows_of(length) * words, u32::MAX);
+            let hidden = |i: usize| empty && i < words;
+            bank.bits.extend(random.iter().enumerate().map(|(i, &w)| if hidden(i) { 0 } else { w as u32 }));
+            bank.offsets.push(bank.bits.len() as u32);
+            bank.rows.extend(integers(200 + b as u64, length, 3).iter().map(|&row| row as u16));
+            let mut ranks: Vec<u16> = (0..length as u16).collect();
+            let draws = integers(300 + b as u64, length, u32::MAX);
+            ranks.sort_by_key(|&slot| draws[usize::from(slot)]);
+            visibility.ranks.extend(ranks);
+        }
+        visibility
+    }
+
+    fn drops(&self) -> random::Dropout {
+        random::Dropout::new(self.dropout, SEED, STEP, SITE)
+    }
+}
+
+fn prefix_sums(lengths: impl Iterator<Item = usize>) -> Vec<i32> {
+    let mut sum = 0;
+    std::iter::once(0)
+        .chain(lengths.map(|length| {
+            sum += length as i32;
+            sum
+        }))
+        .collect()
+}
+
+/// What a mask is made of.
+pub struct Visibility {
+    pub bank: VisibilityBank,
+    pub ranks: Vec<u16>,
+}
+
+impl Visibility {
+    fn mask(&self, kind: Kind) -> reference::Mask<'_> {
+        let (bits, offsets) = (&self.bank.bits[..], &self.bank.offsets[..]);
+        match kind {
+            Kind::Full => reference::Mask::Full,
+            Kind::Bank => reference::Mask::Bank(&self.bank),
+            Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
+            Kind::Bits => reference::Mask::Bits { bits, offsets, two_stream: false },
+            Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
+            Kind::Order { itself } => reference::Mask::Order { ranks: &self.ranks, itself },
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Operands<T> {
+    pub query: Vec<T>,
+    pub key: Vec<T>,
+    pub value: Vec<T>,
+    pub d_output: Vec<T>,
+}
+
+impl<T: Float> Operands<T> {
+    pub fn draw(case: &Case) -> Self {
+        let draw = |seed, rows: usize| rounded(&values(seed, rows * case.columns()));
+        let (queries, tokens) = (case.query_tokens(), case.tokens());
+        Self { query: draw(1, queries), key: draw(2, tokens), value: draw(3, tokens), d_output: draw(4, queries) }
+    }
+}
+
+#[derive(Clone, Default, Debug)]
+pub struct Results {
+    pub output: Vec<f64>,
+    pub log_sum_exp: Vec<f64>,
+    pub gradients: [Vec<f64>; 3],
+    /// Largest sum of the magnitudes that make up a gradient: where one key has all the weight, dP and δ cancel.
+    pub magnitudes: [f64; 3],
+}
+
+/// Calls `compute` with the reference's description of the case.
+fn described<R>(case: &Case, compute: impl FnOnce(&reference::Attention<'_>) -> R) -> R {
+    let (cu_seqlens, visibility, dropout) = (case.cu_seqlens(), case.visibility(), case.drops());
+    let (query_cu_seqlens, slots) = (prefix_sums(case.query_lengths().into_iter()), case.slots());
+    compute(&reference::Attention {
+        cu_seqlens: &cu_seqlens,
+        queries: Some(reference::Queries { cu_seqlens: &query_cu_seqlens, slots: Some(&slots) }),
+        num_heads: case.heads,
+        head_dim: case.head_dim,
+        scale: f64::from(case.scale),
+        mask: visibility.mask(case.kind),
+        dropout: (case.dropout > 0.0).then_some(&dropout),
+    })
+}
+
+pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
+    let Operands { query, key, value, d_output } = operands;
+    let [query, key, value, d_output] = [query, key, value, d_output].map(|values| widened(values));
+    described(case, |attention| {
+        let reference::Output { output, log_sum_exp } = reference::forward(attention, &query, &key, &value);
+        let (d_query, d_key, d_value) = reference::backward(attention, &query, &key, &value, &d_output);
+        Results { output, log_sum_exp, gradients: [d_query, d_key, d_value], ..Results::default() }
+    })
+}
+
+/// The naive composition, every product, softmax and gradient stored in `T`.
+pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
+    described(case, |attention| {
+        let mut naive = Naive::<T>::new(case, operands);
+        let bounds = prefix_sums(case.query_lengths().into_iter());
+        let slots = case.slots();
+        for sentence in 0..case.lengths.len() {
+            let start = attention.cu_seqlens[sentence] as usize;
+            for query in bounds[sentence] as usize..bounds[sentence + 1] as usize {
+                let slot = slots[query] as usize;
+                let keys: Vec<usize> =
+                    (0..case.lengths[sentence]).filter(|&key| attention.sees(sentence, slot, key)).collect();
+                for head in 0..case.heads {
+                    naive.row(head, query, start, slot, &keys);
+                }
+            }
+        }
+        naive.finish()
+    })
+}
+
+struct Naive<'a, T> {
+    case: &'a Case,
+    operands: &'a Operands<T>,
+    dropout: random::Dropout,
+    results: Results,
+    gradients: [Vec<f32>; 3],
+    magnitudes: [Vec<f32>; 3],
+}
+
+impl<'a, T: Float> Naive<'a, T> {
+    fn new(case: &'a Case, operands: &'a Operands<T>) -> Self {
+        let gradients = [&operands.query, &operands.key, &operands.value].map(|values| vec![0.0; values.len()]);
+        let results = Results {
+            output: vec![0.0; operands.query.len()],
+            log_sum_exp: vec![f64::NEG_INFINITY; case.heads * case.query_tokens()],
+            ..Results::default()
+        };
+        Self { case, operands, dropout: case.drops(), results, magnitudes: gradients.clone(), gradients }
+    }
+
+    /// One query of one head, which sees the slots `keys` of the sentence that begins at token `start`.
+    fn row(&mut self, head: usize, query: usize, start: usize, slot: usize, keys: &[usize]) {
+        let (case, operands) = (self.case, self.operands);
+        let round = |value: f32| T::from_f32(value).to_f32();
+        let (d, columns) = (case.head_dim, case.columns());
+        let own = query * columns + head * d;
+        let at = |slot: usize| (start + slot) * columns + head * d;
+        let dot = |left: &[T], i: usize, right: &[T], j: usize| -> f32 {
+            (0..d).map(|k| left[i + k].to_f32() * right[j + k].to_f32()).sum()
+        };
+        let scores: Vec<f32> = keys
+            .iter()
+            .map(|&j| round(round(dot(&operands.query, own, &operands.key, at(j))) * case.scale))
+            .collect();
+        let maximum = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = scores.iter().map(|score| (score - maximum).exp()).sum();
+        self.results.log_sum_exp[head * case.query_tokens() + query] = f64::from(maximum + sum.ln());
+        let probability: Vec<f32> = scores.iter().map(|score| round((score - maximum).exp() / sum)).collect();
+        let factors: Vec<f32> =
+            keys.iter().map(|&j| self.dropout.factor(head as u32, (start + slot) as u32, j as u32)).collect();
+        let dropped: Vec<f32> = probability.iter().zip(&factors).map(|(p, factor)| round(p * factor)).collect();
+        for k in 0..d {
+            let terms = keys.iter().zip(&dropped);
+            let sum: f32 = terms.map(|(&j, p)| p * operands.value[at(j) + k].to_f32()).sum();
+            self.results.output[own + k] = f64::from(round(sum));
+        }
+        // As every fused kernel has it: rowsum(dO ∘ O), whose rounding does not cancel against dP's where one key has all the weight,
+        // while the rowsum(P ∘ dP) of an unfused softmax would.
+        let delta: f32 = (0..d)
+            .map(|k| operands.d_output[own + k].to_f32() * self.results.output[own + k] as f32)
+            .sum();
+        for (i, &j) in keys.iter().enumerate() {
+            let p = probability[i];
+            let dp = round(round(dot(&operands.d_output, own, &operands.value, at(j))) * factors[i]);
+            let d_score = round(round(p * (dp - delta)) * case.scale);
+            let magnitude = p * (dp.abs() + delta.abs()) * case.scale;
+            for k in 0..d {
+                let [query, key, d_output] = [&operands.query[own + k], &operands.key[at(j) + k], &operands.d_output[own + k]]
+                    .map(|value| value.to_f32());
+                self.gradients[0][own + k] += d_score * key;
+                self.gradients[1][at(j) + k] += d_score * query;
+                self.gradients[2][at(j) + k] += dropped[i] * d_output;
+                self.magnitudes[0][own + k] += magnitude * key.abs();
+                self.magnitudes[1][at(j) + k] += magnitude * query.abs();
+                self.magnitudes[2][at(j) + k] += dropped[i] * d_output.abs();
+            }
+        }
+    }
+
+    fn finish(self) -> Results {
+        let round = |value: f32| f64::from(T::from_f32(value).to_f32());
+        Results {
+            magnitudes: self.magnitudes.map(|sums| f64::from(sums.into_iter().fold(0.0, f32::max))),
+            gradients: self.gradients.map(|gradient| gradient.into_iter().map(round).collect()),
+            ..self.results
+        }
+    }
+}
+
+/// A case's pack and mask in device memory.
+struct Uploaded {
+    cu_seqlens: Buffer<i32>,
+    query_cu_seqlens: Buffer<i32>,
+    slots: Buffer<i32>,
+    bits: Buffer<u32>,
+    offsets: Buffer<u32>,
+    rows: Buffer<u16>,
+    ranks: Buffer<u16>,
+    rng: Buffer<u32>,
+}
+
+impl Uploaded {
+    fn new(device: &Device, case: &Case) -> Self {
+        let Visibility { bank, ranks } = case.visibility();
+        Self {
+            cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
+            query_cu_seqlens: device.upload(&prefix_sums(case.query_lengths().into_iter())).unwrap(),
+            slots: device.upload(&case.slots()).unwrap(),
+            bits: device.upload(&bank.bits).unwrap(),
+            offsets: device.upload(&bank.offsets).unwrap(),
+            rows: device.upload(&bank.rows).unwrap(),
+            ranks: device.upload(&ranks).unwrap(),
+            rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
+        }
+    }
+
+    fn attention(&self, case: &Case) -> attention::Attention<'_> {
+        let (bits, offsets) = (self.bits.view(), self.offsets.view());
+        let longest = |lengths: Vec<usize>| lengths.into_iter().max().unwrap_or(0);
+        attention::Attention {
+            cu_seqlens: self.cu_seqlens.view(),
+            tokens: case.tokens(),
+            max_seqlen: longest(case.lengths.clone()),
+            queries: case.queries.as_ref().map(|_| Queries {
+                cu_seqlens: self.query_cu_seqlens.view(),
+                tokens: case.query_tokens(),
+                max_seqlen: longest(case.query_lengths()),
+                slots: Some(self.slots.view()),
+            }),
+            num_heads: case.heads,
+            head_dim: case.head_dim,
+            scale: case.scale,
+            mask: match case.kind {
+                Kind::Full => Mask::Full,
+                Kind::Bank => Mask::Bank { bits, offsets, rows: self.rows.view() },
+                Kind::Independent => Mask::Independent { bits, offsets },
+                Kind::Bits => Mask::Bits { bits, offsets },
+                Kind::Window { left, right, first } => Mask::Window { left, right, first },
+                Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
+            },
+            dropout: (case.dropout > 0.0)
+                .then(|| Dropout { rng: self.rng.view(), rate: case.dropout, site: SITE }),
+        }
+    }
+}
+
+pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, variant: Variant) -> Results {
+    let columns = case.columns();
+    // Keys and values share one buffer with a wide stride, as a packed projection has them.
+    let mut packed = vec![T::from_f32(f32::NAN); case.tokens() * 2 * columns];
+    for token in 0..case.tokens() {
+        let row = token * columns..(token + 1) * columns;
+        packed[2 * row.start..2 * row.start + columns].copy_from_slice(&operands.key[row.clone()]);
+        packed[2 * row.start + columns..2 * row.start + 2 * columns].copy_from_slice(&operands.value[row]);
+    }
+    let stream = device.stream();
+    let query = device.upload(&operands.query).unwrap();
+    let key_value = device.upload(&packed).unwrap();
+    let d_output = device.upload(&operands.d_output).unwrap();
+    let uploaded = Uploaded::new(device, case);
+    let zeros = |rows: usize| -> Buffer<T> { device.zeros(rows * columns).unwrap() };
+    let (queries, tokens) = (case.query_tokens(), case.tokens());
+    let (mut output, mut d_query, mut d_key, mut d_value) =
+        (zeros(queries), zeros(queries), zeros(tokens), zeros(tokens));
+    let mut log_sum_exp: Buffer<f32> = device.zeros(case.heads * queries).unwrap();
+
+    let attention = uploaded.attention(case);
+    let query = Rows { view: query.view(), stride: columns };
+    let key = Rows { view: key_value.view(), stride: 2 * columns };
+    let value = Rows { view: key_value.slice(columns.min(key_value.len())..key_value.len()), stride: 2 * columns };
+    let forward = attention::Forward {
+        attention,
+        query,
+        key,
+        value,
+        output: RowsMut { view: output.view_mut(), stride: columns },
+        log_sum_exp: log_sum_exp.view_mut(),
+    };
+    attention::forward(&stream, forward).unwrap();
+    let mut accumulator: Option<Buffer<f32>> = (variant == Variant::Atomic)
+        .then(|| device.zeros(accumulator_length(queries, case.heads, case.head_dim)).unwrap());
+    let backward = attention::Backward {
+        attention,
+        query,
+        key,
+        value,
+        output: Rows { view: output.view(), stride: columns },
+        log_sum_exp: log_sum_exp.view(),
+        d_output: d_output.view(),
+        d_query: RowsMut { view: d_query.view_mut(), stride: columns },
+        d_key: RowsMut { view: d_key.view_mut(), stride: columns },
+        d_value: RowsMut { view: d_value.view_mut(), stride: columns },
+        accumulator: accumulator.as_mut().map(Buffer::view_mut),
+        fused_queries_max: (variant != Variant::Default).then_some(0),
+    };
+    attention::backward(&stream, backward).unwrap();
+    Results {
+        output: widened(&output.read().unwrap()),
+        log_sum_exp: widened(&log_sum_exp.read().unwrap()),
+        gradients: [d_query, d_key, d_value].map(|gradient| widened(&gradient.read().unwrap())),
+        ..Results::default()
+    }
+}
+
+/// The variants that differ for an element type.
+pub fn variants<T: Float>() -> &'static [Variant] {
+    if T::DTYPE == DType::F32 {
+        &[Variant::Default]
+    } else {
+        &[Variant::Default, Variant::Tiled, Variant::Atomic]
+    }
+}
+
+/// Judges the kernels by the reference, on each device and in each variant.
+pub fn check<T: Float>(devices: &[Device], case: &Case) {
+    let operands = Operands::<T>::draw(case);
+    let (exact, naive) = (exact(case, &operands), naive(case, &operands));
+    for device in devices {
+        for &variant in variants::<T>() {
+            let actual = run(device, case, &operands, variant);
+            let what = |name: &str| format!("{name} of {case:?}, {variant:?}, {device:?}");
+            assert_close::<T>(&what("output"), &actual.output, &naive.output, &exact.output);
+            assert_close::<f32>(&what("log_sum_exp"), &actual.log_sum_exp, &naive.log_sum_exp, &exact.log_sum_exp);
+            for (i, name) in ["d_query", "d_key", "d_value"].into_iter().enumerate() {
+                let (actual, naive_gradient) = (&actual.gradients[i], &naive.gradients[i]);
+                let scale = naive.magnitudes[i];
+                assert_close_to_scale::<T>(&what(name), actual, naive_gradient, &exact.gradients[i], scale);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What attention refuses, and how it says so.
+
+use retromae::device::{Buffer, Device};
+use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
+
+use crate::common::devices;
+
+/// Four tokens in two sentences, with room for two heads of 64.
+struct Pack {
+    device: Device,
+    floats: Buffer<f32>,
+    cu_seqlens: Buffer<i32>,
+}
+
+impl Pack {
+    fn new() -> Self {
+        let device = devices().swap_remove(0);
+        let (floats, cu_seqlens) = (device.zeros(4 * 128).unwrap(), device.upload(&[0, 3, 4]).unwrap());
+        Self { device, floats, cu_seqlens }
+    }
+
+    fn attention(&self) -> Attention<'_> {
+        Attention {
+            cu_seqlens: self.cu_seqlens.view(),
+            tokens: 4,
+            max_seqlen: 3,
+            queries: None,
+            num_heads: 2,
+            head_dim: 64,
+            scale: 1.0,
+            mask: Mask::Full,
+            dropout: None,
+        }
+    }
+
+    fn rows(&self) -> Rows<'_, f32> {
+        Rows { view: self.floats.view(), stride: 128 }
+    }
+
+    /// The error of a forward pass.
+    fn refuse(&self, attention: Attention<'_>, query: Rows<'_, f32>) -> String {
+        let mut output = self.device.zeros::<f32>(4 * 128).unwrap();
+        let mut log_sum_exp = self.device.zeros::<f32>(4 * attention.num_heads).unwrap();
+        let arguments = attention::Forward {
+            attention,
+            query,
+            key: self.rows(),
+            value: self.rows(),
+            output: RowsMut { view: output.view_mut(), stride: 128 },
+            log_sum_exp: log_sum_exp.view_mut(),
+        };
+        attention::forward(&self.device.stream(), arguments).unwrap_err().to_string()
+    }
+
+    fn refuse_attention(&self, attention: Attention<'_>) -> String {
+        self.refuse(attention, self.rows())
+    }
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    let pack = Pack::new();
+    let attention = pack.attention();
+    let refuse = |attention| pack.refuse_attention(attention);
+    assert_eq!(refuse(Attention { head_dim: 48, ..attention }), "head_dim is 48; it should be 32, 64, 96 or 128");
+    assert_eq!(refuse(Attention { num_heads: 0, ..attention }), "num_heads is 0; it should be in 1..=65535");
+    for scale in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+        let expected = format!("scale is {scale}; it should be finite and above 0");
+        assert_eq!(refuse(Attention { scale, ..attention }), expected);
+    }
+    let error = refuse(Attention { max_seqlen: 5, ..attention });
+    assert!(error.starts_with("max_seqlen is 5; it should be at most 4"), "{error}");
+    let error = refuse(Attention { tokens: 3, ..attention });
+    assert!(error.starts_with("log_sum_exp is 8 elements long; it should be 6"), "{error}");
+}
+
+#[test]
+fn wrong_rows_are_refused() {
+    let pack = Pack::new();
+    let attention = pack.attention();
+    let error = pack.refuse(attention, Rows { view: pack.floats.view(), stride: 60 });
+    assert!(error.starts_with("query is strided by 60 elements"), "{error}");
+    let error = pack.refuse(attention, Rows { view: pack.floats.view(), stride: 256 });
+    assert!(error.starts_with("query is 512 elements long; it should be at least 896"), "{error}");
+    let shifted = Rows { view: pack.floats.slice(1..512), stride: 64 };
+    let error = pack.refuse(Attention { num_heads: 1, ..attention }, shifted);
+    assert_eq!(error, "query is at an address 4 beyond a multiple of 16 bytes; it should be aligned to 16 bytes");
+}
+
+#[test]
+fn wrong_masks_are_refused() {
+    let pack = Pack::new();
+    let attention = pack.attention();
+    let bits = pack.device.zeros::<u32>(8).unwrap();
+    let offsets = pack.device.upload(&[0u32, 2]).unwrap();
+    let rows = pack.device.zeros::<u16>(3).unwrap();
+    let three = pack.device.upload(&[0u32, 2, 4]).unwrap();
+    let mask = Mask::Independent { bits: bits.view(), offsets: offsets.view() };
+    let error = pack.refuse_attention(Attention { mask, ..attention });
+    assert!(error.starts_with("mask offsets is 2 elements long; it should be 3"), "{error}");
+    let mask = Mask::Bank { bits: bits.view(), offsets: three.view(), rows: rows.view() };
+    let error = pack.refuse_attention(Attention { mask, ..attention });
+    assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
+    let error = pack.refuse_attention(Attention { mask: Mask::Order { ranks: rows.view(), itself: true }, ..attention });
+    assert!(error.starts_with("mask ranks is 3 elements long; it should be 4"), "{error}");
+}
+
+/// Values in device memory, which builds with debug assertions read back.
+#[test]
+fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
+    if !cfg!(debug_assertions) {
+        println!("ignored: built without debug assertions");
+        return;
+    }
+    let pack = Pack::new();
+    let attention = pack.attention();
+    for (bounds, expected) in [
+        ([0, 4, 3], "cu_seqlens is 0 to 4 in sentence 0; it should be rising by 0 to 3 (the longest sentence)"),
+        ([0, 3, 2], "cu_seqlens is 3 to 2 in sentence 1; it should be rising by 0 to 3 (the longest sentence)"),
+        ([1, 3, 4], "cu_seqlens is from 1 to 4; it should be from 0 to 4 (tokens)"),
+        ([0, 3, 5], "cu_seqlens is from 0 to 5; it should be from 0 to 4 (tokens)"),
+    ] {
+        let bounds = pack.device.upload(&bounds).unwrap();
+        assert_eq!(pack.refuse_attention(Attention { cu_seqlens: bounds.view(), ..attention }), expected);
+    }
+
+    let bits = pack.device.zeros::<u32>(4).unwrap();
+    let offsets = pack.device.upload(&[0u32, 2, 4]).unwrap();
+    let rows = pack.device.upload(&[0u16, 1, 2, 0]).unwrap();
+    let mask = Mask::Bank { bits: bits.view(), offsets: offsets.view(), rows: rows.view() };
+    let error = pack.refuse_attention(Attention { mask, ..attention });
+    assert_eq!(error, "mask rows is 2 in sentence 0; it should be below 2 (rows of its bank)");
+    let beyond = pack.device.upload(&[0u32, 4, 4]).unwrap();
+    let mask = Mask::Bits { bits: bits.view(), offsets: beyond.view() };
+    let error = pack.refuse_attention(Attention { mask, ..attention });
+    assert_eq!(error, "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits");
+
+    let slots = pack.device.upload(&[0, 1, 3, 0]).unwrap();
+    let queries = Queries { cu_seqlens: pack.cu_seqlens.view(), tokens: 4, max_seqlen: 3, slots: Some(slots.view()) };
+    let error = pack.refuse_attention(Attention { queries: Some(queries), mask: Mask::CAUSAL, ..attention });
+    assert_eq!(error, "queries.slots is up to 3 in sentence 0; it should be below 3 (its length)");
+}
