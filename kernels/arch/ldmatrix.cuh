@@ -6,26 +6,40 @@
 
 namespace retromae {
 
+// Where something lies in shared memory: 32 bits on the GPU, half of what a pointer takes.
+#ifdef __CUDACC__
+using SharedAddress = uint32_t;
+#else
+using SharedAddress = const unsigned char*;
+#endif
+
+RETROMAE_DEVICE SharedAddress shared_address(const void* pointer) {
+#ifdef __CUDACC__
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+#else
+    return static_cast<const unsigned char*>(pointer);
+#endif
+}
+
 // Loads `Count` times four matrices. Lane l brings the address of row l % 8 of matrix l / 8, 16 bytes aligned
 // to 16; register m of lane l = (g, t) = (l / 4, l % 4) receives elements [g][2t] and [g][2t + 1] of matrix m
 // or, `Transposed`, [2t][g] and [2t + 1][g].
 template <bool Transposed, int Count>
-RETROMAE_DEVICE void load_matrices(const void* const (&rows)[Count],
+RETROMAE_DEVICE void load_matrices(const SharedAddress (&rows)[Count],
                                    uint32_t (&fragments)[Count][4] RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
-        const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(rows[i]));
         uint32_t (&fragment)[4] = fragments[i];
         if constexpr (Transposed)
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                          : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                         : "r"(address)
+                         : "r"(rows[i])
                          : "memory");
         else
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                          : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                         : "r"(address)
+                         : "r"(rows[i])
                          : "memory");
     }
 #else
@@ -38,7 +52,7 @@ RETROMAE_DEVICE void load_matrices(const void* const (&rows)[Count],
         uint32_t (*fragments)[4];
     };
     Lane lane;
-    for (int i = 0; i < Count; ++i) lane.rows[i] = *static_cast<const Row*>(rows[i]);
+    for (int i = 0; i < Count; ++i) lane.rows[i] = *reinterpret_cast<const Row*>(rows[i]);
     lane.fragments = fragments;
     host::warp_together(lane, site, [](Lane* const* lanes) {
         for (int l = 0; l < 32; ++l) {

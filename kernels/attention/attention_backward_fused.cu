@@ -112,18 +112,15 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
         for (uint32_t query = 0; query < rows; query += kQueries) {
             if constexpr (kMasked) {
                 if (!block_any(transposed_visibility<kQueries / 32>(forward, sentence, mask, query, key_tile,
-                                                             tiles.visible)))
+                                                                    tiles.visible)))
                     continue;
             } else if (query > 0) {
                 __syncthreads();  // the last dS is still being read
             }
-            float d_scores[kQueries / 8][4] = {};
-            if (key_tile + threadIdx.x / 32 * 16 < sentence.keys)
-                key_rows.add_queries(forward, sentence, head, tiles.keys, tiles.values, key_tile,
-                                     tiles.queries.from(query), tiles.d_outputs.from(query),
-                                     tiles.statistics.from(query), tiles.visible, query, d_scores);
-            const float ones[2] = {1.0f, 1.0f};
-            tiles.d_scores.store(threadIdx.x / 32 * 16, 0, d_scores, ones);
+            key_rows.template add_queries<true>(forward, sentence, head, tiles.keys, tiles.values, key_tile,
+                                                tiles.queries.from(query), tiles.d_outputs.from(query),
+                                                tiles.statistics.from(query), tiles.visible, query,
+                                                tiles.d_scores);
             __syncthreads();
             float sums[QueryShare<T, D>::kTiles][4];
             Gradient::read(tiles.d_query, share, query, sums);

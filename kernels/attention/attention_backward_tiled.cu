@@ -78,8 +78,8 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     const auto find_queries = [&](uint32_t query, uint32_t* visible) {
         if constexpr (kMasked) {
             for (; query < sentence.queries; query += kQueries)
-                if (block_any(
-                        transposed_visibility<kQueries / 32>(forward, sentence, mask, query, tile.start, visible)))
+                if (block_any(transposed_visibility<kQueries / 32>(forward, sentence, mask, query, tile.start,
+                                                                   visible)))
                     break;
         } else {
             __syncthreads();
@@ -118,14 +118,11 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
         outputs.reduce(tiles.d_outputs.from(stage), operands.log_sum_exp, query, sentence.queries,
                        tiles.statistics);
         __syncthreads();
-        float d_scores[kQueries / 8][4] = {};
-        if (tile.start + threadIdx.x / 32 * 16 < sentence.keys)
-            key_rows.add_queries(forward, sentence, head, tiles.keys, tiles.values, tile.start,
-                                 tiles.queries.from(stage), tiles.d_outputs.from(stage), tiles.statistics,
-                                 tiles.visible_in(iteration), query, d_scores);
+        key_rows.template add_queries<kAtomic>(forward, sentence, head, tiles.keys, tiles.values, tile.start,
+                                               tiles.queries.from(stage), tiles.d_outputs.from(stage),
+                                               tiles.statistics, tiles.visible_in(iteration), query,
+                                               tiles.d_scores);
         if constexpr (kAtomic) {
-            const float ones[2] = {1.0f, 1.0f};
-            tiles.d_scores.store(threadIdx.x / 32 * 16, 0, d_scores, ones);
             __syncthreads();
             float* accumulator = pointer<float>(params.accumulator) +
                                  (static_cast<uint64_t>(head) * forward.queries + sentence.query_start) * D;
@@ -218,12 +215,11 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
                 mma<T, 4>(d_scores, d_output, values);
             }
             if (forward.dropout.threshold != 0) {
-                const FragmentBits<2> kept = kept_keys(forward.dropout, head, own.tokens, key);
+                select(kept_keys(forward.dropout, head, own.tokens, key), 0.0f, d_scores);
                 RETROMAE_UNROLL
                 for (int n = 0; n < 8; ++n) {
                     RETROMAE_UNROLL
-                    for (int i = 0; i < 4; ++i)
-                        d_scores[n][i] = kept.test(n, i) ? d_scores[n][i] * forward.dropout.scale : 0.0f;
+                    for (int i = 0; i < 4; ++i) d_scores[n][i] *= forward.dropout.scale;
                 }
             }
             RETROMAE_UNROLL
@@ -243,6 +239,7 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
         ++iteration;
     }
     copy_async_wait<0>();
+    if (iteration == 0) __syncthreads();  // nothing is seen: the queries were not waited for
 
     if (own.left == 0) return;
     // A warp's own rows of the queries' tile; nobody else reads them.

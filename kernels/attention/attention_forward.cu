@@ -98,16 +98,9 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
             }
             stream.hide(key, iteration, own.row, -INFINITY, scores);
             rows.exponentiate(scores, scale);
-            if (params.dropout.threshold != 0) {
-                // What stays is scaled at the end.
-                const FragmentBits<2> kept = kept_keys(params.dropout, head, own.tokens, key);
-                RETROMAE_UNROLL
-                for (int n = 0; n < 8; ++n) {
-                    RETROMAE_UNROLL
-                    for (int i = 0; i < 4; ++i)
-                        if (!kept.test(n, i)) scores[n][i] = 0.0f;
-                }
-            }
+            // What stays is scaled at the end.
+            if (params.dropout.threshold != 0)
+                select(kept_keys(params.dropout, head, own.tokens, key), 0.0f, scores);
             RETROMAE_UNROLL
             for (int k = 0; k < kKeyTile / 16; ++k) {
                 uint32_t probabilities[4];
@@ -119,6 +112,7 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         ++iteration;
     }
     copy_async_wait<0>();
+    if (iteration == 0) __syncthreads();  // nothing is seen: the queries were not waited for
 
     if (own.left == 0) return;
     warp_butterfly<Sum, 4>(rows.sum);

@@ -5,10 +5,12 @@
 
 namespace retromae {
 
-// Queries of a tile where keys are owned. From d = 96 on the gradients of a warp's 16 keys take so many
-// registers that the scores are kept to half.
+// Queries of a tile where keys are owned.
 template <int D>
 constexpr int kQueryTile = D > 64 ? 32 : 64;
+// How many of them are scored at once: from d = 96 on the gradients of a warp's 16 keys leave few registers.
+template <int D>
+constexpr int kQueryStep = D > 64 ? 16 : 64;
 
 // One head of the block's sentence.
 template <class T>
@@ -164,90 +166,37 @@ struct KeyRows {
         }
     }
 
-    // Adds what a tile of queries gives, and returns dSᵀ without the factor `scale`. With Sᵀ = K Qᵀ in
-    // registers, Pᵀ and dSᵀ are operands as they are.
+    // Adds what a tile of queries gives, and leaves dSᵀ without the factor `scale` where `d_scores` is given.
+    // With Sᵀ = K Qᵀ in registers, Pᵀ and dSᵀ are operands as they are.
+    template <bool KeepScores>
     RETROMAE_MEMBER void add_queries(const AttentionForwardParams& params, const Sentence& sentence,
                                      uint32_t head, const SharedTile<T, D>& keys,
                                      const SharedTile<T, D>& values, uint32_t key_tile,
                                      const SharedTile<T, D>& queries, const SharedTile<T, D>& d_outputs,
                                      const RowStatistics& statistics, const uint32_t* visible,
-                                     uint32_t query_tile, float (&d_scores)[kQueries / 8][4]) {
-        const uint32_t lane = threadIdx.x % 32;
+                                     uint32_t query_tile, const SharedTile<T, kQueries>& d_scores) {
         const uint32_t row = threadIdx.x / 32 * 16;
-        float probabilities[kQueries / 8][4] = {};
-        RETROMAE_UNROLL
-        for (int k = 0; k < D / 16; ++k) {
-            uint32_t key[4], query[kQueries / 16][4];
-            keys.load_a(row, k, key);
-            queries.template load_b_transposed<kQueries / 16>(0, k, query);
-            mma<T, kQueries / 16>(probabilities, key, query);
+        const uint32_t first_key = key_tile + row;
+        if (first_key >= sentence.keys) {
+            const float zeros[kQueries / 8][4] = {};
+            if constexpr (KeepScores) d_scores.store(row, 0, zeros);
+            return;
         }
-        const float scale = base2_scale(params);
-        RETROMAE_UNROLL
-        for (int n = 0; n < kQueries / 8; ++n) {
-            const Pack<float, 2> log_sums =
-                *reinterpret_cast<const Pack<float, 2>*>(statistics.log_sums + 8 * n + lane % 4 * 2);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i)
-                probabilities[n][i] =
-                    exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums.values[i % 2]));
-        }
-        hide(sentence, key_tile + row, visible, row, probabilities);
-
-        FragmentBits<kWords> kept;
+        // Where all is visible, bits are for the last tiles alone.
+        const bool masked =
+            kMasked || query_tile + kQueries > sentence.queries || first_key + 16 > sentence.keys;
+        FragmentBits<kWords> shown, kept;
+        if (masked) shown = visible_queries(sentence, query_tile, first_key, visible, row);
         const bool dropped = params.dropout.threshold != 0;
-        if (dropped) kept = transposed_kept<kWords>(params, sentence, head, query_tile, key_tile + row);
-        RETROMAE_UNROLL
-        for (int k = 0; k < kQueries / 16; ++k) {
-            uint32_t weights[4];
-            if (dropped) {
-                float kept_weights[2][4];
-                RETROMAE_UNROLL
-                for (int n = 0; n < 2; ++n) {
-                    RETROMAE_UNROLL
-                    for (int i = 0; i < 4; ++i)
-                        kept_weights[n][i] = kept.test(2 * k + n, i) ? probabilities[2 * k + n][i] : 0.0f;
-                }
-                products_as_a<T>(kept_weights, 0, weights);
-            } else {
-                products_as_a<T>(probabilities, k, weights);
-            }
-            multiply_rows(d_value, weights, d_outputs, 16 * k, 0);
-        }
-
-        RETROMAE_UNROLL
-        for (int n = 0; n < kQueries / 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) d_scores[n][i] = 0.0f;
-        }
-        RETROMAE_UNROLL
-        for (int k = 0; k < D / 16; ++k) {
-            uint32_t value[4], d_output[kQueries / 16][4];
-            values.load_a(row, k, value);
-            d_outputs.template load_b_transposed<kQueries / 16>(0, k, d_output);
-            mma<T, kQueries / 16>(d_scores, value, d_output);
-        }
-        if (dropped) {
-            RETROMAE_UNROLL
-            for (int n = 0; n < kQueries / 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    d_scores[n][i] = kept.test(n, i) ? d_scores[n][i] * params.dropout.scale : 0.0f;
-            }
-        }
-        RETROMAE_UNROLL
-        for (int n = 0; n < kQueries / 8; ++n) {
-            const Pack<float, 2> deltas =
-                *reinterpret_cast<const Pack<float, 2>*>(statistics.deltas + 8 * n + lane % 4 * 2);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i)
-                d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas.values[i % 2]);
-        }
-        RETROMAE_UNROLL
-        for (int k = 0; k < kQueries / 16; ++k) {
-            uint32_t d_score[4];
-            products_as_a<T>(d_scores, k, d_score);
-            multiply_rows(d_key, d_score, queries, 16 * k, 0);
+        if (dropped) kept = transposed_kept<kWords>(params, sentence, head, query_tile, first_key);
+        RETROMAE_NO_UNROLL
+        for (uint32_t step = 0; step < kQueries; step += kStep) {
+            float products[kStep / 8][4];
+            add_step(params, keys, values, queries.from(step), d_outputs.from(step), statistics.from(step),
+                     masked, shown, dropped, kept, products);
+            if constexpr (KeepScores) d_scores.store(row, step / 8, products);
+            shown.skip(kStep);
+            kept.skip(kStep);
         }
     }
 
@@ -277,24 +226,102 @@ struct KeyRows {
     }
 
   private:
-    RETROMAE_DEVICE void hide(const Sentence& sentence, uint32_t first_key, const uint32_t* visible,
-                              uint32_t row, float (&probabilities)[kQueries / 8][4]) {
-        if constexpr (kMasked) {
-            const FragmentBits<kWords> bits = FragmentBits<kWords>::load(visible, row);
+    static constexpr int kStep = kQueryStep<D>;
+
+    // Queries that do not exist are hidden: their scores are those of zeros, which an infinite key makes NaN.
+    RETROMAE_DEVICE FragmentBits<kWords> visible_queries(const Sentence& sentence, uint32_t query_tile,
+                                                         uint32_t first_key, const uint32_t* visible,
+                                                         uint32_t row) {
+        if constexpr (kMasked) return FragmentBits<kWords>::load(visible, row);
+        FragmentBits<kWords> bits = FragmentBits<kWords>::below(query_tile, sentence.queries);
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            if (first_key + lane_index() / 4 + 8 * half < sentence.keys) continue;
             RETROMAE_UNROLL
-            for (int n = 0; n < kQueries / 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    if (!bits.test(n, i)) probabilities[n][i] = 0.0f;
-            }
-        } else if (first_key + 16 > sentence.keys) {
+            for (int w = 0; w < kWords; ++w) bits.words[half][w] = 0;
+        }
+        return bits;
+    }
+
+    // `d_scores` is the result for `kStep` queries.
+    RETROMAE_MEMBER void add_step(const AttentionForwardParams& params, const SharedTile<T, D>& keys,
+                                  const SharedTile<T, D>& values, const SharedTile<T, D>& queries,
+                                  const SharedTile<T, D>& d_outputs, const RowStatistics& statistics,
+                                  bool masked, const FragmentBits<kWords>& shown, bool dropped,
+                                  const FragmentBits<kWords>& kept, float (&d_scores)[kStep / 8][4]) {
+        const uint32_t lane = recomputed(lane_index());
+        const uint32_t row = threadIdx.x / 32 * 16;
+        const float scale = base2_scale(params);
+        float probabilities[kStep / 8][4] = {};
+        RETROMAE_UNROLL
+        for (int k = 0; k < D / 16; ++k) {
+            uint32_t key[4], query[kStep / 16][4];
+            keys.load_a(row, k, key, lane);
+            queries.template load_b_transposed<kStep / 16>(0, k, query, lane);
+            mma<T, kStep / 16>(probabilities, key, query);
+        }
+        RETROMAE_UNROLL
+        for (int n = 0; n < kStep / 8; ++n) {
+            const Pack<float, 2> log_sums =
+                *reinterpret_cast<const Pack<float, 2>*>(statistics.log_sums + 8 * n + lane % 4 * 2);
             RETROMAE_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                if (first_key + threadIdx.x % 32 / 4 + 8 * half < sentence.keys) continue;
+            for (int i = 0; i < 4; ++i)
+                probabilities[n][i] =
+                    exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums.values[i % 2]));
+        }
+        if (masked) select(shown, 0.0f, probabilities);
+
+        RETROMAE_UNROLL
+        for (int k = 0; k < kStep / 16; ++k) {
+            uint32_t weights[4];
+            if (dropped) {
+                float kept_weights[2][4];
                 RETROMAE_UNROLL
-                for (int n = 0; n < kQueries / 8; ++n)
-                    probabilities[n][2 * half] = probabilities[n][2 * half + 1] = 0.0f;
+                for (int n = 0; n < 2; ++n) {
+                    RETROMAE_UNROLL
+                    for (int i = 0; i < 4; ++i)
+                        kept_weights[n][i] = kept.test(2 * k + n, i) ? probabilities[2 * k + n][i] : 0.0f;
+                }
+                products_as_a<T>(kept_weights, 0, weights);
+            } else {
+                products_as_a<T>(probabilities, k, weights);
             }
+            multiply_rows(d_value, weights, d_outputs, 16 * k, 0, lane);
+        }
+
+        RETROMAE_UNROLL
+        for (int n = 0; n < kStep / 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) d_scores[n][i] = 0.0f;
+        }
+        RETROMAE_UNROLL
+        for (int k = 0; k < D / 16; ++k) {
+            uint32_t value[4], d_output[kStep / 16][4];
+            values.load_a(row, k, value, lane);
+            d_outputs.template load_b_transposed<kStep / 16>(0, k, d_output, lane);
+            mma<T, kStep / 16>(d_scores, value, d_output);
+        }
+        if (dropped) {
+            select(kept, 0.0f, d_scores);
+            RETROMAE_UNROLL
+            for (int n = 0; n < kStep / 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i) d_scores[n][i] *= params.dropout.scale;
+            }
+        }
+        RETROMAE_UNROLL
+        for (int n = 0; n < kStep / 8; ++n) {
+            const Pack<float, 2> deltas =
+                *reinterpret_cast<const Pack<float, 2>*>(statistics.deltas + 8 * n + lane % 4 * 2);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas.values[i % 2]);
+        }
+        RETROMAE_UNROLL
+        for (int k = 0; k < kStep / 16; ++k) {
+            uint32_t d_score[4];
+            products_as_a<T>(d_scores, k, d_score);
+            multiply_rows(d_key, d_score, queries, 16 * k, 0, lane);
         }
     }
 };

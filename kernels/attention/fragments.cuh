@@ -42,7 +42,26 @@ struct FragmentBits {
     RETROMAE_MEMBER bool test(int n, int i) const {
         return words[i / 2][n / 4] & 1u << (8 * (n % 4) + i % 2);
     }
+    // Goes on to the columns from `columns` on within each word.
+    RETROMAE_MEMBER void skip(int columns) {
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            RETROMAE_UNROLL
+            for (int w = 0; w < Words; ++w) words[half][w] = columns < 32 ? words[half][w] >> columns : 0u;
+        }
+    }
 };
+
+// Replaces the products whose bit is not set.
+template <int Tiles, int Words>
+RETROMAE_DEVICE void select(const FragmentBits<Words>& bits, float otherwise, float (&products)[Tiles][4]) {
+    RETROMAE_UNROLL
+    for (int n = 0; n < Tiles; ++n) {
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i)
+            if (!bits.test(n, i)) products[n][i] = otherwise;
+    }
+}
 
 // log2(e), times the scale of the scores: exponentials are taken to base 2.
 RETROMAE_DEVICE float base2_scale(const AttentionForwardParams& params) {
@@ -160,12 +179,7 @@ struct KeyStream {
         if (!kMasked && first + kKeyTile <= count) return;
         const FragmentBits<2> bits = kMasked ? FragmentBits<2>::load(visible + iteration % 3 * kVisible, row)
                                              : FragmentBits<2>::below(first, count);
-        RETROMAE_UNROLL
-        for (int n = 0; n < 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i)
-                if (!bits.test(n, i)) scores[n][i] = hidden;
-        }
+        select(bits, hidden, scores);
     }
 };
 

@@ -13,6 +13,7 @@
 #define RETROMAE_DEVICE static __device__ __forceinline__
 #define RETROMAE_MEMBER __device__ __forceinline__
 #define RETROMAE_UNROLL _Pragma("unroll")
+#define RETROMAE_NO_UNROLL _Pragma("unroll 1")
 // Only the host device's instrumented build needs to be told.
 #define RETROMAE_WHOLE(pack) (void)0
 
@@ -46,6 +47,19 @@ RETROMAE_DEVICE uint32_t group_offset(uint32_t thread, uint32_t threads, uint32_
     (void)threads;
     return (thread * groups + group) * size;
 #endif
+}
+
+RETROMAE_DEVICE uint32_t lane_index() {
+    return threadIdx.x % 32;
+}
+
+// The same value, which the compiler takes for another: what is computed from it in a loop is computed in the
+// loop, instead of waiting in registers from before it.
+RETROMAE_DEVICE uint32_t recomputed(uint32_t value) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
 }
 
 }  // namespace retromae

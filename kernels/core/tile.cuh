@@ -23,9 +23,16 @@ struct SharedTile {
 
     T* elements;
 
-    RETROMAE_MEMBER T* chunk(uint32_t row, uint32_t column_chunk) const {
+    // Elements before chunk `column_chunk` of a row.
+    RETROMAE_DEVICE uint32_t offset(uint32_t row, uint32_t column_chunk) {
         const uint32_t swizzle = kChunks % 8 == 0 ? row % 8 : row / 2 % 4;
-        return elements + (row * kChunks + (column_chunk ^ swizzle)) * 8;
+        return (row * kChunks + (column_chunk ^ swizzle)) * 8;
+    }
+    RETROMAE_MEMBER T* chunk(uint32_t row, uint32_t column_chunk) const {
+        return elements + offset(row, column_chunk);
+    }
+    RETROMAE_MEMBER SharedAddress address(uint32_t row, uint32_t column_chunk) const {
+        return shared_address(elements) + offset(row, column_chunk) * static_cast<uint32_t>(sizeof(T));
     }
 
     // The tile from row `row` on; `row` is a multiple of 8, so that the swizzle stays.
@@ -48,22 +55,22 @@ struct SharedTile {
     }
 
     // The operand A [16, 16] at rows `row..`, columns `16·step..`.
-    RETROMAE_MEMBER void load_a(uint32_t row, uint32_t step, uint32_t (&a)[4]) const {
-        const uint32_t lane = threadIdx.x % 32;
-        const void* const address[1] = {chunk(row + lane % 16, 2 * step + lane / 16)};
+    RETROMAE_MEMBER void load_a(uint32_t row, uint32_t step, uint32_t (&a)[4],
+                                uint32_t lane = lane_index()) const {
+        const SharedAddress rows[1] = {address(row + lane % 16, 2 * step + lane / 16)};
         uint32_t fragments[1][4];
-        load_matrices<false>(address, fragments);
+        load_matrices<false>(rows, fragments);
         RETROMAE_UNROLL
         for (int i = 0; i < 4; ++i) a[i] = fragments[0][i];
     }
 
     // The operand A [16, 16] whose row m and column k are column `8·column_chunk + m` and row `row + k` of
     // the tile.
-    RETROMAE_MEMBER void load_a_transposed(uint32_t row, uint32_t column_chunk, uint32_t (&a)[4]) const {
-        const uint32_t lane = threadIdx.x % 32;
-        const void* const address[1] = {chunk(row + lane / 16 * 8 + lane % 8, column_chunk + lane / 8 % 2)};
+    RETROMAE_MEMBER void load_a_transposed(uint32_t row, uint32_t column_chunk, uint32_t (&a)[4],
+                                           uint32_t lane = lane_index()) const {
+        const SharedAddress rows[1] = {address(row + lane / 16 * 8 + lane % 8, column_chunk + lane / 8 % 2)};
         uint32_t fragments[1][4];
-        load_matrices<true>(address, fragments);
+        load_matrices<true>(rows, fragments);
         RETROMAE_UNROLL
         for (int i = 0; i < 4; ++i) a[i] = fragments[0][i];
     }
@@ -71,24 +78,23 @@ struct SharedTile {
     // The operand B [16, 16·Pairs] whose row k and column n are column `16·step + k` and row `row + n` of the
     // tile.
     template <int Pairs>
-    RETROMAE_MEMBER void load_b_transposed(uint32_t row, uint32_t step, uint32_t (&b)[Pairs][4]) const {
-        const uint32_t lane = threadIdx.x % 32;
-        const void* addresses[Pairs];
+    RETROMAE_MEMBER void load_b_transposed(uint32_t row, uint32_t step, uint32_t (&b)[Pairs][4],
+                                           uint32_t lane = lane_index()) const {
+        SharedAddress rows[Pairs];
         RETROMAE_UNROLL
         for (int p = 0; p < Pairs; ++p)
-            addresses[p] = chunk(row + 16 * p + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2);
-        load_matrices<false>(addresses, b);
+            rows[p] = address(row + 16 * p + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2);
+        load_matrices<false>(rows, b);
     }
 
     // The operand B [16, 16·Pairs] at rows `row..`, columns `8·column_chunk..`.
     template <int Pairs>
-    RETROMAE_MEMBER void load_b(uint32_t row, uint32_t column_chunk, uint32_t (&b)[Pairs][4]) const {
-        const uint32_t lane = threadIdx.x % 32;
-        const void* addresses[Pairs];
+    RETROMAE_MEMBER void load_b(uint32_t row, uint32_t column_chunk, uint32_t (&b)[Pairs][4],
+                                uint32_t lane = lane_index()) const {
+        SharedAddress rows[Pairs];
         RETROMAE_UNROLL
-        for (int p = 0; p < Pairs; ++p)
-            addresses[p] = chunk(row + lane % 16, column_chunk + 2 * p + lane / 16);
-        load_matrices<true>(addresses, b);
+        for (int p = 0; p < Pairs; ++p) rows[p] = address(row + lane % 16, column_chunk + 2 * p + lane / 16);
+        load_matrices<true>(rows, b);
     }
 
     // Writes products [16, 8·Tiles] to rows `row..`, columns `8·column_chunk..`; row g is multiplied by
@@ -96,15 +102,23 @@ struct SharedTile {
     template <int Tiles>
     RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4],
                                const float (&factors)[2]) const {
-        const uint32_t lane = threadIdx.x % 32;
+        RETROMAE_UNROLL
+        for (int n = 0; n < Tiles; ++n) {
+            const float (&tile)[4] = products[n];
+            RETROMAE_UNROLL
+            for (int half = 0; half < 2; ++half)
+                store_pair(row + 8 * half, column_chunk + n, tile[2 * half] * factors[half],
+                           tile[2 * half + 1] * factors[half]);
+        }
+    }
+    template <int Tiles>
+    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4]) const {
         RETROMAE_UNROLL
         for (int n = 0; n < Tiles; ++n) {
             RETROMAE_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                T* place = chunk(row + lane / 4 + 8 * half, column_chunk + n) + lane % 4 * 2;
-                *reinterpret_cast<uint32_t*>(place) = rounded_pair(T{}, products[n][2 * half] * factors[half],
-                                                                   products[n][2 * half + 1] * factors[half]);
-            }
+            for (int half = 0; half < 2; ++half)
+                store_pair(row + 8 * half, column_chunk + n, products[n][2 * half],
+                           products[n][2 * half + 1]);
         }
     }
 
@@ -113,7 +127,7 @@ struct SharedTile {
     template <int Chunks>
     RETROMAE_MEMBER void write_rows(uint32_t row, uint32_t column_chunk, T* destination, uint32_t stride,
                                     uint32_t rows) const {
-        const uint32_t lane = threadIdx.x % 32;
+        const uint32_t lane = lane_index();
         RETROMAE_UNROLL
         for (int i = 0; i < Chunks / 2; ++i) {
             const uint32_t item = 32 * i + lane;
@@ -124,6 +138,13 @@ struct SharedTile {
                                            column * 8) =
                 *reinterpret_cast<const Pack<T, 8>*>(chunk(row + item_row, column_chunk + column));
         }
+    }
+
+  private:
+    // A lane's two neighbours of a row of products.
+    RETROMAE_MEMBER void store_pair(uint32_t row, uint32_t column_chunk, float low, float high) const {
+        T* place = chunk(row + lane_index() / 4, column_chunk) + lane_index() % 4 * 2;
+        *reinterpret_cast<uint32_t*>(place) = rounded_pair(T{}, low, high);
     }
 };
 
@@ -141,12 +162,13 @@ RETROMAE_DEVICE void products_as_a(const float (&products)[Tiles][4], int step, 
 // of more would wait in registers.
 template <class T, int D, int Tiles>
 RETROMAE_DEVICE void multiply_rows(float (&sums)[Tiles][4], const uint32_t (&a)[4],
-                                   const SharedTile<T, D>& tile, uint32_t row, uint32_t column_chunk) {
+                                   const SharedTile<T, D>& tile, uint32_t row, uint32_t column_chunk,
+                                   uint32_t lane = lane_index()) {
     constexpr int kStep = Tiles > 12 ? 4 : Tiles;
     RETROMAE_UNROLL
     for (int n = 0; n < Tiles; n += kStep) {
         uint32_t b[kStep / 2][4];
-        tile.template load_b<kStep / 2>(row, column_chunk + n, b);
+        tile.template load_b<kStep / 2>(row, column_chunk + n, b, lane);
         mma<T, kStep / 2>(*reinterpret_cast<float (*)[kStep][4]>(&sums[n]), a, b);
     }
 }

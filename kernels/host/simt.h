@@ -13,6 +13,7 @@
 #define RETROMAE_DEVICE static inline __attribute__((always_inline))
 #define RETROMAE_MEMBER inline __attribute__((always_inline))
 #define RETROMAE_UNROLL
+#define RETROMAE_NO_UNROLL
 #define __restrict__ __restrict
 
 #define RETROMAE_SITE_PARAMETER , ::retromae::host::Site site = {__builtin_FILE(), __builtin_LINE()}

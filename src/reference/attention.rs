@@ -166,7 +166,11 @@ impl Attention<'_> {
                 after_left && before_right || first && slot == 0
             }
             Mask::Order { ranks, itself } => {
-                if slot == query { itself } else { ranks[start + slot] < ranks[start + query] }
+                if slot == query {
+                    itself
+                } else {
+                    ranks[start + slot] < ranks[start + query]
+                }
             }
         }
     }

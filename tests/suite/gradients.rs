@@ -138,8 +138,15 @@ fn attention_gradients() {
     let (bank, dropout) = (bank(), dropout(8));
     for mask in [Mask::Full, Mask::Bank(&bank)] {
         for dropout in [None, Some(&dropout)] {
-            let attention =
-                Attention { cu_seqlens: &CU_SEQLENS, queries: None, num_heads: 2, head_dim: 3, scale: 0.7, mask, dropout };
+            let attention = Attention {
+                cu_seqlens: &CU_SEQLENS,
+                queries: None,
+                num_heads: 2,
+                head_dim: 3,
+                scale: 0.7,
+                mask,
+                dropout,
+            };
             let loss = |query: &[f64], key: &[f64], value: &[f64]| {
                 project(&attention::forward(&attention, query, key, value).output, &d_out)
             };
@@ -157,8 +164,15 @@ fn attention_log_sum_exp_is_the_potential_of_the_probabilities() {
     let tokens = CU_SEQLENS[5] as usize;
     let (query, key, bank) = (values(54, tokens), values(55, tokens), bank());
     let mask = Mask::Bank(&bank);
-    let attention =
-        Attention { cu_seqlens: &CU_SEQLENS, queries: None, num_heads: 1, head_dim: 1, scale: 0.7, mask, dropout: None };
+    let attention = Attention {
+        cu_seqlens: &CU_SEQLENS,
+        queries: None,
+        num_heads: 1,
+        head_dim: 1,
+        scale: 0.7,
+        mask,
+        dropout: None,
+    };
     // With the keys as values, d lse / d q = scale * output.
     let attended = attention::forward(&attention, &query, &key, &key);
     assert!(attended.log_sum_exp[0] == f64::NEG_INFINITY && attended.output[0] == 0.0);

@@ -75,7 +75,9 @@ impl Case {
 
     /// The numbers of queries.
     fn query_lengths(&self) -> Vec<usize> {
-        self.queries.as_ref().map_or_else(|| self.lengths.clone(), |queries| queries.iter().map(Vec::len).collect())
+        self.queries
+            .as_ref()
+            .map_or_else(|| self.lengths.clone(), |queries| queries.iter().map(Vec::len).collect())
     }
 
     pub fn query_tokens(&self) -> usize {
@@ -94,7 +96,10 @@ impl Case {
             Kind::Bank => (|_| 3, true),
             _ => (|length| length, false),
         };
-        let mut visibility = Visibility { bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() }, ranks: vec![] };
+        let mut visibility = Visibility {
+            bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() },
+            ranks: vec![],
+        };
         let bank = &mut visibility.bank;
         for (b, &length) in self.lengths.iter().enumerate() {
             let words = length.div_ceil(32);
@@ -158,7 +163,12 @@ impl<T: Float> Operands<T> {
     pub fn draw(case: &Case) -> Self {
         let draw = |seed, rows: usize| rounded(&values(seed, rows * case.columns()));
         let (queries, tokens) = (case.query_tokens(), case.tokens());
-        Self { query: draw(1, queries), key: draw(2, tokens), value: draw(3, tokens), d_output: draw(4, queries) }
+        Self {
+            query: draw(1, queries),
+            key: draw(2, tokens),
+            value: draw(3, tokens),
+            d_output: draw(4, queries),
+        }
     }
 }
 
@@ -228,7 +238,8 @@ struct Naive<'a, T> {
 
 impl<'a, T: Float> Naive<'a, T> {
     fn new(case: &'a Case, operands: &'a Operands<T>) -> Self {
-        let gradients = [&operands.query, &operands.key, &operands.value].map(|values| vec![0.0; values.len()]);
+        let gradients =
+            [&operands.query, &operands.key, &operands.value].map(|values| vec![0.0; values.len()]);
         let results = Results {
             output: vec![0.0; operands.query.len()],
             log_sum_exp: vec![f64::NEG_INFINITY; case.heads * case.query_tokens()],
@@ -257,7 +268,8 @@ impl<'a, T: Float> Naive<'a, T> {
         let probability: Vec<f32> = scores.iter().map(|score| round((score - maximum).exp() / sum)).collect();
         let factors: Vec<f32> =
             keys.iter().map(|&j| self.dropout.factor(head as u32, (start + slot) as u32, j as u32)).collect();
-        let dropped: Vec<f32> = probability.iter().zip(&factors).map(|(p, factor)| round(p * factor)).collect();
+        let dropped: Vec<f32> =
+            probability.iter().zip(&factors).map(|(p, factor)| round(p * factor)).collect();
         for k in 0..d {
             let terms = keys.iter().zip(&dropped);
             let sum: f32 = terms.map(|(&j, p)| p * operands.value[at(j) + k].to_f32()).sum();
@@ -265,17 +277,17 @@ impl<'a, T: Float> Naive<'a, T> {
         }
         // As every fused kernel has it: rowsum(dO ∘ O), whose rounding does not cancel against dP's where one key has all the weight,
         // while the rowsum(P ∘ dP) of an unfused softmax would.
-        let delta: f32 = (0..d)
-            .map(|k| operands.d_output[own + k].to_f32() * self.results.output[own + k] as f32)
-            .sum();
+        let delta: f32 =
+            (0..d).map(|k| operands.d_output[own + k].to_f32() * self.results.output[own + k] as f32).sum();
         for (i, &j) in keys.iter().enumerate() {
             let p = probability[i];
             let dp = round(round(dot(&operands.d_output, own, &operands.value, at(j))) * factors[i]);
             let d_score = round(round(p * (dp - delta)) * case.scale);
             let magnitude = p * (dp.abs() + delta.abs()) * case.scale;
             for k in 0..d {
-                let [query, key, d_output] = [&operands.query[own + k], &operands.key[at(j) + k], &operands.d_output[own + k]]
-                    .map(|value| value.to_f32());
+                let [query, key, d_output] =
+                    [&operands.query[own + k], &operands.key[at(j) + k], &operands.d_output[own + k]]
+                        .map(|value| value.to_f32());
                 self.gradients[0][own + k] += d_score * key;
                 self.gradients[1][at(j) + k] += d_score * query;
                 self.gradients[2][at(j) + k] += dropped[i] * d_output;
@@ -347,8 +359,11 @@ impl Uploaded {
                 Kind::Window { left, right, first } => Mask::Window { left, right, first },
                 Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
             },
-            dropout: (case.dropout > 0.0)
-                .then(|| Dropout { rng: self.rng.view(), rate: case.dropout, site: SITE }),
+            dropout: (case.dropout > 0.0).then(|| Dropout {
+                rng: self.rng.view(),
+                rate: case.dropout,
+                site: SITE,
+            }),
         }
     }
 }
@@ -376,7 +391,8 @@ pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, varia
     let attention = uploaded.attention(case);
     let query = Rows { view: query.view(), stride: columns };
     let key = Rows { view: key_value.view(), stride: 2 * columns };
-    let value = Rows { view: key_value.slice(columns.min(key_value.len())..key_value.len()), stride: 2 * columns };
+    let value =
+        Rows { view: key_value.slice(columns.min(key_value.len())..key_value.len()), stride: 2 * columns };
     let forward = attention::Forward {
         attention,
         query,
@@ -429,7 +445,12 @@ pub fn check<T: Float>(devices: &[Device], case: &Case) {
             let actual = run(device, case, &operands, variant);
             let what = |name: &str| format!("{name} of {case:?}, {variant:?}, {device:?}");
             assert_close::<T>(&what("output"), &actual.output, &naive.output, &exact.output);
-            assert_close::<f32>(&what("log_sum_exp"), &actual.log_sum_exp, &naive.log_sum_exp, &exact.log_sum_exp);
+            assert_close::<f32>(
+                &what("log_sum_exp"),
+                &actual.log_sum_exp,
+                &naive.log_sum_exp,
+                &exact.log_sum_exp,
+            );
             for (i, name) in ["d_query", "d_key", "d_value"].into_iter().enumerate() {
                 let (actual, naive_gradient) = (&actual.gradients[i], &naive.gradients[i]);
                 let scale = naive.magnitudes[i];

@@ -28,8 +28,11 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Bank),
         Just(Kind::Independent),
         Just(Kind::Bits),
-        (0u32..70, 0u32..70, any::<bool>())
-            .prop_map(|(left, right, first)| Kind::Window { left: Some(left), right: Some(right), first }),
+        (0u32..70, 0u32..70, any::<bool>()).prop_map(|(left, right, first)| Kind::Window {
+            left: Some(left),
+            right: Some(right),
+            first
+        }),
         any::<bool>().prop_map(|itself| Kind::Order { itself }),
     ]
 }

@@ -62,7 +62,10 @@ fn wrong_shapes_are_refused() {
     let pack = Pack::new();
     let attention = pack.attention();
     let refuse = |attention| pack.refuse_attention(attention);
-    assert_eq!(refuse(Attention { head_dim: 48, ..attention }), "head_dim is 48; it should be 32, 64, 96 or 128");
+    assert_eq!(
+        refuse(Attention { head_dim: 48, ..attention }),
+        "head_dim is 48; it should be 32, 64, 96 or 128"
+    );
     assert_eq!(refuse(Attention { num_heads: 0, ..attention }), "num_heads is 0; it should be in 1..=65535");
     for scale in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
         let expected = format!("scale is {scale}; it should be finite and above 0");
@@ -84,7 +87,10 @@ fn wrong_rows_are_refused() {
     assert!(error.starts_with("query is 512 elements long; it should be at least 896"), "{error}");
     let shifted = Rows { view: pack.floats.slice(1..512), stride: 64 };
     let error = pack.refuse(Attention { num_heads: 1, ..attention }, shifted);
-    assert_eq!(error, "query is at an address 4 beyond a multiple of 16 bytes; it should be aligned to 16 bytes");
+    assert_eq!(
+        error,
+        "query is at an address 4 beyond a multiple of 16 bytes; it should be aligned to 16 bytes"
+    );
 }
 
 #[test]
@@ -101,7 +107,8 @@ fn wrong_masks_are_refused() {
     let mask = Mask::Bank { bits: bits.view(), offsets: three.view(), rows: rows.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
-    let error = pack.refuse_attention(Attention { mask: Mask::Order { ranks: rows.view(), itself: true }, ..attention });
+    let error = pack
+        .refuse_attention(Attention { mask: Mask::Order { ranks: rows.view(), itself: true }, ..attention });
     assert!(error.starts_with("mask ranks is 3 elements long; it should be 4"), "{error}");
 }
 
@@ -115,8 +122,14 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     let pack = Pack::new();
     let attention = pack.attention();
     for (bounds, expected) in [
-        ([0, 4, 3], "cu_seqlens is 0 to 4 in sentence 0; it should be rising by 0 to 3 (the longest sentence)"),
-        ([0, 3, 2], "cu_seqlens is 3 to 2 in sentence 1; it should be rising by 0 to 3 (the longest sentence)"),
+        (
+            [0, 4, 3],
+            "cu_seqlens is 0 to 4 in sentence 0; it should be rising by 0 to 3 (the longest sentence)",
+        ),
+        (
+            [0, 3, 2],
+            "cu_seqlens is 3 to 2 in sentence 1; it should be rising by 0 to 3 (the longest sentence)",
+        ),
         ([1, 3, 4], "cu_seqlens is from 1 to 4; it should be from 0 to 4 (tokens)"),
         ([0, 3, 5], "cu_seqlens is from 0 to 5; it should be from 0 to 4 (tokens)"),
     ] {
@@ -133,10 +146,14 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     let beyond = pack.device.upload(&[0u32, 4, 4]).unwrap();
     let mask = Mask::Bits { bits: bits.view(), offsets: beyond.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
-    assert_eq!(error, "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits");
+    assert_eq!(
+        error,
+        "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits"
+    );
 
     let slots = pack.device.upload(&[0, 1, 3, 0]).unwrap();
-    let queries = Queries { cu_seqlens: pack.cu_seqlens.view(), tokens: 4, max_seqlen: 3, slots: Some(slots.view()) };
+    let queries =
+        Queries { cu_seqlens: pack.cu_seqlens.view(), tokens: 4, max_seqlen: 3, slots: Some(slots.view()) };
     let error = pack.refuse_attention(Attention { queries: Some(queries), mask: Mask::CAUSAL, ..attention });
     assert_eq!(error, "queries.slots is up to 3 in sentence 0; it should be below 3 (its length)");
 }
