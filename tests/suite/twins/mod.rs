@@ -8,6 +8,7 @@ mod coverage;
 mod memory;
 mod random;
 mod scalar;
+mod tensor;
 mod warp;
 
 use retromae::device::params::ProbeParams;

@@ -1,6 +1,6 @@
 //! Draws, and the dropout decisions made of them.
 
-use retromae::random::{Dropout, dropout_scale, key, philox};
+use retromae::random::{DROPOUT_GROUP, Dropout, dropout_scale, key, philox};
 
 use super::{Expected, THREADS, assert_records, assert_twins, floats, words};
 
@@ -36,32 +36,61 @@ fn bounded_is_the_upper_half_of_the_product() {
     });
 }
 
+const SEED: u64 = 0x0123_4567_89ab_cdef;
+
+/// How the input of a twin of dropout begins.
+fn header(dropout: &Dropout, head: u32) -> Vec<u32> {
+    let [low, high] = key(dropout.seed);
+    let Dropout { step, site, threshold, .. } = *dropout;
+    vec![low, high, step, 0, threshold, dropout_scale(threshold).to_bits(), site, head]
+}
+
+/// Thresholds from none to all, at two sites, each with a head.
+fn dropouts() -> impl Iterator<Item = (Dropout, u32)> {
+    [0, 1, 26, 128, 255].into_iter().flat_map(|threshold| {
+        [(0, 0, 0), (11, 70_000, 3)]
+            .map(|(head, step, site)| (Dropout { seed: SEED, step, site, threshold }, head))
+    })
+}
+
+/// Row and group of each thread.
+fn places(blocks: usize) -> impl Iterator<Item = [u32; 2]> {
+    words(9, blocks * THREADS).into_iter().enumerate().map(|(thread, word)| [word % 5000, thread as u32 % 37])
+}
+
 #[test]
 fn dropout_decisions_are_the_same() {
-    let seed = 0x0123_4567_89ab_cdef;
-    for threshold in [0, 1, 26, 128, 255] {
-        for (head, step, site) in [(0, 0, 0), (11, 70_000, 3)] {
-            let dropout = Dropout { seed, step, site, threshold };
-            let [low, high] = key(seed);
-            let scale = dropout_scale(threshold);
-            let header = [low, high, step, 0, threshold, scale.to_bits(), site, head];
-            for count in [8, 16] {
-                let (blocks, hard) = (4, floats(8, 3.0));
-                let mut input = header.to_vec();
-                let mut expected = Vec::new();
-                for thread in 0..blocks * THREADS {
-                    let (row, group) = (words(9, 256)[thread] % 5000, thread as u32 % 37);
-                    let values: Vec<u32> = (0..16).map(|i| hard[(17 * thread + i) % hard.len()]).collect();
-                    input.extend([row, group]);
-                    input.extend(&values);
-                    expected.extend((0..count).map(|i| {
-                        let factor = dropout.factor(head, row, group * count + i);
-                        Expected::Float(f32::from_bits(values[i as usize]) * factor)
-                    }));
-                }
-                let kernel = if count == 8 { "twin_apply_dropout_8" } else { "twin_apply_dropout_16" };
-                assert_twins(kernel, 0, blocks, &input, &expected);
+    for (dropout, head) in dropouts() {
+        for count in [8, 16] {
+            let (blocks, hard) = (4, floats(8, 3.0));
+            let mut input = header(&dropout, head);
+            let mut expected = Vec::new();
+            for (thread, [row, group]) in places(blocks).enumerate() {
+                let values: Vec<u32> = (0..16).map(|i| hard[(17 * thread + i) % hard.len()]).collect();
+                input.extend([row, group]);
+                input.extend(&values);
+                expected.extend((0..count).map(|i| {
+                    let factor = dropout.factor(head, row, group * count + i);
+                    Expected::Float(f32::from_bits(values[i as usize]) * factor)
+                }));
             }
+            let kernel = if count == 8 { "twin_apply_dropout_8" } else { "twin_apply_dropout_16" };
+            assert_twins(kernel, 0, blocks, &input, &expected);
         }
+    }
+}
+
+#[test]
+fn kept_elements_are_those_that_dropout_does_not_zero() {
+    let blocks = 16;
+    for (dropout, head) in dropouts() {
+        let mut input = header(&dropout, head);
+        input.extend(places(blocks).flatten());
+        let kept = |[row, group]: [u32; 2]| {
+            let factor = |column| dropout.factor(head, row, group * DROPOUT_GROUP + column);
+            (0..DROPOUT_GROUP).map(|column| u32::from(factor(column) != 0.0) << column).sum()
+        };
+        let expected: Vec<Expected> = places(blocks).map(|place| Expected::Bits(kept(place))).collect();
+        assert_twins("twin_dropout_kept", 0, blocks, &input, &expected);
     }
 }

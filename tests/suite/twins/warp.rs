@@ -1,4 +1,4 @@
-//! Collectives of a warp.
+//! Collectives of a warp and of a block.
 
 use super::{Expected, HARD, THREADS, assert_records, assert_twins, floats, whole_blocks, words};
 
@@ -60,6 +60,51 @@ fn warp_barriers_publish_shared_memory() {
         })
         .collect();
     assert_twins("twin_warp_barrier", 4 * THREADS as u32, 4, &input, &expected);
+}
+
+/// No thread votes, all do, each alone does, which threads of the other warp must see too, or a few random ones.
+#[test]
+fn a_block_hears_any_of_its_threads() {
+    let lone = |warp: usize| (0..THREADS).map(move |thread| u32::from(thread / 32 == warp) << (thread % 32));
+    let mut input = vec![0; THREADS];
+    input.extend(vec![u32::MAX; THREADS]);
+    input.extend((0..THREADS / 32).flat_map(lone));
+    // A bit is set with a probability of 1/64.
+    let rare = words(21, 6 * 8 * THREADS);
+    input.extend(
+        rare.as_chunks::<6>().0.iter().map(|words| words.iter().fold(u32::MAX, |bits, word| bits & word)),
+    );
+    let expected: Vec<Expected> = (0..input.len())
+        .flat_map(|thread| {
+            let block = &input[thread / THREADS * THREADS..][..THREADS];
+            let any = block.iter().fold(0, |bits, word| bits | word);
+            (0..32).map(move |bit| Expected::Bits(any >> bit & 1))
+        })
+        .collect();
+    assert_twins("twin_block_any", 0, input.len() / THREADS, &input, &expected);
+}
+
+#[test]
+fn quads_share_their_values() {
+    let input = words(22, 4 * THREADS);
+    let quad = |thread: usize| input[thread / 4 * 4..][..4].iter().copied().map(Expected::Bits);
+    let expected: Vec<Expected> = (0..input.len()).flat_map(quad).collect();
+    assert_twins("twin_quad_gather", 0, 4, &input, &expected);
+}
+
+#[test]
+fn bits_are_transposed_and_back() {
+    // Each bit alone is in row and column of its own, then random ones.
+    let mut input: Vec<u32> = (0..32).map(|lane| 1 << (lane * 5 % 32)).collect();
+    input.extend(words(23, 4 * THREADS - 32));
+    let expected: Vec<Expected> = (0..input.len())
+        .flat_map(|thread| {
+            let column = warp_of(&input, thread).iter().map(|row| row >> (thread % 32) & 1);
+            let transposed = column.enumerate().map(|(row, bit)| bit << row).sum();
+            [Expected::Bits(transposed), Expected::Bits(input[thread])]
+        })
+        .collect();
+    assert_twins("twin_warp_transpose_bits", 0, 4, &input, &expected);
 }
 
 type Operation = fn(f32, f32) -> f32;
