@@ -1,6 +1,6 @@
 //! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
 
-mod passes;
+pub mod passes;
 mod properties;
 mod refusals;
 
