@@ -51,6 +51,20 @@ struct alignas(sizeof(T) * Count <= 16 ? sizeof(T) * Count : 16) Pack {
     T values[Count];
 };
 
+// Copies a pack by one access: of one that was put together from elements, nvcc would store the elements.
+template <class P>
+RETROMAE_DEVICE void store_whole(P* destination, const P& pack) {
+#ifdef __CUDACC__
+    if constexpr (sizeof(P) == sizeof(uint4)) {
+        uint4 words;
+        memcpy(&words, &pack, sizeof words);
+        *reinterpret_cast<uint4*>(destination) = words;
+        return;
+    }
+#endif
+    *destination = pack;
+}
+
 // Loads `Count` consecutive elements as floats; `source` is aligned to the pack.
 template <int Count, class T>
 RETROMAE_DEVICE void load(const T* source, float (&values)[Count]) {
@@ -67,7 +81,7 @@ RETROMAE_DEVICE void store(T* destination, const float (&values)[Count]) {
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) pack.values[i] = from_float<T>(values[i]);
     RETROMAE_WHOLE(pack);
-    *reinterpret_cast<Pack<T, Count>*>(destination) = pack;
+    store_whole(reinterpret_cast<Pack<T, Count>*>(destination), pack);
 }
 
 // Device addresses travel through the params structs as integers.

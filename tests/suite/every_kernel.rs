@@ -1,19 +1,22 @@
 //! Every kernel once, on one small shape: what tools that slow a GPU down a hundredfold are run on.
 //!
-//! Recorded training steps launch nearly all kernels and say which; the shapes are ragged, so that partial tiles are among them.
+//! Recorded training steps launch nearly all kernels and say which, passes of attention its variants that no step needs; the shapes are
+//! ragged, so that partial tiles are among them.
 
 use std::collections::BTreeSet;
 
-use retromae::device::{Device, Float, bf16, host_kernels};
+use retromae::device::{Device, Float, bf16, f16, host_kernels};
 use retromae::model::{
     AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,
     TrainStep, Visibility,
 };
 use retromae::ops::attention::HEAD_DIMS;
 
+use crate::attention::passes::{self, Case, Kind, Variant};
+
 const LENGTHS: [i32; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;
-/// Kernels that no training step launches: of tests and baselines.
+/// Kernels that are not the library's: of tests and baselines.
 const OTHERS: [&str; 3] = ["probe_", "twin_", "baseline_"];
 
 fn batch() -> Batch {
@@ -81,11 +84,26 @@ fn kernels<T: Float>(
     model.recorded_kernels().map(str::to_owned).collect()
 }
 
+/// Every variant of attention in 16 bits.
+fn attention_kernels<T: Float>(device: &Device, head_dim: usize) -> BTreeSet<String> {
+    let lengths = LENGTHS.map(|length| length as usize);
+    let mut launched = BTreeSet::new();
+    for kind in [Kind::Full, Kind::Bank] {
+        let case = Case { dropout: 0.1, ..Case::new(&lengths, head_dim, kind) };
+        for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
+            launched.extend(passes::kernels::<T>(device, &case, variant));
+        }
+    }
+    launched
+}
+
 #[test]
-fn every_kernel_runs_in_some_training_step() {
+fn every_kernel_runs() {
     let device = Device::for_tests().expect("a device");
     let mut launched = BTreeSet::new();
     for head_dim in HEAD_DIMS {
+        launched.extend(attention_kernels::<bf16>(&device, head_dim));
+        launched.extend(attention_kernels::<f16>(&device, head_dim));
         for (decoder, query) in [
             (DecoderKind::Basic, QueryKind::Embedding),
             (DecoderKind::Enhanced, QueryKind::Embedding),

@@ -1,7 +1,7 @@
 //! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
 
 mod bank_conflicts;
-mod passes;
+pub mod passes;
 mod properties;
 mod refusals;
 

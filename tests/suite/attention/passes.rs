@@ -1,9 +1,9 @@
 //! One attention, three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
-use retromae::device::{Buffer, DType, Device, Float};
+use retromae::device::{Buffer, DType, Device, Float, Stream};
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_length};
-use retromae::ops::{Dropout, rng_state};
+use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
 
@@ -29,6 +29,10 @@ pub enum Kind {
     Order {
         itself: bool,
     },
+    /// A bank of one row, which shows everything.
+    BankOfOnes,
+    /// Bits of all keys but the query itself.
+    OffDiagonal,
 }
 
 /// How the backward pass is done.
@@ -92,28 +96,47 @@ impl Case {
     }
 
     pub fn visibility(&self) -> Visibility {
-        let (rows_of, empty): (fn(usize) -> usize, bool) = match self.kind {
-            Kind::Bank => (|_| 3, true),
-            _ => (|length| length, false),
-        };
         let mut visibility = Visibility {
             bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() },
             ranks: vec![],
         };
-        let bank = &mut visibility.bank;
         for (b, &length) in self.lengths.iter().enumerate() {
-            let words = length.div_ceil(32);
-            let random = integers(100 + b as u64, rows_of(length) * words, u32::MAX);
-            let hidden = |i: usize| empty && i < words;
-            bank.bits.extend(random.iter().enumerate().map(|(i, &w)| if hidden(i) { 0 } else { w as u32 }));
+            let bank = &mut visibility.bank;
+            bank.bits.extend(self.bits(b, length));
             bank.offsets.push(bank.bits.len() as u32);
-            bank.rows.extend(integers(200 + b as u64, length, 3).iter().map(|&row| row as u16));
+            bank.rows.extend(match self.kind {
+                Kind::BankOfOnes => vec![0; length],
+                _ => integers(200 + b as u64, length, 3).iter().map(|&row| row as u16).collect(),
+            });
             let mut ranks: Vec<u16> = (0..length as u16).collect();
             let draws = integers(300 + b as u64, length, u32::MAX);
             ranks.sort_by_key(|&slot| draws[usize::from(slot)]);
             visibility.ranks.extend(ranks);
         }
         visibility
+    }
+
+    /// The bit rows of sentence `b`.
+    fn bits(&self, b: usize, length: usize) -> Vec<u32> {
+        let words = length.div_ceil(32);
+        let draw = |rows: usize| -> Vec<u32> {
+            integers(100 + b as u64, rows * words, u32::MAX).into_iter().map(|word| word as u32).collect()
+        };
+        match self.kind {
+            Kind::Bank => {
+                let mut bits = draw(3);
+                bits[..words].fill(0);
+                bits
+            }
+            Kind::BankOfOnes => vec![u32::MAX; words],
+            Kind::OffDiagonal => (0..length * words)
+                .map(|i| {
+                    let (row, first) = (i / words, i % words * 32);
+                    if (first..first + 32).contains(&row) { !(1 << (row - first)) } else { u32::MAX }
+                })
+                .collect(),
+            _ => draw(length),
+        }
     }
 
     fn drops(&self) -> random::Dropout {
@@ -142,9 +165,9 @@ impl Visibility {
         let (bits, offsets) = (&self.bank.bits[..], &self.bank.offsets[..]);
         match kind {
             Kind::Full => reference::Mask::Full,
-            Kind::Bank => reference::Mask::Bank(&self.bank),
+            Kind::Bank | Kind::BankOfOnes => reference::Mask::Bank(&self.bank),
             Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
-            Kind::Bits => reference::Mask::Bits { bits, offsets, two_stream: false },
+            Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
             Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
             Kind::Order { itself } => reference::Mask::Order { ranks: &self.ranks, itself },
         }
@@ -353,9 +376,9 @@ impl Uploaded {
             scale: case.scale,
             mask: match case.kind {
                 Kind::Full => Mask::Full,
-                Kind::Bank => Mask::Bank { bits, offsets, rows: self.rows.view() },
+                Kind::Bank | Kind::BankOfOnes => Mask::Bank { bits, offsets, rows: self.rows.view() },
                 Kind::Independent => Mask::Independent { bits, offsets },
-                Kind::Bits => Mask::Bits { bits, offsets },
+                Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
                 Kind::Window { left, right, first } => Mask::Window { left, right, first },
                 Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
             },
@@ -368,63 +391,103 @@ impl Uploaded {
     }
 }
 
-pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, variant: Variant) -> Results {
-    let columns = case.columns();
-    // Keys and values share one buffer with a wide stride, as a packed projection has them.
-    let mut packed = vec![T::from_f32(f32::NAN); case.tokens() * 2 * columns];
-    for token in 0..case.tokens() {
-        let row = token * columns..(token + 1) * columns;
-        packed[2 * row.start..2 * row.start + columns].copy_from_slice(&operands.key[row.clone()]);
-        packed[2 * row.start + columns..2 * row.start + 2 * columns].copy_from_slice(&operands.value[row]);
-    }
-    let stream = device.stream();
-    let query = device.upload(&operands.query).unwrap();
-    let key_value = device.upload(&packed).unwrap();
-    let d_output = device.upload(&operands.d_output).unwrap();
-    let uploaded = Uploaded::new(device, case);
-    let zeros = |rows: usize| -> Buffer<T> { device.zeros(rows * columns).unwrap() };
-    let (queries, tokens) = (case.query_tokens(), case.tokens());
-    let (mut output, mut d_query, mut d_key, mut d_value) =
-        (zeros(queries), zeros(queries), zeros(tokens), zeros(tokens));
-    let mut log_sum_exp: Buffer<f32> = device.zeros(case.heads * queries).unwrap();
+/// A forward and a backward pass, and all they read and write.
+struct Pass<'a, T: Float> {
+    case: &'a Case,
+    variant: Variant,
+    uploaded: Uploaded,
+    query: Buffer<T>,
+    /// Keys and values share one buffer with a wide stride, as a packed projection has them.
+    key_value: Buffer<T>,
+    d_output: Buffer<T>,
+    output: Buffer<T>,
+    log_sum_exp: Buffer<f32>,
+    gradients: [Buffer<T>; 3],
+    accumulator: Option<Buffer<f32>>,
+}
 
-    let attention = uploaded.attention(case);
-    let query = Rows { view: query.view(), stride: columns };
-    let key = Rows { view: key_value.view(), stride: 2 * columns };
-    let value =
-        Rows { view: key_value.slice(columns.min(key_value.len())..key_value.len()), stride: 2 * columns };
-    let forward = attention::Forward {
-        attention,
-        query,
-        key,
-        value,
-        output: RowsMut { view: output.view_mut(), stride: columns },
-        log_sum_exp: log_sum_exp.view_mut(),
-    };
-    attention::forward(&stream, forward).unwrap();
-    let mut accumulator: Option<Buffer<f32>> = (variant == Variant::Atomic)
-        .then(|| device.zeros(accumulator_length(queries, case.heads, case.head_dim)).unwrap());
-    let backward = attention::Backward {
-        attention,
-        query,
-        key,
-        value,
-        output: Rows { view: output.view(), stride: columns },
-        log_sum_exp: log_sum_exp.view(),
-        d_output: d_output.view(),
-        d_query: RowsMut { view: d_query.view_mut(), stride: columns },
-        d_key: RowsMut { view: d_key.view_mut(), stride: columns },
-        d_value: RowsMut { view: d_value.view_mut(), stride: columns },
-        accumulator: accumulator.as_mut().map(Buffer::view_mut),
-        fused_queries_max: (variant != Variant::Default).then_some(0),
-    };
-    attention::backward(&stream, backward).unwrap();
+impl<'a, T: Float> Pass<'a, T> {
+    fn new(device: &Device, case: &'a Case, operands: &Operands<T>, variant: Variant) -> Self {
+        let (queries, tokens, columns) = (case.query_tokens(), case.tokens(), case.columns());
+        let mut packed = vec![T::from_f32(f32::NAN); tokens * 2 * columns];
+        for (token, row) in packed.chunks_mut(2 * columns).enumerate() {
+            let own = token * columns..(token + 1) * columns;
+            row[..columns].copy_from_slice(&operands.key[own.clone()]);
+            row[columns..].copy_from_slice(&operands.value[own]);
+        }
+        let zeros = |rows: usize| device.zeros(rows * columns).unwrap();
+        let accumulated = accumulator_length(queries, case.heads, case.head_dim);
+        Self {
+            uploaded: Uploaded::new(device, case),
+            query: device.upload(&operands.query).unwrap(),
+            key_value: device.upload(&packed).unwrap(),
+            d_output: device.upload(&operands.d_output).unwrap(),
+            output: zeros(queries),
+            log_sum_exp: device.zeros(case.heads * queries).unwrap(),
+            gradients: [zeros(queries), zeros(tokens), zeros(tokens)],
+            accumulator: (variant == Variant::Atomic).then(|| device.zeros(accumulated).unwrap()),
+            case,
+            variant,
+        }
+    }
+
+    fn enqueue(&mut self, stream: &Stream) -> Result<()> {
+        let stride = self.case.columns();
+        let attention = self.uploaded.attention(self.case);
+        let query = Rows { view: self.query.view(), stride };
+        let values = stride.min(self.key_value.len())..self.key_value.len();
+        let key = Rows { view: self.key_value.view(), stride: 2 * stride };
+        let value = Rows { view: self.key_value.slice(values), stride: 2 * stride };
+        let forward = attention::Forward {
+            attention,
+            query,
+            key,
+            value,
+            output: RowsMut { view: self.output.view_mut(), stride },
+            log_sum_exp: self.log_sum_exp.view_mut(),
+        };
+        attention::forward(stream, forward)?;
+        let [d_query, d_key, d_value] =
+            self.gradients.each_mut().map(|gradient| RowsMut { view: gradient.view_mut(), stride });
+        let backward = attention::Backward {
+            attention,
+            query,
+            key,
+            value,
+            output: Rows { view: self.output.view(), stride },
+            log_sum_exp: self.log_sum_exp.view(),
+            d_output: self.d_output.view(),
+            d_query,
+            d_key,
+            d_value,
+            accumulator: self.accumulator.as_mut().map(Buffer::view_mut),
+            fused_queries_max: (self.variant != Variant::Default).then_some(0),
+        };
+        attention::backward(stream, backward)
+    }
+}
+
+pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, variant: Variant) -> Results {
+    let mut pass = Pass::new(device, case, operands, variant);
+    pass.enqueue(&device.stream()).unwrap();
     Results {
-        output: widened(&output.read().unwrap()),
-        log_sum_exp: widened(&log_sum_exp.read().unwrap()),
-        gradients: [d_query, d_key, d_value].map(|gradient| widened(&gradient.read().unwrap())),
+        output: widened(&pass.output.read().unwrap()),
+        log_sum_exp: widened(&pass.log_sum_exp.read().unwrap()),
+        gradients: pass.gradients.map(|gradient| widened(&gradient.read().unwrap())),
         ..Results::default()
     }
+}
+
+/// Runs a case on operands of `T` as a graph, and names its kernels.
+pub fn kernels<T: Float>(device: &Device, case: &Case, variant: Variant) -> Vec<String> {
+    let mut pass = Pass::new(device, case, &Operands::<T>::draw(case), variant);
+    let stream = device.new_stream().unwrap();
+    let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
+    // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+    unsafe { graph.launch(&stream) }.unwrap();
+    stream.synchronize().unwrap();
+    assert!(pass.output.read().unwrap().iter().all(|value| value.to_f32().is_finite()));
+    graph.kernels().to_vec()
 }
 
 /// The variants that differ for an element type.
