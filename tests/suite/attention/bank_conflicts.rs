@@ -25,9 +25,6 @@ const SOURCES: &[(&str, &str)] = &[
     ("kernels/attention/fragments.cuh", include_str!("../../../kernels/attention/fragments.cuh")),
 ];
 
-/// Accesses that may conflict: a part of the kernel's name, of the source line's text, and why.
-const EXCUSED: &[(&str, &str, &str)] = &[];
-
 /// The text of a site's line.
 fn line(site: &str) -> &'static str {
     let (file, number) = site.rsplit_once(':').expect("file and line");
@@ -69,21 +66,10 @@ fn kernels_on_tensor_cores_have_no_bank_conflicts() {
     let accesses = accesses();
     let counted: BTreeSet<&str> = accesses.iter().map(|access| access.kernel).collect();
     assert_eq!(counted, kernels());
-    let mut used = vec![false; EXCUSED.len()];
     let conflicts: Vec<String> = accesses
         .iter()
         .filter(|access| access.excess() > 0)
-        .map(|access| (access, line(&access.site)))
-        .filter(|(access, line)| {
-            let excuse = EXCUSED
-                .iter()
-                .position(|(kernel, text, _)| access.kernel.contains(kernel) && line.contains(text));
-            excuse.inspect(|&excuse| used[excuse] = true).is_none()
-        })
-        .map(|(access, line)| format!("{access}\n    {line}"))
+        .map(|access| format!("{access}\n    {}", line(&access.site)))
         .collect();
     assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
-    for ((kernel, line, _), used) in EXCUSED.iter().zip(used) {
-        assert!(used, "nothing conflicts any more at `{line}` of {kernel}: it needs no excuse");
-    }
 }
