@@ -2,7 +2,8 @@
 //!
 //! Environment: `NVCC`, `CUDA_HOME`, `CUDA_PATH` and `PATH` locate nvcc; `RETROMAE_CUDA_ARCHS` lists the real architectures
 //! (default `80;90a`; PTX of the lowest is added); `RETROMAE_REQUIRE_NVCC=1` makes a missing nvcc fatal; `RETROMAE_HOST_MARCH` is
-//! the host device's `-march` (default `x86-64-v3` on x86-64).
+//! the host device's `-march` (default `x86-64-v3` on x86-64); `RETROMAE_KERNEL_CACHE` is a folder where compiled kernels are kept for
+//! builds with other features or profiles.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,9 +11,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+
+#[path = "build/job.rs"]
+mod job;
+
+use job::{Job, run_all};
 
 const DEFAULT_ARCHS: &str = "80;90a";
 
@@ -34,11 +37,13 @@ fn main() {
         "RETROMAE_CUDA_ARCHS",
         "RETROMAE_REQUIRE_NVCC",
         "RETROMAE_HOST_MARCH",
+        "RETROMAE_KERNEL_CACHE",
         "DOCS_RS",
     ] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=kernels");
     #[cfg(feature = "bindgen")]
     generate_params(&root);
@@ -83,82 +88,6 @@ fn is_built(source: &Path) -> bool {
 /// `attention/attention_forward.cu` as an identifier: `attention_attention_forward`.
 fn identifier(source: &Path) -> String {
     source.with_extension("").to_string_lossy().replace(['/', '\\', '-', '.'], "_")
-}
-
-// ---------------------------------------------------------------------------------------------------------------------------------
-// One compiler call, skipped when nothing it read has changed
-// ---------------------------------------------------------------------------------------------------------------------------------
-
-struct Job {
-    command: Command,
-    output: PathBuf,
-    dependencies: PathBuf,
-    what: String,
-}
-
-impl Job {
-    /// Runs the compiler unless the output is newer than all that the last run read and the command is the same.
-    /// Returns what it printed then or now.
-    fn run(mut self) -> String {
-        let stamp = self.output.with_extension("command");
-        let log = self.output.with_extension("log");
-        let line = command_line(&self.command);
-        let unchanged = fs::read_to_string(&stamp).is_ok_and(|previous| previous == line) && self.is_fresh();
-        if unchanged && let Ok(printed) = fs::read_to_string(&log) {
-            return printed;
-        }
-        let result = self.command.output().unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
-        let printed =
-            format!("{}{}", String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
-        assert!(result.status.success(), "compiling {} failed\n{line}\n{printed}", self.what);
-        fs::write(&log, &printed).expect("OUT_DIR is writable");
-        fs::write(&stamp, &line).expect("OUT_DIR is writable");
-        printed
-    }
-
-    fn is_fresh(&self) -> bool {
-        let modified = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-        let Ok(built) = modified(&self.output) else { return false };
-        let Ok(text) = fs::read_to_string(&self.dependencies) else { return false };
-        let newest = dependency_paths(&text)
-            .iter()
-            .map(|path| modified(path).unwrap_or_else(|_| SystemTime::now()))
-            .max();
-        newest.is_some_and(|newest| newest < built)
-    }
-}
-
-/// Program and arguments, without the environment, which differs from run to run.
-fn command_line(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-}
-
-/// The prerequisites of a make rule, as `-MMD` writes it.
-fn dependency_paths(rule: &str) -> Vec<PathBuf> {
-    let Some((_, prerequisites)) = rule.split_once(": ") else { return Vec::new() };
-    prerequisites.replace("\\\n", " ").split_whitespace().map(PathBuf::from).collect()
-}
-
-/// Runs the jobs on as many threads as cargo grants; the results keep the order of the jobs.
-fn run_all(jobs: Vec<Job>) -> Vec<String> {
-    let threads = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1usize);
-    let slots: Vec<Mutex<(Option<Job>, String)>> =
-        jobs.into_iter().map(|job| Mutex::new((Some(job), String::new()))).collect();
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, slots.len().max(1)) {
-            scope.spawn(|| {
-                while let Some(slot) = slots.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut slot = slot.lock().expect("no other thread holds this slot");
-                    if let Some(job) = slot.0.take() {
-                        slot.1 = job.run();
-                    }
-                }
-            });
-        }
-    });
-    slots.into_iter().map(|slot| slot.into_inner().expect("no thread panicked").1).collect()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------

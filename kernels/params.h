@@ -30,6 +30,7 @@ enum AttentionMaskKind : uint32_t {
     ATTENTION_MASK_BITS = 0,   /* a bit row a query */
     ATTENTION_MASK_WINDOW = 1, /* keys from slot - left to slot + right */
     ATTENTION_MASK_ORDER = 2,  /* keys of lower rank */
+    ATTENTION_MASK_DRAWN = 3,  /* a bank of whole-word masks, drawn in each block: see MaskBankParams */
 };
 
 /* What is changed in the above for every query, as bits. */
@@ -49,6 +50,11 @@ struct AttentionMaskParams {
     uint32_t rules;        /* AttentionMaskRule */
     uint32_t left;
     uint32_t right;
+    DevicePointer rng;              /* RngState */
+    DevicePointer sentence_indices; /* u32 [sentences] */
+    DevicePointer word_starts;      /* u8 [keys] */
+    uint32_t bank_rows_max;
+    uint32_t ratio_q32;
 };
 
 /* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. */

@@ -8,6 +8,7 @@
 #include "../core/philox.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
+#include "../mask/whole_words.cuh"
 
 namespace retromae {
 
@@ -102,12 +103,50 @@ RETROMAE_DEVICE uint32_t existing_keys(uint32_t first_key, uint32_t keys) {
 struct FullMask {
     uint32_t keys;
 
-    RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const Sentence& sentence) {
+    RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const Sentence& sentence, SharedMemory&) {
         return {sentence.keys};
     }
     // Bit c: whether the query at `slot` sees key `first_key + c`; `first_key` is a multiple of 32.
     RETROMAE_MEMBER uint32_t visible(uint32_t, uint32_t first_key) const {
         return existing_keys(first_key, keys);
+    }
+};
+
+// A bank of whole-word masks in shared memory: what mask_bank would have written for the sentence.
+struct DrawnBank {
+    const uint32_t* bits;
+    const uint16_t* rows;
+
+    // By the whole block, with barriers. Only the bank stays in `memory`: what drawing needs beside it lies
+    // where the next arrays will.
+    RETROMAE_DEVICE DrawnBank draw(const AttentionMaskParams& mask, const Sentence& sentence,
+                                   SharedMemory& memory) {
+        const RngState rng = *pointer<const RngState>(mask.rng);
+        const uint32_t index = pointer<const uint32_t>(mask.sentence_indices)[sentence.index];
+        const uint32_t length = sentence.keys;
+        const uint32_t words_per_row = (length + 31) / 32;
+        const uint32_t bank_rows = length < mask.bank_rows_max ? length : mask.bank_rows_max;
+        uint32_t* bits = memory.take<uint32_t>(bank_rows * words_per_row);
+        uint16_t* rows = memory.take<uint16_t>(length);
+        SharedMemory scratch = memory;
+        uint32_t* count = scratch.take<uint32_t>(1);
+        Words words;
+        words.starts = scratch.take<uint16_t>(length);
+        words.ends = scratch.take<uint16_t>(length);
+        uint16_t* permutation = scratch.take<uint16_t>(kAttentionThreads * permutation_stride(length)) +
+                                threadIdx.x * permutation_stride(length);
+        draw_rows(rng, index, length, bank_rows, threadIdx.x, kAttentionThreads, rows);
+        if (threadIdx.x < 32) {
+            find_words(pointer<const uint8_t>(mask.word_starts) + sentence.key_start, length, words);
+            if (threadIdx.x == 0) *count = words.count;
+        }
+        __syncthreads();
+        words.count = *count;
+        const uint32_t budget = mask_budget(length, mask.ratio_q32);
+        for (uint32_t row = threadIdx.x; row < bank_rows; row += kAttentionThreads)
+            draw_mask(rng, index, row, words, length, budget, permutation, bits + row * words_per_row);
+        __syncthreads();
+        return {bits, rows};
     }
 };
 
@@ -117,6 +156,7 @@ struct AnyMask {
     const uint32_t* bits;
     const uint16_t* rows;
     const uint16_t* ranks;
+    DrawnBank drawn;
     uint32_t words_per_row;
     uint32_t keys;
     uint32_t kind;
@@ -124,7 +164,9 @@ struct AnyMask {
     uint32_t left;
     uint32_t right;
 
-    RETROMAE_DEVICE AnyMask make(const AttentionForwardParams& params, const Sentence& sentence) {
+    // By the whole block.
+    RETROMAE_DEVICE AnyMask make(const AttentionForwardParams& params, const Sentence& sentence,
+                                 SharedMemory& memory) {
         const AttentionMaskParams& mask = params.mask;
         AnyMask result;
         result.bits = pointer<const uint32_t>(mask.bits);
@@ -132,6 +174,8 @@ struct AnyMask {
             result.bits += pointer<const uint32_t>(mask.offsets)[sentence.index];
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
         result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
+        result.drawn = {nullptr, nullptr};
+        if (mask.kind == ATTENTION_MASK_DRAWN) result.drawn = DrawnBank::draw(mask, sentence, memory);
         result.words_per_row = (sentence.keys + 31) / 32;
         result.keys = sentence.keys;
         result.kind = mask.kind;
@@ -146,6 +190,8 @@ struct AnyMask {
         uint32_t visible;
         if (kind == ATTENTION_MASK_BITS)
             visible = bits[(rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32];
+        else if (kind == ATTENTION_MASK_DRAWN)
+            visible = drawn.bits[drawn.rows[slot] * words_per_row + first_key / 32];
         else if (kind == ATTENTION_MASK_WINDOW)
             visible = in_window(slot, first_key);
         else

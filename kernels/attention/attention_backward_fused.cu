@@ -60,10 +60,11 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
     const Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
     if (sentence.queries > params.fused_queries_max) return;
     const uint32_t head = block_head(forward);
-    const Mask mask = Mask::make(forward, sentence);
+    SharedMemory memory = SharedMemory::begin();
+    const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
     const uint32_t rows = (sentence.queries + kQueries - 1) / kQueries * kQueries;
-    const FusedTiles<T, D> tiles = FusedTiles<T, D>::take(SharedMemory::begin(), rows, kMasked);
+    const FusedTiles<T, D> tiles = FusedTiles<T, D>::take(memory, rows, kMasked);
     const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
     const auto copy_keys = [&](uint32_t key_tile) {
         tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, forward.key_stride, key_tile,

@@ -70,9 +70,10 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.keys || sentence.queries <= params.fused_queries_max) return;
     const uint32_t head = block_head(forward);
-    const Mask mask = Mask::make(forward, sentence);
+    SharedMemory memory = SharedMemory::begin();
+    const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
-    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(SharedMemory::begin(), kMasked, kAtomic);
+    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(memory, kMasked, kAtomic);
 
     // The first tile of queries from `query` on that sees some key of the block; a barrier.
     const auto find_queries = [&](uint32_t query, uint32_t* visible) {
@@ -155,11 +156,11 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
     const uint32_t head = block_head(forward);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
     SharedMemory memory = SharedMemory::begin();
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, tile.start);
     // dQ's at the end.
     const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
     const SharedTile<T, D> d_outputs = {memory.take<T>(kTileRows * D)};
     const RowStatistics statistics = RowStatistics::take(memory, kTileRows);
-    const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, tile.start);
     queries.template copy_rows<kTileRows, kAttentionThreads>(operands.query, forward.query_stride, tile.start,
                                                              sentence.queries);
     d_outputs.template copy_rows<kTileRows, kAttentionThreads>(operands.d_output, forward.output_stride,

@@ -62,9 +62,9 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
     if (tile.start >= sentence.queries) return;
     const uint32_t head = block_head(params);
     SharedMemory memory = SharedMemory::begin();
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, tile.start);
     // The output's at the end.
     const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
-    const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, tile.start);
     queries.template copy_rows<kTileRows, kAttentionThreads>(
         sentence.query_rows<const T>(params.query, params.query_stride, head * D), params.query_stride,
         tile.start, sentence.queries);

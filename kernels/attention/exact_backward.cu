@@ -144,10 +144,11 @@ RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& par
     const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.keys) return;
-    const Mask mask = Mask::make(forward, sentence);
+    SharedMemory memory = SharedMemory::begin();
+    const Mask mask = Mask::make(forward, sentence, memory);
     const uint32_t head = block_head(forward);
     const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
-    const BackwardTiles<D> tiles = BackwardTiles<D>::take(SharedMemory::begin());
+    const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
     const uint32_t owned_key = threadIdx.x / kThreadsPerRow * kKeys;
@@ -212,10 +213,11 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
     const SentenceTile tile = SentenceTile::locate<Rows::tile>(forward.query_cu_seqlens, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.queries) return;
-    const Mask mask = Mask::make(forward, sentence);
+    SharedMemory memory = SharedMemory::begin();
+    const Mask mask = Mask::make(forward, sentence, memory);
     const uint32_t head = block_head(forward);
     const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
-    const BackwardTiles<D> tiles = BackwardTiles<D>::take(SharedMemory::begin());
+    const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;

@@ -25,13 +25,13 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
     const SentenceTile tile = SentenceTile::locate<Rows::tile>(params.query_cu_seqlens, params);
     const Sentence sentence = Sentence::at(params, tile.sentence);
     if (tile.start >= sentence.queries) return;
-    const Mask mask = Mask::make(params, sentence);
     const uint32_t head = block_head(params);
     const float* query = sentence.query_rows<const float>(params.query, params.query_stride, head * D);
     const float* key = sentence.key_rows<const float>(params.key, params.key_stride, head * D);
     const float* value = sentence.key_rows<const float>(params.value, params.value_stride, head * D);
 
     SharedMemory memory = SharedMemory::begin();
+    const Mask mask = Mask::make(params, sentence, memory);
     float* queries = memory.take<float>(Rows::tile * (D + kPad));
     float* keys = memory.take<float>(kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile));
     float* values = keys;

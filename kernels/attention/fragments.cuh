@@ -135,6 +135,7 @@ struct KeyStream {
     RETROMAE_DEVICE KeyStream begin(SharedMemory& memory, const AttentionForwardParams& params,
                                     const Sentence& sentence, uint32_t head, uint32_t tile_start) {
         KeyStream stream;
+        stream.mask = Mask::make(params, sentence, memory);
         stream.keys.elements = memory.take<T>(2 * kKeyTile * D);
         stream.values.elements = memory.take<T>(2 * kKeyTile * D);
         stream.visible = kMasked ? memory.take<uint32_t>(3 * kVisible) : nullptr;
@@ -143,7 +144,6 @@ struct KeyStream {
         stream.key_stride = params.key_stride;
         stream.value_stride = params.value_stride;
         stream.count = sentence.keys;
-        stream.mask = Mask::make(params, sentence);
         const uint32_t query = tile_start + threadIdx.x % kTileRows;
         stream.exists = query < sentence.queries;
         stream.slot = kMasked && stream.exists ? sentence.slot(params, query) : 0;

@@ -43,6 +43,7 @@ const _: () = {
 pub const ATTENTION_MASK_BITS: AttentionMaskKind = 0;
 pub const ATTENTION_MASK_WINDOW: AttentionMaskKind = 1;
 pub const ATTENTION_MASK_ORDER: AttentionMaskKind = 2;
+pub const ATTENTION_MASK_DRAWN: AttentionMaskKind = 3;
 pub type AttentionMaskKind = u32;
 pub const ATTENTION_FIRST_VISIBLE: AttentionMaskRule = 1;
 pub const ATTENTION_SELF_HIDDEN: AttentionMaskRule = 2;
@@ -59,10 +60,15 @@ pub struct AttentionMaskParams {
     pub rules: u32,
     pub left: u32,
     pub right: u32,
+    pub rng: DevicePointer,
+    pub sentence_indices: DevicePointer,
+    pub word_starts: DevicePointer,
+    pub bank_rows_max: u32,
+    pub ratio_q32: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionMaskParams"][::core::mem::size_of::<AttentionMaskParams>() - 48usize];
+    ["Size of AttentionMaskParams"][::core::mem::size_of::<AttentionMaskParams>() - 80usize];
     ["Alignment of AttentionMaskParams"][::core::mem::align_of::<AttentionMaskParams>() - 8usize];
     ["Offset of field: AttentionMaskParams::bits"]
         [::core::mem::offset_of!(AttentionMaskParams, bits) - 0usize];
@@ -80,6 +86,16 @@ const _: () = {
         [::core::mem::offset_of!(AttentionMaskParams, left) - 40usize];
     ["Offset of field: AttentionMaskParams::right"]
         [::core::mem::offset_of!(AttentionMaskParams, right) - 44usize];
+    ["Offset of field: AttentionMaskParams::rng"]
+        [::core::mem::offset_of!(AttentionMaskParams, rng) - 48usize];
+    ["Offset of field: AttentionMaskParams::sentence_indices"]
+        [::core::mem::offset_of!(AttentionMaskParams, sentence_indices) - 56usize];
+    ["Offset of field: AttentionMaskParams::word_starts"]
+        [::core::mem::offset_of!(AttentionMaskParams, word_starts) - 64usize];
+    ["Offset of field: AttentionMaskParams::bank_rows_max"]
+        [::core::mem::offset_of!(AttentionMaskParams, bank_rows_max) - 72usize];
+    ["Offset of field: AttentionMaskParams::ratio_q32"]
+        [::core::mem::offset_of!(AttentionMaskParams, ratio_q32) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -105,7 +121,7 @@ pub struct AttentionForwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 168usize];
+    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 200usize];
     ["Alignment of AttentionForwardParams"][::core::mem::align_of::<AttentionForwardParams>() - 8usize];
     ["Offset of field: AttentionForwardParams::query"]
         [::core::mem::offset_of!(AttentionForwardParams, query) - 0usize];
@@ -142,7 +158,7 @@ const _: () = {
     ["Offset of field: AttentionForwardParams::mask"]
         [::core::mem::offset_of!(AttentionForwardParams, mask) - 96usize];
     ["Offset of field: AttentionForwardParams::dropout"]
-        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 144usize];
+        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 176usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -160,28 +176,28 @@ pub struct AttentionBackwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 224usize];
+    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 256usize];
     ["Alignment of AttentionBackwardParams"][::core::mem::align_of::<AttentionBackwardParams>() - 8usize];
     ["Offset of field: AttentionBackwardParams::forward"]
         [::core::mem::offset_of!(AttentionBackwardParams, forward) - 0usize];
     ["Offset of field: AttentionBackwardParams::d_output"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 168usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 200usize];
     ["Offset of field: AttentionBackwardParams::d_query"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 176usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 208usize];
     ["Offset of field: AttentionBackwardParams::d_key"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 184usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 216usize];
     ["Offset of field: AttentionBackwardParams::d_value"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 192usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 224usize];
     ["Offset of field: AttentionBackwardParams::accumulator"]
-        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 200usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 232usize];
     ["Offset of field: AttentionBackwardParams::d_query_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 208usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 240usize];
     ["Offset of field: AttentionBackwardParams::d_key_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 212usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 244usize];
     ["Offset of field: AttentionBackwardParams::d_value_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 216usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 248usize];
     ["Offset of field: AttentionBackwardParams::fused_queries_max"]
-        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 220usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 252usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

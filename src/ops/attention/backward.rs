@@ -2,7 +2,7 @@
 
 use super::{
     Attention, PAD, Rows, RowsMut, THREADS, TILE, exact_key_floats, forward_params, kernel_name,
-    rows_address, visible_bytes,
+    rows_address, shared_bytes, visible_bytes,
 };
 use crate::device::params::AttentionBackwardParams;
 use crate::device::{DType, Float, Stream, View, ViewMut};
@@ -104,7 +104,8 @@ fn fused_queries(stream: &Stream, attention: &Attention<'_>, asked: Option<usize
         return 0;
     }
     let granted = stream.device().shared_bytes_max() as usize;
-    let fitting = granted.saturating_sub(fused_fixed_bytes(d)) / fused_row_bytes(d) / tile * tile;
+    let mask = attention.mask.shared_bytes(attention.max_seqlen).kept;
+    let fitting = granted.saturating_sub(fused_fixed_bytes(d) + mask) / fused_row_bytes(d) / tile * tile;
     asked.unwrap_or(FUSED_QUERIES_MAX).min(fitting)
 }
 
@@ -138,8 +139,9 @@ impl Launches<'_> {
         shared: usize,
         params: &AttentionBackwardParams,
     ) -> Result<()> {
+        let shared = shared_bytes(self.stream, self.attention, shared)?;
         // SAFETY: as in `forward`.
-        unsafe { self.stream.launch(kernel, grid, THREADS, shared as u32, params)? };
+        unsafe { self.stream.launch(kernel, grid, THREADS, shared, params)? };
         Ok(())
     }
 

@@ -2,12 +2,13 @@
 
 use super::Attention;
 use crate::device::params::{
-    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_ORDER, ATTENTION_MASK_WINDOW,
-    ATTENTION_SELF_HIDDEN, ATTENTION_SELF_VISIBLE, AttentionMaskParams,
+    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_DRAWN, ATTENTION_MASK_ORDER,
+    ATTENTION_MASK_WINDOW, ATTENTION_SELF_HIDDEN, ATTENTION_SELF_VISIBLE, AttentionMaskParams,
 };
 use crate::device::{Stream, View};
 use crate::ops::Result;
 use crate::ops::error::{require, require_length};
+use crate::ops::mask_bank::BANK_ROWS_MAX;
 
 /// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
 ///
@@ -38,6 +39,20 @@ pub enum Mask<'a> {
         /// `[B + 1]`: first word of each sentence.
         offsets: View<'a, u32>,
     },
+    /// The bank that [`mask_bank`](crate::ops::mask_bank) would draw, bit for bit, drawn anew in each block's shared memory: no mask in
+    /// device memory, for about as much time again as attention itself takes. For short sentences.
+    Generated {
+        /// `[4]`: what [`rng_state`](crate::ops::rng_state) returns.
+        rng: View<'a, u32>,
+        /// `[B]`: the sentences' numbers in the corpus.
+        sentence_indices: View<'a, u32>,
+        /// `[T]`: 0 continues a word, 1 starts one, 2 is special.
+        word_starts: View<'a, u8>,
+        /// A sentence of L tokens has `min(L, bank_rows_max)` rows; in `1..=65536`.
+        bank_rows_max: usize,
+        /// Hidden share of the tokens ([`ratio_q32`](crate::reference::mask::ratio_q32)).
+        ratio_q32: u32,
+    },
     /// Keys from `left` slots before the query to `right` after it, without end where `None`; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
     /// Permutation order (XLNet, arXiv 1906.08237): keys of lower rank; itself too with `itself`, as a content stream does and a query
@@ -53,12 +68,38 @@ impl Mask<'_> {
     /// Keys up to the query itself; with `first` nothing is added, as slot 0 precedes all.
     pub const CAUSAL: Mask<'static> = Mask::Window { left: None, right: Some(0), first: false };
 
+    /// Shared memory of a block for the mask itself, and while it is made, in bytes.
+    pub(super) fn shared_bytes(&self, max_seqlen: usize) -> Shared {
+        let Self::Generated { bank_rows_max, .. } = *self else { return Shared::default() };
+        let array = |bytes: usize| bytes.next_multiple_of(16);
+        let rows = array(4 * max_seqlen.min(bank_rows_max) * max_seqlen.div_ceil(32)) + array(2 * max_seqlen);
+        let stride = max_seqlen.next_multiple_of(4) + 2;
+        let words = array(4) + 2 * array(2 * max_seqlen);
+        Shared { kept: rows, passing: words + array(2 * super::THREADS as usize * stride) }
+    }
+
     /// The part of the kernels' names.
     pub(super) fn variant(&self) -> &'static str {
         match self {
             Self::Full => "full",
             _ => "masked",
         }
+    }
+}
+
+/// Shared memory that a mask needs beside a kernel's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shared {
+    /// As long as the block runs.
+    pub kept: usize,
+    /// Before anything else lies there.
+    pub passing: usize,
+}
+
+impl Shared {
+    /// Of a block whose kernel needs `own` bytes.
+    pub(super) fn with(self, own: usize) -> usize {
+        self.kept + own.max(self.passing)
     }
 }
 
@@ -87,6 +128,29 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
         }
         Mask::Independent { bits: words, offsets } => bits(words, offsets, TWO_STREAM),
         Mask::Bits { bits: words, offsets } => bits(words, offsets, 0),
+        Mask::Generated { rng, sentence_indices, word_starts, bank_rows_max, ratio_q32 } => {
+            require_length("mask rng", rng.len(), 4, "words of an RngState")?;
+            require_length(
+                "mask sentence_indices",
+                sentence_indices.len(),
+                attention.sentences(),
+                "sentences",
+            )?;
+            require_length("mask word_starts", word_starts.len(), attention.tokens, "tokens")?;
+            let rows = 1..=BANK_ROWS_MAX;
+            let expected = format_args!("in 1..={BANK_ROWS_MAX}");
+            require(rows.contains(&bank_rows_max), "mask bank_rows_max", bank_rows_max, expected)?;
+            Ok(AttentionMaskParams {
+                rng: stream.address("mask rng", &rng)?,
+                sentence_indices: stream.address("mask sentence_indices", &sentence_indices)?,
+                word_starts: stream.address("mask word_starts", &word_starts)?,
+                bank_rows_max: bank_rows_max as u32,
+                ratio_q32,
+                kind: ATTENTION_MASK_DRAWN,
+                rules: TWO_STREAM,
+                ..AttentionMaskParams::default()
+            })
+        }
         Mask::Window { left, right, first } => Ok(AttentionMaskParams {
             kind: ATTENTION_MASK_WINDOW,
             rules: if first { ATTENTION_FIRST_VISIBLE } else { 0 },
@@ -141,7 +205,7 @@ pub(super) fn check(attention: &Attention<'_>) -> Result<()> {
             Ok(())
         };
     match attention.mask {
-        Mask::Full | Mask::Window { .. } | Mask::Order { .. } => Ok(()),
+        Mask::Full | Mask::Generated { .. } | Mask::Window { .. } | Mask::Order { .. } => Ok(()),
         Mask::Bank { bits, offsets, rows } => check_bits(bits, offsets, Some(rows)),
         Mask::Independent { bits, offsets } | Mask::Bits { bits, offsets } => check_bits(bits, offsets, None),
     }

@@ -132,7 +132,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
     params.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
     let kernel = kernel_name::<T>("forward", &attention);
     let grid = attention.grid(attention.query_tokens(), TILE);
-    let shared = forward_shared_bytes::<T>(&attention);
+    let shared = shared_bytes(stream, &attention, forward_bytes::<T>(&attention))?;
     // SAFETY: every array was checked for the rows of its stride; the kernel reads sentence bounds from `cu_seqlens`, whose values are
     // the caller's promise.
     unsafe { stream.launch(&kernel, grid, THREADS, shared, &params)? };
@@ -172,15 +172,30 @@ fn visible_bytes(attention: &Attention<'_>, words: usize) -> usize {
     if attention.is_masked() { 3 * TILE * words * 4 } else { 0 }
 }
 
-fn forward_shared_bytes<T: Float>(attention: &Attention<'_>) -> u32 {
+/// Shared memory of the forward pass but for what the mask needs.
+fn forward_bytes<T: Float>(attention: &Attention<'_>) -> usize {
     let d = attention.head_dim;
-    let bytes = if T::DTYPE == DType::F32 {
+    if T::DTYPE == DType::F32 {
         4 * (TILE * (d + PAD) + exact_key_floats(d) + TILE * (TILE + PAD))
     } else {
         // Queries, and two tiles of keys and values.
         5 * TILE * d * 2 + visible_bytes(attention, 2)
-    };
-    bytes as u32
+    }
+}
+
+/// Shared memory of a block whose kernel needs `own` bytes beside the mask.
+fn shared_bytes(stream: &Stream, attention: &Attention<'_>, own: usize) -> Result<u32> {
+    let granted = stream.device().shared_bytes_max() as usize;
+    let bytes = attention.mask.shared_bytes(attention.max_seqlen).with(own);
+    require(
+        bytes <= granted || !matches!(attention.mask, Mask::Generated { .. }),
+        "max_seqlen",
+        attention.max_seqlen,
+        format_args!(
+            "shorter: a generated mask would need {bytes} bytes of shared memory, of {granted} that a block may have"
+        ),
+    )?;
+    Ok(bytes as u32)
 }
 
 fn kernel_name<T: Float>(part: &str, attention: &Attention<'_>) -> String {

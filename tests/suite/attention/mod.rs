@@ -46,6 +46,13 @@ fn two_stream_attention_matches_the_reference() {
     sweep(Kind::Bank);
 }
 
+/// Bit for bit the masks that the reference draws.
+#[test]
+fn generated_masks_match_the_reference() {
+    sweep(Kind::Generated);
+    check::<bf16>(&devices()[..1], &Case::new(&[300], 64, Kind::Generated));
+}
+
 #[test]
 fn independent_rows_match_the_reference() {
     sweep(Kind::Independent);

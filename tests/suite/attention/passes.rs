@@ -6,12 +6,15 @@ use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_l
 use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
+use retromae::reference::mask::{CONTINUATION, MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
 use crate::common::{assert_close, assert_close_to_scale, integers, rounded, values, widened};
 
 pub const SEED: u64 = 0x1234_5678_9abc;
 pub const STEP: u32 = 5;
 pub const SITE: u32 = 16;
+/// Of generated masks.
+const BANK_ROWS_MAX: usize = 40;
 
 /// Which mask a case has; its bits, rows and ranks are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub enum Kind {
     Full,
     /// Three rows a sentence, of which row 0 is empty.
     Bank,
+    /// Half of the tokens hidden, of whole words; at most 40 rows.
+    Generated,
     Independent,
     Bits,
     Window {
@@ -95,6 +100,33 @@ impl Case {
         }
     }
 
+    /// `[CLS]`, words of one or two tokens, `[SEP]`, in each sentence.
+    fn word_starts(&self) -> Vec<u8> {
+        let kind = |slot: usize, length: usize| match slot {
+            0 => SPECIAL,
+            last if last + 1 == length => SPECIAL,
+            _ if slot % 3 == 0 => CONTINUATION,
+            _ => WORD_START,
+        };
+        self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
+    }
+
+    fn sentence_indices(&self) -> Vec<u32> {
+        (0..self.lengths.len() as u32).map(|b| 7 * b + 1).collect()
+    }
+
+    /// What a generated mask stands for.
+    fn generated(&self) -> VisibilityBank {
+        let (words, bounds) = (self.word_starts(), self.cu_seqlens());
+        let sentence = |(&index, pair): (&u32, &[i32])| MaskedSentence {
+            index,
+            word_starts: &words[pair[0] as usize..pair[1] as usize],
+        };
+        let indices = self.sentence_indices();
+        let sentences: Vec<_> = indices.iter().zip(bounds.windows(2)).map(sentence).collect();
+        mask_bank(SEED, STEP, &sentences, ratio_q32(0.5), BANK_ROWS_MAX)
+    }
+
     pub fn visibility(&self) -> Visibility {
         let mut visibility = Visibility {
             bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() },
@@ -112,6 +144,9 @@ impl Case {
             let draws = integers(300 + b as u64, length, u32::MAX);
             ranks.sort_by_key(|&slot| draws[usize::from(slot)]);
             visibility.ranks.extend(ranks);
+        }
+        if self.kind == Kind::Generated {
+            visibility.bank = self.generated();
         }
         visibility
     }
@@ -165,7 +200,7 @@ impl Visibility {
         let (bits, offsets) = (&self.bank.bits[..], &self.bank.offsets[..]);
         match kind {
             Kind::Full => reference::Mask::Full,
-            Kind::Bank | Kind::BankOfOnes => reference::Mask::Bank(&self.bank),
+            Kind::Bank | Kind::BankOfOnes | Kind::Generated => reference::Mask::Bank(&self.bank),
             Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
             Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
             Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
@@ -341,6 +376,8 @@ struct Uploaded {
     rows: Buffer<u16>,
     ranks: Buffer<u16>,
     rng: Buffer<u32>,
+    sentence_indices: Buffer<u32>,
+    word_starts: Buffer<u8>,
 }
 
 impl Uploaded {
@@ -355,6 +392,8 @@ impl Uploaded {
             rows: device.upload(&bank.rows).unwrap(),
             ranks: device.upload(&ranks).unwrap(),
             rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
+            sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
+            word_starts: device.upload(&case.word_starts()).unwrap(),
         }
     }
 
@@ -377,6 +416,13 @@ impl Uploaded {
             mask: match case.kind {
                 Kind::Full => Mask::Full,
                 Kind::Bank | Kind::BankOfOnes => Mask::Bank { bits, offsets, rows: self.rows.view() },
+                Kind::Generated => Mask::Generated {
+                    rng: self.rng.view(),
+                    sentence_indices: self.sentence_indices.view(),
+                    word_starts: self.word_starts.view(),
+                    bank_rows_max: BANK_ROWS_MAX,
+                    ratio_q32: ratio_q32(0.5),
+                },
                 Kind::Independent => Mask::Independent { bits, offsets },
                 Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
                 Kind::Window { left, right, first } => Mask::Window { left, right, first },

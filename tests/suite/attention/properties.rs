@@ -26,6 +26,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         Just(Kind::Full),
         Just(Kind::Bank),
+        Just(Kind::Generated),
         Just(Kind::Independent),
         Just(Kind::Bits),
         (0u32..70, 0u32..70, any::<bool>()).prop_map(|(left, right, first)| Kind::Window {

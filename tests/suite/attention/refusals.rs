@@ -112,6 +112,48 @@ fn wrong_masks_are_refused() {
     assert!(error.starts_with("mask ranks is 3 elements long; it should be 4"), "{error}");
 }
 
+#[test]
+fn sentences_too_long_for_a_generated_mask_are_refused() {
+    let pack = Pack::new();
+    let length = 2000;
+    let cu_seqlens = pack.device.upload(&[0, length]).unwrap();
+    let floats = pack.device.zeros::<f32>(2000 * 32).unwrap();
+    let (rng, indices) = (pack.device.zeros::<u32>(4).unwrap(), pack.device.zeros::<u32>(1).unwrap());
+    let word_starts = pack.device.zeros::<u8>(2000).unwrap();
+    let (mut output, mut log_sum_exp) =
+        (pack.device.zeros::<f32>(2000 * 32).unwrap(), pack.device.zeros::<f32>(2000).unwrap());
+    let rows = Rows { view: floats.view(), stride: 32 };
+    let mask = Mask::Generated {
+        rng: rng.view(),
+        sentence_indices: indices.view(),
+        word_starts: word_starts.view(),
+        bank_rows_max: 128,
+        ratio_q32: 1 << 31,
+    };
+    let attention = Attention {
+        cu_seqlens: cu_seqlens.view(),
+        tokens: 2000,
+        max_seqlen: 2000,
+        num_heads: 1,
+        head_dim: 32,
+        mask,
+        ..pack.attention()
+    };
+    let arguments = attention::Forward {
+        attention,
+        query: rows,
+        key: rows,
+        value: rows,
+        output: RowsMut { view: output.view_mut(), stride: 32 },
+        log_sum_exp: log_sum_exp.view_mut(),
+    };
+    let error = attention::forward(&pack.device.stream(), arguments).unwrap_err().to_string();
+    assert!(
+        error.starts_with("max_seqlen is 2000; it should be shorter: a generated mask would need"),
+        "{error}"
+    );
+}
+
 /// Values in device memory, which builds with debug assertions read back.
 #[test]
 fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
