@@ -9,6 +9,7 @@ use super::passes::{Case, Kind, Operands, Variant, run};
 
 /// What the sites of accesses are in: shared headers are passed over.
 const SOURCES: &[(&str, &str)] = &[
+    ("kernels/attention/attention.cuh", include_str!("../../../kernels/attention/attention.cuh")),
     (
         "kernels/attention/attention_backward_fused.cu",
         include_str!("../../../kernels/attention/attention_backward_fused.cu"),
@@ -23,6 +24,39 @@ const SOURCES: &[(&str, &str)] = &[
     ),
     ("kernels/attention/backward.cuh", include_str!("../../../kernels/attention/backward.cuh")),
     ("kernels/attention/fragments.cuh", include_str!("../../../kernels/attention/fragments.cuh")),
+    ("kernels/mask/whole_words.cuh", include_str!("../../../kernels/mask/whole_words.cuh")),
+];
+
+/// Why lines may conflict. All are of masks that a block draws for itself, once a sentence and head.
+const EXCUSED: &[(&str, &[&str])] = &[
+    (
+        "each query has a row of the bank at random; compilers read banks in global and in shared memory by one instruction",
+        &[
+            "visible = drawn.bits[drawn.rows[slot] * words_per_row + first_key / 32];",
+            "visible = bits[(rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32];",
+        ],
+    ),
+    (
+        "each thread comes upon a word at random",
+        &[
+            "const uint32_t word = permutation[other];",
+            "permutation[other] = permutation[k];  // the other half of the swap is never read",
+            "const uint32_t start = words.starts[word];",
+            "const uint32_t end = words.ends[word];",
+        ],
+    ),
+    (
+        "each thread has a row of the bank to itself, as many words from the next as a row has, as in global memory",
+        &[
+            "for (uint32_t word = 0; word < length / 32; ++word) bits[word] = 0xffffffffu;",
+            "if (length % 32 != 0) bits[length / 32] = (1u << length % 32) - 1u;",
+            "for (uint32_t token = start; token < end; ++token) bits[token / 32] &= ~(1u << token % 32);",
+        ],
+    ),
+    (
+        "each thread draws for four neighbours, of 2 bytes each",
+        &["rows[first + i] = static_cast<uint16_t>(bounded(random.words[i], bank_rows));"],
+    ),
 ];
 
 /// The text of a site's line.
@@ -47,7 +81,7 @@ fn accesses() -> Vec<SharedAccess> {
     let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
     let device = Device::host_with(options).expect("the host device");
     for head_dim in HEAD_DIMS {
-        for kind in [Kind::Full, Kind::Bank] {
+        for kind in [Kind::Full, Kind::Bank, Kind::Generated] {
             let case = Case { heads: 2, dropout: 0.1, ..Case::new(&[130, 96, 33], head_dim, kind) };
             for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
                 run(&device, &case, &Operands::<bf16>::draw(&case), variant);
@@ -66,10 +100,19 @@ fn kernels_on_tensor_cores_have_no_bank_conflicts() {
     let accesses = accesses();
     let counted: BTreeSet<&str> = accesses.iter().map(|access| access.kernel).collect();
     assert_eq!(counted, kernels());
-    let conflicts: Vec<String> = accesses
+    let conflicts: Vec<(&SharedAccess, &str)> = accesses
         .iter()
         .filter(|access| access.excess() > 0)
-        .map(|access| format!("{access}\n    {}", line(&access.site)))
+        .map(|access| (access, line(&access.site)))
         .collect();
-    assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
+    for (reason, excused) in EXCUSED {
+        let conflicts = conflicts.iter().any(|(_, line)| excused.contains(line));
+        assert!(conflicts, "nothing conflicts any more where {reason}: it needs no excuse");
+    }
+    let unexcused: Vec<String> = conflicts
+        .iter()
+        .filter(|(_, line)| !EXCUSED.iter().any(|(_, excused)| excused.contains(line)))
+        .map(|(access, line)| format!("{access}\n    {line}"))
+        .collect();
+    assert!(unexcused.is_empty(), "bank conflicts:\n{}", unexcused.join("\n"));
 }
