@@ -44,5 +44,6 @@ fn all<T: Float>(bench: &mut Bench) {
     cases::embedding::bench::<T>(bench);
     cases::adamw::bench(bench);
     cases::mask_bank::bench(bench);
+    cases::mma_twin::bench(bench);
     cases::step::bench::<T>(bench);
 }

@@ -7,4 +7,5 @@ pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;
 pub mod mask_bank;
+pub mod mma_twin;
 pub mod step;

@@ -66,24 +66,19 @@ template <class T, int D>
 struct FusedQueryGradient {
     using Share = QueryShare<T, D>;
 
-    RETROMAE_DEVICE Pack<float, 4>* place(float* d_query, const Share& share, uint32_t query_tile, int n) {
+    RETROMAE_DEVICE float* place(float* d_query, const Share& share, uint32_t query_tile, int n) {
         const uint32_t block = (query_tile + share.row) / 16 * (D / 8) + share.chunk + n;
-        return reinterpret_cast<Pack<float, 4>*>(d_query + (block * 32 + threadIdx.x % 32) * 4);
+        return d_query + (block * 32 + threadIdx.x % 32) * 4;
     }
     RETROMAE_DEVICE void read(float* d_query, const Share& share, uint32_t query_tile,
                               float (&sums)[Share::kTiles][4]) {
         RETROMAE_UNROLL
-        for (int n = 0; n < Share::kTiles; ++n) {
-            const Pack<float, 4> pack = *place(d_query, share, query_tile, n);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) sums[n][i] = pack.values[i];
-        }
+        for (int n = 0; n < Share::kTiles; ++n) load(place(d_query, share, query_tile, n), sums[n]);
     }
     RETROMAE_DEVICE void write(float* d_query, const Share& share, uint32_t query_tile,
                                const float (&sums)[Share::kTiles][4]) {
         RETROMAE_UNROLL
-        for (int n = 0; n < Share::kTiles; ++n)
-            *place(d_query, share, query_tile, n) = {{sums[n][0], sums[n][1], sums[n][2], sums[n][3]}};
+        for (int n = 0; n < Share::kTiles; ++n) store(place(d_query, share, query_tile, n), sums[n]);
     }
 };
 

@@ -127,20 +127,40 @@ struct SharedTile {
     template <int Chunks>
     RETROMAE_MEMBER void write_rows(uint32_t row, uint32_t column_chunk, T* destination, uint32_t stride,
                                     uint32_t rows) const {
-        const uint32_t lane = lane_index();
         RETROMAE_UNROLL
         for (int i = 0; i < Chunks / 2; ++i) {
-            const uint32_t item = 32 * i + lane;
-            const uint32_t item_row = item / Chunks;
-            const uint32_t column = item % Chunks;
-            if (item_row >= rows) continue;
-            *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(item_row) * stride +
-                                           column * 8) =
-                *reinterpret_cast<const Pack<T, 8>*>(chunk(row + item_row, column_chunk + column));
+            const Place place = place_of_lane<Chunks>(i);
+            if (place.row >= rows) continue;
+            *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(place.row) * stride +
+                                           place.chunk * 8) =
+                *reinterpret_cast<const Pack<T, 8>*>(chunk(row + place.row, column_chunk + place.chunk));
         }
     }
 
   private:
+    struct Place {
+        uint32_t row;
+        uint32_t chunk;
+    };
+
+    // What a lane moves in pass `i` over 16 rows of `Chunks` chunks, so that 8 neighbouring lanes meet 8
+    // different groups of 4 banks: whole rows in order.
+    template <int Chunks>
+    RETROMAE_DEVICE Place place_of_lane(int i) {
+        const uint32_t lane = lane_index();
+        if constexpr (Chunks % 4 == 0) {
+            const uint32_t item = 32 * i + lane;
+            return {item / Chunks, item % Chunks};
+        } else {
+            // Half of an odd row: four chunks of two rows, and at last two of rows r, r + 1, r + 4 and r + 5,
+            // whose swizzles differ by 2.
+            static_assert(Chunks == 6 && kChunks == 12, "the only share of a row that is not whole");
+            if (i < 2) return {8 * i + lane / 4, lane % 4};
+            const uint32_t row = lane / 2;
+            return {(row & 9) | (row & 2) << 1 | (row & 4) >> 1, 4 + lane % 2};
+        }
+    }
+
     // A lane's two neighbours of a row of products.
     RETROMAE_MEMBER void store_pair(uint32_t row, uint32_t column_chunk, float low, float high) const {
         T* place = chunk(row + lane_index() / 4, column_chunk) + lane_index() % 4 * 2;

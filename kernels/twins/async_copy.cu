@@ -1,4 +1,4 @@
-// Twins of cp.async: groups of every size are waited for at every depth.
+// Twins of cp.async: groups of every size are waited for at every depth, and sources that do not exist.
 #include "../arch/async_copy.cuh"
 #include "../core/shared_memory.cuh"
 #include "twins.cuh"
@@ -70,6 +70,27 @@ RETROMAE_KERNEL(twin_copy_async, ProbeParams, kTwinThreads) {
     twin_copy<6>(input + 6 * kWords, staging, output + 6 * kWords);
     twin_copy<7>(input + 7 * kWords, staging, output + 7 * kWords);
     twin_copy<8>(input + 8 * kWords, staging, output + 8 * kWords);
+}
+
+// Below all memory, and aligned: a read faults.
+constexpr uint64_t kTwinNowhere = 16;
+
+// input[thread][8]: 4 words, and whether they exist as a source; a source that does not is nowhere.
+// output[thread][4]: what the partner has copied over ones.
+RETROMAE_KERNEL(twin_copy_async_zeros, ProbeParams, kTwinThreads) {
+    SharedMemory memory = SharedMemory::begin();
+    uint32_t* staging = memory.take<uint32_t>(kTwinRoundWords);
+    uint32_t* own = staging + threadIdx.x * kTwinCopyWords;
+    const uint32_t* record = pointer<const uint32_t>(params.input) + 8 * twin_index();
+    for (uint32_t word = 0; word < kTwinCopyWords; ++word) own[word] = 0xffffffffu;
+    const bool exists = record[kTwinCopyWords] != 0;
+    copy_async_16(own, exists ? record : pointer<const uint32_t>(kTwinNowhere), exists);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    const uint32_t* others = staging + twin_partner() * kTwinCopyWords;
+    for (uint32_t word = 0; word < kTwinCopyWords; ++word)
+        pointer<uint32_t>(params.output)[kTwinCopyWords * twin_index() + word] = others[word];
 }
 
 }  // namespace retromae

@@ -23,18 +23,26 @@ RETROMAE_KERNEL(twin_bounded, ProbeParams, kTwinThreads) {
     pointer<uint32_t>(params.output)[twin_index()] = bounded(input[0], input[1]);
 }
 
-// The input begins with an RngState, threshold, scale, site and head; then, for each thread, row, group and
-// 16 values, of which `Count` are used.
+// The input of the twins of dropout begins with an RngState, threshold, scale, site and head.
+constexpr uint32_t kTwinHead = 7;
+constexpr uint32_t kTwinDropoutWords = 8;
+
+RETROMAE_DEVICE DropoutParams twin_dropout_params(const ProbeParams& params) {
+    const uint32_t* words = pointer<const uint32_t>(params.input);
+    return {params.input, words[4], pointer<const float>(params.input)[5], words[6], 0};
+}
+
+// Then come, for each thread, row, group and 16 values, of which `Count` are used.
 template <int Count>
 RETROMAE_DEVICE void twin_dropout(const ProbeParams& params) {
     const uint32_t* words = pointer<const uint32_t>(params.input);
     const float* floats = pointer<const float>(params.input);
-    const DropoutParams dropout = {params.input, words[4], floats[5], words[6], 0};
-    const uint32_t own = 8 + 18 * twin_index();
+    const DropoutParams dropout = twin_dropout_params(params);
+    const uint32_t own = kTwinDropoutWords + 18 * twin_index();
     float values[Count];
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) values[i] = floats[own + 2 + i];
-    apply_dropout<Count>(dropout, words[7], words[own], words[own + 1], values);
+    apply_dropout<Count>(dropout, words[kTwinHead], words[own], words[own + 1], values);
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) pointer<float>(params.output)[Count * twin_index() + i] = values[i];
 }
@@ -45,6 +53,14 @@ RETROMAE_KERNEL(twin_apply_dropout_8, ProbeParams, kTwinThreads) {
 
 RETROMAE_KERNEL(twin_apply_dropout_16, ProbeParams, kTwinThreads) {
     twin_dropout<16>(params);
+}
+
+// Then come, for each thread, row and group.
+RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, kTwinThreads) {
+    const uint32_t* words = pointer<const uint32_t>(params.input);
+    const uint32_t* own = words + kTwinDropoutWords + 2 * twin_index();
+    pointer<uint32_t>(params.output)[twin_index()] =
+        dropout_kept(twin_dropout_params(params), words[kTwinHead], own[0], own[1]);
 }
 
 // output[thread][2]: cdf and pdf.

@@ -1,4 +1,5 @@
-// Twins of the warp primitives.
+// Twins of the collectives of a warp and of a block.
+#include "../arch/block.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
 #include "twins.cuh"
@@ -37,6 +38,29 @@ RETROMAE_KERNEL(twin_warp_barrier, ProbeParams, kTwinThreads) {
         output[distance] = words[thread - lane + (lane + distance) % 32];
         warp_barrier();
     }
+}
+
+// output[thread][32]: whether any thread of the block has each bit.
+RETROMAE_KERNEL(twin_block_any, ProbeParams, kTwinThreads) {
+    const uint32_t word = pointer<const uint32_t>(params.input)[twin_index()];
+    uint32_t* output = pointer<uint32_t>(params.output) + 32 * twin_index();
+    for (uint32_t bit = 0; bit < 32; ++bit) output[bit] = block_any((word >> bit & 1u) != 0) ? 1 : 0;
+}
+
+// output[thread][4].
+RETROMAE_KERNEL(twin_quad_gather, ProbeParams, kTwinThreads) {
+    uint32_t values[4];
+    quad_gather(pointer<const uint32_t>(params.input)[twin_index()], values);
+    RETROMAE_UNROLL
+    for (int i = 0; i < 4; ++i) pointer<uint32_t>(params.output)[4 * twin_index() + i] = values[i];
+}
+
+// output[thread][2]: transposed once, and once more.
+RETROMAE_KERNEL(twin_warp_transpose_bits, ProbeParams, kTwinThreads) {
+    const uint32_t once = warp_transpose_bits(pointer<const uint32_t>(params.input)[twin_index()]);
+    uint32_t* output = pointer<uint32_t>(params.output) + 2 * twin_index();
+    output[0] = once;
+    output[1] = warp_transpose_bits(once);
 }
 
 // Of two consecutive values.

@@ -2,6 +2,7 @@
 
 use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Device, Error, HostOptions, ThreadOrder};
+use retromae::random::{key, philox};
 
 const THREADS: usize = 64;
 const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
@@ -73,6 +74,31 @@ fn collectives_reduce_shuffle_and_vote() {
             assert_eq!(output[128 + thread], (warp + 3) as f32);
             assert_eq!(output[192 + thread], 32.0);
         }
+    }
+}
+
+/// What the bench of the vectorised twin measures it against: both add up the products of a sum one after the other.
+#[test]
+fn the_twin_of_tensor_cores_equals_a_naive_one() {
+    let (threads, operands, sums) = (128, 20, 32);
+    let random: Vec<u32> = (0..threads * operands)
+        .map(|i| 0x3c00_3c00 ^ philox(key(3), [i as u32, 0, 0, 0])[0] & 0x83ff_83ff)
+        .collect();
+    let products = |kernel: &str| {
+        let device = device(options(ThreadOrder::Random(2)));
+        let input = device.upload(&random).unwrap();
+        let output: Buffer<f32> = device.zeros(threads * sums).unwrap();
+        let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 3 };
+        // SAFETY: both buffers outlive the launch, and are as long as the kernels want them.
+        unsafe { device.stream().launch(kernel, [1, 1, 1], threads as u32, 0, &params) }.unwrap();
+        output.read().unwrap()
+    };
+    for [twin, naive] in
+        [["probe_mma_bf16", "probe_naive_mma_bf16"], ["probe_mma_f16", "probe_naive_mma_f16"]]
+    {
+        let sums = products(twin);
+        assert!(sums.iter().all(|sum| sum.is_finite() && *sum != 0.0));
+        assert_eq!(sums, products(naive), "{twin}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
 
+mod bank_conflicts;
 pub mod passes;
 mod properties;
 mod refusals;
