@@ -1,3 +1,34 @@
+// Masked attention on tensor cores, backward, of sentences whose queries fit one block: one block a
+// (sentence, head). With P = softmax(scale · Q Kᵀ + mask), F the dropout factors and δ = rowsum(dO ∘ O):
+//     dV = (P ∘ F)ᵀ dO,   dS = P ∘ (dO Vᵀ ∘ F − δ),   dQ = scale · dS K,   dK = scale · dSᵀ Q
+//
+// Q and dO of the sentence stay in shared memory, as does dQ in f32; δ is made in the prologue. Keys come in
+// tiles of 64, 16 a warp, whose dK and dV are in registers. A warp computes Sᵀ = K Qᵀ, so that Pᵀ and dSᵀ are
+// operands of dV and dK as they are; dSᵀ goes through shared memory (transposed by ldmatrix) to dQ, of which
+// each warp owns 16 queries. So every gradient is summed in one place and in one order, without atomics or
+// workspace, and each operand is read, each gradient written, once.
+//
+// Work, a head: 10·L²·d FLOPs (5 products), L² exponentials; 16·L·d bytes. At L = 128 the floor is HBM (H100,
+// d = 64: 0.12 ms for B = 256 × 12 heads), which two blocks an SM, one loading while the other multiplies,
+// are there to reach.
+//
+// d     shared memory: a query, and besides   registers sm_80, sm_90 (full; masked)   L = 128, 256
+// 32    264 B    16.5 KB                      180; 196    201; 210                    50 KB, 82 KB
+// 64    520 B    24.5 KB                      229; 241    250; 249                    90 KB, 155 KB
+// 96    776 B    28.3 KB                      251; 253    255; 255                    125 KB, 222 KB
+// Two blocks an SM by registers; by shared memory two at L = 128 with 228 KB (H100) up to d = 64, one with
+// 164 KB (A100) at d = 64. Up to 256 queries where they fit: with 163 KB a block, 256 at d = 64 and 160 at d
+// = 96. Beyond, and at d = 128, see attention_backward_tiled.cu.
+//
+// Queries are scored 64 at once, from d = 96 on 16: otherwise the compiler spills. For the same reason
+// addresses are made anew in each step (`recomputed`): hoisted out of the loop they took 20 registers.
+//
+// Bank conflicts: none on the hot accesses. Sᵀ and dPᵀ: see the forward. dSᵀ is stored in 4-byte pieces, 8
+// rows × 4 lanes into 32 banks by the swizzle; dQ lies in the order of the fragments, 16 bytes a lane, and
+// only that lane touches it.
+//
+// Weighed and not taken: K and V a tile ahead (256 queries at d = 64 would no longer fit 163 KB); dQ by rows
+// (8 conflicts a store).
 #include "backward.cuh"
 
 namespace retromae {

@@ -1,3 +1,23 @@
+// Masked attention on tensor cores, backward, of sentences that are too long for one block (formulas: see
+// attention_backward_fused.cu).
+//
+// Two kernels, so that every gradient is summed in one place and in one order: `key_value` owns 64 keys and
+// walks over the queries (Sᵀ in registers, as in the fused kernel), `query` owns 64 queries and walks over
+// the keys (S in registers, dS the operand A of dQ as it is). Both recompute P from the saved log-sum-exp,
+// and δ from O: 14·L²·d FLOPs a head (7 products) instead of 10, no workspace. `atomic` is `key_value` that
+// also adds each tile's dQ to an f32 accumulator in global memory, 10·L²·d FLOPs and 8·L·d bytes of traffic a
+// head and key tile in L2; `convert` rounds it. The order of those additions changes from run to run.
+//
+// What is walked over comes by cp.async, one tile ahead; tiles without a visible score are left out, as in
+// the forward.
+//
+// Shared memory in KB and registers (sm_80, sm_90; masked):
+// d      key_value              query                 atomic
+// 32     26   196; 198          26   174; 183         34   206; 212
+// 64     50   240; 247          50   210; 220         58   252; 254
+// 96     49   240; 242          74   242; 244         53   240; 244
+// 128    65   255; 255          98   255; 243         69   255; 255
+// Two blocks an SM each, by registers; `query` at d = 128 one on parts with 100 KB. No spills, no stack.
 #include "../arch/atomic_add.cuh"
 #include "backward.cuh"
 

@@ -8,7 +8,7 @@ pub enum Error {
     Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
     /// No kernel of this name was built for the device.
     #[error(
-        "kernel {0} is not built for this device: there are kernels for f32 and bf16, and `retromae info --kernels` lists them"
+        "kernel {0} is not built for this device: there are kernels for f32 and bf16, of attention for f16 too, and `retromae info --kernels` lists them"
     )]
     UnknownKernel(String),
     /// The launch itself is wrong.

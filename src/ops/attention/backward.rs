@@ -33,7 +33,7 @@ pub struct Backward<'a, T: Float> {
     pub d_query: RowsMut<'a, T>,
     pub d_key: RowsMut<'a, T>,
     pub d_value: RowsMut<'a, T>,
-    /// [`accumulator_length`] elements, 16-bit types only: with it the query gradients of long sentences are added up in global memory
+    /// At least [`accumulator_length`] elements, for 16-bit types only: with it the query gradients of long sentences are added up in global memory
     /// by atomics, which saves two of seven products, but rounds in another order each time. Without it every run gives the same bits.
     pub accumulator: Option<ViewMut<'a, f32>>,
     /// Sentences of at most so many queries are one block's work each; `None` for as many as are good for the device.
@@ -74,6 +74,18 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         d_value_stride: d_value.stride as u32,
         fused_queries_max: fused as u32,
     };
+    let mut accumulator = accumulator;
+    if let Some(accumulator) = &accumulator {
+        let needed = accumulator_length(queries, attention.num_heads, attention.head_dim);
+        require(
+            accumulator.len() >= needed,
+            "accumulator",
+            format_args!("{} elements long", accumulator.len()),
+            format_args!("at least {needed} (queries · heads · head size)"),
+        )?;
+        require(T::DTYPE != DType::F32, "accumulator", "given", "none, as f32 has no use for it")?;
+        params.accumulator = stream.address("accumulator", accumulator)?;
+    }
     let launches = Launches { stream, attention: &attention };
     if T::DTYPE == DType::F32 {
         return launches.exact(&params);
@@ -84,17 +96,13 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     if attention.query_seqlen_max() <= fused {
         return Ok(());
     }
-    let Some(mut accumulator) = accumulator else { return launches.tiled::<T>(&params) };
-    let needed = accumulator_length(queries, attention.num_heads, attention.head_dim);
-    require(
-        accumulator.len() >= needed,
-        "accumulator",
-        format_args!("{} elements long", accumulator.len()),
-        format_args!("at least {needed} (queries · heads · head size)"),
-    )?;
-    params.accumulator = stream.address("accumulator", &accumulator)?;
-    stream.zero(accumulator.reborrow().slice(0..needed))?;
-    launches.atomic::<T>(&params)
+    match &mut accumulator {
+        None => launches.tiled::<T>(&params),
+        Some(accumulator) => {
+            stream.zero(accumulator.reborrow())?;
+            launches.atomic::<T>(&params)
+        }
+    }
 }
 
 /// The queries of the longest sentence that one block may take; 0 where none is fused.

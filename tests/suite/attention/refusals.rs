@@ -1,6 +1,6 @@
 //! What attention refuses, and how it says so.
 
-use retromae::device::{Buffer, Device};
+use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
 
 use crate::common::devices;
@@ -91,6 +91,35 @@ fn wrong_rows_are_refused() {
         error,
         "query is at an address 4 beyond a multiple of 16 bytes; it should be aligned to 16 bytes"
     );
+}
+
+#[test]
+fn a_small_accumulator_is_refused() {
+    let pack = Pack::new();
+    let halves = pack.device.zeros::<bf16>(4 * 128).unwrap();
+    let log_sum_exp = pack.device.zeros::<f32>(8).unwrap();
+    let zeros = || pack.device.zeros::<bf16>(4 * 128).unwrap();
+    let (mut d_query, mut d_key, mut d_value) = (zeros(), zeros(), zeros());
+    let mut accumulator = pack.device.zeros::<f32>(4 * 128 - 1).unwrap();
+    let rows = Rows { view: halves.view(), stride: 128 };
+    let arguments = attention::Backward {
+        attention: pack.attention(),
+        query: rows,
+        key: rows,
+        value: rows,
+        output: rows,
+        log_sum_exp: log_sum_exp.view(),
+        d_output: halves.view(),
+        d_query: RowsMut { view: d_query.view_mut(), stride: 128 },
+        d_key: RowsMut { view: d_key.view_mut(), stride: 128 },
+        d_value: RowsMut { view: d_value.view_mut(), stride: 128 },
+        accumulator: Some(accumulator.view_mut()),
+        fused_queries_max: Some(0),
+    };
+    let error = attention::backward(&pack.device.stream(), arguments).unwrap_err().to_string();
+    let expected =
+        "accumulator is 511 elements long; it should be at least 512 (queries · heads · head size)";
+    assert_eq!(error, expected);
 }
 
 #[test]
