@@ -27,7 +27,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("kernels/mask/whole_words.cuh", include_str!("../../../kernels/mask/whole_words.cuh")),
 ];
 
-/// Why lines may conflict. All are of masks that a block draws for itself, once a sentence and head.
+/// Why lines may conflict. All are of masks that a block draws for itself, once a block.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
         "each query has a row of the bank at random; compilers read banks in global and in shared memory by one instruction",
