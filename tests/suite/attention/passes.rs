@@ -105,7 +105,7 @@ impl Case {
         let kind = |slot: usize, length: usize| match slot {
             0 => SPECIAL,
             last if last + 1 == length => SPECIAL,
-            _ if slot % 3 == 0 => CONTINUATION,
+            _ if slot.is_multiple_of(3) => CONTINUATION,
             _ => WORD_START,
         };
         self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
@@ -272,8 +272,9 @@ pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
         let slots = case.slots();
         for sentence in 0..case.lengths.len() {
             let start = attention.cu_seqlens[sentence] as usize;
-            for query in bounds[sentence] as usize..bounds[sentence + 1] as usize {
-                let slot = slots[query] as usize;
+            let queries = bounds[sentence] as usize..bounds[sentence + 1] as usize;
+            for (query, slot) in queries.clone().zip(&slots[queries]) {
+                let slot = *slot as usize;
                 let keys: Vec<usize> =
                     (0..case.lengths[sentence]).filter(|&key| attention.sees(sentence, slot, key)).collect();
                 for head in 0..case.heads {
