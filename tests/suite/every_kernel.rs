@@ -12,7 +12,8 @@ use retromae::model::{
 };
 use retromae::ops::attention::HEAD_DIMS;
 
-use crate::attention::passes::{self, Case, Kind, Variant};
+use crate::attention::cases::{Case, Kind, Variant};
+use crate::attention::passes;
 
 const LENGTHS: [i32; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use retromae::device::{Device, HostOptions, SharedAccess, bf16, host_kernels};
 use retromae::ops::attention::HEAD_DIMS;
 
-use super::passes::{Case, Kind, Operands, Variant, run};
+use super::cases::{Case, Kind, Variant};
+use super::passes::{Operands, run};
 
 /// What the sites of accesses are in: shared headers are passed over.
 const SOURCES: &[(&str, &str)] = &[

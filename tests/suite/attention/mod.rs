@@ -1,6 +1,7 @@
 //! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
 
 mod bank_conflicts;
+pub mod cases;
 pub mod passes;
 mod properties;
 mod refusals;
@@ -9,7 +10,8 @@ use retromae::device::{Device, Float, bf16, f16};
 use retromae::ops::attention::HEAD_DIMS;
 
 use crate::common::devices;
-use passes::{Case, Kind, Operands, Variant, check, run};
+use cases::{Case, Kind, Variant};
+use passes::{Operands, check, run};
 
 /// Packs of ugly lengths; every other one with two heads and dropout.
 fn sweep(kind: Kind) {
@@ -127,6 +129,17 @@ fn long_sentences_match_the_reference() {
     check::<bf16>(device, &long(64, Kind::Bank, 0.25));
     check::<bf16>(device, &long(128, Kind::Full, 0.0));
     check::<f16>(device, &long(96, Kind::Window { left: Some(64), right: Some(64), first: true }, 0.1));
+}
+
+/// The longest sentences beside the shortest; a few queries of each keep the reference fast.
+#[test]
+fn thousands_of_keys_beside_one_match_the_reference() {
+    let queries: Vec<Vec<usize>> = vec![(0..8192).step_by(91).collect(), vec![0], (0..40).collect()];
+    for kind in [Kind::Full, Kind::Bank] {
+        let case =
+            Case { queries: Some(queries.clone()), dropout: 0.1, ..Case::new(&[8192, 1, 40], 64, kind) };
+        check::<bf16>(&devices()[..1], &case);
+    }
 }
 
 /// Some thousand tokens under a narrow window: most tiles are left out.

@@ -1,213 +1,14 @@
 //! One attention, three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
-use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_length};
 use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
-use retromae::reference::mask::{CONTINUATION, MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
+use retromae::reference::mask::ratio_q32;
 
-use crate::common::{assert_close, assert_close_to_scale, integers, rounded, values, widened};
-
-pub const SEED: u64 = 0x1234_5678_9abc;
-pub const STEP: u32 = 5;
-pub const SITE: u32 = 16;
-/// Of generated masks.
-const BANK_ROWS_MAX: usize = 40;
-
-/// Which mask a case has; its bits, rows and ranks are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Full,
-    /// Three rows a sentence, of which row 0 is empty.
-    Bank,
-    /// Half of the tokens hidden, of whole words; at most 40 rows.
-    Generated,
-    Independent,
-    Bits,
-    Window {
-        left: Option<u32>,
-        right: Option<u32>,
-        first: bool,
-    },
-    Order {
-        itself: bool,
-    },
-    /// A bank of one row, which shows everything.
-    BankOfOnes,
-    /// Bits of all keys but the query itself.
-    OffDiagonal,
-}
-
-/// How the backward pass is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    /// As the device and the lengths have it.
-    Default,
-    /// Nothing is fused.
-    Tiled,
-    /// Nothing is fused, query gradients are added up by atomics.
-    Atomic,
-}
-
-/// A pack of sentences with one head layout.
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub lengths: Vec<usize>,
-    /// The slots that are queries, sentence by sentence; all where `None`.
-    pub queries: Option<Vec<Vec<usize>>>,
-    pub heads: usize,
-    pub head_dim: usize,
-    pub kind: Kind,
-    pub dropout: f32,
-    pub scale: f32,
-}
-
-impl Case {
-    pub fn new(lengths: &[usize], head_dim: usize, kind: Kind) -> Self {
-        let scale = (head_dim as f32).powf(-0.5);
-        Self { lengths: lengths.to_vec(), queries: None, heads: 1, head_dim, kind, dropout: 0.0, scale }
-    }
-
-    pub fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-
-    pub fn columns(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    pub fn cu_seqlens(&self) -> Vec<i32> {
-        prefix_sums(self.lengths.iter().copied())
-    }
-
-    /// The numbers of queries.
-    fn query_lengths(&self) -> Vec<usize> {
-        self.queries
-            .as_ref()
-            .map_or_else(|| self.lengths.clone(), |queries| queries.iter().map(Vec::len).collect())
-    }
-
-    pub fn query_tokens(&self) -> usize {
-        self.query_lengths().iter().sum()
-    }
-
-    fn slots(&self) -> Vec<i32> {
-        match &self.queries {
-            None => self.lengths.iter().flat_map(|&length| 0..length as i32).collect(),
-            Some(queries) => queries.iter().flatten().map(|&slot| slot as i32).collect(),
-        }
-    }
-
-    /// `[CLS]`, words of one or two tokens, `[SEP]`, in each sentence.
-    fn word_starts(&self) -> Vec<u8> {
-        let kind = |slot: usize, length: usize| match slot {
-            0 => SPECIAL,
-            last if last + 1 == length => SPECIAL,
-            _ if slot % 3 == 0 => CONTINUATION,
-            _ => WORD_START,
-        };
-        self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
-    }
-
-    fn sentence_indices(&self) -> Vec<u32> {
-        (0..self.lengths.len() as u32).map(|b| 7 * b + 1).collect()
-    }
-
-    /// What a generated mask stands for.
-    fn generated(&self) -> VisibilityBank {
-        let (words, bounds) = (self.word_starts(), self.cu_seqlens());
-        let sentence = |(&index, pair): (&u32, &[i32])| MaskedSentence {
-            index,
-            word_starts: &words[pair[0] as usize..pair[1] as usize],
-        };
-        let indices = self.sentence_indices();
-        let sentences: Vec<_> = indices.iter().zip(bounds.windows(2)).map(sentence).collect();
-        mask_bank(SEED, STEP, &sentences, ratio_q32(0.5), BANK_ROWS_MAX)
-    }
-
-    pub fn visibility(&self) -> Visibility {
-        let mut visibility = Visibility {
-            bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() },
-            ranks: vec![],
-        };
-        for (b, &length) in self.lengths.iter().enumerate() {
-            let bank = &mut visibility.bank;
-            bank.bits.extend(self.bits(b, length));
-            bank.offsets.push(bank.bits.len() as u32);
-            bank.rows.extend(match self.kind {
-                Kind::BankOfOnes => vec![0; length],
-                _ => integers(200 + b as u64, length, 3).iter().map(|&row| row as u16).collect(),
-            });
-            let mut ranks: Vec<u16> = (0..length as u16).collect();
-            let draws = integers(300 + b as u64, length, u32::MAX);
-            ranks.sort_by_key(|&slot| draws[usize::from(slot)]);
-            visibility.ranks.extend(ranks);
-        }
-        if self.kind == Kind::Generated {
-            visibility.bank = self.generated();
-        }
-        visibility
-    }
-
-    /// The bit rows of sentence `b`.
-    fn bits(&self, b: usize, length: usize) -> Vec<u32> {
-        let words = length.div_ceil(32);
-        let draw = |rows: usize| -> Vec<u32> {
-            integers(100 + b as u64, rows * words, u32::MAX).into_iter().map(|word| word as u32).collect()
-        };
-        match self.kind {
-            Kind::Bank => {
-                let mut bits = draw(3);
-                bits[..words].fill(0);
-                bits
-            }
-            Kind::BankOfOnes => vec![u32::MAX; words],
-            Kind::OffDiagonal => (0..length * words)
-                .map(|i| {
-                    let (row, first) = (i / words, i % words * 32);
-                    if (first..first + 32).contains(&row) { !(1 << (row - first)) } else { u32::MAX }
-                })
-                .collect(),
-            _ => draw(length),
-        }
-    }
-
-    fn drops(&self) -> random::Dropout {
-        random::Dropout::new(self.dropout, SEED, STEP, SITE)
-    }
-}
-
-fn prefix_sums(lengths: impl Iterator<Item = usize>) -> Vec<i32> {
-    let mut sum = 0;
-    std::iter::once(0)
-        .chain(lengths.map(|length| {
-            sum += length as i32;
-            sum
-        }))
-        .collect()
-}
-
-/// What a mask is made of.
-pub struct Visibility {
-    pub bank: VisibilityBank,
-    pub ranks: Vec<u16>,
-}
-
-impl Visibility {
-    fn mask(&self, kind: Kind) -> reference::Mask<'_> {
-        let (bits, offsets) = (&self.bank.bits[..], &self.bank.offsets[..]);
-        match kind {
-            Kind::Full => reference::Mask::Full,
-            Kind::Bank | Kind::BankOfOnes | Kind::Generated => reference::Mask::Bank(&self.bank),
-            Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
-            Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
-            Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
-            Kind::Order { itself } => reference::Mask::Order { ranks: &self.ranks, itself },
-        }
-    }
-}
+use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility, prefix_sums};
+use crate::common::{assert_close, assert_close_to_scale, rounded, values, widened};
 
 #[derive(Clone)]
 pub struct Operands<T> {
@@ -272,8 +73,9 @@ pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
         let slots = case.slots();
         for sentence in 0..case.lengths.len() {
             let start = attention.cu_seqlens[sentence] as usize;
-            for query in bounds[sentence] as usize..bounds[sentence + 1] as usize {
-                let slot = slots[query] as usize;
+            let queries = bounds[sentence] as usize..bounds[sentence + 1] as usize;
+            for (query, slot) in queries.clone().zip(&slots[queries]) {
+                let slot = *slot as usize;
                 let keys: Vec<usize> =
                     (0..case.lengths[sentence]).filter(|&key| attention.sees(sentence, slot, key)).collect();
                 for head in 0..case.heads {

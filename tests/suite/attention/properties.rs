@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use retromae::device::{Device, Float, bf16};
 
-use super::passes::{Case, Kind, Operands, Results, Variant, run, variants};
+use super::cases::{Case, Kind, Variant};
+use super::passes::{Operands, Results, run, variants};
 use crate::common::{devices, max_error};
 
 fn device() -> Device {
