@@ -17,7 +17,7 @@ constexpr int kPad = 4;
 // Queries of a tile. A thread has `rows` of them; with d = 128 the backward holds two [2, 32] gradients in
 // registers and four tiles of 128 columns in shared memory, so its query tile is halved.
 template <int QueryTile>
-struct QueryRows {
+struct ExactRows {
     static constexpr int tile = QueryTile;
     static constexpr int rows = QueryTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
     static_assert(rows * static_cast<int>(kAttentionThreads) == QueryTile * kThreadsPerRow,

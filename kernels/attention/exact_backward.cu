@@ -15,7 +15,7 @@
 namespace retromae {
 
 template <int D>
-using BackwardRows = QueryRows<(D > 64) ? 32 : 64>;
+using BackwardRows = ExactRows<(D > 64) ? 32 : 64>;
 
 // Shared memory of both kernels.
 template <int D>

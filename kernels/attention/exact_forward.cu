@@ -16,7 +16,7 @@ namespace retromae {
 
 template <int D, class Mask>
 RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
-    using Rows = QueryRows<64>;
+    using Rows = ExactRows<64>;
     constexpr int kRows = Rows::rows;
     constexpr int kColumns = D / kThreadsPerRow;
     constexpr int kKeyStride = kKeyTile + kPad;

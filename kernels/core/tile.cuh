@@ -178,8 +178,8 @@ RETROMAE_DEVICE void products_as_a(const float (&products)[Tiles][4], int step, 
     }
 }
 
-// sums += A · (rows `row..row + 16` of the tile, columns `8·column_chunk..`); 128 columns in four parts, as the
-// operands of all would wait in registers.
+// sums += A · (rows `row..row + 16` of the tile, columns `8·column_chunk..`); 128 columns in four parts, as
+// the operands of all would wait in registers.
 template <class T, int D, int Tiles>
 RETROMAE_DEVICE void multiply_rows(float (&sums)[Tiles][4], const uint32_t (&a)[4],
                                    const SharedTile<T, D>& tile, uint32_t row, uint32_t column_chunk,
