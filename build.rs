@@ -1,9 +1,9 @@
 //! Compiles every kernel twice: by the C++ compiler for the host device, and by nvcc, where there is one, into one fatbin a file.
 //!
 //! Environment: `NVCC`, `CUDA_HOME`, `CUDA_PATH` and `PATH` locate nvcc; `RETROMAE_CUDA_ARCHS` lists the real architectures
-//! (default `80;90a`; PTX of the lowest is added); `RETROMAE_REQUIRE_NVCC=1` makes a missing nvcc fatal; `RETROMAE_HOST_MARCH` is
-//! the host device's `-march` (default `x86-64-v3` on x86-64); `RETROMAE_KERNEL_CACHE` is a folder where compiled kernels are kept for
-//! builds with other features or profiles.
+//! (default `80;90a`; PTX of the lowest is added); `RETROMAE_REQUIRE_NVCC=1` makes a missing nvcc fatal; `RETROMAE_CUDA_LINE_INFO=1` gives
+//! profilers the source lines of GPU kernels; `RETROMAE_HOST_MARCH` is the host device's `-march` (default `x86-64-v3` on x86-64);
+//! `RETROMAE_KERNEL_CACHE` is a folder where compiled kernels are kept for builds with other features or profiles.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -36,6 +36,7 @@ fn main() {
         "PATH",
         "RETROMAE_CUDA_ARCHS",
         "RETROMAE_REQUIRE_NVCC",
+        "RETROMAE_CUDA_LINE_INFO",
         "RETROMAE_HOST_MARCH",
         "RETROMAE_KERNEL_CACHE",
         "DOCS_RS",
@@ -232,17 +233,12 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
         let output = folder.join(format!("{name}.fatbin"));
         let dependencies = output.with_extension("d");
         let mut command = Command::new(&nvcc);
-        command.args([
-            "-fatbin",
-            "-std=c++17",
-            "-O3",
-            "-lineinfo",
-            "-Xptxas",
-            "-v",
-            "--expt-relaxed-constexpr",
-        ]);
+        command.args(["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v", "--expt-relaxed-constexpr"]);
+        // Line tables are more than half of a fatbin, and every program that links this crate holds all fatbins.
+        if env::var("RETROMAE_CUDA_LINE_INFO").is_ok_and(|value| value == "1") {
+            command.arg("-lineinfo");
+        }
         command.args(["-Wno-deprecated-gpu-targets", "-diag-suppress=177"]);
-        // Line tables are most of a fatbin, and each program that is given away holds all fatbins: a quarter of the size.
         command.arg("-Xfatbin=-compress-all");
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));

@@ -10,9 +10,11 @@ pub fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").args(["--strip-all", "-o"]).arg(to).arg(from))
 }
 
-/// A copy whose debug information is compressed in the one way that the program itself can read: it still names source lines.
+/// A copy without symbols, whose debug information is compressed in the one way that the program itself can read: it still names source
+/// lines.
 pub fn compress(from: &Path, to: &Path) -> Result<()> {
-    run(Command::new("objcopy").arg("--compress-debug-sections=zlib").arg(from).arg(to))
+    let arguments = ["--compress-debug-sections=zlib", "--wildcard", "--strip-symbol=*"];
+    run(Command::new("objcopy").args(arguments).arg(from).arg(to))
 }
 
 fn run(command: &mut Command) -> Result<()> {
