@@ -28,20 +28,22 @@ impl Job {
             return printed;
         }
         let cache = Cache::of(&line, &self.output);
-        if let Some(printed) = cache.as_ref().and_then(|cache| cache.take(&self)) {
-            fs::write(&log, &printed).expect("OUT_DIR is writable");
-            fs::write(&stamp, &line).expect("OUT_DIR is writable");
-            return printed;
+        let kept = cache.as_ref().and_then(|cache| cache.take(&self));
+        let is_new = kept.is_none();
+        let printed = kept.unwrap_or_else(|| self.compile(&line));
+        fs::write(&log, &printed).expect("OUT_DIR is writable");
+        fs::write(&stamp, &line).expect("OUT_DIR is writable");
+        if let Some(cache) = cache.filter(|_| is_new) {
+            cache.keep(&self, &printed);
         }
+        printed
+    }
+
+    fn compile(&mut self, line: &str) -> String {
         let result = self.command.output().unwrap_or_else(|error| panic!("cannot run {line}: {error}"));
         let printed =
             format!("{}{}", String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
         assert!(result.status.success(), "compiling {} failed\n{line}\n{printed}", self.what);
-        fs::write(&log, &printed).expect("OUT_DIR is writable");
-        fs::write(&stamp, &line).expect("OUT_DIR is writable");
-        if let Some(cache) = cache {
-            cache.keep(&self, &printed);
-        }
         printed
     }
 

@@ -34,14 +34,20 @@ struct Sentence {
         sentence.keys = static_cast<uint32_t>(key_bounds[1]) - sentence.key_start;
         return sentence;
     }
-    // Where the operands of one head begin.
+    // Column `column` of the rows from `query` or `key` on.
     template <class T>
-    RETROMAE_MEMBER T* query_rows(DevicePointer address, uint32_t stride, uint32_t column) const {
-        return pointer<T>(address) + static_cast<uint64_t>(query_start) * stride + column;
+    RETROMAE_MEMBER T* query_rows(DevicePointer address, uint32_t stride, uint32_t column,
+                                  uint32_t query = 0) const {
+        return pointer<T>(address) + static_cast<uint64_t>(query_start + query) * stride + column;
     }
     template <class T>
-    RETROMAE_MEMBER T* key_rows(DevicePointer address, uint32_t stride, uint32_t column) const {
-        return pointer<T>(address) + static_cast<uint64_t>(key_start) * stride + column;
+    RETROMAE_MEMBER T* key_rows(DevicePointer address, uint32_t stride, uint32_t column,
+                                uint32_t key = 0) const {
+        return pointer<T>(address) + static_cast<uint64_t>(key_start + key) * stride + column;
+    }
+    // Where the queries of one head begin in an array [heads, queries].
+    RETROMAE_MEMBER uint64_t head_queries(const AttentionForwardParams& params, uint32_t head) const {
+        return static_cast<uint64_t>(head) * params.queries + query_start;
     }
     // The query's slot among the keys.
     RETROMAE_MEMBER uint32_t slot(const AttentionForwardParams& params, uint32_t query) const {
@@ -73,7 +79,7 @@ struct SentenceTile {
         uint32_t low = 0, count = params.sentences;
         while (count > 1) {
             const uint32_t step = (count + 31) / 32;
-            const uint32_t offset = threadIdx.x % 32 * step;
+            const uint32_t offset = lane_index() * step;
             const bool reached = offset < count && first_block<Tile>(bounds, low + offset) <= block;
             const uint32_t last = (bit_count(warp_ballot(reached)) - 1) * step;
             low += last;
@@ -101,6 +107,7 @@ RETROMAE_DEVICE uint32_t existing_keys(uint32_t first_key, uint32_t keys) {
 
 // Every query sees every key of its sentence.
 struct FullMask {
+    static constexpr bool kMasked = false;
     uint32_t keys;
 
     RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const Sentence& sentence, SharedMemory&) {
@@ -153,10 +160,11 @@ struct DrawnBank {
 // A sentence's part of AttentionMaskParams. One kernel serves all kinds: what the kind decides is 32 bits of
 // visibility at a time, which each thread makes once a tile, against 32 scores a thread.
 struct AnyMask {
+    static constexpr bool kMasked = true;
     const uint32_t* bits;
     const uint16_t* rows;
     const uint16_t* ranks;
-    DrawnBank drawn;
+    DrawnBank drawn;  // not in `bits` and `rows`: the compiler must know which memory it reads
     uint32_t words_per_row;
     uint32_t keys;
     uint32_t kind;
@@ -220,5 +228,35 @@ struct AnyMask {
         return visible;
     }
 };
+
+// The operands of one head of the block's sentence, in the backward.
+template <class T>
+struct BackwardOperands {
+    const T* query;
+    const T* key;
+    const T* value;
+    const T* output;
+    const T* d_output;
+    const float* log_sum_exp;
+
+    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
+                                            uint32_t head, int d) {
+        const AttentionForwardParams& forward = params.forward;
+        const uint32_t column = head * d;
+        return {sentence.query_rows<const T>(forward.query, forward.query_stride, column),
+                sentence.key_rows<const T>(forward.key, forward.key_stride, column),
+                sentence.key_rows<const T>(forward.value, forward.value_stride, column),
+                sentence.query_rows<const T>(forward.output, forward.output_stride, column),
+                sentence.query_rows<const T>(params.d_output, forward.output_stride, column),
+                pointer<const float>(forward.log_sum_exp) + sentence.head_queries(forward, head)};
+    }
+};
+
+// The head sizes that kernels are made for: X(part, mask's name, Mask, T, d).
+#define RETROMAE_ATTENTION_DIMS(X, part, mask_name, Mask, T) \
+    X(part, mask_name, Mask, T, 32)                          \
+    X(part, mask_name, Mask, T, 64)                          \
+    X(part, mask_name, Mask, T, 96)                          \
+    X(part, mask_name, Mask, T, 128)
 
 }  // namespace retromae

@@ -15,7 +15,7 @@
 // d     shared memory: a query, and besides   registers sm_80, sm_90 (full; masked)   L = 128, 256
 // 32    264 B    16.5 KB                      180; 196    201; 210                    50 KB, 82 KB
 // 64    520 B    24.5 KB                      229; 241    250; 249                    90 KB, 155 KB
-// 96    776 B    28.3 KB                      251; 253    255; 255                    125 KB, 222 KB
+// 96    776 B    28.3 KB                      248; 255    254; 255                    125 KB, 222 KB
 // Two blocks an SM by registers; by shared memory two at L = 128 with 228 KB (H100) up to d = 64, one with
 // 164 KB (A100) at d = 64. Up to 256 queries where they fit: with 163 KB a block, 256 at d = 64 and 160 at d
 // = 96. Beyond, and at d = 128, see attention_backward_tiled.cu.
@@ -68,7 +68,7 @@ struct FusedQueryGradient {
 
     RETROMAE_DEVICE float* place(float* d_query, const Share& share, uint32_t query_tile, int n) {
         const uint32_t block = (query_tile + share.row) / 16 * (D / 8) + share.chunk + n;
-        return d_query + (block * 32 + threadIdx.x % 32) * 4;
+        return d_query + (block * 32 + lane_index()) * 4;
     }
     RETROMAE_DEVICE void read(float* d_query, const Share& share, uint32_t query_tile,
                               float (&sums)[Share::kTiles][4]) {
@@ -85,7 +85,7 @@ struct FusedQueryGradient {
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& params) {
     constexpr int kQueries = kQueryTile<D>;
-    constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
+    constexpr bool kMasked = Mask::kMasked;
     using Gradient = FusedQueryGradient<T, D>;
     const AttentionForwardParams& forward = params.forward;
     const Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
@@ -169,8 +169,7 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
         warp_barrier();
         tiles.queries.template write_rows<QueryShare<T, D>::kTiles>(
             query, share.chunk,
-            sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D + 8 * share.chunk) +
-                static_cast<uint64_t>(query) * params.d_query_stride,
+            sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D + 8 * share.chunk, query),
             params.d_query_stride, sentence.queries - query);
     }
 }

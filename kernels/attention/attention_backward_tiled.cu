@@ -13,21 +13,15 @@
 //
 // Shared memory in KB and registers (sm_80, sm_90; masked):
 // d      key_value              query                 atomic
-// 32     26   196; 198          26   174; 183         34   206; 212
-// 64     50   240; 247          50   210; 220         58   252; 254
-// 96     49   240; 242          74   242; 244         53   240; 244
-// 128    65   255; 255          98   255; 243         69   255; 255
+// 32     26   196; 198          26   172; 181         34   206; 212
+// 64     50   240; 247          50   215; 219         58   252; 254
+// 96     49   240; 242          74   244; 247         53   240; 244
+// 128    65   255; 255          98   255; 247         69   255; 255
 // Two blocks an SM each, by registers; `query` at d = 128 one on parts with 100 KB. No spills, no stack.
 #include "../arch/atomic_add.cuh"
 #include "backward.cuh"
 
 namespace retromae {
-
-// Where a kernel that owns keys leaves dQ.
-enum class QueryGradient {
-    kElsewhere,  // to the kernel that owns queries
-    kAtomic,     // added in global memory
-};
 
 // Shared memory of a block that owns keys. Queries are loaded a tile ahead; for the bits see the forward.
 template <class T, int D>
@@ -66,7 +60,7 @@ RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t qu
     const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
     float sums[QueryShare<T, D>::kTiles][4] = {};
     share.add_keys(tiles.d_scores, tiles.keys, sums);
-    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t lane = lane_index();
     RETROMAE_UNROLL
     for (int half = 0; half < 2; ++half) {
         const uint32_t query = query_tile + share.row + lane / 4 + 8 * half;
@@ -80,11 +74,11 @@ RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t qu
     }
 }
 
-template <class T, int D, class Mask, QueryGradient Place>
+// With `Atomic` it also adds dQ in global memory; else the kernel that owns queries makes it.
+template <class T, int D, class Mask, bool Atomic>
 RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& params) {
     constexpr int kQueries = kQueryTile<D>;
-    constexpr bool kMasked = KeyRows<T, D, Mask>::kMasked;
-    constexpr bool kAtomic = Place == QueryGradient::kAtomic;
+    constexpr bool kMasked = Mask::kMasked;
     const AttentionForwardParams& forward = params.forward;
     const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
@@ -93,7 +87,7 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
-    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(memory, kMasked, kAtomic);
+    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(memory, kMasked, Atomic);
 
     // The first tile of queries from `query` on that sees some key of the block; a barrier.
     const auto find_queries = [&](uint32_t query, uint32_t* visible) {
@@ -139,14 +133,14 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
         outputs.reduce(tiles.d_outputs.from(stage), operands.log_sum_exp, query, sentence.queries,
                        tiles.statistics);
         __syncthreads();
-        key_rows.template add_queries<kAtomic>(forward, sentence, head, tiles.keys, tiles.values, tile.start,
-                                               tiles.queries.from(stage), tiles.d_outputs.from(stage),
-                                               tiles.statistics, tiles.visible_in(iteration), query,
-                                               tiles.d_scores);
-        if constexpr (kAtomic) {
+        key_rows.template add_queries<Atomic>(forward, sentence, head, tiles.keys, tiles.values, tile.start,
+                                              tiles.queries.from(stage), tiles.d_outputs.from(stage),
+                                              tiles.statistics, tiles.visible_in(iteration), query,
+                                              tiles.d_scores);
+        if constexpr (Atomic) {
             __syncthreads();
-            float* accumulator = pointer<float>(params.accumulator) +
-                                 (static_cast<uint64_t>(head) * forward.queries + sentence.query_start) * D;
+            float* accumulator =
+                pointer<float>(params.accumulator) + sentence.head_queries(forward, head) * D;
             add_query_gradient(tiles, query, sentence.queries, accumulator);
         }
         query = next;
@@ -159,12 +153,12 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
 
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_key_value(const AttentionBackwardParams& params) {
-    attention_backward_keys<T, D, Mask, QueryGradient::kElsewhere>(params);
+    attention_backward_keys<T, D, Mask, false>(params);
 }
 
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_atomic(const AttentionBackwardParams& params) {
-    attention_backward_keys<T, D, Mask, QueryGradient::kAtomic>(params);
+    attention_backward_keys<T, D, Mask, true>(params);
 }
 
 template <class T, int D, class Mask>
@@ -208,7 +202,7 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
             const uint32_t stage = iteration % 2 * kKeyTile;
             RETROMAE_UNROLL
             for (int half = 0; half < 2; ++half) {
-                const uint32_t row = own.row + threadIdx.x % 32 / 4 + 8 * half;
+                const uint32_t row = own.row + lane_index() / 4 + 8 * half;
                 log_sums[half] = statistics.log_sums[row];
                 deltas[half] = statistics.deltas[row];
             }
@@ -235,14 +229,8 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
                 stream.values.template load_b_transposed<4>(stage, k, values);
                 mma<T, 4>(d_scores, d_output, values);
             }
-            if (forward.dropout.threshold != 0) {
-                select(kept_keys(forward.dropout, head, own.tokens, key), 0.0f, d_scores);
-                RETROMAE_UNROLL
-                for (int n = 0; n < 8; ++n) {
-                    RETROMAE_UNROLL
-                    for (int i = 0; i < 4; ++i) d_scores[n][i] *= forward.dropout.scale;
-                }
-            }
+            if (forward.dropout.threshold != 0)
+                drop(kept_keys(forward.dropout, head, own.tokens, key), forward.dropout, d_scores);
             RETROMAE_UNROLL
             for (int n = 0; n < 8; ++n) {
                 RETROMAE_UNROLL
@@ -270,8 +258,7 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
     warp_barrier();
     queries.template write_rows<D / 8>(
         own.row, 0,
-        sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D) +
-            static_cast<uint64_t>(tile.start + own.row) * params.d_query_stride,
+        sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D, tile.start + own.row),
         params.d_query_stride, own.left);
 }
 
@@ -283,8 +270,7 @@ RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& p
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.queries || sentence.queries <= params.fused_queries_max) return;
     const uint32_t head = block_head(forward);
-    const float* sums = pointer<const float>(params.accumulator) +
-                        (static_cast<uint64_t>(head) * forward.queries + sentence.query_start) * D;
+    const float* sums = pointer<const float>(params.accumulator) + sentence.head_queries(forward, head) * D;
     T* d_query = sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D);
     for (uint32_t item = threadIdx.x; item < kTileRows * (D / 8); item += kAttentionThreads) {
         const uint32_t query = tile.start + item / (D / 8);

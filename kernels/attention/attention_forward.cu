@@ -18,10 +18,10 @@
 // H100).
 //
 // d      shared memory   registers sm_80, sm_90 (full; masked)   blocks an SM (64 K registers)
-// 32     20 KB           116; 139    118; 147                    4; 3
-// 64     40 KB           156; 167    158; 167                    3; 3
-// 96     60 KB           194; 215    198; 218                    2; 2
-// 128    80 KB           220; 242    239; 254                    2; 2
+// 32     20 KB           117; 142    120; 136                    4; 3
+// 64     40 KB           156; 168    158; 168                    3; 3
+// 96     60 KB           195; 213    198; 219                    2; 2
+// 128    80 KB           218; 239    236; 249                    2; 2
 // Masked kernels have 1.5 KB more, for bits. No spills, no stack.
 //
 // Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighbouring
@@ -163,18 +163,17 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         factors[half] = sum == 0.0f ? 0.0f : params.dropout.scale / sum;
         const uint32_t query = own.query + 8 * half;
         if (threadIdx.x % 4 == 0 && query < sentence.queries)
-            pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(head) * params.queries +
-                                               sentence.query_start + query] =
+            pointer<float>(params.log_sum_exp)[sentence.head_queries(params, head) + query] =
                 rows.maximum[half] * params.scale + logf(sum);
     }
     // A warp's own rows of the queries' tile; nobody else reads them.
     warp_barrier();
     queries.store(own.row, 0, rows.output, factors);
     warp_barrier();
-    queries.template write_rows<D / 8>(own.row, 0,
-                                       sentence.query_rows<T>(params.output, params.output_stride, head * D) +
-                                           static_cast<uint64_t>(tile.start + own.row) * params.output_stride,
-                                       params.output_stride, own.left);
+    queries.template write_rows<D / 8>(
+        own.row, 0,
+        sentence.query_rows<T>(params.output, params.output_stride, head * D, tile.start + own.row),
+        params.output_stride, own.left);
 }
 
 #define RETROMAE_ATTENTION_FORWARD_KERNEL(part, mask_name, Mask, T, d)                   \

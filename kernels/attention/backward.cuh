@@ -12,30 +12,6 @@ constexpr int kQueryTile = D > 64 ? 32 : 64;
 template <int D>
 constexpr int kQueryStep = D > 64 ? 16 : 64;
 
-// One head of the block's sentence.
-template <class T>
-struct BackwardOperands {
-    const T* query;
-    const T* key;
-    const T* value;
-    const T* output;
-    const T* d_output;
-    const float* log_sum_exp;
-
-    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
-                                            uint32_t head, int d) {
-        const AttentionForwardParams& forward = params.forward;
-        const uint32_t column = head * d;
-        return {sentence.query_rows<const T>(forward.query, forward.query_stride, column),
-                sentence.key_rows<const T>(forward.key, forward.key_stride, column),
-                sentence.key_rows<const T>(forward.value, forward.value_stride, column),
-                sentence.query_rows<const T>(forward.output, forward.output_stride, column),
-                sentence.query_rows<const T>(params.d_output, forward.output_stride, column),
-                pointer<const float>(forward.log_sum_exp) + static_cast<uint64_t>(head) * forward.queries +
-                    sentence.query_start};
-    }
-};
-
 // What a row of scores needs of its query: log2 of the sum of exponentials, and δ = dot(dO, O). A row that
 // does not exist, or sees nothing, has +inf, which makes its probabilities 0.
 struct RowStatistics {
@@ -112,7 +88,7 @@ template <int Words, class Mask>
 RETROMAE_DEVICE bool transposed_visibility(const AttentionForwardParams& params, const Sentence& sentence,
                                            const Mask& mask, uint32_t query_tile, uint32_t key_tile,
                                            uint32_t* visible) {
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const uint32_t warp = threadIdx.x / 32, lane = lane_index();
     if (warp >= 2 * Words) return false;
     const uint32_t word = warp % Words, half = warp / Words;
     const uint32_t query = query_tile + 32 * word + lane;
@@ -127,7 +103,7 @@ template <int Words>
 RETROMAE_DEVICE FragmentBits<Words> transposed_kept(const AttentionForwardParams& params,
                                                     const Sentence& sentence, uint32_t head,
                                                     uint32_t query_tile, uint32_t first_key) {
-    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t lane = lane_index();
     uint32_t own = 0;
     RETROMAE_UNROLL
     for (int w = 0; w < Words; ++w) {
@@ -151,7 +127,7 @@ RETROMAE_DEVICE FragmentBits<Words> transposed_kept(const AttentionForwardParams
 // A warp's 16 keys and their gradients.
 template <class T, int D, class Mask>
 struct KeyRows {
-    static constexpr bool kMasked = sizeof(Mask) > sizeof(FullMask);
+    static constexpr bool kMasked = Mask::kMasked;
     static constexpr int kQueries = kQueryTile<D>;
     static constexpr int kWords = kQueries / 32;
 
@@ -166,8 +142,8 @@ struct KeyRows {
         }
     }
 
-    // Adds what a tile of queries gives, and leaves dSᵀ without the factor `scale` where `d_scores` is given.
-    // With Sᵀ = K Qᵀ in registers, Pᵀ and dSᵀ are operands as they are.
+    // Adds what a tile of queries gives, and with `KeepScores` leaves dSᵀ, without the factor `scale`, in
+    // `d_scores`. With Sᵀ = K Qᵀ in registers, Pᵀ and dSᵀ are operands as they are.
     template <bool KeepScores>
     RETROMAE_MEMBER void add_queries(const AttentionForwardParams& params, const Sentence& sentence,
                                      uint32_t head, const SharedTile<T, D>& keys,
@@ -214,14 +190,11 @@ struct KeyRows {
         keys.store(row, 0, d_key, key_factors);
         values.store(row, 0, d_value, value_factors);
         warp_barrier();
-        keys.template write_rows<D / 8>(row, 0,
-                                        sentence.key_rows<T>(params.d_key, params.d_key_stride, head * D) +
-                                            static_cast<uint64_t>(first) * params.d_key_stride,
-                                        params.d_key_stride, sentence.keys - first);
+        keys.template write_rows<D / 8>(
+            row, 0, sentence.key_rows<T>(params.d_key, params.d_key_stride, head * D, first),
+            params.d_key_stride, sentence.keys - first);
         values.template write_rows<D / 8>(
-            row, 0,
-            sentence.key_rows<T>(params.d_value, params.d_value_stride, head * D) +
-                static_cast<uint64_t>(first) * params.d_value_stride,
+            row, 0, sentence.key_rows<T>(params.d_value, params.d_value_stride, head * D, first),
             params.d_value_stride, sentence.keys - first);
     }
 
@@ -301,14 +274,7 @@ struct KeyRows {
             d_outputs.template load_b_transposed<kStep / 16>(0, k, d_output, lane);
             mma<T, kStep / 16>(d_scores, value, d_output);
         }
-        if (dropped) {
-            select(kept, 0.0f, d_scores);
-            RETROMAE_UNROLL
-            for (int n = 0; n < kStep / 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i) d_scores[n][i] *= params.dropout.scale;
-            }
-        }
+        if (dropped) drop(kept, params.dropout, d_scores);
         RETROMAE_UNROLL
         for (int n = 0; n < kStep / 8; ++n) {
             const Pack<float, 2> deltas =

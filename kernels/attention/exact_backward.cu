@@ -42,35 +42,13 @@ struct BackwardTiles {
     }
 };
 
-// The operands of one head of the block's sentence.
-struct BackwardOperands {
-    const float* query;
-    const float* key;
-    const float* value;
-    const float* output;
-    const float* d_output;
-    const float* log_sum_exp;
-
-    RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
-                                            uint32_t head, int d) {
-        const AttentionForwardParams& forward = params.forward;
-        const uint32_t column = head * d;
-        return {sentence.query_rows<const float>(forward.query, forward.query_stride, column),
-                sentence.key_rows<const float>(forward.key, forward.key_stride, column),
-                sentence.key_rows<const float>(forward.value, forward.value_stride, column),
-                sentence.query_rows<const float>(forward.output, forward.output_stride, column),
-                sentence.query_rows<const float>(params.d_output, forward.output_stride, column),
-                pointer<const float>(forward.log_sum_exp) + static_cast<uint64_t>(head) * forward.queries +
-                    sentence.query_start};
-    }
-};
-
 // δ and the log-sum-exp of this thread's rows. A row beyond the sentence or without a visible key gets +inf,
 // which makes its probabilities 0.
 template <int Rows, int D>
-RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles, const BackwardOperands& operands,
-                                         uint32_t output_stride, uint32_t tile_start, uint32_t row,
-                                         uint32_t queries, float (&delta)[Rows], float (&log_sums)[Rows]) {
+RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles,
+                                         const BackwardOperands<float>& operands, uint32_t output_stride,
+                                         uint32_t tile_start, uint32_t row, uint32_t queries,
+                                         float (&delta)[Rows], float (&log_sums)[Rows]) {
     constexpr int kColumns = D / kThreadsPerRow;
     const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
     RETROMAE_UNROLL
@@ -147,7 +125,7 @@ RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& par
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const uint32_t head = block_head(forward);
-    const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
+    const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
@@ -195,12 +173,11 @@ RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& par
     for (int k = 0; k < kKeys; ++k) {
         const uint32_t slot = tile.start + owned_key + k;
         if (slot >= sentence.keys) continue;
-        const uint64_t token = sentence.token(slot);
         const uint32_t head_column = head * D + column;
-        store_strip(pointer<float>(params.d_key) + token * params.d_key_stride + head_column, d_key[k],
+        store_strip(sentence.key_rows<float>(params.d_key, params.d_key_stride, head_column, slot), d_key[k],
                     forward.scale);
-        store_strip(pointer<float>(params.d_value) + token * params.d_value_stride + head_column, d_value[k],
-                    1.0f);
+        store_strip(sentence.key_rows<float>(params.d_value, params.d_value_stride, head_column, slot),
+                    d_value[k], 1.0f);
     }
 }
 
@@ -216,7 +193,7 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const uint32_t head = block_head(forward);
-    const BackwardOperands operands = BackwardOperands::locate(params, sentence, head, D);
+    const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 
     const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
@@ -262,27 +239,21 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
     for (int r = 0; r < Rows::rows; ++r) {
         const uint32_t query = tile.start + row + r;
         if (query >= sentence.queries) continue;
-        store_strip(sentence.query_rows<float>(params.d_query, params.d_query_stride, head * D + column) +
-                        static_cast<uint64_t>(query) * params.d_query_stride,
-                    d_query[r], forward.scale);
+        store_strip(
+            sentence.query_rows<float>(params.d_query, params.d_query_stride, head * D + column, query),
+            d_query[r], forward.scale);
     }
 }
 
-#define RETROMAE_ATTENTION_BACKWARD(part, mask_name, Mask, d)                                    \
-    RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_f32_d##d, AttentionBackwardParams, \
-                    kAttentionThreads) {                                                         \
-        exact_backward_##part<d, Mask>(params);                                                  \
+#define RETROMAE_EXACT_BACKWARD(part, mask_name, Mask, T, d)                                       \
+    RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##T##_d##d, AttentionBackwardParams, \
+                    kAttentionThreads) {                                                           \
+        exact_backward_##part<d, Mask>(params);                                                    \
     }
-#define RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, d)  \
-    RETROMAE_ATTENTION_BACKWARD(key_value, mask_name, Mask, d) \
-    RETROMAE_ATTENTION_BACKWARD(query, mask_name, Mask, d)
-#define RETROMAE_ATTENTION_BACKWARD_ALL(mask_name, Mask)   \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 32) \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 64) \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 96) \
-    RETROMAE_ATTENTION_BACKWARD_PARTS(mask_name, Mask, 128)
 
-RETROMAE_ATTENTION_BACKWARD_ALL(full, FullMask)
-RETROMAE_ATTENTION_BACKWARD_ALL(masked, AnyMask)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_BACKWARD, key_value, full, FullMask, f32)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_BACKWARD, key_value, masked, AnyMask, f32)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_BACKWARD, query, full, FullMask, f32)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_BACKWARD, query, masked, AnyMask, f32)
 
 }  // namespace retromae

@@ -120,27 +120,22 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
         const uint32_t query_index = tile.start + row + r;
         // A row that sees nothing: output 0, log-sum-exp -inf.
         const float inverse = sum[r] == 0.0f ? 0.0f : 1.0f / sum[r];
-        store_strip(sentence.query_rows<float>(params.output, params.output_stride, head * D + column) +
-                        static_cast<uint64_t>(query_index) * params.output_stride,
-                    output[r], inverse);
+        store_strip(
+            sentence.query_rows<float>(params.output, params.output_stride, head * D + column, query_index),
+            output[r], inverse);
         if (column == 0)
-            pointer<float>(params.log_sum_exp)[static_cast<uint64_t>(head) * params.queries +
-                                               sentence.query_start + query_index] =
+            pointer<float>(params.log_sum_exp)[sentence.head_queries(params, head) + query_index] =
                 maximum[r] + logf(sum[r]);
     }
 }
 
-#define RETROMAE_ATTENTION_FORWARD(mask_name, Mask, d)                                                     \
-    RETROMAE_KERNEL(attention_forward_##mask_name##_f32_d##d, AttentionForwardParams, kAttentionThreads) { \
-        exact_forward<d, Mask>(params);                                                                    \
+#define RETROMAE_EXACT_FORWARD(part, mask_name, Mask, T, d)                              \
+    RETROMAE_KERNEL(attention_##part##_##mask_name##_##T##_d##d, AttentionForwardParams, \
+                    kAttentionThreads) {                                                 \
+        exact_##part<d, Mask>(params);                                                   \
     }
-#define RETROMAE_ATTENTION_FORWARD_ALL(mask_name, Mask) \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, 32)     \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, 64)     \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, 96)     \
-    RETROMAE_ATTENTION_FORWARD(mask_name, Mask, 128)
 
-RETROMAE_ATTENTION_FORWARD_ALL(full, FullMask)
-RETROMAE_ATTENTION_FORWARD_ALL(masked, AnyMask)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_FORWARD, forward, full, FullMask, f32)
+RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_FORWARD, forward, masked, AnyMask, f32)
 
 }  // namespace retromae

@@ -20,7 +20,7 @@ struct FragmentBits {
     // Reads rows `row..row + 16` of a tile of bits in shared memory, [Words, 64]: word w of all rows, then
     // word w + 1.
     RETROMAE_DEVICE FragmentBits load(const uint32_t* tile, uint32_t row) {
-        const uint32_t lane = threadIdx.x % 32;
+        const uint32_t lane = lane_index();
         FragmentBits bits;
         RETROMAE_UNROLL
         for (int half = 0; half < 2; ++half) {
@@ -63,6 +63,18 @@ RETROMAE_DEVICE void select(const FragmentBits<Words>& bits, float otherwise, fl
     }
 }
 
+// Applies dropout to products.
+template <int Tiles, int Words>
+RETROMAE_DEVICE void drop(const FragmentBits<Words>& kept, const DropoutParams& dropout,
+                          float (&products)[Tiles][4]) {
+    select(kept, 0.0f, products);
+    RETROMAE_UNROLL
+    for (int n = 0; n < Tiles; ++n) {
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) products[n][i] *= dropout.scale;
+    }
+}
+
 // log2(e), times the scale of the scores: exponentials are taken to base 2.
 RETROMAE_DEVICE float base2_scale(const AttentionForwardParams& params) {
     return params.scale * kLog2E;
@@ -101,7 +113,7 @@ struct QueryRows {
         rows.row = threadIdx.x / 32 * 16;
         const uint32_t first = tile_start + rows.row;
         rows.left = first < sentence.queries ? sentence.queries - first : 0;
-        rows.query = first + threadIdx.x % 32 / 4;
+        rows.query = first + lane_index() / 4;
         RETROMAE_UNROLL
         for (int half = 0; half < 2; ++half) {
             const uint32_t query = rows.query + 8 * half;
@@ -116,7 +128,7 @@ struct QueryRows {
 // written, and a slow warp may still read those of the last: three in turn.
 template <class T, int D, class Mask>
 struct KeyStream {
-    static constexpr bool kMasked = sizeof(Mask) > sizeof(FullMask);
+    static constexpr bool kMasked = Mask::kMasked;
     static constexpr int kVisible = kTileRows * 2;
 
     SharedTile<T, D> keys;    // 2 times 64 rows
@@ -183,16 +195,11 @@ struct KeyStream {
     }
 };
 
-// What kernels are made for: X(part, mask's name, Mask, T), and with it X(part, mask's name, Mask, T, d).
+// The masks and types that kernels on tensor cores are made for: X(part, mask's name, Mask, T).
 #define RETROMAE_ATTENTION_TYPES(X, part) \
     X(part, full, FullMask, bf16)         \
     X(part, full, FullMask, f16)          \
     X(part, masked, AnyMask, bf16)        \
     X(part, masked, AnyMask, f16)
-#define RETROMAE_ATTENTION_DIMS(X, part, mask_name, Mask, T) \
-    X(part, mask_name, Mask, T, 32)                          \
-    X(part, mask_name, Mask, T, 64)                          \
-    X(part, mask_name, Mask, T, 96)                          \
-    X(part, mask_name, Mask, T, 128)
 
 }  // namespace retromae

@@ -51,7 +51,7 @@ pub struct Arguments<'a> {
 /// # Errors
 /// When the prefix sums fall, `bank_rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
 pub fn offsets(cu_seqlens: &[i32], bank_rows_max: usize) -> Result<Vec<u32>> {
-    require_bank_rows(bank_rows_max)?;
+    require_bank_rows("bank_rows_max", bank_rows_max)?;
     let mut offsets = vec![0u32];
     let mut total = 0u64;
     for pair in cu_seqlens.windows(2) {
@@ -87,7 +87,7 @@ pub fn generate(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
     require_length("cu_seqlens", cu_seqlens.len(), sentences + 1, "sentences + 1")?;
     require_length("bank_offsets", bank_offsets.len(), sentences + 1, "sentences + 1")?;
     require_length("rows", rows.len(), tokens, "as word_starts")?;
-    require_bank_rows(bank_rows_max)?;
+    require_bank_rows("bank_rows_max", bank_rows_max)?;
     let lengths = 1..=LENGTH_MAX;
     require(lengths.contains(&length_max), "length_max", length_max, format_args!("in 1..={LENGTH_MAX}"))?;
     let needed = self::workspace(tokens, length_max, bank_rows_max);
@@ -123,17 +123,17 @@ fn shared_bytes(length_max: usize) -> u32 {
     let array = |bytes: usize| bytes.next_multiple_of(16);
     let words = 2 * array(2 * length_max);
     let bits = array(4 * ROWS_PER_BLOCK * length_max.div_ceil(32));
-    let stride = length_max.next_multiple_of(4) + 2;
-    let permutations = if length_max <= SHARED_LENGTH_MAX { array(2 * ROWS_PER_BLOCK * stride) } else { 0 };
+    let permutations = array(2 * ROWS_PER_BLOCK * permutation_stride(length_max));
+    let permutations = if length_max <= SHARED_LENGTH_MAX { permutations } else { 0 };
     (words + bits + permutations) as u32
 }
 
-fn require_bank_rows(bank_rows_max: usize) -> Result<()> {
+/// u16 entries from one thread's permutation of a sentence's words to the next in shared memory.
+pub(super) fn permutation_stride(length: usize) -> usize {
+    length.next_multiple_of(4) + 2
+}
+
+pub(super) fn require_bank_rows(argument: &'static str, bank_rows_max: usize) -> Result<()> {
     let range = 1..=BANK_ROWS_MAX;
-    require(
-        range.contains(&bank_rows_max),
-        "bank_rows_max",
-        bank_rows_max,
-        format_args!("in 1..={BANK_ROWS_MAX}"),
-    )
+    require(range.contains(&bank_rows_max), argument, bank_rows_max, format_args!("in 1..={BANK_ROWS_MAX}"))
 }

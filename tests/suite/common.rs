@@ -35,6 +35,12 @@ pub fn integers(seed: u64, count: usize, bound: u32) -> Vec<i32> {
     (0..count).map(|i| retromae::random::bounded(draw(i), bound) as i32).collect()
 }
 
+/// Prefix sums of sentence lengths, from 0.
+pub fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
+    let sum = |end| lengths[..end].iter().sum::<usize>() as i32;
+    (0..=lengths.len()).map(sum).collect()
+}
+
 /// Rounds to the element type; the reference then sees exactly what the kernel sees.
 pub fn rounded<T: Float>(values: &[f64]) -> Vec<T> {
     values.iter().map(|&value| T::from_f32(value as f32)).collect()

@@ -1,6 +1,6 @@
 //! Banks of masks: bit for bit those of the reference.
 
-use crate::common::{devices, integers};
+use crate::common::{devices, integers, prefix_sums};
 use retromae::device::{Buffer, Device, Error as DeviceError};
 use retromae::model::VisibilityBank;
 use retromae::ops::{self, mask_bank, rng_state};
@@ -34,9 +34,7 @@ impl Pack {
     }
 
     fn cu_seqlens(&self) -> Vec<i32> {
-        let mut sums = vec![0];
-        self.sentences.iter().for_each(|words| sums.push(sums[sums.len() - 1] + words.len() as i32));
-        sums
+        prefix_sums(&self.sentences.iter().map(Vec::len).collect::<Vec<_>>())
     }
 
     fn expected(&self) -> VisibilityBank {

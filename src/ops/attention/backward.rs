@@ -33,8 +33,9 @@ pub struct Backward<'a, T: Float> {
     pub d_query: RowsMut<'a, T>,
     pub d_key: RowsMut<'a, T>,
     pub d_value: RowsMut<'a, T>,
-    /// At least [`accumulator_length`] elements, for 16-bit types only: with it the query gradients of long sentences are added up in global memory
-    /// by atomics, which saves two of seven products, but rounds in another order each time. Without it every run gives the same bits.
+    /// At least [`accumulator_length`] elements, for 16-bit types only: with it the query gradients of long sentences are added up in
+    /// global memory by atomics, which saves two of seven products, but rounds in another order each time. Without it every run gives
+    /// the same bits.
     pub accumulator: Option<ViewMut<'a, f32>>,
     /// Sentences of at most so many queries are one block's work each; `None` for as many as are good for the device.
     pub fused_queries_max: Option<usize>,
@@ -52,7 +53,7 @@ pub fn accumulator_length(queries: usize, num_heads: usize, head_dim: usize) -> 
 /// As [`forward`](super::forward); also when the accumulator is too small.
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { attention, query, key, value, output, log_sum_exp, d_output, .. } = arguments;
-    let Backward { d_query, d_key, d_value, accumulator, fused_queries_max, .. } = arguments;
+    let Backward { d_query, d_key, d_value, mut accumulator, fused_queries_max, .. } = arguments;
     let mut forward = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
     let (queries, tokens) = (attention.query_tokens(), attention.tokens);
     let address = |argument, view: &View<'_, T>, stride, rows| {
@@ -74,7 +75,6 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         d_value_stride: d_value.stride as u32,
         fused_queries_max: fused as u32,
     };
-    let mut accumulator = accumulator;
     if let Some(accumulator) = &accumulator {
         let needed = accumulator_length(queries, attention.num_heads, attention.head_dim);
         require(

@@ -8,7 +8,7 @@ use crate::device::params::{
 use crate::device::{Stream, View};
 use crate::ops::Result;
 use crate::ops::error::{require, require_length};
-use crate::ops::mask_bank::BANK_ROWS_MAX;
+use crate::ops::mask_bank::{permutation_stride, require_bank_rows};
 
 /// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
 ///
@@ -73,9 +73,9 @@ impl Mask<'_> {
         let Self::Generated { bank_rows_max, .. } = *self else { return Shared::default() };
         let array = |bytes: usize| bytes.next_multiple_of(16);
         let rows = array(4 * max_seqlen.min(bank_rows_max) * max_seqlen.div_ceil(32)) + array(2 * max_seqlen);
-        let stride = max_seqlen.next_multiple_of(4) + 2;
         let words = array(4) + 2 * array(2 * max_seqlen);
-        Shared { kept: rows, passing: words + array(2 * super::THREADS as usize * stride) }
+        let permutations = array(2 * super::THREADS as usize * permutation_stride(max_seqlen));
+        Shared { kept: rows, passing: words + permutations }
     }
 
     /// The part of the kernels' names.
@@ -137,9 +137,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
                 "sentences",
             )?;
             require_length("mask word_starts", word_starts.len(), attention.tokens, "tokens")?;
-            let rows = 1..=BANK_ROWS_MAX;
-            let expected = format_args!("in 1..={BANK_ROWS_MAX}");
-            require(rows.contains(&bank_rows_max), "mask bank_rows_max", bank_rows_max, expected)?;
+            require_bank_rows("mask bank_rows_max", bank_rows_max)?;
             Ok(AttentionMaskParams {
                 rng: stream.address("mask rng", &rng)?,
                 sentence_indices: stream.address("mask sentence_indices", &sentence_indices)?,
@@ -170,10 +168,8 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
     }
 }
 
-/// Reads back what lies in device memory, and refuses what a kernel could not work with.
-pub(super) fn check(attention: &Attention<'_>) -> Result<()> {
-    let lengths: Vec<usize> =
-        attention.cu_seqlens.read()?.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
+/// Reads back what lies in device memory, and refuses what a kernel could not work with; sentences have `lengths` keys.
+pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> {
     // `None` where the rows of a sentence are its slots.
     let check_bits =
         |bits: View<'_, u32>, offsets: View<'_, u32>, rows: Option<View<'_, u16>>| -> Result<()> {

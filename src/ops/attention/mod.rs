@@ -291,38 +291,46 @@ fn forward_params<T: Float>(
 
 /// Reads back what lies in device memory, and refuses what a kernel could not work with.
 fn check_values(attention: &Attention<'_>) -> Result<()> {
-    check_bounds("cu_seqlens", attention.cu_seqlens, attention.tokens, attention.max_seqlen)?;
-    if let Some(queries) = attention.queries {
-        check_bounds("queries.cu_seqlens", queries.cu_seqlens, queries.tokens, queries.max_seqlen)?;
-        let bounds = [queries.cu_seqlens.read()?, attention.cu_seqlens.read()?];
-        let slots = queries.slots.map(|slots| slots.read()).transpose()?;
-        for sentence in 0..attention.sentences() {
-            let [queries, keys] =
-                bounds.each_ref().map(|bounds| bounds[sentence] as usize..bounds[sentence + 1] as usize);
-            let highest = slots.as_ref().map_or(queries.len(), |slots| {
-                slots[queries].iter().map(|&slot| slot as u32 as usize + 1).max().unwrap_or(0)
+    let keys = check_bounds("cu_seqlens", attention.cu_seqlens, attention.tokens, attention.max_seqlen)?;
+    if let Some(Queries { cu_seqlens, tokens, max_seqlen, slots }) = attention.queries {
+        let queries = check_bounds("queries.cu_seqlens", cu_seqlens, tokens, max_seqlen)?;
+        let slots = slots.map(|slots| slots.read()).transpose()?;
+        let mut start = 0;
+        for (sentence, (&queries, &keys)) in queries.iter().zip(&keys).enumerate() {
+            let highest = slots.as_ref().map_or(queries, |slots| {
+                let own = &slots[start..start + queries];
+                own.iter().map(|&slot| slot as u32 as usize + 1).max().unwrap_or(0)
             });
             require(
-                highest <= keys.len() || !attention.is_masked(),
+                highest <= keys || !attention.is_masked(),
                 "queries.slots",
                 format_args!("up to {} in sentence {sentence}", highest.wrapping_sub(1)),
-                format_args!("below {} (its length)", keys.len()),
+                format_args!("below {keys} (its length)"),
             )?;
+            start += queries;
         }
     }
-    mask::check(attention)
+    mask::check(attention, &keys)
 }
 
-fn check_bounds(argument: &'static str, bounds: View<'_, i32>, tokens: usize, longest: usize) -> Result<()> {
+/// The lengths that prefix sums in device memory stand for.
+fn check_bounds(
+    argument: &'static str,
+    bounds: View<'_, i32>,
+    tokens: usize,
+    longest: usize,
+) -> Result<Vec<usize>> {
     let bounds = bounds.read()?;
-    let fits = |&pair: &&[i32]| pair[0] >= 0 && pair[1] >= pair[0] && (pair[1] - pair[0]) as usize <= longest;
+    let mut lengths = Vec::with_capacity(bounds.len() - 1);
     for (sentence, pair) in bounds.windows(2).enumerate() {
+        let rises = pair[0] >= 0 && pair[1] >= pair[0] && (pair[1] - pair[0]) as usize <= longest;
         require(
-            fits(&pair),
+            rises,
             argument,
             format_args!("{} to {} in sentence {sentence}", pair[0], pair[1]),
             format_args!("rising by 0 to {longest} (the longest sentence)"),
         )?;
+        lengths.push((pair[1] - pair[0]) as usize);
     }
     let ends = (bounds[0], bounds[bounds.len() - 1]);
     require(
@@ -330,7 +338,8 @@ fn check_bounds(argument: &'static str, bounds: View<'_, i32>, tokens: usize, lo
         argument,
         format_args!("from {} to {}", ends.0, ends.1),
         format_args!("from 0 to {tokens} (tokens)"),
-    )
+    )?;
+    Ok(lengths)
 }
 
 /// The address of rows that a kernel may read or write in pieces of 16 bytes.

@@ -5,7 +5,7 @@ use retromae::random;
 use retromae::reference::attention as reference;
 use retromae::reference::mask::{CONTINUATION, MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
-use crate::common::integers;
+use crate::common::{integers, prefix_sums};
 
 pub const SEED: u64 = 0x1234_5678_9abc;
 pub const STEP: u32 = 5;
@@ -76,7 +76,7 @@ impl Case {
     }
 
     pub fn cu_seqlens(&self) -> Vec<i32> {
-        prefix_sums(self.lengths.iter().copied())
+        prefix_sums(&self.lengths)
     }
 
     /// The numbers of queries.
@@ -174,16 +174,6 @@ impl Case {
     pub fn drops(&self) -> random::Dropout {
         random::Dropout::new(self.dropout, SEED, STEP, SITE)
     }
-}
-
-pub fn prefix_sums(lengths: impl Iterator<Item = usize>) -> Vec<i32> {
-    let mut sum = 0;
-    std::iter::once(0)
-        .chain(lengths.map(|length| {
-            sum += length as i32;
-            sum
-        }))
-        .collect()
 }
 
 /// What a mask is made of.

@@ -7,8 +7,8 @@ use retromae::random;
 use retromae::reference::attention as reference;
 use retromae::reference::mask::ratio_q32;
 
-use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility, prefix_sums};
-use crate::common::{assert_close, assert_close_to_scale, rounded, values, widened};
+use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
+use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
 
 #[derive(Clone)]
 pub struct Operands<T> {
@@ -43,7 +43,7 @@ pub struct Results {
 /// Calls `compute` with the reference's description of the case.
 fn described<R>(case: &Case, compute: impl FnOnce(&reference::Attention<'_>) -> R) -> R {
     let (cu_seqlens, visibility, dropout) = (case.cu_seqlens(), case.visibility(), case.drops());
-    let (query_cu_seqlens, slots) = (prefix_sums(case.query_lengths().into_iter()), case.slots());
+    let (query_cu_seqlens, slots) = (prefix_sums(&case.query_lengths()), case.slots());
     compute(&reference::Attention {
         cu_seqlens: &cu_seqlens,
         queries: Some(reference::Queries { cu_seqlens: &query_cu_seqlens, slots: Some(&slots) }),
@@ -69,7 +69,7 @@ pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
 pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
     described(case, |attention| {
         let mut naive = Naive::<T>::new(case, operands);
-        let bounds = prefix_sums(case.query_lengths().into_iter());
+        let bounds = prefix_sums(&case.query_lengths());
         let slots = case.slots();
         for sentence in 0..case.lengths.len() {
             let start = attention.cu_seqlens[sentence] as usize;
@@ -187,7 +187,7 @@ impl Uploaded {
         let Visibility { bank, ranks } = case.visibility();
         Self {
             cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
-            query_cu_seqlens: device.upload(&prefix_sums(case.query_lengths().into_iter())).unwrap(),
+            query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
             slots: device.upload(&case.slots()).unwrap(),
             bits: device.upload(&bank.bits).unwrap(),
             offsets: device.upload(&bank.offsets).unwrap(),

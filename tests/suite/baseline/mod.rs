@@ -14,7 +14,7 @@ use retromae::ops::{adamw, cross_entropy, layer_norm};
 use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank};
 use unfused::attention::Shape;
 
-use crate::common::{devices, integers, rounded, values};
+use crate::common::{devices, integers, prefix_sums, rounded, values};
 
 /// Up to 1040 tokens, so that a row of scores may take a block of threads.
 const PACKS: [&[usize]; 4] = [&[16, 16, 16], &[1, 2, 17, 40, 33], &[130, 7, 256], &[1040, 3]];
@@ -39,11 +39,6 @@ fn assert_same<T: Float>(what: &str, actual: &Buffer<T>, expected: &Buffer<T>) {
     for (i, (a, e)) in actual.iter().zip(&expected).enumerate() {
         assert!((a - e).abs() <= allowed, "{what} ({}): element {i} is {a}, not {e}", T::DTYPE.name());
     }
-}
-
-fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
-    let sum = |end| lengths[..end].iter().sum::<usize>() as i32;
-    (0..=lengths.len()).map(sum).collect()
 }
 
 fn bank(lengths: &[usize]) -> VisibilityBank {

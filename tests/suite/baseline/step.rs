@@ -5,8 +5,8 @@ use retromae::model::{Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRan
 use retromae::ops::adamw;
 
 use super::unfused::step::{Setting, Step};
-use super::{DROPOUT, bank, prefix_sums};
-use crate::common::{devices, integers};
+use super::{DROPOUT, bank};
+use crate::common::{devices, integers, prefix_sums};
 
 /// Ragged, so that the baseline pads; the vocabulary, too, is padded.
 const LENGTHS: [usize; 4] = [17, 5, 40, 9];
