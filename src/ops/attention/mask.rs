@@ -40,7 +40,7 @@ pub enum Mask<'a> {
         offsets: View<'a, u32>,
     },
     /// The bank that [`mask_bank`](crate::ops::mask_bank) would draw, bit for bit, drawn anew in each block's shared memory: no mask in
-    /// device memory, for about as much time again as attention itself takes. For short sentences.
+    /// device memory, but as many drawings as there are blocks, where a stored bank is drawn once. For short sentences.
     Generated {
         /// `[4]`: what [`rng_state`](crate::ops::rng_state) returns.
         rng: View<'a, u32>,
