@@ -209,17 +209,82 @@ struct RowsParams {
     uint32_t columns;
 };
 
-/* Softmax cross-entropy of rows of logits, replaced in place by their gradient. */
+/* Softmax cross-entropy of rows of logits, replaced in place by their gradient. With x = logits + bias, y = x
+ * or soft_cap·tanh(x / soft_cap), p = softmax(y) and L = log-sum-exp of y, a row's loss is weight·(L − (1 −
+ * label_smoothing)·y[target] − label_smoothing·mean y + z_loss·L²). */
 struct CrossEntropyParams {
-    DevicePointer logits;      /* T [rows, stride]: in, without bias; out, weight·(softmax − one-hot) */
-    DevicePointer bias;        /* f32 [vocabulary] */
-    DevicePointer targets;     /* i32 [rows]; a negative one is ignored */
-    DevicePointer row_weights; /* f32 [rows] */
-    DevicePointer losses;      /* f32 [rows]: weight·loss */
-    DevicePointer log_sum_exp; /* f32 [rows] */
+    DevicePointer logits;          /* T [rows, stride]: in, without bias; out, the gradient */
+    DevicePointer bias;            /* f32 [vocabulary] */
+    DevicePointer targets;         /* i32 [rows] */
+    DevicePointer row_weights;     /* f32 [rows] */
+    DevicePointer losses;          /* f32 [rows] */
+    DevicePointer log_sum_exp;     /* f32 [rows] */
+    DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
+    DevicePointer correct;         /* u8 [rows]: whether no logit exceeds the target's */
+    DevicePointer ones;            /* T [rows]: set to 1 */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t stride;
+    int32_t ignore_index; /* the target of a row without a loss */
+    float label_smoothing;
+    float z_loss;
+    float soft_cap; /* 0: none */
+    uint32_t reserved;
+};
+
+/* What a group of rows comes to. */
+struct CrossEntropyTotals {
+    float loss;           /* sum */
+    float log_likelihood; /* sum, unweighted */
+    uint32_t labelled;    /* rows whose target is a word */
+    uint32_t correct;
+    uint32_t invalid;       /* rows whose target is neither a word nor ignored */
+    uint32_t first_invalid; /* the first of them; 0 where there is none */
+};
+
+struct CrossEntropyTotalsParams {
+    DevicePointer targets;         /* i32 [rows] */
+    DevicePointer losses;          /* f32 [rows] */
+    DevicePointer log_likelihoods; /* f32 [rows] */
+    DevicePointer correct;         /* u8 [rows] */
+    DevicePointer totals;          /* CrossEntropyTotals */
+    uint32_t rows;
+    uint32_t vocabulary;
+    int32_t ignore_index;
+    uint32_t reserved;
+};
+
+/* Exponentials of logits relative to a reference of each row, from a product whose logits are never stored,
+ * and what becomes of them: rows of a chunk, in tiles of 128 rows and 128 words; a block takes some word
+ * tiles of one row tile. */
+struct CrossEntropyFusedParams {
+    DevicePointer hidden;        /* T [rows, hidden_size] */
+    DevicePointer weight;        /* T [vocabulary, hidden_size] */
+    DevicePointer bias;          /* f32 [vocabulary] */
+    DevicePointer targets;       /* i32 [rows] */
+    DevicePointer row_weights;   /* f32 [rows] */
+    DevicePointer references;    /* f32 [rows]: what is subtracted from a row's logits */
+    DevicePointer target_logits; /* f32 [rows] */
+    DevicePointer sums;          /* f32 [splits, rows]: of the exponentials */
+    DevicePointer maxima;        /* f32 [splits, rows]: of the logits */
+    DevicePointer retries;       /* u32 [row tiles]: whether a reference was too small */
+    DevicePointer exponentials;  /* T [rows, stride]: exp(logit − reference), later less the one-hot target */
+    DevicePointer scales;        /* f32 [rows]: row weight over sum */
+    DevicePointer scales_typed;  /* T [rows]: rounded */
+    DevicePointer scaled_hidden; /* T [rows, hidden_size]: hidden, times scale */
+    DevicePointer products;      /* f32 [rows, hidden_size]: exponentials · weight */
+    DevicePointer d_hidden;      /* T [rows, hidden_size]: products, times scale */
+    DevicePointer losses;        /* f32 [rows] */
+    DevicePointer log_sum_exp;   /* f32 [rows] */
+    DevicePointer log_likelihoods; /* f32 [rows] */
+    DevicePointer correct;         /* u8 [rows] */
+    uint32_t rows;
+    uint32_t vocabulary;
+    uint32_t hidden_size;
+    uint32_t stride;
+    uint32_t splits;
+    int32_t ignore_index;
+    uint32_t retry; /* whether only row tiles with a reference too small are computed */
     uint32_t reserved;
 };
 

@@ -123,14 +123,14 @@ struct SharedTile {
     }
 
     // Copies 16 rows, `Chunks` chunks of each, by one warp to global memory, whose first row and column
-    // `destination` is; only the first `rows` rows exist.
+    // `destination` is; only the first `rows` rows and `chunks` chunks exist.
     template <int Chunks>
     RETROMAE_MEMBER void write_rows(uint32_t row, uint32_t column_chunk, T* destination, uint32_t stride,
-                                    uint32_t rows) const {
+                                    uint32_t rows, uint32_t chunks = Chunks) const {
         RETROMAE_UNROLL
         for (int i = 0; i < Chunks / 2; ++i) {
             const Place place = place_of_lane<Chunks>(i);
-            if (place.row >= rows) continue;
+            if (place.row >= rows || place.chunk >= chunks) continue;
             *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(place.row) * stride +
                                            place.chunk * 8) =
                 *reinterpret_cast<const Pack<T, 8>*>(chunk(row + place.row, column_chunk + place.chunk));

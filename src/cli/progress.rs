@@ -21,8 +21,12 @@ pub struct Terminal {
 impl Terminal {
     fn losses(record: &StepRecord) -> String {
         format!(
-            "encoder {:.3}  decoder {:.3}  {:.0} tokens/s",
-            record.encoder_loss, record.decoder_loss, record.tokens_per_s
+            "encoder {:.3} ({:.1} % right)  decoder {:.3} ({:.1} %)  {:.0} tokens/s",
+            record.encoder_loss,
+            100.0 * record.encoder_accuracy,
+            record.decoder_loss,
+            100.0 * record.decoder_accuracy,
+            record.tokens_per_s
         )
     }
 

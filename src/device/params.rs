@@ -487,14 +487,21 @@ pub struct CrossEntropyParams {
     pub row_weights: DevicePointer,
     pub losses: DevicePointer,
     pub log_sum_exp: DevicePointer,
+    pub log_likelihoods: DevicePointer,
+    pub correct: DevicePointer,
+    pub ones: DevicePointer,
     pub rows: u32,
     pub vocabulary: u32,
     pub stride: u32,
+    pub ignore_index: i32,
+    pub label_smoothing: f32,
+    pub z_loss: f32,
+    pub soft_cap: f32,
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 64usize];
+    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 104usize];
     ["Alignment of CrossEntropyParams"][::core::mem::align_of::<CrossEntropyParams>() - 8usize];
     ["Offset of field: CrossEntropyParams::logits"]
         [::core::mem::offset_of!(CrossEntropyParams, logits) - 0usize];
@@ -507,14 +514,183 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyParams, losses) - 32usize];
     ["Offset of field: CrossEntropyParams::log_sum_exp"]
         [::core::mem::offset_of!(CrossEntropyParams, log_sum_exp) - 40usize];
+    ["Offset of field: CrossEntropyParams::log_likelihoods"]
+        [::core::mem::offset_of!(CrossEntropyParams, log_likelihoods) - 48usize];
+    ["Offset of field: CrossEntropyParams::correct"]
+        [::core::mem::offset_of!(CrossEntropyParams, correct) - 56usize];
+    ["Offset of field: CrossEntropyParams::ones"]
+        [::core::mem::offset_of!(CrossEntropyParams, ones) - 64usize];
     ["Offset of field: CrossEntropyParams::rows"]
-        [::core::mem::offset_of!(CrossEntropyParams, rows) - 48usize];
+        [::core::mem::offset_of!(CrossEntropyParams, rows) - 72usize];
     ["Offset of field: CrossEntropyParams::vocabulary"]
-        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 52usize];
+        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 76usize];
     ["Offset of field: CrossEntropyParams::stride"]
-        [::core::mem::offset_of!(CrossEntropyParams, stride) - 56usize];
+        [::core::mem::offset_of!(CrossEntropyParams, stride) - 80usize];
+    ["Offset of field: CrossEntropyParams::ignore_index"]
+        [::core::mem::offset_of!(CrossEntropyParams, ignore_index) - 84usize];
+    ["Offset of field: CrossEntropyParams::label_smoothing"]
+        [::core::mem::offset_of!(CrossEntropyParams, label_smoothing) - 88usize];
+    ["Offset of field: CrossEntropyParams::z_loss"]
+        [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 92usize];
+    ["Offset of field: CrossEntropyParams::soft_cap"]
+        [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 96usize];
     ["Offset of field: CrossEntropyParams::reserved"]
-        [::core::mem::offset_of!(CrossEntropyParams, reserved) - 60usize];
+        [::core::mem::offset_of!(CrossEntropyParams, reserved) - 100usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CrossEntropyTotals {
+    pub loss: f32,
+    pub log_likelihood: f32,
+    pub labelled: u32,
+    pub correct: u32,
+    pub invalid: u32,
+    pub first_invalid: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CrossEntropyTotals"][::core::mem::size_of::<CrossEntropyTotals>() - 24usize];
+    ["Alignment of CrossEntropyTotals"][::core::mem::align_of::<CrossEntropyTotals>() - 4usize];
+    ["Offset of field: CrossEntropyTotals::loss"][::core::mem::offset_of!(CrossEntropyTotals, loss) - 0usize];
+    ["Offset of field: CrossEntropyTotals::log_likelihood"]
+        [::core::mem::offset_of!(CrossEntropyTotals, log_likelihood) - 4usize];
+    ["Offset of field: CrossEntropyTotals::labelled"]
+        [::core::mem::offset_of!(CrossEntropyTotals, labelled) - 8usize];
+    ["Offset of field: CrossEntropyTotals::correct"]
+        [::core::mem::offset_of!(CrossEntropyTotals, correct) - 12usize];
+    ["Offset of field: CrossEntropyTotals::invalid"]
+        [::core::mem::offset_of!(CrossEntropyTotals, invalid) - 16usize];
+    ["Offset of field: CrossEntropyTotals::first_invalid"]
+        [::core::mem::offset_of!(CrossEntropyTotals, first_invalid) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CrossEntropyTotalsParams {
+    pub targets: DevicePointer,
+    pub losses: DevicePointer,
+    pub log_likelihoods: DevicePointer,
+    pub correct: DevicePointer,
+    pub totals: DevicePointer,
+    pub rows: u32,
+    pub vocabulary: u32,
+    pub ignore_index: i32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CrossEntropyTotalsParams"][::core::mem::size_of::<CrossEntropyTotalsParams>() - 56usize];
+    ["Alignment of CrossEntropyTotalsParams"][::core::mem::align_of::<CrossEntropyTotalsParams>() - 8usize];
+    ["Offset of field: CrossEntropyTotalsParams::targets"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, targets) - 0usize];
+    ["Offset of field: CrossEntropyTotalsParams::losses"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, losses) - 8usize];
+    ["Offset of field: CrossEntropyTotalsParams::log_likelihoods"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, log_likelihoods) - 16usize];
+    ["Offset of field: CrossEntropyTotalsParams::correct"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, correct) - 24usize];
+    ["Offset of field: CrossEntropyTotalsParams::totals"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, totals) - 32usize];
+    ["Offset of field: CrossEntropyTotalsParams::rows"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, rows) - 40usize];
+    ["Offset of field: CrossEntropyTotalsParams::vocabulary"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, vocabulary) - 44usize];
+    ["Offset of field: CrossEntropyTotalsParams::ignore_index"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, ignore_index) - 48usize];
+    ["Offset of field: CrossEntropyTotalsParams::reserved"]
+        [::core::mem::offset_of!(CrossEntropyTotalsParams, reserved) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CrossEntropyFusedParams {
+    pub hidden: DevicePointer,
+    pub weight: DevicePointer,
+    pub bias: DevicePointer,
+    pub targets: DevicePointer,
+    pub row_weights: DevicePointer,
+    pub references: DevicePointer,
+    pub target_logits: DevicePointer,
+    pub sums: DevicePointer,
+    pub maxima: DevicePointer,
+    pub retries: DevicePointer,
+    pub exponentials: DevicePointer,
+    pub scales: DevicePointer,
+    pub scales_typed: DevicePointer,
+    pub scaled_hidden: DevicePointer,
+    pub products: DevicePointer,
+    pub d_hidden: DevicePointer,
+    pub losses: DevicePointer,
+    pub log_sum_exp: DevicePointer,
+    pub log_likelihoods: DevicePointer,
+    pub correct: DevicePointer,
+    pub rows: u32,
+    pub vocabulary: u32,
+    pub hidden_size: u32,
+    pub stride: u32,
+    pub splits: u32,
+    pub ignore_index: i32,
+    pub retry: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CrossEntropyFusedParams"][::core::mem::size_of::<CrossEntropyFusedParams>() - 192usize];
+    ["Alignment of CrossEntropyFusedParams"][::core::mem::align_of::<CrossEntropyFusedParams>() - 8usize];
+    ["Offset of field: CrossEntropyFusedParams::hidden"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, hidden) - 0usize];
+    ["Offset of field: CrossEntropyFusedParams::weight"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, weight) - 8usize];
+    ["Offset of field: CrossEntropyFusedParams::bias"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, bias) - 16usize];
+    ["Offset of field: CrossEntropyFusedParams::targets"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, targets) - 24usize];
+    ["Offset of field: CrossEntropyFusedParams::row_weights"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, row_weights) - 32usize];
+    ["Offset of field: CrossEntropyFusedParams::references"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, references) - 40usize];
+    ["Offset of field: CrossEntropyFusedParams::target_logits"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, target_logits) - 48usize];
+    ["Offset of field: CrossEntropyFusedParams::sums"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, sums) - 56usize];
+    ["Offset of field: CrossEntropyFusedParams::maxima"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, maxima) - 64usize];
+    ["Offset of field: CrossEntropyFusedParams::retries"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, retries) - 72usize];
+    ["Offset of field: CrossEntropyFusedParams::exponentials"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, exponentials) - 80usize];
+    ["Offset of field: CrossEntropyFusedParams::scales"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, scales) - 88usize];
+    ["Offset of field: CrossEntropyFusedParams::scales_typed"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, scales_typed) - 96usize];
+    ["Offset of field: CrossEntropyFusedParams::scaled_hidden"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, scaled_hidden) - 104usize];
+    ["Offset of field: CrossEntropyFusedParams::products"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, products) - 112usize];
+    ["Offset of field: CrossEntropyFusedParams::d_hidden"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, d_hidden) - 120usize];
+    ["Offset of field: CrossEntropyFusedParams::losses"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, losses) - 128usize];
+    ["Offset of field: CrossEntropyFusedParams::log_sum_exp"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, log_sum_exp) - 136usize];
+    ["Offset of field: CrossEntropyFusedParams::log_likelihoods"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, log_likelihoods) - 144usize];
+    ["Offset of field: CrossEntropyFusedParams::correct"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, correct) - 152usize];
+    ["Offset of field: CrossEntropyFusedParams::rows"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, rows) - 160usize];
+    ["Offset of field: CrossEntropyFusedParams::vocabulary"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, vocabulary) - 164usize];
+    ["Offset of field: CrossEntropyFusedParams::hidden_size"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, hidden_size) - 168usize];
+    ["Offset of field: CrossEntropyFusedParams::stride"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, stride) - 172usize];
+    ["Offset of field: CrossEntropyFusedParams::splits"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, splits) - 176usize];
+    ["Offset of field: CrossEntropyFusedParams::ignore_index"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, ignore_index) - 180usize];
+    ["Offset of field: CrossEntropyFusedParams::retry"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, retry) - 184usize];
+    ["Offset of field: CrossEntropyFusedParams::reserved"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, reserved) - 188usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -8,7 +8,11 @@ use super::scratch::Scratch;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
-use crate::ops::{Result, bias_gelu, cross_entropy, layer_norm, linear, reduce, rows};
+use crate::ops::cross_entropy::{Algorithm, Totals};
+use crate::ops::{Result, bias_gelu, cross_entropy, layer_norm, linear, rows};
+
+/// Of the cross-entropy: the one that takes every type, and on the host device the faster one.
+pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 
 /// Activations and gradients of the labelled rows, M of them at most: the encoder's first, then the decoder's.
 #[derive(Debug)]
@@ -28,8 +32,10 @@ pub(super) struct Head<T: Float> {
     d_transformed: Buffer<T>,
     row_losses: Buffer<f32>,
     log_sum_exp: Buffer<f32>,
-    /// `[2]`: weighted loss of encoder and decoder
-    losses: Buffer<f32>,
+    log_likelihoods: Buffer<f32>,
+    correct: Buffer<u8>,
+    /// `[2]`: of encoder and decoder
+    totals: Buffer<Totals>,
 }
 
 impl<T: Float> Head<T> {
@@ -47,12 +53,15 @@ impl<T: Float> Head<T> {
             d_transformed: device.zeros(elements)?,
             row_losses: device.zeros(rows)?,
             log_sum_exp: device.zeros(rows)?,
-            losses: device.zeros(2)?,
+            log_likelihoods: device.zeros(rows)?,
+            correct: device.zeros(rows)?,
+            totals: device.zeros(2)?,
         })
     }
 
     pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        labelled_capacity(capacity) * (6 * config.hidden_size * T::DTYPE.bytes() + 4 * 4) + 8
+        labelled_capacity(capacity) * (6 * config.hidden_size * T::DTYPE.bytes() + 5 * 4 + 1)
+            + 2 * size_of::<Totals>()
     }
 
     /// Losses of the labelled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
@@ -80,7 +89,7 @@ impl<T: Float> Head<T> {
             )?;
         }
         self.forward(stream, config, &parameters.weights, elements)?;
-        self.losses(stream, parameters, inputs, elements, columns, scratch)?;
+        self.losses(stream, parameters, inputs, elements, columns, scratch.head.view_mut())?;
         self.backward(stream, parameters, elements, columns, scratch)?;
         for (part, output) in parts.iter().zip([d_encoder, d_decoder]) {
             let input = self.d_rows.slice(part.start * columns..part.end * columns);
@@ -140,7 +149,7 @@ impl<T: Float> Head<T> {
         inputs: &Inputs,
         elements: usize,
         columns: usize,
-        scratch: &mut Scratch<T>,
+        workspace: ViewMut<'_, u8>,
     ) -> Result<()> {
         let count = elements / columns;
         let layout = &parameters.weights.layout;
@@ -152,27 +161,21 @@ impl<T: Float> Head<T> {
             bias: parameters.weights.master.slice(layout.head_bias.clone()),
             targets: inputs.targets.view(),
             row_weights: inputs.row_weights.view(),
+            options: cross_entropy::Options::default(),
+            algorithm: HEAD_ALGORITHM,
             losses: self.row_losses.slice_mut(0..count),
             log_sum_exp: self.log_sum_exp.slice_mut(0..count),
+            log_likelihoods: self.log_likelihoods.slice_mut(0..count),
+            correct: self.correct.slice_mut(0..count),
             d_hidden: self.d_rows.slice_mut(0..elements),
             d_weight,
             d_bias,
-            logits: scratch.logits.view_mut(),
-            ones: scratch.ones.view(),
+            group_ends: &[inputs.decoder_start, count],
+            totals: self.totals.view_mut(),
+            workspace,
             hidden_size: columns,
         };
-        cross_entropy::forward_backward(stream, forward_backward)?;
-        let middle = inputs.decoder_start;
-        for (index, part) in [0..middle, middle..count].into_iter().enumerate() {
-            let arguments = reduce::Arguments {
-                input: self.row_losses.slice(part),
-                output: self.losses.slice_mut(index..index + 1),
-                accumulate: false,
-                workspace: scratch.floats.view_mut(),
-            };
-            reduce::sum(stream, arguments)?;
-        }
-        Ok(())
+        cross_entropy::forward_backward(stream, forward_backward)
     }
 
     /// From the gradient of the normalised rows to that of the gathered rows, both in `d_rows`.
@@ -228,8 +231,8 @@ impl<T: Float> Head<T> {
         Ok(())
     }
 
-    /// `[2]`: the weighted losses of encoder and decoder.
-    pub(super) fn losses_view(&self) -> View<'_, f32> {
-        self.losses.view()
+    /// `[2]`: of encoder and decoder.
+    pub(super) fn totals(&self) -> View<'_, Totals> {
+        self.totals.view()
     }
 }

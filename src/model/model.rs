@@ -54,11 +54,16 @@ pub enum Visibility<'a> {
     },
 }
 
-/// The two losses of a step, each the mean cross-entropy over its labelled tokens; 0 where there are none.
+/// The two losses of a step, each the mean cross-entropy over its labelled tokens; 0 where there are none. And how well those were
+/// predicted: the share whose word was the likeliest one (0 where there are none), and the exponential of the mean negative log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
     pub encoder: f32,
     pub decoder: f32,
+    pub encoder_accuracy: f32,
+    pub decoder_accuracy: f32,
+    pub encoder_perplexity: f32,
+    pub decoder_perplexity: f32,
 }
 
 /// A RetroMAE model that computes in `T`; master weights, gradients and optimizer state are f32.

@@ -1,5 +1,6 @@
 //! Buffers that every layer uses in turn and that hold nothing between them.
 
+use super::head::HEAD_ALGORITHM;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float};
@@ -11,8 +12,13 @@ const HOST_LOGIT_BYTES: usize = 8 << 20;
 /// thousand rows of products, so chunks are several thousand rows.
 const CUDA_LOGIT_ROWS: usize = 4096;
 
+/// Workspace of the cross-entropy for chunks of `rows` rows.
+fn head_bytes<T: Float>(config: &ModelConfig, rows: usize) -> usize {
+    cross_entropy::workspace(HEAD_ALGORITHM, T::DTYPE, rows, config.hidden_size, config.vocab_size)
+}
+
 fn logit_rows<T: Float>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
-    let row_bytes = cross_entropy::workspace_logits(1, config.vocab_size) * T::DTYPE.bytes();
+    let row_bytes = head_bytes::<T>(config, 1);
     let rows = if device.name() == "host" { (HOST_LOGIT_BYTES / row_bytes).max(64) } else { CUDA_LOGIT_ROWS };
     rows.min(labelled_capacity(capacity))
 }
@@ -28,9 +34,8 @@ pub(super) struct Scratch<T: Float> {
     /// `[T, F]`
     pub d_wide: Buffer<T>,
     pub d_activated: Buffer<T>,
-    pub logits: Buffer<T>,
-    /// As many ones as there are rows of logits
-    pub ones: Buffer<T>,
+    /// The workspace of the head's cross-entropy.
+    pub head: Buffer<u8>,
     /// The workspace of whatever sums columns or reduces.
     pub floats: Buffer<f32>,
 }
@@ -39,8 +44,8 @@ pub(super) struct Scratch<T: Float> {
 struct Sizes {
     hidden: usize,
     wide: usize,
-    logits: usize,
-    ones: usize,
+    /// Bytes
+    head: usize,
     floats: usize,
 }
 
@@ -54,14 +59,12 @@ impl Sizes {
             column_sum::workspace(labelled, hidden),
             layer_norm::backward_workspace(labelled, hidden),
             embedding::backward_workspace(tokens, hidden),
-            reduce::workspace(labelled),
             reduce::workspace(parameters),
         ];
         Self {
             hidden: tokens * hidden,
             wide: tokens * config.intermediate_size,
-            logits: cross_entropy::workspace_logits(logit_rows, config.vocab_size),
-            ones: logit_rows,
+            head: head_bytes::<T>(config, logit_rows),
             floats: floats.into_iter().max().unwrap_or(0),
         }
     }
@@ -84,8 +87,7 @@ impl<T: Float> Scratch<T> {
             d_query_key_value: device.zeros(3 * sizes.hidden)?,
             d_wide: device.zeros(sizes.wide)?,
             d_activated: device.zeros(sizes.wide)?,
-            logits: device.zeros(sizes.logits)?,
-            ones: device.upload(&vec![T::from_f32(1.0); sizes.ones])?,
+            head: device.zeros(sizes.head)?,
             floats: device.zeros(sizes.floats)?,
         })
     }
@@ -97,6 +99,6 @@ impl<T: Float> Scratch<T> {
         parameters: usize,
     ) -> usize {
         let sizes = Sizes::new::<T>(device, config, capacity, parameters);
-        (7 * sizes.hidden + 2 * sizes.wide + sizes.logits + sizes.ones) * T::DTYPE.bytes() + 4 * sizes.floats
+        (7 * sizes.hidden + 2 * sizes.wide) * T::DTYPE.bytes() + sizes.head + 4 * sizes.floats
     }
 }

@@ -9,12 +9,11 @@ use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
 use super::{Batch, DecoderKind, ModelConfig, inputs};
 use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
+use crate::ops::cross_entropy::Totals;
 use crate::ops::{Error, Result, adamw, reduce, rng_state};
 
 /// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
 const OUTCOMES: usize = 2;
-/// Encoder loss, decoder loss, squared norm of the gradients.
-const OUTCOME_FLOATS: usize = 3;
 /// Shapes that are remembered; when there are more, all are forgotten rather than let them grow without end.
 const SHAPES_MAX: usize = 64;
 
@@ -50,13 +49,27 @@ struct Launches {
     optimizer: adamw::Hyperparameters,
 }
 
+/// A step's outcome on its way to the host.
+#[derive(Debug)]
+struct StagedOutcome {
+    /// Of encoder and decoder
+    totals: Staging<Totals>,
+    squared_norm: Staging<f32>,
+}
+
+impl StagedOutcome {
+    fn new(device: &Device) -> Result<Self> {
+        Ok(Self { totals: device.staging(2)?, squared_norm: device.staging(1)? })
+    }
+}
+
 /// Recorded steps, and the outcomes of the last ones.
 #[derive(Debug)]
 pub(super) struct Training {
     record: bool,
     /// Launches that were enqueued before, with their graph from the second time on.
     known: Vec<(Launches, Option<Graph>)>,
-    outcomes: [Staging<f32>; OUTCOMES],
+    outcomes: [StagedOutcome; OUTCOMES],
     /// Steps enqueued so far.
     steps: u64,
 }
@@ -66,7 +79,7 @@ impl Training {
         Ok(Self {
             record: device.name() == "cuda",
             known: Vec::new(),
-            outcomes: [device.staging(OUTCOME_FLOATS)?, device.staging(OUTCOME_FLOATS)?],
+            outcomes: [StagedOutcome::new(device)?, StagedOutcome::new(device)?],
             steps: 0,
         })
     }
@@ -90,8 +103,7 @@ impl<T: Float> Model<T> {
         self.prepare(stream, batch, visibility, randomness, &Shape::exact(batch))?;
         let drawing = self.drawing(visibility);
         self.enqueue_gradients(stream, drawing, randomness.is_some())?;
-        let losses = self.head.losses_view().read()?;
-        Ok(unweighted(&self.config, [losses[0], losses[1]]))
+        losses(&self.config, &self.head.totals().read()?)
     }
 
     /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
@@ -132,8 +144,8 @@ impl<T: Float> Model<T> {
         self.run(stream, &launches)?;
         let ticket = Ticket(self.training.steps);
         let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
-        slot.download(stream, 0..2, self.head.losses_view())?;
-        slot.download(stream, 2..OUTCOME_FLOATS, self.squared_norm.view())?;
+        slot.totals.download(stream, 0..2, self.head.totals())?;
+        slot.squared_norm.download(stream, 0..1, self.squared_norm.view())?;
         self.training.steps += 1;
         Ok(ticket)
     }
@@ -151,9 +163,9 @@ impl<T: Float> Model<T> {
                 expected: format!("of one of the last {OUTCOMES} steps of {steps}"),
             });
         }
-        let floats = self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize].read()?;
-        let (losses, gradient_norm) = ([floats[0], floats[1]], floats[2].sqrt());
-        Ok(Outcome { losses: unweighted(&self.config, losses), gradient_norm })
+        let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
+        let losses = losses(&self.config, slot.totals.read()?)?;
+        Ok(Outcome { losses, gradient_norm: slot.squared_norm.read()?[0].sqrt() })
     }
 
     /// Whether [`train_step`](Self::train_step) fills batches up to shapes that recur, records their launches and replays them. By default it does on
@@ -276,10 +288,17 @@ impl<T: Float> Model<T> {
 }
 
 /// The mean losses, from those that were weighted.
-fn unweighted(config: &ModelConfig, [encoder, decoder]: [f32; 2]) -> Losses {
-    let mean = |loss: f32, weight: f32| if weight == 0.0 { 0.0 } else { loss / weight };
-    Losses {
+fn losses(config: &ModelConfig, totals: &[Totals]) -> Result<Losses> {
+    let [encoder, decoder] = [totals[0], totals[1]];
+    encoder.check()?;
+    decoder.check()?;
+    let mean = |totals: Totals, weight: f32| if weight == 0.0 { 0.0 } else { totals.loss / weight };
+    Ok(Losses {
         encoder: mean(encoder, config.encoder_loss_weight),
         decoder: mean(decoder, config.decoder_loss_weight),
-    }
+        encoder_accuracy: encoder.accuracy(),
+        decoder_accuracy: decoder.accuracy(),
+        encoder_perplexity: encoder.perplexity(),
+        decoder_perplexity: decoder.perplexity(),
+    })
 }

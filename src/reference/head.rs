@@ -4,6 +4,7 @@ use super::cross_entropy::{self, CrossEntropy};
 use super::parameters::{Parameters, accumulate, get};
 use super::{gelu, layer_norm, linear, tensor};
 use crate::model::IGNORE_INDEX;
+use crate::ops::cross_entropy::Options;
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
 const DENSE_WEIGHT: &str = "cls.predictions.transform.dense.weight";
@@ -70,6 +71,7 @@ fn labelled_loss(
         bias: parameter(OUTPUT_BIAS),
         targets,
         row_weights: &row_weights,
+        options: Options::default(),
     };
     let mean = cross_entropy::forward(&output).row_loss.iter().sum::<f64>() / targets.len() as f64;
 

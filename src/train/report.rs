@@ -39,6 +39,18 @@ pub struct StepRecord {
     /// Mean cross-entropy of the decoder's tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub decoder_loss: f32,
+    /// The share of the encoder's chosen tokens whose word was predicted.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub encoder_accuracy: f32,
+    /// The same of the decoder's tokens.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub decoder_accuracy: f32,
+    /// `exp` of the mean negative log-probability of the encoder's chosen tokens.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub encoder_perplexity: f32,
+    /// The same of the decoder's tokens.
+    #[serde(default = "nan", deserialize_with = "null_is_nan")]
+    pub decoder_perplexity: f32,
     pub learning_rate: f32,
     /// Before clipping.
     #[serde(deserialize_with = "null_is_nan")]
@@ -55,6 +67,11 @@ pub struct StepRecord {
     pub kernel_ms: Option<f32>,
     /// How long the device waited for the batch.
     pub data_wait_ms: f32,
+}
+
+/// What older logs do not say.
+fn nan() -> f32 {
+    f32::NAN
 }
 
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {

@@ -130,6 +130,10 @@ impl<T: Float> Trainer<'_, T> {
         Ok(StepRecord {
             encoder_loss: losses.encoder,
             decoder_loss: losses.decoder,
+            encoder_accuracy: losses.encoder_accuracy,
+            decoder_accuracy: losses.decoder_accuracy,
+            encoder_perplexity: losses.encoder_perplexity,
+            decoder_perplexity: losses.decoder_perplexity,
             gradient_norm,
             tokens_per_s: record.tokens as f32 / spent.as_secs_f32().max(f32::MIN_POSITIVE),
             step_ms: milliseconds(spent),

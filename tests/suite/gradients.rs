@@ -4,6 +4,7 @@
 //! times the step squared, and rounding over the step), far below the tolerance.
 
 use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, VisibilityBank};
+use retromae::ops::cross_entropy::Options;
 use retromae::random::{Dropout, bounded, philox};
 use retromae::reference::attention::{self, Attention, Mask};
 use retromae::reference::cross_entropy::{self, CrossEntropy};
@@ -229,12 +230,23 @@ fn cross_entropy_gradients() {
         bias: &bias,
         targets: &[5, IGNORE_INDEX, 0, 5],
         row_weights: &[0.5, 3.0, 0.0, 1.25],
+        options: Options::default(),
     };
-    let loss = |head: CrossEntropy| cross_entropy::forward(&head).loss;
-    let (d_hidden, d_weight, d_bias) = cross_entropy::backward(&base);
-    check("hidden", &hidden, &d_hidden, ALL, |hidden| loss(CrossEntropy { hidden, ..base }));
-    check("weight", &weight, &d_weight, ALL, |weight| loss(CrossEntropy { weight, ..base }));
-    check("bias", &bias, &d_bias, ALL, |bias| loss(CrossEntropy { bias, ..base }));
+    let plain = base.options;
+    for options in [
+        plain,
+        Options { label_smoothing: 0.3, ..plain },
+        Options { z_loss: 0.2, ..plain },
+        Options { soft_cap: Some(1.5), ..plain },
+        Options { label_smoothing: 0.1, z_loss: 0.4, soft_cap: Some(2.5), ..plain },
+    ] {
+        let base = CrossEntropy { options, ..base };
+        let loss = |head: CrossEntropy| cross_entropy::forward(&head).loss;
+        let (d_hidden, d_weight, d_bias) = cross_entropy::backward(&base);
+        check("hidden", &hidden, &d_hidden, ALL, |hidden| loss(CrossEntropy { hidden, ..base }));
+        check("weight", &weight, &d_weight, ALL, |weight| loss(CrossEntropy { weight, ..base }));
+        check("bias", &bias, &d_bias, ALL, |bias| loss(CrossEntropy { bias, ..base }));
+    }
 }
 
 // ---- the whole model ----

@@ -9,8 +9,9 @@ mod unfused;
 use retromae::device::{Buffer, DType, Device, Float, Stream, bf16};
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
+use retromae::ops::cross_entropy::{self, Algorithm};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
-use retromae::ops::{adamw, cross_entropy, layer_norm};
+use retromae::ops::{adamw, layer_norm};
 use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank};
 use unfused::attention::Shape;
 
@@ -182,26 +183,31 @@ fn cross_entropy_agrees<T: Float>(stream: &Stream, rows: usize, vocabulary: usiz
     let weight = device.upload(&weight).unwrap();
     let (bias, targets) = (device.upload(&bias).unwrap(), device.upload(&targets).unwrap());
     let row_weights = device.upload(&row_weights).unwrap();
-    let ones = device.upload(&vec![T::from_f32(1.0); rows]).unwrap();
-    let logits = cross_entropy::workspace_logits(rows, vocabulary);
-    let (mut logits, mut d_hidden) =
-        (device.zeros::<T>(logits).unwrap(), device.zeros(hidden.len()).unwrap());
+    let bytes = cross_entropy::workspace(Algorithm::Library, T::DTYPE, rows, HIDDEN, vocabulary);
+    let mut d_hidden = device.zeros(hidden.len()).unwrap();
     let zeros = |count| device.zeros::<f32>(count).unwrap();
-    let (mut losses, mut log_sum_exp) = (zeros(rows), zeros(rows));
+    let [mut losses, mut log_sum_exp, mut log_likelihoods] = [rows; 3].map(zeros);
     let (mut d_weight, mut d_bias) = (zeros(weight.len()), zeros(vocabulary));
+    let (mut correct, mut totals) = (device.zeros(rows).unwrap(), device.zeros(1).unwrap());
+    let mut workspace = device.zeros(bytes).unwrap();
     let arguments = cross_entropy::ForwardBackward {
         hidden: hidden.view(),
         weight: weight.view(),
         bias: bias.view(),
         targets: targets.view(),
         row_weights: row_weights.view(),
+        options: cross_entropy::Options::default(),
+        algorithm: Algorithm::Library,
         losses: losses.view_mut(),
         log_sum_exp: log_sum_exp.view_mut(),
+        log_likelihoods: log_likelihoods.view_mut(),
+        correct: correct.view_mut(),
         d_hidden: d_hidden.view_mut(),
         d_weight: d_weight.view_mut(),
         d_bias: d_bias.view_mut(),
-        logits: logits.view_mut(),
-        ones: ones.view(),
+        group_ends: &[rows],
+        totals: totals.view_mut(),
+        workspace: workspace.view_mut(),
         hidden_size: HIDDEN,
     };
     cross_entropy::forward_backward(stream, arguments).unwrap();

@@ -1,0 +1,126 @@
+// Products of rows with rows, A · Bᵀ, tile after tile by one block on tensor cores.
+#pragma once
+
+#include "shared_memory.cuh"
+#include "tile.cuh"
+
+namespace retromae {
+
+// A tile is 128 rows of A by 128 of B. Four warps take a quarter each, 64 × 64: per step of 16 columns 4 KB
+// of operands for 32 mma, which is half of what shared memory delivers in their time on an A100, and all of
+// it on an H100.
+constexpr uint32_t kProductThreads = 128;
+constexpr uint32_t kProductTile = 128;
+constexpr uint32_t kWarpTile = 64;
+// Columns that are multiplied between two barriers, and how many such slices are in shared memory: one is
+// read, two are on their way. 48 KB let two blocks (as many as registers do) run on an SM of either kind.
+constexpr uint32_t kProductSlice = 32;
+constexpr uint32_t kProductStages = 3;
+constexpr uint32_t kSliceElements = kProductTile * kProductSlice;
+
+// Rows of a row-major matrix from `first` on; those from `end` on, and columns from `columns` on, are zero.
+template <class T>
+struct ProductRows {
+    const T* elements;
+    uint32_t columns;
+    uint32_t first;
+    uint32_t end;
+
+    // Starts the block's copy of a tile's rows, columns `column..column + kProductSlice`.
+    RETROMAE_MEMBER void copy(const SharedTile<T, kProductSlice>& tile, uint32_t row, uint32_t column) const {
+        constexpr uint32_t kChunks = kProductSlice / 8;
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < kProductTile * kChunks / kProductThreads; ++i) {
+            const uint32_t item = i * kProductThreads + threadIdx.x;
+            const uint32_t from = first + row + item / kChunks;
+            const uint32_t at = column + item % kChunks * 8;
+            const bool exists = from < end && at < columns;
+            const uint64_t offset = exists ? static_cast<uint64_t>(from) * columns + at : 0;
+            copy_async_16(tile.chunk(item / kChunks, item % kChunks), elements + offset, exists);
+        }
+    }
+};
+
+// A warp's quarter of a tile: products [m][n] are rows 16·m.. and columns 8·n.. of it, in the layout of mma.
+using WarpProducts = float[4][8][4];
+
+// One tile of A and, one after the other, `tiles` tiles of B; copies run ahead across their ends.
+template <class T>
+class ProductStream {
+  public:
+    RETROMAE_DEVICE ProductStream begin(SharedMemory& memory, const ProductRows<T>& a,
+                                        const ProductRows<T>& b, uint32_t tiles) {
+        ProductStream stream;
+        stream.a_ = a;
+        stream.b_ = b;
+        stream.rows_left_ = tiles * kProductTile;
+        stream.a_tiles_ = {memory.take<T>(kProductStages * kSliceElements)};
+        stream.b_tiles_ = {memory.take<T>(kProductStages * kSliceElements)};
+        for (uint32_t stage = 0; stage + 1 < kProductStages; ++stage) stream.copy_next();
+        return stream;
+    }
+
+    // The products of the next tile.
+    RETROMAE_MEMBER void multiply(WarpProducts& products) {
+        const uint32_t warp = threadIdx.x / 32;
+        RETROMAE_UNROLL
+        for (int m = 0; m < 4; ++m) {
+            RETROMAE_UNROLL
+            for (int n = 0; n < 8; ++n) {
+                RETROMAE_UNROLL
+                for (int i = 0; i < 4; ++i) products[m][n][i] = 0.0f;
+            }
+        }
+        RETROMAE_NO_UNROLL
+        for (uint32_t column = 0; column < a_.columns; column += kProductSlice) {
+            copy_async_wait<kProductStages - 2>();
+            __syncthreads();
+            copy_next();
+            const uint32_t slice = read_stage_ * kProductTile;
+            read_stage_ = after(read_stage_);
+            RETROMAE_UNROLL
+            for (uint32_t step = 0; step < kProductSlice / 16; ++step) {
+                uint32_t b[4][4];
+                b_tiles_.template load_b_transposed<4>(slice + warp % 2 * kWarpTile, step, b);
+                RETROMAE_UNROLL
+                for (int m = 0; m < 4; ++m) {
+                    uint32_t a[4];
+                    a_tiles_.load_a(slice + warp / 2 * kWarpTile + 16 * m, step, a);
+                    mma<T, 4>(products[m], a, b);
+                }
+            }
+        }
+    }
+
+  private:
+    RETROMAE_DEVICE uint32_t after(uint32_t stage) { return stage + 1 == kProductStages ? 0 : stage + 1; }
+
+    // Starts the copies of the next slice, into the place of what was read before the last barrier.
+    RETROMAE_MEMBER void copy_next() {
+        if (rows_left_ > 0) {
+            const uint32_t row = write_stage_ * kProductTile;
+            a_.copy(a_tiles_.from(row), 0, column_);
+            b_.copy(b_tiles_.from(row), b_row_, column_);
+            write_stage_ = after(write_stage_);
+            column_ += kProductSlice;
+            if (column_ >= a_.columns) {
+                column_ = 0;
+                b_row_ += kProductTile;
+                rows_left_ -= kProductTile;
+            }
+        }
+        copy_async_commit();
+    }
+
+    ProductRows<T> a_;
+    ProductRows<T> b_;
+    SharedTile<T, kProductSlice> a_tiles_;
+    SharedTile<T, kProductSlice> b_tiles_;
+    uint32_t rows_left_;
+    uint32_t b_row_ = 0;
+    uint32_t column_ = 0;
+    uint32_t read_stage_ = 0;
+    uint32_t write_stage_ = 0;
+};
+
+}  // namespace retromae

@@ -1,0 +1,300 @@
+// Linear layer and softmax cross-entropy without logits: the product's tiles become exponentials in
+// registers.
+//
+//     E = exp(hidden · weightᵀ + bias − reference),  S = Σ E,  log-sum-exp = reference + log S
+//     d_hidden = w/S · (E − S·one-hot(target)) · weight,  d_weight = (E − S·one-hot)ᵀ · (w/S · hidden)
+//
+// E is all that is kept of a chunk of rows, in bf16; as the softmax is E times a number of its row, the two
+// products of the backward take E as it is, and a library computes them (src/ops/cross_entropy/fused.rs).
+// A row's reference has to be known before its logits are. It is the target's own logit, so that S is one
+// over the target's probability, and E has room in the exponents of bf16 as long as no logit is e^30 times
+// more likely; where one is, the row tile is computed once more with the row's largest logit for reference.
+//
+// Kernels, for a chunk of M rows, H columns, V words:
+// - references: the target's logit, a warp a row; 4·M·H bytes.
+// - exponentials: a block takes 8 word tiles of one row tile (src/ops/cross_entropy/fused.rs), 128 × 128
+// each.
+//   2·M·V·H FLOPs, M·V exponentials, 2·M·V bytes written. Sums, maxima and the target's logit are of the f32
+//   products, never of rounded logits.
+// - rows: the loss, the scale w/S, the target's column of E, w/S · hidden; a warp a row.
+// - rescale: E · weight in f32, times w/S; 6·M·H bytes.
+//
+// Against a library's product and a kernel over its logits (cross_entropy.cu), by counting, for 4096 rows ×
+// 30522 words × 768 on an A100: 250 MB of logits are neither read nor written again, 0.33 ms of 2.8, if this
+// product keeps within 10 % of the library's. On an H100 a library's product uses wgmma, which is 1.6 times
+// as fast as mma: 0.43 ms here against 0.27 + 0.17 there, a draw. So the other one, which also knows label
+// smoothing, soft caps and other types, is the default until a card says otherwise.
+//
+// Weighed and not taken, by counting:
+// - Recomputing the logits in the backward: a third product of 4, for no memory but a chunk of gradients.
+// - A scale for every tile instead of a reference for every row: the backward's products would have to be
+// ours.
+//
+// exponentials: 57 KB shared memory, REGISTERS
+// Bank conflicts: none; see SharedTile.
+#include "../arch/approximate.cuh"
+#include "../arch/block.cuh"
+#include "../core/product.cuh"
+
+namespace retromae {
+
+// A logit that is this much above the reference makes a row be computed again.
+constexpr float kExcessMax = 30.0f;
+
+// A row's target, or -1 where there is none inside the vocabulary.
+RETROMAE_DEVICE int32_t valid_target(const CrossEntropyFusedParams& params, uint32_t row) {
+    const int32_t target = pointer<const int32_t>(params.targets)[row];
+    return static_cast<uint32_t>(target) < params.vocabulary ? target : -1;
+}
+
+constexpr uint32_t kRowThreads = 128;
+
+template <class T>
+RETROMAE_DEVICE void references(const CrossEntropyFusedParams& params) {
+    const uint32_t row = blockIdx.x * (kRowThreads / 32) + threadIdx.x / 32;
+    if (row >= params.rows) return;
+    const int32_t target = valid_target(params, row);
+    if (target < 0) return;
+    const T* hidden = pointer<const T>(params.hidden) + static_cast<uint64_t>(row) * params.hidden_size;
+    const T* weight = pointer<const T>(params.weight) + static_cast<uint64_t>(target) * params.hidden_size;
+    float sums[1] = {0.0f};
+    for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {
+        float x[8], w[8];
+        load(hidden + column, x);
+        load(weight + column, w);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) sums[0] = fmaf(x[i], w[i], sums[0]);
+    }
+    warp_butterfly<Sum, 32>(sums);
+    if (lane_index() == 0)
+        pointer<float>(params.references)[row] = sums[0] + pointer<const float>(params.bias)[target];
+}
+
+// Of a lane's eight rows, 16·m + g + 8·half of its warp's.
+struct RowStatistics {
+    float sums[4][2];
+    float maxima[4][2];
+};
+
+template <class T>
+RETROMAE_DEVICE void exponentials(const CrossEntropyFusedParams& params) {
+    const uint32_t first_row = blockIdx.x * kProductTile;
+    if (params.retry != 0 && pointer<const uint32_t>(params.retries)[blockIdx.x] == 0) return;
+    const uint32_t tiles = (params.vocabulary + kProductTile - 1) / kProductTile;
+    const uint32_t first_tile = blockIdx.y * tiles / params.splits;
+    const uint32_t end_tile = (blockIdx.y + 1) * tiles / params.splits;
+    SharedMemory memory = SharedMemory::begin();
+    auto stream = ProductStream<T>::begin(
+        memory, {pointer<const T>(params.hidden), params.hidden_size, first_row, params.rows},
+        {pointer<const T>(params.weight), params.hidden_size, first_tile * kProductTile, params.vocabulary},
+        end_tile - first_tile);
+    int32_t* targets = memory.take<int32_t>(kProductTile);
+    float* references = memory.take<float>(kProductTile);
+    const SharedTile<T, kWarpTile> staged = {memory.take<T>(kProductThreads / 32 * 16 * kWarpTile)};
+    // A row without a target takes what follows as it comes, but for its exponentials, which are 0.
+    const uint32_t own = first_row + threadIdx.x;
+    targets[threadIdx.x] = own < params.rows ? valid_target(params, own) : -1;
+    references[threadIdx.x] = targets[threadIdx.x] < 0 ? 0.0f : pointer<const float>(params.references)[own];
+
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t group = lane_index() / 4;
+    const uint32_t warp_row = warp / 2 * kWarpTile;
+    RowStatistics statistics;
+    RETROMAE_UNROLL
+    for (int m = 0; m < 4; ++m) {
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            statistics.sums[m][half] = 0.0f;
+            statistics.maxima[m][half] = -INFINITY;
+        }
+    }
+
+    RETROMAE_NO_UNROLL
+    for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
+        WarpProducts products;
+        stream.multiply(products);
+        const uint32_t warp_column = tile * kProductTile + warp % 2 * kWarpTile;
+        const uint32_t column = warp_column + lane_index() % 4 * 2;
+        const float* bias = pointer<const float>(params.bias);
+        RETROMAE_UNROLL
+        for (int n = 0; n < 8; ++n) {
+            RETROMAE_UNROLL
+            for (int i = 0; i < 2; ++i) {
+                const uint32_t word = column + 8 * n + i;
+                // Beyond the vocabulary -inf, whose exponential is 0.
+                const float b = word < params.vocabulary ? bias[word] : -INFINITY;
+                RETROMAE_UNROLL
+                for (int m = 0; m < 4; ++m) {
+                    products[m][n][i] += b;
+                    products[m][n][2 + i] += b;
+                }
+            }
+        }
+        RETROMAE_UNROLL
+        for (int m = 0; m < 4; ++m) {
+            RETROMAE_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                const uint32_t row = warp_row + 16 * m + 8 * half + group;
+                const int32_t target = targets[row];
+                const float reference = references[row];
+                const uint32_t to_target = static_cast<uint32_t>(target) - column;
+                float& sum = statistics.sums[m][half];
+                float& maximum = statistics.maxima[m][half];
+                RETROMAE_UNROLL
+                for (int n = 0; n < 8; ++n) {
+                    RETROMAE_UNROLL
+                    for (int i = 0; i < 2; ++i) {
+                        float& x = products[m][n][2 * half + i];
+                        if (to_target == static_cast<uint32_t>(8 * n + i))
+                            pointer<float>(params.target_logits)[first_row + row] = x;
+                        maximum = fmaxf(maximum, x);
+                        x = target < 0 ? 0.0f : exp2_approximate((x - reference) * kLog2E);
+                        sum += x;
+                    }
+                }
+            }
+            warp_barrier();
+            staged.store(16 * warp, 0, products[m]);
+            warp_barrier();
+            const uint32_t row = first_row + warp_row + 16 * m;
+            if (row < params.rows && warp_column < params.stride)
+                staged.template write_rows<kWarpTile / 8>(
+                    16 * warp, 0,
+                    pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride +
+                        warp_column,
+                    params.stride, params.rows - row, (params.stride - warp_column) / 8);
+        }
+    }
+    copy_async_wait<0>();
+
+    // Both warps of a row leave their shares where the operands were.
+    float* shares = reinterpret_cast<float*>(staged.elements);
+    __syncthreads();
+    RETROMAE_UNROLL
+    for (int m = 0; m < 4; ++m) {
+        warp_butterfly<Sum, 4>(statistics.sums[m]);
+        warp_butterfly<Maximum, 4>(statistics.maxima[m]);
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            float* share = shares + warp % 2 * 2 * kProductTile + warp_row + 16 * m + 8 * half + group;
+            if (lane_index() % 4 == 0) {
+                share[0] = statistics.sums[m][half];
+                share[kProductTile] = statistics.maxima[m][half];
+            }
+        }
+    }
+    __syncthreads();
+    if (own < params.rows) {
+        const float* share = shares + threadIdx.x;
+        const uint64_t place = static_cast<uint64_t>(blockIdx.y) * params.rows + own;
+        pointer<float>(params.sums)[place] = share[0] + share[2 * kProductTile];
+        pointer<float>(params.maxima)[place] = fmaxf(share[kProductTile], share[3 * kProductTile]);
+    }
+}
+
+// A warp's sum and maximum of the splits' shares of a row.
+RETROMAE_DEVICE void gather_statistics(const CrossEntropyFusedParams& params, uint32_t row, float (&sum)[1],
+                                       float (&maximum)[1]) {
+    sum[0] = 0.0f;
+    maximum[0] = -INFINITY;
+    for (uint32_t split = lane_index(); split < params.splits; split += 32) {
+        const uint64_t place = static_cast<uint64_t>(split) * params.rows + row;
+        sum[0] += pointer<const float>(params.sums)[place];
+        maximum[0] = fmaxf(maximum[0], pointer<const float>(params.maxima)[place]);
+    }
+    warp_butterfly<Sum, 32>(sum);
+    warp_butterfly<Maximum, 32>(maximum);
+}
+
+// Whether any row of a tile has to be computed again, and its reference then.
+template <class T>
+RETROMAE_DEVICE void retries(const CrossEntropyFusedParams& params) {
+    bool any = false;
+    for (uint32_t i = threadIdx.x / 32; i < kProductTile; i += kRowThreads / 32) {
+        const uint32_t row = blockIdx.x * kProductTile + i;
+        if (row >= params.rows) break;
+        float sum[1], maximum[1];
+        gather_statistics(params, row, sum, maximum);
+        float* reference = pointer<float>(params.references) + row;
+        if (valid_target(params, row) < 0 || !(maximum[0] - *reference > kExcessMax)) continue;
+        any = true;
+        warp_barrier();
+        if (lane_index() == 0) *reference = maximum[0];
+    }
+    any = block_any(any);
+    if (threadIdx.x == 0) pointer<uint32_t>(params.retries)[blockIdx.x] = any;
+}
+
+template <class T>
+RETROMAE_DEVICE void rows(const CrossEntropyFusedParams& params) {
+    const uint32_t row = blockIdx.x * (kRowThreads / 32) + threadIdx.x / 32;
+    if (row >= params.rows) return;
+    const int32_t target = valid_target(params, row);
+    float sum[1], maximum[1];
+    gather_statistics(params, row, sum, maximum);
+    const float weight = pointer<const float>(params.row_weights)[row];
+    const float scale = target < 0 ? 0.0f : weight / sum[0];
+    if (lane_index() == 0) {
+        float loss = 0.0f, log_sum_exp = 0.0f, log_likelihood = 0.0f;
+        bool correct = false;
+        if (target >= 0) {
+            const float logit = pointer<const float>(params.target_logits)[row];
+            const float reference = pointer<const float>(params.references)[row];
+            const float log_sum = logf(sum[0]);
+            log_sum_exp = reference + log_sum;
+            log_likelihood = (logit - reference) - log_sum;
+            loss = weight * -log_likelihood;
+            correct = !(maximum[0] > logit) && logit == logit;
+            T* exponential =
+                pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride + target;
+            const float own = exp2_approximate((logit - reference) * kLog2E);
+            *exponential = from_float<T>(own - sum[0]);
+        } else if (pointer<const int32_t>(params.targets)[row] != params.ignore_index) {
+            loss = log_likelihood = NAN;
+        }
+        pointer<float>(params.losses)[row] = loss;
+        pointer<float>(params.log_sum_exp)[row] = log_sum_exp;
+        pointer<float>(params.log_likelihoods)[row] = log_likelihood;
+        pointer<uint8_t>(params.correct)[row] = correct;
+        pointer<float>(params.scales)[row] = scale;
+        pointer<T>(params.scales_typed)[row] = from_float<T>(scale);
+    }
+    const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
+    for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {
+        float x[8] = {};
+        if (target >= 0) {
+            load(pointer<const T>(params.hidden) + start + column, x);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) x[i] *= scale;
+        }
+        store(pointer<T>(params.scaled_hidden) + start + column, x);
+    }
+}
+
+template <class T>
+RETROMAE_DEVICE void rescale(const CrossEntropyFusedParams& params) {
+    const uint32_t row = blockIdx.x * (kRowThreads / 32) + threadIdx.x / 32;
+    if (row >= params.rows) return;
+    const float scale = pointer<const float>(params.scales)[row];
+    const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
+    for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {
+        float x[8];
+        load(pointer<const float>(params.products) + start + column, x);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) x[i] *= scale;
+        store(pointer<T>(params.d_hidden) + start + column, x);
+    }
+}
+
+#define RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(part, threads)                           \
+    RETROMAE_KERNEL(cross_entropy_##part##_bf16, CrossEntropyFusedParams, threads) { \
+        part<bf16>(params);                                                          \
+    }
+
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(references, kRowThreads)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(exponentials, kProductThreads)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(retries, kRowThreads)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rows, kRowThreads)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rescale, kRowThreads)
+
+}  // namespace retromae

@@ -1,0 +1,202 @@
+//! The algorithm whose logits are never stored: a chunk holds exponentials, which the product's own kernel makes of its tiles, and the
+//! backward's products take them as they are (see `kernels/cross_entropy/fused.cu`).
+
+use super::ForwardBackward;
+use crate::device::params::CrossEntropyFusedParams;
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
+use crate::ops::Result;
+
+/// Rows and words of a tile: `kProductTile` of the kernel.
+const TILE: usize = 128;
+/// `kProductThreads`
+const PRODUCT_THREADS: u32 = 128;
+/// Three stages of two operands, targets and references of a tile's rows, 16 rows of 64 results for each of four warps.
+const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2 + 2 * 128 * 4 + 4 * 16 * 64 * 2;
+/// Of the kernels that give a row to a warp: `kRowThreads`.
+const ROW_THREADS: u32 = 128;
+/// Word tiles of a block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
+const BLOCK_TILES: usize = 8;
+/// Where arrays of the workspace begin.
+const ALIGNMENT: usize = 256;
+
+fn splits(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(TILE).div_ceil(BLOCK_TILES)
+}
+
+/// Byte offsets of a chunk's arrays in the workspace.
+struct Arrays {
+    exponentials: usize,
+    products: usize,
+    scaled_hidden: usize,
+    scales: usize,
+    scales_typed: usize,
+    references: usize,
+    target_logits: usize,
+    sums: usize,
+    maxima: usize,
+    retries: usize,
+    end: usize,
+}
+
+impl Arrays {
+    fn new(rows: usize, hidden_size: usize, vocab_size: usize) -> Self {
+        let mut end = 0;
+        let mut take = |elements: usize, bytes: usize| {
+            let start = end;
+            end = (start + elements * bytes).next_multiple_of(ALIGNMENT);
+            start
+        };
+        let typed = DType::Bf16.bytes();
+        Self {
+            exponentials: take(rows * super::padded(vocab_size), typed),
+            products: take(rows * hidden_size, 4),
+            scaled_hidden: take(rows * hidden_size, typed),
+            scales: take(rows, 4),
+            scales_typed: take(rows, typed),
+            references: take(rows, 4),
+            target_logits: take(rows, 4),
+            sums: take(splits(vocab_size) * rows, 4),
+            maxima: take(splits(vocab_size) * rows, 4),
+            retries: take(rows.div_ceil(TILE), 4),
+            end,
+        }
+    }
+}
+
+/// Bytes of workspace for chunks of `rows` rows.
+pub(super) fn workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> usize {
+    Arrays::new(rows, hidden_size, vocab_size).end
+}
+
+/// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
+pub(super) fn chunk<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    start: usize,
+    count: usize,
+    vocabulary: usize,
+) -> Result<()> {
+    let params = params(stream, arguments, start, count, vocabulary)?;
+    let (rows, tiles) = ((count as u32).div_ceil(ROW_THREADS / 32), count.div_ceil(TILE) as u32);
+    let product = |retry| {
+        let params = CrossEntropyFusedParams { retry, ..params };
+        let grid = [tiles, params.splits, 1];
+        // SAFETY: the lengths were checked, and the workspace has room for `count` rows.
+        unsafe {
+            stream.launch(
+                "cross_entropy_exponentials_bf16",
+                grid,
+                PRODUCT_THREADS,
+                PRODUCT_SHARED_BYTES,
+                &params,
+            )
+        }
+    };
+    // SAFETY: as above.
+    let by_row =
+        |kernel: &str, blocks| unsafe { stream.launch(kernel, [blocks, 1, 1], ROW_THREADS, 0, &params) };
+    by_row("cross_entropy_references_bf16", rows)?;
+    product(0)?;
+    by_row("cross_entropy_retries_bf16", tiles)?;
+    product(1)?;
+    by_row("cross_entropy_rows_bf16", rows)?;
+    gradients(stream, &params, arguments)?;
+    by_row("cross_entropy_rescale_bf16", rows)?;
+    Ok(())
+}
+
+fn params<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    start: usize,
+    count: usize,
+    vocabulary: usize,
+) -> Result<CrossEntropyFusedParams> {
+    let hidden_size = arguments.hidden_size;
+    let rows = start..start + count;
+    let elements = start * hidden_size..(start + count) * hidden_size;
+    let arrays = Arrays::new(count, hidden_size, vocabulary);
+    let workspace = stream.address("workspace", &arguments.workspace)?;
+    let place = |offset: usize| workspace + offset as u64;
+    Ok(CrossEntropyFusedParams {
+        hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
+        weight: stream.address("weight", &arguments.weight)?,
+        bias: stream.address("bias", &arguments.bias)?,
+        targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
+        row_weights: stream.address("row_weights", &arguments.row_weights.slice(rows.clone()))?,
+        references: place(arrays.references),
+        target_logits: place(arrays.target_logits),
+        sums: place(arrays.sums),
+        maxima: place(arrays.maxima),
+        retries: place(arrays.retries),
+        exponentials: place(arrays.exponentials),
+        scales: place(arrays.scales),
+        scales_typed: place(arrays.scales_typed),
+        scaled_hidden: place(arrays.scaled_hidden),
+        products: place(arrays.products),
+        d_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
+        log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows.clone()))?,
+        log_likelihoods: stream
+            .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
+        correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
+        rows: count as u32,
+        vocabulary: vocabulary as u32,
+        hidden_size: hidden_size as u32,
+        stride: super::padded(vocabulary) as u32,
+        splits: splits(vocabulary) as u32,
+        ignore_index: arguments.options.ignore_index,
+        retry: 0,
+        reserved: 0,
+    })
+}
+
+/// Products of the exponentials with the embeddings, with the scaled hidden rows and with the scales.
+fn gradients<T: Float>(
+    stream: &Stream,
+    params: &CrossEntropyFusedParams,
+    arguments: &ForwardBackward<'_, T>,
+) -> Result<()> {
+    let (rows, vocabulary) = (params.rows as usize, params.vocabulary as usize);
+    let hidden_size = params.hidden_size as usize;
+    let d_hidden = Gemm {
+        m: rows,
+        n: hidden_size,
+        k: vocabulary,
+        a: params.exponentials,
+        a_stride: params.stride as usize,
+        a_layout: Layout::Normal,
+        b: params.weight,
+        b_stride: hidden_size,
+        b_layout: Layout::Normal,
+        c: params.products,
+        c_stride: hidden_size,
+        input: T::DTYPE,
+        output: DType::F32,
+        accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
+    };
+    let d_weight = Gemm {
+        m: vocabulary,
+        k: rows,
+        a_layout: Layout::Transposed,
+        b: params.scaled_hidden,
+        c: stream.address("d_weight", &arguments.d_weight)?,
+        accumulate: true,
+        ..d_hidden
+    };
+    let d_bias = Gemm {
+        n: 1,
+        b: params.scales_typed,
+        b_stride: 1,
+        c: stream.address("d_bias", &arguments.d_bias)?,
+        c_stride: 1,
+        ..d_weight
+    };
+    for product in [d_hidden, d_weight, d_bias] {
+        // SAFETY: the lengths were checked, and the workspace has room for the rows.
+        unsafe { stream.gemm(&product)? };
+    }
+    Ok(())
+}

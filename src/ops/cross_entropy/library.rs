@@ -1,0 +1,132 @@
+//! The algorithm whose products are the library's: a chunk of logits, whose gradient takes their place.
+
+use super::{ForwardBackward, padded};
+use crate::device::params::CrossEntropyParams;
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
+use crate::ops::Result;
+
+const THREADS: u32 = 64;
+/// Three arrays of one float for each warp, each rounded up to 16 bytes.
+const SHARED_BYTES: u32 = 48;
+/// The ones behind the logits begin at a multiple of this, in bytes.
+const ALIGNMENT: usize = 16;
+
+/// Bytes of the logits of `rows` rows.
+fn logits_bytes(dtype: DType, rows: usize, vocab_size: usize) -> usize {
+    (rows * padded(vocab_size) * dtype.bytes()).next_multiple_of(ALIGNMENT)
+}
+
+/// Bytes of workspace for chunks of `rows` rows: logits, and a one for each row.
+pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> usize {
+    logits_bytes(dtype, rows, vocab_size) + rows * dtype.bytes()
+}
+
+/// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
+pub(super) fn chunk<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    start: usize,
+    count: usize,
+    vocabulary: usize,
+) -> Result<()> {
+    let hidden_size = arguments.hidden_size;
+    let stride = padded(vocabulary);
+    let elements = start * hidden_size..(start + count) * hidden_size;
+    let logits = stream.address("workspace", &arguments.workspace)?;
+    let ones = logits + logits_bytes(T::DTYPE, count, vocabulary) as u64;
+    let hidden = stream.address("hidden", &arguments.hidden.slice(elements.clone()))?;
+    let weight = stream.address("weight", &arguments.weight)?;
+    let product = Gemm {
+        m: count,
+        n: vocabulary,
+        k: hidden_size,
+        a: hidden,
+        a_stride: hidden_size,
+        a_layout: Layout::Normal,
+        b: weight,
+        b_stride: hidden_size,
+        b_layout: Layout::Transposed,
+        c: logits,
+        c_stride: stride,
+        input: T::DTYPE,
+        output: T::DTYPE,
+        accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
+    };
+    // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
+    unsafe { stream.gemm(&product)? };
+    loss_and_gradient(stream, arguments, start..start + count, vocabulary, (logits, ones))?;
+    let d_hidden = Gemm {
+        n: hidden_size,
+        k: vocabulary,
+        a: logits,
+        a_stride: stride,
+        b: weight,
+        b_layout: Layout::Normal,
+        c: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        c_stride: hidden_size,
+        ..product
+    };
+    let d_weight = Gemm {
+        m: vocabulary,
+        k: count,
+        a_layout: Layout::Transposed,
+        b: hidden,
+        c: stream.address("d_weight", &arguments.d_weight)?,
+        output: DType::F32,
+        accumulate: true,
+        ..d_hidden
+    };
+    // The column sums of the gradient of the logits, as a product with ones: one more pass over the chunk, at the library's speed.
+    let d_bias = Gemm {
+        n: 1,
+        b: ones,
+        b_stride: 1,
+        c: stream.address("d_bias", &arguments.d_bias)?,
+        c_stride: 1,
+        ..d_weight
+    };
+    for product in [d_hidden, d_weight, d_bias] {
+        // SAFETY: as above.
+        unsafe { stream.gemm(&product)? };
+    }
+    Ok(())
+}
+
+/// The losses of a chunk and, in place of its logits, their gradient.
+fn loss_and_gradient<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    rows: std::ops::Range<usize>,
+    vocabulary: usize,
+    (logits, ones): (u64, u64),
+) -> Result<()> {
+    let options = &arguments.options;
+    let count = rows.len() as u32;
+    let params = CrossEntropyParams {
+        logits,
+        bias: stream.address("bias", &arguments.bias)?,
+        targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
+        row_weights: stream.address("row_weights", &arguments.row_weights.slice(rows.clone()))?,
+        losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
+        log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows.clone()))?,
+        log_likelihoods: stream
+            .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
+        correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
+        ones,
+        rows: count,
+        vocabulary: vocabulary as u32,
+        stride: padded(vocabulary) as u32,
+        ignore_index: options.ignore_index,
+        label_smoothing: options.label_smoothing,
+        z_loss: options.z_loss,
+        soft_cap: options.soft_cap.unwrap_or(0.0),
+        reserved: 0,
+    };
+    let variant = if options.is_plain() { "" } else { "general_" };
+    let kernel = format!("cross_entropy_{variant}{}", T::DTYPE.name());
+    // SAFETY: the lengths were checked; `count` rows fit the workspace.
+    unsafe { stream.launch(&kernel, [count, 1, 1], THREADS, SHARED_BYTES, &params)? };
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! Linear layer and cross-entropy in one operation: from hidden rows and the tied embedding matrix to the loss and every gradient, a chunk of
+//! rows at a time. What is as large as the logits exists for one chunk only.
+//!
+//! With `x = hidden · weightᵀ + bias`, `y = x` or, where logits are capped, `c·tanh(x / c)`, `p = softmax(y)` and `L` the log-sum-exp of `y`,
+//! the loss of a row is `w · ((1 − ε)·(L − y[target]) + ε·(L − mean y) + z·L²)` with row weight `w`, label smoothing `ε` (Szegedy et al., arXiv
+//! 1512.00567) and z-loss `z` (Chowdhery et al., arXiv 2204.02311).
+
+mod fused;
+mod library;
+mod totals;
+
+pub use totals::Totals;
+
+use super::error::{require, require_columns, require_length};
+use super::reduce::require_aligned;
+use super::{Error, Result};
+use crate::device::{DType, Float, Stream, View, ViewMut};
+use crate::model::IGNORE_INDEX;
+
+/// What a row's loss is, beside its cross-entropy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The target of rows without a loss; by default [`IGNORE_INDEX`].
+    pub ignore_index: i32,
+    /// The share of the target that is spread over all words, in [0, 1).
+    pub label_smoothing: f32,
+    /// The factor of the squared log-sum-exp, which keeps it near 0.
+    pub z_loss: f32,
+    /// The largest logit, which larger ones approach.
+    pub soft_cap: Option<f32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ignore_index: IGNORE_INDEX, label_smoothing: 0.0, z_loss: 0.0, soft_cap: None }
+    }
+}
+
+impl Options {
+    /// Whether the loss is the cross-entropy alone.
+    fn is_plain(&self) -> bool {
+        self.label_smoothing == 0.0 && self.z_loss == 0.0 && self.soft_cap.is_none()
+    }
+
+    fn check(&self) -> Result<()> {
+        let Self { label_smoothing, z_loss, soft_cap, .. } = *self;
+        require(
+            (0.0..1.0).contains(&label_smoothing),
+            "label_smoothing",
+            label_smoothing,
+            "at least 0 and below 1",
+        )?;
+        require(z_loss >= 0.0 && z_loss.is_finite(), "z_loss", z_loss, "at least 0 and finite")?;
+        let cap = soft_cap.unwrap_or(1.0);
+        require(cap > 0.0 && cap.is_finite(), "soft_cap", cap, "positive and finite")
+    }
+}
+
+/// How losses and gradients are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// A chunk's logits are a product of the library's, and one kernel puts their gradient in their place. Takes every type and option.
+    #[default]
+    Library,
+    /// The product's own kernel turns its tiles into exponentials, and no logit is stored: the losses are those of f32 logits. It saves
+    /// memory traffic, and takes bf16 and the cross-entropy alone.
+    Fused,
+}
+
+/// Arguments of [`forward_backward`].
+#[derive(Debug)]
+pub struct ForwardBackward<'a, T: Float> {
+    /// `[M, H]`. Must be finite in every row that is ignored: what is multiplied by a gradient of 0 is not left out.
+    pub hidden: View<'a, T>,
+    /// `[V, H]`: the word embeddings
+    pub weight: View<'a, T>,
+    /// `[V]`
+    pub bias: View<'a, f32>,
+    /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. They lie in device memory: any other makes its row's loss NaN and its gradient 0, and
+    /// is counted, see [`Totals::check`].
+    pub targets: View<'a, i32>,
+    /// `[M]`: what each row's loss and gradient are multiplied by, such as one over the number of labelled rows; in f16 times a loss
+    /// scale, for gradients below 6e-8 vanish.
+    pub row_weights: View<'a, f32>,
+    pub options: Options,
+    pub algorithm: Algorithm,
+    /// `[M]`: weighted loss of each row, 0 where ignored
+    pub losses: ViewMut<'a, f32>,
+    /// `[M]`: 0 where ignored
+    pub log_sum_exp: ViewMut<'a, f32>,
+    /// `[M]`: log-probability of the target, unweighted and without smoothing; 0 where ignored
+    pub log_likelihoods: ViewMut<'a, f32>,
+    /// `[M]`: 1 where no word's logit exceeds the target's, else 0
+    pub correct: ViewMut<'a, u8>,
+    /// `[M, H]`, overwritten
+    pub d_hidden: ViewMut<'a, T>,
+    /// `[V, H]`, added to
+    pub d_weight: ViewMut<'a, f32>,
+    /// `[V]`, added to
+    pub d_bias: ViewMut<'a, f32>,
+    /// Where each group of rows ends, ascending; the last one at M. The encoder's rows and the decoder's are two groups of one call.
+    pub group_ends: &'a [usize],
+    /// One for each group
+    pub totals: ViewMut<'a, Totals>,
+    /// [`workspace`] bytes for the rows of a chunk, aligned to 16. More is faster, up to all M rows.
+    pub workspace: ViewMut<'a, u8>,
+    /// H
+    pub hidden_size: usize,
+}
+
+/// Bytes of workspace for chunks of `rows` rows, of `hidden_size` columns each, over a vocabulary of `vocab_size` words.
+#[must_use]
+pub fn workspace(
+    algorithm: Algorithm,
+    dtype: DType,
+    rows: usize,
+    hidden_size: usize,
+    vocab_size: usize,
+) -> usize {
+    match algorithm {
+        Algorithm::Library => library::workspace(dtype, rows, vocab_size),
+        Algorithm::Fused => fused::workspace(rows, hidden_size, vocab_size),
+    }
+}
+
+/// Words of a row of logits: whole groups of 8, for 16-byte accesses.
+fn padded(vocab_size: usize) -> usize {
+    vocab_size.next_multiple_of(8)
+}
+
+/// Enqueues the loss of every row, all gradients of their sum, and each group's totals.
+///
+/// # Errors
+/// When a length does not fit, an option is out of range, the algorithm does not take the type or the options, or the workspace has not room
+/// for one row.
+pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
+    let (rows, vocabulary) = check(&arguments)?;
+    let chunk = chunk_rows(&arguments, rows, vocabulary)?;
+    let mut start = 0;
+    while start < rows {
+        let count = chunk.min(rows - start);
+        match arguments.algorithm {
+            Algorithm::Library => library::chunk(stream, &arguments, start, count, vocabulary)?,
+            Algorithm::Fused => fused::chunk(stream, &arguments, start, count, vocabulary)?,
+        }
+        start += count;
+    }
+    totals::enqueue(stream, &arguments, vocabulary)
+}
+
+/// The most rows that the workspace has room for, at most `rows`.
+fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabulary: usize) -> Result<usize> {
+    let bytes = arguments.workspace.len();
+    let needed = |rows| workspace(arguments.algorithm, T::DTYPE, rows, arguments.hidden_size, vocabulary);
+    require(
+        rows == 0 || bytes >= needed(1),
+        "workspace",
+        format_args!("{bytes} bytes long"),
+        format_args!("at least {} (a chunk of one row)", needed(1)),
+    )?;
+    // The number of rows that fit: the largest with needed(rows) <= bytes.
+    let (mut fits, mut too_many) = (0, rows + 1);
+    while too_many - fits > 1 {
+        let middle = usize::midpoint(fits, too_many);
+        if needed(middle) <= bytes {
+            fits = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    Ok(fits)
+}
+
+fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)> {
+    let (rows, vocabulary) = (arguments.targets.len(), arguments.bias.len());
+    let hidden_size = arguments.hidden_size;
+    arguments.options.check()?;
+    require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
+    require(hidden_size > 0, "hidden_size", hidden_size, "positive")?;
+    require_length("hidden", arguments.hidden.len(), rows * hidden_size, "targets · hidden size")?;
+    require_length("weight", arguments.weight.len(), vocabulary * hidden_size, "vocabulary · hidden size")?;
+    for (name, length) in [
+        ("row_weights", arguments.row_weights.len()),
+        ("losses", arguments.losses.len()),
+        ("log_sum_exp", arguments.log_sum_exp.len()),
+        ("log_likelihoods", arguments.log_likelihoods.len()),
+        ("correct", arguments.correct.len()),
+    ] {
+        require_length(name, length, rows, "targets")?;
+    }
+    require_length("d_hidden", arguments.d_hidden.len(), rows * hidden_size, "targets · hidden size")?;
+    require_length(
+        "d_weight",
+        arguments.d_weight.len(),
+        vocabulary * hidden_size,
+        "vocabulary · hidden size",
+    )?;
+    require_length("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary")?;
+    let ends = arguments.group_ends;
+    require(
+        ends.is_sorted() && ends.last() == Some(&rows),
+        "group_ends",
+        format_args!("{ends:?}"),
+        format_args!("ascending, the last {rows} (targets)"),
+    )?;
+    require_length("totals", arguments.totals.len(), ends.len(), "groups")?;
+    require_aligned("workspace", arguments.workspace.address())?;
+    check_algorithm(arguments)?;
+    Ok((rows, vocabulary))
+}
+
+/// Refuses what the fused algorithm does not take.
+fn check_algorithm<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
+    if arguments.algorithm == Algorithm::Library {
+        return Ok(());
+    }
+    let refuse = |reason: &str| {
+        Err(Error::Argument {
+            argument: "algorithm",
+            actual: format!("{:?}", arguments.algorithm),
+            expected: format!("{:?} {reason}", Algorithm::Library),
+        })
+    };
+    if T::DTYPE != DType::Bf16 {
+        return refuse("for other types than bf16");
+    }
+    if !arguments.options.is_plain() {
+        return refuse("with label smoothing, z-loss or a soft cap");
+    }
+    require_columns("hidden_size", arguments.hidden_size)?;
+    require_aligned("hidden", arguments.hidden.address())?;
+    require_aligned("weight", arguments.weight.address())?;
+    require_aligned("d_hidden", arguments.d_hidden.address())
+}

@@ -1,0 +1,259 @@
+//! Linear layer and cross-entropy in one, against the f64 reference: every dtype, algorithm and option, ragged shapes, any chunk.
+
+mod passes;
+mod properties;
+mod refusals;
+
+use crate::common::{assert_close, assert_close_to_scale, integers, rounded, values, widened};
+use retromae::device::{Buffer, Device, Float};
+use retromae::model::IGNORE_INDEX;
+use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
+use retromae::reference::cross_entropy as reference;
+
+#[derive(Clone)]
+struct Operands<T> {
+    hidden: Vec<T>,
+    weight: Vec<T>,
+    bias: Vec<f32>,
+    targets: Vec<i32>,
+    row_weights: Vec<f32>,
+    hidden_size: usize,
+    options: Options,
+}
+
+impl<T: Float> Operands<T> {
+    /// Logits of about [-4, 4], every third row ignored.
+    fn random(rows: usize, vocabulary: usize, hidden_size: usize) -> Self {
+        let spread = 2.0 / (hidden_size as f64).sqrt();
+        let weight: Vec<f64> = values(2, vocabulary * hidden_size).iter().map(|v| v * spread).collect();
+        let target = |(row, id)| if row % 3 == 2 { IGNORE_INDEX } else { id };
+        let row_weight = |v: &f64| ((1.5 + v.abs()) / rows as f64) as f32;
+        Self {
+            hidden: rounded(&values(1, rows * hidden_size)),
+            weight: rounded(&weight),
+            bias: rounded(&values(3, vocabulary)),
+            targets: integers(4, rows, vocabulary as u32).into_iter().enumerate().map(target).collect(),
+            row_weights: values(5, rows).iter().map(row_weight).collect(),
+            hidden_size,
+            options: Options::default(),
+        }
+    }
+
+    fn with(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    fn rows(&self) -> usize {
+        self.targets.len()
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.bias.len()
+    }
+
+    fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        Self {
+            hidden: self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].to_vec(),
+            targets: self.targets[rows.clone()].to_vec(),
+            row_weights: self.row_weights[rows].to_vec(),
+            ..self.clone()
+        }
+    }
+}
+
+/// Gradients start from 0; ignored rows have a `log_sum_exp` of 0.
+#[derive(Debug, Default, PartialEq)]
+struct Results {
+    losses: Vec<f64>,
+    log_sum_exp: Vec<f64>,
+    log_likelihoods: Vec<f64>,
+    correct: Vec<bool>,
+    d_hidden: Vec<f64>,
+    d_weight: Vec<f64>,
+    d_bias: Vec<f64>,
+    /// Of each group of the last call
+    totals: Vec<Totals>,
+}
+
+fn exact<T: Float>(operands: &Operands<T>) -> Results {
+    let row_weights = widened(&operands.row_weights);
+    let (hidden, weight, bias) =
+        (widened(&operands.hidden), widened(&operands.weight), widened(&operands.bias));
+    let head = reference::CrossEntropy {
+        hidden: &hidden,
+        weight: &weight,
+        bias: &bias,
+        targets: &operands.targets,
+        row_weights: &row_weights,
+        options: operands.options,
+    };
+    let reference::Loss { row_loss, mut log_sum_exp, log_likelihood, correct, .. } =
+        reference::forward(&head);
+    for (total, &target) in log_sum_exp.iter_mut().zip(&operands.targets) {
+        *total = if target == operands.options.ignore_index { 0.0 } else { *total };
+    }
+    let (d_hidden, d_weight, d_bias) = reference::backward(&head);
+    let losses = row_loss.iter().zip(&row_weights).map(|(loss, weight)| loss * weight).collect();
+    Results {
+        losses,
+        log_sum_exp,
+        log_likelihoods: log_likelihood,
+        correct,
+        d_hidden,
+        d_weight,
+        d_bias,
+        totals: vec![],
+    }
+}
+
+/// The naive composition, sums in f32: what the algorithm stores is rounded to `T`, the gradients of logits and hidden rows, and either the
+/// logits, or hidden rows and ones times a row's factor. Also the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
+fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f64; 3]) {
+    let (rows, vocabulary, columns) = (operands.rows(), operands.vocabulary(), operands.hidden_size);
+    let Options { ignore_index, label_smoothing, z_loss, soft_cap } = operands.options;
+    let round = |value: f32| T::from_f32(value).to_f32();
+    let stored = |logit: f32| if algorithm == Algorithm::Library { round(logit) } else { logit };
+    let hidden: Vec<f32> = operands.hidden.iter().map(|v| v.to_f32()).collect();
+    let weight: Vec<f32> = operands.weight.iter().map(|v| v.to_f32()).collect();
+    let mut results = Results {
+        losses: vec![0.0; rows],
+        log_sum_exp: vec![0.0; rows],
+        log_likelihoods: vec![0.0; rows],
+        ..Results::default()
+    };
+    let mut gradients = [rows * columns, vocabulary * columns, vocabulary].map(|count| vec![0.0f32; count]);
+    let mut magnitudes = gradients.clone();
+    for row in (0..rows).filter(|&row| operands.targets[row] != ignore_index) {
+        let target = operands.targets[row] as usize;
+        let input = &hidden[row * columns..][..columns];
+        let dot = |v: usize| -> f32 { (0..columns).map(|k| input[k] * weight[v * columns + k]).sum() };
+        let capped = |x: f32| soft_cap.map_or(x, |cap| cap * (x / cap).tanh());
+        let logits: Vec<f32> = (0..vocabulary).map(|v| capped(stored(dot(v)) + operands.bias[v])).collect();
+        let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total = maximum + logits.iter().map(|logit| (logit - maximum).exp()).sum::<f32>().ln();
+        let mean = logits.iter().sum::<f32>() / vocabulary as f32;
+        let row_weight = operands.row_weights[row];
+        let smoothed = (1.0 - label_smoothing) * logits[target] + label_smoothing * mean;
+        results.log_sum_exp[row] = f64::from(total);
+        results.log_likelihoods[row] = f64::from(logits[target] - total);
+        results.losses[row] = f64::from(row_weight * (total - smoothed + z_loss * total * total));
+        // What is stored of a logit's gradient, and the factors that its products with weight, hidden row and 1 take on.
+        let fused = algorithm == Algorithm::Fused;
+        let reference = if maximum - logits[target] > 30.0 { maximum } else { logits[target] };
+        let scale = row_weight * (reference - total).exp();
+        let factors = |value: f32| if fused { round(scale * value) } else { value };
+        for (v, logit) in logits.iter().enumerate() {
+            let one_hot = if v == target { 1.0 - label_smoothing } else { 0.0 };
+            let probability = (1.0 + 2.0 * z_loss * total) * (logit - total).exp();
+            let d_cap = soft_cap.map_or(1.0, |cap| 1.0 - (logit / cap).powi(2));
+            let d_capped = row_weight * (probability - one_hot - label_smoothing / vocabulary as f32);
+            let d_logit = round(d_capped * d_cap / if fused { scale } else { 1.0 });
+            let mut add = |which: usize, at: usize, term: f32| {
+                gradients[which][at] += term;
+                magnitudes[which][at] += term.abs();
+            };
+            add(2, v, d_logit * factors(1.0));
+            for k in 0..columns {
+                let d_hidden = d_logit * weight[v * columns + k];
+                add(0, row * columns + k, if fused { scale * d_hidden } else { d_hidden });
+                add(1, v * columns + k, d_logit * factors(input[k]));
+            }
+        }
+    }
+    gradients[0].iter_mut().for_each(|value| *value = round(*value));
+    let [d_hidden, d_weight, d_bias] = gradients.map(|gradient| widened(&gradient));
+    let scales = magnitudes.map(|sums| f64::from(sums.into_iter().fold(0.0, f32::max)));
+    (Results { d_hidden, d_weight, d_bias, ..results }, scales)
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug)]
+struct Way<'a> {
+    algorithm: Algorithm,
+    /// Rows that the workspace has room for.
+    chunk: usize,
+    /// Where groups end, beside the last one.
+    group_ends: &'a [usize],
+}
+
+fn way(algorithm: Algorithm, chunk: usize) -> Way<'static> {
+    Way { algorithm, chunk, group_ends: &[] }
+}
+
+fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
+    cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary())
+}
+
+/// Runs `parts` one after the other; the gradients of weight and bias accumulate.
+fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Results {
+    let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
+    let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
+    let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
+    let stream = device.stream();
+    let mut results = Results::default();
+    for operands in parts {
+        let rows = operands.rows();
+        let group_ends = [way.group_ends, &[rows]].concat();
+        let [hidden, weight] = [&operands.hidden, &operands.weight].map(|v| device.upload(v).unwrap());
+        let [bias, row_weights] = [&operands.bias, &operands.row_weights].map(|v| device.upload(v).unwrap());
+        let targets = device.upload(&operands.targets).unwrap();
+        // Bytes of a NaN in every type.
+        let bytes = workspace(way.algorithm, way.chunk, operands);
+        let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
+        let [mut losses, mut log_sum_exp, mut log_likelihoods] =
+            [0, 1, 2].map(|_| device.upload(&vec![f32::NAN; rows]).unwrap());
+        let mut correct = device.upload(&vec![7u8; rows]).unwrap();
+        let mut totals = device.zeros(group_ends.len()).unwrap();
+        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); rows * hidden_size]).unwrap();
+        let arguments = ForwardBackward {
+            hidden: hidden.view(),
+            weight: weight.view(),
+            bias: bias.view(),
+            targets: targets.view(),
+            row_weights: row_weights.view(),
+            options: operands.options,
+            algorithm: way.algorithm,
+            losses: losses.view_mut(),
+            log_sum_exp: log_sum_exp.view_mut(),
+            log_likelihoods: log_likelihoods.view_mut(),
+            correct: correct.view_mut(),
+            d_hidden: d_hidden.view_mut(),
+            d_weight: d_weight.view_mut(),
+            d_bias: d_bias.view_mut(),
+            group_ends: &group_ends,
+            totals: totals.view_mut(),
+            workspace: workspace.view_mut(),
+            hidden_size,
+        };
+        cross_entropy::forward_backward(&stream, arguments).unwrap();
+        results.losses.extend(widened(&losses.read().unwrap()));
+        results.log_sum_exp.extend(widened(&log_sum_exp.read().unwrap()));
+        results.log_likelihoods.extend(widened(&log_likelihoods.read().unwrap()));
+        results.correct.extend(correct.read().unwrap().into_iter().map(|byte| {
+            assert!(byte <= 1, "correct is {byte}");
+            byte == 1
+        }));
+        results.d_hidden.extend(widened(&d_hidden.read().unwrap()));
+        results.totals = totals.read().unwrap();
+    }
+    results.d_weight = widened(&d_weight.read().unwrap());
+    results.d_bias = widened(&d_bias.read().unwrap());
+    results
+}
+
+#[track_caller]
+fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>, algorithm: Algorithm) {
+    let exact = exact(operands);
+    let (naive, [d_hidden, d_weight, d_bias]) = naive(operands, algorithm);
+    assert_close::<f32>("losses", &actual.losses, &naive.losses, &exact.losses);
+    assert_close::<f32>("log_sum_exp", &actual.log_sum_exp, &naive.log_sum_exp, &exact.log_sum_exp);
+    assert_close::<f32>(
+        "log_likelihoods",
+        &actual.log_likelihoods,
+        &naive.log_likelihoods,
+        &exact.log_likelihoods,
+    );
+    assert_close_to_scale::<T>("d_hidden", &actual.d_hidden, &naive.d_hidden, &exact.d_hidden, d_hidden);
+    assert_close_to_scale::<f32>("d_weight", &actual.d_weight, &naive.d_weight, &exact.d_weight, d_weight);
+    assert_close_to_scale::<f32>("d_bias", &actual.d_bias, &naive.d_bias, &exact.d_bias, d_bias);
+}
