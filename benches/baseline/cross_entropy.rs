@@ -76,6 +76,11 @@ impl<T: Float> CrossEntropy<T> {
         })
     }
 
+    /// Of the three matrices, and of what sums columns.
+    pub fn extra_bytes(&self) -> usize {
+        3 * self.rows * self.vocabulary * T::DTYPE.bytes() + 4 * self.workspace.len()
+    }
+
     /// `hidden` is `[M, H]`.
     pub fn forward_backward(
         &mut self,

@@ -3,8 +3,8 @@
 //! Bound, with M rows, H columns, V words: 6·M·H·V FLOPs (logits, two gradients); bytes: hidden rows and their gradient 2·M·H·e, weight
 //! V·H·e, its gradient, which is added to, 8·V·H.
 
-use retromae::device::{Buffer, Float, Stream};
-use retromae::ops::cross_entropy::{self, ForwardBackward};
+use retromae::device::{Buffer, DType, Float, Stream};
+use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
 
 use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed, values, widened};
 use crate::{baseline, host_baseline};
@@ -12,6 +12,8 @@ use crate::{baseline, host_baseline};
 /// Logits of the fused operation that exist at once, in rows: the baseline holds all.
 const CHUNK_ON_GPU: usize = 4096;
 const CHUNK_ON_HOST: usize = 256;
+/// The algorithm that is not the default.
+const OWN_PRODUCT: &str = "retromae_own_product";
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -59,19 +61,25 @@ pub fn bench<T: Float>(bench: &mut Bench) {
     let mut group = bench.group("cross_entropy");
     for &rows in sizes {
         let case = Case { rows, hidden_size, vocabulary, chunk };
-        let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
+        let ours =
+            |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
         let unfused = if on_gpu {
             Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
         } else {
             Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
         };
-        group.case(&format!("M{rows}"), case.bound(T::DTYPE.bytes()), vec![fused, unfused]);
+        let mut variants = vec![ours(FUSED, Algorithm::Library), unfused];
+        if T::DTYPE == DType::Bf16 {
+            variants.insert(1, ours(OWN_PRODUCT, Algorithm::Fused));
+        }
+        group.case(&format!("M{rows}"), case.bound(T::DTYPE.bytes()), variants);
     }
 }
 
-/// The fused operation.
-struct Fused<T: Float> {
+/// The operation by one of its algorithms.
+struct Ours<T: Float> {
     case: Case,
+    algorithm: Algorithm,
     hidden: Buffer<T>,
     weight: Buffer<T>,
     bias: Buffer<f32>,
@@ -79,17 +87,20 @@ struct Fused<T: Float> {
     row_weights: Buffer<f32>,
     losses: Buffer<f32>,
     log_sum_exp: Buffer<f32>,
+    log_likelihoods: Buffer<f32>,
+    correct: Buffer<u8>,
+    totals: Buffer<Totals>,
     d_hidden: Buffer<T>,
     d_weight: Buffer<f32>,
     d_bias: Buffer<f32>,
-    logits: Buffer<T>,
-    ones: Buffer<T>,
+    workspace: Buffer<u8>,
 }
 
-impl<T: Float> Fused<T> {
-    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+impl<T: Float> Ours<T> {
+    fn new(stream: &Stream, case: Case, algorithm: Algorithm) -> Outcome<Self> {
         let device = stream.device();
         let Case { rows, hidden_size, vocabulary, chunk } = case;
+        let workspace = cross_entropy::workspace(algorithm, T::DTYPE, chunk, hidden_size, vocabulary);
         Ok(Self {
             hidden: device.upload(&case.hidden::<T>())?,
             weight: device.upload(&case.weight::<T>())?,
@@ -98,17 +109,20 @@ impl<T: Float> Fused<T> {
             row_weights: device.upload(&case.row_weights())?,
             losses: device.zeros(rows)?,
             log_sum_exp: device.zeros(rows)?,
+            log_likelihoods: device.zeros(rows)?,
+            correct: device.zeros(rows)?,
+            totals: device.zeros(1)?,
             d_hidden: device.zeros(rows * hidden_size)?,
             d_weight: device.zeros(vocabulary * hidden_size)?,
             d_bias: device.zeros(vocabulary)?,
-            logits: device.zeros(cross_entropy::workspace_logits(chunk, vocabulary))?,
-            ones: device.upload(&vec![T::from_f32(1.0); chunk])?,
+            workspace: device.zeros(workspace)?,
             case,
+            algorithm,
         })
     }
 }
 
-impl<T: Float> Work for Fused<T> {
+impl<T: Float> Work for Ours<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let arguments = ForwardBackward {
             hidden: self.hidden.view(),
@@ -116,13 +130,18 @@ impl<T: Float> Work for Fused<T> {
             bias: self.bias.view(),
             targets: self.targets.view(),
             row_weights: self.row_weights.view(),
+            options: Options::default(),
+            algorithm: self.algorithm,
             losses: self.losses.view_mut(),
             log_sum_exp: self.log_sum_exp.view_mut(),
+            log_likelihoods: self.log_likelihoods.view_mut(),
+            correct: self.correct.view_mut(),
             d_hidden: self.d_hidden.view_mut(),
             d_weight: self.d_weight.view_mut(),
             d_bias: self.d_bias.view_mut(),
-            logits: self.logits.view_mut(),
-            ones: self.ones.view(),
+            group_ends: &[self.case.rows],
+            totals: self.totals.view_mut(),
+            workspace: self.workspace.view_mut(),
             hidden_size: self.case.hidden_size,
         };
         Ok(cross_entropy::forward_backward(stream, arguments)?)
@@ -132,6 +151,10 @@ impl<T: Float> Work for Fused<T> {
         let read = |buffer: &Buffer<f32>| buffer.read();
         let d_hidden = widened(&self.d_hidden)?;
         results(read(&self.losses)?, d_hidden, read(&self.d_weight)?, read(&self.d_bias)?)
+    }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(self.workspace.len())
     }
 }
 
@@ -191,6 +214,10 @@ impl<T: Float> Work for Unfused<T> {
         let d_weight = unpadded(&self.d_weight, self.case.hidden_size)?;
         results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?)
     }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(self.layer.extra_bytes())
+    }
 }
 
 /// The baseline in plain Rust.
@@ -237,5 +264,9 @@ impl Work for HostUnfused {
         let host_baseline::cross_entropy::CrossEntropy { losses, d_hidden, d_weight, d_bias, .. } =
             &self.layer;
         results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone())
+    }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(self.layer.extra_bytes())
     }
 }

@@ -31,6 +31,10 @@ pub trait Work {
     fn run(&mut self, stream: &Stream) -> Outcome<()>;
     /// What the first run left.
     fn results(&mut self) -> Outcome<Results>;
+    /// Bytes held while it runs beside inputs and outputs, where variants differ in that.
+    fn extra_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 type Prepare<'a> = dyn Fn(&Stream) -> Outcome<Box<dyn Work + 'a>> + 'a;
@@ -202,7 +206,13 @@ impl Group<'_> {
             }
             let work = match &mut work {
                 Some(work) => work,
-                empty => empty.insert(prepare(variant, stream, expected).unwrap_or_else(skip)),
+                empty => {
+                    let work = prepare(variant, stream, expected).unwrap_or_else(skip);
+                    if let Some(bytes) = work.extra_bytes() {
+                        report::memory(operation, case, variant.name, bytes);
+                    }
+                    empty.insert(work)
+                }
             };
             bencher
                 .iter_custom(|iterations| timer.time(&mut **work, stream, iterations).unwrap_or_else(skip));

@@ -21,6 +21,14 @@ pub fn bound(operation: &str, case: &str, bound: Bound) {
     append(&serde_json::json!({"op": operation, "case": case, "flops": bound.flops, "bytes": bound.bytes}));
 }
 
+pub fn memory(operation: &str, case: &str, variant: &str, bytes: usize) {
+    println!(
+        "{operation}/{variant}/{case}: {:.1} MiB beside inputs and outputs",
+        bytes as f64 / (1 << 20) as f64
+    );
+    append(&serde_json::json!({"op": operation, "case": case, "variant": variant, "extra_bytes": bytes}));
+}
+
 pub fn skipped(operation: &str, case: &str, variant: &str, reason: &str) {
     println!("{operation}/{variant}/{case}: skipped: {reason}");
     append(&serde_json::json!({"op": operation, "case": case, "variant": variant, "skipped": reason}));

@@ -42,6 +42,11 @@ impl CrossEntropy {
         }
     }
 
+    /// Of the two matrices.
+    pub fn extra_bytes(&self) -> usize {
+        size_of_val(&*self.log_probabilities) + size_of_val(&*self.d_logits)
+    }
+
     pub fn forward_backward(&mut self, operands: &Operands<'_>) {
         let Operands { hidden, weight, bias, targets, row_weights } = *operands;
         let vocabulary = bias.len();

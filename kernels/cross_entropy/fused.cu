@@ -30,8 +30,8 @@
 // - A scale for every tile instead of a reference for every row: the backward's products would have to be
 // ours.
 //
-// exponentials: 57 KB shared memory, REGISTERS
-// Bank conflicts: none; see SharedTile.
+// exponentials: 57 KB shared memory, 254 registers on sm_80 and sm_90, so two blocks an SM; no spills, no
+// stack. Bank conflicts: none; see SharedTile.
 #include "../arch/approximate.cuh"
 #include "../arch/block.cuh"
 #include "../core/product.cuh"

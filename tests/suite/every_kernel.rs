@@ -1,6 +1,6 @@
 //! Every kernel once, on one small shape: what tools that slow a GPU down a hundredfold are run on.
 //!
-//! Recorded training steps launch nearly all kernels and say which, passes of attention its variants that no step needs; the shapes are
+//! Recorded training steps launch nearly all kernels and say which, passes of attention and cross-entropy their variants that no step needs; the shapes are
 //! ragged, so that partial tiles are among them.
 
 use std::collections::BTreeSet;
@@ -11,9 +11,11 @@ use retromae::model::{
     TrainStep, Visibility,
 };
 use retromae::ops::attention::HEAD_DIMS;
+use retromae::ops::cross_entropy::Algorithm;
 
 use crate::attention::cases::{Case, Kind, Variant};
 use crate::attention::passes;
+use crate::cross_entropy;
 
 const LENGTHS: [i32; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;
@@ -114,6 +116,10 @@ fn every_kernel_runs() {
             launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
         }
     }
+    launched.extend(cross_entropy::kernels::<f32>(&device, Algorithm::Library));
+    launched.extend(cross_entropy::kernels::<f16>(&device, Algorithm::Library));
+    launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Library));
+    launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Fused));
     // Where they are counted: RETROMAE_HOST_BANK_CONFLICTS.
     device.shared_memory_accesses().iter().for_each(|access| println!("{access}"));
     let of_training = |name: &&str| !OTHERS.iter().any(|prefix| name.starts_with(prefix));

@@ -73,6 +73,8 @@ struct Results {
     d_bias: Vec<f64>,
     /// Of each group of the last call
     totals: Vec<Totals>,
+    /// The names of those launched
+    kernels: Vec<String>,
 }
 
 fn exact<T: Float>(operands: &Operands<T>) -> Results {
@@ -102,7 +104,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
         d_hidden,
         d_weight,
         d_bias,
-        totals: vec![],
+        ..Results::default()
     }
 }
 
@@ -189,7 +191,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
     let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
-    let stream = device.stream();
+    let stream = device.new_stream().unwrap();
     let mut results = Results::default();
     for operands in parts {
         let rows = operands.rows();
@@ -225,7 +227,11 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
             workspace: workspace.view_mut(),
             hidden_size,
         };
-        cross_entropy::forward_backward(&stream, arguments).unwrap();
+        let graph = stream.capture(|stream| cross_entropy::forward_backward(stream, arguments)).unwrap();
+        // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+        unsafe { graph.launch(&stream) }.unwrap();
+        stream.synchronize().unwrap();
+        results.kernels.extend_from_slice(graph.kernels());
         results.losses.extend(widened(&losses.read().unwrap()));
         results.log_sum_exp.extend(widened(&log_sum_exp.read().unwrap()));
         results.log_likelihoods.extend(widened(&log_likelihoods.read().unwrap()));
@@ -239,6 +245,14 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
     results.d_weight = widened(&d_weight.read().unwrap());
     results.d_bias = widened(&d_bias.read().unwrap());
     results
+}
+
+/// The kernels of both variants of the in-place kernel, or of an algorithm.
+pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
+    let plain = Operands::<T>::random(130, 200, 64);
+    let general = plain.clone().with(Options { label_smoothing: 0.1, ..plain.options });
+    let all = if algorithm == Algorithm::Library { vec![plain, general] } else { vec![plain] };
+    run(device, &all.iter().collect::<Vec<_>>(), way(algorithm, 130)).kernels
 }
 
 #[track_caller]

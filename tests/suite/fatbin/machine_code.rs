@@ -62,11 +62,12 @@ fn broken_rules(code: &Census) -> Vec<&'static str> {
     TENSOR_CORE_RULES.iter().filter(|(_, holds)| !holds(code)).map(|&(rule, _)| rule).collect()
 }
 
-/// Attention in 16 bits is a product of matrices, which tensor cores do an order of magnitude faster; but for what turns sums into
-/// gradients.
+/// Attention in 16 bits is products of matrices, which tensor cores do an order of magnitude faster, but for what turns sums into
+/// gradients; and so is the cross-entropy that makes its own logits.
 fn must_use_tensor_cores(name: &str) -> bool {
     let is_16_bit = ["_bf16_", "_f16_"].iter().any(|dtype| name.contains(dtype));
-    name.starts_with("attention_") && is_16_bit && !name.starts_with("attention_backward_convert_")
+    let attention = name.starts_with("attention_") && !name.starts_with("attention_backward_convert_");
+    is_16_bit && attention || name == "cross_entropy_exponentials_bf16"
 }
 
 /// A spilled register, or an array that is indexed at run time, is as slow as global memory.
@@ -85,7 +86,7 @@ fn no_kernel_uses_local_memory() {
 }
 
 #[test]
-fn attention_in_16_bits_is_on_tensor_cores_and_moves_16_bytes_at_once() {
+fn products_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
     if !nvcc_built_kernels() {
         return;
     }

@@ -40,11 +40,12 @@ struct Work {
     bytes: f64,
 }
 
-/// A line of what the benches say of a case: its work, or why a variant could not be measured on it.
+/// A line of what the benches say of a case: its work, what memory a variant holds, or why it could not be measured.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum BenchLine {
     Bound { op: String, case: String, flops: f64, bytes: f64 },
+    Memory { op: String, case: String, variant: String, extra_bytes: u64 },
     Skipped(Skipped),
 }
 
@@ -83,7 +84,7 @@ pub fn collect(dir: &Path, gaps: &mut Gaps) -> Collected {
     for line in gaps.json_lines::<FigureLine>(dir, "peers/figures.jsonl") {
         add_peer(line, &mut figures, &mut skipped, &mut gaps.warnings);
     }
-    let work = bounds(dir, &mut skipped, gaps);
+    let work = bounds(dir, &mut figures, &mut skipped, gaps);
     let mut figures: Vec<Figure> = figures
         .into_iter()
         .map(|((op, case, variant), figure)| {
@@ -124,7 +125,13 @@ fn add_peer(
     }
 }
 
-fn bounds(dir: &Path, skipped: &mut Vec<Skipped>, gaps: &mut Gaps) -> BTreeMap<Case, Work> {
+/// The work of each case; what else the benches say goes where it belongs.
+fn bounds(
+    dir: &Path,
+    figures: &mut BTreeMap<(String, String, String), Figure>,
+    skipped: &mut Vec<Skipped>,
+    gaps: &mut Gaps,
+) -> BTreeMap<Case, Work> {
     let mut work = BTreeMap::new();
     for line in gaps.json_lines(dir, "bounds.jsonl") {
         match line {
@@ -134,6 +141,11 @@ fn bounds(dir: &Path, skipped: &mut Vec<Skipped>, gaps: &mut Gaps) -> BTreeMap<C
             BenchLine::Bound { op, case, flops, bytes } => gaps.warnings.push(format!(
                 "the bound of {op} {case} was left out: {flops} flops and {bytes} bytes; it should have some of either"
             )),
+            BenchLine::Memory { op, case, variant, extra_bytes } => {
+                if let Some(figure) = figures.get_mut(&(op, case, variant)) {
+                    figure.extra_bytes = Some(extra_bytes);
+                }
+            }
             // The run in the other order may have said so already.
             BenchLine::Skipped(line) if skipped.contains(&line) => {}
             BenchLine::Skipped(line) => skipped.push(line),
@@ -244,6 +256,7 @@ mod tests {
             r#"{"op":"ceiling","case":"matmul","flops":10000,"bytes":9}"#,
             r#"{"op":"adamw","case":"base","flops":3000,"bytes":800}"#,
             r#"{"op":"adamw","case":"none","flops":0,"bytes":0}"#,
+            r#"{"op":"adamw","case":"base","variant":"unfused","extra_bytes":4096}"#,
             r#"{"op":"step","case":"base_L512","variant":"unfused","skipped":"out of memory"}"#,
             r#"{"op":"step","case":"base_L512","variant":"unfused","skipped":"out of memory"}"#,
         ];
@@ -258,6 +271,8 @@ mod tests {
         // 800 bytes at 2 bytes a nanosecond are more than 3000 operations at 10 a nanosecond.
         assert_eq!((ours.bound_ns, ours.times_bound), (Some(400.0), Some(2.5)));
         assert_eq!((ours.gb_per_s, ours.tflop_per_s), (Some(0.8), Some(0.003)));
+        let held: Vec<Option<u64>> = found.figures[..3].iter().map(|figure| figure.extra_bytes).collect();
+        assert_eq!(held, [None, Some(4096), None]);
         assert_eq!((ours.unfused_ratio(), ours.best_peer()), (Some(4.0), Some(("torch", 2.0))));
         let reasons: Vec<&str> = found.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert_eq!(reasons, ["has no optimizer", "out of memory"]);
