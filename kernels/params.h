@@ -288,6 +288,32 @@ struct CrossEntropyFusedParams {
     uint32_t reserved;
 };
 
+/* The bag-of-words head: words' largest logits among the tokens of each sentence, their loss and its
+ * gradients. */
+struct BagOfWordsParams {
+    DevicePointer hidden;      /* T [tokens, hidden_size] */
+    DevicePointer weight;      /* T [vocabulary, hidden_size] */
+    DevicePointer bias;        /* f32 [vocabulary] */
+    DevicePointer cu_seqlens;  /* i32 [sentences + 1]; those from a sentence's end on are of no sentence */
+    DevicePointer bag_offsets; /* i32 [sentences + 1] */
+    DevicePointer bag_ids;     /* i32 [bag_offsets[sentences]] */
+    DevicePointer bag_weights; /* f32 [bag_offsets[sentences]] */
+    DevicePointer sentence_weights; /* f32 [sentences] */
+    DevicePointer logits;           /* T [rows, stride]: of rows from first_row on, without bias */
+    DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them */
+    DevicePointer slots;            /* u16 [sentences, stride]: the tokens that have them */
+    DevicePointer losses;           /* f32 [sentences] */
+    DevicePointer d_hidden;         /* T [tokens, hidden_size] */
+    DevicePointer d_weight;         /* f32 [vocabulary, hidden_size], added to */
+    DevicePointer d_bias;           /* f32 [vocabulary], added to */
+    uint32_t sentences;
+    uint32_t vocabulary;
+    uint32_t hidden_size;
+    uint32_t stride;
+    uint32_t first_row;
+    uint32_t rows;
+};
+
 /* Whole-word masks: one bank of bit rows a sentence, and the bank row of each token. */
 struct MaskBankParams {
     DevicePointer rng;              /* RngState */

@@ -694,6 +694,73 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct BagOfWordsParams {
+    pub hidden: DevicePointer,
+    pub weight: DevicePointer,
+    pub bias: DevicePointer,
+    pub cu_seqlens: DevicePointer,
+    pub bag_offsets: DevicePointer,
+    pub bag_ids: DevicePointer,
+    pub bag_weights: DevicePointer,
+    pub sentence_weights: DevicePointer,
+    pub logits: DevicePointer,
+    pub maxima: DevicePointer,
+    pub slots: DevicePointer,
+    pub losses: DevicePointer,
+    pub d_hidden: DevicePointer,
+    pub d_weight: DevicePointer,
+    pub d_bias: DevicePointer,
+    pub sentences: u32,
+    pub vocabulary: u32,
+    pub hidden_size: u32,
+    pub stride: u32,
+    pub first_row: u32,
+    pub rows: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BagOfWordsParams"][::core::mem::size_of::<BagOfWordsParams>() - 144usize];
+    ["Alignment of BagOfWordsParams"][::core::mem::align_of::<BagOfWordsParams>() - 8usize];
+    ["Offset of field: BagOfWordsParams::hidden"][::core::mem::offset_of!(BagOfWordsParams, hidden) - 0usize];
+    ["Offset of field: BagOfWordsParams::weight"][::core::mem::offset_of!(BagOfWordsParams, weight) - 8usize];
+    ["Offset of field: BagOfWordsParams::bias"][::core::mem::offset_of!(BagOfWordsParams, bias) - 16usize];
+    ["Offset of field: BagOfWordsParams::cu_seqlens"]
+        [::core::mem::offset_of!(BagOfWordsParams, cu_seqlens) - 24usize];
+    ["Offset of field: BagOfWordsParams::bag_offsets"]
+        [::core::mem::offset_of!(BagOfWordsParams, bag_offsets) - 32usize];
+    ["Offset of field: BagOfWordsParams::bag_ids"]
+        [::core::mem::offset_of!(BagOfWordsParams, bag_ids) - 40usize];
+    ["Offset of field: BagOfWordsParams::bag_weights"]
+        [::core::mem::offset_of!(BagOfWordsParams, bag_weights) - 48usize];
+    ["Offset of field: BagOfWordsParams::sentence_weights"]
+        [::core::mem::offset_of!(BagOfWordsParams, sentence_weights) - 56usize];
+    ["Offset of field: BagOfWordsParams::logits"]
+        [::core::mem::offset_of!(BagOfWordsParams, logits) - 64usize];
+    ["Offset of field: BagOfWordsParams::maxima"]
+        [::core::mem::offset_of!(BagOfWordsParams, maxima) - 72usize];
+    ["Offset of field: BagOfWordsParams::slots"][::core::mem::offset_of!(BagOfWordsParams, slots) - 80usize];
+    ["Offset of field: BagOfWordsParams::losses"]
+        [::core::mem::offset_of!(BagOfWordsParams, losses) - 88usize];
+    ["Offset of field: BagOfWordsParams::d_hidden"]
+        [::core::mem::offset_of!(BagOfWordsParams, d_hidden) - 96usize];
+    ["Offset of field: BagOfWordsParams::d_weight"]
+        [::core::mem::offset_of!(BagOfWordsParams, d_weight) - 104usize];
+    ["Offset of field: BagOfWordsParams::d_bias"]
+        [::core::mem::offset_of!(BagOfWordsParams, d_bias) - 112usize];
+    ["Offset of field: BagOfWordsParams::sentences"]
+        [::core::mem::offset_of!(BagOfWordsParams, sentences) - 120usize];
+    ["Offset of field: BagOfWordsParams::vocabulary"]
+        [::core::mem::offset_of!(BagOfWordsParams, vocabulary) - 124usize];
+    ["Offset of field: BagOfWordsParams::hidden_size"]
+        [::core::mem::offset_of!(BagOfWordsParams, hidden_size) - 128usize];
+    ["Offset of field: BagOfWordsParams::stride"]
+        [::core::mem::offset_of!(BagOfWordsParams, stride) - 132usize];
+    ["Offset of field: BagOfWordsParams::first_row"]
+        [::core::mem::offset_of!(BagOfWordsParams, first_row) - 136usize];
+    ["Offset of field: BagOfWordsParams::rows"][::core::mem::offset_of!(BagOfWordsParams, rows) - 140usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct MaskBankParams {
     pub rng: DevicePointer,
     pub cu_seqlens: DevicePointer,

@@ -5,6 +5,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bag_of_words;
 pub mod bias_gelu;
 pub mod column_sum;
 pub mod cross_entropy;

@@ -5,6 +5,7 @@
 //! a wrong one panics on an index.
 
 pub mod attention;
+pub mod bag_of_words;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gelu;

@@ -7,6 +7,7 @@ use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, 
 use retromae::ops::cross_entropy::Options;
 use retromae::random::{Dropout, bounded, philox};
 use retromae::reference::attention::{self, Attention, Mask};
+use retromae::reference::bag_of_words::{self, BagOfWords};
 use retromae::reference::cross_entropy::{self, CrossEntropy};
 use retromae::reference::embedding::{self, Embedding, EmbeddingMode};
 use retromae::reference::layer_norm::{self, DropoutResidual};
@@ -247,6 +248,25 @@ fn cross_entropy_gradients() {
         check("weight", &weight, &d_weight, ALL, |weight| loss(CrossEntropy { weight, ..base }));
         check("bias", &bias, &d_bias, ALL, |bias| loss(CrossEntropy { bias, ..base }));
     }
+}
+
+/// The maxima of the random logits are apart by more than the step of the differences.
+#[test]
+fn bag_of_words_gradients() {
+    let (hidden, weight, bias) = (values(80, 6 * 3), values(81, 5 * 3), values(82, 5));
+    let base = BagOfWords {
+        hidden: &hidden,
+        weight: &weight,
+        bias: &bias,
+        lengths: &[1, 3, 2],
+        bags: &[vec![(2, 1.0)], vec![(0, 0.5), (4, 0.25), (0, 0.5)], vec![]],
+        sentence_weights: &[0.5, 2.0, 7.0],
+    };
+    let loss = |head: BagOfWords| bag_of_words::forward(&head).iter().sum::<f64>();
+    let (d_hidden, d_weight, d_bias) = bag_of_words::backward(&base);
+    check("hidden", &hidden, &d_hidden, ALL, |hidden| loss(BagOfWords { hidden, ..base }));
+    check("weight", &weight, &d_weight, ALL, |weight| loss(BagOfWords { weight, ..base }));
+    check("bias", &bias, &d_bias, ALL, |bias| loss(BagOfWords { bias, ..base }));
 }
 
 // ---- the whole model ----

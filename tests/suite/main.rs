@@ -4,6 +4,7 @@
 
 mod adamw;
 mod attention;
+mod bag_of_words;
 mod bank_conflicts;
 mod baseline;
 mod bias_gelu;

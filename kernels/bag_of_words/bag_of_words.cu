@@ -1,0 +1,279 @@
+// The bag-of-words head (DupMAE, Liu et al., arXiv 2305.02564) behind a product that makes logits: each
+// word's largest logit among a sentence's tokens, the loss of the sentence's bag, and the gradients, which go
+// to the one token that had it.
+//
+//     m[b, v] = max over tokens t of x[t, v],  loss[b] = −s[b]·Σ w·log softmax(m[b])[id]
+//     g[b, v] = s[b]·(Σ w·softmax(m[b])[v] − w[v])
+//     d_weight[v] += Σ_b g[b, v]·hidden[token(b, v)],  d_hidden[t] = Σ_{v of t} g[b, v]·weight[v]
+//
+// Of a chunk of logits (src/ops/bag_of_words.rs) only maxima and their tokens are kept, 6 bytes a sentence
+// and word. All sums are f32 and in an order that depends on the shapes alone; no atomics.
+//
+// With B sentences, T tokens, V words and H columns:
+// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory.
+// - loss: a block a sentence, 12·B·V bytes read, 4·B·V written.
+// - weight_gradient: a warp a word and 256 columns, over all sentences: B·V·H·e bytes of hidden rows, out of
+// L2
+//   as long as they fit there; at 256 × 30,522 × 768 of bf16 that is 12 GB, two or three milliseconds of an
+//   H100's L2, where the product takes two.
+// - hidden_gradient: a block a token and 256 columns, each warp an eighth of the words: 2·T·V bytes to find
+// the
+//   token's words, B·V·H·e bytes of their embeddings.
+// Hidden rows in shared memory, shared by the words of a block, would divide the traffic by the words a block
+// holds sums for, some hundreds, and is the next thing to do if a card says that this counts.
+#include "../arch/approximate.cuh"
+#include "../arch/bits.cuh"
+#include "../arch/warp_primitives.cuh"
+#include "../core/shared_memory.cuh"
+#include "../core/types.cuh"
+
+namespace retromae {
+
+constexpr uint32_t kMaximumThreads = 64;
+constexpr uint32_t kBagThreads = 256;
+constexpr uint32_t kBagWarps = kBagThreads / 32;
+
+// The place of the lowest one.
+RETROMAE_DEVICE uint32_t lowest_bit(uint32_t bits) {
+    return bit_count((bits & (0u - bits)) - 1u);
+}
+
+// Whether `x` takes the place of `maximum`: so does NaN, which then stays. The first of equals stays as well.
+RETROMAE_DEVICE bool exceeds(float x, float maximum) {
+    return x > maximum || x != x;
+}
+
+template <class T>
+RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
+    const uint32_t sentence = blockIdx.y;
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
+    const uint32_t start = cu_seqlens[sentence];
+    const uint32_t end = cu_seqlens[sentence + 1];
+    // The rows that are both the sentence's and the chunk's.
+    const uint32_t chunk_end = params.first_row + params.rows;
+    const uint32_t from = start > params.first_row ? start : params.first_row;
+    const uint32_t to = end < chunk_end ? end : chunk_end;
+    const uint32_t column = (blockIdx.x * kMaximumThreads + threadIdx.x) * 8;
+    if (from >= to || column >= params.vocabulary) return;
+
+    const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + column;
+    float* maxima = pointer<float>(params.maxima) + place;
+    Pack<uint16_t, 8>* slots = reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.slots) + place);
+    float best[8];
+    Pack<uint16_t, 8> best_slots = {};
+    if (from > start) {
+        load(maxima, best);
+        best_slots = *slots;
+    } else {
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) best[i] = -INFINITY;
+    }
+    float bias[8];
+    RETROMAE_UNROLL
+    for (int i = 0; i < 8; ++i)
+        bias[i] = column + i < params.vocabulary ? pointer<const float>(params.bias)[column + i] : -INFINITY;
+    const T* logits = pointer<const T>(params.logits) + column;
+    for (uint32_t row = from; row < to; ++row) {
+        float x[8];
+        load(logits + static_cast<uint64_t>(row - params.first_row) * params.stride, x);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) {
+            // What is beyond the vocabulary was never written.
+            const float logit = column + i < params.vocabulary ? x[i] + bias[i] : -INFINITY;
+            if (exceeds(logit, best[i])) {
+                best[i] = logit;
+                best_slots.values[i] = static_cast<uint16_t>(row - start);
+            }
+        }
+    }
+    store(maxima, best);
+    store_whole(slots, best_slots);
+}
+
+// The sum, or the largest, of the block's values, one a thread, in every thread; `shares` has a place a warp.
+template <class Operation>
+RETROMAE_DEVICE float block_reduce(float value, float* shares) {
+    float values[1] = {value};
+    warp_butterfly<Operation, 32>(values);
+    __syncthreads();
+    if (lane_index() == 0) shares[threadIdx.x / 32] = values[0];
+    __syncthreads();
+    float result = shares[0];
+    for (uint32_t warp = 1; warp < kBagWarps; ++warp) result = Operation::apply(result, shares[warp]);
+    return result;
+}
+
+RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
+    const uint32_t sentence = blockIdx.x;
+    const uint32_t vocabulary = params.vocabulary;
+    float* maxima = pointer<float>(params.maxima) + static_cast<uint64_t>(sentence) * params.stride;
+    float* shares = SharedMemory::begin().take<float>(kBagWarps);
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
+    const int32_t* bag_offsets = pointer<const int32_t>(params.bag_offsets);
+    const int32_t* ids = pointer<const int32_t>(params.bag_ids);
+    const float* weights = pointer<const float>(params.bag_weights);
+    const uint32_t first = bag_offsets[sentence];
+    const uint32_t last = bag_offsets[sentence + 1];
+
+    float invalid = 0.0f;
+    float bag_weight = 0.0f;
+    for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) {
+        if (static_cast<uint32_t>(ids[i]) >= vocabulary) invalid = 1.0f;
+        bag_weight += weights[i];
+    }
+    invalid = block_reduce<Maximum>(invalid, shares);
+    if (cu_seqlens[sentence] == cu_seqlens[sentence + 1] || first == last || invalid != 0.0f) {
+        // No tokens or no bag; or an id that is none, which shows.
+        for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads) maxima[column] = 0.0f;
+        if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
+        return;
+    }
+    bag_weight = block_reduce<Sum>(bag_weight, shares);
+
+    float highest = -INFINITY;
+    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
+        highest = fmaxf(highest, maxima[column]);
+    highest = block_reduce<Maximum>(highest, shares);
+    float sum = 0.0f;
+    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
+        sum += exp2_approximate((maxima[column] - highest) * kLog2E);
+    sum = block_reduce<Sum>(sum, shares);
+
+    const float sentence_weight = pointer<const float>(params.sentence_weights)[sentence];
+    const float log_sum_exp = highest + logf(sum);
+    float loss = 0.0f;
+    for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads)
+        loss += weights[i] * (log_sum_exp - maxima[ids[i]]);
+    loss = block_reduce<Sum>(loss, shares);
+    if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = sentence_weight * loss;
+
+    // A word is its thread's from here on, so that words that are twice in a bag need no atomics.
+    const float scale = sentence_weight * bag_weight / sum;
+    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
+        maxima[column] = exp2_approximate((maxima[column] - highest) * kLog2E) * scale;
+    for (uint32_t i = first; i < last; ++i) {
+        const uint32_t word = ids[i];
+        if (word % kBagThreads == threadIdx.x) maxima[word] -= sentence_weight * weights[i];
+    }
+}
+
+// sums += factor · 8 elements of a row from `column` on.
+template <class T>
+RETROMAE_DEVICE void add_scaled(float (&sums)[8], float factor, const T* row, uint32_t column) {
+    float x[8];
+    load(row + column, x);
+    RETROMAE_UNROLL
+    for (int i = 0; i < 8; ++i) sums[i] = fmaf(factor, x[i], sums[i]);
+}
+
+template <class T>
+RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
+    const uint32_t word = blockIdx.x * kBagWarps + threadIdx.x / 32;
+    if (word >= params.vocabulary) return;
+    const uint32_t column = (blockIdx.y * 32 + lane_index()) * 8;
+    const bool exists = column < params.hidden_size;
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
+    const T* hidden = pointer<const T>(params.hidden);
+    float sums[8] = {};
+    float bias = 0.0f;
+    for (uint32_t sentence = 0; sentence < params.sentences; ++sentence) {
+        const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + word;
+        const float gradient = pointer<const float>(params.maxima)[place];
+        bias += gradient;
+        // 0 where there is no token, too.
+        if (gradient == 0.0f || !exists) continue;
+        const uint64_t row = cu_seqlens[sentence] + pointer<const uint16_t>(params.slots)[place];
+        add_scaled(sums, gradient, hidden + row * params.hidden_size, column);
+    }
+    if (exists) {
+        float* d_weight =
+            pointer<float>(params.d_weight) + static_cast<uint64_t>(word) * params.hidden_size + column;
+        float before[8];
+        load(d_weight, before);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) before[i] += sums[i];
+        store(d_weight, before);
+    }
+    if (blockIdx.y == 0 && lane_index() == 0) pointer<float>(params.d_bias)[word] += bias;
+}
+
+// The sentence of a row; `sentences` where it is in none.
+RETROMAE_DEVICE uint32_t sentence_of(const BagOfWordsParams& params, uint32_t row) {
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
+    uint32_t low = 0;
+    uint32_t high = params.sentences;
+    while (low < high) {
+        const uint32_t middle = (low + high) / 2;
+        if (static_cast<uint32_t>(cu_seqlens[middle + 1]) <= row)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+template <class T>
+RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
+    const uint32_t row = blockIdx.x;
+    const uint32_t warp = threadIdx.x / 32;
+    const uint32_t column = (blockIdx.y * 32 + lane_index()) * 8;
+    const bool exists = column < params.hidden_size;
+    const uint32_t sentence = sentence_of(params, row);
+    const T* weight = pointer<const T>(params.weight);
+    float sums[8] = {};
+    if (sentence < params.sentences) {
+        const uint32_t slot = row - pointer<const int32_t>(params.cu_seqlens)[sentence];
+        const uint64_t start = static_cast<uint64_t>(sentence) * params.stride;
+        const uint16_t* slots = pointer<const uint16_t>(params.slots) + start;
+        const float* gradients = pointer<const float>(params.maxima) + start;
+        for (uint32_t words = warp * 256; words < params.vocabulary; words += kBagWarps * 256) {
+            // Of 8 words a lane, a bit for each whose maximum this token has.
+            const uint32_t own = words + lane_index() * 8;
+            uint32_t bits = 0;
+            if (own < params.vocabulary) {
+                const Pack<uint16_t, 8> of = *reinterpret_cast<const Pack<uint16_t, 8>*>(slots + own);
+                RETROMAE_UNROLL
+                for (int i = 0; i < 8; ++i)
+                    if (of.values[i] == slot && own + i < params.vocabulary) bits |= 1u << i;
+            }
+            for (uint32_t lanes = warp_ballot(bits != 0); lanes != 0; lanes &= lanes - 1) {
+                const uint32_t lane = lowest_bit(lanes);
+                for (uint32_t found = warp_shuffle(bits, lane); found != 0; found &= found - 1) {
+                    const uint32_t word = words + lane * 8 + lowest_bit(found);
+                    if (exists)
+                        add_scaled(sums, gradients[word],
+                                   weight + static_cast<uint64_t>(word) * params.hidden_size, column);
+                }
+            }
+        }
+    }
+    // The warps' shares, added in their order.
+    float* shares = SharedMemory::begin().take<float>(kBagWarps * 256);
+    store(shares + warp * 256 + lane_index() * 8, sums);
+    __syncthreads();
+    const uint32_t result = blockIdx.y * 256 + threadIdx.x;
+    if (result < params.hidden_size) {
+        float total = 0.0f;
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < kBagWarps; ++i) total += shares[i * 256 + threadIdx.x];
+        pointer<T>(params.d_hidden)[static_cast<uint64_t>(row) * params.hidden_size + result] =
+            from_float<T>(total);
+    }
+}
+
+#define RETROMAE_BAG_OF_WORDS(name, T)                                                \
+    RETROMAE_KERNEL(bag_of_words_maximum_##name, BagOfWordsParams, kMaximumThreads) { \
+        maximum<T>(params);                                                           \
+    }                                                                                 \
+    RETROMAE_KERNEL(bag_of_words_weight_##name, BagOfWordsParams, kBagThreads) {      \
+        weight_gradient<T>(params);                                                   \
+    }                                                                                 \
+    RETROMAE_KERNEL(bag_of_words_hidden_##name, BagOfWordsParams, kBagThreads) {      \
+        hidden_gradient<T>(params);                                                   \
+    }
+
+RETROMAE_BAG_OF_WORDS(f32, float)
+RETROMAE_BAG_OF_WORDS(bf16, bf16)
+RETROMAE_BAG_OF_WORDS(f16, f16)
+
+}  // namespace retromae

@@ -1,0 +1,214 @@
+//! The bag-of-words head of DupMAE (Liu et al., arXiv 2305.02564): each word's largest logit among a sentence's tokens must predict which words
+//! the sentence has.
+//!
+//! With `x = hidden · weightᵀ + bias` and `m[b, v]` the maximum of `x[t, v]` over the tokens of sentence b, the loss of the sentence is
+//! `s[b] · Σ −w · log softmax(m[b])[id]` over its bag of ids and weights. The gradient of `m[b, v]` goes to the token that has the maximum, the
+//! first of them where several have. Logits exist for a chunk of rows only.
+
+use super::error::{require, require_columns, require_length};
+use super::reduce::require_aligned;
+use super::{Error, Result};
+use crate::device::params::BagOfWordsParams;
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
+
+/// `kMaximumThreads` of the kernel, of 8 words each.
+const MAXIMUM_THREADS: u32 = 64;
+/// `kBagThreads`
+const THREADS: u32 = 256;
+const WARPS: u32 = THREADS / 32;
+/// Columns of a warp.
+const WARP_COLUMNS: u32 = 256;
+/// Where arrays of the workspace begin.
+const ALIGNMENT: usize = 256;
+
+/// Arguments of [`forward_backward`].
+#[derive(Debug)]
+pub struct ForwardBackward<'a, T: Float> {
+    /// `[N, H]`: the tokens that count, sentence after sentence
+    pub hidden: View<'a, T>,
+    /// `[V, H]`: the word embeddings
+    pub weight: View<'a, T>,
+    /// `[V]`
+    pub bias: View<'a, f32>,
+    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. They lie in device
+    /// memory and are not checked.
+    pub cu_seqlens: View<'a, i32>,
+    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Not checked either.
+    pub bag_offsets: View<'a, i32>,
+    /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. One that is twice in a bag counts twice.
+    pub bag_ids: View<'a, i32>,
+    /// As many as `bag_ids`
+    pub bag_weights: View<'a, f32>,
+    /// `[B]`: what each sentence's loss and gradient are multiplied by, such as one over the number of sentences
+    pub sentence_weights: View<'a, f32>,
+    /// `[B]`: weighted; 0 where a sentence or its bag is empty
+    pub losses: ViewMut<'a, f32>,
+    /// `[N, H]`, overwritten
+    pub d_hidden: ViewMut<'a, T>,
+    /// `[V, H]`, added to
+    pub d_weight: ViewMut<'a, f32>,
+    /// `[V]`, added to
+    pub d_bias: ViewMut<'a, f32>,
+    /// [`workspace`] bytes, aligned to 16. More is faster, up to logits of all N rows.
+    pub workspace: ViewMut<'a, u8>,
+    /// H
+    pub hidden_size: usize,
+}
+
+/// Byte offsets of the workspace's arrays; the logits take the rest.
+struct Arrays {
+    slots: usize,
+    logits: usize,
+}
+
+impl Arrays {
+    fn new(sentences: usize, vocab_size: usize) -> Self {
+        let elements = sentences * padded(vocab_size);
+        let slots = (4 * elements).next_multiple_of(ALIGNMENT);
+        Self { slots, logits: (slots + 2 * elements).next_multiple_of(ALIGNMENT) }
+    }
+}
+
+/// Words of a row: whole groups of 8, for 16-byte accesses.
+fn padded(vocab_size: usize) -> usize {
+    vocab_size.next_multiple_of(8)
+}
+
+/// Bytes of workspace for `sentences` sentences and chunks of `rows` rows of logits, over a vocabulary of `vocab_size` words.
+#[must_use]
+pub fn workspace(dtype: DType, sentences: usize, rows: usize, vocab_size: usize) -> usize {
+    Arrays::new(sentences, vocab_size).logits + rows * padded(vocab_size) * dtype.bytes()
+}
+
+/// Enqueues the loss of every sentence and all gradients of their sum.
+///
+/// # Errors
+/// When a length does not fit, or the workspace has not room for one row.
+pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
+    let params = check(&arguments).and_then(|()| params(stream, &arguments))?;
+    let (tokens, sentences) = (arguments.hidden.len() / arguments.hidden_size, params.sentences);
+    let stride = params.stride as usize;
+    let room = arguments.workspace.len() - Arrays::new(sentences as usize, params.vocabulary as usize).logits;
+    let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
+    let launch = |kernel: &str, grid, threads, shared_bytes, params: &BagOfWordsParams| {
+        let kernel = format!("bag_of_words_{kernel}_{}", T::DTYPE.name());
+        // SAFETY: the lengths were checked, and the workspace has room for a chunk.
+        unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params) }
+    };
+    let mut start = 0;
+    while start < tokens && sentences > 0 {
+        let rows = chunk.min(tokens - start);
+        let product = Gemm {
+            m: rows,
+            n: params.vocabulary as usize,
+            k: arguments.hidden_size,
+            a: params.hidden + (start * arguments.hidden_size * T::DTYPE.bytes()) as u64,
+            a_stride: arguments.hidden_size,
+            a_layout: Layout::Normal,
+            b: params.weight,
+            b_stride: arguments.hidden_size,
+            b_layout: Layout::Transposed,
+            c: params.logits,
+            c_stride: stride,
+            input: T::DTYPE,
+            output: T::DTYPE,
+            accumulate: false,
+            bias: None,
+            batch: Batch::ONE,
+        };
+        // SAFETY: as above.
+        unsafe { stream.gemm(&product)? };
+        let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..params };
+        let blocks = params.vocabulary.div_ceil(8 * MAXIMUM_THREADS);
+        launch("maximum", [blocks, sentences, 1], MAXIMUM_THREADS, 0, &part)?;
+        start += rows;
+    }
+    let slices = params.hidden_size.div_ceil(WARP_COLUMNS);
+    // SAFETY: as above.
+    unsafe {
+        stream.launch("bag_of_words_loss_f32", [sentences, 1, 1], THREADS, WARPS * 4, &params)?;
+    }
+    if sentences > 0 {
+        launch("weight", [params.vocabulary.div_ceil(WARPS), slices, 1], THREADS, 0, &params)?;
+    }
+    launch("hidden", [tokens as u32, slices, 1], THREADS, WARPS * WARP_COLUMNS * 4, &params)?;
+    Ok(())
+}
+
+fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
+    let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
+    require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
+    require_columns("hidden_size", hidden_size)?;
+    let hidden = arguments.hidden.len();
+    require(
+        hidden.is_multiple_of(hidden_size),
+        "hidden",
+        format_args!("{hidden} elements long"),
+        format_args!("whole rows of {hidden_size} (hidden size)"),
+    )?;
+    let Some(sentences) = arguments.cu_seqlens.len().checked_sub(1) else {
+        return Err(Error::Argument {
+            argument: "cu_seqlens",
+            actual: "empty".into(),
+            expected: "one longer than there are sentences".into(),
+        });
+    };
+    let elements = vocabulary * hidden_size;
+    for (name, length, expected, meaning) in [
+        ("weight", arguments.weight.len(), elements, "vocabulary · hidden size"),
+        ("bag_offsets", arguments.bag_offsets.len(), sentences + 1, "sentences + 1"),
+        ("bag_weights", arguments.bag_weights.len(), arguments.bag_ids.len(), "bag_ids"),
+        ("sentence_weights", arguments.sentence_weights.len(), sentences, "sentences"),
+        ("losses", arguments.losses.len(), sentences, "sentences"),
+        ("d_hidden", arguments.d_hidden.len(), hidden, "hidden"),
+        ("d_weight", arguments.d_weight.len(), elements, "vocabulary · hidden size"),
+        ("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary"),
+    ] {
+        require_length(name, length, expected, meaning)?;
+    }
+    for (name, address) in [
+        ("hidden", arguments.hidden.address()),
+        ("weight", arguments.weight.address()),
+        ("d_weight", arguments.d_weight.address()),
+        ("workspace", arguments.workspace.address()),
+    ] {
+        require_aligned(name, address)?;
+    }
+    let needed = workspace(T::DTYPE, sentences, hidden.min(1), vocabulary);
+    let bytes = arguments.workspace.len();
+    require(
+        bytes >= needed,
+        "workspace",
+        format_args!("{bytes} bytes long"),
+        format_args!("at least {needed} (a chunk of one row)"),
+    )
+}
+
+fn params<T: Float>(stream: &Stream, arguments: &ForwardBackward<'_, T>) -> Result<BagOfWordsParams> {
+    let (sentences, vocabulary) = (arguments.losses.len(), arguments.bias.len());
+    let arrays = Arrays::new(sentences, vocabulary);
+    let workspace = stream.address("workspace", &arguments.workspace)?;
+    Ok(BagOfWordsParams {
+        hidden: stream.address("hidden", &arguments.hidden)?,
+        weight: stream.address("weight", &arguments.weight)?,
+        bias: stream.address("bias", &arguments.bias)?,
+        cu_seqlens: stream.address("cu_seqlens", &arguments.cu_seqlens)?,
+        bag_offsets: stream.address("bag_offsets", &arguments.bag_offsets)?,
+        bag_ids: stream.address("bag_ids", &arguments.bag_ids)?,
+        bag_weights: stream.address("bag_weights", &arguments.bag_weights)?,
+        sentence_weights: stream.address("sentence_weights", &arguments.sentence_weights)?,
+        logits: workspace + arrays.logits as u64,
+        maxima: workspace,
+        slots: workspace + arrays.slots as u64,
+        losses: stream.address("losses", &arguments.losses)?,
+        d_hidden: stream.address("d_hidden", &arguments.d_hidden)?,
+        d_weight: stream.address("d_weight", &arguments.d_weight)?,
+        d_bias: stream.address("d_bias", &arguments.d_bias)?,
+        sentences: sentences as u32,
+        vocabulary: vocabulary as u32,
+        hidden_size: arguments.hidden_size as u32,
+        stride: padded(vocabulary) as u32,
+        first_row: 0,
+        rows: 0,
+    })
+}

@@ -1,0 +1,104 @@
+//! The bag-of-words head: each word's largest logit among a sentence's tokens must predict the sentence's words.
+
+use super::{linear, tensor};
+
+/// An output layer, sentences, and the words they have.
+#[derive(Clone, Copy)]
+pub struct BagOfWords<'a> {
+    /// `[N, H]`: the sentences' tokens, one sentence after the other.
+    pub hidden: &'a [f64],
+    /// `[V, H]`.
+    pub weight: &'a [f64],
+    /// `[V]`.
+    pub bias: &'a [f64],
+    /// `[B]`: tokens of each sentence; none may be empty.
+    pub lengths: &'a [usize],
+    /// `[B]`: ids and weights of each sentence's bag.
+    pub bags: &'a [Vec<(usize, f64)>],
+    /// `[B]`: what each sentence's loss is multiplied by.
+    pub sentence_weights: &'a [f64],
+}
+
+/// The largest logits of a sentence, and the rows of `hidden` that have them.
+struct Maxima {
+    logits: Vec<f64>,
+    rows: Vec<usize>,
+}
+
+/// `[B]`: `−sentence_weight · Σ w · log softmax(m)[id]` with `m` the largest logits.
+#[must_use]
+pub fn forward(head: &BagOfWords) -> Vec<f64> {
+    let sentences = head.maxima().into_iter().zip(head.bags).zip(head.sentence_weights);
+    sentences
+        .map(|((maxima, bag), sentence_weight)| {
+            let total = tensor::log_sum_exp(&maxima.logits);
+            sentence_weight
+                * bag.iter().map(|&(id, weight)| weight * (total - maxima.logits[id])).sum::<f64>()
+        })
+        .collect()
+}
+
+/// Gradients `(d_hidden [N, H], d_weight [V, H], d_bias [V])` of the sum of the losses of [`forward`].
+#[must_use]
+pub fn backward(head: &BagOfWords) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let words = head.bias.len();
+    let mut d_logits = vec![0.0; head.hidden.len() / head.hidden_size() * words];
+    for ((maxima, bag), sentence_weight) in head.maxima().iter().zip(head.bags).zip(head.sentence_weights) {
+        let total = tensor::log_sum_exp(&maxima.logits);
+        let bag_weight: f64 = bag.iter().map(|&(_, weight)| weight).sum();
+        for (word, (&row, logit)) in maxima.rows.iter().zip(&maxima.logits).enumerate() {
+            d_logits[row * words + word] = sentence_weight * bag_weight * (logit - total).exp();
+        }
+        for &(id, weight) in bag {
+            d_logits[maxima.rows[id] * words + id] -= sentence_weight * weight;
+        }
+    }
+    linear::backward(head.hidden, head.weight, &d_logits, head.hidden_size())
+}
+
+impl BagOfWords<'_> {
+    fn hidden_size(&self) -> usize {
+        self.weight.len() / self.bias.len()
+    }
+
+    fn maxima(&self) -> Vec<Maxima> {
+        let words = self.bias.len();
+        let logits = linear::forward(self.hidden, self.weight, Some(self.bias), self.hidden_size());
+        let mut start = 0;
+        let sentence = |&length: &usize| {
+            let mut maxima = Maxima { logits: vec![f64::NEG_INFINITY; words], rows: vec![start; words] };
+            for row in start..start + length {
+                for word in 0..words {
+                    if logits[row * words + word] > maxima.logits[word] {
+                        (maxima.logits[word], maxima.rows[word]) = (logits[row * words + word], row);
+                    }
+                }
+            }
+            start += length;
+            maxima
+        };
+        self.lengths.iter().map(sentence).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two tokens, each best at one of two words: both maxima are 3, and each word is as likely as the other.
+    #[test]
+    fn every_word_is_judged_by_its_best_token() {
+        let head = BagOfWords {
+            hidden: &[1.0, 0.0, 0.0, 1.0],
+            weight: &[3.0, -5.0, -7.0, 3.0],
+            bias: &[0.0, 0.0],
+            lengths: &[2],
+            bags: &[vec![(1, 1.0)]],
+            sentence_weights: &[0.5],
+        };
+        assert!((forward(&head)[0] - 0.5 * 2f64.ln()).abs() < 1e-15);
+        let (d_hidden, _, d_bias) = backward(&head);
+        assert_eq!(d_bias, [0.25, -0.25]);
+        assert_eq!(d_hidden, [0.75, -1.25, 1.75, -0.75]);
+    }
+}

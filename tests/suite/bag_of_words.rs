@@ -1,0 +1,458 @@
+//! The bag-of-words head against the f64 reference: every dtype, ragged sentences, any chunk of logits.
+
+use crate::common::{
+    assert_close, assert_close_to_scale, devices, integers, prefix_sums, rounded, values, widened,
+};
+use retromae::device::{Buffer, Device, Float, bf16, f16};
+use retromae::ops::bag_of_words::{self, ForwardBackward};
+use retromae::reference::bag_of_words as reference;
+
+#[derive(Clone)]
+struct Operands<T> {
+    hidden: Vec<T>,
+    weight: Vec<T>,
+    bias: Vec<f32>,
+    lengths: Vec<usize>,
+    bags: Vec<Vec<(i32, f32)>>,
+    sentence_weights: Vec<f32>,
+    hidden_size: usize,
+}
+
+impl<T: Float> Operands<T> {
+    /// Every logit is a multiple of 1/16 below 16, which every type holds, and no two tokens of a sentence have the same one of a word: what
+    /// has a maximum does not depend on rounding. A token of a sentence of `length` has `hidden` of its number on one column, and the weight
+    /// there is ±1/4; the others of its columns add nothing.
+    fn random(lengths: &[usize], vocabulary: usize, hidden_size: usize) -> Self {
+        let tokens: usize = lengths.iter().sum();
+        let mut hidden = vec![0.0; tokens * hidden_size];
+        let mut row = 0;
+        for &length in lengths {
+            for slot in 0..length {
+                // A permutation of 0..length, as 37 divides none of the lengths.
+                hidden[row * hidden_size] = (slot * 37 % length) as f64 / 4.0;
+                // The same of all tokens of a sentence: gradients of these columns are of all sizes.
+                for column in 1..hidden_size {
+                    hidden[row * hidden_size + column] = ((row - slot + column) % 5) as f64 / 4.0 - 0.5;
+                }
+                row += 1;
+            }
+        }
+        let weight = (0..vocabulary * hidden_size).map(|i| match i % hidden_size {
+            0 if i / hidden_size % 3 == 0 => -0.25,
+            0 => 0.25,
+            column => ((i / hidden_size + column) % 3) as f64 / 4.0 - 0.25,
+        });
+        let bag = |(sentence, &length): (usize, &usize)| {
+            let ids = integers(10 + sentence as u64, length, vocabulary as u32);
+            ids.into_iter().map(|id| (id, 1.0 / length as f32)).collect()
+        };
+        Self {
+            hidden: rounded(&hidden),
+            weight: rounded(&weight.collect::<Vec<f64>>()),
+            bias: rounded(&values(3, vocabulary)),
+            bags: lengths.iter().enumerate().map(bag).collect(),
+            sentence_weights: values(5, lengths.len()).iter().map(|v| (1.5 + v.abs()) as f32).collect(),
+            lengths: lengths.to_vec(),
+            hidden_size,
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    fn part(&self, sentences: std::ops::Range<usize>) -> Self {
+        let rows = self.lengths[..sentences.start].iter().sum::<usize>()
+            ..self.lengths[..sentences.end].iter().sum::<usize>();
+        Self {
+            hidden: self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].to_vec(),
+            lengths: self.lengths[sentences.clone()].to_vec(),
+            bags: self.bags[sentences.clone()].to_vec(),
+            sentence_weights: self.sentence_weights[sentences].to_vec(),
+            ..self.clone()
+        }
+    }
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Results {
+    losses: Vec<f64>,
+    d_hidden: Vec<f64>,
+    d_weight: Vec<f64>,
+    d_bias: Vec<f64>,
+}
+
+fn exact<T: Float>(operands: &Operands<T>) -> Results {
+    let (hidden, weight, bias) =
+        (widened(&operands.hidden), widened(&operands.weight), widened(&operands.bias));
+    let widen = |&(id, weight): &(i32, f32)| (id as usize, f64::from(weight));
+    let bags: Vec<Vec<(usize, f64)>> =
+        operands.bags.iter().map(|bag| bag.iter().map(widen).collect()).collect();
+    let sentence_weights = widened(&operands.sentence_weights);
+    let head = reference::BagOfWords {
+        hidden: &hidden,
+        weight: &weight,
+        bias: &bias,
+        lengths: &operands.lengths,
+        bags: &bags,
+        sentence_weights: &sentence_weights,
+    };
+    let (d_hidden, d_weight, d_bias) = reference::backward(&head);
+    Results { losses: reference::forward(&head), d_hidden, d_weight, d_bias }
+}
+
+/// The naive composition: logits and the gradient of the hidden rows stored in `T`, sums in f32. Also the largest sum of the magnitudes of a
+/// gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
+fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
+    let (vocabulary, columns) = (operands.bias.len(), operands.hidden_size);
+    let round = |value: f32| T::from_f32(value).to_f32();
+    let hidden: Vec<f32> = operands.hidden.iter().map(|v| v.to_f32()).collect();
+    let weight: Vec<f32> = operands.weight.iter().map(|v| v.to_f32()).collect();
+    let mut losses = vec![];
+    let mut gradients = [hidden.len(), weight.len(), vocabulary].map(|count| vec![0.0f32; count]);
+    let mut magnitudes = gradients.clone();
+    let mut start = 0;
+    for ((&length, bag), &sentence_weight) in
+        operands.lengths.iter().zip(&operands.bags).zip(&operands.sentence_weights)
+    {
+        let logit = |row: usize, word: usize| {
+            let dot = |k| hidden[row * columns + k] * weight[word * columns + k];
+            round((0..columns).map(dot).sum()) + operands.bias[word]
+        };
+        let best = |word: usize| {
+            let rows = (start..start + length).map(|row| (row, logit(row, word)));
+            rows.reduce(|best, next| if next.1 > best.1 { next } else { best }).expect("a token")
+        };
+        let maxima: Vec<(usize, f32)> = (0..vocabulary).map(best).collect();
+        let highest = maxima.iter().map(|&(_, logit)| logit).fold(f32::NEG_INFINITY, f32::max);
+        let total = highest + maxima.iter().map(|(_, logit)| (logit - highest).exp()).sum::<f32>().ln();
+        let terms = bag.iter().map(|&(id, weight)| weight * (total - maxima[id as usize].1));
+        losses.push(f64::from(sentence_weight * terms.sum::<f32>()));
+        let bag_weight: f32 = bag.iter().map(|&(_, weight)| weight).sum();
+        for (word, &(row, logit)) in maxima.iter().enumerate() {
+            let own =
+                bag.iter().filter(|&&(id, _)| id as usize == word).map(|&(_, weight)| weight).sum::<f32>();
+            let gradient = sentence_weight * (bag_weight * (logit - total).exp() - own);
+            let mut add = |which: usize, at: usize, term: f32| {
+                gradients[which][at] += term;
+                magnitudes[which][at] += term.abs();
+            };
+            add(2, word, gradient);
+            for k in 0..columns {
+                add(0, row * columns + k, gradient * weight[word * columns + k]);
+                add(1, word * columns + k, gradient * hidden[row * columns + k]);
+            }
+        }
+        start += length;
+    }
+    gradients[0].iter_mut().for_each(|value| *value = round(*value));
+    let [d_hidden, d_weight, d_bias] = gradients.map(|gradient| widened(&gradient));
+    let scales = magnitudes.map(|sums| f64::from(sums.into_iter().fold(0.0, f32::max)));
+    (Results { losses, d_hidden, d_weight, d_bias }, scales)
+}
+
+/// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. Behind the last
+/// sentence lies an empty one, and a row of no sentence.
+fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Results {
+    let (vocabulary, hidden_size) = (parts[0].bias.len(), parts[0].hidden_size);
+    let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
+    let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
+    let stream = device.new_stream().unwrap();
+    let mut results = Results::default();
+    for operands in parts {
+        let (sentences, elements) = (operands.lengths.len() + 1, (operands.tokens() + 1) * hidden_size);
+        let lengths = [&operands.lengths[..], &[0]].concat();
+        let sizes: Vec<usize> = operands.bags.iter().map(Vec::len).chain([0]).collect();
+        let hidden = [&operands.hidden[..], &vec![T::from_f32(f32::NAN); hidden_size]].concat();
+        let weights = [&operands.sentence_weights[..], &[f32::NAN]].concat();
+        let (ids, bag_weights): (Vec<i32>, Vec<f32>) = operands.bags.iter().flatten().copied().unzip();
+        let [hidden, weight] = [&hidden, &operands.weight].map(|v| device.upload(v).unwrap());
+        let [bias, bag_weights, sentence_weights] =
+            [&operands.bias, &bag_weights, &weights].map(|v| device.upload(v).unwrap());
+        let [cu_seqlens, bag_offsets, bag_ids] =
+            [&prefix_sums(&lengths), &prefix_sums(&sizes), &ids].map(|v| device.upload(v).unwrap());
+        // Bytes of a NaN in every type.
+        let bytes = bag_of_words::workspace(T::DTYPE, sentences, chunk, vocabulary);
+        let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
+        let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
+        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); elements]).unwrap();
+        let arguments = ForwardBackward {
+            hidden: hidden.view(),
+            weight: weight.view(),
+            bias: bias.view(),
+            cu_seqlens: cu_seqlens.view(),
+            bag_offsets: bag_offsets.view(),
+            bag_ids: bag_ids.view(),
+            bag_weights: bag_weights.view(),
+            sentence_weights: sentence_weights.view(),
+            losses: losses.view_mut(),
+            d_hidden: d_hidden.view_mut(),
+            d_weight: d_weight.view_mut(),
+            d_bias: d_bias.view_mut(),
+            workspace: workspace.view_mut(),
+            hidden_size,
+        };
+        let graph = stream.capture(|stream| bag_of_words::forward_backward(stream, arguments)).unwrap();
+        // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+        unsafe { graph.launch(&stream) }.unwrap();
+        stream.synchronize().unwrap();
+        let mut losses = widened(&losses.read().unwrap());
+        assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
+        let mut d_hidden = widened(&d_hidden.read().unwrap());
+        let beyond = d_hidden.split_off(elements - hidden_size);
+        assert!(beyond.iter().all(|&value| value == 0.0), "a row of no sentence has a gradient");
+        results.losses.extend(losses);
+        results.d_hidden.extend(d_hidden);
+    }
+    results.d_weight = widened(&d_weight.read().unwrap());
+    results.d_bias = widened(&d_bias.read().unwrap());
+    results
+}
+
+#[track_caller]
+fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>) {
+    let exact = exact(operands);
+    let (naive, [d_hidden, d_weight, d_bias]) = naive(operands);
+    assert_close::<f32>("losses", &actual.losses, &naive.losses, &exact.losses);
+    assert_close_to_scale::<T>("d_hidden", &actual.d_hidden, &naive.d_hidden, &exact.d_hidden, d_hidden);
+    assert_close_to_scale::<f32>("d_weight", &actual.d_weight, &naive.d_weight, &exact.d_weight, d_weight);
+    assert_close_to_scale::<f32>("d_bias", &actual.d_bias, &naive.d_bias, &exact.d_bias, d_bias);
+}
+
+fn sweep<T: Float>() {
+    let devices = devices();
+    let packs: [&[usize]; 4] = [&[], &[1], &[2, 17, 1], &[63, 1, 5, 2, 30, 17, 9]];
+    for lengths in packs {
+        for (vocabulary, hidden_size) in [(7, 16), (97, 8), (97, 264), (1003, 64), (2100, 16)] {
+            let operands = Operands::<T>::random(lengths, vocabulary, hidden_size);
+            let tokens = operands.tokens() + 1;
+            // Each chunk on one of the devices, for there may be but one.
+            for (device, chunk) in devices.iter().cycle().zip([tokens, 5, 1, 64]) {
+                assert_results(&run(device, &[&operands], chunk), &operands);
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_matches_the_reference() {
+    sweep::<f32>();
+}
+
+#[test]
+fn bf16_matches_the_reference() {
+    sweep::<bf16>();
+}
+
+#[test]
+fn f16_matches_the_reference() {
+    sweep::<f16>();
+}
+
+#[test]
+fn any_chunk_gives_the_same_bits() {
+    let device = &devices()[0];
+    let operands = Operands::<f32>::random(&[130, 3, 64], 97, 64);
+    let whole = run(device, &[&operands], 198);
+    for chunk in [1, 7, 64, 500] {
+        assert_eq!(run(device, &[&operands], chunk), whole, "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn gradients_accumulate_over_calls() {
+    for device in devices() {
+        let operands = Operands::<f32>::random(&[5, 9, 1, 20], 97, 64);
+        let parts = [&operands.part(0..1), &operands.part(1..4)];
+        assert_results(&run(&device, &parts, 16), &operands);
+    }
+}
+
+#[test]
+fn an_empty_bag_has_no_loss_and_no_gradient() {
+    for device in devices() {
+        let mut operands = Operands::<bf16>::random(&[5, 9], 97, 64);
+        operands.bags = vec![vec![]; 2];
+        operands.sentence_weights = vec![f32::INFINITY; 2];
+        let Results { losses, d_hidden, d_weight, d_bias } = run(&device, &[&operands], 16);
+        let all = [losses, d_hidden, d_weight, d_bias].concat();
+        assert!(all.iter().all(|&value| value == 0.0));
+    }
+}
+
+/// All logits of the sentence's first token are 10240 at some words and -10240 at others, those of the second 0: maxima are 10240 and 0.
+#[test]
+fn extreme_logits_are_exact() {
+    fn check<T: Float>(device: &Device) {
+        let operands = Operands::<T> {
+            hidden: rounded(&[vec![128.0; 8], vec![0.0; 8]].concat()),
+            weight: rounded(&(0..96).map(|i| if i / 8 == 3 { 10.0 } else { -10.0 }).collect::<Vec<f64>>()),
+            bias: vec![0.0; 12],
+            lengths: vec![2],
+            bags: vec![vec![(3, 0.5), (4, 0.5)]],
+            sentence_weights: vec![1.0],
+            hidden_size: 8,
+        };
+        let Results { losses, d_hidden, d_weight, d_bias } = run(device, &[&operands], 2);
+        assert_eq!(losses, [5120.0]);
+        let expected = |word: usize| [0.5, -0.5].get(word.wrapping_sub(3)).copied().unwrap_or(0.0);
+        assert_eq!(d_bias, (0..12).map(expected).collect::<Vec<f64>>());
+        assert_eq!(d_hidden, [vec![5.0; 8], vec![5.0; 8]].concat());
+        assert!(d_weight.iter().enumerate().all(|(i, &value)| value == if i / 8 == 3 { 64.0 } else { 0.0 }));
+    }
+    for device in devices() {
+        check::<f32>(&device);
+        check::<bf16>(&device);
+        check::<f16>(&device);
+    }
+}
+
+#[test]
+fn of_equal_tokens_the_first_has_the_gradient() {
+    for device in devices() {
+        let mut operands = Operands::<f32>::random(&[4], 97, 64);
+        let row = operands.hidden[64..128].to_vec();
+        operands.hidden = row.repeat(4);
+        let actual = run(&device, &[&operands], 3);
+        assert!(actual.d_hidden[..64].iter().any(|&value| value != 0.0));
+        assert!(actual.d_hidden[64..].iter().all(|&value| value == 0.0));
+    }
+}
+
+#[test]
+fn what_is_wrong_shows_in_its_own_sentence() {
+    fn check<T: Float>(device: &Device) {
+        let operands = Operands::<T>::random(&[5, 9, 7], 97, 64);
+        let clean = run(device, &[&operands], 16);
+        for outside in [97, 104, i32::MAX, -1, i32::MIN] {
+            let mut wrong = operands.clone();
+            wrong.bags[1][2].0 = outside;
+            let actual = run(device, &[&wrong], 16);
+            assert!(actual.losses[1].is_nan(), "id {outside}");
+            assert_eq!([actual.losses[0], actual.losses[2]], [clean.losses[0], clean.losses[2]]);
+            let all = [&actual.d_hidden, &actual.d_weight, &actual.d_bias];
+            assert!(all.into_iter().flatten().all(|value| value.is_finite()), "id {outside}");
+            assert!(actual.d_hidden[5 * 64..14 * 64].iter().all(|&value| value == 0.0), "id {outside}");
+        }
+        for slot in [0, 4, 8] {
+            let mut wrong = operands.clone();
+            wrong.hidden[(5 + slot) * 64 + 3] = T::from_f32(f32::NAN);
+            let actual = run(device, &[&wrong], 4);
+            assert!(actual.losses[1].is_nan(), "NaN in token {slot}");
+            assert_eq!([actual.losses[0], actual.losses[2]], [clean.losses[0], clean.losses[2]]);
+            assert!(actual.d_weight.iter().any(|value| value.is_nan()), "the step must not be taken");
+        }
+    }
+    for device in devices() {
+        check::<f32>(&device);
+        check::<bf16>(&device);
+    }
+}
+
+/// The lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
+#[derive(Clone, Copy)]
+struct Lengths {
+    hidden: usize,
+    weight: usize,
+    bias: usize,
+    cu_seqlens: usize,
+    bag_offsets: usize,
+    bag_weights: usize,
+    sentence_weights: usize,
+    losses: usize,
+    d_hidden: usize,
+    d_weight: usize,
+    d_bias: usize,
+    workspace: usize,
+    hidden_size: usize,
+}
+
+const RIGHT: Lengths = Lengths {
+    hidden: 32,
+    weight: 80,
+    bias: 10,
+    cu_seqlens: 3,
+    bag_offsets: 3,
+    bag_weights: 3,
+    sentence_weights: 2,
+    losses: 2,
+    d_hidden: 32,
+    d_weight: 80,
+    d_bias: 10,
+    workspace: 576,
+    hidden_size: 8,
+};
+
+fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
+    let device = &devices()[0];
+    let floats = |length: usize| device.zeros::<f32>(length).unwrap();
+    let ids = |length: usize| device.zeros::<i32>(length).unwrap();
+    let [hidden, weight, bias] = [lengths.hidden, lengths.weight, lengths.bias].map(floats);
+    let [bag_weights, sentence_weights] = [lengths.bag_weights, lengths.sentence_weights].map(floats);
+    let [cu_seqlens, bag_offsets, bag_ids] = [lengths.cu_seqlens, lengths.bag_offsets, 3].map(ids);
+    let [mut losses, mut d_hidden, mut d_weight, mut d_bias] =
+        [lengths.losses, lengths.d_hidden, lengths.d_weight, lengths.d_bias].map(floats);
+    let mut workspace = device.zeros(lengths.workspace).unwrap();
+    let arguments = ForwardBackward {
+        hidden: hidden.view(),
+        weight: weight.view(),
+        bias: bias.view(),
+        cu_seqlens: cu_seqlens.view(),
+        bag_offsets: bag_offsets.view(),
+        bag_ids: bag_ids.view(),
+        bag_weights: bag_weights.view(),
+        sentence_weights: sentence_weights.view(),
+        losses: losses.view_mut(),
+        d_hidden: d_hidden.view_mut(),
+        d_weight: d_weight.view_mut(),
+        d_bias: d_bias.view_mut(),
+        workspace: workspace.view_mut(),
+        hidden_size: lengths.hidden_size,
+    };
+    let stream = device.stream();
+    bag_of_words::forward_backward(&stream, arguments)?;
+    Ok(stream.synchronize()?)
+}
+
+#[test]
+fn wrong_shapes_are_refused() {
+    attempt(RIGHT).unwrap();
+    for (lengths, message) in [
+        (
+            Lengths { hidden: 31, ..RIGHT },
+            "hidden is 31 elements long; it should be whole rows of 8 (hidden size)",
+        ),
+        (
+            Lengths { weight: 72, ..RIGHT },
+            "weight is 72 elements long; it should be 80 (vocabulary · hidden size)",
+        ),
+        (Lengths { bias: 0, ..RIGHT }, "bias is empty; it should be as long as the vocabulary"),
+        (
+            Lengths { cu_seqlens: 0, ..RIGHT },
+            "cu_seqlens is empty; it should be one longer than there are sentences",
+        ),
+        (
+            Lengths { bag_offsets: 2, ..RIGHT },
+            "bag_offsets is 2 elements long; it should be 3 (sentences + 1)",
+        ),
+        (Lengths { bag_weights: 2, ..RIGHT }, "bag_weights is 2 elements long; it should be 3 (bag_ids)"),
+        (
+            Lengths { sentence_weights: 3, ..RIGHT },
+            "sentence_weights is 3 elements long; it should be 2 (sentences)",
+        ),
+        (Lengths { losses: 1, ..RIGHT }, "losses is 1 elements long; it should be 2 (sentences)"),
+        (Lengths { d_hidden: 24, ..RIGHT }, "d_hidden is 24 elements long; it should be 32 (hidden)"),
+        (
+            Lengths { d_weight: 88, ..RIGHT },
+            "d_weight is 88 elements long; it should be 80 (vocabulary · hidden size)",
+        ),
+        (Lengths { d_bias: 16, ..RIGHT }, "d_bias is 16 elements long; it should be 10 (vocabulary)"),
+        (
+            Lengths { workspace: 575, ..RIGHT },
+            "workspace is 575 bytes long; it should be at least 576 (a chunk of one row)",
+        ),
+        (Lengths { hidden_size: 4, ..RIGHT }, "hidden_size is 4; it should be a positive multiple of 8"),
+    ] {
+        assert_eq!(attempt(lengths).unwrap_err().to_string(), message);
+    }
+}
