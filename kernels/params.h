@@ -310,8 +310,10 @@ struct BagOfWordsParams {
     uint32_t vocabulary;
     uint32_t hidden_size;
     uint32_t stride;
+    uint32_t first_slot; /* the first of a sentence's tokens that takes part */
     uint32_t first_row;
     uint32_t rows;
+    uint32_t reserved;
 };
 
 /* Whole-word masks: one bank of bit rows a sentence, and the bank row of each token. */

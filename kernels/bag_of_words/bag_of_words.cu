@@ -48,10 +48,11 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
     const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const uint32_t start = cu_seqlens[sentence];
+    const uint32_t first = start + params.first_slot;
     const uint32_t end = cu_seqlens[sentence + 1];
     // The rows that are both the sentence's and the chunk's.
     const uint32_t chunk_end = params.first_row + params.rows;
-    const uint32_t from = start > params.first_row ? start : params.first_row;
+    const uint32_t from = first > params.first_row ? first : params.first_row;
     const uint32_t to = end < chunk_end ? end : chunk_end;
     const uint32_t column = (blockIdx.x * kMaximumThreads + threadIdx.x) * 8;
     if (from >= to || column >= params.vocabulary) return;
@@ -61,7 +62,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     Pack<uint16_t, 8>* slots = reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.slots) + place);
     float best[8];
     Pack<uint16_t, 8> best_slots = {};
-    if (from > start) {
+    if (from > first) {
         load(maxima, best);
         best_slots = *slots;
     } else {
@@ -122,7 +123,8 @@ RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
         bag_weight += weights[i];
     }
     invalid = block_reduce<Maximum>(invalid, shares);
-    if (cu_seqlens[sentence] == cu_seqlens[sentence + 1] || first == last || invalid != 0.0f) {
+    const uint32_t tokens = cu_seqlens[sentence + 1] - cu_seqlens[sentence];
+    if (tokens <= params.first_slot || first == last || invalid != 0.0f) {
         // No tokens or no bag; or an id that is none, which shows.
         for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads) maxima[column] = 0.0f;
         if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;

@@ -77,6 +77,9 @@ pub struct Arguments {
     /// The enhanced decoder's query stream [default: the model's, else embedding]
     #[arg(long, value_enum)]
     query: Option<Query>,
+    /// Also predict which words a passage has, from the largest logits of its tokens (DupMAE), at a tenth of the loss
+    #[arg(long)]
+    dupmae: bool,
     /// Of everything that is drawn
     #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
@@ -136,6 +139,7 @@ impl Arguments {
             decoder_mask: self.decoder_mask,
             decoder: self.decoder.map(decoder),
             query: self.query.map(query),
+            dupmae: self.dupmae,
             seed: self.seed,
             out: self.out.clone(),
             resume: self.resume,

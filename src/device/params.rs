@@ -714,12 +714,14 @@ pub struct BagOfWordsParams {
     pub vocabulary: u32,
     pub hidden_size: u32,
     pub stride: u32,
+    pub first_slot: u32,
     pub first_row: u32,
     pub rows: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of BagOfWordsParams"][::core::mem::size_of::<BagOfWordsParams>() - 144usize];
+    ["Size of BagOfWordsParams"][::core::mem::size_of::<BagOfWordsParams>() - 152usize];
     ["Alignment of BagOfWordsParams"][::core::mem::align_of::<BagOfWordsParams>() - 8usize];
     ["Offset of field: BagOfWordsParams::hidden"][::core::mem::offset_of!(BagOfWordsParams, hidden) - 0usize];
     ["Offset of field: BagOfWordsParams::weight"][::core::mem::offset_of!(BagOfWordsParams, weight) - 8usize];
@@ -755,9 +757,13 @@ const _: () = {
         [::core::mem::offset_of!(BagOfWordsParams, hidden_size) - 128usize];
     ["Offset of field: BagOfWordsParams::stride"]
         [::core::mem::offset_of!(BagOfWordsParams, stride) - 132usize];
+    ["Offset of field: BagOfWordsParams::first_slot"]
+        [::core::mem::offset_of!(BagOfWordsParams, first_slot) - 136usize];
     ["Offset of field: BagOfWordsParams::first_row"]
-        [::core::mem::offset_of!(BagOfWordsParams, first_row) - 136usize];
-    ["Offset of field: BagOfWordsParams::rows"][::core::mem::offset_of!(BagOfWordsParams, rows) - 140usize];
+        [::core::mem::offset_of!(BagOfWordsParams, first_row) - 140usize];
+    ["Offset of field: BagOfWordsParams::rows"][::core::mem::offset_of!(BagOfWordsParams, rows) - 144usize];
+    ["Offset of field: BagOfWordsParams::reserved"]
+        [::core::mem::offset_of!(BagOfWordsParams, reserved) - 148usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

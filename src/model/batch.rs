@@ -1,5 +1,7 @@
 //! What one training step sees: packed sentences, labels, and which keys each decoder row may read.
 
+use std::collections::BTreeSet;
+
 /// The label of a token without a loss.
 pub const IGNORE_INDEX: i32 = -100;
 
@@ -52,6 +54,19 @@ impl Batch {
     #[must_use]
     pub fn sentence(&self, b: usize) -> std::ops::Range<usize> {
         self.cu_seqlens[b] as usize..self.cu_seqlens[b + 1] as usize
+    }
+
+    /// The distinct ids of the tokens of sentence `b` as they were before corruption, ascending; the first and the last token, `[CLS]` and
+    /// `[SEP]`, are left out.
+    #[must_use]
+    pub fn bag_of_words(&self, b: usize) -> Vec<i32> {
+        let original = |token: usize| match self.encoder_labels[token] {
+            IGNORE_INDEX => self.encoder_input_ids[token],
+            label => label,
+        };
+        let sentence = self.sentence(b);
+        let inner = sentence.start + 1..sentence.end.saturating_sub(1);
+        inner.map(original).collect::<BTreeSet<i32>>().into_iter().collect()
     }
 }
 

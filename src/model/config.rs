@@ -56,6 +56,14 @@ pub struct ModelConfig {
     /// Weight of the decoder's loss in the total.
     #[serde(default = "one", rename = "retromae_decoder_loss_weight")]
     pub decoder_loss_weight: f32,
+    /// Weight of the bag-of-words loss of DupMAE in the total; 0 leaves its head out.
+    #[serde(default, rename = "retromae_bag_of_words_loss_weight", skip_serializing_if = "is_zero")]
+    pub bag_of_words_loss_weight: f32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 fn one() -> f32 {
@@ -112,6 +120,10 @@ pub(super) fn check(config: &ModelConfig) -> Result<()> {
     if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps.is_finite()) {
         return wrong("layer_norm_eps", config.layer_norm_eps.to_string(), "positive".into());
     }
+    let bag_weight = config.bag_of_words_loss_weight;
+    if !(bag_weight >= 0.0 && bag_weight.is_finite()) {
+        return wrong("bag_of_words_loss_weight", bag_weight.to_string(), "at least 0 and finite".into());
+    }
     Ok(())
 }
 
@@ -142,6 +154,11 @@ pub mod dropout_site {
 }
 
 impl ModelConfig {
+    /// Whether the model has the bag-of-words head of DupMAE.
+    pub(super) fn has_bag_of_words(&self) -> bool {
+        self.bag_of_words_loss_weight > 0.0
+    }
+
     fn sized(layers: usize, hidden: usize, heads: usize, vocab_size: usize) -> Self {
         Self {
             vocab_size,
@@ -159,6 +176,7 @@ impl ModelConfig {
             query: QueryKind::default(),
             encoder_loss_weight: 1.0,
             decoder_loss_weight: 1.0,
+            bag_of_words_loss_weight: 0.0,
         }
     }
 

@@ -1,67 +1,60 @@
-//! The masked-language-model head, shared by encoder and decoder, on labelled rows only: `z = LN(GELU(y · Wtᵀ + bt))`, then linear +
-//! cross-entropy with the tied word embeddings.
+//! The masked-language-model head, shared by encoder and decoder, on labelled rows only: the transform, then linear + cross-entropy with the
+//! tied word embeddings. And the bag-of-words head of DupMAE, which puts all of the encoder's tokens through the same layers.
 
-use super::gradients::{bias_backward, linear_backward};
-use super::inputs::Inputs;
-use super::parameters::{Parameters, Weights};
+use super::gradients::linear_backward;
+use super::inputs::{Bags, Inputs};
+use super::parameters::Parameters;
 use super::scratch::Scratch;
 use super::shape::labelled_capacity;
+use super::transform::Transform;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
 use crate::ops::cross_entropy::{Algorithm, Totals};
-use crate::ops::{Result, bias_gelu, cross_entropy, layer_norm, linear, rows};
+use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
 
 /// Of the cross-entropy: the one that takes every type, and on the host device the faster one.
 pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 
-/// Activations and gradients of the labelled rows, M of them at most: the encoder's first, then the decoder's.
+/// What the head computes of the labelled rows, M of them at most: the encoder's first, then the decoder's.
 #[derive(Debug)]
 pub(super) struct Head<T: Float> {
     /// `[M, H]`: gathered rows
     rows: Buffer<T>,
-    /// `[M, H]`: before bias and GELU
-    transformed: Buffer<T>,
-    /// `[M, H]`: after
-    activated: Buffer<T>,
-    /// `[M, H]`: normalised
-    normalised: Buffer<T>,
-    mean: Buffer<f32>,
-    rstd: Buffer<f32>,
-    /// `[M, H]`
-    d_rows: Buffer<T>,
-    d_transformed: Buffer<T>,
+    transform: Transform<T>,
     row_losses: Buffer<f32>,
     log_sum_exp: Buffer<f32>,
     log_likelihoods: Buffer<f32>,
     correct: Buffer<u8>,
     /// `[2]`: of encoder and decoder
     totals: Buffer<Totals>,
+    /// `[B]`
+    bag_losses: Buffer<f32>,
+    /// `[1]`: weighted; 0 where there is no such head
+    bag_loss: Buffer<f32>,
 }
 
 impl<T: Float> Head<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let rows = labelled_capacity(capacity);
-        let elements = rows * config.hidden_size;
         Ok(Self {
-            rows: device.zeros(elements)?,
-            transformed: device.zeros(elements)?,
-            activated: device.zeros(elements)?,
-            normalised: device.zeros(elements)?,
-            mean: device.zeros(rows)?,
-            rstd: device.zeros(rows)?,
-            d_rows: device.zeros(elements)?,
-            d_transformed: device.zeros(elements)?,
+            rows: device.zeros(rows * config.hidden_size)?,
+            transform: Transform::new(device, rows, config.hidden_size)?,
             row_losses: device.zeros(rows)?,
             log_sum_exp: device.zeros(rows)?,
             log_likelihoods: device.zeros(rows)?,
             correct: device.zeros(rows)?,
             totals: device.zeros(2)?,
+            bag_losses: device.zeros(capacity.sentences)?,
+            bag_loss: device.zeros(1)?,
         })
     }
 
     pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        labelled_capacity(capacity) * (6 * config.hidden_size * T::DTYPE.bytes() + 5 * 4 + 1)
+        let rows = labelled_capacity(capacity);
+        Transform::<T>::bytes(rows, config.hidden_size)
+            + rows * (config.hidden_size * T::DTYPE.bytes() + 3 * 4 + 1)
             + 2 * size_of::<Totals>()
+            + 4 * (capacity.sentences + 1)
     }
 
     /// Losses of the labelled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
@@ -88,11 +81,21 @@ impl<T: Float> Head<T> {
                 rows::Gather { input, rows: labelled.slice(part.clone()), output, columns },
             )?;
         }
-        self.forward(stream, config, &parameters.weights, elements)?;
+        self.transform.forward(stream, config, &parameters.weights, self.rows.slice(0..elements))?;
         self.losses(stream, parameters, inputs, elements, columns, scratch.head.view_mut())?;
-        self.backward(stream, parameters, elements, columns, scratch)?;
+        self.transform.backward(stream, parameters, (count, columns), scratch.floats.view_mut())?;
+        linear_backward(
+            stream,
+            parameters,
+            &parameters.weights.layout.transform.clone(),
+            (columns, columns),
+            self.rows.slice(0..elements),
+            self.transform.gradient.slice(0..elements),
+            self.transform.spare.slice_mut(0..elements),
+            false,
+        )?;
         for (part, output) in parts.iter().zip([d_encoder, d_decoder]) {
-            let input = self.d_rows.slice(part.start * columns..part.end * columns);
+            let input = self.transform.spare.slice(part.start * columns..part.end * columns);
             rows::scatter_add(
                 stream,
                 rows::ScatterAdd { input, rows: labelled.slice(part.clone()), output, columns },
@@ -101,47 +104,7 @@ impl<T: Float> Head<T> {
         Ok(())
     }
 
-    fn forward(
-        &mut self,
-        stream: &Stream,
-        config: &ModelConfig,
-        weights: &Weights<T>,
-        elements: usize,
-    ) -> Result<()> {
-        let layout = &weights.layout;
-        let columns = config.hidden_size;
-        let forward = linear::Forward {
-            input: self.rows.slice(0..elements),
-            weight: weights.operand(&layout.transform.weight),
-            bias: None,
-            output: self.transformed.slice_mut(0..elements),
-            in_features: columns,
-            out_features: columns,
-        };
-        linear::forward(stream, forward)?;
-        let forward = bias_gelu::Forward {
-            input: self.transformed.slice(0..elements),
-            bias: weights.vector(&layout.transform.bias),
-            output: self.activated.slice_mut(0..elements),
-        };
-        bias_gelu::forward(stream, forward)?;
-        let forward = layer_norm::Forward {
-            input: self.activated.slice(0..elements),
-            bias: None,
-            residual: None,
-            gamma: weights.vector(&layout.transform_norm.gamma),
-            beta: weights.vector(&layout.transform_norm.beta),
-            eps: config.layer_norm_eps,
-            dropout: None,
-            output: self.normalised.slice_mut(0..elements),
-            sum: None,
-            mean: self.mean.slice_mut(0..elements / columns),
-            rstd: self.rstd.slice_mut(0..elements / columns),
-        };
-        layer_norm::forward(stream, forward)
-    }
-
-    /// Losses, and in `d_rows` the gradient of the normalised rows.
+    /// Losses, and the gradient of the transform's output.
     fn losses(
         &mut self,
         stream: &Stream,
@@ -156,7 +119,7 @@ impl<T: Float> Head<T> {
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
         let weight = parameters.weights.operand(&layout.word);
         let forward_backward = cross_entropy::ForwardBackward {
-            hidden: self.normalised.slice(0..elements),
+            hidden: self.transform.output.slice(0..elements),
             weight,
             bias: parameters.weights.master.slice(layout.head_bias.clone()),
             targets: inputs.targets.view(),
@@ -167,7 +130,7 @@ impl<T: Float> Head<T> {
             log_sum_exp: self.log_sum_exp.slice_mut(0..count),
             log_likelihoods: self.log_likelihoods.slice_mut(0..count),
             correct: self.correct.slice_mut(0..count),
-            d_hidden: self.d_rows.slice_mut(0..elements),
+            d_hidden: self.transform.gradient.slice_mut(0..elements),
             d_weight,
             d_bias,
             group_ends: &[inputs.decoder_start, count],
@@ -178,57 +141,69 @@ impl<T: Float> Head<T> {
         cross_entropy::forward_backward(stream, forward_backward)
     }
 
-    /// From the gradient of the normalised rows to that of the gathered rows, both in `d_rows`.
-    fn backward(
+    /// The bag-of-words loss of the encoder's output, `[T, H]`, and all of its gradients: added to `d_encoder`.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn bag_of_words(
         &mut self,
         stream: &Stream,
+        config: &ModelConfig,
         parameters: &mut Parameters<T>,
-        elements: usize,
-        columns: usize,
+        (inputs, bags): (&Inputs, &Bags),
+        encoder: View<'_, T>,
+        d_encoder: ViewMut<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        let count = elements / columns;
-        let (transform, norm) =
-            (parameters.weights.layout.transform.clone(), parameters.weights.layout.transform_norm.clone());
-        let [d_gamma, d_beta] = parameters.gradients.slices_mut([&norm.gamma, &norm.beta]);
-        let backward = layer_norm::Backward {
-            d_output: self.d_rows.slice(0..elements),
-            sum: self.activated.slice(0..elements),
-            mean: self.mean.slice(0..count),
-            rstd: self.rstd.slice(0..count),
-            gamma: parameters.weights.master.slice(norm.gamma.clone()),
-            dropout: None,
-            d_residual: None,
-            d_input: self.d_transformed.slice_mut(0..elements),
-            d_gamma,
-            d_beta,
-            d_bias: None,
+        let (columns, elements) = (config.hidden_size, encoder.len());
+        self.transform.forward(stream, config, &parameters.weights, encoder)?;
+        let layout = &parameters.weights.layout;
+        let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
+        let forward_backward = bag_of_words::ForwardBackward {
+            hidden: self.transform.output.slice(0..elements),
+            weight: parameters.weights.operand(&layout.word),
+            bias: parameters.weights.master.slice(layout.head_bias.clone()),
+            cu_seqlens: inputs.cu_seqlens.view(),
+            bag_offsets: bags.offsets.view(),
+            bag_ids: bags.ids.view(),
+            bag_weights: bags.weights.view(),
+            sentence_weights: bags.sentence_weights.view(),
+            losses: self.bag_losses.slice_mut(0..inputs.sentences),
+            d_hidden: self.transform.gradient.slice_mut(0..elements),
+            d_weight,
+            d_bias,
+            workspace: scratch.head.view_mut(),
+            hidden_size: columns,
+            // Without [CLS], whose vector the decoder rebuilds the sentence from.
+            first_slot: 1,
+        };
+        bag_of_words::forward_backward(stream, forward_backward)?;
+        let sum = reduce::Arguments {
+            input: self.bag_losses.slice(0..inputs.sentences),
+            output: self.bag_loss.view_mut(),
+            accumulate: false,
             workspace: scratch.floats.view_mut(),
         };
-        layer_norm::backward(stream, backward)?;
-        let backward = bias_gelu::Backward {
-            input: self.transformed.slice(0..elements),
-            bias: parameters.weights.vector(&transform.bias),
-            d_output: self.d_transformed.slice(0..elements),
-            d_input: self.d_rows.slice_mut(0..elements),
-        };
-        bias_gelu::backward(stream, backward)?;
-        let d_transformed = self.d_rows.slice(0..elements);
-        bias_backward(stream, parameters, &transform.bias, d_transformed, scratch.floats.view_mut())?;
-        let d_input = self.d_transformed.slice_mut(0..elements);
-        let input = self.rows.slice(0..elements);
+        reduce::sum(stream, sum)?;
+        self.transform.backward(
+            stream,
+            parameters,
+            (elements / columns, columns),
+            scratch.floats.view_mut(),
+        )?;
         linear_backward(
             stream,
             parameters,
-            &transform,
+            &parameters.weights.layout.transform.clone(),
             (columns, columns),
-            input,
-            d_transformed,
-            d_input,
-            false,
-        )?;
-        std::mem::swap(&mut self.d_rows, &mut self.d_transformed);
-        Ok(())
+            encoder,
+            self.transform.gradient.slice(0..elements),
+            d_encoder,
+            true,
+        )
+    }
+
+    /// `[1]`: the weighted bag-of-words loss.
+    pub(super) fn bag_loss(&self) -> View<'_, f32> {
+        self.bag_loss.view()
     }
 
     /// `[2]`: of encoder and decoder.

@@ -85,6 +85,57 @@ pub(super) struct Inputs {
     pub targets: Filled<i32>,
     /// The loss weight over the number of labelled rows, for each labelled row.
     pub row_weights: Filled<f32>,
+    /// Where the model has the bag-of-words head.
+    pub bags: Option<Bags>,
+}
+
+/// The words that the sentences have.
+#[derive(Debug)]
+pub(super) struct Bags {
+    /// `[B + 1]`: prefix sums of their numbers
+    pub offsets: Filled<i32>,
+    pub ids: Filled<i32>,
+    /// One over the number of the sentence's tokens beside `[CLS]` and `[SEP]`, as in DupMAE's public code.
+    pub weights: Filled<f32>,
+    /// The loss weight over the number of sentences, for each sentence; 0 for those that fill a batch up.
+    pub sentence_weights: Filled<f32>,
+}
+
+impl Bags {
+    fn new(device: &Device, capacity: Capacity) -> Result<Self> {
+        let Capacity { tokens, sentences, .. } = capacity;
+        Ok(Self {
+            offsets: Filled::new(device, sentences + 1)?,
+            ids: Filled::new(device, tokens)?,
+            weights: Filled::new(device, tokens)?,
+            sentence_weights: Filled::new(device, sentences)?,
+        })
+    }
+
+    fn bytes(capacity: Capacity) -> usize {
+        4 * (2 * capacity.sentences + 1 + 2 * capacity.tokens)
+    }
+
+    /// Uploads the bags of a batch that is filled up to `shape`.
+    fn write(&mut self, stream: &Stream, batch: &Batch, loss_weight: f32, shape: &Shape) -> Result<()> {
+        let (mut offsets, mut ids, mut weights) = (vec![0], Vec::new(), Vec::new());
+        for b in 0..batch.num_sentences() {
+            let bag = batch.bag_of_words(b);
+            let tokens = batch.sentence(b).len().saturating_sub(2).max(1);
+            weights.resize(weights.len() + bag.len(), 1.0 / tokens as f32);
+            ids.extend(bag);
+            offsets.push(ids.len() as i32);
+        }
+        offsets.resize(shape.sentences + 1, ids.len() as i32);
+        ids.resize(shape.tokens, 0);
+        weights.resize(shape.tokens, 0.0);
+        let mut sentence_weights = vec![loss_weight / batch.num_sentences() as f32; batch.num_sentences()];
+        sentence_weights.resize(shape.sentences, 0.0);
+        self.offsets.write(stream, &offsets)?;
+        self.ids.write(stream, &ids)?;
+        self.weights.write(stream, &weights)?;
+        self.sentence_weights.write(stream, &sentence_weights)
+    }
 }
 
 impl Inputs {
@@ -110,6 +161,7 @@ impl Inputs {
             decoder_start: 0,
             targets: Filled::new(device, labelled)?,
             row_weights: Filled::new(device, labelled)?,
+            bags: config.has_bag_of_words().then(|| Bags::new(device, capacity)).transpose()?,
         })
     }
 
@@ -118,7 +170,8 @@ impl Inputs {
         let segments = shape::Segments::of(config, tokens);
         let words = Segments::bytes(segments.words, tokens);
         let positions = Segments::bytes(segments.positions, tokens);
-        4 * (3 * sentences + 2 + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions
+        let bags = if config.has_bag_of_words() { Bags::bytes(capacity) } else { 0 };
+        4 * (3 * sentences + 2 + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions + bags
     }
 
     /// Uploads a checked batch, filled up to `shape`.
@@ -147,7 +200,11 @@ impl Inputs {
         labels.extend(&batch.decoder_labels, config.decoder_loss_weight, shape.decoder_labelled);
         self.labelled_rows.write(stream, &labels.rows)?;
         self.targets.write(stream, &labels.targets)?;
-        self.row_weights.write(stream, &labels.weights)
+        self.row_weights.write(stream, &labels.weights)?;
+        match &mut self.bags {
+            Some(bags) => bags.write(stream, batch, config.bag_of_words_loss_weight, shape),
+            None => Ok(()),
+        }
     }
 
     /// Uploads what the encoder alone needs; `ids` and `shape` may go beyond the sentences of `cu_seqlens`.

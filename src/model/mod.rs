@@ -16,6 +16,7 @@ mod parameters;
 mod scratch;
 mod shape;
 mod training;
+mod transform;
 
 pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{Batch, IGNORE_INDEX, VisibilityBank};

@@ -54,12 +54,14 @@ pub enum Visibility<'a> {
     },
 }
 
-/// The two losses of a step, each the mean cross-entropy over its labelled tokens; 0 where there are none. And how well those were
+/// The losses of a step, those of encoder and decoder each the mean cross-entropy over its labelled tokens; 0 where there are none. And how well those were
 /// predicted: the share whose word was the likeliest one (0 where there are none), and the exponential of the mean negative log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
     pub encoder: f32,
     pub decoder: f32,
+    /// Mean bag-of-words loss of the sentences, where the model has that head.
+    pub bag_of_words: Option<f32>,
     pub encoder_accuracy: f32,
     pub decoder_accuracy: f32,
     pub encoder_perplexity: f32,
@@ -314,6 +316,16 @@ impl<T: Float> Model<T> {
             &self.inputs,
             (encoder.slice(0..elements), self.decoder.output.slice(0..elements)),
             (self.d_hidden.slice_mut(0..elements), self.d_decoder.slice_mut(0..elements)),
+            &mut self.scratch,
+        )?;
+        let Some(bags) = &self.inputs.bags else { return Ok(()) };
+        self.head.bag_of_words(
+            stream,
+            &self.config,
+            &mut self.parameters,
+            (&self.inputs, bags),
+            encoder.slice(0..elements),
+            self.d_hidden.slice_mut(0..elements),
             &mut self.scratch,
         )
     }

@@ -4,7 +4,7 @@ use super::head::HEAD_ALGORITHM;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, Float};
-use crate::ops::{Result, column_sum, cross_entropy, embedding, layer_norm, reduce};
+use crate::ops::{Result, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce};
 
 /// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
 const HOST_LOGIT_BYTES: usize = 8 << 20;
@@ -34,7 +34,7 @@ pub(super) struct Scratch<T: Float> {
     /// `[T, F]`
     pub d_wide: Buffer<T>,
     pub d_activated: Buffer<T>,
-    /// The workspace of the head's cross-entropy.
+    /// The workspace of the heads' losses.
     pub head: Buffer<u8>,
     /// The workspace of whatever sums columns or reduces.
     pub floats: Buffer<f32>,
@@ -54,17 +54,23 @@ impl Sizes {
         let (tokens, hidden) = (capacity.tokens, config.hidden_size);
         let labelled = labelled_capacity(capacity);
         let logit_rows = logit_rows::<T>(device, config, capacity);
+        let bag_bytes = if config.has_bag_of_words() {
+            bag_of_words::workspace(T::DTYPE, capacity.sentences, logit_rows, config.vocab_size)
+        } else {
+            0
+        };
         let floats = [
             column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden)),
             column_sum::workspace(labelled, hidden),
             layer_norm::backward_workspace(labelled, hidden),
             embedding::backward_workspace(tokens, hidden),
+            reduce::workspace(capacity.sentences),
             reduce::workspace(parameters),
         ];
         Self {
             hidden: tokens * hidden,
             wide: tokens * config.intermediate_size,
-            head: head_bytes::<T>(config, logit_rows),
+            head: head_bytes::<T>(config, logit_rows).max(bag_bytes),
             floats: floats.into_iter().max().unwrap_or(0),
         }
     }

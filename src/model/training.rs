@@ -54,12 +54,13 @@ struct Launches {
 struct StagedOutcome {
     /// Of encoder and decoder
     totals: Staging<Totals>,
-    squared_norm: Staging<f32>,
+    /// Bag-of-words loss, squared norm of the gradients
+    floats: Staging<f32>,
 }
 
 impl StagedOutcome {
     fn new(device: &Device) -> Result<Self> {
-        Ok(Self { totals: device.staging(2)?, squared_norm: device.staging(1)? })
+        Ok(Self { totals: device.staging(2)?, floats: device.staging(2)? })
     }
 }
 
@@ -103,7 +104,7 @@ impl<T: Float> Model<T> {
         self.prepare(stream, batch, visibility, randomness, &Shape::exact(batch))?;
         let drawing = self.drawing(visibility);
         self.enqueue_gradients(stream, drawing, randomness.is_some())?;
-        losses(&self.config, &self.head.totals().read()?)
+        losses(&self.config, &self.head.totals().read()?, self.head.bag_loss().read()?[0])
     }
 
     /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
@@ -145,7 +146,8 @@ impl<T: Float> Model<T> {
         let ticket = Ticket(self.training.steps);
         let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
         slot.totals.download(stream, 0..2, self.head.totals())?;
-        slot.squared_norm.download(stream, 0..1, self.squared_norm.view())?;
+        slot.floats.download(stream, 0..1, self.head.bag_loss())?;
+        slot.floats.download(stream, 1..2, self.squared_norm.view())?;
         self.training.steps += 1;
         Ok(ticket)
     }
@@ -164,8 +166,9 @@ impl<T: Float> Model<T> {
             });
         }
         let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
-        let losses = losses(&self.config, slot.totals.read()?)?;
-        Ok(Outcome { losses, gradient_norm: slot.squared_norm.read()?[0].sqrt() })
+        let floats = slot.floats.read()?;
+        let losses = losses(&self.config, slot.totals.read()?, floats[0])?;
+        Ok(Outcome { losses, gradient_norm: floats[1].sqrt() })
     }
 
     /// Whether [`train_step`](Self::train_step) fills batches up to shapes that recur, records their launches and replays them. By default it does on
@@ -288,7 +291,7 @@ impl<T: Float> Model<T> {
 }
 
 /// The mean losses, from those that were weighted.
-fn losses(config: &ModelConfig, totals: &[Totals]) -> Result<Losses> {
+fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Losses> {
     let [encoder, decoder] = [totals[0], totals[1]];
     encoder.check()?;
     decoder.check()?;
@@ -296,6 +299,7 @@ fn losses(config: &ModelConfig, totals: &[Totals]) -> Result<Losses> {
     Ok(Losses {
         encoder: mean(encoder, config.encoder_loss_weight),
         decoder: mean(decoder, config.decoder_loss_weight),
+        bag_of_words: config.has_bag_of_words().then(|| bag_loss / config.bag_of_words_loss_weight),
         encoder_accuracy: encoder.accuracy(),
         decoder_accuracy: decoder.accuracy(),
         encoder_perplexity: encoder.perplexity(),

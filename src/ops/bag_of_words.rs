@@ -24,7 +24,7 @@ const ALIGNMENT: usize = 256;
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
 pub struct ForwardBackward<'a, T: Float> {
-    /// `[N, H]`: the tokens that count, sentence after sentence
+    /// `[N, H]`: the tokens, sentence after sentence
     pub hidden: View<'a, T>,
     /// `[V, H]`: the word embeddings
     pub weight: View<'a, T>,
@@ -53,6 +53,8 @@ pub struct ForwardBackward<'a, T: Float> {
     pub workspace: ViewMut<'a, u8>,
     /// H
     pub hidden_size: usize,
+    /// Tokens at the start of each sentence that take no part: 1 leaves `[CLS]` out.
+    pub first_slot: usize,
 }
 
 /// Byte offsets of the workspace's arrays; the logits take the rest.
@@ -139,6 +141,8 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
     require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
     require_columns("hidden_size", hidden_size)?;
+    let slot = arguments.first_slot;
+    require(slot <= usize::from(u16::MAX), "first_slot", slot, "at most 65535")?;
     let hidden = arguments.hidden.len();
     require(
         hidden.is_multiple_of(hidden_size),
@@ -208,7 +212,9 @@ fn params<T: Float>(stream: &Stream, arguments: &ForwardBackward<'_, T>) -> Resu
         vocabulary: vocabulary as u32,
         hidden_size: arguments.hidden_size as u32,
         stride: padded(vocabulary) as u32,
+        first_slot: arguments.first_slot as u32,
         first_row: 0,
         rows: 0,
+        reserved: 0,
     })
 }

@@ -1,9 +1,10 @@
-//! The masked-language-model head that encoder and decoder share, over labelled rows only.
+//! The masked-language-model head that encoder and decoder share, over labelled rows only; and the bag-of-words head on the same layers.
 
+use super::bag_of_words::{self, BagOfWords};
 use super::cross_entropy::{self, CrossEntropy};
 use super::parameters::{Parameters, accumulate, get};
 use super::{gelu, layer_norm, linear, tensor};
-use crate::model::IGNORE_INDEX;
+use crate::model::{Batch, IGNORE_INDEX};
 use crate::ops::cross_entropy::Options;
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
@@ -50,6 +51,47 @@ pub fn loss(
     HeadLoss { mean, d_hidden }
 }
 
+/// The transform of `rows [m, H]`, and what its backward pass needs.
+struct Transformed<'a> {
+    rows: &'a [f64],
+    dense: Vec<f64>,
+    activated: Vec<f64>,
+    normalised: Vec<f64>,
+}
+
+impl<'a> Transformed<'a> {
+    fn new(parameters: &Parameters, eps: f64, rows: &'a [f64]) -> Self {
+        let parameter = |name| get(parameters, name);
+        let dense = linear::forward(rows, parameter(DENSE_WEIGHT), None, parameter(NORM_WEIGHT).len());
+        let activated = gelu::forward(&dense, parameter(DENSE_BIAS));
+        let normalised = layer_norm::forward(&activated, parameter(NORM_WEIGHT), parameter(NORM_BIAS), eps);
+        Self { rows, dense, activated, normalised }
+    }
+
+    /// From the gradients of output layer and normalised rows, in the order of [`cross_entropy::backward`], to that of the rows.
+    fn backward(
+        &self,
+        parameters: &Parameters,
+        eps: f64,
+        (d_normalised, d_word, d_output_bias): (Vec<f64>, Vec<f64>, Vec<f64>),
+        gradients: &mut Parameters,
+    ) -> Vec<f64> {
+        let parameter = |name| get(parameters, name);
+        let (d_activated, d_gamma, d_beta) =
+            layer_norm::backward(&self.activated, parameter(NORM_WEIGHT), eps, &d_normalised);
+        let (d_dense, d_dense_bias) = gelu::backward(&self.dense, parameter(DENSE_BIAS), &d_activated);
+        let (d_rows, d_dense_weight, _) =
+            linear::backward(self.rows, parameter(DENSE_WEIGHT), &d_dense, parameter(NORM_WEIGHT).len());
+        accumulate(gradients, WORD, &d_word);
+        accumulate(gradients, OUTPUT_BIAS, &d_output_bias);
+        accumulate(gradients, NORM_WEIGHT, &d_gamma);
+        accumulate(gradients, NORM_BIAS, &d_beta);
+        accumulate(gradients, DENSE_BIAS, &d_dense_bias);
+        accumulate(gradients, DENSE_WEIGHT, &d_dense_weight);
+        d_rows
+    }
+}
+
 /// The loss over `rows [m, H]`, all of them labelled by `targets [m]`, and the gradient of `rows`.
 fn labelled_loss(
     parameters: &Parameters,
@@ -59,32 +101,57 @@ fn labelled_loss(
     loss_weight: f64,
     gradients: &mut Parameters,
 ) -> (f64, Vec<f64>) {
-    let parameter = |name| get(parameters, name);
-    let hidden_size = parameter(NORM_WEIGHT).len();
-    let dense = linear::forward(rows, parameter(DENSE_WEIGHT), None, hidden_size);
-    let activated = gelu::forward(&dense, parameter(DENSE_BIAS));
-    let normalised = layer_norm::forward(&activated, parameter(NORM_WEIGHT), parameter(NORM_BIAS), eps);
+    let transformed = Transformed::new(parameters, eps, rows);
     let row_weights = vec![loss_weight / targets.len() as f64; targets.len()];
     let output = CrossEntropy {
-        hidden: &normalised,
-        weight: parameter(WORD),
-        bias: parameter(OUTPUT_BIAS),
+        hidden: &transformed.normalised,
+        weight: get(parameters, WORD),
+        bias: get(parameters, OUTPUT_BIAS),
         targets,
         row_weights: &row_weights,
         options: Options::default(),
     };
     let mean = cross_entropy::forward(&output).row_loss.iter().sum::<f64>() / targets.len() as f64;
-
-    let (d_normalised, d_word, d_output_bias) = cross_entropy::backward(&output);
-    let (d_activated, d_gamma, d_beta) =
-        layer_norm::backward(&activated, parameter(NORM_WEIGHT), eps, &d_normalised);
-    let (d_dense, d_dense_bias) = gelu::backward(&dense, parameter(DENSE_BIAS), &d_activated);
-    let (d_rows, d_dense_weight, _) = linear::backward(rows, parameter(DENSE_WEIGHT), &d_dense, hidden_size);
-    accumulate(gradients, WORD, &d_word);
-    accumulate(gradients, OUTPUT_BIAS, &d_output_bias);
-    accumulate(gradients, NORM_WEIGHT, &d_gamma);
-    accumulate(gradients, NORM_BIAS, &d_beta);
-    accumulate(gradients, DENSE_BIAS, &d_dense_bias);
-    accumulate(gradients, DENSE_WEIGHT, &d_dense_weight);
+    let d_rows = transformed.backward(parameters, eps, cross_entropy::backward(&output), gradients);
     (mean, d_rows)
+}
+
+/// The mean bag-of-words loss of the batch's sentences, whose last hidden states are `hidden [T, H]`, without `[CLS]`; `mean` and `d_hidden` are
+/// those of [`loss`].
+#[must_use]
+pub fn bag_of_words_loss(
+    parameters: &Parameters,
+    eps: f64,
+    hidden: &[f64],
+    batch: &Batch,
+    loss_weight: f64,
+    gradients: &mut Parameters,
+) -> HeadLoss {
+    let hidden_size = get(parameters, NORM_WEIGHT).len();
+    // A sentence of [CLS] alone has nothing to predict from, and nothing to predict.
+    let sentences: Vec<usize> = (0..batch.num_sentences()).filter(|&b| batch.sentence(b).len() > 1).collect();
+    let inner = |&b: &usize| batch.sentence(b).start + 1..batch.sentence(b).end;
+    let tokens: Vec<usize> = sentences.iter().flat_map(inner).collect();
+    let row = |row: usize| row * hidden_size..(row + 1) * hidden_size;
+    let rows: Vec<f64> = tokens.iter().flat_map(|&token| hidden[row(token)].iter().copied()).collect();
+    let transformed = Transformed::new(parameters, eps, &rows);
+    let bag = |&b: &usize| {
+        let weight = 1.0 / batch.sentence(b).len().saturating_sub(2).max(1) as f64;
+        batch.bag_of_words(b).into_iter().map(|id| (id as usize, weight)).collect()
+    };
+    let head = BagOfWords {
+        hidden: &transformed.normalised,
+        weight: get(parameters, WORD),
+        bias: get(parameters, OUTPUT_BIAS),
+        lengths: &sentences.iter().map(|b| inner(b).len()).collect::<Vec<usize>>(),
+        bags: &sentences.iter().map(bag).collect::<Vec<Vec<(usize, f64)>>>(),
+        sentence_weights: &vec![loss_weight / batch.num_sentences() as f64; sentences.len()],
+    };
+    let mean = bag_of_words::forward(&head).iter().sum::<f64>() / loss_weight;
+    let d_rows = transformed.backward(parameters, eps, bag_of_words::backward(&head), gradients);
+    let mut d_hidden = vec![0.0; hidden.len()];
+    for (&token, d_row) in tokens.iter().zip(d_rows.chunks_exact(hidden_size)) {
+        tensor::add_to(&mut d_hidden[row(token)], d_row);
+    }
+    HeadLoss { mean, d_hidden }
 }

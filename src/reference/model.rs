@@ -17,7 +17,9 @@ pub struct StepResult {
     pub encoder_loss: f64,
     /// Mean cross-entropy over the decoder's labels; 0 when there are none.
     pub decoder_loss: f64,
-    /// Of `encoder_loss_weight * encoder_loss + decoder_loss_weight * decoder_loss`, for every parameter.
+    /// Mean bag-of-words loss of the sentences; 0 where it has no weight.
+    pub bag_of_words_loss: f64,
+    /// Of the sum of these losses, each times its weight in the configuration, for every parameter.
     pub gradients: Parameters,
     /// `[B, H]`: the encoder's last hidden state at slot 0 of each sentence.
     pub sentence_embeddings: Vec<f64>,
@@ -49,6 +51,14 @@ pub fn step(
         model.head_loss(encoded.hidden(), &batch.encoder_labels, config.encoder_loss_weight, &mut gradients);
     let decoder = model.decoder_step(batch, &sentence_embeddings, &mut gradients);
     let mut d_hidden = encoder.d_hidden;
+    let bag_weight = f64::from(config.bag_of_words_loss_weight);
+    let mut bag_of_words_loss = 0.0;
+    if bag_weight > 0.0 {
+        let (hidden, eps) = (encoded.hidden(), model.eps());
+        let loss = head::bag_of_words_loss(parameters, eps, hidden, batch, bag_weight, &mut gradients);
+        bag_of_words_loss = loss.mean;
+        add_to(&mut d_hidden, &loss.d_hidden);
+    }
     let tokens = sentences(&batch.cu_seqlens);
     for (tokens, d_sentence) in tokens.zip(decoder.d_sentence.chunks_exact(config.hidden_size)) {
         add_to(&mut d_hidden[tokens.start * config.hidden_size..][..config.hidden_size], d_sentence);
@@ -57,6 +67,7 @@ pub fn step(
     StepResult {
         encoder_loss: encoder.mean,
         decoder_loss: decoder.loss,
+        bag_of_words_loss,
         gradients,
         sentence_embeddings,
         encoder_hidden: encoded.hidden().to_vec(),

@@ -8,6 +8,8 @@ use crate::ops::attention::HEAD_DIMS;
 
 /// Tokens of a trained vocabulary where nobody says otherwise.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
+/// Weight of the bag-of-words loss where the model has none (Liu et al., arXiv 2305.02564).
+pub const BAG_OF_WORDS_LOSS_WEIGHT: f32 = 0.1;
 /// A passage needs `[CLS]`, one token and `[SEP]`.
 const SHORTEST_PASSAGE: usize = 3;
 /// Part of the run in which the learning rate rises, where nobody says otherwise.
@@ -58,6 +60,8 @@ pub struct Options {
     pub decoder: Option<DecoderKind>,
     /// None leaves the model's own.
     pub query: Option<QueryKind>,
+    /// Adds the bag-of-words loss of DupMAE.
+    pub dupmae: bool,
     pub seed: u64,
     pub out: PathBuf,
     pub resume: bool,
@@ -89,6 +93,7 @@ impl Default for Options {
             decoder_mask: 0.5,
             decoder: None,
             query: None,
+            dupmae: false,
             seed: 1,
             out: PathBuf::from("out"),
             resume: false,

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::checkpoint::{State, checksum};
 use super::error::{Error, Result};
 use super::export::{CONFIG_FILE, check_vocabulary, load_config};
+use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
 use crate::data::{BatchDrawer, BatchOptions, BertTokenizer, Corpus, Passage, Position};
 use crate::device::DType;
@@ -114,6 +115,9 @@ fn model_config(options: &Options) -> Result<ModelConfig> {
     };
     config.decoder = options.decoder.unwrap_or(config.decoder);
     config.query = options.query.unwrap_or(config.query);
+    if options.dupmae && config.bag_of_words_loss_weight == 0.0 {
+        config.bag_of_words_loss_weight = BAG_OF_WORDS_LOSS_WEIGHT;
+    }
     Ok(config)
 }
 

@@ -39,6 +39,9 @@ pub struct StepRecord {
     /// Mean cross-entropy of the decoder's tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub decoder_loss: f32,
+    /// Mean loss of the sentences' bags of words, in nats; none without that head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bag_of_words_loss: Option<f32>,
     /// The share of the encoder's chosen tokens whose word was predicted.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub encoder_accuracy: f32,
@@ -435,6 +438,16 @@ mod tests {
 
     fn record(step: u64) -> StepRecord {
         StepRecord { step, encoder_loss: 9.0 / step as f32, decoder_loss: 2.0, ..StepRecord::default() }
+    }
+
+    /// Lines of before accuracies were recorded.
+    #[test]
+    fn an_older_record_is_read() {
+        let line = br#"{"step":3,"epoch":0,"encoder_loss":2.5,"decoder_loss":null,"learning_rate":0.1,
+            "gradient_norm":1.0,"sentences":2,"tokens":30,"tokens_per_s":9.0,"step_ms":3.0,"data_wait_ms":0.0}"#;
+        let record = parse(line, 0, Path::new("log")).unwrap();
+        assert!(record.encoder_accuracy.is_nan() && record.decoder_perplexity.is_nan());
+        assert_eq!((record.step, record.encoder_loss, record.bag_of_words_loss), (3, 2.5, None));
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl<T: Float> Trainer<'_, T> {
         Ok(StepRecord {
             encoder_loss: losses.encoder,
             decoder_loss: losses.decoder,
+            bag_of_words_loss: losses.bag_of_words,
             encoder_accuracy: losses.encoder_accuracy,
             decoder_accuracy: losses.decoder_accuracy,
             encoder_perplexity: losses.encoder_perplexity,
@@ -158,6 +159,7 @@ impl<T: Float> Trainer<'_, T> {
         let values = [
             ("encoder loss", record.encoder_loss),
             ("decoder loss", record.decoder_loss),
+            ("bag-of-words loss", record.bag_of_words_loss.unwrap_or(0.0)),
             ("gradient norm", record.gradient_norm),
         ];
         let Some((what, value)) = values.into_iter().find(|(_, value)| !value.is_finite()) else {

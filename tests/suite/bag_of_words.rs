@@ -80,6 +80,8 @@ struct Results {
     d_hidden: Vec<f64>,
     d_weight: Vec<f64>,
     d_bias: Vec<f64>,
+    /// The names of those launched
+    kernels: Vec<String>,
 }
 
 fn exact<T: Float>(operands: &Operands<T>) -> Results {
@@ -98,7 +100,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
         sentence_weights: &sentence_weights,
     };
     let (d_hidden, d_weight, d_bias) = reference::backward(&head);
-    Results { losses: reference::forward(&head), d_hidden, d_weight, d_bias }
+    Results { losses: reference::forward(&head), d_hidden, d_weight, d_bias, kernels: vec![] }
 }
 
 /// The naive composition: logits and the gradient of the hidden rows stored in `T`, sums in f32. Also the largest sum of the magnitudes of a
@@ -148,7 +150,7 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
     gradients[0].iter_mut().for_each(|value| *value = round(*value));
     let [d_hidden, d_weight, d_bias] = gradients.map(|gradient| widened(&gradient));
     let scales = magnitudes.map(|sums| f64::from(sums.into_iter().fold(0.0, f32::max)));
-    (Results { losses, d_hidden, d_weight, d_bias }, scales)
+    (Results { losses, d_hidden, d_weight, d_bias, kernels: vec![] }, scales)
 }
 
 /// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. Behind the last
@@ -191,11 +193,13 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Resul
             d_bias: d_bias.view_mut(),
             workspace: workspace.view_mut(),
             hidden_size,
+            first_slot: 0,
         };
         let graph = stream.capture(|stream| bag_of_words::forward_backward(stream, arguments)).unwrap();
         // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
         unsafe { graph.launch(&stream) }.unwrap();
         stream.synchronize().unwrap();
+        results.kernels.extend_from_slice(graph.kernels());
         let mut losses = widened(&losses.read().unwrap());
         assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
         let mut d_hidden = widened(&d_hidden.read().unwrap());
@@ -207,6 +211,11 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Resul
     results.d_weight = widened(&d_weight.read().unwrap());
     results.d_bias = widened(&d_bias.read().unwrap());
     results
+}
+
+/// The kernels of one call.
+pub fn kernels<T: Float>(device: &Device) -> Vec<String> {
+    run(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], 53).kernels
 }
 
 #[track_caller]
@@ -255,7 +264,8 @@ fn any_chunk_gives_the_same_bits() {
     let operands = Operands::<f32>::random(&[130, 3, 64], 97, 64);
     let whole = run(device, &[&operands], 198);
     for chunk in [1, 7, 64, 500] {
-        assert_eq!(run(device, &[&operands], chunk), whole, "chunks of {chunk}");
+        let results = Results { kernels: whole.kernels.clone(), ..run(device, &[&operands], chunk) };
+        assert_eq!(results, whole, "chunks of {chunk}");
     }
 }
 
@@ -274,7 +284,7 @@ fn an_empty_bag_has_no_loss_and_no_gradient() {
         let mut operands = Operands::<bf16>::random(&[5, 9], 97, 64);
         operands.bags = vec![vec![]; 2];
         operands.sentence_weights = vec![f32::INFINITY; 2];
-        let Results { losses, d_hidden, d_weight, d_bias } = run(&device, &[&operands], 16);
+        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(&device, &[&operands], 16);
         let all = [losses, d_hidden, d_weight, d_bias].concat();
         assert!(all.iter().all(|&value| value == 0.0));
     }
@@ -293,7 +303,7 @@ fn extreme_logits_are_exact() {
             sentence_weights: vec![1.0],
             hidden_size: 8,
         };
-        let Results { losses, d_hidden, d_weight, d_bias } = run(device, &[&operands], 2);
+        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(device, &[&operands], 2);
         assert_eq!(losses, [5120.0]);
         let expected = |word: usize| [0.5, -0.5].get(word.wrapping_sub(3)).copied().unwrap_or(0.0);
         assert_eq!(d_bias, (0..12).map(expected).collect::<Vec<f64>>());
@@ -365,6 +375,7 @@ struct Lengths {
     d_bias: usize,
     workspace: usize,
     hidden_size: usize,
+    first_slot: usize,
 }
 
 const RIGHT: Lengths = Lengths {
@@ -381,6 +392,7 @@ const RIGHT: Lengths = Lengths {
     d_bias: 10,
     workspace: 576,
     hidden_size: 8,
+    first_slot: 1,
 };
 
 fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
@@ -408,6 +420,7 @@ fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
         d_bias: d_bias.view_mut(),
         workspace: workspace.view_mut(),
         hidden_size: lengths.hidden_size,
+        first_slot: lengths.first_slot,
     };
     let stream = device.stream();
     bag_of_words::forward_backward(&stream, arguments)?;
@@ -451,6 +464,7 @@ fn wrong_shapes_are_refused() {
             Lengths { workspace: 575, ..RIGHT },
             "workspace is 575 bytes long; it should be at least 576 (a chunk of one row)",
         ),
+        (Lengths { first_slot: 65_536, ..RIGHT }, "first_slot is 65536; it should be at most 65535"),
         (Lengths { hidden_size: 4, ..RIGHT }, "hidden_size is 4; it should be a positive multiple of 8"),
     ] {
         assert_eq!(attempt(lengths).unwrap_err().to_string(), message);

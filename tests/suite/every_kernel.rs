@@ -1,6 +1,6 @@
 //! Every kernel once, on one small shape: what tools that slow a GPU down a hundredfold are run on.
 //!
-//! Recorded training steps launch nearly all kernels and say which, passes of attention and cross-entropy their variants that no step needs; the shapes are
+//! Recorded training steps launch nearly all kernels and say which, passes of attention and of the heads their variants that no step needs; the shapes are
 //! ragged, so that partial tiles are among them.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,7 @@ use retromae::ops::cross_entropy::Algorithm;
 
 use crate::attention::cases::{Case, Kind, Variant};
 use crate::attention::passes;
+use crate::bag_of_words;
 use crate::cross_entropy;
 
 const LENGTHS: [i32; 4] = [5, 70, 1, 33];
@@ -57,6 +58,7 @@ fn kernels<T: Float>(
         attention_probs_dropout_prob: 0.1,
         decoder,
         query,
+        bag_of_words_loss_weight: 0.1,
         ..ModelConfig::tiny(VOCABULARY)
     };
     let capacity = Capacity { tokens: 128, sentences: 6, sentence_length: 70 };
@@ -116,6 +118,7 @@ fn every_kernel_runs() {
             launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
         }
     }
+    launched.extend(bag_of_words::kernels::<f16>(&device));
     launched.extend(cross_entropy::kernels::<f32>(&device, Algorithm::Library));
     launched.extend(cross_entropy::kernels::<f16>(&device, Algorithm::Library));
     launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Library));

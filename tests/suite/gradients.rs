@@ -341,12 +341,17 @@ fn parameters(config: &ModelConfig) -> Parameters {
 fn total(config: &ModelConfig, result: &StepResult) -> f64 {
     f64::from(config.encoder_loss_weight) * result.encoder_loss
         + f64::from(config.decoder_loss_weight) * result.decoder_loss
+        + f64::from(config.bag_of_words_loss_weight) * result.bag_of_words_loss
 }
 
 fn check_model(decoder: DecoderKind, query: QueryKind, dropout: Option<(u64, u32)>) {
-    let (config, batch) = (config(decoder, query), batch());
-    let parameters = parameters(&config);
-    let result = reference::step(&config, &parameters, &batch, dropout);
+    check_gradients(&config(decoder, query), dropout);
+}
+
+fn check_gradients(config: &ModelConfig, dropout: Option<(u64, u32)>) {
+    let batch = batch();
+    let parameters = parameters(config);
+    let result = reference::step(config, &parameters, &batch, dropout);
     assert_eq!(result.gradients.len(), parameters.len());
     for (name, at) in &parameters {
         let gradient = &result.gradients[name];
@@ -357,7 +362,7 @@ fn check_model(decoder: DecoderKind, query: QueryKind, dropout: Option<(u64, u32
         check(name, at, gradient, 3, |moved| {
             let mut parameters = parameters.clone();
             parameters.insert(name.clone(), moved.to_vec());
-            total(&config, &reference::step(&config, &parameters, &batch, dropout))
+            total(config, &reference::step(config, &parameters, &batch, dropout))
         });
     }
 }
@@ -385,6 +390,12 @@ fn enhanced_model_gradients_with_position_queries_under_dropout() {
 #[test]
 fn enhanced_model_gradients_with_embedding_queries() {
     check_model(DecoderKind::Enhanced, QueryKind::Embedding, None);
+}
+
+#[test]
+fn model_gradients_with_a_bag_of_words() {
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding);
+    check_gradients(&ModelConfig { bag_of_words_loss_weight: 2.0, ..config }, None);
 }
 
 #[test]

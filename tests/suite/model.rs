@@ -131,9 +131,17 @@ fn check<T: Float>(device: &Device, config: &ModelConfig, tolerance: f64) {
     for (name, actual, expected) in [
         ("encoder", losses.encoder, expected.encoder_loss),
         ("decoder", losses.decoder, expected.decoder_loss),
+        ("bag-of-words", losses.bag_of_words.unwrap_or(0.0), expected.bag_of_words_loss),
     ] {
-        let error = (f64::from(actual) / expected - 1.0).abs();
-        assert!(error < tolerance, "{name} loss {actual}, expected {expected}");
+        let error = (f64::from(actual) - expected).abs();
+        assert!(error <= tolerance * expected.abs(), "{name} loss {actual}, expected {expected}");
+    }
+    for (loss, perplexity, accuracy) in [
+        (losses.encoder, losses.encoder_perplexity, losses.encoder_accuracy),
+        (losses.decoder, losses.decoder_perplexity, losses.decoder_accuracy),
+    ] {
+        assert!((perplexity.ln() - loss).abs() < 1e-5 * loss, "perplexity {perplexity}, loss {loss}");
+        assert!((0.0..1.0).contains(&accuracy), "accuracy {accuracy}");
     }
     // The key bias has no gradient in exact arithmetic; what is left of it is measured against its neighbour's.
     for (name, actual) in gradients(&model) {
@@ -151,29 +159,32 @@ fn norm(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-fn kinds() -> [(DecoderKind, QueryKind); 3] {
+/// Every kind of model; the last has the bag-of-words head.
+fn configs(dropout: f32) -> [ModelConfig; 4] {
     [
-        (DecoderKind::Basic, QueryKind::Embedding),
-        (DecoderKind::Enhanced, QueryKind::Embedding),
-        (DecoderKind::Enhanced, QueryKind::Position),
+        config(DecoderKind::Basic, QueryKind::Embedding, dropout),
+        config(DecoderKind::Enhanced, QueryKind::Embedding, dropout),
+        config(DecoderKind::Enhanced, QueryKind::Position, dropout),
+        ModelConfig {
+            bag_of_words_loss_weight: 0.25,
+            ..config(DecoderKind::Enhanced, QueryKind::Embedding, dropout)
+        },
     ]
 }
 
 #[test]
 fn every_gradient_matches_the_reference() {
     for device in devices() {
-        for (decoder, query) in kinds() {
-            for dropout in [0.0, 0.1] {
-                check::<f32>(&device, &config(decoder, query, dropout), 2e-5);
-            }
+        for config in [0.0, 0.1].into_iter().flat_map(configs) {
+            check::<f32>(&device, &config, 2e-5);
         }
     }
 }
 
 #[test]
 fn bf16_gradients_match_the_reference() {
-    for (decoder, query) in kinds() {
-        check::<bf16>(&devices()[0], &config(decoder, query, 0.0), 6e-2);
+    for config in configs(0.0) {
+        check::<bf16>(&devices()[0], &config, 6e-2);
     }
 }
 
@@ -267,8 +278,7 @@ fn train<T: Float>(
 #[test]
 fn recorded_steps_train_as_others_do() {
     for device in devices() {
-        for (decoder, query) in kinds() {
-            let config = config(decoder, query, 0.1);
+        for config in configs(0.1) {
             let parameters = parameters(&config);
             let [mut plain, mut recorded] = [false, true].map(|record| {
                 let mut model = model::<f32>(&device, &config, &parameters);
@@ -281,10 +291,11 @@ fn recorded_steps_train_as_others_do() {
                 for (plain, recorded) in [
                     (plain.losses.encoder, recorded.losses.encoder),
                     (plain.losses.decoder, recorded.losses.decoder),
+                    (plain.losses.bag_of_words.unwrap_or(0.0), recorded.losses.bag_of_words.unwrap_or(0.0)),
                     (plain.gradient_norm, recorded.gradient_norm),
                 ] {
                     assert!(
-                        (plain - recorded).abs() < 1e-4 * plain.abs(),
+                        (plain - recorded).abs() <= 1e-4 * plain.abs(),
                         "step {step}: {plain}, {recorded}"
                     );
                 }
@@ -350,6 +361,47 @@ fn a_batch_without_labels_has_no_loss_and_no_gradient() {
     assert!(gradients(&model).values().flatten().all(|&value| value == 0.0));
 }
 
+/// NaN in what the head alone reads reaches the losses and the norm, by which the update is refused.
+#[test]
+fn a_step_that_is_not_finite_changes_no_weight() {
+    for device in devices() {
+        for config in configs(0.0) {
+            let mut parameters = parameters(&config);
+            parameters.get_mut("cls.predictions.transform.LayerNorm.bias").unwrap()[3] = f64::NAN;
+            let mut model = model::<bf16>(&device, &config, &parameters);
+            let weights = |model: &Model<bf16>| {
+                let bits = |(name, _): (String, Vec<usize>)| {
+                    let values = model.parameter(&name).unwrap();
+                    (
+                        values.into_iter().map(f32::to_bits).collect::<Vec<u32>>(),
+                        model.moments(&name).unwrap().0,
+                    )
+                };
+                model.parameter_shapes().into_iter().map(bits).collect::<Vec<_>>()
+            };
+            let before = weights(&model);
+            let outcome = train(&mut model, &device, 0, 1, 1e-2);
+            assert!(outcome.losses.encoder.is_nan() && outcome.losses.decoder.is_nan(), "{outcome:?}");
+            assert!(outcome.losses.bag_of_words.is_none_or(f32::is_nan), "{outcome:?}");
+            assert!(!outcome.gradient_norm.is_finite(), "{outcome:?}");
+            assert!(weights(&model) == before, "weights or moments have changed");
+        }
+    }
+}
+
+/// Ids before corruption, each once; not those of the first and the last token.
+#[test]
+fn a_bag_has_the_words_of_its_sentence() {
+    let ignore = IGNORE_INDEX;
+    let batch = Batch {
+        cu_seqlens: vec![0, 6, 7, 9],
+        encoder_input_ids: vec![1, 50, 4, 51, 4, 2, 1, 1, 2],
+        encoder_labels: vec![ignore, 9, ignore, 5, ignore, ignore, ignore, ignore, ignore],
+        ..Batch::default()
+    };
+    assert_eq!([0, 1, 2].map(|b| batch.bag_of_words(b)), [vec![4, 5, 9], vec![], vec![]]);
+}
+
 #[test]
 fn wrong_batches_are_refused() {
     let device = &devices()[0];
@@ -388,4 +440,8 @@ fn wrong_configurations_are_refused() {
     refuse(&|config| config.num_attention_heads = 4, "head size of 16");
     refuse(&|config| config.hidden_dropout_prob = 1.0, "hidden_dropout_prob is 1; it should be in [0, 1)");
     refuse(&|config| config.vocab_size = 0, "vocab_size is 0");
+    refuse(
+        &|config| config.bag_of_words_loss_weight = -0.1,
+        "bag_of_words_loss_weight is -0.1; it should be at least 0 and finite",
+    );
 }
