@@ -222,14 +222,16 @@ struct CrossEntropyParams {
     DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
     DevicePointer correct;         /* u8 [rows]: whether no logit exceeds the target's */
     DevicePointer ones;            /* T [rows]: set to 1 */
+    DevicePointer hidden;          /* T [rows, hidden_size] */
+    DevicePointer labelled_hidden; /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t stride;
+    uint32_t hidden_size;
     int32_t ignore_index; /* the target of a row without a loss */
     float label_smoothing;
     float z_loss;
     float soft_cap; /* 0: none */
-    uint32_t reserved;
 };
 
 /* What a group of rows comes to. */

@@ -79,9 +79,15 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     T* logits = pointer<T>(params.logits) + static_cast<uint64_t>(row) * params.stride;
     const float* bias = pointer<const float>(params.bias);
     const int32_t target = pointer<const int32_t>(params.targets)[row];
+    const bool labelled = static_cast<uint32_t>(target) < vocabulary;
     if (threadIdx.x == 0) pointer<T>(params.ones)[row] = from_float<T>(1.0f);
+    // What is multiplied by a gradient of 0 must be finite.
+    const uint64_t hidden_row = static_cast<uint64_t>(row) * params.hidden_size;
+    for (uint32_t column = threadIdx.x; column < params.hidden_size; column += kCrossEntropyThreads)
+        pointer<T>(params.labelled_hidden)[hidden_row + column] =
+            labelled ? pointer<const T>(params.hidden)[hidden_row + column] : from_float<T>(0.0f);
 
-    if (static_cast<uint32_t>(target) >= vocabulary) {
+    if (!labelled) {
         const float zeros[8] = {};
         for (uint32_t column = threadIdx.x * 8; column < vocabulary; column += kCrossEntropyThreads * 8)
             store(logits + column, zeros);

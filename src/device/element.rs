@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 pub use half::{bf16, f16};
 
-/// The type of floating-point operands, at run time. Kernels are built for f32 and bf16; attention and products also take f16.
+/// The type of floating-point operands, at run time. Kernels are built for f32 and bf16; attention, products and the heads also take f16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -44,7 +44,7 @@ impl Element for u16 {}
 impl Element for u32 {}
 impl Element for i32 {}
 
-/// A floating-point element type: f32 and bf16, which kernels compute with, and f16, which only attention and products take.
+/// A floating-point element type: f32 and bf16, which kernels compute with, and f16, which only attention, products and the heads take.
 pub trait Float: Element {
     const DTYPE: DType;
     /// Rounds to nearest, ties to even.

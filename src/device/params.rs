@@ -490,18 +490,20 @@ pub struct CrossEntropyParams {
     pub log_likelihoods: DevicePointer,
     pub correct: DevicePointer,
     pub ones: DevicePointer,
+    pub hidden: DevicePointer,
+    pub labelled_hidden: DevicePointer,
     pub rows: u32,
     pub vocabulary: u32,
     pub stride: u32,
+    pub hidden_size: u32,
     pub ignore_index: i32,
     pub label_smoothing: f32,
     pub z_loss: f32,
     pub soft_cap: f32,
-    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 104usize];
+    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 120usize];
     ["Alignment of CrossEntropyParams"][::core::mem::align_of::<CrossEntropyParams>() - 8usize];
     ["Offset of field: CrossEntropyParams::logits"]
         [::core::mem::offset_of!(CrossEntropyParams, logits) - 0usize];
@@ -520,22 +522,26 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyParams, correct) - 56usize];
     ["Offset of field: CrossEntropyParams::ones"]
         [::core::mem::offset_of!(CrossEntropyParams, ones) - 64usize];
+    ["Offset of field: CrossEntropyParams::hidden"]
+        [::core::mem::offset_of!(CrossEntropyParams, hidden) - 72usize];
+    ["Offset of field: CrossEntropyParams::labelled_hidden"]
+        [::core::mem::offset_of!(CrossEntropyParams, labelled_hidden) - 80usize];
     ["Offset of field: CrossEntropyParams::rows"]
-        [::core::mem::offset_of!(CrossEntropyParams, rows) - 72usize];
+        [::core::mem::offset_of!(CrossEntropyParams, rows) - 88usize];
     ["Offset of field: CrossEntropyParams::vocabulary"]
-        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 76usize];
+        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 92usize];
     ["Offset of field: CrossEntropyParams::stride"]
-        [::core::mem::offset_of!(CrossEntropyParams, stride) - 80usize];
+        [::core::mem::offset_of!(CrossEntropyParams, stride) - 96usize];
+    ["Offset of field: CrossEntropyParams::hidden_size"]
+        [::core::mem::offset_of!(CrossEntropyParams, hidden_size) - 100usize];
     ["Offset of field: CrossEntropyParams::ignore_index"]
-        [::core::mem::offset_of!(CrossEntropyParams, ignore_index) - 84usize];
+        [::core::mem::offset_of!(CrossEntropyParams, ignore_index) - 104usize];
     ["Offset of field: CrossEntropyParams::label_smoothing"]
-        [::core::mem::offset_of!(CrossEntropyParams, label_smoothing) - 88usize];
+        [::core::mem::offset_of!(CrossEntropyParams, label_smoothing) - 108usize];
     ["Offset of field: CrossEntropyParams::z_loss"]
-        [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 92usize];
+        [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 112usize];
     ["Offset of field: CrossEntropyParams::soft_cap"]
-        [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 96usize];
-    ["Offset of field: CrossEntropyParams::reserved"]
-        [::core::mem::offset_of!(CrossEntropyParams, reserved) - 100usize];
+        [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

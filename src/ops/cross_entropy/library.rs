@@ -56,38 +56,40 @@ pub(super) fn chunk<T: Float>(
     };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
     unsafe { stream.gemm(&product)? };
+    // Until its product is written, the gradient's place holds the hidden rows that have a target, and 0 for the others.
+    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
     loss_and_gradient(stream, arguments, start..start + count, vocabulary, (logits, ones))?;
-    let d_hidden = Gemm {
+    let to_hidden = Gemm {
         n: hidden_size,
         k: vocabulary,
         a: logits,
         a_stride: stride,
         b: weight,
         b_layout: Layout::Normal,
-        c: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        c: d_hidden,
         c_stride: hidden_size,
         ..product
     };
-    let d_weight = Gemm {
+    let to_weight = Gemm {
         m: vocabulary,
         k: count,
         a_layout: Layout::Transposed,
-        b: hidden,
+        b: d_hidden,
         c: stream.address("d_weight", &arguments.d_weight)?,
         output: DType::F32,
         accumulate: true,
-        ..d_hidden
+        ..to_hidden
     };
     // The column sums of the gradient of the logits, as a product with ones: one more pass over the chunk, at the library's speed.
-    let d_bias = Gemm {
+    let to_bias = Gemm {
         n: 1,
         b: ones,
         b_stride: 1,
         c: stream.address("d_bias", &arguments.d_bias)?,
         c_stride: 1,
-        ..d_weight
+        ..to_weight
     };
-    for product in [d_hidden, d_weight, d_bias] {
+    for product in [to_weight, to_bias, to_hidden] {
         // SAFETY: as above.
         unsafe { stream.gemm(&product)? };
     }
@@ -104,6 +106,8 @@ fn loss_and_gradient<T: Float>(
 ) -> Result<()> {
     let options = &arguments.options;
     let count = rows.len() as u32;
+    let columns = arguments.hidden_size;
+    let elements = rows.start * columns..rows.end * columns;
     let params = CrossEntropyParams {
         logits,
         bias: stream.address("bias", &arguments.bias)?,
@@ -115,14 +119,16 @@ fn loss_and_gradient<T: Float>(
             .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
         correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
         ones,
+        hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
+        labelled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
         rows: count,
         vocabulary: vocabulary as u32,
         stride: padded(vocabulary) as u32,
+        hidden_size: columns as u32,
         ignore_index: options.ignore_index,
         label_smoothing: options.label_smoothing,
         z_loss: options.z_loss,
         soft_cap: options.soft_cap.unwrap_or(0.0),
-        reserved: 0,
     };
     let variant = if options.is_plain() { "" } else { "general_" };
     let kernel = format!("cross_entropy_{variant}{}", T::DTYPE.name());

@@ -70,7 +70,7 @@ pub enum Algorithm {
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
 pub struct ForwardBackward<'a, T: Float> {
-    /// `[M, H]`. Must be finite in every row that is ignored: what is multiplied by a gradient of 0 is not left out.
+    /// `[M, H]`
     pub hidden: View<'a, T>,
     /// `[V, H]`: the word embeddings
     pub weight: View<'a, T>,

@@ -53,8 +53,10 @@ fn ignored_rows_have_no_loss_and_no_gradient() {
         let mut operands = Operands::<T>::random(17, 97, 64);
         operands.options.ignore_index = -7;
         operands.targets.fill(-7);
-        // What is ignored must not reach a result even as NaN · 0 in the loss.
+        // What is ignored must not reach a result even as NaN · 0.
         operands.row_weights.fill(f32::INFINITY);
+        operands.hidden[..2 * 64].fill(T::from_f32(f32::NAN));
+        operands.hidden[3 * 64 + 5] = T::from_f32(f32::INFINITY);
         let actual = run(device, &[&operands], way(algorithm, 5));
         for (name, values) in [
             ("losses", actual.losses),
