@@ -10,7 +10,9 @@
 // and word. All sums are f32 and in an order that depends on the shapes alone; no atomics.
 //
 // With B sentences, T tokens, V words and H columns:
-// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory.
+// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory. bag_of_words_product.cu
+// does
+//   without the logits.
 // - loss: a block a sentence, 12·B·V bytes read, 4·B·V written.
 // - weight_gradient: a warp a word and 256 columns, over all sentences: B·V·H·e bytes of hidden rows, out of
 // L2
@@ -26,6 +28,7 @@
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
+#include "maximum.cuh"
 
 namespace retromae {
 
@@ -36,11 +39,6 @@ constexpr uint32_t kBagWarps = kBagThreads / 32;
 // The place of the lowest one.
 RETROMAE_DEVICE uint32_t lowest_bit(uint32_t bits) {
     return bit_count((bits & (0u - bits)) - 1u);
-}
-
-// Whether `x` takes the place of `maximum`: so does NaN, which then stays. The first of equals stays as well.
-RETROMAE_DEVICE bool exceeds(float x, float maximum) {
-    return x > maximum || x != x;
 }
 
 template <class T>
@@ -69,23 +67,24 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) best[i] = -INFINITY;
     }
-    float bias[8];
-    RETROMAE_UNROLL
-    for (int i = 0; i < 8; ++i)
-        bias[i] = column + i < params.vocabulary ? pointer<const float>(params.bias)[column + i] : -INFINITY;
     const T* logits = pointer<const T>(params.logits) + column;
     for (uint32_t row = from; row < to; ++row) {
         float x[8];
         load(logits + static_cast<uint64_t>(row - params.first_row) * params.stride, x);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) {
-            // What is beyond the vocabulary was never written.
-            const float logit = column + i < params.vocabulary ? x[i] + bias[i] : -INFINITY;
-            if (exceeds(logit, best[i])) {
-                best[i] = logit;
+            if (exceeds(x[i], best[i])) {
+                best[i] = x[i];
                 best_slots.values[i] = static_cast<uint16_t>(row - start);
             }
         }
+    }
+    // The bias is the same for all tokens. What is beyond the vocabulary was never written.
+    if (to == end) {
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i)
+            best[i] = column + i < params.vocabulary ? best[i] + pointer<const float>(params.bias)[column + i]
+                                                     : -INFINITY;
     }
     store(maxima, best);
     store_whole(slots, best_slots);

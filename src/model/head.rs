@@ -12,7 +12,7 @@ use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
 use crate::ops::cross_entropy::{Algorithm, Totals};
 use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
 
-/// Of the cross-entropy: the one that takes every type, and on the host device the faster one.
+/// The one that takes every type, and on the host device the faster one.
 pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 
 /// What the head computes of the labelled rows, M of them at most: the encoder's first, then the decoder's.
@@ -170,6 +170,7 @@ impl<T: Float> Head<T> {
             d_hidden: self.transform.gradient.slice_mut(0..elements),
             d_weight,
             d_bias,
+            algorithm: HEAD_ALGORITHM,
             workspace: scratch.head.view_mut(),
             hidden_size: columns,
             // Without [CLS], whose vector the decoder rebuilds the sentence from.

@@ -55,7 +55,13 @@ impl Sizes {
         let labelled = labelled_capacity(capacity);
         let logit_rows = logit_rows::<T>(device, config, capacity);
         let bag_bytes = if config.has_bag_of_words() {
-            bag_of_words::workspace(T::DTYPE, capacity.sentences, logit_rows, config.vocab_size)
+            bag_of_words::workspace(
+                HEAD_ALGORITHM,
+                T::DTYPE,
+                capacity.sentences,
+                logit_rows,
+                config.vocab_size,
+            )
         } else {
             0
         };

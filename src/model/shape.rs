@@ -3,14 +3,12 @@
 
 use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
 
-/// The decoder's labelled rows begin at a multiple of this many: their losses are summed by 16-byte loads.
-pub(super) const LABEL_ALIGNMENT: usize = 4;
 /// Shapes are rounded up to this share of the capacity, so that they recur: on average half a share of the work is wasted.
 const SHARES: usize = 16;
 
 /// Labelled rows of a full batch.
 pub(super) fn labelled_capacity(capacity: Capacity) -> usize {
-    2 * capacity.tokens + LABEL_ALIGNMENT
+    2 * capacity.tokens
 }
 
 /// Sizes of a batch as it is computed: what it has and what it is filled up with.
@@ -20,7 +18,7 @@ pub(super) struct Shape {
     pub tokens: usize,
     /// The longest sentence, or more.
     pub max_seqlen: usize,
-    /// Rows of the encoder with a loss, a multiple of [`LABEL_ALIGNMENT`].
+    /// Rows of the encoder with a loss.
     pub encoder_labelled: usize,
     pub decoder_labelled: usize,
     /// How many different ids and slots there are at most, where that is fixed; else they are counted.
@@ -64,7 +62,7 @@ impl Shape {
     /// Of a batch as it is: no work is wasted.
     pub(super) fn exact(batch: &Batch) -> Self {
         Self {
-            encoder_labelled: labelled(&batch.encoder_labels).next_multiple_of(LABEL_ALIGNMENT),
+            encoder_labelled: labelled(&batch.encoder_labels),
             decoder_labelled: labelled(&batch.decoder_labels),
             ..Self::of_sentences(&batch.cu_seqlens)
         }
@@ -74,9 +72,8 @@ impl Shape {
     /// that are no rows.
     pub(super) fn recurring(batch: &Batch, config: &ModelConfig, capacity: Capacity) -> Self {
         let exact = Self::exact(batch);
-        let up = |size: usize, capacity: usize| {
-            size.next_multiple_of(capacity.div_ceil(SHARES).next_multiple_of(LABEL_ALIGNMENT)).min(capacity)
-        };
+        let up =
+            |size: usize, capacity: usize| size.next_multiple_of(capacity.div_ceil(SHARES)).min(capacity);
         let max_seqlen = capacity.sentence_length.min(config.max_position_embeddings);
         let tokens = up(exact.tokens, capacity.tokens);
         let filling = (tokens - exact.tokens).div_ceil(max_seqlen);
@@ -86,13 +83,11 @@ impl Shape {
         } else {
             (tokens, filling)
         };
-        // What `labelled_capacity` has room for.
-        let labelled_max = capacity.tokens.next_multiple_of(LABEL_ALIGNMENT);
         Self {
             sentences: up(exact.sentences + filling, capacity.sentences),
             tokens,
             max_seqlen,
-            encoder_labelled: up(exact.encoder_labelled, labelled_max),
+            encoder_labelled: up(exact.encoder_labelled, capacity.tokens),
             decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
             segments_max: Some(Segments::of(config, tokens)),
         }

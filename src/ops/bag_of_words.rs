@@ -5,12 +5,19 @@
 //! `s[b] · Σ −w · log softmax(m[b])[id]` over its bag of ids and weights. The gradient of `m[b, v]` goes to the token that has the maximum, the
 //! first of them where several have. Logits exist for a chunk of rows only.
 
+pub use super::cross_entropy::Algorithm;
 use super::error::{require, require_columns, require_length};
 use super::reduce::require_aligned;
 use super::{Error, Result};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
+/// Rows and words of a tile of the fused product: `kProductTile` of the kernel.
+const TILE: u32 = 128;
+/// `kProductThreads`
+const PRODUCT_THREADS: u32 = 128;
+/// Three stages of two operands, and eight shares of a value and a slot.
+const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2 + 2 * 8 * 136 * 4;
 /// `kMaximumThreads` of the kernel, of 8 words each.
 const MAXIMUM_THREADS: u32 = 64;
 /// `kBagThreads`
@@ -49,6 +56,7 @@ pub struct ForwardBackward<'a, T: Float> {
     pub d_weight: ViewMut<'a, f32>,
     /// `[V]`, added to
     pub d_bias: ViewMut<'a, f32>,
+    pub algorithm: Algorithm,
     /// [`workspace`] bytes, aligned to 16. More is faster, up to logits of all N rows.
     pub workspace: ViewMut<'a, u8>,
     /// H
@@ -76,33 +84,82 @@ fn padded(vocab_size: usize) -> usize {
     vocab_size.next_multiple_of(8)
 }
 
-/// Bytes of workspace for `sentences` sentences and chunks of `rows` rows of logits, over a vocabulary of `vocab_size` words.
+/// Bytes of workspace for `sentences` sentences and chunks of `rows` rows of logits, where there are any, over a vocabulary of `vocab_size`
+/// words.
 #[must_use]
-pub fn workspace(dtype: DType, sentences: usize, rows: usize, vocab_size: usize) -> usize {
-    Arrays::new(sentences, vocab_size).logits + rows * padded(vocab_size) * dtype.bytes()
+pub fn workspace(
+    algorithm: Algorithm,
+    dtype: DType,
+    sentences: usize,
+    rows: usize,
+    vocab_size: usize,
+) -> usize {
+    let logits = match algorithm {
+        Algorithm::Library => rows * padded(vocab_size) * dtype.bytes(),
+        Algorithm::Fused => 0,
+    };
+    Arrays::new(sentences, vocab_size).logits + logits
 }
 
 /// Enqueues the loss of every sentence and all gradients of their sum.
 ///
 /// # Errors
-/// When a length does not fit, or the workspace has not room for one row.
+/// When a length does not fit, the algorithm does not take the type, or the workspace has not room for one row.
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
-    let params = check(&arguments).and_then(|()| params(stream, &arguments))?;
+    check(&arguments)?;
+    let params = params(stream, &arguments)?;
     let (tokens, sentences) = (arguments.hidden.len() / arguments.hidden_size, params.sentences);
-    let stride = params.stride as usize;
-    let room = arguments.workspace.len() - Arrays::new(sentences as usize, params.vocabulary as usize).logits;
+    match arguments.algorithm {
+        Algorithm::Library => maxima_of_logits(stream, &arguments, &params, tokens)?,
+        Algorithm::Fused => {
+            let blocks = params.vocabulary.div_ceil(TILE);
+            launch::<T>(
+                stream,
+                "product",
+                [blocks, sentences, 1],
+                PRODUCT_THREADS,
+                PRODUCT_SHARED_BYTES,
+                &params,
+            )?;
+        }
+    }
+    let slices = params.hidden_size.div_ceil(WARP_COLUMNS);
+    // SAFETY: the lengths were checked.
+    unsafe { stream.launch("bag_of_words_loss_f32", [sentences, 1, 1], THREADS, WARPS * 4, &params)? };
+    let blocks = params.vocabulary.div_ceil(WARPS);
+    launch::<T>(stream, "weight", [blocks, slices, 1], THREADS, 0, &params)?;
+    launch::<T>(stream, "hidden", [tokens as u32, slices, 1], THREADS, WARPS * WARP_COLUMNS * 4, &params)
+}
+
+fn launch<T: Float>(
+    stream: &Stream,
+    kernel: &str,
+    grid: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+    params: &BagOfWordsParams,
+) -> Result<()> {
+    let kernel = format!("bag_of_words_{kernel}_{}", T::DTYPE.name());
+    // SAFETY: the lengths were checked, and the workspace has room for a chunk.
+    Ok(unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params)? })
+}
+
+/// Maxima and their tokens, a chunk of logits at a time.
+fn maxima_of_logits<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    params: &BagOfWordsParams,
+    tokens: usize,
+) -> Result<()> {
+    let (vocabulary, stride) = (params.vocabulary as usize, params.stride as usize);
+    let room = arguments.workspace.len() - Arrays::new(params.sentences as usize, vocabulary).logits;
     let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
-    let launch = |kernel: &str, grid, threads, shared_bytes, params: &BagOfWordsParams| {
-        let kernel = format!("bag_of_words_{kernel}_{}", T::DTYPE.name());
-        // SAFETY: the lengths were checked, and the workspace has room for a chunk.
-        unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params) }
-    };
-    let mut start = 0;
-    while start < tokens && sentences > 0 {
+    let blocks = params.vocabulary.div_ceil(8 * MAXIMUM_THREADS);
+    for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
         let product = Gemm {
             m: rows,
-            n: params.vocabulary as usize,
+            n: vocabulary,
             k: arguments.hidden_size,
             a: params.hidden + (start * arguments.hidden_size * T::DTYPE.bytes()) as u64,
             a_stride: arguments.hidden_size,
@@ -118,27 +175,22 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
             bias: None,
             batch: Batch::ONE,
         };
-        // SAFETY: as above.
+        // SAFETY: the lengths were checked, and the workspace has room for the rows.
         unsafe { stream.gemm(&product)? };
-        let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..params };
-        let blocks = params.vocabulary.div_ceil(8 * MAXIMUM_THREADS);
-        launch("maximum", [blocks, sentences, 1], MAXIMUM_THREADS, 0, &part)?;
-        start += rows;
+        let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..*params };
+        launch::<T>(stream, "maximum", [blocks, params.sentences, 1], MAXIMUM_THREADS, 0, &part)?;
     }
-    let slices = params.hidden_size.div_ceil(WARP_COLUMNS);
-    // SAFETY: as above.
-    unsafe {
-        stream.launch("bag_of_words_loss_f32", [sentences, 1, 1], THREADS, WARPS * 4, &params)?;
-    }
-    if sentences > 0 {
-        launch("weight", [params.vocabulary.div_ceil(WARPS), slices, 1], THREADS, 0, &params)?;
-    }
-    launch("hidden", [tokens as u32, slices, 1], THREADS, WARPS * WARP_COLUMNS * 4, &params)?;
     Ok(())
 }
 
 fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
+    require(
+        arguments.algorithm == Algorithm::Library || T::DTYPE != DType::F32,
+        "algorithm",
+        format_args!("{:?}", arguments.algorithm),
+        format_args!("{:?} for f32", Algorithm::Library),
+    )?;
     require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
     require_columns("hidden_size", hidden_size)?;
     let slot = arguments.first_slot;
@@ -157,6 +209,8 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
             expected: "one longer than there are sentences".into(),
         });
     };
+    // A row of blocks each, of which a grid has no more.
+    require(sentences <= 65_535, "cu_seqlens", format_args!("of {sentences} sentences"), "of at most 65535")?;
     let elements = vocabulary * hidden_size;
     for (name, length, expected, meaning) in [
         ("weight", arguments.weight.len(), elements, "vocabulary · hidden size"),
@@ -178,7 +232,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     ] {
         require_aligned(name, address)?;
     }
-    let needed = workspace(T::DTYPE, sentences, hidden.min(1), vocabulary);
+    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, hidden.min(1), vocabulary);
     let bytes = arguments.workspace.len();
     require(
         bytes >= needed,

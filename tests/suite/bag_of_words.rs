@@ -3,8 +3,8 @@
 use crate::common::{
     assert_close, assert_close_to_scale, devices, integers, prefix_sums, rounded, values, widened,
 };
-use retromae::device::{Buffer, Device, Float, bf16, f16};
-use retromae::ops::bag_of_words::{self, ForwardBackward};
+use retromae::device::{Buffer, Device, Float, HostOptions, SharedAccess, bf16, f16};
+use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 use retromae::reference::bag_of_words as reference;
 
 #[derive(Clone)]
@@ -155,7 +155,7 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
 
 /// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. Behind the last
 /// sentence lies an empty one, and a row of no sentence.
-fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Results {
+fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, chunk: usize) -> Results {
     let (vocabulary, hidden_size) = (parts[0].bias.len(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
@@ -174,7 +174,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Resul
         let [cu_seqlens, bag_offsets, bag_ids] =
             [&prefix_sums(&lengths), &prefix_sums(&sizes), &ids].map(|v| device.upload(v).unwrap());
         // Bytes of a NaN in every type.
-        let bytes = bag_of_words::workspace(T::DTYPE, sentences, chunk, vocabulary);
+        let bytes = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
         let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
         let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
         let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); elements]).unwrap();
@@ -191,6 +191,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Resul
             d_hidden: d_hidden.view_mut(),
             d_weight: d_weight.view_mut(),
             d_bias: d_bias.view_mut(),
+            algorithm,
             workspace: workspace.view_mut(),
             hidden_size,
             first_slot: 0,
@@ -214,9 +215,12 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], chunk: usize) -> Resul
 }
 
 /// The kernels of one call.
-pub fn kernels<T: Float>(device: &Device) -> Vec<String> {
-    run(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], 53).kernels
+pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
+    run(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], algorithm, 53).kernels
 }
+
+/// What computes in 16 bits.
+const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
 
 #[track_caller]
 fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>) {
@@ -228,43 +232,59 @@ fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>) {
     assert_close_to_scale::<f32>("d_bias", &actual.d_bias, &naive.d_bias, &exact.d_bias, d_bias);
 }
 
-fn sweep<T: Float>() {
+fn sweep<T: Float>(algorithm: Algorithm, packs: &[&[usize]]) {
     let devices = devices();
-    let packs: [&[usize]; 4] = [&[], &[1], &[2, 17, 1], &[63, 1, 5, 2, 30, 17, 9]];
     for lengths in packs {
         for (vocabulary, hidden_size) in [(7, 16), (97, 8), (97, 264), (1003, 64), (2100, 16)] {
             let operands = Operands::<T>::random(lengths, vocabulary, hidden_size);
             let tokens = operands.tokens() + 1;
             // Each chunk on one of the devices, for there may be but one.
             for (device, chunk) in devices.iter().cycle().zip([tokens, 5, 1, 64]) {
-                assert_results(&run(device, &[&operands], chunk), &operands);
+                assert_results(&run(device, &[&operands], algorithm, chunk), &operands);
             }
         }
     }
 }
 
+const PACKS: [&[usize]; 4] = [&[], &[1], &[2, 17, 1], &[63, 1, 5, 2, 30, 17, 9]];
+
 #[test]
 fn f32_matches_the_reference() {
-    sweep::<f32>();
+    sweep::<f32>(Algorithm::Library, &PACKS);
 }
 
 #[test]
 fn bf16_matches_the_reference() {
-    sweep::<bf16>();
+    sweep::<bf16>(Algorithm::Library, &PACKS);
 }
 
 #[test]
 fn f16_matches_the_reference() {
-    sweep::<f16>();
+    sweep::<f16>(Algorithm::Library, &PACKS);
+}
+
+#[test]
+fn fused_bf16_matches_the_reference() {
+    sweep::<bf16>(Algorithm::Fused, &PACKS);
+    sweep::<bf16>(Algorithm::Fused, &[&[130, 128, 7]]);
+}
+
+#[test]
+fn fused_f16_matches_the_reference() {
+    sweep::<f16>(Algorithm::Fused, &PACKS[1..3]);
+    sweep::<f16>(Algorithm::Fused, &[&[300, 2]]);
 }
 
 #[test]
 fn any_chunk_gives_the_same_bits() {
     let device = &devices()[0];
     let operands = Operands::<f32>::random(&[130, 3, 64], 97, 64);
-    let whole = run(device, &[&operands], 198);
+    let whole = run(device, &[&operands], Algorithm::Library, 198);
     for chunk in [1, 7, 64, 500] {
-        let results = Results { kernels: whole.kernels.clone(), ..run(device, &[&operands], chunk) };
+        let results = Results {
+            kernels: whole.kernels.clone(),
+            ..run(device, &[&operands], Algorithm::Library, chunk)
+        };
         assert_eq!(results, whole, "chunks of {chunk}");
     }
 }
@@ -274,17 +294,17 @@ fn gradients_accumulate_over_calls() {
     for device in devices() {
         let operands = Operands::<f32>::random(&[5, 9, 1, 20], 97, 64);
         let parts = [&operands.part(0..1), &operands.part(1..4)];
-        assert_results(&run(&device, &parts, 16), &operands);
+        assert_results(&run(&device, &parts, Algorithm::Library, 16), &operands);
     }
 }
 
 #[test]
 fn an_empty_bag_has_no_loss_and_no_gradient() {
-    for device in devices() {
+    for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
         let mut operands = Operands::<bf16>::random(&[5, 9], 97, 64);
         operands.bags = vec![vec![]; 2];
         operands.sentence_weights = vec![f32::INFINITY; 2];
-        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(&device, &[&operands], 16);
+        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(device, &[&operands], algorithm, 16);
         let all = [losses, d_hidden, d_weight, d_bias].concat();
         assert!(all.iter().all(|&value| value == 0.0));
     }
@@ -293,7 +313,7 @@ fn an_empty_bag_has_no_loss_and_no_gradient() {
 /// All logits of the sentence's first token are 10240 at some words and -10240 at others, those of the second 0: maxima are 10240 and 0.
 #[test]
 fn extreme_logits_are_exact() {
-    fn check<T: Float>(device: &Device) {
+    fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Operands::<T> {
             hidden: rounded(&[vec![128.0; 8], vec![0.0; 8]].concat()),
             weight: rounded(&(0..96).map(|i| if i / 8 == 3 { 10.0 } else { -10.0 }).collect::<Vec<f64>>()),
@@ -303,7 +323,7 @@ fn extreme_logits_are_exact() {
             sentence_weights: vec![1.0],
             hidden_size: 8,
         };
-        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(device, &[&operands], 2);
+        let Results { losses, d_hidden, d_weight, d_bias, .. } = run(device, &[&operands], algorithm, 2);
         assert_eq!(losses, [5120.0]);
         let expected = |word: usize| [0.5, -0.5].get(word.wrapping_sub(3)).copied().unwrap_or(0.0);
         assert_eq!(d_bias, (0..12).map(expected).collect::<Vec<f64>>());
@@ -311,19 +331,21 @@ fn extreme_logits_are_exact() {
         assert!(d_weight.iter().enumerate().all(|(i, &value)| value == if i / 8 == 3 { 64.0 } else { 0.0 }));
     }
     for device in devices() {
-        check::<f32>(&device);
-        check::<bf16>(&device);
-        check::<f16>(&device);
+        check::<f32>(&device, Algorithm::Library);
+        for algorithm in BOTH {
+            check::<bf16>(&device, algorithm);
+            check::<f16>(&device, algorithm);
+        }
     }
 }
 
 #[test]
 fn of_equal_tokens_the_first_has_the_gradient() {
-    for device in devices() {
-        let mut operands = Operands::<f32>::random(&[4], 97, 64);
+    for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
+        let mut operands = Operands::<bf16>::random(&[4], 97, 64);
         let row = operands.hidden[64..128].to_vec();
         operands.hidden = row.repeat(4);
-        let actual = run(&device, &[&operands], 3);
+        let actual = run(device, &[&operands], algorithm, 3);
         assert!(actual.d_hidden[..64].iter().any(|&value| value != 0.0));
         assert!(actual.d_hidden[64..].iter().all(|&value| value == 0.0));
     }
@@ -331,13 +353,13 @@ fn of_equal_tokens_the_first_has_the_gradient() {
 
 #[test]
 fn what_is_wrong_shows_in_its_own_sentence() {
-    fn check<T: Float>(device: &Device) {
+    fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Operands::<T>::random(&[5, 9, 7], 97, 64);
-        let clean = run(device, &[&operands], 16);
+        let clean = run(device, &[&operands], algorithm, 16);
         for outside in [97, 104, i32::MAX, -1, i32::MIN] {
             let mut wrong = operands.clone();
             wrong.bags[1][2].0 = outside;
-            let actual = run(device, &[&wrong], 16);
+            let actual = run(device, &[&wrong], algorithm, 16);
             assert!(actual.losses[1].is_nan(), "id {outside}");
             assert_eq!([actual.losses[0], actual.losses[2]], [clean.losses[0], clean.losses[2]]);
             let all = [&actual.d_hidden, &actual.d_weight, &actual.d_bias];
@@ -347,15 +369,17 @@ fn what_is_wrong_shows_in_its_own_sentence() {
         for slot in [0, 4, 8] {
             let mut wrong = operands.clone();
             wrong.hidden[(5 + slot) * 64 + 3] = T::from_f32(f32::NAN);
-            let actual = run(device, &[&wrong], 4);
+            let actual = run(device, &[&wrong], algorithm, 4);
             assert!(actual.losses[1].is_nan(), "NaN in token {slot}");
             assert_eq!([actual.losses[0], actual.losses[2]], [clean.losses[0], clean.losses[2]]);
             assert!(actual.d_weight.iter().any(|value| value.is_nan()), "the step must not be taken");
         }
     }
     for device in devices() {
-        check::<f32>(&device);
-        check::<bf16>(&device);
+        check::<f32>(&device, Algorithm::Library);
+        for algorithm in BOTH {
+            check::<bf16>(&device, algorithm);
+        }
     }
 }
 
@@ -376,6 +400,7 @@ struct Lengths {
     workspace: usize,
     hidden_size: usize,
     first_slot: usize,
+    algorithm: Algorithm,
 }
 
 const RIGHT: Lengths = Lengths {
@@ -393,6 +418,7 @@ const RIGHT: Lengths = Lengths {
     workspace: 576,
     hidden_size: 8,
     first_slot: 1,
+    algorithm: Algorithm::Library,
 };
 
 fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
@@ -418,6 +444,7 @@ fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
         d_hidden: d_hidden.view_mut(),
         d_weight: d_weight.view_mut(),
         d_bias: d_bias.view_mut(),
+        algorithm: lengths.algorithm,
         workspace: workspace.view_mut(),
         hidden_size: lengths.hidden_size,
         first_slot: lengths.first_slot,
@@ -464,9 +491,34 @@ fn wrong_shapes_are_refused() {
             Lengths { workspace: 575, ..RIGHT },
             "workspace is 575 bytes long; it should be at least 576 (a chunk of one row)",
         ),
+        (
+            Lengths { algorithm: Algorithm::Fused, ..RIGHT },
+            "algorithm is Fused; it should be Library for f32",
+        ),
         (Lengths { first_slot: 65_536, ..RIGHT }, "first_slot is 65536; it should be at most 65535"),
         (Lengths { hidden_size: 4, ..RIGHT }, "hidden_size is 4; it should be a positive multiple of 8"),
     ] {
         assert_eq!(attempt(lengths).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn the_fused_product_has_no_bank_conflicts() {
+    if !cfg!(feature = "sanitize") {
+        println!("ignored: bank conflicts are counted in the instrumented kernels, feature `sanitize`");
+        return;
+    }
+    let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
+    let device = Device::host_with(options).expect("the host device");
+    run(&device, &[&Operands::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
+    let accesses = device.shared_memory_accesses();
+    let product = |access: &&SharedAccess| access.kernel == "bag_of_words_product_bf16";
+    assert!(accesses.iter().filter(product).count() > 5, "{accesses:?}");
+    let conflicts: Vec<String> = accesses
+        .iter()
+        .filter(product)
+        .filter(|access| access.excess() > 0)
+        .map(ToString::to_string)
+        .collect();
+    assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
 }

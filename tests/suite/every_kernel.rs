@@ -118,7 +118,9 @@ fn every_kernel_runs() {
             launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
         }
     }
-    launched.extend(bag_of_words::kernels::<f16>(&device));
+    launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Library));
+    launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Fused));
+    launched.extend(bag_of_words::kernels::<bf16>(&device, Algorithm::Fused));
     launched.extend(cross_entropy::kernels::<f32>(&device, Algorithm::Library));
     launched.extend(cross_entropy::kernels::<f16>(&device, Algorithm::Library));
     launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Library));

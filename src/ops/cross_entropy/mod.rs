@@ -56,14 +56,14 @@ impl Options {
     }
 }
 
-/// How losses and gradients are computed.
+/// How the product with the word embeddings is computed, and what becomes of its logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
-    /// A chunk's logits are a product of the library's, and one kernel puts their gradient in their place. Takes every type and option.
+    /// A chunk's logits are a product of the library's, and a kernel reads them. Takes every type and option.
     #[default]
     Library,
-    /// The product's own kernel turns its tiles into exponentials, and no logit is stored: the losses are those of f32 logits. It saves
-    /// memory traffic, and takes bf16 and the cross-entropy alone.
+    /// A hand-written product turns its tiles into what is wanted of the logits (exponentials, maxima), and no logit is stored: losses are those of
+    /// f32 logits. It saves memory traffic. The cross-entropy takes bf16, and no option; the bag of words bf16 and f16.
     Fused,
 }
 
