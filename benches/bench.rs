@@ -40,6 +40,7 @@ fn all<T: Float>(bench: &mut Bench) {
     cases::ceiling::bench::<T>(bench);
     cases::attention::bench::<T>(bench);
     cases::cross_entropy::bench::<T>(bench);
+    cases::bag_of_words::bench::<T>(bench);
     cases::layer_norm::bench::<T>(bench);
     cases::embedding::bench::<T>(bench);
     cases::adamw::bench(bench);

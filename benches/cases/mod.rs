@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bag_of_words;
 pub mod ceiling;
 pub mod cross_entropy;
 pub mod embedding;

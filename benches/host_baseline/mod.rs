@@ -7,6 +7,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bag_of_words;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from peer import Peer, Setting, Work
     from timing import Limits
 
-MODULES = ("attention", "cross_entropy", "layer_norm", "embedding", "optimizer", "masks", "step")
+MODULES = ("attention", "cross_entropy", "bag_of_words", "layer_norm", "embedding", "optimizer", "masks", "step")
 OPS = (
     "attention_forward",
     "attention_backward",
     "two_stream_forward",
     "two_stream_backward",
     "cross_entropy",
+    "bag_of_words",
     "layer_norm_forward",
     "layer_norm_backward",
     "embedding_backward",

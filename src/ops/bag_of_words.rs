@@ -141,7 +141,8 @@ fn launch<T: Float>(
 ) -> Result<()> {
     let kernel = format!("bag_of_words_{kernel}_{}", T::DTYPE.name());
     // SAFETY: the lengths were checked, and the workspace has room for a chunk.
-    Ok(unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params)? })
+    unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params)? };
+    Ok(())
 }
 
 /// Maxima and their tokens, a chunk of logits at a time.

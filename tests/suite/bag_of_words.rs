@@ -38,7 +38,7 @@ impl<T: Float> Operands<T> {
             }
         }
         let weight = (0..vocabulary * hidden_size).map(|i| match i % hidden_size {
-            0 if i / hidden_size % 3 == 0 => -0.25,
+            0 if (i / hidden_size).is_multiple_of(3) => -0.25,
             0 => 0.25,
             column => ((i / hidden_size + column) % 3) as f64 / 4.0 - 0.25,
         });

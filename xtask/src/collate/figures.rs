@@ -12,13 +12,14 @@ use crate::result::{Ceilings, Figure, OURS, Skipped, UNFUSED};
 /// The operation under which the benches measure what the device can do at best: a copy and a matrix product.
 const CEILING: &str = "ceiling";
 /// In this order they appear in tables; others follow by name.
-const OPS: [&str; 11] = [
+const OPS: [&str; 12] = [
     "step",
     "attention_forward",
     "attention_backward",
     "two_stream_forward",
     "two_stream_backward",
     "cross_entropy",
+    "bag_of_words",
     "layer_norm_forward",
     "layer_norm_backward",
     "embedding_backward",

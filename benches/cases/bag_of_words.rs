@@ -1,0 +1,205 @@
+//! The bag-of-words head, forward and backward in one. On a GPU its two algorithms are compared with each other, and with the peers; on the host
+//! device with plain Rust that holds all logits.
+//!
+//! Bound, with T tokens, H columns, V words: 2·T·H·V FLOPs (logits; the gradients are sparse); bytes: hidden rows and their gradient 2·T·H·e,
+//! weight V·H·e, its gradient, which is added to, 8·V·H.
+
+use retromae::device::{Buffer, DType, Float, Stream};
+use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
+
+use crate::harness::{
+    Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, cu_seqlens, typed, values, widened,
+};
+use crate::host_baseline;
+
+/// The algorithm that is not the default.
+const OWN_PRODUCT: &str = "retromae_own_product";
+
+#[derive(Clone, Copy)]
+struct Case {
+    sentences: usize,
+    length: usize,
+    hidden_size: usize,
+    vocabulary: usize,
+    /// Rows of logits that exist at once
+    chunk: usize,
+}
+
+impl Case {
+    fn tokens(&self) -> usize {
+        self.sentences * self.length
+    }
+
+    fn hidden<T: Float>(&self) -> Vec<T> {
+        typed(1, self.tokens() * self.hidden_size)
+    }
+
+    /// Small, as trained embeddings are: the logits then are of the order of 1.
+    fn weight<T: Float>(&self) -> Vec<T> {
+        let scale = (self.hidden_size as f32).powf(-0.5);
+        let weight = values(2, self.vocabulary * self.hidden_size);
+        weight.into_iter().map(|value| T::from_f32(value * scale)).collect()
+    }
+
+    fn bias(&self) -> Vec<f32> {
+        values(3, self.vocabulary)
+    }
+
+    /// As many words as a sentence has tokens, each of the same weight.
+    fn bag(&self, sentence: usize) -> Vec<i32> {
+        (0..self.length).map(|slot| ((sentence * 31 + slot * 7) % self.vocabulary) as i32).collect()
+    }
+
+    fn bound(&self, element_bytes: usize) -> Bound {
+        let (hidden, weight) = (self.tokens() * self.hidden_size, self.vocabulary * self.hidden_size);
+        Bound::new(2 * hidden * self.vocabulary, 2 * hidden * element_bytes + weight * (element_bytes + 8))
+    }
+}
+
+pub fn bench<T: Float>(bench: &mut Bench) {
+    let on_gpu = bench.on_gpu();
+    let cases = if on_gpu {
+        let case = Case { sentences: 256, length: 128, hidden_size: 768, vocabulary: 30_522, chunk: 4096 };
+        vec![case, Case { sentences: 64, length: 512, ..case }]
+    } else {
+        vec![Case { sentences: 8, length: 128, hidden_size: 128, vocabulary: 8192, chunk: 256 }]
+    };
+    let mut group = bench.group("bag_of_words");
+    for case in cases {
+        let ours =
+            |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
+        let mut variants = vec![ours(FUSED, Algorithm::Library)];
+        if T::DTYPE != DType::F32 {
+            variants.push(ours(OWN_PRODUCT, Algorithm::Fused));
+        }
+        if !on_gpu {
+            variants.push(Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case))));
+        }
+        let name = format!("B{}_L{}", case.sentences, case.length);
+        group.case(&name, case.bound(T::DTYPE.bytes()), variants);
+    }
+}
+
+/// The operation by one of its algorithms.
+struct Ours<T: Float> {
+    case: Case,
+    algorithm: Algorithm,
+    hidden: Buffer<T>,
+    weight: Buffer<T>,
+    bias: Buffer<f32>,
+    cu_seqlens: Buffer<i32>,
+    bag_ids: Buffer<i32>,
+    bag_weights: Buffer<f32>,
+    sentence_weights: Buffer<f32>,
+    losses: Buffer<f32>,
+    d_hidden: Buffer<T>,
+    d_weight: Buffer<f32>,
+    d_bias: Buffer<f32>,
+    workspace: Buffer<u8>,
+}
+
+impl<T: Float> Ours<T> {
+    fn new(stream: &Stream, case: Case, algorithm: Algorithm) -> Outcome<Self> {
+        let device = stream.device();
+        let Case { sentences, length, hidden_size, vocabulary, chunk } = case;
+        let workspace = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
+        let ids: Vec<i32> = (0..sentences).flat_map(|sentence| case.bag(sentence)).collect();
+        Ok(Self {
+            hidden: device.upload(&case.hidden::<T>())?,
+            weight: device.upload(&case.weight::<T>())?,
+            bias: device.upload(&case.bias())?,
+            cu_seqlens: device.upload(&cu_seqlens(&vec![length; sentences]))?,
+            bag_weights: device.upload(&vec![1.0 / length as f32; ids.len()])?,
+            bag_ids: device.upload(&ids)?,
+            sentence_weights: device.upload(&vec![1.0 / sentences as f32; sentences])?,
+            losses: device.zeros(sentences)?,
+            d_hidden: device.zeros(case.tokens() * hidden_size)?,
+            d_weight: device.zeros(vocabulary * hidden_size)?,
+            d_bias: device.zeros(vocabulary)?,
+            workspace: device.zeros(workspace)?,
+            case,
+            algorithm,
+        })
+    }
+}
+
+impl<T: Float> Work for Ours<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let arguments = ForwardBackward {
+            hidden: self.hidden.view(),
+            weight: self.weight.view(),
+            bias: self.bias.view(),
+            cu_seqlens: self.cu_seqlens.view(),
+            // As many words as tokens.
+            bag_offsets: self.cu_seqlens.view(),
+            bag_ids: self.bag_ids.view(),
+            bag_weights: self.bag_weights.view(),
+            sentence_weights: self.sentence_weights.view(),
+            losses: self.losses.view_mut(),
+            d_hidden: self.d_hidden.view_mut(),
+            d_weight: self.d_weight.view_mut(),
+            d_bias: self.d_bias.view_mut(),
+            algorithm: self.algorithm,
+            workspace: self.workspace.view_mut(),
+            hidden_size: self.case.hidden_size,
+            first_slot: 0,
+        };
+        Ok(bag_of_words::forward_backward(stream, arguments)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let d_hidden = widened(&self.d_hidden)?;
+        results(self.losses.read()?, d_hidden, self.d_weight.read()?, self.d_bias.read()?)
+    }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(self.workspace.len())
+    }
+}
+
+fn results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Outcome<Results> {
+    let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
+    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
+}
+
+/// The baseline in plain Rust.
+struct HostUnfused {
+    hidden: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    bags: Vec<Vec<i32>>,
+    layer: host_baseline::bag_of_words::BagOfWords,
+}
+
+impl HostUnfused {
+    fn new(case: Case) -> Self {
+        Self {
+            hidden: case.hidden(),
+            weight: case.weight(),
+            bias: case.bias(),
+            bags: (0..case.sentences).map(|sentence| case.bag(sentence)).collect(),
+            layer: host_baseline::bag_of_words::BagOfWords::new(
+                case.sentences,
+                case.tokens(),
+                case.hidden_size,
+                case.vocabulary,
+            ),
+        }
+    }
+}
+
+impl Work for HostUnfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        self.layer.forward_backward(&self.hidden, &self.weight, &self.bias, &self.bags);
+        Ok(())
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let host_baseline::bag_of_words::BagOfWords { losses, d_hidden, d_weight, d_bias, .. } = &self.layer;
+        results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone())
+    }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(self.layer.extra_bytes())
+    }
+}

@@ -1,0 +1,113 @@
+"""The bag-of-words head of DupMAE: each word's largest logit among a sentence's tokens must predict its words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from peer import Peer, Setting, Work, assert_all_close, leaf
+
+RESULTS = ("loss", "d_hidden", "d_weight", "d_bias")
+VARIANTS = ("torch", "torch_compile")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    batches: tuple[tuple[int, int], ...]
+    """Sentences, and tokens of each."""
+    hidden_size: int
+    vocab_size: int
+
+
+SIZES = {
+    "gpu": Sizes(((256, 128), (64, 512)), 768, 30522),
+    "cpu": Sizes(((8, 128),), 128, 8192),
+    "self_test": Sizes(((3, 16),), 32, 100),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    hidden: Tensor
+    """`[B, L, H]`"""
+    weight: Tensor
+    """`[V, H]`"""
+    bias: Tensor
+    """`[V]`"""
+    bags: Tensor
+    """`[B, V]`: the weight of each word"""
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.hidden, self.weight, self.bias
+
+
+def problem(setting: Setting, sizes: Sizes, sentences: int, length: int) -> Problem:
+    ids = setting.integers(4, sizes.vocab_size, sentences * length).view(sentences, length)
+    bags = torch.zeros(sentences, sizes.vocab_size, device=ids.device)
+    bags.scatter_(1, ids, 1 / length)
+    return Problem(
+        hidden=leaf(setting.normal(1, sentences, length, sizes.hidden_size)),
+        weight=leaf(setting.normal(2, sizes.vocab_size, sizes.hidden_size, scale=0.02)),
+        bias=leaf(setting.normal(3, sizes.vocab_size, scale=0.02)),
+        bags=bags,
+    )
+
+
+def plain_loss(hidden: Tensor, weight: Tensor, bias: Tensor, bags: Tensor) -> Tensor:
+    maxima = F.linear(hidden, weight, bias).amax(dim=1).float()
+    return -(bags * F.log_softmax(maxima, dim=-1)).sum(dim=1).mean()
+
+
+def loss_and_gradients(loss_of: Callable[..., Tensor], given: Problem) -> tuple[Tensor, ...]:
+    loss = loss_of(*given.inputs, given.bags)
+    return (loss.detach(), *torch.autograd.grad(loss, given.inputs))
+
+
+def reference(given: Problem) -> dict[str, Tensor]:
+    """Loss and gradients in plain float32, a sentence at a time.
+
+    The logits are rounded as the peers' are: which token has a maximum depends on that.
+    """
+    dtype = given.hidden.dtype
+    hidden, weight, bias = (leaf(values.float()) for values in given.inputs)
+    loss = torch.zeros((), device=hidden.device)
+    for sentence, bag in zip(hidden, given.bags):
+        logits = sentence @ weight.T + bias
+        rounded = logits + (logits.to(dtype).float() - logits).detach()
+        part = -(bag * F.log_softmax(rounded.amax(dim=0), dim=-1)).sum() / len(given.bags)
+        part.backward(retain_graph=False)
+        loss += part.detach()
+    return dict(zip(RESULTS, (loss, hidden.grad, weight.grad, bias.grad)))
+
+
+def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
+    loss_of = setting.compile(plain_loss) if variant == "torch_compile" else plain_loss
+    given = problem(setting, SIZES[setting.scale], sentences, length)
+
+    def run() -> tuple[Tensor, ...]:
+        return loss_and_gradients(loss_of, given)
+
+    return Work(run, lambda: assert_all_close(reference(given), run(), setting.tolerance), None)
+
+
+def peers(setting: Setting) -> list[Peer]:
+    sizes = SIZES[setting.scale]
+    return [
+        Peer(
+            op="bag_of_words",
+            case=f"B{sentences}_L{length}",
+            variant=variant,
+            dtype=setting.dtype_name,
+            prepare=partial(work, setting, sentences, length, variant),
+            rank=0 if (sentences, length) == sizes.batches[0] else 2,
+            seconds=20.0 if variant == "torch_compile" else 5.0,
+        )
+        for sentences, length in sizes.batches
+        for variant in VARIANTS
+    ]
