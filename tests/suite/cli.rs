@@ -214,6 +214,24 @@ fn embed_and_eval_name_what_is_missing() {
 }
 
 #[test]
+fn dupmae_adds_its_loss() {
+    let place = Workplace::new();
+    let records = place.trained("out", &["--steps", "3", "--stop-at", "2", "--dupmae"]);
+    assert!(records.iter().all(|record| record.bag_of_words_loss.is_some_and(|loss| loss > 0.0)));
+    for StepRecord { decoder_loss, decoder_perplexity, decoder_accuracy, .. } in records {
+        assert!((decoder_perplexity.ln() - decoder_loss).abs() < 1e-4, "{decoder_perplexity} {decoder_loss}");
+        assert!((0.0..=1.0).contains(&decoder_accuracy), "{decoder_accuracy}");
+    }
+    let config = std::fs::read_to_string(place.path("out/config.json")).unwrap();
+    assert!(config.contains("\"retromae_bag_of_words_loss_weight\": 0.1"), "{config}");
+    place.refused("out", &["--steps", "3", "--resume"], "--model is");
+    let resumed = place.trained("out", &["--steps", "3", "--resume", "--dupmae"]);
+    assert_eq!(resumed.len(), 3);
+    let plain = place.trained("plain", &["--steps", "2"]);
+    assert!(plain.iter().all(|record| record.bag_of_words_loss.is_none()));
+}
+
+#[test]
 fn a_resumed_run_is_the_same_run() {
     let place = Workplace::new();
     let straight = place.trained("straight", &["--steps", "6"]);
