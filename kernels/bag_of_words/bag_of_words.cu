@@ -10,19 +10,15 @@
 // and word. All sums are f32 and in an order that depends on the shapes alone; no atomics.
 //
 // With B sentences, T tokens, V words and H columns:
-// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory. bag_of_words_product.cu
-// does
-//   without the logits.
+// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory. Instead of it and the
+//   product before it there is bag_of_words_product.cu, without logits.
 // - loss: a block a sentence, 12·B·V bytes read, 4·B·V written.
-// - weight_gradient: a warp a word and 256 columns, over all sentences: B·V·H·e bytes of hidden rows, out of
-// L2
-//   as long as they fit there; at 256 × 30,522 × 768 of bf16 that is 12 GB, two or three milliseconds of an
-//   H100's L2, where the product takes two.
+// - weight_gradient: 512 words × 64 columns a block, over all sentences. B·V·H·e bytes pass through L1, at
+//   256 × 30,522 × 768 of bf16 12 GB, 0.4 ms of an H100. As the words of a block meet in the same rows of a
+//   sentence, 16 KB of 128 tokens, only a quarter of that comes from L2.
 // - hidden_gradient: a block a token and 256 columns, each warp an eighth of the words: 2·T·V bytes to find
-// the
-//   token's words, B·V·H·e bytes of their embeddings.
-// Hidden rows in shared memory, shared by the words of a block, would divide the traffic by the words a block
-// holds sums for, some hundreds, and is the next thing to do if a card says that this counts.
+//   the token's words, B·V·H·e bytes of their embeddings, out of L2: two or three milliseconds, as much as
+//   the product. Words sorted by their token would be found once, not for each 256 columns.
 #include "../arch/approximate.cuh"
 #include "../arch/bits.cuh"
 #include "../arch/warp_primitives.cuh"
@@ -167,35 +163,51 @@ RETROMAE_DEVICE void add_scaled(float (&sums)[8], float factor, const T* row, ui
     for (int i = 0; i < 8; ++i) sums[i] = fmaf(factor, x[i], sums[i]);
 }
 
+// A thread keeps 8 words × 8 columns, and 8 neighbours 64 columns of the same words.
+constexpr uint32_t kWeightThreads = 512;
+constexpr uint32_t kWeightWords = 8;
+constexpr uint32_t kWeightColumns = 64;
+constexpr uint32_t kWeightGroups = kWeightColumns / 8;
+
 template <class T>
 RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
-    const uint32_t word = blockIdx.x * kBagWarps + threadIdx.x / 32;
-    if (word >= params.vocabulary) return;
-    const uint32_t column = (blockIdx.y * 32 + lane_index()) * 8;
-    const bool exists = column < params.hidden_size;
+    const uint32_t first_word =
+        (blockIdx.x * (kWeightThreads / kWeightGroups) + threadIdx.x / kWeightGroups) * kWeightWords;
+    const uint32_t column = blockIdx.y * kWeightColumns + threadIdx.x % kWeightGroups * 8;
+    if (first_word >= params.vocabulary || column >= params.hidden_size) return;
     const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const T* hidden = pointer<const T>(params.hidden);
-    float sums[8] = {};
-    float bias = 0.0f;
+    float sums[kWeightWords][8] = {};
+    float bias[kWeightWords] = {};
     for (uint32_t sentence = 0; sentence < params.sentences; ++sentence) {
-        const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + word;
-        const float gradient = pointer<const float>(params.maxima)[place];
-        bias += gradient;
-        // 0 where there is no token, too.
-        if (gradient == 0.0f || !exists) continue;
-        const uint64_t row = cu_seqlens[sentence] + pointer<const uint16_t>(params.slots)[place];
-        add_scaled(sums, gradient, hidden + row * params.hidden_size, column);
+        const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + first_word;
+        float gradients[kWeightWords];
+        load(pointer<const float>(params.maxima) + place, gradients);
+        const Pack<uint16_t, 8> slots =
+            *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.slots) + place);
+        const uint32_t start = cu_seqlens[sentence];
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < kWeightWords; ++i) {
+            // 0 where there is no token, too; what is beyond the vocabulary was never written.
+            if (gradients[i] == 0.0f || first_word + i >= params.vocabulary) continue;
+            const uint64_t row = start + slots.values[i];
+            add_scaled(sums[i], gradients[i], hidden + row * params.hidden_size, column);
+            bias[i] += gradients[i];
+        }
     }
-    if (exists) {
+    RETROMAE_UNROLL
+    for (uint32_t i = 0; i < kWeightWords; ++i) {
+        const uint32_t word = first_word + i;
+        if (word >= params.vocabulary) continue;
         float* d_weight =
             pointer<float>(params.d_weight) + static_cast<uint64_t>(word) * params.hidden_size + column;
-        float before[8];
-        load(d_weight, before);
+        float total[8];
+        load(d_weight, total);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) before[i] += sums[i];
-        store(d_weight, before);
+        for (int k = 0; k < 8; ++k) total[k] += sums[i][k];
+        store(d_weight, total);
+        if (column == 0) pointer<float>(params.d_bias)[word] += bias[i];
     }
-    if (blockIdx.y == 0 && lane_index() == 0) pointer<float>(params.d_bias)[word] += bias;
 }
 
 // The sentence of a row; `sentences` where it is in none.
@@ -266,7 +278,7 @@ RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
     RETROMAE_KERNEL(bag_of_words_maximum_##name, BagOfWordsParams, kMaximumThreads) { \
         maximum<T>(params);                                                           \
     }                                                                                 \
-    RETROMAE_KERNEL(bag_of_words_weight_##name, BagOfWordsParams, kBagThreads) {      \
+    RETROMAE_KERNEL(bag_of_words_weight_##name, BagOfWordsParams, kWeightThreads) {   \
         weight_gradient<T>(params);                                                   \
     }                                                                                 \
     RETROMAE_KERNEL(bag_of_words_hidden_##name, BagOfWordsParams, kBagThreads) {      \

@@ -23,8 +23,12 @@ const MAXIMUM_THREADS: u32 = 64;
 /// `kBagThreads`
 const THREADS: u32 = 256;
 const WARPS: u32 = THREADS / 32;
-/// Columns of a warp.
+/// Columns of a warp in the gradient of the hidden rows.
 const WARP_COLUMNS: u32 = 256;
+/// `kWeightThreads`, and the words and columns of such a block.
+const WEIGHT_THREADS: u32 = 512;
+const WEIGHT_WORDS: u32 = 512;
+const WEIGHT_COLUMNS: u32 = 64;
 /// Where arrays of the workspace begin.
 const ALIGNMENT: usize = 256;
 
@@ -126,8 +130,8 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
     let slices = params.hidden_size.div_ceil(WARP_COLUMNS);
     // SAFETY: the lengths were checked.
     unsafe { stream.launch("bag_of_words_loss_f32", [sentences, 1, 1], THREADS, WARPS * 4, &params)? };
-    let blocks = params.vocabulary.div_ceil(WARPS);
-    launch::<T>(stream, "weight", [blocks, slices, 1], THREADS, 0, &params)?;
+    let tiles = [params.vocabulary.div_ceil(WEIGHT_WORDS), params.hidden_size.div_ceil(WEIGHT_COLUMNS), 1];
+    launch::<T>(stream, "weight", tiles, WEIGHT_THREADS, 0, &params)?;
     launch::<T>(stream, "hidden", [tokens as u32, slices, 1], THREADS, WARPS * WARP_COLUMNS * 4, &params)
 }
 
