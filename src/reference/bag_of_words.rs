@@ -98,7 +98,10 @@ mod tests {
         };
         assert!((forward(&head)[0] - 0.5 * 2f64.ln()).abs() < 1e-15);
         let (d_hidden, _, d_bias) = backward(&head);
-        assert_eq!(d_bias, [0.25, -0.25]);
-        assert_eq!(d_hidden, [0.75, -1.25, 1.75, -0.75]);
+        let close = |actual: &[f64], expected: &[f64]| {
+            actual.iter().zip(expected).all(|(a, e)| (a - e).abs() < 1e-15)
+        };
+        assert!(close(&d_bias, &[0.25, -0.25]), "{d_bias:?}");
+        assert!(close(&d_hidden, &[0.75, -1.25, 1.75, -0.75]), "{d_hidden:?}");
     }
 }
