@@ -1,7 +1,7 @@
 //! The bag-of-words head against the f64 reference: every dtype, ragged sentences, any chunk of logits.
 
 use crate::common::{
-    assert_close, assert_close_to_scale, devices, integers, prefix_sums, rounded, values, widened,
+    assert_close, assert_close_to_scale, devices, integers, prefix_sums, rounded, run_on, values, widened,
 };
 use retromae::device::{Buffer, Device, Float, HostOptions, SharedAccess, bf16, f16};
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
@@ -80,7 +80,7 @@ struct Results {
     d_hidden: Vec<f64>,
     d_weight: Vec<f64>,
     d_bias: Vec<f64>,
-    /// The names of those launched
+    /// The names of those launched, where they are asked for
     kernels: Vec<String>,
 }
 
@@ -156,10 +156,20 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
 /// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. Behind the last
 /// sentence lies an empty one, and a row of no sentence.
 fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, chunk: usize) -> Results {
+    run_and_name(device, parts, algorithm, chunk, false)
+}
+
+/// As [`run`]; names the kernels where `capture` says so.
+fn run_and_name<T: Float>(
+    device: &Device,
+    parts: &[&Operands<T>],
+    algorithm: Algorithm,
+    chunk: usize,
+    capture: bool,
+) -> Results {
     let (vocabulary, hidden_size) = (parts[0].bias.len(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
-    let stream = device.new_stream().unwrap();
     let mut results = Results::default();
     for operands in parts {
         let (sentences, elements) = (operands.lengths.len() + 1, (operands.tokens() + 1) * hidden_size);
@@ -196,11 +206,8 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, 
             hidden_size,
             first_slot: 0,
         };
-        let graph = stream.capture(|stream| bag_of_words::forward_backward(stream, arguments)).unwrap();
-        // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
-        unsafe { graph.launch(&stream) }.unwrap();
-        stream.synchronize().unwrap();
-        results.kernels.extend_from_slice(graph.kernels());
+        let kernels = run_on(device, capture, |stream| bag_of_words::forward_backward(stream, arguments));
+        results.kernels.extend(kernels);
         let mut losses = widened(&losses.read().unwrap());
         assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
         let mut d_hidden = widened(&d_hidden.read().unwrap());
@@ -216,7 +223,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, 
 
 /// The kernels of one call.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
-    run(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], algorithm, 53).kernels
+    run_and_name(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], algorithm, 53, true).kernels
 }
 
 /// What computes in 16 bits.
@@ -281,11 +288,7 @@ fn any_chunk_gives_the_same_bits() {
     let operands = Operands::<f32>::random(&[130, 3, 64], 97, 64);
     let whole = run(device, &[&operands], Algorithm::Library, 198);
     for chunk in [1, 7, 64, 500] {
-        let results = Results {
-            kernels: whole.kernels.clone(),
-            ..run(device, &[&operands], Algorithm::Library, chunk)
-        };
-        assert_eq!(results, whole, "chunks of {chunk}");
+        assert_eq!(run(device, &[&operands], Algorithm::Library, chunk), whole, "chunks of {chunk}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the kernel tests share: devices to run on, ragged data, and the rule for tolerances.
 #![allow(dead_code)]
 
-use retromae::device::{Device, Float, HostOptions, ThreadOrder, bf16, f16};
+use retromae::device::{Device, Float, HostOptions, Stream, ThreadOrder, bf16, f16};
 use retromae::random::{key, philox};
 
 /// Every device that a kernel must pass on: the CUDA device where `RETROMAE_TEST_DEVICE=cuda`, else the host device with guard
@@ -20,6 +20,25 @@ pub fn devices() -> Vec<Device> {
         all.push(options(ThreadOrder::Random(8), true));
     }
     all.into_iter().map(|options| Device::host_with(options).expect("the host device")).collect()
+}
+
+/// Runs `work` on the device's stream; or, to learn the names of its kernels, captured on a stream of its own. What a graph holds of a
+/// library is kept until the device goes, so this is not for every call.
+pub fn run_on(
+    device: &Device,
+    capture: bool,
+    work: impl FnOnce(&Stream) -> retromae::ops::Result<()>,
+) -> Vec<String> {
+    if !capture {
+        work(&device.stream()).unwrap();
+        return vec![];
+    }
+    let stream = device.new_stream().unwrap();
+    let graph = stream.capture(work).unwrap();
+    // SAFETY: the caller keeps what was captured, and nothing else uses it until the stream is done.
+    unsafe { graph.launch(&stream) }.unwrap();
+    stream.synchronize().unwrap();
+    graph.kernels().to_vec()
 }
 
 /// `count` values in about [-2, 2], nearly normal, the same for the same `seed`.

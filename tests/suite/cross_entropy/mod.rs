@@ -4,7 +4,7 @@ mod passes;
 mod properties;
 mod refusals;
 
-use crate::common::{assert_close, assert_close_to_scale, integers, rounded, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, integers, rounded, run_on, values, widened};
 use retromae::device::{Buffer, Device, Float};
 use retromae::model::IGNORE_INDEX;
 use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
@@ -73,7 +73,7 @@ struct Results {
     d_bias: Vec<f64>,
     /// Of each group of the last call
     totals: Vec<Totals>,
-    /// The names of those launched
+    /// The names of those launched, where they are asked for
     kernels: Vec<String>,
 }
 
@@ -176,10 +176,12 @@ struct Way<'a> {
     chunk: usize,
     /// Where groups end, beside the last one.
     group_ends: &'a [usize],
+    /// Whether to name the kernels.
+    capture: bool,
 }
 
 fn way(algorithm: Algorithm, chunk: usize) -> Way<'static> {
-    Way { algorithm, chunk, group_ends: &[] }
+    Way { algorithm, chunk, group_ends: &[], capture: false }
 }
 
 fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
@@ -191,7 +193,6 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
     let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
-    let stream = device.new_stream().unwrap();
     let mut results = Results::default();
     for operands in parts {
         let rows = operands.rows();
@@ -227,11 +228,9 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
             workspace: workspace.view_mut(),
             hidden_size,
         };
-        let graph = stream.capture(|stream| cross_entropy::forward_backward(stream, arguments)).unwrap();
-        // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
-        unsafe { graph.launch(&stream) }.unwrap();
-        stream.synchronize().unwrap();
-        results.kernels.extend_from_slice(graph.kernels());
+        let kernels =
+            run_on(device, way.capture, |stream| cross_entropy::forward_backward(stream, arguments));
+        results.kernels.extend(kernels);
         results.losses.extend(widened(&losses.read().unwrap()));
         results.log_sum_exp.extend(widened(&log_sum_exp.read().unwrap()));
         results.log_likelihoods.extend(widened(&log_likelihoods.read().unwrap()));
@@ -252,7 +251,8 @@ pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
     let plain = Operands::<T>::random(130, 200, 64);
     let general = plain.clone().with(Options { label_smoothing: 0.1, ..plain.options });
     let all = if algorithm == Algorithm::Library { vec![plain, general] } else { vec![plain] };
-    run(device, &all.iter().collect::<Vec<_>>(), way(algorithm, 130)).kernels
+    let way = Way { capture: true, ..way(algorithm, 130) };
+    run(device, &all.iter().collect::<Vec<_>>(), way).kernels
 }
 
 #[track_caller]

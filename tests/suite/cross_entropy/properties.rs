@@ -145,7 +145,7 @@ fn groups_have_their_own_totals() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Operands::<T>::random(700, 7, 16);
         let group_ends: &[usize] = &[0, 300, 300, 699];
-        let actual = run(device, &[&operands], Way { algorithm, chunk: 256, group_ends });
+        let actual = run(device, &[&operands], Way { group_ends, ..way(algorithm, 256) });
         let mut start = 0;
         for (totals, end) in actual.totals.iter().zip([0, 300, 300, 699, 700]) {
             let rows = start..end;
@@ -186,7 +186,7 @@ fn a_target_outside_the_vocabulary_is_counted() {
         for outside in [97, 104, 1 << 20, i32::MAX, -1, i32::MIN] {
             let mut wrong = operands.part(0..17);
             (wrong.targets[12], wrong.targets[16]) = (outside, outside);
-            let actual = run(device, &[&wrong], Way { algorithm, chunk: 17, group_ends: &[10] });
+            let actual = run(device, &[&wrong], Way { group_ends: &[10], ..way(algorithm, 17) });
             assert!(actual.losses[16].is_nan() && actual.losses[12].is_nan(), "target {outside}");
             assert_eq!(actual.losses[..12], clean.losses[..12]);
             assert_eq!(actual.d_hidden[..12 * 64], clean.d_hidden[..12 * 64]);
