@@ -8,12 +8,10 @@ use retromae::device::{Buffer, DType, Float, Stream};
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 
 use crate::harness::{
-    Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, cu_seqlens, typed, values, widened,
+    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Results, UNFUSED, Variant, Work, cu_seqlens, embeddings,
+    head_results, typed, values, widened,
 };
 use crate::host_baseline;
-
-/// The algorithm that is not the default.
-const OWN_PRODUCT: &str = "retromae_own_product";
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -34,11 +32,8 @@ impl Case {
         typed(1, self.tokens() * self.hidden_size)
     }
 
-    /// Small, as trained embeddings are: the logits then are of the order of 1.
     fn weight<T: Float>(&self) -> Vec<T> {
-        let scale = (self.hidden_size as f32).powf(-0.5);
-        let weight = values(2, self.vocabulary * self.hidden_size);
-        weight.into_iter().map(|value| T::from_f32(value * scale)).collect()
+        embeddings(self.vocabulary, self.hidden_size)
     }
 
     fn bias(&self) -> Vec<f32> {
@@ -149,17 +144,12 @@ impl<T: Float> Work for Ours<T> {
 
     fn results(&mut self) -> Outcome<Results> {
         let d_hidden = widened(&self.d_hidden)?;
-        results(self.losses.read()?, d_hidden, self.d_weight.read()?, self.d_bias.read()?)
+        Ok(head_results(self.losses.read()?, d_hidden, self.d_weight.read()?, self.d_bias.read()?))
     }
 
     fn extra_bytes(&self) -> Option<usize> {
         Some(self.workspace.len())
     }
-}
-
-fn results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Outcome<Results> {
-    let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
-    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
 }
 
 /// The baseline in plain Rust.
@@ -196,7 +186,7 @@ impl Work for HostUnfused {
 
     fn results(&mut self) -> Outcome<Results> {
         let host_baseline::bag_of_words::BagOfWords { losses, d_hidden, d_weight, d_bias, .. } = &self.layer;
-        results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone())
+        Ok(head_results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone()))
     }
 
     fn extra_bytes(&self) -> Option<usize> {

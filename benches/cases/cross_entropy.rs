@@ -6,14 +6,15 @@
 use retromae::device::{Buffer, DType, Float, Stream};
 use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
 
-use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed, values, widened};
+use crate::harness::{
+    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Results, UNFUSED, Variant, Work, embeddings, head_results,
+    typed, values, widened,
+};
 use crate::{baseline, host_baseline};
 
 /// Logits of the fused operation that exist at once, in rows: the baseline holds all.
 const CHUNK_ON_GPU: usize = 4096;
 const CHUNK_ON_HOST: usize = 256;
-/// The algorithm that is not the default.
-const OWN_PRODUCT: &str = "retromae_own_product";
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -36,11 +37,8 @@ impl Case {
         typed(1, self.rows * self.hidden_size)
     }
 
-    /// Small, as trained embeddings are: the logits then are of the order of 1.
     fn weight<T: Float>(&self) -> Vec<T> {
-        let scale = (self.hidden_size as f32).powf(-0.5);
-        let weight = values(2, self.vocabulary * self.hidden_size);
-        weight.into_iter().map(|value| T::from_f32(value * scale)).collect()
+        embeddings(self.vocabulary, self.hidden_size)
     }
 
     fn bias(&self) -> Vec<f32> {
@@ -150,17 +148,12 @@ impl<T: Float> Work for Ours<T> {
     fn results(&mut self) -> Outcome<Results> {
         let read = |buffer: &Buffer<f32>| buffer.read();
         let d_hidden = widened(&self.d_hidden)?;
-        results(read(&self.losses)?, d_hidden, read(&self.d_weight)?, read(&self.d_bias)?)
+        Ok(head_results(read(&self.losses)?, d_hidden, read(&self.d_weight)?, read(&self.d_bias)?))
     }
 
     fn extra_bytes(&self) -> Option<usize> {
         Some(self.workspace.len())
     }
-}
-
-fn results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Outcome<Results> {
-    let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
-    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
 }
 
 /// Kernels and products of the baseline, whose vocabulary is padded.
@@ -212,7 +205,7 @@ impl<T: Float> Work for Unfused<T> {
         let unpadded = |buffer: &Buffer<f32>, columns| buffer.slice(0..self.case.vocabulary * columns).read();
         let d_hidden = widened(&self.layer.d_hidden)?;
         let d_weight = unpadded(&self.d_weight, self.case.hidden_size)?;
-        results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?)
+        Ok(head_results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?))
     }
 
     fn extra_bytes(&self) -> Option<usize> {
@@ -263,7 +256,7 @@ impl Work for HostUnfused {
     fn results(&mut self) -> Outcome<Results> {
         let host_baseline::cross_entropy::CrossEntropy { losses, d_hidden, d_weight, d_bias, .. } =
             &self.layer;
-        results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone())
+        Ok(head_results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone()))
     }
 
     fn extra_bytes(&self) -> Option<usize> {

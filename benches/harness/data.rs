@@ -6,7 +6,7 @@ use retromae::model::VisibilityBank;
 use retromae::random::{key, philox};
 use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
 
-use super::Outcome;
+use super::{Outcome, Results};
 
 /// Rows of a bank at most, and the share of the tokens that a row hides: the training defaults.
 pub const BANK_ROWS_MAX: usize = 128;
@@ -30,6 +30,18 @@ pub fn values(seed: u64, count: usize) -> Vec<f32> {
 /// [`values`], rounded.
 pub fn typed<T: Float>(seed: u64, count: usize) -> Vec<T> {
     values(seed, count).into_par_iter().with_min_len(4096).map(T::from_f32).collect()
+}
+
+/// `[vocabulary, hidden_size]`: small, as trained embeddings are, so that logits are of the order of 1.
+pub fn embeddings<T: Float>(vocabulary: usize, hidden_size: usize) -> Vec<T> {
+    let scale = (hidden_size as f32).powf(-0.5);
+    values(2, vocabulary * hidden_size).into_iter().map(|value| T::from_f32(value * scale)).collect()
+}
+
+/// What a head leaves.
+pub fn head_results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Results {
+    let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
+    arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect()
 }
 
 /// A buffer's elements in f32.

@@ -15,7 +15,8 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput
 use retromae::device::{Device, Stream};
 
 pub use data::{
-    BANK_ROWS_MAX, RATIO, cu_seqlens, mixed_lengths, typed, values, visibility, widened, word_starts,
+    BANK_ROWS_MAX, RATIO, cu_seqlens, embeddings, head_results, mixed_lengths, typed, values, visibility,
+    widened, word_starts,
 };
 pub use report::Bound;
 use timer::Timer;
@@ -55,6 +56,8 @@ impl<'a> Variant<'a> {
 /// The names of this program's variants.
 pub const FUSED: &str = "retromae";
 pub const UNFUSED: &str = "unfused";
+/// The algorithm of a head that is not the default.
+pub const OWN_PRODUCT: &str = "retromae_own_product";
 
 /// The device that `RETROMAE_BENCH_DEVICE` names (`host` or `cuda`), else the host device.
 pub fn device() -> Outcome<Device> {
