@@ -1,9 +1,10 @@
 //! The bag-of-words head against the f64 reference: every dtype, ragged sentences, any chunk of logits.
 
 use crate::common::{
-    assert_close, assert_close_to_scale, devices, integers, prefix_sums, rounded, run_on, values, widened,
+    assert_close, assert_close_to_scale, assert_no_bank_conflicts, devices, integers, prefix_sums, rounded,
+    run_on, values, widened,
 };
-use retromae::device::{Buffer, Device, Float, HostOptions, SharedAccess, bf16, f16};
+use retromae::device::{Buffer, Device, Float, bf16, f16};
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 use retromae::reference::bag_of_words as reference;
 
@@ -507,21 +508,7 @@ fn wrong_shapes_are_refused() {
 
 #[test]
 fn the_fused_product_has_no_bank_conflicts() {
-    if !cfg!(feature = "sanitize") {
-        println!("ignored: bank conflicts are counted in the instrumented kernels, feature `sanitize`");
-        return;
-    }
-    let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
-    let device = Device::host_with(options).expect("the host device");
-    run(&device, &[&Operands::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
-    let accesses = device.shared_memory_accesses();
-    let product = |access: &&SharedAccess| access.kernel == "bag_of_words_product_bf16";
-    assert!(accesses.iter().filter(product).count() > 5, "{accesses:?}");
-    let conflicts: Vec<String> = accesses
-        .iter()
-        .filter(product)
-        .filter(|access| access.excess() > 0)
-        .map(ToString::to_string)
-        .collect();
-    assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
+    assert_no_bank_conflicts("bag_of_words_product_bf16", |device| {
+        run(device, &[&Operands::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
+    });
 }

@@ -41,6 +41,24 @@ pub fn run_on(
     graph.kernels().to_vec()
 }
 
+/// Refuses bank conflicts of `kernel`, which `work` launches on the device that it is given.
+#[track_caller]
+pub fn assert_no_bank_conflicts(kernel: &str, work: impl FnOnce(&Device)) {
+    if !cfg!(feature = "sanitize") {
+        println!("ignored: bank conflicts are counted in the instrumented kernels, feature `sanitize`");
+        return;
+    }
+    let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
+    let device = Device::host_with(options).expect("the host device");
+    work(&device);
+    let accesses = device.shared_memory_accesses();
+    let own = || accesses.iter().filter(|access| access.kernel == kernel);
+    assert!(own().count() > 5, "{accesses:?}");
+    let conflicts: Vec<String> =
+        own().filter(|access| access.excess() > 0).map(ToString::to_string).collect();
+    assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
+}
+
 /// `count` values in about [-2, 2], nearly normal, the same for the same `seed`.
 pub fn values(seed: u64, count: usize) -> Vec<f64> {
     let uniform = |word: u32| f64::from(word) / f64::from(u32::MAX) - 0.5;

@@ -1,8 +1,8 @@
 //! What holds of every call.
 
 use super::*;
-use crate::common::devices;
-use retromae::device::{HostOptions, SharedAccess, bf16, f16};
+use crate::common::{assert_no_bank_conflicts, devices};
+use retromae::device::{bf16, f16};
 
 const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
 
@@ -234,21 +234,7 @@ fn nan_in_a_hidden_row_shows_in_its_loss() {
 
 #[test]
 fn the_fused_product_has_no_bank_conflicts() {
-    if !cfg!(feature = "sanitize") {
-        println!("ignored: bank conflicts are counted in the instrumented kernels, feature `sanitize`");
-        return;
-    }
-    let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
-    let device = Device::host_with(options).expect("the host device");
-    run(&device, &[&Operands::<bf16>::random(150, 300, 96)], way(Algorithm::Fused, 150));
-    let accesses = device.shared_memory_accesses();
-    let product = |access: &&SharedAccess| access.kernel == "cross_entropy_exponentials_bf16";
-    assert!(accesses.iter().filter(product).count() > 5, "{accesses:?}");
-    let conflicts: Vec<String> = accesses
-        .iter()
-        .filter(product)
-        .filter(|access| access.excess() > 0)
-        .map(ToString::to_string)
-        .collect();
-    assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
+    assert_no_bank_conflicts("cross_entropy_exponentials_bf16", |device| {
+        run(device, &[&Operands::<bf16>::random(150, 300, 96)], way(Algorithm::Fused, 150));
+    });
 }
