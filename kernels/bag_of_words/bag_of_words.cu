@@ -21,7 +21,7 @@
 //   the product. Words sorted by their token would be found once, not for each 256 columns.
 #include "../arch/approximate.cuh"
 #include "../arch/bits.cuh"
-#include "../arch/warp_primitives.cuh"
+#include "../core/block_reduce.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
 #include "maximum.cuh"
@@ -86,19 +86,6 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     store_whole(slots, best_slots);
 }
 
-// The sum, or the largest, of the block's values, one a thread, in every thread; `shares` has a place a warp.
-template <class Operation>
-RETROMAE_DEVICE float block_reduce(float value, float* shares) {
-    float values[1] = {value};
-    warp_butterfly<Operation, 32>(values);
-    __syncthreads();
-    if (lane_index() == 0) shares[threadIdx.x / 32] = values[0];
-    __syncthreads();
-    float result = shares[0];
-    for (uint32_t warp = 1; warp < kBagWarps; ++warp) result = Operation::apply(result, shares[warp]);
-    return result;
-}
-
 RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
     const uint32_t sentence = blockIdx.x;
     const uint32_t vocabulary = params.vocabulary;
@@ -117,7 +104,7 @@ RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
         if (static_cast<uint32_t>(ids[i]) >= vocabulary) invalid = 1.0f;
         bag_weight += weights[i];
     }
-    invalid = block_reduce<Maximum>(invalid, shares);
+    invalid = block_reduce<Maximum, kBagWarps>(invalid, shares);
     const uint32_t tokens = cu_seqlens[sentence + 1] - cu_seqlens[sentence];
     if (tokens <= params.first_slot || first == last || invalid != 0.0f) {
         // No tokens or no bag; or an id that is none, which shows.
@@ -125,23 +112,23 @@ RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
         if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
         return;
     }
-    bag_weight = block_reduce<Sum>(bag_weight, shares);
+    bag_weight = block_reduce<Sum, kBagWarps>(bag_weight, shares);
 
     float highest = -INFINITY;
     for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
         highest = fmaxf(highest, maxima[column]);
-    highest = block_reduce<Maximum>(highest, shares);
+    highest = block_reduce<Maximum, kBagWarps>(highest, shares);
     float sum = 0.0f;
     for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
         sum += exp2_approximate((maxima[column] - highest) * kLog2E);
-    sum = block_reduce<Sum>(sum, shares);
+    sum = block_reduce<Sum, kBagWarps>(sum, shares);
 
     const float sentence_weight = pointer<const float>(params.sentence_weights)[sentence];
     const float log_sum_exp = highest + logf(sum);
     float loss = 0.0f;
     for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads)
         loss += weights[i] * (log_sum_exp - maxima[ids[i]]);
-    loss = block_reduce<Sum>(loss, shares);
+    loss = block_reduce<Sum, kBagWarps>(loss, shares);
     if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = sentence_weight * loss;
 
     // A word is its thread's from here on, so that words that are twice in a bag need no atomics.

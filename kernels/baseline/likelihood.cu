@@ -38,7 +38,7 @@ RETROMAE_DEVICE void log_softmax_backward(const BaselineSoftmaxParams& params) {
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) sum += gradient[i];
     }
-    sum = block_reduce<Sum>(sum, scratch);
+    sum = block_reduce<Sum, kLongRowWarps>(sum, scratch);
     for (uint32_t column = threadIdx.x * 8; column < params.columns; column += kLongRowThreads * 8) {
         float gradient[8], result[8];
         load(gradients + column, gradient);

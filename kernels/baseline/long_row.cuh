@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../arch/approximate.cuh"
-#include "../arch/warp_primitives.cuh"
+#include "../core/block_reduce.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
 
@@ -10,20 +10,6 @@ namespace retromae {
 
 constexpr uint32_t kLongRowThreads = 256;
 constexpr uint32_t kLongRowWarps = kLongRowThreads / 32;
-
-// `scratch` holds a float a warp; it may be used again at once. Every thread gets the result.
-template <class Operation>
-RETROMAE_DEVICE float block_reduce(float value, float* scratch) {
-    float reduced[1] = {value};
-    warp_butterfly<Operation, 32>(reduced);
-    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = reduced[0];
-    __syncthreads();
-    float total = scratch[0];
-    RETROMAE_UNROLL
-    for (uint32_t warp = 1; warp < kLongRowWarps; ++warp) total = Operation::apply(total, scratch[warp]);
-    __syncthreads();
-    return total;
-}
 
 struct RowSoftmax {
     float maximum; /* 0 where all are -inf */
@@ -48,8 +34,8 @@ RETROMAE_DEVICE RowSoftmax row_softmax(const T* row, uint32_t columns, float* sc
         for (int i = 0; i < 8; ++i) sum += exp2_approximate((x[i] - next) * kLog2E);
         maximum = next;
     }
-    const float row_maximum = block_reduce<Maximum>(maximum, scratch);
-    sum = block_reduce<Sum>(sum * exp2_approximate((maximum - row_maximum) * kLog2E), scratch);
+    const float row_maximum = block_reduce<Maximum, kLongRowWarps>(maximum, scratch);
+    sum = block_reduce<Sum, kLongRowWarps>(sum * exp2_approximate((maximum - row_maximum) * kLog2E), scratch);
     return {row_maximum == kLowest ? 0.0f : row_maximum, sum};
 }
 

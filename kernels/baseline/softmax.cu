@@ -146,7 +146,7 @@ RETROMAE_DEVICE void softmax_backward_long(const BaselineSoftmaxParams& params) 
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) sum += gradient[i] * result[i];
     }
-    sum = block_reduce<Sum>(sum, scratch);
+    sum = block_reduce<Sum, kLongRowWarps>(sum, scratch);
     for (uint32_t column = threadIdx.x * 8; column < params.columns; column += kLongRowThreads * 8) {
         float gradient[8], result[8];
         load(gradients + column, gradient);

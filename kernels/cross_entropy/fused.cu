@@ -12,10 +12,9 @@
 //
 // Kernels, for a chunk of M rows, H columns, V words:
 // - references: the target's logit, a warp a row; 4·M·H bytes.
-// - exponentials: a block takes 8 word tiles of one row tile (src/ops/cross_entropy/fused.rs), 128 × 128
-// each.
-//   2·M·V·H FLOPs, M·V exponentials, 2·M·V bytes written. Sums, maxima and the target's logit are of the f32
-//   products, never of rounded logits.
+// - exponentials: a block takes 8 word tiles of one row tile, 128 × 128 each. 2·M·V·H FLOPs, M·V
+//   exponentials, 2·M·V bytes written. Sums, maxima and the target's logit are of the f32 products, never of
+//   rounded logits.
 // - rows: the loss, the scale w/S, the target's column of E, w/S · hidden; a warp a row.
 // - rescale: E · weight in f32, times w/S; 6·M·H bytes.
 //
@@ -27,11 +26,10 @@
 //
 // Weighed and not taken, by counting:
 // - Recomputing the logits in the backward: a third product of 4, for no memory but a chunk of gradients.
-// - A scale for every tile instead of a reference for every row: the backward's products would have to be
-// ours.
+// - A scale for every tile instead of a reference for every row: the backward's products would be ours.
 //
-// exponentials: 57 KB shared memory, 254 registers on sm_80 and sm_90, so two blocks an SM; no spills, no
-// stack. Bank conflicts: none; see SharedTile.
+// exponentials: 57 KB shared memory, 254 registers on sm_80 and sm_90, so two blocks an SM; no spills.
+// Bank conflicts: none; see SharedTile.
 #include "../arch/approximate.cuh"
 #include "../arch/block.cuh"
 #include "../core/product.cuh"

@@ -7,17 +7,14 @@
 
 pub use super::cross_entropy::Algorithm;
 use super::error::{require, require_columns, require_length};
+use super::logits::{self, ALIGNMENT, PRODUCT_SHARED_BYTES, PRODUCT_THREADS, TILE, padded};
 use super::reduce::require_aligned;
 use super::{Error, Result};
 use crate::device::params::BagOfWordsParams;
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
+use crate::device::{DType, Float, Stream, View, ViewMut};
 
-/// Rows and words of a tile of the fused product: `kProductTile` of the kernel.
-const TILE: u32 = 128;
-/// `kProductThreads`
-const PRODUCT_THREADS: u32 = 128;
-/// Three stages of two operands, and eight shares of a value and a slot.
-const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2 + 2 * 8 * 136 * 4;
+/// The fused product's, and eight shares of a value and a slot.
+const FUSED_SHARED_BYTES: u32 = PRODUCT_SHARED_BYTES + 2 * 8 * 136 * 4;
 /// `kMaximumThreads` of the kernel, of 8 words each.
 const MAXIMUM_THREADS: u32 = 64;
 /// `kBagThreads`
@@ -29,8 +26,6 @@ const WARP_COLUMNS: u32 = 256;
 const WEIGHT_THREADS: u32 = 512;
 const WEIGHT_WORDS: u32 = 512;
 const WEIGHT_COLUMNS: u32 = 64;
-/// Where arrays of the workspace begin.
-const ALIGNMENT: usize = 256;
 
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
@@ -83,11 +78,6 @@ impl Arrays {
     }
 }
 
-/// Words of a row: whole groups of 8, for 16-byte accesses.
-fn padded(vocab_size: usize) -> usize {
-    vocab_size.next_multiple_of(8)
-}
-
 /// Bytes of workspace for `sentences` sentences and chunks of `rows` rows of logits, where there are any, over a vocabulary of `vocab_size`
 /// words.
 #[must_use]
@@ -116,13 +106,13 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
     match arguments.algorithm {
         Algorithm::Library => maxima_of_logits(stream, &arguments, &params, tokens)?,
         Algorithm::Fused => {
-            let blocks = params.vocabulary.div_ceil(TILE);
+            let blocks = params.vocabulary.div_ceil(TILE as u32);
             launch::<T>(
                 stream,
                 "product",
                 [blocks, sentences, 1],
                 PRODUCT_THREADS,
-                PRODUCT_SHARED_BYTES,
+                FUSED_SHARED_BYTES,
                 &params,
             )?;
         }
@@ -162,26 +152,16 @@ fn maxima_of_logits<T: Float>(
     let blocks = params.vocabulary.div_ceil(8 * MAXIMUM_THREADS);
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
-        let product = Gemm {
-            m: rows,
-            n: vocabulary,
-            k: arguments.hidden_size,
-            a: params.hidden + (start * arguments.hidden_size * T::DTYPE.bytes()) as u64,
-            a_stride: arguments.hidden_size,
-            a_layout: Layout::Normal,
-            b: params.weight,
-            b_stride: arguments.hidden_size,
-            b_layout: Layout::Transposed,
-            c: params.logits,
-            c_stride: stride,
-            input: T::DTYPE,
-            output: T::DTYPE,
-            accumulate: false,
-            bias: None,
-            batch: Batch::ONE,
+        let product = logits::Product {
+            hidden: params.hidden + (start * arguments.hidden_size * T::DTYPE.bytes()) as u64,
+            weight: params.weight,
+            logits: params.logits,
+            rows,
+            vocabulary,
+            hidden_size: arguments.hidden_size,
         };
         // SAFETY: the lengths were checked, and the workspace has room for the rows.
-        unsafe { stream.gemm(&product)? };
+        unsafe { logits::product::<T>(stream, product)? };
         let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..*params };
         launch::<T>(stream, "maximum", [blocks, params.sentences, 1], MAXIMUM_THREADS, 0, &part)?;
     }

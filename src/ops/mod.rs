@@ -14,6 +14,7 @@ pub mod embedding;
 mod error;
 pub mod layer_norm;
 pub mod linear;
+mod logits;
 pub mod mask_bank;
 pub mod product;
 pub mod reduce;

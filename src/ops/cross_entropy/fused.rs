@@ -2,22 +2,18 @@
 //! backward's products take them as they are (see `kernels/cross_entropy/fused.cu`).
 
 use super::ForwardBackward;
+use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyFusedParams;
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
+use crate::device::{DType, Float, Stream};
 use crate::ops::Result;
+use crate::ops::logits::{ALIGNMENT, PRODUCT_SHARED_BYTES, PRODUCT_THREADS, TILE, padded};
 
-/// Rows and words of a tile: `kProductTile` of the kernel.
-const TILE: usize = 128;
-/// `kProductThreads`
-const PRODUCT_THREADS: u32 = 128;
-/// Three stages of two operands, targets and references of a tile's rows, 16 rows of 64 results for each of four warps.
-const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2 + 2 * 128 * 4 + 4 * 16 * 64 * 2;
+/// The product's, targets and references of a tile's rows, 16 rows of 64 results for each of four warps.
+const SHARED_BYTES: u32 = PRODUCT_SHARED_BYTES + 2 * 128 * 4 + 4 * 16 * 64 * 2;
 /// Of the kernels that give a row to a warp: `kRowThreads`.
 const ROW_THREADS: u32 = 128;
 /// Word tiles of a block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
 const BLOCK_TILES: usize = 8;
-/// Where arrays of the workspace begin.
-const ALIGNMENT: usize = 256;
 
 fn splits(vocab_size: usize) -> usize {
     vocab_size.div_ceil(TILE).div_ceil(BLOCK_TILES)
@@ -48,7 +44,7 @@ impl Arrays {
         };
         let typed = DType::Bf16.bytes();
         Self {
-            exponentials: take(rows * super::padded(vocab_size), typed),
+            exponentials: take(rows * padded(vocab_size), typed),
             products: take(rows * hidden_size, 4),
             scaled_hidden: take(rows * hidden_size, typed),
             scales: take(rows, 4),
@@ -83,13 +79,7 @@ pub(super) fn chunk<T: Float>(
         let grid = [tiles, params.splits, 1];
         // SAFETY: the lengths were checked, and the workspace has room for `count` rows.
         unsafe {
-            stream.launch(
-                "cross_entropy_exponentials_bf16",
-                grid,
-                PRODUCT_THREADS,
-                PRODUCT_SHARED_BYTES,
-                &params,
-            )
+            stream.launch("cross_entropy_exponentials_bf16", grid, PRODUCT_THREADS, SHARED_BYTES, &params)
         }
     };
     // SAFETY: as above.
@@ -100,7 +90,16 @@ pub(super) fn chunk<T: Float>(
     by_row("cross_entropy_retries_bf16", tiles)?;
     product(1)?;
     by_row("cross_entropy_rows_bf16", rows)?;
-    gradients(stream, &params, arguments)?;
+    let operands = Operands {
+        rows: count,
+        d_logits: params.exponentials,
+        hidden: params.scaled_hidden,
+        ones: params.scales_typed,
+        d_hidden: params.products,
+        output: DType::F32,
+    };
+    // SAFETY: as above.
+    unsafe { gradients::enqueue(stream, arguments, &operands)? };
     by_row("cross_entropy_rescale_bf16", rows)?;
     Ok(())
 }
@@ -143,60 +142,10 @@ fn params<T: Float>(
         rows: count as u32,
         vocabulary: vocabulary as u32,
         hidden_size: hidden_size as u32,
-        stride: super::padded(vocabulary) as u32,
+        stride: padded(vocabulary) as u32,
         splits: splits(vocabulary) as u32,
         ignore_index: arguments.options.ignore_index,
         retry: 0,
         reserved: 0,
     })
-}
-
-/// Products of the exponentials with the embeddings, with the scaled hidden rows and with the scales.
-fn gradients<T: Float>(
-    stream: &Stream,
-    params: &CrossEntropyFusedParams,
-    arguments: &ForwardBackward<'_, T>,
-) -> Result<()> {
-    let (rows, vocabulary) = (params.rows as usize, params.vocabulary as usize);
-    let hidden_size = params.hidden_size as usize;
-    let d_hidden = Gemm {
-        m: rows,
-        n: hidden_size,
-        k: vocabulary,
-        a: params.exponentials,
-        a_stride: params.stride as usize,
-        a_layout: Layout::Normal,
-        b: params.weight,
-        b_stride: hidden_size,
-        b_layout: Layout::Normal,
-        c: params.products,
-        c_stride: hidden_size,
-        input: T::DTYPE,
-        output: DType::F32,
-        accumulate: false,
-        bias: None,
-        batch: Batch::ONE,
-    };
-    let d_weight = Gemm {
-        m: vocabulary,
-        k: rows,
-        a_layout: Layout::Transposed,
-        b: params.scaled_hidden,
-        c: stream.address("d_weight", &arguments.d_weight)?,
-        accumulate: true,
-        ..d_hidden
-    };
-    let d_bias = Gemm {
-        n: 1,
-        b: params.scales_typed,
-        b_stride: 1,
-        c: stream.address("d_bias", &arguments.d_bias)?,
-        c_stride: 1,
-        ..d_weight
-    };
-    for product in [d_hidden, d_weight, d_bias] {
-        // SAFETY: the lengths were checked, and the workspace has room for the rows.
-        unsafe { stream.gemm(&product)? };
-    }
-    Ok(())
 }

@@ -1,13 +1,16 @@
 //! The algorithm whose products are the library's: a chunk of logits, whose gradient takes their place.
 
-use super::{ForwardBackward, padded};
+use super::ForwardBackward;
+use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyParams;
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
+use crate::device::{DType, Float, Stream};
 use crate::ops::Result;
+use crate::ops::logits::{self, padded};
 
 const THREADS: u32 = 64;
 /// Three arrays of one float for each warp, each rounded up to 16 bytes.
 const SHARED_BYTES: u32 = 48;
+
 /// The ones behind the logits begin at a multiple of this, in bytes.
 const ALIGNMENT: usize = 16;
 
@@ -30,70 +33,21 @@ pub(super) fn chunk<T: Float>(
     vocabulary: usize,
 ) -> Result<()> {
     let hidden_size = arguments.hidden_size;
-    let stride = padded(vocabulary);
     let elements = start * hidden_size..(start + count) * hidden_size;
     let logits = stream.address("workspace", &arguments.workspace)?;
     let ones = logits + logits_bytes(T::DTYPE, count, vocabulary) as u64;
     let hidden = stream.address("hidden", &arguments.hidden.slice(elements.clone()))?;
     let weight = stream.address("weight", &arguments.weight)?;
-    let product = Gemm {
-        m: count,
-        n: vocabulary,
-        k: hidden_size,
-        a: hidden,
-        a_stride: hidden_size,
-        a_layout: Layout::Normal,
-        b: weight,
-        b_stride: hidden_size,
-        b_layout: Layout::Transposed,
-        c: logits,
-        c_stride: stride,
-        input: T::DTYPE,
-        output: T::DTYPE,
-        accumulate: false,
-        bias: None,
-        batch: Batch::ONE,
-    };
+    let product = logits::Product { hidden, weight, logits, rows: count, vocabulary, hidden_size };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
-    unsafe { stream.gemm(&product)? };
-    // Until its product is written, the gradient's place holds the hidden rows that have a target, and 0 for the others.
-    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
+    unsafe { logits::product::<T>(stream, product)? };
     loss_and_gradient(stream, arguments, start..start + count, vocabulary, (logits, ones))?;
-    let to_hidden = Gemm {
-        n: hidden_size,
-        k: vocabulary,
-        a: logits,
-        a_stride: stride,
-        b: weight,
-        b_layout: Layout::Normal,
-        c: d_hidden,
-        c_stride: hidden_size,
-        ..product
-    };
-    let to_weight = Gemm {
-        m: vocabulary,
-        k: count,
-        a_layout: Layout::Transposed,
-        b: d_hidden,
-        c: stream.address("d_weight", &arguments.d_weight)?,
-        output: DType::F32,
-        accumulate: true,
-        ..to_hidden
-    };
-    // The column sums of the gradient of the logits, as a product with ones: one more pass over the chunk, at the library's speed.
-    let to_bias = Gemm {
-        n: 1,
-        b: ones,
-        b_stride: 1,
-        c: stream.address("d_bias", &arguments.d_bias)?,
-        c_stride: 1,
-        ..to_weight
-    };
-    for product in [to_weight, to_bias, to_hidden] {
-        // SAFETY: as above.
-        unsafe { stream.gemm(&product)? };
-    }
-    Ok(())
+    // Until it is written, the gradient's place holds the hidden rows that have a target, and 0 for the others.
+    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
+    let operands =
+        Operands { rows: count, d_logits: logits, hidden: d_hidden, ones, d_hidden, output: T::DTYPE };
+    // SAFETY: as above.
+    unsafe { gradients::enqueue(stream, arguments, &operands) }
 }
 
 /// The losses of a chunk and, in place of its logits, their gradient.

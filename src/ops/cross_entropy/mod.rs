@@ -6,6 +6,7 @@
 //! 1512.00567) and z-loss `z` (Chowdhery et al., arXiv 2204.02311).
 
 mod fused;
+mod gradients;
 mod library;
 mod totals;
 
@@ -121,11 +122,6 @@ pub fn workspace(
         Algorithm::Library => library::workspace(dtype, rows, vocab_size),
         Algorithm::Fused => fused::workspace(rows, hidden_size, vocab_size),
     }
-}
-
-/// Words of a row of logits: whole groups of 8, for 16-byte accesses.
-fn padded(vocab_size: usize) -> usize {
-    vocab_size.next_multiple_of(8)
 }
 
 /// Enqueues the loss of every row, all gradients of their sum, and each group's totals.

@@ -1,0 +1,62 @@
+//! What the losses over the vocabulary share: rows of logits, the products that make them, and the tensor-core product that does without.
+
+use super::Result;
+use super::error::COLUMN_GROUP;
+use crate::device::{Batch, Float, Gemm, Layout, Stream};
+
+/// Rows and words of a tile of the tensor-core product: `kProductTile` of its kernels.
+pub(super) const TILE: usize = 128;
+/// `kProductThreads`
+pub(super) const PRODUCT_THREADS: u32 = 128;
+/// Three stages of two operands of a slice, 16-bit.
+pub(super) const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2;
+/// Where arrays of a workspace begin, in bytes.
+pub(super) const ALIGNMENT: usize = 256;
+
+/// Words of a row of logits: whole groups of columns, for 16-byte accesses.
+pub(super) fn padded(vocab_size: usize) -> usize {
+    vocab_size.next_multiple_of(COLUMN_GROUP)
+}
+
+/// What logits are the product of, all in `T`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Product {
+    /// `[rows, hidden_size]`
+    pub hidden: u64,
+    /// `[vocabulary, hidden_size]`
+    pub weight: u64,
+    /// `[rows, padded(vocabulary)]`
+    pub logits: u64,
+    pub rows: usize,
+    pub vocabulary: usize,
+    pub hidden_size: usize,
+}
+
+/// Enqueues `logits = hidden · weightᵀ`.
+///
+/// # Safety
+/// The matrices are valid for their shapes, and the logits overlap none of the others.
+pub(super) unsafe fn product<T: Float>(stream: &Stream, product: Product) -> Result<()> {
+    let Product { hidden, weight, logits, rows, vocabulary, hidden_size } = product;
+    let product = Gemm {
+        m: rows,
+        n: vocabulary,
+        k: hidden_size,
+        a: hidden,
+        a_stride: hidden_size,
+        a_layout: Layout::Normal,
+        b: weight,
+        b_stride: hidden_size,
+        b_layout: Layout::Transposed,
+        c: logits,
+        c_stride: padded(vocabulary),
+        input: T::DTYPE,
+        output: T::DTYPE,
+        accumulate: false,
+        bias: None,
+        batch: Batch::ONE,
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { stream.gemm(&product)? };
+    Ok(())
+}
