@@ -44,7 +44,7 @@ fn all<T: Float>(bench: &mut Bench) {
     cases::layer_norm::bench::<T>(bench);
     cases::embedding::bench::<T>(bench);
     cases::adamw::bench(bench);
-    cases::mask_bank::bench(bench);
+    cases::masks::bench(bench);
     cases::mma_twin::bench(bench);
     cases::step::bench::<T>(bench);
 }

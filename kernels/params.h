@@ -30,7 +30,7 @@ enum AttentionMaskKind : uint32_t {
     ATTENTION_MASK_BITS = 0,   /* a bit row a query */
     ATTENTION_MASK_WINDOW = 1, /* keys from slot - left to slot + right */
     ATTENTION_MASK_ORDER = 2,  /* keys of lower rank */
-    ATTENTION_MASK_DRAWN = 3,  /* a bank of whole-word masks, drawn in each block: see MaskBankParams */
+    ATTENTION_MASK_DRAWN = 3,  /* a bank of whole-word masks, drawn in each block: see DrawMasksParams */
 };
 
 /* What is changed in the above for every query, as bits. */
@@ -38,6 +38,13 @@ enum AttentionMaskRule : uint32_t {
     ATTENTION_FIRST_VISIBLE = 1, /* all see slot 0, but for itself */
     ATTENTION_SELF_HIDDEN = 2,   /* no token sees itself */
     ATTENTION_SELF_VISIBLE = 4,  /* every token sees itself */
+};
+
+/* How many of a sentence's tokens a mask may choose: min(cap, max(1, round(ratio · length))). */
+struct MaskBudget {
+    double ratio;
+    uint32_t cap;
+    uint32_t unused;
 };
 
 /* Which keys of its sentence a query sees, in `masked` variants. L is the number of the sentence's keys. */
@@ -52,9 +59,10 @@ struct AttentionMaskParams {
     uint32_t right;
     DevicePointer rng;              /* RngState */
     DevicePointer sentence_indices; /* u32 [sentences] */
-    DevicePointer word_starts;      /* u8 [keys] */
+    DevicePointer word_starts;      /* u32 [ceil(keys / 32)]: a bit a token */
+    MaskBudget budget;
     uint32_t bank_rows_max;
-    uint32_t ratio_q32;
+    uint32_t unused;
 };
 
 /* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. */
@@ -318,20 +326,38 @@ struct BagOfWordsParams {
     uint32_t reserved;
 };
 
-/* Whole-word masks: one bank of bit rows a sentence, and the bank row of each token. */
-struct MaskBankParams {
+/* What becomes of a sentence's tokens where a mask of its own chooses them, and the chosen ones' rows. */
+struct CorruptionParams {
+    DevicePointer ids;       /* i32 [tokens]: as they are */
+    DevicePointer input_ids; /* i32 [tokens]: corrupted; 0 where nothing is to be corrupted */
+    DevicePointer offsets;   /* i32 [sentences + 1]: where each sentence's labelled rows begin */
+    DevicePointer rows;      /* i32 [offsets[sentences]]: chosen tokens of the pack, ascending, then -1 */
+    DevicePointer targets;   /* i32 [offsets[sentences]]: their ids, then IGNORE_INDEX */
+    DevicePointer counts;    /* i32 [sentences]: how many are chosen */
+    MaskBudget budget;
+    uint64_t mask_below;   /* of 2^32 draws, those that become mask_id */
+    uint64_t random_below; /* … those that become mask_id or a random id; the others stay */
+    int32_t mask_id;
+    uint32_t vocab_size;
+};
+
+/* Whole-word masks: one bank of bit rows a sentence, the bank row of each token, and corrupted inputs. */
+struct DrawMasksParams {
     DevicePointer rng;              /* RngState */
     DevicePointer cu_seqlens;       /* i32 [sentences + 1] */
     DevicePointer sentence_indices; /* u32 [sentences]: the sentences' numbers in the corpus */
-    DevicePointer word_starts;      /* u8 [tokens]: 0 continuation, 1 start of a word, 2 special */
+    DevicePointer word_starts;      /* u32 [ceil(tokens / 32)]: a bit a token, 1 where a word starts */
     DevicePointer bank_offsets;     /* u32 [sentences + 1] */
     DevicePointer bits;             /* u32 [bank_offsets[sentences]]: 1 is visible */
-    DevicePointer rows;             /* u16 [tokens] */
+    DevicePointer rows;             /* u16 [tokens], optional: else each token has the row of its slot */
     DevicePointer workspace; /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
-    uint32_t sentences;
+    MaskBudget budget;       /* of the bank's masks */
     uint32_t bank_rows_max;
-    uint32_t ratio_q32;  /* hidden share of the tokens, times 2^32 */
-    uint32_t length_max; /* of any sentence; sizes the arrays in shared memory */
+    uint32_t bank_blocks; /* of each sentence, before the block of its corruption */
+    uint32_t length_max;  /* of any sentence; sizes the arrays in shared memory */
+    uint32_t unused;
+    CorruptionParams encoder;
+    CorruptionParams decoder;
 };
 
 /* output[block] = sum over the block's elements, of their squares in `squares` variants. */

@@ -44,7 +44,7 @@ impl Case {
     }
 
     fn bank(&self) -> Option<VisibilityBank> {
-        self.masked.then(|| visibility(&self.lengths))
+        self.masked.then(|| visibility(&self.lengths, BANK_ROWS_MAX))
     }
 
     fn bound(&self, pass: Pass, element_bytes: usize) -> Bound {

@@ -7,6 +7,6 @@ pub mod ceiling;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;
-pub mod mask_bank;
+pub mod masks;
 pub mod mma_twin;
 pub mod step;

@@ -11,6 +11,8 @@ use retromae::model::{
     AdamW, Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Ticket, TrainStep, Visibility,
 };
 
+use retromae::ops::masks::{Budget, word_start_bits};
+
 use crate::harness::{
     BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens,
     visibility, word_starts,
@@ -57,7 +59,7 @@ impl Case {
             batch.decoder_input_ids.push(id);
             batch.decoder_labels.push(if slot == 0 || slot + 1 == length { IGNORE_INDEX } else { id });
         }
-        batch.visibility = (!self.random).then(|| visibility(&self.lengths));
+        batch.visibility = (!self.random).then(|| visibility(&self.lengths, BANK_ROWS_MAX));
         batch
     }
 
@@ -136,7 +138,7 @@ struct Fused<T: Float> {
     model: Model<T>,
     batch: Batch,
     sentence_indices: Vec<u32>,
-    word_starts: Vec<u8>,
+    word_starts: Vec<u32>,
     random: bool,
     updates: u32,
     /// Of the last step.
@@ -149,7 +151,9 @@ impl<T: Float> Fused<T> {
             model: model(stream, case)?,
             batch: case.batch(),
             sentence_indices: (0..case.lengths.len() as u32).collect(),
-            word_starts: case.lengths.iter().flat_map(|&length| word_starts(length)).collect(),
+            word_starts: word_start_bits(
+                &case.lengths.iter().flat_map(|&length| word_starts(length)).collect::<Vec<_>>(),
+            ),
             random: case.random,
             updates: 0,
             ticket: None,
@@ -162,7 +166,7 @@ impl<T: Float> Work for Fused<T> {
         let drawn = Visibility::Drawn {
             sentence_indices: &self.sentence_indices,
             word_starts: &self.word_starts,
-            ratio: RATIO,
+            budget: Budget::of(RATIO),
             bank_rows_max: BANK_ROWS_MAX,
         };
         self.updates += 1;
@@ -199,7 +203,7 @@ impl<T: Float> Unfused<T> {
         let setting = baseline::step::Setting {
             config: &case.config,
             batch: &case.batch(),
-            bank: &visibility(&case.lengths),
+            bank: &visibility(&case.lengths, BANK_ROWS_MAX),
             optimizer: &AdamW::default(),
             learning_rate: LEARNING_RATE,
             drops: case.random,

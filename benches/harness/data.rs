@@ -4,13 +4,16 @@ use rayon::prelude::*;
 use retromae::device::{Buffer, Float};
 use retromae::model::VisibilityBank;
 use retromae::random::{key, philox};
-use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
+use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
 
 use super::{Outcome, Results};
 
 /// Rows of a bank at most, and the share of the tokens that a row hides: the training defaults.
 pub const BANK_ROWS_MAX: usize = 128;
-pub const RATIO: f32 = 0.5;
+pub const RATIO: f64 = 0.5;
+
+/// Tokens of a word, in turn: most words of a text are one token.
+const WORD_LENGTHS: [usize; 7] = [1, 1, 2, 1, 1, 3, 1];
 
 const MIXED_LENGTHS: [usize; 12] = [16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512];
 
@@ -68,17 +71,23 @@ pub fn mixed_lengths(tokens: usize) -> Vec<usize> {
     lengths
 }
 
-/// Words of one token between two special tokens.
-pub fn word_starts(length: usize) -> Vec<u8> {
-    let mut starts = vec![WORD_START; length];
-    (starts[0], starts[length - 1]) = (SPECIAL, SPECIAL);
+/// Where words start in sentences of `length` tokens: most are of one token.
+pub fn word_starts(length: usize) -> Vec<bool> {
+    let mut starts = vec![false; length];
+    let mut slot = 1;
+    for word in WORD_LENGTHS.into_iter().cycle() {
+        let Some(start) = starts.get_mut(slot) else { break };
+        *start = true;
+        slot += word;
+    }
     starts
 }
 
 /// The masks of a training step for sentences of [`word_starts`].
-pub fn visibility(lengths: &[usize]) -> VisibilityBank {
-    let starts: Vec<Vec<u8>> = lengths.iter().map(|&length| word_starts(length)).collect();
+pub fn visibility(lengths: &[usize], bank_rows_max: usize) -> VisibilityBank {
+    let starts: Vec<Vec<bool>> = lengths.iter().map(|&length| word_starts(length)).collect();
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
     let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
-    mask_bank(1, 1, &sentences, ratio_q32(RATIO), BANK_ROWS_MAX)
+    let budget = Budget { ratio: RATIO, cap: None };
+    mask_bank(1, 1, &sentences, budget, BankRows::AtMost(bank_rows_max))
 }

@@ -32,7 +32,7 @@ OPS = (
     "layer_norm_backward",
     "embedding_backward",
     "adamw",
-    "mask_bank",
+    "masks",
     "step",
 )
 CANNOT_MEASURE = 3

@@ -128,9 +128,10 @@ struct DrawnBank {
     // where the next arrays will.
     RETROMAE_DEVICE DrawnBank draw(const AttentionMaskParams& mask, const Sentence& sentence,
                                    SharedMemory& memory) {
-        const RngState rng = *pointer<const RngState>(mask.rng);
-        const uint32_t index = pointer<const uint32_t>(mask.sentence_indices)[sentence.index];
         const uint32_t length = sentence.keys;
+        const MaskDraw draw = {*pointer<const RngState>(mask.rng),
+                               pointer<const uint32_t>(mask.sentence_indices)[sentence.index], length,
+                               mask_budget(length, mask.budget)};
         const uint32_t words_per_row = (length + 31) / 32;
         const uint32_t bank_rows = length < mask.bank_rows_max ? length : mask.bank_rows_max;
         uint32_t* bits = memory.take<uint32_t>(bank_rows * words_per_row);
@@ -138,20 +139,18 @@ struct DrawnBank {
         SharedMemory scratch = memory;
         uint32_t* count = scratch.take<uint32_t>(1);
         Words words;
-        words.starts = scratch.take<uint16_t>(length);
-        words.ends = scratch.take<uint16_t>(length);
+        words.starts = scratch.take<uint16_t>(length + 1);
         uint16_t* permutation = scratch.take<uint16_t>(kAttentionThreads * permutation_stride(length)) +
                                 threadIdx.x * permutation_stride(length);
-        draw_rows(rng, index, length, bank_rows, threadIdx.x, kAttentionThreads, rows);
+        draw_rows(draw, bank_rows, threadIdx.x, kAttentionThreads, rows);
         if (threadIdx.x < 32) {
-            find_words(pointer<const uint8_t>(mask.word_starts) + sentence.key_start, length, words);
+            find_words(pointer<const uint32_t>(mask.word_starts), sentence.key_start, length, words);
             if (threadIdx.x == 0) *count = words.count;
         }
         __syncthreads();
         words.count = *count;
-        const uint32_t budget = mask_budget(length, mask.ratio_q32);
         for (uint32_t row = threadIdx.x; row < bank_rows; row += kAttentionThreads)
-            draw_mask(rng, index, row, words, length, budget, permutation, bits + row * words_per_row);
+            draw_mask(draw, kMaskBankStream, row, words, permutation, bits + row * words_per_row);
         __syncthreads();
         return {bits, rows};
     }

@@ -67,10 +67,10 @@ pub struct Arguments {
     warmup: Option<u64>,
     /// Part of the encoder's input that is masked
     #[arg(long, value_name = "RATIO", default_value_t = Options::default().encoder_mask, allow_negative_numbers = true)]
-    encoder_mask: f32,
+    encoder_mask: f64,
     /// Part of the decoder's input that is masked
     #[arg(long, value_name = "RATIO", default_value_t = Options::default().decoder_mask, allow_negative_numbers = true)]
-    decoder_mask: f32,
+    decoder_mask: f64,
     /// How the decoder rebuilds a passage [default: the model's, else enhanced]
     #[arg(long, value_enum)]
     decoder: Option<Decoder>,

@@ -4,9 +4,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Batch, DecoderKind, IGNORE_INDEX};
+use crate::ops::masks::{Budget, word_start_bits};
 use crate::random::{Stream, bounded, key, philox};
 
-use super::masks::{corrupted, ratio_q32, whole_word_mask};
+use super::masks::{corrupted, whole_word_mask};
 use super::{Error, Passage, SpecialTokens, word_kind};
 
 /// The third counter word of an epoch's order, apart from every [`Stream`].
@@ -19,9 +20,9 @@ pub struct BatchOptions {
     /// The most tokens in a batch, all sentences together.
     pub batch_tokens: usize,
     /// The part of the encoder's input that is chosen, above 0 and below 1; the default of the paper is 0.3.
-    pub encoder_ratio: f32,
+    pub encoder_ratio: f64,
     /// The part of the `basic` decoder's input that is masked; the enhanced decoder's masks are drawn on the device.
-    pub decoder_ratio: f32,
+    pub decoder_ratio: f64,
     pub decoder: DecoderKind,
     pub vocab_size: u32,
     pub special_tokens: SpecialTokens,
@@ -43,8 +44,8 @@ pub struct DrawnBatch {
     pub batch: Batch,
     /// `[B]` the index of each sentence's passage in the corpus: its part of every mask draw.
     pub sentence_indices: Vec<u32>,
-    /// `[T]` of [`word_kind`].
-    pub word_starts: Vec<u8>,
+    /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts.
+    pub word_starts: Vec<u32>,
 }
 
 /// Draws batches from a tokenized corpus.
@@ -143,9 +144,10 @@ impl BatchDrawer {
             batch.decoder_input_ids.extend_from_slice(&sentence.decoder_input_ids);
             batch.decoder_labels.extend_from_slice(&sentence.decoder_labels);
             batch.cu_seqlens.push(batch.encoder_input_ids.len() as i32);
-            word_starts.extend_from_slice(&self.passages[index as usize].word_starts);
+            let kinds = &self.passages[index as usize].word_starts;
+            word_starts.extend(kinds.iter().map(|&kind| kind == word_kind::START));
         }
-        DrawnBatch { batch, sentence_indices, word_starts }
+        DrawnBatch { batch, sentence_indices, word_starts: word_start_bits(&word_starts) }
     }
 
     /// The passages of the next batch; moves the position behind them.
@@ -173,7 +175,7 @@ impl BatchDrawer {
         let BatchOptions { seed, encoder_ratio, decoder_ratio, decoder, vocab_size, special_tokens, .. } =
             self.options;
         let Passage { ids, word_starts } = &self.passages[index as usize];
-        let mask = |stream, ratio| whole_word_mask(seed, step, index, stream, word_starts, ratio_q32(ratio));
+        let mask = |stream, ratio| whole_word_mask(seed, step, index, stream, word_starts, Budget::of(ratio));
         let original: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let labels = |chosen: &[bool]| labels(&original, chosen);
 

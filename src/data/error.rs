@@ -59,7 +59,7 @@ pub enum Error {
     )]
     BatchTokens { batch_tokens: usize, longest: usize },
     #[error("{name} was {value}; it should be above 0 and below 1")]
-    Ratio { name: &'static str, value: f32 },
+    Ratio { name: &'static str, value: f64 },
     #[error(
         "position was epoch {epoch}, cursor {cursor}; the cursor should be at most {passages}, the number of passages"
     )]

@@ -6,28 +6,16 @@
 use crate::random::{Stream, bounded, key, philox};
 
 use super::word_kind;
+use crate::ops::masks::Budget;
 
 /// 80 % of 2^32: below it a chosen token becomes `[MASK]`.
 const MASK_BELOW: u32 = 3_435_973_837;
 /// 90 % of 2^32: from [`MASK_BELOW`] to here a chosen token becomes a random id, above it stays.
-const RANDOM_BELOW: u32 = 3_865_470_566;
-
-/// A ratio in units of 2^-32, as the budget needs it; 1 becomes 2^32 - 1, which gives the same budgets.
-#[must_use]
-pub fn ratio_q32(ratio: f32) -> u32 {
-    (f64::from(ratio) * 4_294_967_296.0).round() as u32
-}
-
-/// How many of `length` tokens a mask may hide: `max(1, round(length · ratio))`, special tokens counted in the length.
-#[must_use]
-pub fn budget(length: usize, ratio_q32: u32) -> usize {
-    let tokens = (length as u64 * u64::from(ratio_q32) + (1 << 31)) >> 32;
-    (tokens as usize).max(1)
-}
+const RANDOM_BELOW: u32 = 3_865_470_567;
 
 /// The tokens that one mask chooses: `[L]`, true where chosen.
 ///
-/// Words are shuffled and taken until [`budget`] is reached; a word that would overflow it is passed over, so fewer
+/// Words are shuffled and taken until the budget is reached; a word that would overflow it is passed over, so fewer
 /// tokens may be chosen, and none when every word is longer than the budget. Special tokens are never chosen.
 /// `word_starts` is `[L]` of [`word_kind`].
 #[must_use]
@@ -37,9 +25,9 @@ pub fn whole_word_mask(
     sentence_index: u32,
     stream: Stream,
     word_starts: &[u8],
-    ratio_q32: u32,
+    budget: Budget,
 ) -> Vec<bool> {
-    let budget = budget(word_starts.len(), ratio_q32);
+    let budget = budget.tokens(word_starts.len());
     let mut words = word_ranges(word_starts);
     let mut chosen = vec![false; word_starts.len()];
     let mut taken = 0;
@@ -104,23 +92,8 @@ mod tests {
 
     #[test]
     fn the_thresholds_are_the_ratios() {
-        assert_eq!(MASK_BELOW, ratio_q32_of(0.8));
-        assert_eq!(RANDOM_BELOW, ratio_q32_of(0.9));
-    }
-
-    fn ratio_q32_of(ratio: f64) -> u32 {
-        (ratio * 4_294_967_296.0).round() as u32
-    }
-
-    #[test]
-    fn budgets_are_rounded_and_never_zero() {
-        assert_eq!(ratio_q32(0.5), 1 << 31);
-        assert_eq!(ratio_q32(1.0), u32::MAX);
-        let cases =
-            [(3, 0.3, 1), (10, 0.3, 3), (512, 0.3, 154), (5, 0.5, 3), (1, 0.01, 1), (7, 1.0, 7), (0, 0.5, 1)];
-        for (length, ratio, expected) in cases {
-            assert_eq!(budget(length, ratio_q32(ratio)), expected, "length {length}, ratio {ratio}");
-        }
+        let below = |ratio: f64| (ratio * 4_294_967_296.0).ceil() as u32;
+        assert_eq!((MASK_BELOW, RANDOM_BELOW), (below(0.8), below(0.9)));
     }
 
     #[test]

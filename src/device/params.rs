@@ -51,6 +51,21 @@ pub const ATTENTION_SELF_VISIBLE: AttentionMaskRule = 4;
 pub type AttentionMaskRule = u32;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct MaskBudget {
+    pub ratio: f64,
+    pub cap: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MaskBudget"][::core::mem::size_of::<MaskBudget>() - 16usize];
+    ["Alignment of MaskBudget"][::core::mem::align_of::<MaskBudget>() - 8usize];
+    ["Offset of field: MaskBudget::ratio"][::core::mem::offset_of!(MaskBudget, ratio) - 0usize];
+    ["Offset of field: MaskBudget::cap"][::core::mem::offset_of!(MaskBudget, cap) - 8usize];
+    ["Offset of field: MaskBudget::unused"][::core::mem::offset_of!(MaskBudget, unused) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct AttentionMaskParams {
     pub bits: DevicePointer,
     pub offsets: DevicePointer,
@@ -63,12 +78,13 @@ pub struct AttentionMaskParams {
     pub rng: DevicePointer,
     pub sentence_indices: DevicePointer,
     pub word_starts: DevicePointer,
+    pub budget: MaskBudget,
     pub bank_rows_max: u32,
-    pub ratio_q32: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionMaskParams"][::core::mem::size_of::<AttentionMaskParams>() - 80usize];
+    ["Size of AttentionMaskParams"][::core::mem::size_of::<AttentionMaskParams>() - 96usize];
     ["Alignment of AttentionMaskParams"][::core::mem::align_of::<AttentionMaskParams>() - 8usize];
     ["Offset of field: AttentionMaskParams::bits"]
         [::core::mem::offset_of!(AttentionMaskParams, bits) - 0usize];
@@ -92,10 +108,12 @@ const _: () = {
         [::core::mem::offset_of!(AttentionMaskParams, sentence_indices) - 56usize];
     ["Offset of field: AttentionMaskParams::word_starts"]
         [::core::mem::offset_of!(AttentionMaskParams, word_starts) - 64usize];
+    ["Offset of field: AttentionMaskParams::budget"]
+        [::core::mem::offset_of!(AttentionMaskParams, budget) - 72usize];
     ["Offset of field: AttentionMaskParams::bank_rows_max"]
-        [::core::mem::offset_of!(AttentionMaskParams, bank_rows_max) - 72usize];
-    ["Offset of field: AttentionMaskParams::ratio_q32"]
-        [::core::mem::offset_of!(AttentionMaskParams, ratio_q32) - 76usize];
+        [::core::mem::offset_of!(AttentionMaskParams, bank_rows_max) - 88usize];
+    ["Offset of field: AttentionMaskParams::unused"]
+        [::core::mem::offset_of!(AttentionMaskParams, unused) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -121,7 +139,7 @@ pub struct AttentionForwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 200usize];
+    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 216usize];
     ["Alignment of AttentionForwardParams"][::core::mem::align_of::<AttentionForwardParams>() - 8usize];
     ["Offset of field: AttentionForwardParams::query"]
         [::core::mem::offset_of!(AttentionForwardParams, query) - 0usize];
@@ -158,7 +176,7 @@ const _: () = {
     ["Offset of field: AttentionForwardParams::mask"]
         [::core::mem::offset_of!(AttentionForwardParams, mask) - 96usize];
     ["Offset of field: AttentionForwardParams::dropout"]
-        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 176usize];
+        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 192usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -176,28 +194,28 @@ pub struct AttentionBackwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 256usize];
+    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 272usize];
     ["Alignment of AttentionBackwardParams"][::core::mem::align_of::<AttentionBackwardParams>() - 8usize];
     ["Offset of field: AttentionBackwardParams::forward"]
         [::core::mem::offset_of!(AttentionBackwardParams, forward) - 0usize];
     ["Offset of field: AttentionBackwardParams::d_output"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 200usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 216usize];
     ["Offset of field: AttentionBackwardParams::d_query"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 208usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 224usize];
     ["Offset of field: AttentionBackwardParams::d_key"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 216usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 232usize];
     ["Offset of field: AttentionBackwardParams::d_value"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 224usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 240usize];
     ["Offset of field: AttentionBackwardParams::accumulator"]
-        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 232usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 248usize];
     ["Offset of field: AttentionBackwardParams::d_query_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 240usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 256usize];
     ["Offset of field: AttentionBackwardParams::d_key_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 244usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 260usize];
     ["Offset of field: AttentionBackwardParams::d_value_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 248usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 264usize];
     ["Offset of field: AttentionBackwardParams::fused_queries_max"]
-        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 252usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 268usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -773,7 +791,47 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct MaskBankParams {
+pub struct CorruptionParams {
+    pub ids: DevicePointer,
+    pub input_ids: DevicePointer,
+    pub offsets: DevicePointer,
+    pub rows: DevicePointer,
+    pub targets: DevicePointer,
+    pub counts: DevicePointer,
+    pub budget: MaskBudget,
+    pub mask_below: u64,
+    pub random_below: u64,
+    pub mask_id: i32,
+    pub vocab_size: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CorruptionParams"][::core::mem::size_of::<CorruptionParams>() - 88usize];
+    ["Alignment of CorruptionParams"][::core::mem::align_of::<CorruptionParams>() - 8usize];
+    ["Offset of field: CorruptionParams::ids"][::core::mem::offset_of!(CorruptionParams, ids) - 0usize];
+    ["Offset of field: CorruptionParams::input_ids"]
+        [::core::mem::offset_of!(CorruptionParams, input_ids) - 8usize];
+    ["Offset of field: CorruptionParams::offsets"]
+        [::core::mem::offset_of!(CorruptionParams, offsets) - 16usize];
+    ["Offset of field: CorruptionParams::rows"][::core::mem::offset_of!(CorruptionParams, rows) - 24usize];
+    ["Offset of field: CorruptionParams::targets"]
+        [::core::mem::offset_of!(CorruptionParams, targets) - 32usize];
+    ["Offset of field: CorruptionParams::counts"]
+        [::core::mem::offset_of!(CorruptionParams, counts) - 40usize];
+    ["Offset of field: CorruptionParams::budget"]
+        [::core::mem::offset_of!(CorruptionParams, budget) - 48usize];
+    ["Offset of field: CorruptionParams::mask_below"]
+        [::core::mem::offset_of!(CorruptionParams, mask_below) - 64usize];
+    ["Offset of field: CorruptionParams::random_below"]
+        [::core::mem::offset_of!(CorruptionParams, random_below) - 72usize];
+    ["Offset of field: CorruptionParams::mask_id"]
+        [::core::mem::offset_of!(CorruptionParams, mask_id) - 80usize];
+    ["Offset of field: CorruptionParams::vocab_size"]
+        [::core::mem::offset_of!(CorruptionParams, vocab_size) - 84usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct DrawMasksParams {
     pub rng: DevicePointer,
     pub cu_seqlens: DevicePointer,
     pub sentence_indices: DevicePointer,
@@ -782,36 +840,43 @@ pub struct MaskBankParams {
     pub bits: DevicePointer,
     pub rows: DevicePointer,
     pub workspace: DevicePointer,
-    pub sentences: u32,
+    pub budget: MaskBudget,
     pub bank_rows_max: u32,
-    pub ratio_q32: u32,
+    pub bank_blocks: u32,
     pub length_max: u32,
+    pub unused: u32,
+    pub encoder: CorruptionParams,
+    pub decoder: CorruptionParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MaskBankParams"][::core::mem::size_of::<MaskBankParams>() - 80usize];
-    ["Alignment of MaskBankParams"][::core::mem::align_of::<MaskBankParams>() - 8usize];
-    ["Offset of field: MaskBankParams::rng"][::core::mem::offset_of!(MaskBankParams, rng) - 0usize];
-    ["Offset of field: MaskBankParams::cu_seqlens"]
-        [::core::mem::offset_of!(MaskBankParams, cu_seqlens) - 8usize];
-    ["Offset of field: MaskBankParams::sentence_indices"]
-        [::core::mem::offset_of!(MaskBankParams, sentence_indices) - 16usize];
-    ["Offset of field: MaskBankParams::word_starts"]
-        [::core::mem::offset_of!(MaskBankParams, word_starts) - 24usize];
-    ["Offset of field: MaskBankParams::bank_offsets"]
-        [::core::mem::offset_of!(MaskBankParams, bank_offsets) - 32usize];
-    ["Offset of field: MaskBankParams::bits"][::core::mem::offset_of!(MaskBankParams, bits) - 40usize];
-    ["Offset of field: MaskBankParams::rows"][::core::mem::offset_of!(MaskBankParams, rows) - 48usize];
-    ["Offset of field: MaskBankParams::workspace"]
-        [::core::mem::offset_of!(MaskBankParams, workspace) - 56usize];
-    ["Offset of field: MaskBankParams::sentences"]
-        [::core::mem::offset_of!(MaskBankParams, sentences) - 64usize];
-    ["Offset of field: MaskBankParams::bank_rows_max"]
-        [::core::mem::offset_of!(MaskBankParams, bank_rows_max) - 68usize];
-    ["Offset of field: MaskBankParams::ratio_q32"]
-        [::core::mem::offset_of!(MaskBankParams, ratio_q32) - 72usize];
-    ["Offset of field: MaskBankParams::length_max"]
-        [::core::mem::offset_of!(MaskBankParams, length_max) - 76usize];
+    ["Size of DrawMasksParams"][::core::mem::size_of::<DrawMasksParams>() - 272usize];
+    ["Alignment of DrawMasksParams"][::core::mem::align_of::<DrawMasksParams>() - 8usize];
+    ["Offset of field: DrawMasksParams::rng"][::core::mem::offset_of!(DrawMasksParams, rng) - 0usize];
+    ["Offset of field: DrawMasksParams::cu_seqlens"]
+        [::core::mem::offset_of!(DrawMasksParams, cu_seqlens) - 8usize];
+    ["Offset of field: DrawMasksParams::sentence_indices"]
+        [::core::mem::offset_of!(DrawMasksParams, sentence_indices) - 16usize];
+    ["Offset of field: DrawMasksParams::word_starts"]
+        [::core::mem::offset_of!(DrawMasksParams, word_starts) - 24usize];
+    ["Offset of field: DrawMasksParams::bank_offsets"]
+        [::core::mem::offset_of!(DrawMasksParams, bank_offsets) - 32usize];
+    ["Offset of field: DrawMasksParams::bits"][::core::mem::offset_of!(DrawMasksParams, bits) - 40usize];
+    ["Offset of field: DrawMasksParams::rows"][::core::mem::offset_of!(DrawMasksParams, rows) - 48usize];
+    ["Offset of field: DrawMasksParams::workspace"]
+        [::core::mem::offset_of!(DrawMasksParams, workspace) - 56usize];
+    ["Offset of field: DrawMasksParams::budget"][::core::mem::offset_of!(DrawMasksParams, budget) - 64usize];
+    ["Offset of field: DrawMasksParams::bank_rows_max"]
+        [::core::mem::offset_of!(DrawMasksParams, bank_rows_max) - 80usize];
+    ["Offset of field: DrawMasksParams::bank_blocks"]
+        [::core::mem::offset_of!(DrawMasksParams, bank_blocks) - 84usize];
+    ["Offset of field: DrawMasksParams::length_max"]
+        [::core::mem::offset_of!(DrawMasksParams, length_max) - 88usize];
+    ["Offset of field: DrawMasksParams::unused"][::core::mem::offset_of!(DrawMasksParams, unused) - 92usize];
+    ["Offset of field: DrawMasksParams::encoder"]
+        [::core::mem::offset_of!(DrawMasksParams, encoder) - 96usize];
+    ["Offset of field: DrawMasksParams::decoder"]
+        [::core::mem::offset_of!(DrawMasksParams, decoder) - 184usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -8,17 +8,16 @@ use super::{Batch, Capacity};
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::Result;
 use crate::ops::attention::Mask;
-use crate::ops::mask_bank::{self, Arguments};
-use crate::reference::mask::{SPECIAL, ratio_q32};
+use crate::ops::masks::{self, Bank, Budget, Sentences};
 
 /// Rows of a sentence's bank for which there is workspace: what the first public code draws.
 const BANK_ROWS_MAX: usize = 256;
 
 /// How masks are drawn: what the launch is given by value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Drawing {
     bank_rows_max: usize,
-    ratio_q32: u32,
+    budget: Budget,
 }
 
 impl Drawing {
@@ -26,9 +25,7 @@ impl Drawing {
     pub(super) fn of(visibility: Visibility<'_>) -> Option<Self> {
         match visibility {
             Visibility::Explicit => None,
-            Visibility::Drawn { ratio, bank_rows_max, .. } => {
-                Some(Self { bank_rows_max, ratio_q32: ratio_q32(ratio) })
-            }
+            Visibility::Drawn { budget, bank_rows_max, .. } => Some(Self { bank_rows_max, budget }),
         }
     }
 }
@@ -39,7 +36,7 @@ pub(super) struct Masks {
     offsets: Filled<u32>,
     rows: Filled<u16>,
     sentence_indices: Filled<u32>,
-    word_starts: Filled<u8>,
+    word_starts: Filled<u32>,
     workspace: Buffer<u16>,
 }
 
@@ -49,7 +46,7 @@ fn words(capacity: Capacity) -> usize {
 }
 
 fn workspace(capacity: Capacity) -> usize {
-    mask_bank::workspace(capacity.tokens, capacity.sentence_length, BANK_ROWS_MAX)
+    masks::bank_workspace(capacity.tokens, capacity.sentence_length, BANK_ROWS_MAX)
 }
 
 impl Masks {
@@ -59,13 +56,14 @@ impl Masks {
             offsets: Filled::new(device, capacity.sentences + 1)?,
             rows: Filled::new(device, capacity.tokens)?,
             sentence_indices: Filled::new(device, capacity.sentences)?,
-            word_starts: Filled::new(device, capacity.tokens)?,
+            word_starts: Filled::new(device, capacity.tokens.div_ceil(32))?,
             workspace: device.zeros(workspace(capacity))?,
         })
     }
 
     pub(super) fn bytes(capacity: Capacity) -> usize {
-        4 * words(capacity) + 4 * (2 * capacity.sentences + 1) + 3 * capacity.tokens + 2 * workspace(capacity)
+        let words = words(capacity) + 2 * capacity.sentences + 1 + capacity.tokens.div_ceil(32);
+        4 * words + 2 * (capacity.tokens + workspace(capacity))
     }
 
     /// Uploads the batch's own masks (checked before), or what is needed to draw them; filled up to `shape`.
@@ -77,19 +75,19 @@ impl Masks {
         shape: &Shape,
     ) -> Result<()> {
         let cu_seqlens = shape.cu_seqlens(&batch.cu_seqlens);
-        let Visibility::Drawn { sentence_indices, word_starts, ratio, bank_rows_max } = visibility else {
+        let Visibility::Drawn { sentence_indices, word_starts, bank_rows_max, .. } = visibility else {
             return self.write_bank(stream, batch, &cu_seqlens, shape);
         };
-        let (sentences, tokens) = (batch.num_sentences(), batch.num_tokens());
-        if sentence_indices.len() != sentences || word_starts.len() != tokens {
-            let actual =
-                format!("{} sentence_indices and {} word_starts", sentence_indices.len(), word_starts.len());
-            return wrong("visibility", actual, format!("{sentences} and {tokens}"));
+        let (sentences, words) = (batch.num_sentences(), batch.num_tokens().div_ceil(32));
+        if sentence_indices.len() != sentences || word_starts.len() != words {
+            let actual = format!(
+                "{} sentence_indices and {} words of word_starts",
+                sentence_indices.len(),
+                word_starts.len()
+            );
+            return wrong("visibility", actual, format!("{sentences} and {words}"));
         }
-        if !(0.0..=1.0).contains(&ratio) {
-            return wrong("ratio", ratio, "in [0, 1]");
-        }
-        let offsets = mask_bank::offsets(&cu_seqlens, bank_rows_max)?;
+        let offsets = masks::bank_offsets(&cu_seqlens, bank_rows_max)?;
         self.bits.resize(offsets[shape.sentences] as usize);
         self.rows.resize(shape.tokens);
         self.offsets.write(stream, &offsets)?;
@@ -97,7 +95,7 @@ impl Masks {
         sentence_indices.resize(shape.sentences, 0);
         self.sentence_indices.write(stream, &sentence_indices)?;
         let mut word_starts = word_starts.to_vec();
-        word_starts.resize(shape.tokens, SPECIAL);
+        word_starts.resize(shape.tokens.div_ceil(32), 0);
         self.word_starts.write(stream, &word_starts)
     }
 
@@ -131,20 +129,23 @@ impl Masks {
         drawing: Drawing,
         rng: View<'_, u32>,
     ) -> Result<()> {
-        let arguments = Arguments {
+        let sentences = Sentences {
             rng,
             cu_seqlens: inputs.cu_seqlens.view(),
-            sentence_indices: self.sentence_indices.view(),
+            indices: self.sentence_indices.view(),
             word_starts: self.word_starts.view(),
-            bank_offsets: self.offsets.view(),
-            bits: self.bits.view_mut(),
-            rows: self.rows.view_mut(),
-            workspace: self.workspace.view_mut(),
+            tokens: inputs.tokens,
             length_max: inputs.max_seqlen,
-            bank_rows_max: drawing.bank_rows_max,
-            ratio_q32: drawing.ratio_q32,
         };
-        mask_bank::generate(stream, arguments)
+        let bank = Bank {
+            budget: drawing.budget,
+            rows_max: drawing.bank_rows_max,
+            offsets: self.offsets.view(),
+            bits: self.bits.view_mut(),
+            rows: Some(self.rows.view_mut()),
+            workspace: self.workspace.view_mut(),
+        };
+        masks::draw(stream, sentences, Some(bank), None, None)
     }
 
     pub(super) fn mask(&self) -> Mask<'_> {

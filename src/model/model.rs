@@ -16,6 +16,7 @@ use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, Float, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
+use crate::ops::masks::Budget;
 use crate::ops::{Result, rows};
 
 /// The largest batch that a [`Model`] has room for.
@@ -45,10 +46,10 @@ pub enum Visibility<'a> {
     Drawn {
         /// `[B]` numbers of the sentences in the corpus.
         sentence_indices: &'a [u32],
-        /// `[T]`: 0 continuation, 1 start of a word, 2 special.
-        word_starts: &'a [u8],
-        /// Share of the tokens that a row hides.
-        ratio: f32,
+        /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
+        word_starts: &'a [u32],
+        /// How many tokens a row hides.
+        budget: Budget,
         /// Rows of a sentence's bank, at most: 128 in the authors' later code, 256 in their first.
         bank_rows_max: usize,
     },

@@ -15,7 +15,7 @@ mod error;
 pub mod layer_norm;
 pub mod linear;
 mod logits;
-pub mod mask_bank;
+pub mod masks;
 pub mod product;
 pub mod reduce;
 pub mod rows;

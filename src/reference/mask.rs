@@ -1,59 +1,57 @@
 //! Whole-word masks as a pure function of (seed, step, sentence): which tokens the encoder and the `basic` decoder
-//! lose, and the bank of position-specific masks of the `enhanced` decoder.
+//! lose, what becomes of them, and the bank of position-specific masks of the `enhanced` decoder.
 
 use crate::model::VisibilityBank;
 use crate::random::{Stream, bounded, key, philox};
 
-/// A token that continues the word of the token before it (`##…`); after a special token it is special too.
-pub const CONTINUATION: u8 = 0;
-/// The first token of a word.
-pub const WORD_START: u8 = 1;
-/// `[CLS]`, `[SEP]`: never chosen.
-pub const SPECIAL: u8 = 2;
-
-/// One sentence to be masked.
+/// One sentence to be masked. Its first and its last token, `[CLS]` and `[SEP]`, belong to no word and are never chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedSentence<'a> {
     /// Which sentence of the corpus or step this is: its draws depend on it, not on its place in the batch.
     pub index: u32,
-    /// `[L]`: [`CONTINUATION`], [`WORD_START`] or [`SPECIAL`] for each token.
-    pub word_starts: &'a [u8],
+    /// `[L]`: whether each token is the first of a word; of the first and the last token it is not read.
+    pub word_starts: &'a [bool],
 }
 
-/// A masking ratio in 1/2^32, so that every device computes the same budget in integers.
-#[must_use]
-pub fn ratio_q32(ratio: f32) -> u32 {
-    (f64::from(ratio) * 4_294_967_296.0).round() as u32
+/// How many tokens a mask may choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Share of the tokens, specials included.
+    pub ratio: f64,
+    /// However long the sentence; the public code has 512.
+    pub cap: Option<usize>,
 }
 
-/// How many tokens of `length`, specials included, may be chosen: `max(1, round(length * ratio))`.
-#[must_use]
-pub fn budget(length: usize, ratio_q32: u32) -> usize {
-    let rounded = (length as u64 * u64::from(ratio_q32) + (1 << 31)) >> 32;
-    rounded.max(1) as usize
+impl Budget {
+    /// `min(cap, max(1, round(length * ratio)))`, rounding half to even as the public code does.
+    #[must_use]
+    pub fn tokens(self, length: usize) -> usize {
+        let rounded = (length as f64 * self.ratio).round_ties_even() as usize;
+        rounded.max(1).min(self.cap.unwrap_or(usize::MAX))
+    }
 }
 
 /// The tokens that one mask hides, `[L]`.
 ///
-/// Words are visited in a random order; a word is chosen unless it would overflow the [`budget`].
+/// Words are visited in a random order; a word is chosen unless it would overflow the budget.
 /// `bank_row` is 0 except for [`Stream::MaskBank`].
 #[must_use]
 pub fn whole_word_mask(
     seed: u64,
     step: u32,
-    sentence_index: u32,
+    sentence: MaskedSentence<'_>,
     stream: Stream,
     bank_row: u32,
-    word_starts: &[u8],
-    ratio_q32: u32,
+    budget: Budget,
 ) -> Vec<bool> {
     let draw = |k: usize| {
-        let counter = [(bank_row << 16) | (k as u32 / 4), sentence_index, stream as u32, step];
+        let counter = [(bank_row << 16) | (k as u32 / 4), sentence.index, stream as u32, step];
         philox(key(seed), counter)[k % 4]
     };
-    let mut words = words(word_starts);
-    let budget = budget(word_starts.len(), ratio_q32);
-    let mut hidden = vec![false; word_starts.len()];
+    let length = sentence.word_starts.len();
+    let mut words = words(sentence.word_starts);
+    let budget = budget.tokens(length);
+    let mut hidden = vec![false; length];
     let mut chosen = 0;
     for k in 0..words.len() {
         if chosen == budget {
@@ -70,53 +68,89 @@ pub fn whole_word_mask(
     hidden
 }
 
-/// The token range of every word, specials and their continuations left out.
-fn words(word_starts: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// The token range of every word between the first and the last token; tokens before the first start belong to none.
+fn words(word_starts: &[bool]) -> Vec<std::ops::Range<usize>> {
     let mut words: Vec<std::ops::Range<usize>> = Vec::new();
-    for (token, &start) in word_starts.iter().enumerate() {
-        match start {
-            WORD_START => words.push(token..token + 1),
-            CONTINUATION => {
-                if let Some(word) = words.last_mut().filter(|word| word.end == token) {
-                    word.end += 1;
-                }
-            }
-            _ => {}
+    for slot in 1..word_starts.len().saturating_sub(1) {
+        if word_starts[slot] {
+            words.push(slot..slot + 1);
+        } else if let Some(word) = words.last_mut() {
+            word.end = slot + 1;
         }
     }
     words
 }
 
-/// The position-specific masks of a pack of sentences.
-///
-/// Each sentence of L tokens gets `min(L, max_rows)` independent masks of `ceil(L / 32)` words, a bit being 1 where the
-/// token is visible, and each of its tokens draws one of them with replacement.
+/// What becomes of a chosen token.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacement {
+    /// Share that becomes `mask_id`.
+    pub mask_share: f64,
+    /// Share that becomes a random id; the rest stays as it is.
+    pub random_share: f64,
+    pub mask_id: i32,
+    /// Random ids are below it.
+    pub vocab_size: u32,
+}
+
+impl Replacement {
+    /// What the token `id` at `slot` becomes, if it is chosen.
+    #[must_use]
+    pub fn of(self, seed: u64, step: u32, sentence_index: u32, slot: u32, id: i32) -> i32 {
+        let [what, which, ..] = philox(key(seed), [slot, sentence_index, Stream::Corruption as u32, step]);
+        let what = f64::from(what) / 4_294_967_296.0;
+        if what < self.mask_share {
+            self.mask_id
+        } else if what < self.mask_share + self.random_share {
+            bounded(which, self.vocab_size) as i32
+        } else {
+            id
+        }
+    }
+}
+
+/// Where a row's mask comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BankRows {
+    /// A sentence of L tokens has `min(L, this)` masks, and each token draws one of them with replacement.
+    AtMost(usize),
+    /// Every token has a mask of its own.
+    Independent,
+}
+
+/// The position-specific masks of a pack of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
 ///
 /// # Panics
-/// When `max_rows` is 0 or above 65536: a bank row must fit the 16-bit index of [`VisibilityBank::rows`].
+/// When there are no rows, or more than 65536: a bank row must fit the 16-bit index of [`VisibilityBank::rows`].
 #[must_use]
 pub fn mask_bank(
     seed: u64,
     step: u32,
     sentences: &[MaskedSentence],
-    ratio_q32: u32,
-    max_rows: usize,
+    budget: Budget,
+    rows: BankRows,
 ) -> VisibilityBank {
-    assert!((1..=1 << 16).contains(&max_rows), "max_rows is {max_rows}, it must be in 1..=65536");
     let mut bank = VisibilityBank { bits: Vec::new(), offsets: vec![0], rows: Vec::new() };
-    for sentence in sentences {
+    for &sentence in sentences {
         let length = sentence.word_starts.len();
-        let bank_rows = length.min(max_rows) as u32;
-        for row in 0..bank_rows {
-            let stream = Stream::MaskBank;
-            let hidden =
-                whole_word_mask(seed, step, sentence.index, stream, row, sentence.word_starts, ratio_q32);
+        let bank_rows = match rows {
+            BankRows::AtMost(rows) => length.min(rows),
+            BankRows::Independent => length,
+        };
+        assert!((1..=1 << 16).contains(&bank_rows), "{bank_rows} rows; there should be 1 to 65536");
+        for row in 0..bank_rows as u32 {
+            let hidden = whole_word_mask(seed, step, sentence, Stream::MaskBank, row, budget);
             bank.bits.extend(visible_bits(&hidden));
         }
         bank.offsets.push(bank.bits.len() as u32);
         bank.rows.extend((0..length as u32).map(|slot| {
             let counter = [slot / 4, sentence.index, Stream::BankRow as u32, step];
-            bounded(philox(key(seed), counter)[slot as usize % 4], bank_rows) as u16
+            match rows {
+                BankRows::Independent => slot as u16,
+                BankRows::AtMost(_) => {
+                    bounded(philox(key(seed), counter)[slot as usize % 4], bank_rows as u32) as u16
+                }
+            }
         }));
     }
     bank
@@ -134,10 +168,17 @@ fn visible_bits(hidden: &[bool]) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    const HALF: u32 = 1 << 31;
+    const HALF: Budget = Budget { ratio: 0.5, cap: None };
 
-    fn mask(index: u32, word_starts: &[u8], ratio_q32: u32) -> Vec<bool> {
-        whole_word_mask(9, 4, index, Stream::EncoderMask, 0, word_starts, ratio_q32)
+    fn budget(ratio: f64) -> Budget {
+        Budget { ratio, cap: None }
+    }
+
+    /// `word_starts`: 1 where a word starts.
+    fn mask(index: u32, word_starts: &[u8], budget: Budget) -> Vec<bool> {
+        let word_starts: Vec<bool> = word_starts.iter().map(|&start| start == 1).collect();
+        let sentence = MaskedSentence { index, word_starts: &word_starts };
+        whole_word_mask(9, 4, sentence, Stream::EncoderMask, 0, budget)
     }
 
     fn count(mask: &[bool]) -> usize {
@@ -146,16 +187,21 @@ mod tests {
 
     /// `[CLS]`, `words` words of one token, `[SEP]`.
     fn short_words(words: usize) -> Vec<u8> {
-        [vec![SPECIAL], vec![WORD_START; words], vec![SPECIAL]].concat()
+        [vec![0], vec![1; words], vec![0]].concat()
     }
 
+    fn starts(word_starts: &[u8]) -> Vec<bool> {
+        word_starts.iter().map(|&start| start == 1).collect()
+    }
+
+    /// Python's `round` goes to the even neighbour of a half, on the product in double precision.
     #[test]
-    fn ratios_and_budgets_round_to_nearest() {
-        assert_eq!((ratio_q32(0.5), ratio_q32(0.0), ratio_q32(1.0)), (HALF, 0, u32::MAX));
-        assert_eq!([1, 2, 3, 4, 5].map(|length| budget(length, HALF)), [1, 1, 2, 2, 3]);
-        assert_eq!(budget(100, 0), 1);
-        assert_eq!(budget(10, ratio_q32(0.3)), 3);
-        assert_eq!(budget(100, u32::MAX), 100);
+    fn budgets_are_those_of_the_public_code() {
+        assert_eq!([1, 2, 3, 4, 5, 7].map(|length| HALF.tokens(length)), [1, 1, 2, 2, 2, 4]);
+        assert_eq!([5, 10, 15, 25, 35].map(|length| budget(0.3).tokens(length)), [2, 3, 4, 8, 10]);
+        assert_eq!((budget(0.0).tokens(100), budget(1.0).tokens(100), HALF.tokens(0)), (1, 100, 1));
+        let capped = Budget { cap: Some(512), ..HALF };
+        assert_eq!([1000, 1024, 8192].map(|length| capped.tokens(length)), [500, 512, 512]);
     }
 
     #[test]
@@ -165,19 +211,21 @@ mod tests {
             assert_eq!(count(&hidden), 10);
             assert!(!hidden[0] && !hidden[19]);
         }
-        assert_eq!(mask(0, &[SPECIAL, SPECIAL], HALF), [false, false]);
-        assert_eq!(mask(0, &[SPECIAL, CONTINUATION, CONTINUATION, SPECIAL], HALF), [false; 4]);
-        assert_eq!(mask(0, &[CONTINUATION, SPECIAL], HALF), [false; 2]);
+        for length in 0..3 {
+            assert_eq!(mask(0, &vec![1; length], budget(1.0)), vec![false; length]);
+        }
+        assert_eq!(mask(0, &[1, 1, 1], HALF), [false, true, false]);
+        assert_eq!(mask(0, &[1, 0, 0, 1], HALF), [false; 4], "nothing starts a word");
     }
 
     #[test]
     fn words_are_hidden_whole_and_the_budget_is_never_exceeded() {
-        let word_starts = [2, 1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 2];
+        let word_starts = [0, 1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 0];
         for index in 0..200 {
-            let hidden = mask(index, &word_starts, ratio_q32(0.3));
+            let hidden = mask(index, &word_starts, budget(0.3));
             assert!(count(&hidden) <= 4 && count(&hidden) > 0);
-            for token in 1..word_starts.len() {
-                assert!(word_starts[token] != CONTINUATION || hidden[token] == hidden[token - 1]);
+            for token in 1..word_starts.len() - 1 {
+                assert!(word_starts[token] == 1 || hidden[token] == hidden[token - 1]);
             }
         }
     }
@@ -186,8 +234,11 @@ mod tests {
     #[test]
     fn a_word_that_would_overflow_is_skipped() {
         for index in 0..50 {
-            assert_eq!(mask(index, &[2, 1, 0, 0, 1], ratio_q32(0.4)), [false, false, false, false, true]);
-            assert_eq!(mask(index, &[2, 1, 0, 0, 2], ratio_q32(0.4)), [false; 5]);
+            assert_eq!(
+                mask(index, &[0, 1, 0, 0, 1, 0], budget(0.3)),
+                [false, false, false, false, true, false]
+            );
+            assert_eq!(mask(index, &[0, 1, 0, 0, 0], budget(0.4)), [false; 5]);
         }
     }
 
@@ -195,7 +246,7 @@ mod tests {
     fn every_word_is_chosen_equally_often() {
         let mut counts = [0; 12];
         for index in 0..4000 {
-            let hidden = mask(index, &short_words(10), ratio_q32(0.25));
+            let hidden = mask(index, &short_words(10), budget(0.25));
             counts.iter_mut().zip(hidden).for_each(|(count, hidden)| *count += i32::from(hidden));
         }
         // 3 of 10 words: 1200 expected with a deviation of 29.
@@ -204,9 +255,10 @@ mod tests {
 
     #[test]
     fn a_mask_depends_on_each_of_its_coordinates_and_on_nothing_else() {
-        let words = short_words(40);
-        let draw =
-            |seed, step, index, stream, row| whole_word_mask(seed, step, index, stream, row, &words, HALF);
+        let words = starts(&short_words(40));
+        let draw = |seed, step, index, stream, row| {
+            whole_word_mask(seed, step, MaskedSentence { index, word_starts: &words }, stream, row, HALF)
+        };
         let base = draw(1, 2, 3, Stream::MaskBank, 4);
         assert_eq!(base, draw(1, 2, 3, Stream::MaskBank, 4));
         assert_ne!(base, draw(1 << 32, 2, 3, Stream::MaskBank, 4));
@@ -218,13 +270,13 @@ mod tests {
 
     #[test]
     fn bank_bits_are_the_masks_and_visibility_follows() {
-        let (long, short) = (short_words(38), short_words(0));
+        let (long, short) = (starts(&short_words(38)), starts(&short_words(0)));
         let sentences = [
             MaskedSentence { index: 7, word_starts: &long },
-            MaskedSentence { index: 3, word_starts: &[SPECIAL] },
+            MaskedSentence { index: 3, word_starts: &[false] },
             MaskedSentence { index: 5, word_starts: &short },
         ];
-        let bank = mask_bank(11, 6, &sentences, HALF, 8);
+        let bank = mask_bank(11, 6, &sentences, HALF, BankRows::AtMost(8));
         assert_eq!(bank.offsets, [0, 8 * 2, 8 * 2 + 1, 8 * 2 + 1 + 2]);
         assert_eq!((bank.bits.len(), bank.rows.len()), (19, 43));
         assert!(bank.rows[..40].iter().all(|&row| row < 8));
@@ -234,7 +286,7 @@ mod tests {
         }
         for query in 0..40 {
             let row = u32::from(bank.rows[query]);
-            let hidden = whole_word_mask(11, 6, 7, Stream::MaskBank, row, &long, HALF);
+            let hidden = whole_word_mask(11, 6, sentences[0], Stream::MaskBank, row, HALF);
             assert_eq!(count(&hidden), 20);
             for (key, &hidden) in hidden.iter().enumerate() {
                 let expected = key != query && (key == 0 || !hidden);
@@ -247,10 +299,10 @@ mod tests {
 
     #[test]
     fn a_sentence_keeps_its_masks_in_any_batch() {
-        let words = short_words(20);
+        let words = starts(&short_words(20));
         let [first, second] = [1, 2].map(|index| MaskedSentence { index, word_starts: &words });
-        let (both, alone) =
-            (mask_bank(0, 0, &[first, second], HALF, 128), mask_bank(0, 0, &[second], HALF, 128));
+        let bank = |sentences: &[MaskedSentence]| mask_bank(0, 0, sentences, HALF, BankRows::AtMost(128));
+        let (both, alone) = (bank(&[first, second]), bank(&[second]));
         assert_eq!(both.bits[22..], alone.bits);
         assert_eq!(both.rows[22..], alone.rows);
     }
@@ -259,14 +311,44 @@ mod tests {
     #[test]
     fn known_answers() {
         let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);
-        let kind = |slot| if slot == 0 || slot == 37 { SPECIAL } else { u8::from(slot % 3 != 2) };
-        let word_starts: Vec<u8> = (0..38).map(kind).collect();
-        let bank = mask_bank(seed, step, &[MaskedSentence { index, word_starts: &word_starts }], HALF, 3);
+        let word_starts: Vec<bool> = (0..38).map(|slot| slot % 3 != 2).collect();
+        let sentence = MaskedSentence { index, word_starts: &word_starts };
+        let bank = mask_bank(seed, step, &[sentence], HALF, BankRows::AtMost(3));
         assert_eq!(bank.bits, [0xcf00_11f9, 0x2f, 0x8e23_8e37, 0x23, 0x30dc_8db7, 0x30]);
         assert_eq!(bank.rows[..19], [2, 1, 0, 0, 1, 1, 1, 1, 0, 2, 0, 1, 2, 2, 0, 2, 0, 0, 0]);
         assert_eq!(bank.rows[19..], [0, 1, 0, 1, 1, 2, 1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 2, 0, 1]);
-        let hidden = whole_word_mask(seed, step, index, Stream::EncoderMask, 0, &word_starts, ratio_q32(0.3));
+        let hidden = whole_word_mask(seed, step, sentence, Stream::EncoderMask, 0, budget(0.3));
         let hidden: Vec<usize> = (0..38).filter(|&token| hidden[token]).collect();
         assert_eq!(hidden, [9, 13, 14, 18, 21, 24, 28, 29, 30, 34, 35]);
+    }
+
+    #[test]
+    fn independent_rows_are_masks_of_their_own() {
+        let words = starts(&short_words(40));
+        let sentence = MaskedSentence { index: 5, word_starts: &words };
+        let bank = mask_bank(1, 2, &[sentence], HALF, BankRows::Independent);
+        assert_eq!((bank.offsets.as_slice(), bank.bits.len()), ([0, 84].as_slice(), 84));
+        assert!(bank.rows.iter().zip(0..).all(|(&row, slot)| row == slot));
+        let distinct: std::collections::HashSet<_> = bank.bits.chunks(2).collect();
+        assert_eq!(distinct.len(), 42);
+    }
+
+    #[test]
+    fn chosen_tokens_are_replaced_in_their_shares() {
+        let replacement =
+            Replacement { mask_share: 0.8, random_share: 0.1, mask_id: -7, vocab_size: 1 << 30 };
+        let mut counts = [0; 3];
+        for slot in 0..20_000 {
+            match replacement.of(3, 1, 4, slot, -1) {
+                -7 => counts[0] += 1,
+                -1 => counts[2] += 1,
+                _ => counts[1] += 1,
+            }
+        }
+        // Deviations of 57, 42 and 42.
+        assert!((counts[0] - 16_000_i32).abs() < 230, "{counts:?}");
+        assert!((counts[1] - 2_000_i32).abs() < 170 && (counts[2] - 2_000_i32).abs() < 170, "{counts:?}");
+        let always = Replacement { mask_share: 1.0, random_share: 0.0, ..replacement };
+        assert!((0..1000).all(|slot| always.of(3, 1, 4, slot, -1) == -7));
     }
 }

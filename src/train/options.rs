@@ -54,8 +54,8 @@ pub struct Options {
     pub learning_rate: f32,
     /// Steps in which the learning rate rises; none is a tenth of the run.
     pub warmup_steps: Option<u64>,
-    pub encoder_mask: f32,
-    pub decoder_mask: f32,
+    pub encoder_mask: f64,
+    pub decoder_mask: f64,
     /// None leaves the model's own.
     pub decoder: Option<DecoderKind>,
     /// None leaves the model's own.
@@ -225,7 +225,7 @@ mod tests {
             message(|o| o.encoder_mask = 0.0),
             "--encoder-mask was 0; it should be above 0 and below 1"
         );
-        assert!(message(|o| o.decoder_mask = f32::NAN).starts_with("--decoder-mask was NaN"));
+        assert!(message(|o| o.decoder_mask = f64::NAN).starts_with("--decoder-mask was NaN"));
         assert!(message(|o| o.learning_rate = -1.0).starts_with("--lr was -1"));
         assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
         assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));

@@ -14,6 +14,7 @@ use super::schedule::linear_learning_rate;
 use crate::data::{BatchDrawer, Position};
 use crate::device::{Event, Float, Stream, Timings};
 use crate::model::{AdamW, DecoderKind, Model, Outcome, StepRandomness, Ticket, TrainStep, Visibility};
+use crate::ops::masks::Budget;
 
 /// Rows of a sentence's bank of position-specific masks, at most (the later public code).
 const BANK_ROWS_MAX: usize = 128;
@@ -91,7 +92,7 @@ impl<T: Float> Trainer<'_, T> {
             DecoderKind::Enhanced => Visibility::Drawn {
                 sentence_indices: &batch.drawn.sentence_indices,
                 word_starts: &batch.drawn.word_starts,
-                ratio: self.options.decoder_mask,
+                budget: Budget::of(self.options.decoder_mask),
                 bank_rows_max: BANK_ROWS_MAX,
             },
         };

@@ -12,6 +12,7 @@ use retromae::model::{
 };
 use retromae::ops::attention::HEAD_DIMS;
 use retromae::ops::cross_entropy::Algorithm;
+use retromae::ops::masks::Budget;
 
 use crate::attention::cases::{Case, Kind, Variant};
 use crate::attention::passes;
@@ -66,14 +67,14 @@ fn kernels<T: Float>(
     model.initialise(1).unwrap();
     model.record_steps(true);
     let batch = batch();
-    let word_starts = vec![1; batch.num_tokens()];
+    let word_starts = vec![u32::MAX; batch.num_tokens().div_ceil(32)];
     for update in 1..=2 {
         let step = TrainStep {
             batch: &batch,
             visibility: Visibility::Drawn {
                 sentence_indices: &[3, 1, 4, 2],
                 word_starts: &word_starts,
-                ratio: 0.5,
+                budget: Budget::of(0.5),
                 bank_rows_max: 40,
             },
             randomness: StepRandomness { seed: 1, step: update },

@@ -279,19 +279,15 @@ fn ids(tag: u32, count: usize, vocab_size: u32) -> Vec<i32> {
 
 fn bank() -> VisibilityBank {
     let lengths: Vec<usize> = CU_SEQLENS.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
-    let word_starts: Vec<Vec<u8>> = lengths
-        .iter()
-        .map(|&length| {
-            let kind = |slot| if slot == 0 || slot + 1 == length { 2 } else { u8::from(slot % 3 != 2) };
-            (0..length).map(kind).collect()
-        })
-        .collect();
+    let word_starts: Vec<Vec<bool>> =
+        lengths.iter().map(|&length| (0..length).map(|slot| slot % 3 != 2).collect()).collect();
     let sentences: Vec<MaskedSentence> = word_starts
         .iter()
         .enumerate()
         .map(|(index, word_starts)| MaskedSentence { index: index as u32, word_starts })
         .collect();
-    mask::mask_bank(17, 2, &sentences, mask::ratio_q32(0.5), 6)
+    let budget = mask::Budget { ratio: 0.5, cap: None };
+    mask::mask_bank(17, 2, &sentences, budget, mask::BankRows::AtMost(6))
 }
 
 /// A ragged batch. The lone `[CLS]` of sentence 0 carries a decoder label, which training never gives it, so that a

@@ -23,7 +23,6 @@ mod host_device;
 mod layer_norm;
 mod linear;
 mod linkage;
-mod mask_bank;
 mod masks;
 mod model;
 mod product;

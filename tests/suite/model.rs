@@ -8,14 +8,15 @@ use retromae::model::{
     AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, Outcome, QueryKind,
     StepRandomness, TrainStep, Visibility,
 };
-use retromae::reference::mask::{MaskedSentence, mask_bank, ratio_q32};
+use retromae::ops::masks::{self, word_start_bits};
+use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
 use retromae::reference::{self, Parameters, parameter_shapes};
 
 const SEED: u64 = 42;
 const STEP: u32 = 3;
 const VOCABULARY: usize = 97;
 const BANK_ROWS: usize = 4;
-const RATIO: f32 = 0.5;
+const RATIO: f64 = 0.5;
 const CAPACITY: Capacity = Capacity { tokens: 256, sentences: 8, sentence_length: 80 };
 
 fn config(decoder: DecoderKind, query: QueryKind, dropout: f32) -> ModelConfig {
@@ -50,14 +51,8 @@ fn parameters(config: &ModelConfig) -> Parameters {
 
 const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
 
-fn word_starts() -> Vec<u8> {
-    let kind = |slot: usize, length: usize| match slot {
-        0 => 2,
-        _ if slot + 1 == length => 2,
-        _ if slot % 3 == 2 => 0,
-        _ => 1,
-    };
-    LENGTHS.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
+fn word_starts() -> Vec<bool> {
+    LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect()
 }
 
 fn sentence_indices() -> Vec<u32> {
@@ -83,7 +78,8 @@ fn batch(decoder: DecoderKind) -> Batch {
             word_starts: &starts[cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize],
         })
         .collect();
-    let bank = mask_bank(SEED, STEP, &sentences, ratio_q32(RATIO), BANK_ROWS);
+    let bank =
+        mask_bank(SEED, STEP, &sentences, Budget { ratio: RATIO, cap: None }, BankRows::AtMost(BANK_ROWS));
     Batch {
         encoder_input_ids: corrupted,
         encoder_labels: label(3),
@@ -193,11 +189,11 @@ fn drawn_masks_equal_explicit_ones() {
     let device = &devices()[0];
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
     let (parameters, batch) = (parameters(&config), batch(DecoderKind::Enhanced));
-    let (indices, starts) = (sentence_indices(), word_starts());
+    let (indices, starts) = (sentence_indices(), word_start_bits(&word_starts()));
     let drawn = Visibility::Drawn {
         sentence_indices: &indices,
         word_starts: &starts,
-        ratio: RATIO,
+        budget: masks::Budget::of(RATIO),
         bank_rows_max: BANK_ROWS,
     };
     let run = |visibility| {
@@ -254,12 +250,12 @@ fn train<T: Float>(
     let moved = |ids: &mut Vec<i32>| ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
     moved(&mut batch.encoder_input_ids);
     moved(&mut batch.decoder_input_ids);
-    let (indices, starts) = (sentence_indices(), word_starts());
+    let (indices, starts) = (sentence_indices(), word_start_bits(&word_starts()));
     // Explicit masks now and then: they are filled up otherwise than drawn ones.
     let drawn = Visibility::Drawn {
         sentence_indices: &indices,
         word_starts: &starts,
-        ratio: RATIO,
+        budget: masks::Budget::of(RATIO),
         bank_rows_max: BANK_ROWS,
     };
     let step = TrainStep {

@@ -8,7 +8,7 @@ use crate::device::params::{
 use crate::device::{Stream, View};
 use crate::ops::Result;
 use crate::ops::error::{require, require_length};
-use crate::ops::mask_bank::{permutation_stride, require_bank_rows};
+use crate::ops::masks::{Budget, permutation_stride, require_bank_rows};
 
 /// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
 ///
@@ -39,19 +39,19 @@ pub enum Mask<'a> {
         /// `[B + 1]`: first word of each sentence.
         offsets: View<'a, u32>,
     },
-    /// The bank that [`mask_bank`](crate::ops::mask_bank) would draw, bit for bit, drawn anew in each block's shared memory: no mask in
+    /// The bank that [`masks`](crate::ops::masks) would draw, bit for bit, drawn anew in each block's shared memory: no mask in
     /// device memory, but as many drawings as there are blocks, where a stored bank is drawn once. For short sentences.
     Generated {
         /// `[4]`: what [`rng_state`](crate::ops::rng_state) returns.
         rng: View<'a, u32>,
         /// `[B]`: the sentences' numbers in the corpus.
         sentence_indices: View<'a, u32>,
-        /// `[T]`: 0 continues a word, 1 starts one, 2 is special.
-        word_starts: View<'a, u8>,
+        /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
+        word_starts: View<'a, u32>,
         /// A sentence of L tokens has `min(L, bank_rows_max)` rows; in `1..=65536`.
         bank_rows_max: usize,
-        /// Hidden share of the tokens ([`ratio_q32`](crate::reference::mask::ratio_q32)).
-        ratio_q32: u32,
+        /// Of each mask.
+        budget: Budget,
     },
     /// Keys from `left` slots before the query to `right` after it, without end where `None`; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
@@ -73,7 +73,7 @@ impl Mask<'_> {
         let Self::Generated { bank_rows_max, .. } = *self else { return Shared::default() };
         let array = |bytes: usize| bytes.next_multiple_of(16);
         let rows = array(4 * max_seqlen.min(bank_rows_max) * max_seqlen.div_ceil(32)) + array(2 * max_seqlen);
-        let words = array(4) + 2 * array(2 * max_seqlen);
+        let words = array(4) + array(2 * (max_seqlen + 1));
         let permutations = array(2 * super::THREADS as usize * permutation_stride(max_seqlen));
         Shared { kept: rows, passing: words + permutations }
     }
@@ -128,7 +128,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
         }
         Mask::Independent { bits: words, offsets } => bits(words, offsets, TWO_STREAM),
         Mask::Bits { bits: words, offsets } => bits(words, offsets, 0),
-        Mask::Generated { rng, sentence_indices, word_starts, bank_rows_max, ratio_q32 } => {
+        Mask::Generated { rng, sentence_indices, word_starts, bank_rows_max, budget } => {
             require_length("mask rng", rng.len(), 4, "words of an RngState")?;
             require_length(
                 "mask sentence_indices",
@@ -136,14 +136,15 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
                 attention.sentences(),
                 "sentences",
             )?;
-            require_length("mask word_starts", word_starts.len(), attention.tokens, "tokens")?;
+            let words = attention.tokens.div_ceil(32);
+            require_length("mask word_starts", word_starts.len(), words, "ceil(tokens / 32)")?;
             require_bank_rows("mask bank_rows_max", bank_rows_max)?;
             Ok(AttentionMaskParams {
                 rng: stream.address("mask rng", &rng)?,
                 sentence_indices: stream.address("mask sentence_indices", &sentence_indices)?,
                 word_starts: stream.address("mask word_starts", &word_starts)?,
                 bank_rows_max: bank_rows_max as u32,
-                ratio_q32,
+                budget: budget.params("mask budget")?,
                 kind: ATTENTION_MASK_DRAWN,
                 rules: TWO_STREAM,
                 ..AttentionMaskParams::default()

@@ -43,7 +43,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
             "const uint32_t word = permutation[other];",
             "permutation[other] = permutation[k];  // the other half of the swap is never read",
             "const uint32_t start = words.starts[word];",
-            "const uint32_t end = words.ends[word];",
+            "const uint32_t end = words.starts[word + 1];",
         ],
     ),
     (
@@ -51,7 +51,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
         &[
             "for (uint32_t word = 0; word < length / 32; ++word) bits[word] = 0xffffffffu;",
             "if (length % 32 != 0) bits[length / 32] = (1u << length % 32) - 1u;",
-            "for (uint32_t token = start; token < end; ++token) bits[token / 32] &= ~(1u << token % 32);",
+            "for (uint32_t slot = start; slot < end; ++slot) bits[slot / 32] &= ~(1u << slot % 32);",
         ],
     ),
     (

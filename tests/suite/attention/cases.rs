@@ -3,7 +3,7 @@
 use retromae::model::VisibilityBank;
 use retromae::random;
 use retromae::reference::attention as reference;
-use retromae::reference::mask::{CONTINUATION, MaskedSentence, SPECIAL, WORD_START, mask_bank, ratio_q32};
+use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
 
 use crate::common::{integers, prefix_sums};
 
@@ -98,14 +98,8 @@ impl Case {
     }
 
     /// `[CLS]`, words of one or two tokens, `[SEP]`, in each sentence.
-    pub fn word_starts(&self) -> Vec<u8> {
-        let kind = |slot: usize, length: usize| match slot {
-            0 => SPECIAL,
-            last if last + 1 == length => SPECIAL,
-            _ if slot.is_multiple_of(3) => CONTINUATION,
-            _ => WORD_START,
-        };
-        self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| kind(slot, length))).collect()
+    pub fn word_starts(&self) -> Vec<bool> {
+        self.lengths.iter().flat_map(|&length| (0..length).map(|slot| !slot.is_multiple_of(3))).collect()
     }
 
     pub fn sentence_indices(&self) -> Vec<u32> {
@@ -121,7 +115,8 @@ impl Case {
         };
         let indices = self.sentence_indices();
         let sentences: Vec<_> = indices.iter().zip(bounds.windows(2)).map(sentence).collect();
-        mask_bank(SEED, STEP, &sentences, ratio_q32(0.5), BANK_ROWS_MAX)
+        let budget = Budget { ratio: 0.5, cap: None };
+        mask_bank(SEED, STEP, &sentences, budget, BankRows::AtMost(BANK_ROWS_MAX))
     }
 
     pub fn visibility(&self) -> Visibility {

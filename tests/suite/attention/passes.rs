@@ -2,10 +2,10 @@
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
 use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_length};
+use retromae::ops::masks::{Budget, word_start_bits};
 use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
-use retromae::reference::mask::ratio_q32;
 
 use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
 use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
@@ -179,7 +179,7 @@ struct Uploaded {
     ranks: Buffer<u16>,
     rng: Buffer<u32>,
     sentence_indices: Buffer<u32>,
-    word_starts: Buffer<u8>,
+    word_starts: Buffer<u32>,
 }
 
 impl Uploaded {
@@ -195,7 +195,7 @@ impl Uploaded {
             ranks: device.upload(&ranks).unwrap(),
             rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
             sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
-            word_starts: device.upload(&case.word_starts()).unwrap(),
+            word_starts: device.upload(&word_start_bits(&case.word_starts())).unwrap(),
         }
     }
 
@@ -223,7 +223,7 @@ impl Uploaded {
                     sentence_indices: self.sentence_indices.view(),
                     word_starts: self.word_starts.view(),
                     bank_rows_max: BANK_ROWS_MAX,
-                    ratio_q32: ratio_q32(0.5),
+                    budget: Budget::of(0.5),
                 },
                 Kind::Independent => Mask::Independent { bits, offsets },
                 Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },

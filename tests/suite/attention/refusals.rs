@@ -2,6 +2,7 @@
 
 use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
+use retromae::ops::masks::Budget;
 
 use crate::common::devices;
 
@@ -148,7 +149,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
     let cu_seqlens = pack.device.upload(&[0, length]).unwrap();
     let floats = pack.device.zeros::<f32>(2000 * 32).unwrap();
     let (rng, indices) = (pack.device.zeros::<u32>(4).unwrap(), pack.device.zeros::<u32>(1).unwrap());
-    let word_starts = pack.device.zeros::<u8>(2000).unwrap();
+    let word_starts = pack.device.zeros::<u32>(63).unwrap();
     let (mut output, mut log_sum_exp) =
         (pack.device.zeros::<f32>(2000 * 32).unwrap(), pack.device.zeros::<f32>(2000).unwrap());
     let rows = Rows { view: floats.view(), stride: 32 };
@@ -157,7 +158,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
         sentence_indices: indices.view(),
         word_starts: word_starts.view(),
         bank_rows_max: 128,
-        ratio_q32: 1 << 31,
+        budget: Budget::of(0.5),
     };
     let attention = Attention {
         cu_seqlens: cu_seqlens.view(),

@@ -12,7 +12,7 @@ use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::cross_entropy::{self, Algorithm};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::ops::{adamw, layer_norm};
-use retromae::reference::mask::{MaskedSentence, SPECIAL, WORD_START, mask_bank};
+use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
 use unfused::attention::Shape;
 
 use crate::common::{devices, integers, prefix_sums, rounded, values};
@@ -43,17 +43,10 @@ fn assert_same<T: Float>(what: &str, actual: &Buffer<T>, expected: &Buffer<T>) {
 }
 
 fn bank(lengths: &[usize]) -> VisibilityBank {
-    let starts: Vec<Vec<u8>> = lengths
-        .iter()
-        .map(|&length| {
-            let mut starts = vec![WORD_START; length];
-            (starts[0], starts[length - 1]) = (SPECIAL, SPECIAL);
-            starts
-        })
-        .collect();
+    let starts: Vec<Vec<bool>> = lengths.iter().map(|&length| vec![true; length]).collect();
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
     let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
-    mask_bank(5, 1, &sentences, 1 << 31, 128)
+    mask_bank(5, 1, &sentences, Budget { ratio: 0.5, cap: None }, BankRows::AtMost(128))
 }
 
 fn attention_agrees<T: Float>(

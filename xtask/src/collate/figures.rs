@@ -24,7 +24,7 @@ const OPS: [&str; 12] = [
     "layer_norm_backward",
     "embedding_backward",
     "adamw",
-    "mask_bank",
+    "masks",
 ];
 
 #[derive(Debug, Default)]

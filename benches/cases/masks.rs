@@ -1,0 +1,263 @@
+//! The masks of a batch. Fused: bits of a bank and the encoder's corrupted input, drawn on the device in one launch. Unfused: what the authors'
+//! public collator does, in Rust, on one core of the processor, which is what a worker of a data loader has: the same masks as a dense
+//! `[B, L, L]` of 64-bit integers, uploaded where the device is a GPU. And that collator in Python and NumPy (`benches/peers/collator.py`, run by
+//! the interpreter that `RETROMAE_BENCH_PYTHON` names, else `python3`), likewise in one process.
+//!
+//! Bound: no products; the bytes of the bits, of a 16-bit row index and of a bit (where words start) a token, and of ids and labels.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use retromae::device::{Buffer, Stream};
+use retromae::model::VisibilityBank;
+use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
+use retromae::ops::rng_state;
+
+use crate::harness::{
+    Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens, visibility, word_starts,
+};
+
+const ENCODER_RATIO: f64 = 0.3;
+const VOCABULARY: usize = 30522;
+
+#[derive(Clone, Copy)]
+struct Case {
+    sentences: usize,
+    length: usize,
+    bank_rows_max: usize,
+}
+
+impl Case {
+    fn lengths(&self) -> Vec<usize> {
+        vec![self.length; self.sentences]
+    }
+
+    fn tokens(&self) -> usize {
+        self.sentences * self.length
+    }
+
+    fn bound(&self) -> Bound {
+        let words = self.sentences * self.length.min(self.bank_rows_max) * self.length.div_ceil(32);
+        let labelled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
+        Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labelled)
+    }
+
+    /// `[B, L, L]`: 1 where a query sees a key
+    fn dense(&self, bank: &VisibilityBank) -> Vec<i64> {
+        let mut dense = Vec::with_capacity(self.tokens() * self.length);
+        for sentence in 0..self.sentences {
+            let start = sentence * self.length;
+            for query in 0..self.length {
+                let visible = |key| bank.visible(sentence, start, self.length, query, key);
+                dense.extend((0..self.length).map(|key| i64::from(visible(key))));
+            }
+        }
+        dense
+    }
+
+    /// How many tokens a row of each sentence sees on average: all that draws of different generators have in common.
+    fn results(&self, dense: &[i64]) -> Results {
+        let mean = |sentence: &[i64]| sentence.iter().sum::<i64>() as f32 / self.length as f32;
+        vec![("visible".into(), dense.chunks(self.length * self.length).map(mean).collect())]
+    }
+}
+
+pub fn bench(bench: &mut Bench) {
+    let mut group = bench.group("masks");
+    for bank_rows_max in [128, 256] {
+        let case = Case { sentences: 64, length: 512, bank_rows_max };
+        let variants = vec![
+            Variant::new(FUSED, move |stream| Fused::new(stream, case)),
+            Variant::new(UNFUSED, move |stream| Unfused::new(stream, case)),
+            Variant::new("python", move |_| Python::new(case)),
+        ];
+        group.case(&format!("B64_L512_K{bank_rows_max}"), case.bound(), variants);
+    }
+}
+
+/// Bits, drawn on the device.
+struct Fused {
+    case: Case,
+    rng: Buffer<u32>,
+    cu_seqlens: Buffer<i32>,
+    sentence_indices: Buffer<u32>,
+    word_starts: Buffer<u32>,
+    offsets: Vec<u32>,
+    bank_offsets: Buffer<u32>,
+    bits: Buffer<u32>,
+    rows: Buffer<u16>,
+    workspace: Buffer<u16>,
+    ids: Buffer<i32>,
+    input_ids: Buffer<i32>,
+    labelled_offsets: Buffer<i32>,
+    labelled_rows: Buffer<i32>,
+    targets: Buffer<i32>,
+    counts: Buffer<i32>,
+}
+
+impl Fused {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let sums = cu_seqlens(&case.lengths());
+        let offsets = masks::bank_offsets(&sums, case.bank_rows_max)?;
+        let labelled = masks::labelled_offsets(&sums, Budget::of(ENCODER_RATIO))?;
+        let indices: Vec<u32> = (0..case.sentences as u32).collect();
+        let ids: Vec<i32> = (0..case.tokens() as i32).map(|token| token % VOCABULARY as i32).collect();
+        let starts = word_starts(case.length).repeat(case.sentences);
+        let places = labelled[case.sentences] as usize;
+        Ok(Self {
+            rng: device.upload(&rng_state(1, 1))?,
+            cu_seqlens: device.upload(&sums)?,
+            sentence_indices: device.upload(&indices)?,
+            word_starts: device.upload(&masks::word_start_bits(&starts))?,
+            bank_offsets: device.upload(&offsets)?,
+            bits: device.zeros(offsets[case.sentences] as usize)?,
+            rows: device.zeros(case.tokens())?,
+            workspace: device.zeros(masks::bank_workspace(case.tokens(), case.length, case.bank_rows_max))?,
+            ids: device.upload(&ids)?,
+            input_ids: device.zeros(case.tokens())?,
+            labelled_offsets: device.upload(&labelled)?,
+            labelled_rows: device.zeros(places)?,
+            targets: device.zeros(places)?,
+            counts: device.zeros(case.sentences)?,
+            offsets,
+            case,
+        })
+    }
+}
+
+impl Work for Fused {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let sentences = Sentences {
+            rng: self.rng.view(),
+            cu_seqlens: self.cu_seqlens.view(),
+            indices: self.sentence_indices.view(),
+            word_starts: self.word_starts.view(),
+            tokens: self.case.tokens(),
+            length_max: self.case.length,
+        };
+        let bank = Bank {
+            budget: Budget::of(RATIO),
+            rows_max: self.case.bank_rows_max,
+            offsets: self.bank_offsets.view(),
+            bits: self.bits.view_mut(),
+            rows: Some(self.rows.view_mut()),
+            workspace: self.workspace.view_mut(),
+        };
+        let encoder = Corruption {
+            budget: Budget::of(ENCODER_RATIO),
+            replacement: Replacement::bert(103, VOCABULARY),
+            ids: self.ids.view(),
+            input_ids: self.input_ids.view_mut(),
+            offsets: self.labelled_offsets.view(),
+            labelled_rows: self.labelled_rows.view_mut(),
+            targets: self.targets.view_mut(),
+            counts: self.counts.view_mut(),
+        };
+        Ok(masks::draw(stream, sentences, Some(bank), Some(encoder), None)?)
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let (bits, rows) = (self.bits.read()?, self.rows.read()?);
+        let dense = self.case.dense(&VisibilityBank { bits, offsets: self.offsets.clone(), rows });
+        Ok(self.case.results(&dense))
+    }
+
+    /// All that a batch has of masks.
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(
+            4 * self.bits.len() + 2 * self.rows.len() + 4 * self.word_starts.len() + 2 * self.workspace.len(),
+        )
+    }
+}
+
+/// Dense masks from the processor.
+struct Unfused {
+    case: Case,
+    dense: Vec<i64>,
+    /// As pairs of words, on a GPU.
+    uploaded: Option<Buffer<u32>>,
+}
+
+impl Unfused {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let words = 2 * case.tokens() * case.length;
+        let uploaded = (device.name() != "host").then(|| device.zeros(words)).transpose()?;
+        Ok(Self { case, dense: Vec::new(), uploaded })
+    }
+}
+
+impl Work for Unfused {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        self.dense = self.case.dense(&visibility(&self.case.lengths(), self.case.bank_rows_max));
+        match &mut self.uploaded {
+            Some(buffer) => Ok(buffer.write(bytemuck::cast_slice(&self.dense))?),
+            None => Ok(()),
+        }
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        Ok(self.case.results(&self.dense))
+    }
+
+    fn extra_bytes(&self) -> Option<usize> {
+        Some(8 * self.case.tokens() * self.case.length)
+    }
+}
+
+/// The collator in a process of Python, which draws a batch for each line that it is sent.
+struct Python {
+    process: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    answer: String,
+}
+
+impl Python {
+    fn new(case: Case) -> Outcome<Self> {
+        let python = std::env::var_os("RETROMAE_BENCH_PYTHON").unwrap_or_else(|| "python3".into());
+        let sizes = [case.sentences, case.length, case.bank_rows_max].map(|size| size.to_string());
+        let mut process = Command::new(&python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/collator.py"))
+            .args(sizes)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", python.display()))?;
+        let (requests, answers) = (process.stdin.take(), process.stdout.take());
+        let (Some(requests), Some(answers)) = (requests, answers) else { return Err("no pipes".into()) };
+        let mut python = Self { process, requests, answers: BufReader::new(answers), answer: String::new() };
+        python
+            .ask()
+            .map_err(|error| format!("{error}: RETROMAE_BENCH_PYTHON should name a Python with NumPy"))?;
+        Ok(python)
+    }
+
+    fn ask(&mut self) -> Outcome<()> {
+        self.requests.write_all(b"batch\n")?;
+        self.answer.clear();
+        match self.answers.read_line(&mut self.answer)? {
+            0 => Err("the collator has ended".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Work for Python {
+    fn run(&mut self, _: &Stream) -> Outcome<()> {
+        self.ask()
+    }
+
+    fn results(&mut self) -> Outcome<Results> {
+        let means = self.answer.split_whitespace().map(str::parse).collect::<Result<Vec<f32>, _>>()?;
+        Ok(vec![("visible".into(), means)])
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

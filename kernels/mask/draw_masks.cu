@@ -1,0 +1,132 @@
+// Whole-word masks, drawn where they are used: the banks of position-specific masks of the enhanced decoder
+// (RetroMAE, arXiv 2205.12035, section 3.2), and the inputs of encoder and basic decoder, corrupted.
+//
+// A sentence of L tokens has K = min(L, bank_rows_max) independent masks. Each visits the words in a random
+// order (Fisher-Yates, draw k of row r is word k % 4 of philox([r << 16 | k / 4, sentence, bank stream,
+// step])) and hides a word unless that would exceed the budget max(1, round(L · ratio)). Output: K bit rows
+// of ceil(L / 32) words, 1 = visible, and for each token the bank row that it reads. `reference::mask` has
+// the definition; the result agrees bit for bit.
+//
+// Work: K · L draws at most, each a dependent access to the row's permutation, so bound by latency; written
+// are K · L / 8 bytes, a 4096th of the dense int64 masks of a CPU collator at L = 512, K = 128. Rows are not
+// expanded to a mask a token, transposed or put in the order of a matrix instruction: a batch of 64 · 512
+// tokens would have 4 MB of them in place of 0.6, for attention to save a shift a word. One thread makes one
+// row; a block is one warp, 32 rows of one sentence, so that a sentence spreads over several multiprocessors
+// and 32 permutations of u16 fit shared memory up to L = 1024 (66 KB); longer sentences keep theirs in the
+// workspace. The bits are gathered in shared memory and written coalesced.
+//
+// One more block a sentence corrupts its inputs: two lanes draw the two masks, the warp writes. The chosen
+// tokens of a sentence go, in order, to as many places as its budget has, so that places are known before
+// anything is drawn.
+#include "whole_words.cuh"
+
+namespace retromae {
+
+constexpr uint32_t kDrawMasksThreads = 32;
+constexpr int32_t kNoRow = -1;
+constexpr int32_t kIgnoreIndex = -100;
+
+// Words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in 32
+// banks.
+RETROMAE_DEVICE uint32_t mask_stride(uint32_t words_per_row) {
+    return words_per_row | 1u;
+}
+
+// Writes what `visible`, one mask of the sentence at `token`, leaves of its input. One warp.
+RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& draw, uint32_t sentence,
+                             uint32_t token, const uint32_t* visible) {
+    const int32_t* offsets = pointer<const int32_t>(params.offsets) + sentence;
+    int32_t* rows = pointer<int32_t>(params.rows) + offsets[0];
+    int32_t* targets = pointer<int32_t>(params.targets) + offsets[0];
+    const uint32_t places = static_cast<uint32_t>(offsets[1] - offsets[0]);
+    uint32_t count = 0;
+    for (uint32_t base = 0; base < draw.length; base += 32) {
+        const uint32_t slot = base + lane_index();
+        const uint32_t existing = draw.length - base < 32 ? (1u << (draw.length - base)) - 1u : 0xffffffffu;
+        const uint32_t chosen = ~visible[base / 32] & existing;
+        if (slot < draw.length) {
+            int32_t id = pointer<const int32_t>(params.ids)[token + slot];
+            if (chosen >> lane_index() & 1u) {
+                const uint32_t place = count + bit_count(chosen & ((1u << lane_index()) - 1u));
+                rows[place] = static_cast<int32_t>(token + slot);
+                targets[place] = id;
+                const Random4 random = philox(draw.rng.seed_low, draw.rng.seed_high, slot,
+                                              draw.sentence_index, kCorruptionStream, draw.rng.step);
+                if (random.words[0] < params.mask_below)
+                    id = params.mask_id;
+                else if (random.words[0] < params.random_below)
+                    id = static_cast<int32_t>(bounded(random.words[1], params.vocab_size));
+            }
+            pointer<int32_t>(params.input_ids)[token + slot] = id;
+        }
+        count += bit_count(chosen);
+    }
+    for (uint32_t place = count + lane_index(); place < places; place += 32) {
+        rows[place] = kNoRow;
+        targets[place] = kIgnoreIndex;
+    }
+    if (lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = static_cast<int32_t>(count);
+}
+
+RETROMAE_KERNEL(draw_masks, DrawMasksParams, kDrawMasksThreads) {
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
+    const uint32_t sentence = blockIdx.x;
+    const uint32_t token = static_cast<uint32_t>(cu_seqlens[sentence]);
+    const uint32_t length = static_cast<uint32_t>(cu_seqlens[sentence + 1]) - token;
+    MaskDraw draw = {*pointer<const RngState>(params.rng),
+                     pointer<const uint32_t>(params.sentence_indices)[sentence], length,
+                     mask_budget(length, params.budget)};
+    const uint32_t words_per_row = (length + 31u) / 32u;
+    SharedMemory memory = SharedMemory::begin();
+    Words words;
+    words.starts = memory.take<uint16_t>(params.length_max + 1);
+    uint32_t* bits = memory.take<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u));
+    const uint32_t permutation_start = threadIdx.x * permutation_stride(length);
+
+    if (blockIdx.y == params.bank_blocks) {
+        find_words(pointer<const uint32_t>(params.word_starts), token, length, words);
+        warp_barrier();
+        uint16_t* permutations = memory.take<uint16_t>(2u * permutation_stride(params.length_max));
+        const bool encoder = threadIdx.x == 0;
+        draw.budget = mask_budget(length, encoder ? params.encoder.budget : params.decoder.budget);
+        if (threadIdx.x < 2 && (encoder ? params.encoder.input_ids : params.decoder.input_ids) != 0)
+            draw_mask(draw, encoder ? kEncoderMaskStream : kDecoderMaskStream, 0, words,
+                      permutations + permutation_start, bits + threadIdx.x * mask_stride(words_per_row));
+        warp_barrier();
+        if (params.encoder.input_ids != 0) corrupt(params.encoder, draw, sentence, token, bits);
+        if (params.decoder.input_ids != 0)
+            corrupt(params.decoder, draw, sentence, token, bits + mask_stride(words_per_row));
+        return;
+    }
+
+    const uint32_t bank_rows = length < params.bank_rows_max ? length : params.bank_rows_max;
+    if (params.rows != 0)
+        draw_rows(draw, bank_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
+                  params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
+    const uint32_t first_row = blockIdx.y * kDrawMasksThreads;
+    if (first_row >= bank_rows) return;
+    const uint32_t rows =
+        bank_rows - first_row < kDrawMasksThreads ? bank_rows - first_row : kDrawMasksThreads;
+    uint16_t* permutation;
+    if (params.workspace == 0) {
+        permutation = memory.take<uint16_t>(kDrawMasksThreads * permutation_stride(params.length_max)) +
+                      permutation_start;
+    } else {
+        const uint32_t rows_max = (params.bank_rows_max + 31u) / 32u * 32u;
+        permutation = pointer<uint16_t>(params.workspace) + static_cast<uint64_t>(token) * rows_max +
+                      static_cast<uint64_t>(first_row + threadIdx.x) * length;
+    }
+    find_words(pointer<const uint32_t>(params.word_starts), token, length, words);
+    warp_barrier();
+    if (threadIdx.x < rows)
+        draw_mask(draw, kMaskBankStream, first_row + threadIdx.x, words, permutation,
+                  bits + threadIdx.x * mask_stride(words_per_row));
+    warp_barrier();
+    uint32_t* output = pointer<uint32_t>(params.bits) +
+                       pointer<const uint32_t>(params.bank_offsets)[sentence] +
+                       static_cast<uint64_t>(first_row) * words_per_row;
+    for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kDrawMasksThreads)
+        output[word] = bits[word / words_per_row * mask_stride(words_per_row) + word % words_per_row];
+}
+
+}  // namespace retromae

@@ -1,0 +1,347 @@
+//! Whole-word masks of a pack, drawn on the device: the banks of position-specific masks of the enhanced decoder (RetroMAE, arXiv 2205.12035,
+//! section 3.2) and the corrupted inputs of encoder and basic decoder, in one launch.
+//!
+//! Bit for bit what [`crate::reference::mask`] draws on the processor: a pure function of seed, step and sentence, so the same on every device, in
+//! any batch order, and after a resume.
+
+use super::Result;
+use super::error::{require, require_length};
+use crate::device::params::{CorruptionParams, DrawMasksParams, MaskBudget};
+use crate::device::{Stream, View, ViewMut};
+
+/// One warp makes this many bank rows of one sentence.
+const ROWS_PER_BLOCK: usize = 32;
+/// Above this length the permutations of 32 rows leave shared memory for the workspace, so that what a block needs stays
+/// below the 99 KB of the smallest supported GPU.
+const SHARED_LENGTH_MAX: usize = 1024;
+/// With longer sentences the bits of 32 rows would not fit shared memory.
+pub const LENGTH_MAX: usize = 8192;
+/// A bank row must fit the 16-bit index of a token.
+pub const BANK_ROWS_MAX: usize = 1 << 16;
+
+/// How many tokens of a sentence a mask may choose: `min(cap, max(1, round(ratio · length)))`, special tokens counted in the length, half a token
+/// rounded to even, all as in the public code.
+///
+/// Words are visited in a random order, and chosen whole unless that would exceed the budget; so fewer tokens may be chosen, and none where every
+/// word is longer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// In `[0, 1]`
+    pub ratio: f64,
+    /// At least 1. The public code has 512, so that its ratio falls for sentences that are long.
+    pub cap: Option<usize>,
+}
+
+impl Budget {
+    /// Of `ratio`, without a cap.
+    #[must_use]
+    pub fn of(ratio: f64) -> Self {
+        Self { ratio, cap: None }
+    }
+
+    /// The tokens that may be chosen of `length`.
+    #[must_use]
+    pub fn tokens(self, length: usize) -> usize {
+        let rounded = (length as f64 * self.ratio).round_ties_even() as usize;
+        rounded.max(1).min(self.cap.unwrap_or(usize::MAX))
+    }
+
+    pub(super) fn params(self, argument: &'static str) -> Result<MaskBudget> {
+        let Self { ratio, cap } = self;
+        require(
+            (0.0..=1.0).contains(&ratio),
+            argument,
+            format_args!("of ratio {ratio}"),
+            "of a ratio in [0, 1]",
+        )?;
+        require(cap != Some(0), argument, "of cap 0", "of a cap of at least 1")?;
+        let cap = cap.map_or(u32::MAX, |cap| u32::try_from(cap).unwrap_or(u32::MAX));
+        Ok(MaskBudget { ratio, cap, unused: 0 })
+    }
+}
+
+/// The sentences that are masked: `sentences` packed ones of `tokens` tokens in all.
+///
+/// The first and the last token of a sentence are its special ones, `[CLS]` and `[SEP]`, which are never chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Sentences<'a> {
+    /// `[4]`: what [`super::rng_state`] returns
+    pub rng: View<'a, u32>,
+    /// `[sentences + 1]`: prefix sums of the lengths, from 0 to `tokens`
+    pub cu_seqlens: View<'a, i32>,
+    /// `[sentences]`: the sentences' numbers in the corpus; the draws depend on them, not on the place in the batch
+    pub indices: View<'a, u32>,
+    /// `[ceil(tokens / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`]); those of special tokens are not read
+    pub word_starts: View<'a, u32>,
+    pub tokens: usize,
+    /// No sentence is longer; at most [`LENGTH_MAX`].
+    pub length_max: usize,
+}
+
+/// Position-specific masks: [`Mask::Bank`](super::attention::Mask::Bank), or [`Mask::Independent`](super::attention::Mask::Independent) without
+/// `rows`.
+#[derive(Debug)]
+pub struct Bank<'a> {
+    /// Of each mask
+    pub budget: Budget,
+    /// A sentence of L tokens has `min(L, rows_max)` masks; in `1..=65536`, and not below the longest sentence where every token has its own.
+    pub rows_max: usize,
+    /// `[sentences + 1]`: what [`bank_offsets`] returns
+    pub offsets: View<'a, u32>,
+    /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` words, 1 is visible
+    pub bits: ViewMut<'a, u32>,
+    /// `[tokens]`: the bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, a mask of its own
+    pub rows: Option<ViewMut<'a, u16>>,
+    /// At least [`bank_workspace`]`(tokens, length_max, rows_max)` elements
+    pub workspace: ViewMut<'a, u16>,
+}
+
+/// What becomes of a chosen token of an input; with equal probability any of the vocabulary where it becomes a random one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Replacement {
+    pub mask_id: i32,
+    pub vocab_size: usize,
+    /// Share of the chosen tokens that become `mask_id`
+    pub mask_share: f64,
+    /// Share that becomes a random id; the rest stays as it is, and is to be predicted all the same.
+    pub random_share: f64,
+}
+
+impl Replacement {
+    /// BERT's: 80 % masked, 10 % random, 10 % kept.
+    #[must_use]
+    pub fn bert(mask_id: i32, vocab_size: usize) -> Self {
+        Self { mask_id, vocab_size, mask_share: 0.8, random_share: 0.1 }
+    }
+
+    /// All masked.
+    #[must_use]
+    pub fn all_masked(mask_id: i32, vocab_size: usize) -> Self {
+        Self { mask_id, vocab_size, mask_share: 1.0, random_share: 0.0 }
+    }
+}
+
+/// A corrupted input and the rows that it has a loss at.
+#[derive(Debug)]
+pub struct Corruption<'a> {
+    pub budget: Budget,
+    pub replacement: Replacement,
+    /// `[tokens]`: the ids as they are
+    pub ids: View<'a, i32>,
+    /// `[tokens]`
+    pub input_ids: ViewMut<'a, i32>,
+    /// `[sentences + 1]`: what [`labelled_offsets`] returns
+    pub offsets: View<'a, i32>,
+    /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget
+    pub labelled_rows: ViewMut<'a, i32>,
+    /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::model::IGNORE_INDEX)
+    pub targets: ViewMut<'a, i32>,
+    /// `[sentences]`: how many tokens are chosen
+    pub counts: ViewMut<'a, i32>,
+}
+
+/// Packs a bit a token, lowest first, as [`Sentences::word_starts`] has them.
+#[must_use]
+pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
+    let word =
+        |tokens: &[bool]| (0..).zip(tokens).fold(0, |word, (bit, &start)| word | u32::from(start) << bit);
+    starts.chunks(32).map(word).collect()
+}
+
+/// Where each sentence's words begin in the bits of a bank, `[sentences + 1]`; the last entry is the length of the bits.
+///
+/// `cu_seqlens` are `[sentences + 1]` prefix sums.
+///
+/// # Errors
+/// When the prefix sums fall, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
+pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
+    require_bank_rows("rows_max", rows_max)?;
+    let mut total = 0u64;
+    let end = |length: usize| {
+        total += (length.min(rows_max) * length.div_ceil(32)) as u64;
+        let fits = u32::try_from(total);
+        require(fits.is_ok(), "bits", format_args!("{total} words"), "below 2^32 words: a smaller pack")?;
+        Ok(fits.unwrap_or_default())
+    };
+    offsets(cu_seqlens, end)
+}
+
+/// Where each sentence's labelled rows begin, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their number.
+///
+/// `cu_seqlens` are `[sentences + 1]` prefix sums.
+///
+/// # Errors
+/// When the prefix sums fall.
+pub fn labelled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
+    let mut total = 0;
+    let end = |length: usize| {
+        total += budget.tokens(length).min(length.saturating_sub(2)) as i32;
+        Ok(total)
+    };
+    offsets(cu_seqlens, end)
+}
+
+/// 0 and the `end` after each sentence, given its length.
+fn offsets<T: Default>(cu_seqlens: &[i32], mut end: impl FnMut(usize) -> Result<T>) -> Result<Vec<T>> {
+    let mut offsets = vec![T::default()];
+    for pair in cu_seqlens.windows(2) {
+        let increasing = pair[0] >= 0 && pair[1] >= pair[0];
+        require(increasing, "cu_seqlens", format_args!("{} before {}", pair[0], pair[1]), "never falling")?;
+        offsets.push(end((pair[1] - pair[0]) as usize)?);
+    }
+    Ok(offsets)
+}
+
+/// The u16 elements of workspace that the bank of a pack of `tokens` tokens needs; none while no sentence exceeds 1024 tokens.
+#[must_use]
+pub fn bank_workspace(tokens: usize, length_max: usize, rows_max: usize) -> usize {
+    if length_max <= SHARED_LENGTH_MAX { 0 } else { tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK) }
+}
+
+/// Enqueues the drawing of all that is given: the decoder's bank, the encoder's input and labels, and those of a decoder that is no enhanced one.
+///
+/// The device's prefix sums and offsets are not read here: they must be what the arguments' documentation says.
+///
+/// # Errors
+/// When a length, a budget, a share, `length_max` or `rows_max` does not fit.
+pub fn draw(
+    stream: &Stream,
+    sentences: Sentences<'_>,
+    bank: Option<Bank<'_>>,
+    encoder: Option<Corruption<'_>>,
+    decoder: Option<Corruption<'_>>,
+) -> Result<()> {
+    let Sentences { rng, cu_seqlens, indices, word_starts, tokens, length_max } = sentences;
+    require_length("rng", rng.len(), 4, "words of an RngState")?;
+    require_length("cu_seqlens", cu_seqlens.len(), indices.len() + 1, "sentences + 1")?;
+    require_length("word_starts", word_starts.len(), tokens.div_ceil(32), "ceil(tokens / 32)")?;
+    let lengths = 1..=LENGTH_MAX;
+    require(lengths.contains(&length_max), "length_max", length_max, format_args!("in 1..={LENGTH_MAX}"))?;
+    let mut params = DrawMasksParams {
+        rng: stream.address("rng", &rng)?,
+        cu_seqlens: stream.address("cu_seqlens", &cu_seqlens)?,
+        sentence_indices: stream.address("indices", &indices)?,
+        word_starts: stream.address("word_starts", &word_starts)?,
+        length_max: length_max as u32,
+        ..DrawMasksParams::default()
+    };
+    let corrupts = encoder.is_some() || decoder.is_some();
+    let in_workspace = match &bank {
+        Some(bank) => bank_params(stream, &sentences, bank, &mut params)?,
+        None => true,
+    };
+    for (corruption, params) in [(encoder, &mut params.encoder), (decoder, &mut params.decoder)] {
+        if let Some(corruption) = corruption {
+            *params = corruption_params(stream, &sentences, &corruption)?;
+        }
+    }
+    let blocks = params.bank_blocks + u32::from(corrupts);
+    require(blocks > 0, "bank", "absent", "given, or an input to corrupt")?;
+    let rows_in_shared = match (in_workspace, corrupts) {
+        (false, _) => ROWS_PER_BLOCK,
+        (true, true) => 2,
+        (true, false) => 0,
+    };
+    let shared = shared_bytes(length_max, rows_in_shared);
+    // SAFETY: lengths were checked; that the prefix sums agree with them is the documented duty of the caller.
+    unsafe {
+        stream.launch("draw_masks", [indices.len() as u32, blocks, 1], ROWS_PER_BLOCK as u32, shared, &params)
+    }?;
+    Ok(())
+}
+
+/// Fills in the bank's part; whether its permutations lie in the workspace.
+fn bank_params(
+    stream: &Stream,
+    sentences: &Sentences<'_>,
+    bank: &Bank<'_>,
+    params: &mut DrawMasksParams,
+) -> Result<bool> {
+    let Sentences { indices, tokens, length_max, .. } = *sentences;
+    let Bank { budget, rows_max, offsets, ref bits, ref rows, ref workspace } = *bank;
+    require_length("bank offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_bank_rows("rows_max", rows_max)?;
+    match rows {
+        Some(rows) => require_length("bank rows", rows.len(), tokens, "tokens")?,
+        None => require(
+            rows_max >= length_max,
+            "rows_max",
+            rows_max,
+            format_args!("at least {length_max} (length_max) where every token has a mask of its own"),
+        )?,
+    }
+    let needed = bank_workspace(tokens, length_max, rows_max);
+    require(
+        workspace.len() >= needed,
+        "workspace",
+        format_args!("{} elements long", workspace.len()),
+        format_args!("at least {needed}"),
+    )?;
+    params.bank_offsets = stream.address("bank offsets", &offsets)?;
+    params.bits = stream.address("bank bits", bits)?;
+    params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("bank rows", rows))?;
+    params.workspace = if needed > 0 { stream.address("workspace", workspace)? } else { 0 };
+    params.budget = budget.params("bank budget")?;
+    params.bank_rows_max = rows_max as u32;
+    params.bank_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;
+    Ok(needed > 0)
+}
+
+fn corruption_params(
+    stream: &Stream,
+    sentences: &Sentences<'_>,
+    corruption: &Corruption<'_>,
+) -> Result<CorruptionParams> {
+    let Sentences { indices, tokens, .. } = *sentences;
+    let Corruption { budget, replacement, ids, input_ids, offsets, labelled_rows, targets, counts } =
+        corruption;
+    let Replacement { mask_id, vocab_size, mask_share, random_share } = *replacement;
+    require_length("ids", ids.len(), tokens, "tokens")?;
+    require_length("input_ids", input_ids.len(), tokens, "tokens")?;
+    require_length("labelled offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_length("targets", targets.len(), labelled_rows.len(), "as labelled_rows")?;
+    require_length("counts", counts.len(), indices.len(), "sentences")?;
+    let shares = mask_share >= 0.0 && random_share >= 0.0 && mask_share + random_share <= 1.0;
+    require(
+        shares,
+        "replacement",
+        format_args!("of shares {mask_share} and {random_share}"),
+        "of shares of at least 0 and together at most 1",
+    )?;
+    let ids_fit = (1..=i32::MAX as usize).contains(&vocab_size);
+    require(ids_fit, "vocab_size", vocab_size, format_args!("in 1..={}", i32::MAX))?;
+    let mask_fits = usize::try_from(mask_id).is_ok_and(|id| id < vocab_size);
+    require(mask_fits, "mask_id", mask_id, format_args!("in 0..{vocab_size}"))?;
+    let below = |share: f64| (share * 4_294_967_296.0).ceil() as u64;
+    Ok(CorruptionParams {
+        ids: stream.address("ids", ids)?,
+        input_ids: stream.address("input_ids", input_ids)?,
+        offsets: stream.address("labelled offsets", offsets)?,
+        rows: stream.address("labelled_rows", labelled_rows)?,
+        targets: stream.address("targets", targets)?,
+        counts: stream.address("counts", counts)?,
+        budget: budget.params("budget")?,
+        mask_below: below(mask_share),
+        random_below: below(mask_share + random_share),
+        mask_id,
+        vocab_size: vocab_size as u32,
+    })
+}
+
+/// The shared memory of a block: the word list, the bits of 32 rows, and `permutations` of the words.
+fn shared_bytes(length_max: usize, permutations: usize) -> u32 {
+    let array = |bytes: usize| bytes.next_multiple_of(16);
+    let words = array(2 * (length_max + 1));
+    let bits = array(4 * ROWS_PER_BLOCK * (length_max.div_ceil(32) | 1));
+    (words + bits + array(2 * permutations * permutation_stride(length_max))) as u32
+}
+
+/// u16 entries from one thread's permutation of a sentence's words to the next in shared memory.
+pub(super) fn permutation_stride(length: usize) -> usize {
+    length.next_multiple_of(4) + 2
+}
+
+pub(super) fn require_bank_rows(argument: &'static str, rows_max: usize) -> Result<()> {
+    let range = 1..=BANK_ROWS_MAX;
+    require(range.contains(&rows_max), argument, rows_max, format_args!("in 1..={BANK_ROWS_MAX}"))
+}

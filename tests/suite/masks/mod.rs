@@ -1,0 +1,452 @@
+//! Masks and corrupted inputs: bit for bit those of the reference.
+
+#[cfg(feature = "train")]
+mod data_path;
+mod distribution;
+
+use crate::common::{devices, integers, prefix_sums};
+use retromae::device::{Buffer, Device, Error as DeviceError};
+use retromae::model::{IGNORE_INDEX, VisibilityBank};
+use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
+use retromae::ops::{self, rng_state};
+use retromae::random::Stream as Purpose;
+use retromae::reference::mask::{self as reference, BankRows, MaskedSentence};
+
+/// Words of random length; the first and the last token are special whatever is said of them.
+fn sentence(seed: u64, length: usize) -> Vec<bool> {
+    integers(seed, length, 3).iter().map(|&draw| draw > 0).collect()
+}
+
+const MASK_ID: i32 = 4;
+const VOCABULARY: usize = 1000;
+
+#[derive(Clone)]
+struct Pack {
+    seed: u64,
+    step: u32,
+    sentences: Vec<Vec<bool>>,
+    indices: Vec<u32>,
+    budget: Budget,
+    rows: BankRows,
+    /// Of encoder and decoder
+    replacements: [Replacement; 2],
+}
+
+/// A corrupted input as it is read back.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Corrupted {
+    input_ids: Vec<i32>,
+    labelled_rows: Vec<i32>,
+    targets: Vec<i32>,
+    counts: Vec<i32>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Drawn {
+    bank: VisibilityBank,
+    inputs: [Corrupted; 2],
+}
+
+impl Pack {
+    fn new(sentences: Vec<Vec<bool>>) -> Self {
+        let indices = (0..sentences.len() as u32).map(|b| b.wrapping_mul(0x9E37_79B9)).collect();
+        Self {
+            seed: 0x0123_4567_89ab_cdef,
+            step: 17,
+            sentences,
+            indices,
+            budget: Budget::of(0.5),
+            rows: BankRows::AtMost(128),
+            replacements: [
+                Replacement::bert(MASK_ID, VOCABULARY),
+                Replacement::all_masked(MASK_ID, VOCABULARY),
+            ],
+        }
+    }
+
+    fn cu_seqlens(&self) -> Vec<i32> {
+        prefix_sums(&self.sentences.iter().map(Vec::len).collect::<Vec<_>>())
+    }
+
+    fn tokens(&self) -> usize {
+        self.sentences.iter().map(Vec::len).sum()
+    }
+
+    fn length_max(&self) -> usize {
+        self.sentences.iter().map(Vec::len).max().unwrap_or(1)
+    }
+
+    fn rows_max(&self) -> usize {
+        match self.rows {
+            BankRows::AtMost(rows) => rows,
+            BankRows::Independent => self.length_max(),
+        }
+    }
+
+    fn ids(&self) -> Vec<i32> {
+        integers(3, self.tokens(), VOCABULARY as u32)
+    }
+
+    fn masked(&self) -> Vec<MaskedSentence<'_>> {
+        let sentence = |(words, &index)| MaskedSentence { index, word_starts: words };
+        self.sentences.iter().map(Vec::as_slice).zip(&self.indices).map(sentence).collect()
+    }
+
+    fn expected(&self) -> Drawn {
+        let Budget { ratio, cap } = self.budget;
+        let budget = reference::Budget { ratio, cap };
+        let bank = reference::mask_bank(self.seed, self.step, &self.masked(), budget, self.rows);
+        let purposes = [Purpose::EncoderMask, Purpose::DecoderMask];
+        let inputs = [0, 1].map(|i| self.expected_input(purposes[i], budget, self.replacements[i]));
+        Drawn { bank, inputs }
+    }
+
+    fn expected_input(
+        &self,
+        purpose: Purpose,
+        budget: reference::Budget,
+        replacement: Replacement,
+    ) -> Corrupted {
+        let Replacement { mask_id, vocab_size, mask_share, random_share } = replacement;
+        let replacement =
+            reference::Replacement { mask_id, vocab_size: vocab_size as u32, mask_share, random_share };
+        let mut corrupted = Corrupted { input_ids: self.ids(), ..Corrupted::default() };
+        let mut start = 0;
+        for sentence in self.masked() {
+            let length = sentence.word_starts.len();
+            let chosen = reference::whole_word_mask(self.seed, self.step, sentence, purpose, 0, budget);
+            let slots: Vec<usize> = (0..length).filter(|&slot| chosen[slot]).collect();
+            for &slot in &slots {
+                let id = &mut corrupted.input_ids[start + slot];
+                corrupted.labelled_rows.push((start + slot) as i32);
+                corrupted.targets.push(*id);
+                *id = replacement.of(self.seed, self.step, sentence.index, slot as u32, *id);
+            }
+            corrupted.counts.push(slots.len() as i32);
+            let places = budget.tokens(length).min(length.saturating_sub(2));
+            let labelled = corrupted.labelled_rows.len() + places - slots.len();
+            corrupted.labelled_rows.resize(labelled, -1);
+            corrupted.targets.resize(labelled, IGNORE_INDEX);
+            start += length;
+        }
+        corrupted
+    }
+
+    fn run(&self, device: &Device) -> ops::Result<Drawn> {
+        let (sums, tokens, sentences) = (self.cu_seqlens(), self.tokens(), self.sentences.len());
+        let offsets = masks::bank_offsets(&sums, self.rows_max())?;
+        let labelled = masks::labelled_offsets(&sums, self.budget)?;
+        let needed = masks::bank_workspace(tokens, self.length_max(), self.rows_max());
+        let rng = device.upload(&rng_state(self.seed, self.step))?;
+        let (cu_seqlens, indices) = (device.upload(&sums)?, device.upload(&self.indices)?);
+        let word_starts = device.upload(&masks::word_start_bits(&self.sentences.concat()))?;
+        let (bank_offsets, labelled_offsets) = (device.upload(&offsets)?, device.upload(&labelled)?);
+        let ids = device.upload(&self.ids())?;
+        let places = labelled[sentences] as usize;
+        let mut bits: Buffer<u32> = device.zeros(offsets[sentences] as usize)?;
+        let mut rows: Buffer<u16> = device.zeros(tokens)?;
+        let mut workspace: Buffer<u16> = device.zeros(needed)?;
+        let mut outputs: Vec<[Buffer<i32>; 4]> = Vec::new();
+        for _ in 0..2 {
+            outputs.push([
+                device.zeros(tokens)?,
+                device.zeros(places)?,
+                device.zeros(places)?,
+                device.zeros(sentences)?,
+            ]);
+        }
+        let sentences = Sentences {
+            rng: rng.view(),
+            cu_seqlens: cu_seqlens.view(),
+            indices: indices.view(),
+            word_starts: word_starts.view(),
+            tokens,
+            length_max: self.length_max(),
+        };
+        let bank = Bank {
+            budget: self.budget,
+            rows_max: self.rows_max(),
+            offsets: bank_offsets.view(),
+            bits: bits.view_mut(),
+            rows: (self.rows != BankRows::Independent).then(|| rows.view_mut()),
+            workspace: workspace.view_mut(),
+        };
+        let mut outputs_mut = outputs.iter_mut().zip(self.replacements).map(|(outputs, replacement)| {
+            let [input_ids, labelled_rows, targets, counts] = outputs.each_mut().map(Buffer::view_mut);
+            let (ids, offsets) = (ids.view(), labelled_offsets.view());
+            Corruption {
+                budget: self.budget,
+                replacement,
+                ids,
+                input_ids,
+                offsets,
+                labelled_rows,
+                targets,
+                counts,
+            }
+        });
+        let (encoder, decoder) = (outputs_mut.next(), outputs_mut.next());
+        drop(outputs_mut);
+        masks::draw(&device.stream(), sentences, Some(bank), encoder, decoder)?;
+        let rows = match self.rows {
+            BankRows::AtMost(_) => rows.read()?,
+            BankRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
+        };
+        let read =
+            |[input_ids, labelled_rows, targets, counts]: &[Buffer<i32>; 4]| -> ops::Result<Corrupted> {
+                Ok(Corrupted {
+                    input_ids: input_ids.read()?,
+                    labelled_rows: labelled_rows.read()?,
+                    targets: targets.read()?,
+                    counts: counts.read()?,
+                })
+            };
+        let inputs = [read(&outputs[0])?, read(&outputs[1])?];
+        Ok(Drawn { bank: VisibilityBank { bits: bits.read()?, offsets, rows }, inputs })
+    }
+
+    #[track_caller]
+    fn check(&self, device: &Device) {
+        let (actual, expected) = (self.run(device).unwrap(), self.expected());
+        assert_eq!(actual.bank.offsets, expected.bank.offsets);
+        assert_eq!(actual.bank.rows, expected.bank.rows);
+        let wrong =
+            (0..expected.bank.bits.len()).find(|&word| actual.bank.bits[word] != expected.bank.bits[word]);
+        assert_eq!(wrong, None, "the first word that differs, of {}", expected.bank.bits.len());
+        for (actual, expected) in actual.inputs.iter().zip(&expected.inputs) {
+            assert_eq!(actual, expected);
+        }
+    }
+}
+
+#[test]
+fn equals_the_reference_for_every_length() {
+    let lengths = [1, 2, 3, 17, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 200, 511, 512];
+    let pack = Pack::new(lengths.iter().map(|&length| sentence(length as u64, length)).collect());
+    for device in devices() {
+        pack.check(&device);
+    }
+}
+
+#[test]
+fn equals_the_reference_for_every_bank_size_and_ratio() {
+    let sentences: Vec<_> = [5, 70, 40].iter().map(|&length| sentence(length as u64, length)).collect();
+    for device in devices() {
+        for rows in [1, 31, 32, 33, 64, 100, 300] {
+            for ratio in [0.0, 0.15, 0.7, 1.0] {
+                let (rows, budget) = (BankRows::AtMost(rows), Budget::of(ratio));
+                Pack { rows, budget, ..Pack::new(sentences.clone()) }.check(&device);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_token_may_have_a_mask_of_its_own() {
+    let sentences: Vec<_> = [1, 70, 33].iter().map(|&length| sentence(length as u64, length)).collect();
+    for device in devices() {
+        Pack { rows: BankRows::Independent, ..Pack::new(sentences.clone()) }.check(&device);
+    }
+}
+
+#[test]
+fn a_cap_bounds_the_budget() {
+    let capped = |cap| Budget { cap: Some(cap), ..Budget::of(0.5) };
+    for device in devices() {
+        for cap in [1, 7, 512] {
+            let pack = Pack { budget: capped(cap), ..Pack::new(vec![sentence(1, 90), sentence(2, 4)]) };
+            pack.check(&device);
+            let counts = pack.run(&device).unwrap().inputs[0].counts.clone();
+            assert!(counts[0] as usize <= cap.min(45), "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn odd_sentences_are_masked_alike() {
+    let one_word = |tokens| [vec![false, true], vec![false; tokens]].concat();
+    let sentences = vec![
+        vec![true],
+        vec![true, true],
+        vec![true, true, true],
+        // Only punctuation: every token is a word.
+        vec![true; 66],
+        // One word, longer than the budget.
+        one_word(60),
+        // A last word ends before the last token, whatever the next sentence begins with.
+        vec![false, false, false, true, false],
+        // Tokens before the first word belong to none.
+        vec![false; 35],
+        vec![false, false, false, true, true],
+    ];
+    for device in devices() {
+        Pack::new(sentences.clone()).check(&device);
+        Pack { budget: Budget::of(0.1), ..Pack::new(sentences.clone()) }.check(&device);
+    }
+}
+
+#[test]
+fn shares_of_replacement_are_obeyed() {
+    let shares = [(0.0, 0.0), (0.0, 1.0), (0.25, 0.5), (1.0, 0.0)];
+    for device in devices() {
+        for (mask_share, random_share) in shares {
+            let replacement =
+                Replacement { mask_share, random_share, ..Replacement::bert(MASK_ID, VOCABULARY) };
+            Pack { replacements: [replacement; 2], ..Pack::new(vec![sentence(1, 200)]) }.check(&device);
+        }
+    }
+}
+
+/// Beyond 1024 tokens the permutations live in the workspace.
+#[test]
+fn long_sentences_use_the_workspace() {
+    let sentences = vec![sentence(1, 1025), sentence(2, 60), sentence(3, 2000), sentence(4, 1024)];
+    assert_eq!(masks::bank_workspace(4000, 1024, 128), 0);
+    assert_eq!(masks::bank_workspace(10, 1025, 33), 10 * 64);
+    for device in devices() {
+        Pack::new(sentences.clone()).check(&device);
+        Pack { rows: BankRows::AtMost(40), ..Pack::new(sentences.clone()) }.check(&device);
+    }
+    Pack::new(vec![sentence(5, 1024)]).check(&devices()[0]);
+    Pack::new(vec![sentence(6, 3), sentence(7, 8192)]).check(&devices()[0]);
+}
+
+#[test]
+fn draws_follow_seed_step_and_sentence_and_not_the_place() {
+    let device = &devices()[0];
+    let sentences = vec![sentence(1, 64), sentence(1, 64)];
+    let base = Pack { indices: vec![3, 4], ..Pack::new(sentences.clone()) };
+    let swapped = Pack { indices: vec![4, 3], ..Pack::new(sentences.clone()) };
+    let (first, second) = (base.run(device).unwrap(), swapped.run(device).unwrap());
+    assert_eq!(first.bank.bits[..128], second.bank.bits[128..]);
+    assert_eq!(first.bank.rows[..64], second.bank.rows[64..]);
+    assert_eq!(first.inputs[0].counts[0], second.inputs[0].counts[1]);
+    assert_ne!(first.bank.bits[..128], first.bank.bits[128..]);
+    for other in [
+        Pack { step: 18, ..Pack::new(sentences.clone()) },
+        Pack { seed: 0x0123_4567_89ab_cdee, ..Pack::new(sentences.clone()) },
+        Pack { seed: 0x1123_4567_89ab_cdef, ..Pack::new(sentences) },
+    ] {
+        let other = Pack { indices: vec![3, 4], ..other };
+        assert_ne!(other.run(device).unwrap(), first);
+    }
+}
+
+#[test]
+fn the_workspace_never_shrinks() {
+    let needs: Vec<usize> =
+        (1..200).map(|i| masks::bank_workspace(i * 100, (i * 100).min(8192), 128)).collect();
+    assert!(needs.is_sorted());
+}
+
+#[test]
+fn wrong_arguments_are_refused() {
+    let refuse = |pack: Pack| pack.run(&devices()[0]).unwrap_err().to_string();
+    let pack = || Pack::new(vec![sentence(1, 10)]);
+    let rows = |rows| Pack { rows: BankRows::AtMost(rows), ..pack() };
+    assert_eq!(refuse(rows(0)), "rows_max is 0; it should be in 1..=65536");
+    assert_eq!(
+        refuse(Pack { indices: vec![1, 2], ..pack() }),
+        "cu_seqlens is 2 elements long; it should be 3 (sentences + 1)"
+    );
+    assert_eq!(refuse(Pack::new(vec![vec![true; 8193]])), "length_max is 8193; it should be in 1..=8192");
+    assert_eq!(
+        refuse(Pack { budget: Budget::of(1.5), ..pack() }),
+        "bank budget is of ratio 1.5; it should be of a ratio in [0, 1]"
+    );
+    let capped = Budget { cap: Some(0), ..Budget::of(0.5) };
+    assert_eq!(
+        refuse(Pack { budget: capped, ..pack() }),
+        "bank budget is of cap 0; it should be of a cap of at least 1"
+    );
+    let replaced = |change: fn(&mut Replacement)| {
+        let mut pack = pack();
+        change(&mut pack.replacements[1]);
+        refuse(pack)
+    };
+    assert_eq!(
+        replaced(|r| r.random_share = 0.2),
+        "replacement is of shares 1 and 0.2; it should be of shares of at least 0 and together at most 1"
+    );
+    assert_eq!(replaced(|r| r.mask_id = 1000), "mask_id is 1000; it should be in 0..1000");
+    assert!(replaced(|r| r.vocab_size = 0).starts_with("vocab_size is 0; it should be in 1.."));
+    let message = masks::bank_offsets(&[0, 5, 4], 8).unwrap_err().to_string();
+    assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
+    let message = masks::bank_offsets(&[0, i32::MAX], 65536).unwrap_err().to_string();
+    assert!(message.starts_with("bits is 4398046511104 words; it should be below 2^32 words"), "{message}");
+    let message = masks::labelled_offsets(&[0, 5, 4], Budget::of(0.5)).unwrap_err().to_string();
+    assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
+}
+
+#[test]
+fn something_must_be_drawn_and_lengths_must_fit() {
+    let device = &devices()[0];
+    let (rng, sums) = (device.upload(&rng_state(1, 1)).unwrap(), device.upload(&[0, 64]).unwrap());
+    let (indices, words) = (device.upload(&[0u32]).unwrap(), device.upload(&[u32::MAX; 2]).unwrap());
+    let offsets = device.upload(&masks::bank_offsets(&[0, 64], 8).unwrap()).unwrap();
+    let sentences = Sentences {
+        rng: rng.view(),
+        cu_seqlens: sums.view(),
+        indices: indices.view(),
+        word_starts: words.view(),
+        tokens: 64,
+        length_max: 64,
+    };
+    let refuse = |sentences: Sentences<'_>, bank: Option<Bank<'_>>| {
+        masks::draw(&device.stream(), sentences, bank, None, None).unwrap_err().to_string()
+    };
+    assert_eq!(refuse(sentences, None), "bank is absent; it should be given, or an input to corrupt");
+    assert_eq!(
+        refuse(Sentences { tokens: 65, ..sentences }, None),
+        "word_starts is 2 elements long; it should be 3 (ceil(tokens / 32))"
+    );
+    let mut bits: Buffer<u32> = device.zeros(16).unwrap();
+    let mut workspace: Buffer<u16> = device.zeros(0).unwrap();
+    let bank = Bank {
+        budget: Budget::of(0.5),
+        rows_max: 8,
+        offsets: offsets.view(),
+        bits: bits.view_mut(),
+        rows: None,
+        workspace: workspace.view_mut(),
+    };
+    assert_eq!(
+        refuse(sentences, Some(bank)),
+        "rows_max is 8; it should be at least 64 (length_max) where every token has a mask of its own"
+    );
+}
+
+/// Offsets that disagree with the pack leave the bits; the guard pages of the host device catch it.
+#[test]
+fn a_wrong_offset_is_caught_on_the_host_device() {
+    let device = &devices()[0];
+    if device.name() != "host" {
+        println!("ignored: a test of the host device");
+        return;
+    }
+    let (rng, sums) = (device.upload(&rng_state(1, 1)).unwrap(), device.upload(&[0, 64]).unwrap());
+    let (indices, words) = (device.upload(&[0u32]).unwrap(), device.upload(&[u32::MAX; 2]).unwrap());
+    let offsets = device.upload(&[128u32, 256]).unwrap();
+    let mut bits: Buffer<u32> = device.zeros(128).unwrap();
+    let mut rows: Buffer<u16> = device.zeros(64).unwrap();
+    let mut workspace: Buffer<u16> = device.zeros(0).unwrap();
+    let sentences = Sentences {
+        rng: rng.view(),
+        cu_seqlens: sums.view(),
+        indices: indices.view(),
+        word_starts: words.view(),
+        tokens: 64,
+        length_max: 64,
+    };
+    let bank = Bank {
+        budget: Budget::of(0.5),
+        rows_max: 64,
+        offsets: offsets.view(),
+        bits: bits.view_mut(),
+        rows: Some(rows.view_mut()),
+        workspace: workspace.view_mut(),
+    };
+    let error = masks::draw(&device.stream(), sentences, Some(bank), None, None).unwrap_err();
+    let ops::Error::Device(DeviceError::Kernel { kernel, .. }) = &error else { panic!("{error}") };
+    assert_eq!(kernel, "draw_masks");
+}
