@@ -1,17 +1,25 @@
 //! Batches of packed sentences, drawn in an order that can be resumed exactly.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Batch, DecoderKind, IGNORE_INDEX};
 use crate::ops::masks::{Budget, word_start_bits};
-use crate::random::{Stream, bounded, key, philox};
+use crate::random::Stream;
 
 use super::masks::{corrupted, whole_word_mask};
+use super::permutation::Permutation;
 use super::{Error, Passage, SpecialTokens, word_kind};
 
 /// The third counter word of an epoch's order, apart from every [`Stream`].
 const EPOCH_ORDER: u32 = 0x8000_0100;
+
+/// Passages that may wait for a batch with room for them.
+const PUT_OFF_MAX: usize = 8;
 
 /// How batches are drawn and corrupted.
 #[derive(Clone, Copy, Debug)]
@@ -26,15 +34,22 @@ pub struct BatchOptions {
     pub decoder: DecoderKind,
     pub vocab_size: u32,
     pub special_tokens: SpecialTokens,
+    /// Which of the trainers this is that share an epoch, each with a part of its own: below `ranks`.
+    pub rank: u32,
+    /// How many there are; 1 where one has all.
+    pub ranks: u32,
 }
 
 /// Where a drawer stands: all that a checkpoint must keep of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// How often the corpus has been gone through.
     pub epoch: u32,
-    /// How many passages of this epoch's order have been drawn.
+    /// How many passages of this epoch's order have been come upon.
     pub cursor: u32,
+    /// Of those, the ones that have not been drawn, because a batch had no room for them: they come first in the next.
+    #[serde(default)]
+    pub put_off: Vec<u32>,
 }
 
 /// A batch, and what the device needs to draw the decoder's visibility for it.
@@ -50,18 +65,19 @@ pub struct DrawnBatch {
 
 /// Draws batches from a tokenized corpus.
 ///
-/// Each epoch goes through the passages in a fresh order. A batch takes them as they come until the next one would exceed
-/// `batch_tokens`, and goes on into the next epoch, so every passage is seen once an epoch and only the size of the
-/// passages changes the size of batches. It ends early rather than hold a passage twice.
+/// Each epoch goes through the passages in a fresh order, of which rank `r` has every `ranks`-th place from `r` on. A batch takes passages as they
+/// come, whatever their lengths, and the longest first within it, so that the work on them ends together. One that exceeds what is left of
+/// `batch_tokens` is put off to the next batch while a few others are tried. Batches go on into the next epoch, so every passage is seen once an
+/// epoch; they end early rather than hold a passage twice.
 ///
 /// The batch is a pure function of the passages, the options, the [`Position`] and the step.
 #[derive(Clone, Debug)]
 pub struct BatchDrawer {
-    passages: Vec<Passage>,
+    passages: Arc<[Passage]>,
     options: BatchOptions,
     position: Position,
-    /// The order of `position.epoch`.
-    order: Vec<u32>,
+    /// Tokens of the shortest passage.
+    shortest: usize,
 }
 
 /// The arrays of one sentence of a batch.
@@ -76,9 +92,14 @@ impl BatchDrawer {
     /// A drawer that stands at `position`; [`Position::default`] is the start.
     ///
     /// # Errors
-    /// One each for an empty corpus, a malformed passage, a ratio, a `batch_tokens` below the longest passage and a
-    /// position beyond the corpus.
-    pub fn new(passages: Vec<Passage>, options: BatchOptions, position: Position) -> Result<Self, Error> {
+    /// One each for an empty corpus, a malformed passage, a ratio, a `batch_tokens` below the longest passage, a rank and a position beyond the
+    /// corpus.
+    pub fn new(
+        passages: impl Into<Arc<[Passage]>>,
+        options: BatchOptions,
+        position: Position,
+    ) -> Result<Self, Error> {
+        let passages = passages.into();
         validate_passages(&passages, options.vocab_size)?;
         for (name, value) in
             [("encoder_ratio", options.encoder_ratio), ("decoder_ratio", options.decoder_ratio)]
@@ -91,22 +112,28 @@ impl BatchDrawer {
         if options.batch_tokens < longest || options.batch_tokens > i32::MAX as usize {
             return Err(Error::BatchTokens { batch_tokens: options.batch_tokens, longest });
         }
-        let Position { epoch, cursor } = position;
-        if cursor as usize > passages.len() {
-            return Err(Error::Position { epoch, cursor, passages: passages.len() });
+        let BatchOptions { rank, ranks, .. } = options;
+        if rank >= ranks || ranks as usize > passages.len() {
+            return Err(Error::Rank { rank, ranks, passages: passages.len() });
         }
-        let order = epoch_order(options.seed, epoch, passages.len() as u32);
-        Ok(Self { passages, options, position, order })
+        let lengths = passages.iter().map(|passage| passage.ids.len());
+        let drawer = Self { shortest: lengths.min().unwrap_or(0), passages, options, position };
+        let Position { epoch, cursor, ref put_off } = drawer.position;
+        let known = |&index: &u32| (index as usize) < drawer.passages.len();
+        if cursor > drawer.places() || !put_off.iter().all(known) {
+            return Err(Error::Position { epoch, cursor, passages: drawer.places() as usize });
+        }
+        Ok(drawer)
     }
 
     /// Where the next batch begins.
     #[must_use]
-    pub fn position(&self) -> Position {
-        self.position
+    pub fn position(&self) -> &Position {
+        &self.position
     }
 
     #[must_use]
-    pub fn passages(&self) -> &[Passage] {
+    pub fn passages(&self) -> &Arc<[Passage]> {
         &self.passages
     }
 
@@ -121,12 +148,20 @@ impl BatchDrawer {
         let mut ahead = self.clone();
         let mut batches = 0;
         while ahead.position.epoch < epochs
-            && !(ahead.position.epoch + 1 == epochs && ahead.position.cursor as usize == ahead.order.len())
+            && !(ahead.position.epoch + 1 == epochs
+                && ahead.position.cursor == ahead.places()
+                && ahead.position.put_off.is_empty())
         {
             ahead.next_passages();
             batches += 1;
         }
         batches
+    }
+
+    /// Passages of an epoch that are this rank's.
+    fn places(&self) -> u32 {
+        let BatchOptions { rank, ranks, .. } = self.options;
+        (self.passages.len() as u32 - rank).div_ceil(ranks)
     }
 
     /// The next batch, with the masks of `step`.
@@ -150,25 +185,43 @@ impl BatchDrawer {
         DrawnBatch { batch, sentence_indices, word_starts: word_start_bits(&word_starts) }
     }
 
-    /// The passages of the next batch; moves the position behind them.
+    /// The passages of the next batch, the longest first; moves the position behind them.
     fn next_passages(&mut self) -> Vec<u32> {
+        let BatchOptions { seed, batch_tokens, rank, ranks, .. } = self.options;
+        let length = |index: u32| self.passages[index as usize].ids.len();
+        let (places, count) = (self.places(), self.passages.len() as u32);
+        let Position { epoch, cursor, put_off } = &mut self.position;
         let mut taken = Vec::new();
-        let mut tokens = 0;
-        let mut earlier_epoch = 0;
-        loop {
-            if self.position.cursor as usize == self.order.len() {
-                earlier_epoch = taken.len();
-                self.position = Position { epoch: self.position.epoch.wrapping_add(1), cursor: 0 };
-                self.order = epoch_order(self.options.seed, self.position.epoch, self.passages.len() as u32);
+        let mut room = batch_tokens;
+        put_off.retain(|&index| {
+            let fits = length(index) <= room;
+            if fits {
+                room -= length(index);
+                taken.push(index);
             }
-            let index = self.order[self.position.cursor as usize];
-            tokens += self.passages[index as usize].ids.len();
-            if tokens > self.options.batch_tokens || taken[..earlier_epoch].contains(&index) {
-                return taken;
+            !fits
+        });
+        let mut order = Permutation::new(seed, EPOCH_ORDER, *epoch, count);
+        let mut drawn: HashSet<u32> = taken.iter().copied().collect();
+        while put_off.len() < PUT_OFF_MAX && room >= self.shortest {
+            if *cursor == places {
+                (*epoch, *cursor) = (epoch.wrapping_add(1), 0);
+                order = Permutation::new(seed, EPOCH_ORDER, *epoch, count);
             }
-            taken.push(index);
-            self.position.cursor += 1;
+            let index = order.at(*cursor * ranks + rank);
+            if put_off.contains(&index) || !drawn.insert(index) {
+                break;
+            }
+            if length(index) <= room {
+                room -= length(index);
+                taken.push(index);
+            } else {
+                put_off.push(index);
+            }
+            *cursor += 1;
         }
+        taken.sort_by_key(|&index| Reverse(length(index)));
+        taken
     }
 
     fn sentence(&self, index: u32, step: u32) -> Sentence {
@@ -206,25 +259,6 @@ impl BatchDrawer {
 /// The original ids where chosen, [`IGNORE_INDEX`] elsewhere.
 fn labels(original: &[i32], chosen: &[bool]) -> Vec<i32> {
     original.iter().zip(chosen).map(|(&id, &chosen)| if chosen { id } else { IGNORE_INDEX }).collect()
-}
-
-/// A permutation of `0..count`, by Fisher and Yates.
-fn epoch_order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
-    shuffled(seed, EPOCH_ORDER, epoch, count)
-}
-
-/// A permutation of `0..count` that is a pure function of its arguments.
-pub(crate) fn shuffled(seed: u64, stream: u32, round: u32, count: u32) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..count).collect();
-    let mut draws = [0; 4];
-    for k in 0..count {
-        if k % 4 == 0 {
-            draws = philox(key(seed), [k / 4, 0, stream, round]);
-        }
-        let other = k + bounded(draws[(k % 4) as usize], count - k);
-        order.swap(k as usize, other as usize);
-    }
-    order
 }
 
 fn validate_passages(passages: &[Passage], vocab_size: u32) -> Result<(), Error> {

@@ -64,4 +64,8 @@ pub enum Error {
         "position was epoch {epoch}, cursor {cursor}; the cursor should be at most {passages}, the number of passages"
     )]
     Position { epoch: u32, cursor: u32, passages: usize },
+    #[error(
+        "rank was {rank} of {ranks}; it should be below ranks, and ranks at most {passages}, the passages"
+    )]
+    Rank { rank: u32, ranks: u32, passages: usize },
 }

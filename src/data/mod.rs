@@ -8,15 +8,16 @@ mod corpus;
 mod error;
 mod installed;
 pub mod masks;
+mod permutation;
 mod prose;
 mod sentences;
 mod tokenizer;
 mod word_piece;
 
-pub(crate) use batch::shuffled;
 pub use batch::{BatchDrawer, BatchOptions, DrawnBatch, Position};
 pub use corpus::{Corpus, CorpusReport};
 pub use error::Error;
+pub(crate) use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};
 pub use sentences::sentences;
 pub use tokenizer::{BertTokenizer, EncodeReport, EncodedCorpus, Passage, SpecialTokens, word_kind};

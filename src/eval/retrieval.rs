@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Bm25;
-use crate::data::{sentences, shuffled};
+use crate::data::{Permutation, sentences};
 
 /// The third counter word of the draw of held-out passages, apart from every [`crate::random::Stream`].
 const HELD_OUT: u32 = 0x8000_0101;
@@ -78,7 +78,8 @@ pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let mut drawn: Vec<Option<HeldOut>> = vec![None; passages.len()];
     let mut order = Vec::with_capacity(most);
     let mut queries = HashSet::new();
-    for index in shuffled(seed, HELD_OUT, 0, u32::try_from(passages.len()).unwrap_or(u32::MAX)) {
+    let count = u32::try_from(passages.len()).unwrap_or(u32::MAX);
+    for index in Permutation::new(seed, HELD_OUT, 0, count).iter() {
         if order.len() == most {
             break;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::{Error, Result};
 use crate::data::{BatchDrawer, DrawnBatch, Position};
 
-/// Batches that wait while another is being drawn: one would be enough if all batches took equally long.
+/// Batches that are ready while another is being drawn: one would be enough if all took equally long.
 const AHEAD: usize = 2;
 
 /// A batch of the run.
@@ -32,7 +32,7 @@ impl Prefetch {
         let thread = std::thread::spawn(move || {
             for step in steps {
                 let drawn = drawer.draw(step as u32);
-                if sender.send((drawn, drawer.position())).is_err() {
+                if sender.send((drawn, drawer.position().clone())).is_err() {
                     return;
                 }
             }

@@ -186,6 +186,8 @@ fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &BertTokeni
         decoder: config.decoder,
         vocab_size: tokenizer.vocab_size() as u32,
         special_tokens: tokenizer.special_tokens(),
+        rank: 0,
+        ranks: 1,
     }
 }
 

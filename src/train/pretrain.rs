@@ -1,6 +1,7 @@
 //! The whole of a run: from options to an exported model.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::checkpoint::{CheckpointDirectory, State};
 use super::error::{Error, Result, require_flag};
@@ -72,7 +73,7 @@ fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer
     }
     let model = make_model::<T>(options, &prepared, device, state.as_ref(), &checkpoints, observer)?;
     start_out(options, &prepared, state.is_some())?;
-    let (step, position) = state.as_ref().map_or((0, Position::default()), |s| (s.step, s.position));
+    let (step, position) = state.as_ref().map_or((0, Position::default()), |s| (s.step, s.position.clone()));
     let log_path = options.out.join(LOG_FILE);
     let log = TrainingLog::open(&log_path, step)?;
     let mut trainer = Trainer {
@@ -90,8 +91,8 @@ fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer
     };
     trainer.retrieval = first_retrieval(&mut trainer, state.and_then(|state| state.retrieval_before))?;
     let end = options.stop_at.unwrap_or(prepared.total_steps).min(prepared.total_steps);
-    let batches = prepared.drawer.passages().to_vec();
-    let drawer = BatchDrawer::new(batches, prepared.drawer.options(), position)?;
+    let passages = Arc::clone(prepared.drawer.passages());
+    let drawer = BatchDrawer::new(passages, prepared.drawer.options(), trainer.position.clone())?;
     trainer.train(drawer, end, observer)?;
     finish(&mut trainer)?;
     let Trainer { records, retrieval, .. } = trainer;

@@ -176,7 +176,7 @@ impl<T: Float> Trainer<'_, T> {
     fn checkpoint(&mut self) -> Result<()> {
         let progress = Progress {
             step: self.step,
-            position: self.position,
+            position: self.position.clone(),
             options: self.prepared.fixed_options.clone(),
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),

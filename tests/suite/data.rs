@@ -58,6 +58,8 @@ fn options(tokenizer: &BertTokenizer, decoder: DecoderKind) -> BatchOptions {
         decoder,
         vocab_size: tokenizer.vocab_size() as u32,
         special_tokens: tokenizer.special_tokens(),
+        rank: 0,
+        ranks: 1,
     }
 }
 
@@ -432,21 +434,81 @@ fn a_batch_holds_what_the_objective_needs() {
     }
 }
 
+/// Whenever one looks, each passage has been drawn or put off as often as epochs have come upon it.
 #[test]
 fn every_passage_is_seen_once_an_epoch() {
     let mut drawer = drawer(DecoderKind::Enhanced, Position::default());
-    let count = drawer.passages().len();
-    let mut drawn = Vec::new();
-    while drawn.len() < 3 * count {
-        drawn.extend(drawer.draw(0).sentence_indices);
+    let mut seen = vec![0; drawer.passages().len()];
+    let mut orders = Vec::new();
+    let mut epoch_before = 0;
+    while drawer.position().epoch < 3 {
+        let drawn = drawer.draw(0).sentence_indices;
+        drawn.iter().for_each(|&index| seen[index as usize] += 1);
+        let Position { epoch, cursor, put_off } = drawer.position().clone();
+        let mut come_upon = seen.clone();
+        put_off.iter().for_each(|&index| come_upon[index as usize] += 1);
+        assert!(come_upon.iter().all(|&count| count == epoch || count == epoch + 1));
+        assert_eq!(come_upon.iter().filter(|&&count| count > epoch).count(), cursor as usize);
+        if epoch > epoch_before {
+            orders.push(drawn);
+            epoch_before = epoch;
+        }
     }
-    let epochs: Vec<&[u32]> = drawn.chunks_exact(count).take(3).collect();
-    for epoch in &epochs {
-        let mut sorted = epoch.to_vec();
-        sorted.sort_unstable();
-        assert!(sorted.into_iter().eq(0..count as u32), "an epoch is no permutation");
+    assert_ne!(orders[0], orders[1], "epochs have the same order");
+}
+
+#[test]
+fn batches_are_full_and_their_longest_sentences_first() {
+    let tokenizer = tokenizer();
+    let passages = tokenizer.encode_corpus(&texts(600), 40).unwrap().passages;
+    let mean = passages.iter().map(|passage| passage.ids.len()).sum::<usize>() as f64 / passages.len() as f64;
+    let options = options(&tokenizer, DecoderKind::Enhanced);
+    let mut drawer = BatchDrawer::new(passages, options, Position::default()).unwrap();
+    let batch_tokens = options.batch_tokens;
+    let (mut tokens, mut put_off) = (0, 0);
+    const BATCHES: usize = 100;
+    for step in 0..BATCHES as u32 {
+        let batch = drawer.draw(step).batch;
+        assert!(batch.cu_seqlens.windows(3).all(|ends| ends[1] - ends[0] >= ends[2] - ends[1]));
+        assert!(batch.num_tokens() <= batch_tokens);
+        tokens += batch.num_tokens();
+        put_off += drawer.position().put_off.len();
     }
-    assert_ne!(epochs[0], epochs[1], "epochs have the same order");
+    let fill = tokens as f64 / (BATCHES * batch_tokens) as f64;
+    println!("fill {fill:.4}, {put_off} passages put off in {BATCHES} batches");
+    // Where a batch ended before the first passage that does not fit, half a passage would be missing on average.
+    let without = 1.0 - mean / 2.0 / batch_tokens as f64;
+    // What is left now is less than the shortest passage.
+    assert!(1.0 - fill < 0.7 * (1.0 - without), "fill {fill}, {without} without putting off");
+}
+
+#[test]
+fn ranks_share_an_epoch() {
+    let tokenizer = tokenizer();
+    let passages = tokenizer.encode_corpus(&texts(601), 40).unwrap().passages;
+    for ranks in [2, 3, 7] {
+        let (mut alone, mut rest) = (vec![0; passages.len()], vec![false; passages.len()]);
+        for rank in 0..ranks {
+            let options = BatchOptions { rank, ranks, ..options(&tokenizer, DecoderKind::Enhanced) };
+            let mut drawer = BatchDrawer::new(passages.clone(), options, Position::default()).unwrap();
+            let last = loop {
+                let mut next = drawer.clone();
+                let drawn = next.draw(0).sentence_indices;
+                if next.position().epoch > 0 {
+                    break [drawn, next.position().put_off.clone()].concat();
+                }
+                drawn.iter().for_each(|&index| alone[index as usize] += 1);
+                drawer = next;
+            };
+            drawer.position().put_off.iter().for_each(|&index| alone[index as usize] += 1);
+            // The batch that reaches into the next epoch has the rest of this one.
+            last.iter().for_each(|&index| rest[index as usize] = true);
+        }
+        assert!(alone.iter().all(|&count| count <= 1), "two of {ranks} ranks draw a passage: {alone:?}");
+        assert!(alone.iter().sum::<i32>() as usize > passages.len() * 3 / 4, "{alone:?}");
+        let covered = alone.iter().zip(&rest).all(|(&count, &rest)| count == 1 || rest);
+        assert!(covered, "{ranks} ranks leave passages out");
+    }
 }
 
 #[test]
@@ -455,9 +517,9 @@ fn a_resumed_drawer_goes_on_exactly() {
         let mut whole = drawer(decoder, Position::default());
         for step in 0..25 {
             let position: Position =
-                serde_json::from_str(&serde_json::to_string(&whole.position()).unwrap()).unwrap();
+                serde_json::from_str(&serde_json::to_string(whole.position()).unwrap()).unwrap();
             let batch = whole.draw(step);
-            let mut resumed = drawer(decoder, position);
+            let mut resumed = drawer(decoder, position.clone());
             assert_eq!(resumed.draw(step), batch, "step {step} from {position:?}");
             assert_eq!(resumed.position(), whole.position());
         }
@@ -488,24 +550,34 @@ fn a_drawer_refuses_bad_arguments() {
     let good = options(&tokenizer, DecoderKind::Basic);
     let message =
         |passages, options, position| BatchDrawer::new(passages, options, position).unwrap_err().to_string();
-    let start = Position::default();
+    let start = Position::default;
+    let at = |cursor, put_off| Position { epoch: 1, cursor, put_off };
     let cases = [
-        (message(vec![], good, start), "passages was empty"),
-        (message(vec![passage()], BatchOptions { encoder_ratio: 0.0, ..good }, start), "encoder_ratio was 0"),
+        (message(vec![], good, start()), "passages was empty"),
         (
-            message(vec![passage()], BatchOptions { decoder_ratio: f64::NAN, ..good }, start),
+            message(vec![passage()], BatchOptions { encoder_ratio: 0.0, ..good }, start()),
+            "encoder_ratio was 0",
+        ),
+        (
+            message(vec![passage()], BatchOptions { decoder_ratio: f64::NAN, ..good }, start()),
             "decoder_ratio was NaN",
         ),
-        (message(vec![passage()], BatchOptions { decoder_ratio: 1.0, ..good }, start), "decoder_ratio was 1"),
-        (message(vec![passage()], BatchOptions { batch_tokens: 3, ..good }, start), "batch_tokens was 3"),
-        (message(vec![passage()], BatchOptions { batch_tokens: usize::MAX, ..good }, start), "below 2^31"),
-        (message(vec![passage()], BatchOptions { vocab_size: 5, ..good }, start), "vocabulary size 5"),
-        (message(vec![passage()], good, Position { epoch: 1, cursor: 2 }), "cursor 2"),
         (
-            message(vec![Passage { ids: vec![1], word_starts: vec![] }], good, start),
+            message(vec![passage()], BatchOptions { decoder_ratio: 1.0, ..good }, start()),
+            "decoder_ratio was 1",
+        ),
+        (message(vec![passage()], BatchOptions { batch_tokens: 3, ..good }, start()), "batch_tokens was 3"),
+        (message(vec![passage()], BatchOptions { batch_tokens: usize::MAX, ..good }, start()), "below 2^31"),
+        (message(vec![passage()], BatchOptions { vocab_size: 5, ..good }, start()), "vocabulary size 5"),
+        (message(vec![passage()], good, at(2, vec![])), "cursor 2"),
+        (
+            message(vec![Passage { ids: vec![1], word_starts: vec![] }], good, start()),
             "1 ids and 0 word starts",
         ),
-        (message(vec![Passage::default()], good, start), "at least 1"),
+        (message(vec![Passage::default()], good, start()), "at least 1"),
+        (message(vec![passage()], good, at(0, vec![1])), "cursor 0"),
+        (message(vec![passage()], BatchOptions { rank: 1, ..good }, start()), "rank was 1 of 1"),
+        (message(vec![passage()], BatchOptions { ranks: 2, ..good }, start()), "at most 1, the passages"),
     ];
     for (message, expected) in cases {
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
