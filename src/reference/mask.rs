@@ -71,8 +71,9 @@ pub fn whole_word_mask(
 /// The token range of every word between the first and the last token; tokens before the first start belong to none.
 fn words(word_starts: &[bool]) -> Vec<std::ops::Range<usize>> {
     let mut words: Vec<std::ops::Range<usize>> = Vec::new();
-    for slot in 1..word_starts.len().saturating_sub(1) {
-        if word_starts[slot] {
+    let inner = word_starts.len().saturating_sub(1);
+    for (slot, &starts) in word_starts[..inner].iter().enumerate().skip(1) {
+        if starts {
             words.push(slot..slot + 1);
         } else if let Some(word) = words.last_mut() {
             word.end = slot + 1;
