@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Continue from the BERT in this directory
     #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "vocab", "vocab_size"])]
     init: Option<PathBuf>,
-    /// vocab.txt or tokenizer.json [default: a vocabulary is trained on the corpus]
+    /// vocab.txt or any tokenizer.json [default: a vocabulary is trained on the corpus]
     #[arg(long, value_name = "PATH")]
     vocab: Option<PathBuf>,
     /// Tokens of a trained vocabulary [default: the model's, else 4096]

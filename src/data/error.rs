@@ -25,7 +25,8 @@ pub enum Error {
     #[error("vocab_size was {vocab_size}; it should be at least {minimum}")]
     VocabSize { vocab_size: usize, minimum: usize },
     #[error(
-        "tokenizer `{origin}` lacks {missing}; a BERT vocabulary should have [PAD], [UNK], [CLS], [SEP] and [MASK]"
+        "tokenizer `{origin}` lacks {missing}; it should have [PAD], [CLS], [SEP] and [MASK], or <pad>, <s>, </s> and <mask>, or \
+         a tokenizer_config.json beside it that names what it has for them"
     )]
     MissingSpecialTokens { origin: String, missing: String },
     #[error(

@@ -1,6 +1,6 @@
 //! From text on disk to the packed, corrupted batches of a training step.
 //!
-//! [`Corpus`] reads passages, [`BertTokenizer`] turns them into ids, [`BatchDrawer`] draws batches whose every random
+//! [`Corpus`] reads passages, [`Tokenizer`] turns them into ids, [`BatchDrawer`] draws batches whose every random
 //! decision is a pure function of (seed, position, step), so a run can stop anywhere and go on exactly.
 
 mod batch;
@@ -20,7 +20,7 @@ pub use error::Error;
 pub(crate) use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};
 pub use sentences::sentences;
-pub use tokenizer::{BertTokenizer, EncodeReport, EncodedCorpus, Passage, SpecialTokens, word_kind};
+pub use tokenizer::{EncodeReport, EncodedCorpus, Passage, SpecialTokens, Tokenizer, word_kind};
 
 use std::path::Path;
 

@@ -1,25 +1,35 @@
-//! BERT's WordPiece tokenizer: trained, loaded, saved, and applied to a corpus.
+//! The tokenizer: BERT's WordPiece, trained or loaded, or whatever a `tokenizer.json` holds; saved, and applied to a corpus.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
-    PreTokenizer, Tokenizer,
+    AddedToken, Encoding, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer, Tokenizer as Pipeline,
 };
 
 use super::sentences::sentences;
 use super::{Error, word_piece, write_whole};
 
-/// The special tokens of BERT, in the order of their ids in a vocabulary that [`BertTokenizer::train_word_piece`] makes.
+/// The special tokens of BERT, in the order of their ids in a vocabulary that [`Tokenizer::train_word_piece`] makes.
 const SPECIAL_TOKENS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+/// What a `tokenizer_config.json` calls them, and what other models do.
+const SPECIAL_ROLES: [(&str, &str); 5] = [
+    ("pad_token", "<pad>"),
+    ("unk_token", "<unk>"),
+    ("cls_token", "<s>"),
+    ("sep_token", "</s>"),
+    ("mask_token", "<mask>"),
+];
+/// What a space before a word has become, in SentencePiece and in byte-level BPE.
+const WORD_MARKS: [char; 2] = ['\u{2581}', '\u{120}'];
 /// Room for the special tokens and a small alphabet.
 const SMALLEST_VOCABULARY: usize = 64;
 
@@ -33,11 +43,12 @@ pub mod word_kind {
     pub const SPECIAL: u8 = 2;
 }
 
-/// The ids of BERT's special tokens.
+/// The ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialTokens {
     pub pad: u32,
-    pub unk: u32,
+    /// Byte-level vocabularies may do without.
+    pub unk: Option<u32>,
     pub cls: u32,
     pub sep: u32,
     pub mask: u32,
@@ -76,19 +87,31 @@ pub struct EncodeReport {
     pub cut_in_sentence: usize,
 }
 
-/// A WordPiece tokenizer with BERT's special tokens.
+/// A tokenizer with the special tokens that the objective needs.
 #[derive(Clone, Debug)]
-pub struct BertTokenizer {
-    tokenizer: Tokenizer,
+pub struct Tokenizer {
+    pipeline: Pipeline,
     special: SpecialTokens,
     /// The tokens in id order.
     tokens: Vec<String>,
-    /// For each id, one of [`word_kind`].
-    kinds: Vec<u8>,
-    lowercase: bool,
+    words: Words,
 }
 
-impl BertTokenizer {
+/// How it is told where words start.
+#[derive(Clone, Debug)]
+enum Words {
+    /// WordPiece: for each id, whether it continues a word.
+    Continuations { continues: Vec<bool>, lowercase: bool },
+    /// By the words of the pre-tokenizer, and the marks of spaces where that does not split.
+    Splits {
+        /// `tokenizer_class` of Hugging Face.
+        class: String,
+        /// For each id, whether it begins with a mark.
+        marked: Vec<bool>,
+    },
+}
+
+impl Tokenizer {
     /// Learns an uncased vocabulary of at most `vocab_size` tokens: the same passages always give the same vocabulary.
     ///
     /// A small corpus gives fewer tokens than asked for: see [`Self::vocab_size`].
@@ -110,11 +133,15 @@ impl BertTokenizer {
     /// Loads `vocab.txt`, `tokenizer.json`, or the latter or former of a directory that holds them.
     ///
     /// With `vocab.txt`, the `do_lower_case` of a `tokenizer_config.json` beside it is obeyed; without one the text is
-    /// lower-cased.
+    /// lower-cased. A `tokenizer.json` may be of any kind, WordPiece, BPE or Unigram. Its special tokens are those that a
+    /// `tokenizer_config.json` beside it names, else BERT's (`[CLS]` …) or RoBERTa's (`<s>` …).
+    ///
+    /// Words start, in WordPiece, with every token that does not continue one (`##…`); else with every word of the
+    /// pre-tokenizer, and where a token begins with the mark of a space (`▁`, `Ġ`), as some do not split.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a file of another
-    /// kind, [`Error::MissingSpecialTokens`].
+    /// [`Error::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a file that is no
+    /// tokenizer, [`Error::MissingSpecialTokens`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
@@ -133,14 +160,14 @@ impl BertTokenizer {
 
     fn from_json(text: &str, path: &Path) -> Result<Self, Error> {
         let origin = path.display().to_string();
-        let mut tokenizer = Tokenizer::from_bytes(text.as_bytes())
+        let mut pipeline = Pipeline::from_bytes(text.as_bytes())
             .map_err(|error| Error::Tokenizer { origin: origin.clone(), reason: error.to_string() })?;
         // Lengths are this crate's affair, and padding is never wanted.
-        tokenizer.with_padding(None);
-        let _ = tokenizer.with_truncation(None);
-        let normalizer: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        pipeline.with_padding(None);
+        let _ = pipeline.with_truncation(None);
+        let normalizer: Value = serde_json::from_str(text).unwrap_or_default();
         let lowercase = normalizer["normalizer"]["lowercase"].as_bool().unwrap_or(true);
-        Self::from_tokenizer(tokenizer, lowercase, &origin)
+        Self::from_pipeline(pipeline, lowercase, &config_beside(path), &origin)
     }
 
     fn from_vocabulary(text: &str, path: &Path) -> Result<Self, Error> {
@@ -152,17 +179,15 @@ impl BertTokenizer {
                 return Err(Error::DuplicateToken { path: path.to_owned(), token, first, second: index + 1 });
             }
         }
-        let config = std::fs::read(path.with_file_name("tokenizer_config.json")).unwrap_or_default();
-        let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
-        let lowercase = config["do_lower_case"].as_bool().unwrap_or(true);
+        let lowercase = config_beside(path)["do_lower_case"].as_bool().unwrap_or(true);
         Self::from_tokens(&tokens, lowercase, &path.display().to_string())
     }
 
     /// BERT's pipeline around a vocabulary in id order.
     fn from_tokens(tokens: &[String], lowercase: bool, origin: &str) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { origin: origin.to_owned(), reason };
-        let special =
-            special_tokens(origin, |token| tokens.iter().position(|t| t == token).map(|id| id as u32))?;
+        let id = |token: &str| tokens.iter().position(|t| t == token).map(|id| id as u32);
+        let special = special_tokens(origin, &Value::Null, id)?;
         let vocabulary =
             WordPiece::read_bytes(tokens.join("\n").as_bytes()).map_err(|e| failed(e.to_string()))?;
         let model = WordPiece::builder()
@@ -170,26 +195,27 @@ impl BertTokenizer {
             .unk_token("[UNK]".into())
             .build()
             .map_err(|e| failed(e.to_string()))?;
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer
+        let mut pipeline = Pipeline::new(model);
+        pipeline
             .with_normalizer(Some(BertNormalizer::new(true, true, None, lowercase)))
             .map_err(|e| failed(e.to_string()))?;
-        tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-        tokenizer.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-        tokenizer.with_post_processor(Some(template(special).map_err(failed)?));
+        pipeline.with_pre_tokenizer(Some(BertPreTokenizer));
+        pipeline.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
+        pipeline.with_post_processor(Some(template(special).map_err(failed)?));
         let added = SPECIAL_TOKENS.map(|token| AddedToken::from(token, true));
-        tokenizer.add_special_tokens(added).map_err(|e| failed(e.to_string()))?;
-        Self::from_tokenizer(tokenizer, lowercase, origin)
+        pipeline.add_special_tokens(added).map_err(|e| failed(e.to_string()))?;
+        Self::from_pipeline(pipeline, lowercase, &Value::Null, origin)
     }
 
-    fn from_tokenizer(mut tokenizer: Tokenizer, lowercase: bool, origin: &str) -> Result<Self, Error> {
+    fn from_pipeline(
+        mut pipeline: Pipeline,
+        lowercase: bool,
+        config: &Value,
+        origin: &str,
+    ) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { origin: origin.to_owned(), reason };
-        let ModelWrapper::WordPiece(model) = tokenizer.get_model() else {
-            return Err(failed("its model should be WordPiece".into()));
-        };
-        let prefix = model.continuing_subword_prefix.clone();
-        let special = special_tokens(origin, |token| tokenizer.token_to_id(token))?;
-        let vocabulary = tokenizer.get_vocab(true);
+        let special = special_tokens(origin, config, |token| pipeline.token_to_id(token))?;
+        let vocabulary = pipeline.get_vocab(true);
         let mut tokens = vec![None; vocabulary.len()];
         for (token, id) in vocabulary {
             match tokens.get_mut(id as usize) {
@@ -200,22 +226,26 @@ impl BertTokenizer {
         let tokens: Option<Vec<String>> = tokens.into_iter().collect();
         let tokens =
             tokens.ok_or_else(|| failed("two tokens share an id; ids should have no gaps".into()))?;
-        let mut kinds: Vec<u8> = tokens
-            .iter()
-            .map(|token| {
-                if token.starts_with(&prefix) && *token != prefix {
-                    word_kind::CONTINUATION
-                } else {
-                    word_kind::START
-                }
-            })
-            .collect();
-        for id in [special.pad, special.cls, special.sep] {
-            kinds[id as usize] = word_kind::SPECIAL;
-        }
+        let words = if let ModelWrapper::WordPiece(model) = pipeline.get_model() {
+            if special.unk.is_none() {
+                return Err(Error::MissingSpecialTokens {
+                    origin: origin.to_owned(),
+                    missing: "[UNK]".into(),
+                });
+            }
+            let prefix = &model.continuing_subword_prefix;
+            let continues = tokens.iter().map(|token| token.starts_with(prefix) && token != prefix);
+            Words::Continuations { continues: continues.collect(), lowercase }
+        } else {
+            let class = config["tokenizer_class"].as_str().unwrap_or("PreTrainedTokenizerFast").to_owned();
+            Words::Splits {
+                class,
+                marked: tokens.iter().map(|token| token.starts_with(WORD_MARKS)).collect(),
+            }
+        };
         // A passage that spells out "[SEP]" is talking about the token, and must not contain it.
-        tokenizer.set_encode_special_tokens(true);
-        Ok(Self { tokenizer, special, tokens, kinds, lowercase })
+        pipeline.set_encode_special_tokens(true);
+        Ok(Self { pipeline, special, tokens, words })
     }
 
     #[must_use]
@@ -234,32 +264,39 @@ impl BertTokenizer {
         self.tokens.get(id as usize).map(String::as_str)
     }
 
-    /// Writes `vocab.txt`, `tokenizer.json` and `tokenizer_config.json` into `directory`, each whole or not at all, as
-    /// Hugging Face's `BertTokenizerFast` reads them. `max_len` is the model's longest passage.
+    /// Writes `tokenizer.json`, `tokenizer_config.json` and, of WordPiece, `vocab.txt` into `directory`, each whole or not
+    /// at all, as Hugging Face reads them. `max_len` is the model's longest passage.
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Tokenizer`].
     pub fn save(&self, directory: impl AsRef<Path>, max_len: usize) -> Result<(), Error> {
         let directory = directory.as_ref();
         let failed = |reason: String| Error::Tokenizer { origin: directory.display().to_string(), reason };
-        let tokenizer = self.tokenizer.to_string(true).map_err(|e| failed(e.to_string()))?;
-        let config = json!({
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.lowercase,
-            "strip_accents": null,
-            "tokenize_chinese_chars": true,
-            "model_max_length": max_len,
-            "pad_token": "[PAD]",
-            "unk_token": "[UNK]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
-        });
-        let mut vocabulary = self.tokens.join("\n");
-        vocabulary.push('\n');
-        write_whole(&directory.join("vocab.txt"), vocabulary.as_bytes())?;
+        let pipeline = self.pipeline.to_string(true).map_err(|e| failed(e.to_string()))?;
+        let mut config = match &self.words {
+            Words::Continuations { lowercase, .. } => json!({
+                "tokenizer_class": "BertTokenizer",
+                "do_lower_case": lowercase,
+                "strip_accents": null,
+                "tokenize_chinese_chars": true,
+            }),
+            Words::Splits { class, .. } => json!({ "tokenizer_class": class }),
+        };
+        config["model_max_length"] = max_len.into();
+        let SpecialTokens { pad, unk, cls, sep, mask } = self.special;
+        let ids = [Some(pad), unk, Some(cls), Some(sep), Some(mask)];
+        for ((role, _), id) in SPECIAL_ROLES.into_iter().zip(ids) {
+            if let Some(token) = id.and_then(|id| self.token(id)) {
+                config[role] = token.into();
+            }
+        }
+        if matches!(self.words, Words::Continuations { .. }) {
+            let mut vocabulary = self.tokens.join("\n");
+            vocabulary.push('\n');
+            write_whole(&directory.join("vocab.txt"), vocabulary.as_bytes())?;
+        }
         write_whole(&directory.join("tokenizer_config.json"), format!("{config:#}\n").as_bytes())?;
-        write_whole(&directory.join("tokenizer.json"), tokenizer.as_bytes())
+        write_whole(&directory.join("tokenizer.json"), pipeline.as_bytes())
     }
 
     /// The first `max_len` tokens of `text`, `[CLS]` and `[SEP]` included; what is beyond is cut off.
@@ -268,9 +305,10 @@ impl BertTokenizer {
     /// [`Error::MaxLen`] below 3; [`Error::Tokenizer`].
     pub fn encode(&self, text: &str, max_len: usize) -> Result<Passage, Error> {
         let room = content_room(max_len)?;
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| self.failed(&*e))?;
+        let encoding = self.encoding(text)?;
         let ids = encoding.get_ids();
-        Ok(self.passage(&ids[..ids.len().min(room)]))
+        let kept = ids.len().min(room);
+        Ok(self.passage(&ids[..kept], &self.starts(&encoding)[..kept]))
     }
 
     /// All texts as passages of at most `max_len` tokens, in parallel and in order.
@@ -301,23 +339,26 @@ impl BertTokenizer {
         }
         report.passages = passages.len();
         report.tokens = passages.iter().map(|passage| passage.ids.len()).sum();
-        let unknown = |passage: &Passage| passage.ids.iter().filter(|&&id| id == self.special.unk).count();
+        let unknown =
+            |passage: &Passage| passage.ids.iter().filter(|&&id| Some(id) == self.special.unk).count();
         report.unknown_tokens = passages.iter().map(unknown).sum();
         Ok(EncodedCorpus { passages, report })
     }
 
     /// The passages of one text, and how many cuts fell inside a sentence.
     fn encode_whole(&self, text: &str, room: usize) -> Result<(Vec<Passage>, usize), Error> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|e| self.failed(&*e))?;
+        let mut encoding = self.encoding(text)?;
         let ids = encoding.get_ids();
         if ids.is_empty() {
             return Ok((Vec::new(), 0));
         }
         if ids.len() <= room {
-            return Ok((vec![self.passage(ids)], 0));
+            return Ok((vec![self.passage(ids, &self.starts(&encoding))], 0));
         }
-        let encoding = self.tokenizer.encode(text, false).map_err(|e| self.failed(&*e))?;
-        let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+        if encoding.get_offsets().iter().all(|&offsets| offsets == (0, 0)) {
+            encoding = self.pipeline.encode(text, false).map_err(|e| self.failed(&*e))?;
+        }
+        let (ids, offsets, starts) = (encoding.get_ids(), encoding.get_offsets(), self.starts(&encoding));
         let ends = sentence_ends(text, offsets);
         let mut passages = Vec::new();
         let (mut start, mut cuts) = (0, 0);
@@ -329,33 +370,47 @@ impl BertTokenizer {
                 cuts += 1;
                 (start + 1..=farthest)
                     .rev()
-                    .find(|&at| self.kind(ids[at]) != word_kind::CONTINUATION)
+                    .find(|&at| starts.get(at).copied().unwrap_or(true))
                     .unwrap_or(farthest)
             });
-            passages.push(self.passage(&ids[start..end]));
+            passages.push(self.passage(&ids[start..end], &starts[start..end]));
             start = end;
         }
         Ok((passages, cuts))
     }
 
-    fn kind(&self, id: u32) -> u8 {
-        self.kinds[id as usize]
+    /// The tokens of a text. Of WordPiece without words and offsets, which its ids tell or which are seldom wanted.
+    fn encoding(&self, text: &str) -> Result<Encoding, Error> {
+        let encoding = match self.words {
+            Words::Continuations { .. } => self.pipeline.encode_fast(text, false),
+            Words::Splits { .. } => self.pipeline.encode(text, false),
+        };
+        encoding.map_err(|e| self.failed(&*e))
+    }
+
+    /// Whether each token of an encoding is the first of a word.
+    fn starts(&self, encoding: &Encoding) -> Vec<bool> {
+        let ids = encoding.get_ids().iter().map(|&id| id as usize);
+        match &self.words {
+            Words::Continuations { continues, .. } => ids.map(|id| !continues[id]).collect(),
+            Words::Splits { marked, .. } => {
+                let words = encoding.get_word_ids();
+                let begins = |at: usize| at == 0 || words[at].is_none() || words[at] != words[at - 1];
+                ids.enumerate().map(|(at, id)| marked[id] || begins(at)).collect()
+            }
+        }
     }
 
     /// `[CLS]` `content` `[SEP]`; the first token of the content begins a word, even if a cut fell inside one.
-    fn passage(&self, content: &[u32]) -> Passage {
-        let mut passage = Passage {
-            ids: Vec::with_capacity(content.len() + 2),
-            word_starts: Vec::with_capacity(content.len() + 2),
+    fn passage(&self, content: &[u32], starts: &[bool]) -> Passage {
+        let ids = [&[self.special.cls], content, &[self.special.sep]].concat();
+        let kind = |(place, &starts): (usize, &bool)| match starts || place == 0 {
+            true => word_kind::START,
+            false => word_kind::CONTINUATION,
         };
-        passage.ids.push(self.special.cls);
-        passage.ids.extend_from_slice(content);
-        passage.ids.push(self.special.sep);
-        passage.word_starts.extend(passage.ids.iter().map(|&id| self.kind(id)));
-        if !content.is_empty() {
-            passage.word_starts[1] = passage.word_starts[1].max(word_kind::START);
-        }
-        passage
+        let special = std::iter::once(word_kind::SPECIAL);
+        let word_starts = special.clone().chain(starts.iter().enumerate().map(kind)).chain(special).collect();
+        Passage { ids, word_starts }
     }
 
     fn failed(&self, error: &(dyn std::error::Error + Send + Sync)) -> Error {
@@ -378,13 +433,33 @@ fn sentence_ends(text: &str, offsets: &[(usize, usize)]) -> Vec<usize> {
     ends.collect()
 }
 
-fn special_tokens(origin: &str, id: impl Fn(&str) -> Option<u32>) -> Result<SpecialTokens, Error> {
-    let ids = SPECIAL_TOKENS.map(&id);
-    if let [Some(pad), Some(unk), Some(cls), Some(sep), Some(mask)] = ids {
+/// The `tokenizer_config.json` beside a tokenizer's file; null where there is none.
+fn config_beside(path: &Path) -> Value {
+    let config = std::fs::read(path.with_file_name("tokenizer_config.json")).unwrap_or_default();
+    serde_json::from_slice(&config).unwrap_or_default()
+}
+
+/// Those that the configuration names, else those with a usual name.
+fn special_tokens(
+    origin: &str,
+    config: &Value,
+    id: impl Fn(&str) -> Option<u32>,
+) -> Result<SpecialTokens, Error> {
+    let find = |role: usize| {
+        let (name, usual) = SPECIAL_ROLES[role];
+        let named = config[name].as_str().or_else(|| config[name]["content"].as_str());
+        match named {
+            Some(token) => id(token),
+            None => id(SPECIAL_TOKENS[role]).or_else(|| id(usual)),
+        }
+    };
+    let [pad, unk, cls, sep, mask] = [0, 1, 2, 3, 4].map(find);
+    if let (Some(pad), Some(cls), Some(sep), Some(mask)) = (pad, cls, sep, mask) {
         return Ok(SpecialTokens { pad, unk, cls, sep, mask });
     }
-    let missing: Vec<&str> =
-        SPECIAL_TOKENS.into_iter().zip(ids).filter(|(_, id)| id.is_none()).map(|(t, _)| t).collect();
+    let found = [pad, Some(0), cls, sep, mask];
+    let missing = SPECIAL_TOKENS.into_iter().zip(found).filter(|(_, id)| id.is_none());
+    let missing: Vec<&str> = missing.map(|(token, _)| token).collect();
     Err(Error::MissingSpecialTokens { origin: origin.to_owned(), missing: missing.join(", ") })
 }
 

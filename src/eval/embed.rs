@@ -1,7 +1,7 @@
 //! Sentence vectors of texts, in packed batches.
 
 use super::{HeldOut, RetrievalScore, rank_dense};
-use crate::data::{self, BertTokenizer};
+use crate::data::{self, Tokenizer};
 use crate::device::{Float, Stream};
 use crate::model::{Capacity, Model};
 use crate::ops;
@@ -26,7 +26,7 @@ pub enum EmbedError {
 pub fn embed_texts<T: Float, S: AsRef<str>>(
     model: &mut Model<T>,
     stream: &Stream,
-    tokenizer: &BertTokenizer,
+    tokenizer: &Tokenizer,
     capacity: Capacity,
     texts: &[S],
 ) -> Result<Vec<f32>, EmbedError> {
@@ -66,7 +66,7 @@ pub fn normalize_rows(vectors: &mut [f32], dim: usize) {
 pub fn retrieval_score<T: Float>(
     model: &mut Model<T>,
     stream: &Stream,
-    tokenizer: &BertTokenizer,
+    tokenizer: &Tokenizer,
     capacity: Capacity,
     held_out: &[HeldOut],
 ) -> Result<RetrievalScore, EmbedError> {

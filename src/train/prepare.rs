@@ -8,14 +8,14 @@ use super::error::{Error, Result};
 use super::export::{CONFIG_FILE, check_vocabulary, load_config};
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
-use crate::data::{BatchDrawer, BatchOptions, BertTokenizer, Corpus, Passage, Position};
+use crate::data::{BatchDrawer, BatchOptions, Corpus, Passage, Position, Tokenizer};
 use crate::device::DType;
 use crate::eval::{HeldOut, Split, split_held_out};
 use crate::model::{Capacity, ModelConfig};
 
 /// What a run works on.
 pub(super) struct Prepared {
-    pub tokenizer: BertTokenizer,
+    pub tokenizer: Tokenizer,
     pub config: ModelConfig,
     /// At the beginning.
     pub drawer: BatchDrawer,
@@ -149,16 +149,16 @@ fn tokenizer(
     config: &ModelConfig,
     training: &[String],
     observer: &mut dyn Observer,
-) -> Result<BertTokenizer> {
+) -> Result<Tokenizer> {
     let resumed = options.out.join("tokenizer.json");
     let given: Option<&Path> = options.vocabulary.as_deref().or(options.init.as_deref());
     if let Some(path) = given.or_else(|| (options.resume && resumed.is_file()).then_some(resumed.as_path())) {
-        let tokenizer = BertTokenizer::from_path(path)?;
+        let tokenizer = Tokenizer::from_path(path)?;
         observer.note(&format!("vocabulary: {} tokens of {}", tokenizer.vocab_size(), path.display()));
         return Ok(tokenizer);
     }
     let vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
-    let tokenizer = BertTokenizer::train_word_piece(training, vocab_size)?;
+    let tokenizer = Tokenizer::train_word_piece(training, vocab_size)?;
     observer.note(&format!("vocabulary: {} tokens, trained on the corpus", tokenizer.vocab_size()));
     Ok(tokenizer)
 }
@@ -177,7 +177,7 @@ fn encode_note(report: &crate::data::EncodeReport, max_len: usize) -> String {
     note
 }
 
-fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &BertTokenizer) -> BatchOptions {
+fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &Tokenizer) -> BatchOptions {
     BatchOptions {
         seed: options.seed,
         batch_tokens: options.batch_tokens,

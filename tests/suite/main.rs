@@ -30,4 +30,6 @@ mod reduce;
 mod rows;
 mod segment_sum;
 mod streams;
+#[cfg(feature = "train")]
+mod tokenizers;
 mod twins;
