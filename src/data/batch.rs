@@ -1,16 +1,25 @@
-//! Batches of packed sentences, drawn in an order that can be resumed exactly.
+//! Batches of packed sentences, and what the objective hides of them.
+
+use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::model::{Batch, DecoderKind, IGNORE_INDEX};
 use crate::random::{Stream, bounded, key, philox};
 
+use super::drawer::{Order, OrderOptions, Position};
 use super::masks::{corrupted, ratio_q32, whole_word_mask};
-use super::{Error, Passage, SpecialTokens, word_kind};
+use super::{Error, PassageRef, SpecialTokens, TokenStore};
 
-/// The third counter word of an epoch's order, apart from every [`Stream`].
-const EPOCH_ORDER: u32 = 0x8000_0100;
+/// What a token is in its word: the values of [`DrawnBatch::word_starts`].
+pub mod word_kind {
+    /// Continues the word of the token before it.
+    pub const CONTINUATION: u8 = 0;
+    /// Begins a word.
+    pub const START: u8 = 1;
+    /// Belongs to no word: `[CLS]`, `[SEP]`, `[PAD]`.
+    pub const SPECIAL: u8 = 2;
+}
 
 /// How batches are drawn and corrupted.
 #[derive(Clone, Copy, Debug)]
@@ -25,15 +34,9 @@ pub struct BatchOptions {
     pub decoder: DecoderKind,
     pub vocab_size: u32,
     pub special_tokens: SpecialTokens,
-}
-
-/// Where a drawer stands: all that a checkpoint must keep of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// How often the corpus has been gone through.
-    pub epoch: u32,
-    /// How many passages of this epoch's order have been drawn.
-    pub cursor: u32,
+    /// Which of `ranks` disjoint parts of every epoch is drawn: 0 of 1 for all of it.
+    pub rank: u32,
+    pub ranks: u32,
 }
 
 /// A batch, and what the device needs to draw the decoder's visibility for it.
@@ -47,20 +50,30 @@ pub struct DrawnBatch {
     pub word_starts: Vec<u8>,
 }
 
-/// Draws batches from a tokenized corpus.
+/// The sentences of a batch as they stand in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackedPassages {
+    /// `[B]` the index of each sentence's passage in the store.
+    pub sentence_indices: Vec<u32>,
+    /// `[B + 1]` where each sentence begins, and where the last one ends.
+    pub cu_seqlens: Vec<i32>,
+    /// `[T]` token ids.
+    pub ids: Vec<i32>,
+    /// `[T]` bits, lowest first: set where a token begins a word.
+    pub word_starts: Vec<u32>,
+}
+
+/// Draws batches from tokenized passages.
 ///
-/// Each epoch goes through the passages in a fresh order. A batch takes them as they come until the next one would exceed
-/// `batch_tokens`, and goes on into the next epoch, so every passage is seen once an epoch and only the size of the
-/// passages changes the size of batches. It ends early rather than hold a passage twice.
+/// Each epoch goes through the passages in a fresh order, and sees each of them once. A batch takes passages until they fill
+/// `batch_tokens`; one that does not fit goes first into the next batch. Its sentences stand from the longest to the shortest, so that
+/// the blocks with most work begin first. No batch holds a passage twice.
 ///
-/// The batch is a pure function of the passages, the options, the [`Position`] and the step.
+/// The batch is a pure function of the store, the options, the [`Position`] and the step.
 #[derive(Clone, Debug)]
 pub struct BatchDrawer {
-    passages: Vec<Passage>,
+    order: Order,
     options: BatchOptions,
-    position: Position,
-    /// The order of `position.epoch`.
-    order: Vec<u32>,
 }
 
 /// The arrays of one sentence of a batch.
@@ -72,13 +85,21 @@ struct Sentence {
 }
 
 impl BatchDrawer {
-    /// A drawer that stands at `position`; [`Position::default`] is the start.
+    /// A drawer that stands at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`,
+    /// ascending, are never drawn.
     ///
     /// # Errors
-    /// One each for an empty corpus, a malformed passage, a ratio, a `batch_tokens` below the longest passage and a
-    /// position beyond the corpus.
-    pub fn new(passages: Vec<Passage>, options: BatchOptions, position: Position) -> Result<Self, Error> {
-        validate_passages(&passages, options.vocab_size)?;
+    /// One each for a store without passages, ids beyond the vocabulary, a ratio, a rank, a `batch_tokens` below the longest passage,
+    /// skipped passages that are not ascending and a position beyond the corpus.
+    pub fn new(
+        store: Arc<TokenStore>,
+        skipped: Vec<u32>,
+        options: BatchOptions,
+        position: Position,
+    ) -> Result<Self, Error> {
+        if store.vocab_size() > options.vocab_size {
+            return Err(Error::StoreVocabulary { store: store.vocab_size(), vocab_size: options.vocab_size });
+        }
         for (name, value) in
             [("encoder_ratio", options.encoder_ratio), ("decoder_ratio", options.decoder_ratio)]
         {
@@ -86,109 +107,111 @@ impl BatchDrawer {
                 return Err(Error::Ratio { name, value });
             }
         }
-        let longest = passages.iter().map(|passage| passage.ids.len()).max().unwrap_or(0);
-        if options.batch_tokens < longest || options.batch_tokens > i32::MAX as usize {
-            return Err(Error::BatchTokens { batch_tokens: options.batch_tokens, longest });
-        }
-        let Position { epoch, cursor } = position;
-        if cursor as usize > passages.len() {
-            return Err(Error::Position { epoch, cursor, passages: passages.len() });
-        }
-        let order = epoch_order(options.seed, epoch, passages.len() as u32);
-        Ok(Self { passages, options, position, order })
+        let BatchOptions { seed, batch_tokens, rank, ranks, .. } = options;
+        let order = Order::new(store, skipped, OrderOptions { seed, batch_tokens, rank, ranks }, position)?;
+        Ok(Self { order, options })
     }
 
     /// Where the next batch begins.
     #[must_use]
-    pub fn position(&self) -> Position {
-        self.position
+    pub fn position(&self) -> &Position {
+        self.order.position()
     }
 
     #[must_use]
-    pub fn passages(&self) -> &[Passage] {
-        &self.passages
+    pub fn store(&self) -> &TokenStore {
+        self.order.store()
     }
 
-    #[must_use]
-    pub fn options(&self) -> BatchOptions {
-        self.options
+    /// The same passages and options at another position.
+    ///
+    /// # Errors
+    /// [`Error::Position`].
+    pub fn at(&self, position: Position) -> Result<Self, Error> {
+        Ok(Self { order: self.order.at(position)?, options: self.options })
     }
 
     /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
     #[must_use]
     pub fn batches_until(&self, epochs: u32) -> u64 {
-        let mut ahead = self.clone();
+        let mut ahead = self.order.clone();
         let mut batches = 0;
-        while ahead.position.epoch < epochs
-            && !(ahead.position.epoch + 1 == epochs && ahead.position.cursor as usize == ahead.order.len())
-        {
+        while !ahead.is_through(epochs) {
             ahead.next_passages();
             batches += 1;
         }
         batches
     }
 
+    /// The sentences of the next batch, before any masks.
+    #[must_use]
+    pub fn next_packed(&mut self) -> PackedPassages {
+        let sentence_indices = self.order.next_passages();
+        let mut packed = PackedPassages {
+            cu_seqlens: Vec::with_capacity(sentence_indices.len() + 1),
+            ids: Vec::with_capacity(self.options.batch_tokens),
+            word_starts: Vec::with_capacity(self.options.batch_tokens.div_ceil(32)),
+            sentence_indices,
+        };
+        packed.cu_seqlens.push(0);
+        for &index in &packed.sentence_indices {
+            let PassageRef { ids, word_starts } = self.order.store().passage(index);
+            word_starts.append_to(&mut packed.word_starts, packed.ids.len());
+            ids.append_to(&mut packed.ids);
+            packed.cu_seqlens.push(packed.ids.len() as i32);
+        }
+        packed
+    }
+
     /// The next batch, with the masks of `step`.
     #[must_use]
     pub fn draw(&mut self, step: u32) -> DrawnBatch {
-        let sentence_indices = self.next_passages();
-        let drawn: Vec<Sentence> =
-            sentence_indices.par_iter().map(|&index| self.sentence(index, step)).collect();
-        let tokens = drawn.iter().map(|sentence| sentence.encoder_input_ids.len()).sum();
-        let mut batch = Batch { cu_seqlens: vec![0], ..Batch::default() };
-        let mut word_starts = Vec::with_capacity(tokens);
-        for (sentence, &index) in drawn.iter().zip(&sentence_indices) {
+        let PackedPassages { sentence_indices, cu_seqlens, ids, word_starts: bits } = self.next_packed();
+        let starts = |t: usize| bits[t / 32] >> (t % 32) & 1 == 1;
+        let mut word_starts: Vec<u8> = (0..ids.len())
+            .map(|t| if starts(t) { word_kind::START } else { word_kind::CONTINUATION })
+            .collect();
+        for pair in cu_seqlens.windows(2) {
+            word_starts[pair[0] as usize] = word_kind::SPECIAL;
+            word_starts[pair[1] as usize - 1] = word_kind::SPECIAL;
+        }
+        let drawn: Vec<Sentence> = sentence_indices
+            .par_iter()
+            .zip(cu_seqlens.par_windows(2))
+            .map(|(&index, pair)| {
+                let range = pair[0] as usize..pair[1] as usize;
+                self.sentence(index, step, &ids[range.clone()], &word_starts[range])
+            })
+            .collect();
+        let mut batch = Batch { cu_seqlens, ..Batch::default() };
+        for sentence in &drawn {
             batch.encoder_input_ids.extend_from_slice(&sentence.encoder_input_ids);
             batch.encoder_labels.extend_from_slice(&sentence.encoder_labels);
             batch.decoder_input_ids.extend_from_slice(&sentence.decoder_input_ids);
             batch.decoder_labels.extend_from_slice(&sentence.decoder_labels);
-            batch.cu_seqlens.push(batch.encoder_input_ids.len() as i32);
-            word_starts.extend_from_slice(&self.passages[index as usize].word_starts);
         }
         DrawnBatch { batch, sentence_indices, word_starts }
     }
 
-    /// The passages of the next batch; moves the position behind them.
-    fn next_passages(&mut self) -> Vec<u32> {
-        let mut taken = Vec::new();
-        let mut tokens = 0;
-        let mut earlier_epoch = 0;
-        loop {
-            if self.position.cursor as usize == self.order.len() {
-                earlier_epoch = taken.len();
-                self.position = Position { epoch: self.position.epoch.wrapping_add(1), cursor: 0 };
-                self.order = epoch_order(self.options.seed, self.position.epoch, self.passages.len() as u32);
-            }
-            let index = self.order[self.position.cursor as usize];
-            tokens += self.passages[index as usize].ids.len();
-            if tokens > self.options.batch_tokens || taken[..earlier_epoch].contains(&index) {
-                return taken;
-            }
-            taken.push(index);
-            self.position.cursor += 1;
-        }
-    }
-
-    fn sentence(&self, index: u32, step: u32) -> Sentence {
+    fn sentence(&self, index: u32, step: u32, original: &[i32], word_starts: &[u8]) -> Sentence {
         let BatchOptions { seed, encoder_ratio, decoder_ratio, decoder, vocab_size, special_tokens, .. } =
             self.options;
-        let Passage { ids, word_starts } = &self.passages[index as usize];
         let mask = |stream, ratio| whole_word_mask(seed, step, index, stream, word_starts, ratio_q32(ratio));
-        let original: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let labels = |chosen: &[bool]| labels(&original, chosen);
+        let labels = |chosen: &[bool]| labels(original, chosen);
 
         let chosen = mask(Stream::EncoderMask, encoder_ratio);
-        let corrupt = |(slot, &id): (usize, &u32)| {
-            let corrupt = || corrupted(seed, step, index, slot as u32, id, special_tokens.mask, vocab_size);
-            (if chosen[slot] { corrupt() } else { id }) as i32
+        let corrupt = |(slot, &id): (usize, &i32)| {
+            let mask = special_tokens.mask;
+            let corrupt = || corrupted(seed, step, index, slot as u32, id as u32, mask, vocab_size) as i32;
+            if chosen[slot] { corrupt() } else { id }
         };
-        let encoder_input_ids = ids.iter().enumerate().map(corrupt).collect();
+        let encoder_input_ids = original.iter().enumerate().map(corrupt).collect();
         let encoder_labels = labels(&chosen);
 
         let (decoder_input_ids, targets) = match decoder {
             DecoderKind::Enhanced => {
                 let content = word_starts.iter().map(|&kind| kind != word_kind::SPECIAL).collect();
-                (original.clone(), content)
+                (original.to_vec(), content)
             }
             DecoderKind::Basic => {
                 let hidden = mask(Stream::DecoderMask, decoder_ratio);
@@ -206,11 +229,6 @@ fn labels(original: &[i32], chosen: &[bool]) -> Vec<i32> {
     original.iter().zip(chosen).map(|(&id, &chosen)| if chosen { id } else { IGNORE_INDEX }).collect()
 }
 
-/// A permutation of `0..count`, by Fisher and Yates.
-fn epoch_order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
-    shuffled(seed, EPOCH_ORDER, epoch, count)
-}
-
 /// A permutation of `0..count` that is a pure function of its arguments.
 pub(crate) fn shuffled(seed: u64, stream: u32, round: u32, count: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count).collect();
@@ -223,23 +241,4 @@ pub(crate) fn shuffled(seed: u64, stream: u32, round: u32, count: u32) -> Vec<u3
         order.swap(k as usize, other as usize);
     }
     order
-}
-
-fn validate_passages(passages: &[Passage], vocab_size: u32) -> Result<(), Error> {
-    if passages.is_empty() {
-        return Err(Error::NoPassages);
-    }
-    if passages.len() > u32::MAX as usize {
-        return Err(Error::TooManyPassages { count: passages.len(), maximum: u32::MAX });
-    }
-    let vocab_size = vocab_size.min(i32::MAX as u32);
-    for (index, Passage { ids, word_starts }) in passages.iter().enumerate() {
-        if ids.is_empty() || ids.len() != word_starts.len() {
-            return Err(Error::PassageShape { index, ids: ids.len(), word_starts: word_starts.len() });
-        }
-        if let Some(&id) = ids.iter().find(|&&id| id >= vocab_size) {
-            return Err(Error::TokenId { index, id, vocab_size });
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Sentence vectors of texts, in packed batches.
 
 use super::{HeldOut, RetrievalScore, rank_dense};
-use crate::data::{self, BertTokenizer};
+use crate::data::{self, Tokenizer};
 use crate::device::{Float, Stream};
 use crate::model::{Capacity, Model};
 use crate::ops;
@@ -26,7 +26,7 @@ pub enum EmbedError {
 pub fn embed_texts<T: Float, S: AsRef<str>>(
     model: &mut Model<T>,
     stream: &Stream,
-    tokenizer: &BertTokenizer,
+    tokenizer: &Tokenizer,
     capacity: Capacity,
     texts: &[S],
 ) -> Result<Vec<f32>, EmbedError> {
@@ -35,12 +35,12 @@ pub fn embed_texts<T: Float, S: AsRef<str>>(
     let mut ids: Vec<i32> = Vec::with_capacity(capacity.tokens);
     for text in texts {
         let passage = tokenizer.encode(text.as_ref(), capacity.sentence_length)?;
-        if ids.len() + passage.ids.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
+        if ids.len() + passage.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
             vectors.extend(model.embed(stream, &cu_seqlens, &ids)?);
             cu_seqlens.truncate(1);
             ids.clear();
         }
-        ids.extend(passage.ids.iter().map(|&id| id as i32));
+        ids.extend(passage.iter().map(|&id| id as i32));
         cu_seqlens.push(ids.len() as i32);
     }
     if !ids.is_empty() {
@@ -66,7 +66,7 @@ pub fn normalize_rows(vectors: &mut [f32], dim: usize) {
 pub fn retrieval_score<T: Float>(
     model: &mut Model<T>,
     stream: &Stream,
-    tokenizer: &BertTokenizer,
+    tokenizer: &Tokenizer,
     capacity: Capacity,
     held_out: &[HeldOut],
 ) -> Result<RetrievalScore, EmbedError> {

@@ -7,7 +7,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 
 use super::error::{Error, Result};
-use crate::data::{BertTokenizer, write_whole};
+use crate::data::{Tokenizer, write_whole};
 use crate::device::{Device, Float};
 use crate::model::{Capacity, Model, ModelConfig};
 
@@ -29,7 +29,7 @@ pub(super) type Tensor = (String, Vec<usize>, Vec<f32>);
 pub fn save_model<T: Float>(
     directory: &Path,
     model: &Model<T>,
-    tokenizer: &BertTokenizer,
+    tokenizer: &Tokenizer,
     max_len: usize,
 ) -> Result<()> {
     let exported = model.parameter_shapes().into_iter().filter(|(name, _)| !name.starts_with("decoder."));
@@ -45,7 +45,7 @@ pub fn save_model<T: Float>(
 ///
 /// # Errors
 /// [`Error::Data`] when it cannot be written.
-pub fn save_config(directory: &Path, config: &ModelConfig, tokenizer: &BertTokenizer) -> Result<()> {
+pub fn save_config(directory: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
     let mut fields = serde_json::to_value(config).unwrap_or_default();
     fields.as_object_mut().into_iter().flatten().for_each(|(_, value)| shorten(value));
     let fixed = json!({
@@ -107,8 +107,8 @@ pub fn load_model<T: Float>(
     device: &Device,
     batch_tokens: usize,
     max_len: usize,
-) -> Result<(Model<T>, BertTokenizer, Capacity)> {
-    let tokenizer = BertTokenizer::from_path(directory)?;
+) -> Result<(Model<T>, Tokenizer, Capacity)> {
+    let tokenizer = Tokenizer::from_path(directory)?;
     let config_path = directory.join(CONFIG_FILE);
     let config = load_config(&config_path, tokenizer.vocab_size())?;
     super::options::validate_sizes(&config)?;
@@ -122,7 +122,7 @@ pub fn load_model<T: Float>(
     Ok((model, tokenizer, capacity))
 }
 
-pub(super) fn check_vocabulary(path: &Path, config: &ModelConfig, tokenizer: &BertTokenizer) -> Result<()> {
+pub(super) fn check_vocabulary(path: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
     if tokenizer.vocab_size() <= config.vocab_size {
         return Ok(());
     }

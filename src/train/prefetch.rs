@@ -32,7 +32,7 @@ impl Prefetch {
         let thread = std::thread::spawn(move || {
             for step in steps {
                 let drawn = drawer.draw(step as u32);
-                if sender.send((drawn, drawer.position())).is_err() {
+                if sender.send((drawn, drawer.position().clone())).is_err() {
                     return;
                 }
             }

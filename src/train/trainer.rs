@@ -175,7 +175,7 @@ impl<T: Float> Trainer<'_, T> {
     fn checkpoint(&mut self) -> Result<()> {
         let progress = Progress {
             step: self.step,
-            position: self.position,
+            position: self.position.clone(),
             options: self.prepared.fixed_options.clone(),
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),
@@ -192,7 +192,7 @@ impl<T: Float> Trainer<'_, T> {
             "RetroMAE pre-training: {} layers of {}, {} passages",
             config.num_hidden_layers,
             config.hidden_size,
-            self.prepared.drawer.passages().len()
+            self.prepared.drawer.store().len()
         );
         let path: PathBuf = self.options.out.join("training.svg");
         Ok(write_training_svg(path, &title, &self.records, self.retrieval.as_ref())?)

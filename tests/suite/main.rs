@@ -14,6 +14,7 @@ mod common;
 mod cross_entropy;
 mod cuda;
 mod data;
+mod drawing;
 mod embedding;
 mod every_kernel;
 mod fatbin;

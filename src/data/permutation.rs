@@ -1,0 +1,148 @@
+//! The order of an epoch without memory of it.
+
+use crate::random::{key, philox};
+
+/// The third counter word of an epoch's order, apart from every [`crate::random::Stream`].
+const EPOCH_ORDER: u32 = 0x8000_0100;
+/// Four make a pseudo-random permutation of what cannot be told from one by few queries (Luby and Rackoff, 1988); halves of a
+/// few bits need more.
+const ROUNDS: u32 = 10;
+
+/// A permutation of `0..count` that is a pure function of a seed and an epoch, and takes no memory.
+///
+/// A Feistel network over the smallest power of two that holds `count`; a value that it sends beyond `count` is sent on until it
+/// comes back into the range, fewer than twice on average.
+#[derive(Clone, Copy, Debug)]
+pub struct Permutation {
+    key: [u32; 2],
+    stream: u32,
+    epoch: u32,
+    count: u32,
+    /// Bits of the lower and of the upper half.
+    bits: [u32; 2],
+}
+
+impl Permutation {
+    #[must_use]
+    pub fn new(seed: u64, epoch: u32, count: u32) -> Self {
+        Self::of_stream(seed, EPOCH_ORDER, epoch, count)
+    }
+
+    /// An order for another purpose, which `stream` tells apart.
+    pub(crate) fn of_stream(seed: u64, stream: u32, epoch: u32, count: u32) -> Self {
+        // Two bits at least, so that both halves have one.
+        let bits = (u32::BITS - count.saturating_sub(1).leading_zeros()).max(2);
+        Self { key: key(seed), stream, epoch, count, bits: [bits / 2, bits - bits / 2] }
+    }
+
+    /// What stands at `place` of the order.
+    ///
+    /// # Panics
+    /// When `place` is not below `count`.
+    #[must_use]
+    pub fn at(&self, place: u32) -> u32 {
+        assert!(place < self.count, "place {place} of an order of {}", self.count);
+        let mut value = self.network(place);
+        while value >= self.count {
+            value = self.network(value);
+        }
+        value
+    }
+
+    /// Rounds take turns at the halves, so that halves of different widths stay where they are.
+    fn network(&self, value: u32) -> u32 {
+        let [low_bits, high_bits] = self.bits;
+        let (mut low, mut high) = (value & mask(low_bits), value >> low_bits);
+        for round in (0..ROUNDS).step_by(2) {
+            low ^= self.draw(high, round) & mask(low_bits);
+            high ^= self.draw(low, round + 1) & mask(high_bits);
+        }
+        high << low_bits | low
+    }
+
+    fn draw(&self, half: u32, round: u32) -> u32 {
+        philox(self.key, [half, round, self.stream, self.epoch])[0]
+    }
+}
+
+fn mask(bits: u32) -> u32 {
+    (1 << bits) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
+        let permutation = Permutation::new(seed, epoch, count);
+        (0..count).map(|place| permutation.at(place)).collect()
+    }
+
+    #[test]
+    fn every_order_is_a_permutation() {
+        for count in 1..300 {
+            let mut sorted = order(7, count, count);
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..count), "of {count}");
+        }
+        for count in [100_003, 65_536, 65_537] {
+            assert_eq!(order(3, 1, count).into_iter().collect::<HashSet<u32>>().len(), count as usize);
+        }
+        for count in [u32::MAX, 1 << 31, (1 << 31) + 1] {
+            let permutation = Permutation::new(1, 2, count);
+            let drawn: HashSet<u32> = (0..10_000).map(|place| permutation.at(count - 1 - place)).collect();
+            assert_eq!(drawn.len(), 10_000, "two places of {count} hold the same");
+            assert!(drawn.iter().all(|&value| value < count));
+        }
+    }
+
+    #[test]
+    fn each_element_is_as_often_at_each_place() {
+        const COUNT: u32 = 10;
+        const SEEDS: u32 = 20_000;
+        let mut counts = [[0_u32; COUNT as usize]; COUNT as usize];
+        // Of neighbours in the order: which follows which.
+        let mut follows = [[0_u32; COUNT as usize]; COUNT as usize];
+        for seed in 0..SEEDS {
+            let order = order(u64::from(seed), 0, COUNT);
+            for (place, &value) in order.iter().enumerate() {
+                counts[value as usize][place] += 1;
+            }
+            order.windows(2).for_each(|pair| follows[pair[0] as usize][pair[1] as usize] += 1);
+        }
+        let expected = f64::from(SEEDS / COUNT);
+        let chi_square = |counts: &[u32], expected: f64| -> f64 {
+            counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
+        };
+        for (value, counts) in counts.iter().enumerate() {
+            // Nine degrees of freedom, one in 100,000.
+            assert!(chi_square(counts, expected) < 39.3, "{value} stands at {counts:?}");
+        }
+        let expected = f64::from(SEEDS) / f64::from(COUNT);
+        for (value, counts) in follows.iter().enumerate() {
+            let mut others = counts.to_vec();
+            others.remove(value);
+            assert!(chi_square(&others, expected) < 39.3, "after {value} come {others:?}");
+        }
+    }
+
+    #[test]
+    fn epochs_and_seeds_differ_and_neighbours_are_far() {
+        let count = 10_000;
+        let first = order(1, 0, count);
+        for other in [order(1, 1, count), order(2, 0, count), order(1 + (1 << 32), 0, count)] {
+            let same = first.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!(same < 10, "{same} of {count} are at the same place");
+        }
+        // The correlation of neighbours of a random order has a deviation of 1 / sqrt(count).
+        let mean = f64::from(count - 1) / 2.0;
+        let variance = (f64::from(count).powi(2) - 1.0) / 12.0;
+        let covariance: f64 =
+            first.windows(2).map(|pair| (f64::from(pair[0]) - mean) * (f64::from(pair[1]) - mean)).sum();
+        let correlation = covariance / (f64::from(count - 1) * variance);
+        assert!(correlation.abs() < 0.05, "neighbours are correlated by {correlation}");
+        assert!((f64::from(first[0]) - mean).abs() <= mean);
+    }
+}
