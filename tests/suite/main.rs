@@ -32,4 +32,5 @@ mod reduce;
 mod rows;
 mod segment_sum;
 mod streams;
+mod tokenizers;
 mod twins;
