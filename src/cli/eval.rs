@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use retromae::data::Corpus;
+use retromae::data::{Corpus, ReadOptions};
 use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
@@ -15,9 +15,12 @@ pub struct Arguments {
     /// Directory with model.safetensors, config.json and a tokenizer
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Text: a file with one passage a line, or a directory of .txt and .md files
+    /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file or a directory
     #[arg(long, value_name = "FILE|DIR")]
     corpus: PathBuf,
+    /// The field of JSON lines that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    field: String,
     /// Passages to find, at most a tenth of the corpus
     #[arg(long, value_name = "N", default_value_t = 1000)]
     held_out: usize,
@@ -48,7 +51,10 @@ impl Arguments {
     }
 
     fn evaluate<T: Float>(&self, device: &Device) -> Result<(), Error> {
-        let corpus = Corpus::from_path(&self.corpus)?;
+        let corpus = Corpus::from_path(
+            &self.corpus,
+            &ReadOptions { field: self.field.clone(), ..ReadOptions::default() },
+        )?;
         let held_out = split_held_out(corpus.passages, self.held_out, self.seed).held_out;
         if held_out.is_empty() {
             let path = self.corpus.display();

@@ -5,6 +5,7 @@ mod eval;
 mod info;
 mod pretrain;
 mod progress;
+mod tokenize;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use retromae::device::{DType, Device};
@@ -24,6 +25,8 @@ pub struct Command {
 enum Action {
     /// Pre-train an encoder on text; with no flags, on the prose of this machine's crates.
     Pretrain(Box<pretrain::Arguments>),
+    /// Turn text into a store of tokens, to pre-train on.
+    Tokenize(tokenize::Arguments),
     /// Turn each line of text into a vector, one JSON array a line.
     Embed(embed::Arguments),
     /// How well a model finds passages by their first sentences, beside BM25.
@@ -36,6 +39,7 @@ impl Command {
     pub fn run(self) -> Result<(), Error> {
         match self.action {
             Action::Pretrain(arguments) => arguments.run(),
+            Action::Tokenize(arguments) => arguments.run(),
             Action::Embed(arguments) => arguments.run(),
             Action::Eval(arguments) => arguments.run(),
             Action::Info(arguments) => arguments.run(),

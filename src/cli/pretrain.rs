@@ -26,10 +26,13 @@ enum Query {
 /// Flags without a value here take [`Options::default`]'s.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Text: a file with one passage a line, or a directory of .txt and .md files [default: README files and doc comments
-    /// of the crates on this machine]
+    /// Text (.txt, .md, .jsonl, each also .gz and .zst; a file or a directory), or a store of `retromae tokenize` [default: README
+    /// files and doc comments of the crates on this machine]
     #[arg(long, value_name = "FILE|DIR")]
     corpus: Option<PathBuf>,
+    /// The field of JSON lines that holds the text
+    #[arg(long, value_name = "NAME", default_value_t = Options::default().text_field)]
+    field: String,
     /// tiny, small, base, or a config.json with Hugging Face's names [default: tiny]
     #[arg(long, value_name = "SIZE|FILE")]
     model: Option<String>,
@@ -56,9 +59,9 @@ pub struct Arguments {
     /// Tokens of a batch, at most
     #[arg(long, value_name = "N", default_value_t = Options::default().batch_tokens)]
     batch_tokens: usize,
-    /// Tokens of a passage, at most; longer texts are split
-    #[arg(long, value_name = "N", default_value_t = Options::default().max_len)]
-    max_len: usize,
+    /// Tokens of a passage, at most; longer texts are split [default: the store's, else 128]
+    #[arg(long, value_name = "N")]
+    max_len: Option<usize>,
     /// Peak of the learning rate
     #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate, allow_negative_numbers = true)]
     lr: f32,
@@ -125,6 +128,7 @@ impl Arguments {
         };
         Options {
             corpus: self.corpus.clone(),
+            text_field: self.field.clone(),
             model,
             init: self.init.clone(),
             vocabulary: self.vocab.clone(),

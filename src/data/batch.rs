@@ -1,25 +1,16 @@
-//! Batches of packed sentences, drawn in an order that can be resumed exactly.
+//! Batches of packed sentences, and what the objective hides of them.
 
-use std::cmp::Reverse;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::model::{Batch, DecoderKind, IGNORE_INDEX};
-use crate::ops::masks::{Budget, word_start_bits};
+use crate::ops::masks::Budget;
 use crate::random::Stream;
 
+use super::drawer::{Order, OrderOptions, Position};
 use super::masks::{corrupted, whole_word_mask};
-use super::permutation::Permutation;
-use super::{Error, Passage, SpecialTokens, word_kind};
-
-/// The third counter word of an epoch's order, apart from every [`Stream`].
-const EPOCH_ORDER: u32 = 0x8000_0100;
-
-/// Passages that may wait for a batch with room for them.
-const PUT_OFF_MAX: usize = 8;
+use super::{Error, PassageRef, SpecialTokens, TokenStore};
 
 /// How batches are drawn and corrupted.
 #[derive(Clone, Copy, Debug)]
@@ -34,22 +25,9 @@ pub struct BatchOptions {
     pub decoder: DecoderKind,
     pub vocab_size: u32,
     pub special_tokens: SpecialTokens,
-    /// Which of the trainers this is that share an epoch, each with a part of its own: below `ranks`.
+    /// Which of `ranks` disjoint parts of every epoch is drawn: 0 of 1 for all of it.
     pub rank: u32,
-    /// How many there are; 1 where one has all.
     pub ranks: u32,
-}
-
-/// Where a drawer stands: all that a checkpoint must keep of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// How often the corpus has been gone through.
-    pub epoch: u32,
-    /// How many passages of this epoch's order have been come upon.
-    pub cursor: u32,
-    /// Of those, the ones that have not been drawn, because a batch had no room for them: they come first in the next.
-    #[serde(default)]
-    pub put_off: Vec<u32>,
 }
 
 /// A batch, and what the device needs to draw the decoder's visibility for it.
@@ -59,25 +37,34 @@ pub struct DrawnBatch {
     pub batch: Batch,
     /// `[B]` the index of each sentence's passage in the corpus: its part of every mask draw.
     pub sentence_indices: Vec<u32>,
-    /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts.
+    /// `[ceil(T / 32)]`: a bit a token, lowest first, 1 where a word starts.
     pub word_starts: Vec<u32>,
 }
 
-/// Draws batches from a tokenized corpus.
+/// The sentences of a batch as they stand in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackedPassages {
+    /// `[B]` the index of each sentence's passage in the store.
+    pub sentence_indices: Vec<u32>,
+    /// `[B + 1]` where each sentence begins, and where the last one ends.
+    pub cu_seqlens: Vec<i32>,
+    /// `[T]` token ids.
+    pub ids: Vec<i32>,
+    /// `[T]` bits, lowest first: set where a token begins a word.
+    pub word_starts: Vec<u32>,
+}
+
+/// Draws batches from tokenized passages.
 ///
-/// Each epoch goes through the passages in a fresh order, of which rank `r` has every `ranks`-th place from `r` on. A batch takes passages as they
-/// come, whatever their lengths, and the longest first within it, so that the work on them ends together. One that exceeds what is left of
-/// `batch_tokens` is put off to the next batch while a few others are tried. Batches go on into the next epoch, so every passage is seen once an
-/// epoch; they end early rather than hold a passage twice.
+/// Each epoch goes through the passages in a fresh order, and sees each of them once. A batch takes passages until they fill
+/// `batch_tokens`; one that does not fit goes first into the next batch. Its sentences stand from the longest to the shortest, so that
+/// the blocks with most work begin first. No batch holds a passage twice.
 ///
-/// The batch is a pure function of the passages, the options, the [`Position`] and the step.
+/// The batch is a pure function of the store, the options, the [`Position`] and the step.
 #[derive(Clone, Debug)]
 pub struct BatchDrawer {
-    passages: Arc<[Passage]>,
+    order: Order,
     options: BatchOptions,
-    position: Position,
-    /// Tokens of the shortest passage.
-    shortest: usize,
 }
 
 /// The arrays of one sentence of a batch.
@@ -89,18 +76,21 @@ struct Sentence {
 }
 
 impl BatchDrawer {
-    /// A drawer that stands at `position`; [`Position::default`] is the start.
+    /// A drawer that stands at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`,
+    /// ascending, are never drawn.
     ///
     /// # Errors
-    /// One each for an empty corpus, a malformed passage, a ratio, a `batch_tokens` below the longest passage, a rank and a position beyond the
-    /// corpus.
+    /// One each for a store without passages, ids beyond the vocabulary, a ratio, a rank, a `batch_tokens` below the longest passage,
+    /// skipped passages that are not ascending and a position beyond the corpus.
     pub fn new(
-        passages: impl Into<Arc<[Passage]>>,
+        store: Arc<TokenStore>,
+        skipped: Vec<u32>,
         options: BatchOptions,
         position: Position,
     ) -> Result<Self, Error> {
-        let passages = passages.into();
-        validate_passages(&passages, options.vocab_size)?;
+        if store.vocab_size() > options.vocab_size {
+            return Err(Error::StoreVocabulary { store: store.vocab_size(), vocab_size: options.vocab_size });
+        }
         for (name, value) in
             [("encoder_ratio", options.encoder_ratio), ("decoder_ratio", options.decoder_ratio)]
         {
@@ -108,142 +98,106 @@ impl BatchDrawer {
                 return Err(Error::Ratio { name, value });
             }
         }
-        let longest = passages.iter().map(|passage| passage.ids.len()).max().unwrap_or(0);
-        if options.batch_tokens < longest || options.batch_tokens > i32::MAX as usize {
-            return Err(Error::BatchTokens { batch_tokens: options.batch_tokens, longest });
-        }
-        let BatchOptions { rank, ranks, .. } = options;
-        if rank >= ranks || ranks as usize > passages.len() {
-            return Err(Error::Rank { rank, ranks, passages: passages.len() });
-        }
-        let lengths = passages.iter().map(|passage| passage.ids.len());
-        let drawer = Self { shortest: lengths.min().unwrap_or(0), passages, options, position };
-        let Position { epoch, cursor, ref put_off } = drawer.position;
-        let known = |&index: &u32| (index as usize) < drawer.passages.len();
-        if cursor > drawer.places() || !put_off.iter().all(known) {
-            return Err(Error::Position { epoch, cursor, passages: drawer.places() as usize });
-        }
-        Ok(drawer)
+        let BatchOptions { seed, batch_tokens, rank, ranks, .. } = options;
+        let order = Order::new(store, skipped, OrderOptions { seed, batch_tokens, rank, ranks }, position)?;
+        Ok(Self { order, options })
     }
 
     /// Where the next batch begins.
     #[must_use]
     pub fn position(&self) -> &Position {
-        &self.position
+        self.order.position()
     }
 
     #[must_use]
-    pub fn passages(&self) -> &Arc<[Passage]> {
-        &self.passages
+    pub fn store(&self) -> &TokenStore {
+        self.order.store()
     }
 
-    #[must_use]
-    pub fn options(&self) -> BatchOptions {
-        self.options
+    /// The same passages and options at another position.
+    ///
+    /// # Errors
+    /// [`Error::Position`].
+    pub fn at(&self, position: Position) -> Result<Self, Error> {
+        Ok(Self { order: self.order.at(position)?, options: self.options })
     }
 
     /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
     #[must_use]
     pub fn batches_until(&self, epochs: u32) -> u64 {
-        let mut ahead = self.clone();
+        let mut ahead = self.order.clone();
         let mut batches = 0;
-        while ahead.position.epoch < epochs
-            && !(ahead.position.epoch + 1 == epochs
-                && ahead.position.cursor == ahead.places()
-                && ahead.position.put_off.is_empty())
-        {
+        while !ahead.is_through(epochs) {
             ahead.next_passages();
             batches += 1;
         }
         batches
     }
 
-    /// Passages of an epoch that are this rank's.
-    fn places(&self) -> u32 {
-        let BatchOptions { rank, ranks, .. } = self.options;
-        (self.passages.len() as u32 - rank).div_ceil(ranks)
+    /// The sentences of the next batch, before any masks.
+    #[must_use]
+    pub fn next_packed(&mut self) -> PackedPassages {
+        let sentence_indices = self.order.next_passages();
+        let mut packed = PackedPassages {
+            cu_seqlens: Vec::with_capacity(sentence_indices.len() + 1),
+            ids: Vec::with_capacity(self.options.batch_tokens),
+            word_starts: Vec::with_capacity(self.options.batch_tokens.div_ceil(32)),
+            sentence_indices,
+        };
+        packed.cu_seqlens.push(0);
+        for &index in &packed.sentence_indices {
+            let PassageRef { ids, word_starts } = self.order.store().passage(index);
+            word_starts.append_to(&mut packed.word_starts, packed.ids.len());
+            ids.append_to(&mut packed.ids);
+            packed.cu_seqlens.push(packed.ids.len() as i32);
+        }
+        packed
     }
 
     /// The next batch, with the masks of `step`.
     #[must_use]
     pub fn draw(&mut self, step: u32) -> DrawnBatch {
-        let sentence_indices = self.next_passages();
-        let drawn: Vec<Sentence> =
-            sentence_indices.par_iter().map(|&index| self.sentence(index, step)).collect();
-        let tokens = drawn.iter().map(|sentence| sentence.encoder_input_ids.len()).sum();
-        let mut batch = Batch { cu_seqlens: vec![0], ..Batch::default() };
-        let mut word_starts = Vec::with_capacity(tokens);
-        for (sentence, &index) in drawn.iter().zip(&sentence_indices) {
+        let PackedPassages { sentence_indices, cu_seqlens, ids, word_starts } = self.next_packed();
+        let drawn: Vec<Sentence> = sentence_indices
+            .par_iter()
+            .zip(cu_seqlens.par_windows(2))
+            .map(|(&index, pair)| {
+                let range = pair[0] as usize..pair[1] as usize;
+                let starts: Vec<bool> =
+                    range.clone().map(|t| word_starts[t / 32] >> (t % 32) & 1 == 1).collect();
+                self.sentence(index, step, &ids[range], &starts)
+            })
+            .collect();
+        let mut batch = Batch { cu_seqlens, ..Batch::default() };
+        for sentence in &drawn {
             batch.encoder_input_ids.extend_from_slice(&sentence.encoder_input_ids);
             batch.encoder_labels.extend_from_slice(&sentence.encoder_labels);
             batch.decoder_input_ids.extend_from_slice(&sentence.decoder_input_ids);
             batch.decoder_labels.extend_from_slice(&sentence.decoder_labels);
-            batch.cu_seqlens.push(batch.encoder_input_ids.len() as i32);
-            let kinds = &self.passages[index as usize].word_starts;
-            word_starts.extend(kinds.iter().map(|&kind| kind == word_kind::START));
         }
-        DrawnBatch { batch, sentence_indices, word_starts: word_start_bits(&word_starts) }
+        DrawnBatch { batch, sentence_indices, word_starts }
     }
 
-    /// The passages of the next batch, the longest first; moves the position behind them.
-    fn next_passages(&mut self) -> Vec<u32> {
-        let BatchOptions { seed, batch_tokens, rank, ranks, .. } = self.options;
-        let length = |index: u32| self.passages[index as usize].ids.len();
-        let (places, count) = (self.places(), self.passages.len() as u32);
-        let Position { epoch, cursor, put_off } = &mut self.position;
-        let mut taken = Vec::new();
-        let mut room = batch_tokens;
-        put_off.retain(|&index| {
-            let fits = length(index) <= room;
-            if fits {
-                room -= length(index);
-                taken.push(index);
-            }
-            !fits
-        });
-        let mut order = Permutation::new(seed, EPOCH_ORDER, *epoch, count);
-        let mut drawn: HashSet<u32> = taken.iter().copied().collect();
-        while put_off.len() < PUT_OFF_MAX && room >= self.shortest {
-            if *cursor == places {
-                (*epoch, *cursor) = (epoch.wrapping_add(1), 0);
-                order = Permutation::new(seed, EPOCH_ORDER, *epoch, count);
-            }
-            let index = order.at(*cursor * ranks + rank);
-            if put_off.contains(&index) || !drawn.insert(index) {
-                break;
-            }
-            if length(index) <= room {
-                room -= length(index);
-                taken.push(index);
-            } else {
-                put_off.push(index);
-            }
-            *cursor += 1;
-        }
-        taken.sort_by_key(|&index| Reverse(length(index)));
-        taken
-    }
-
-    fn sentence(&self, index: u32, step: u32) -> Sentence {
+    fn sentence(&self, index: u32, step: u32, original: &[i32], word_starts: &[bool]) -> Sentence {
         let BatchOptions { seed, encoder_ratio, decoder_ratio, decoder, vocab_size, special_tokens, .. } =
             self.options;
-        let Passage { ids, word_starts } = &self.passages[index as usize];
         let mask = |stream, ratio| whole_word_mask(seed, step, index, stream, word_starts, Budget::of(ratio));
-        let original: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let labels = |chosen: &[bool]| labels(&original, chosen);
+        let labels = |chosen: &[bool]| labels(original, chosen);
 
         let chosen = mask(Stream::EncoderMask, encoder_ratio);
-        let corrupt = |(slot, &id): (usize, &u32)| {
-            let corrupt = || corrupted(seed, step, index, slot as u32, id, special_tokens.mask, vocab_size);
-            (if chosen[slot] { corrupt() } else { id }) as i32
+        let corrupt = |(slot, &id): (usize, &i32)| {
+            let mask = special_tokens.mask;
+            let corrupt = || corrupted(seed, step, index, slot as u32, id as u32, mask, vocab_size) as i32;
+            if chosen[slot] { corrupt() } else { id }
         };
-        let encoder_input_ids = ids.iter().enumerate().map(corrupt).collect();
+        let encoder_input_ids = original.iter().enumerate().map(corrupt).collect();
         let encoder_labels = labels(&chosen);
 
         let (decoder_input_ids, targets) = match decoder {
             DecoderKind::Enhanced => {
-                let content = word_starts.iter().map(|&kind| kind != word_kind::SPECIAL).collect();
-                (original.clone(), content)
+                let inner = 1..original.len() - 1;
+                let content = (0..original.len()).map(|slot| inner.contains(&slot)).collect();
+                (original.to_vec(), content)
             }
             DecoderKind::Basic => {
                 let hidden = mask(Stream::DecoderMask, decoder_ratio);
@@ -259,23 +213,4 @@ impl BatchDrawer {
 /// The original ids where chosen, [`IGNORE_INDEX`] elsewhere.
 fn labels(original: &[i32], chosen: &[bool]) -> Vec<i32> {
     original.iter().zip(chosen).map(|(&id, &chosen)| if chosen { id } else { IGNORE_INDEX }).collect()
-}
-
-fn validate_passages(passages: &[Passage], vocab_size: u32) -> Result<(), Error> {
-    if passages.is_empty() {
-        return Err(Error::NoPassages);
-    }
-    if passages.len() > u32::MAX as usize {
-        return Err(Error::TooManyPassages { count: passages.len(), maximum: u32::MAX });
-    }
-    let vocab_size = vocab_size.min(i32::MAX as u32);
-    for (index, Passage { ids, word_starts }) in passages.iter().enumerate() {
-        if ids.is_empty() || ids.len() != word_starts.len() {
-            return Err(Error::PassageShape { index, ids: ids.len(), word_starts: word_starts.len() });
-        }
-        if let Some(&id) = ids.iter().find(|&&id| id >= vocab_size) {
-            return Err(Error::TokenId { index, id, vocab_size });
-        }
-    }
-    Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::prose::{markdown_paragraphs, one_line};
-use super::{Error, installed};
+use super::{Document, Documents, Error, ReadOptions, installed};
 
 /// The text to train on, one passage a string, each a single line.
 #[derive(Clone, Debug, Default)]
@@ -17,15 +16,22 @@ pub struct Corpus {
 }
 
 /// What was read, and everything that was left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CorpusReport {
     /// Files that were read, whether or not they gave a passage.
     pub files: usize,
-    pub passages: usize,
-    /// UTF-8 bytes of all passages.
+    /// Texts that were found.
+    pub texts: usize,
+    /// UTF-8 bytes of all texts.
     pub bytes: usize,
-    /// Lines of a .txt file, and whole files of other kinds, that are not UTF-8.
-    pub skipped_invalid_utf8: usize,
+    /// Stretches of bytes that are no UTF-8, each of which became a replacement character.
+    pub replaced_invalid_utf8: usize,
+    /// Zero bytes, which became white space.
+    pub nul_bytes: usize,
+    /// Lines of JSON lines that are no object with a text in the field.
+    pub bad_lines: usize,
+    /// Where the first of them is, and what is wrong with it.
+    pub first_bad_line: Option<String>,
     /// Paragraphs of too few words to be a passage.
     pub skipped_short: usize,
     /// Paragraphs of installed crates that are mostly not letters, or about the licence.
@@ -38,9 +44,11 @@ pub struct CorpusReport {
 
 impl fmt::Display for CorpusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passages, {} bytes, from {} files", self.passages, self.bytes, self.files)?;
+        write!(f, "{} texts, {} bytes, from {} files", self.texts, self.bytes, self.files)?;
         let skips = [
-            (self.skipped_invalid_utf8, "not UTF-8"),
+            (self.replaced_invalid_utf8, "stretches not UTF-8"),
+            (self.nul_bytes, "zero bytes"),
+            (self.bad_lines, "lines without the text"),
             (self.skipped_short, "too short"),
             (self.skipped_not_prose, "not prose"),
             (self.duplicates, "duplicates"),
@@ -51,7 +59,10 @@ impl fmt::Display for CorpusReport {
                 write!(f, ", {count} {reason}")?;
             }
         }
-        Ok(())
+        match &self.first_bad_line {
+            Some(line) => write!(f, " (the first: {line})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -59,9 +70,14 @@ impl CorpusReport {
     /// The counts of two parts of a corpus together.
     pub(super) fn add(&mut self, other: &Self) {
         self.files += other.files;
-        self.passages += other.passages;
+        self.texts += other.texts;
         self.bytes += other.bytes;
-        self.skipped_invalid_utf8 += other.skipped_invalid_utf8;
+        self.replaced_invalid_utf8 += other.replaced_invalid_utf8;
+        self.nul_bytes += other.nul_bytes;
+        self.bad_lines += other.bad_lines;
+        if self.first_bad_line.is_none() {
+            self.first_bad_line.clone_from(&other.first_bad_line);
+        }
         self.skipped_short += other.skipped_short;
         self.skipped_not_prose += other.skipped_not_prose;
         self.duplicates += other.duplicates;
@@ -70,25 +86,22 @@ impl CorpusReport {
 }
 
 impl Corpus {
-    /// Reads a text file with one passage a line, or every .txt (one passage a line) and .md file (one passage a
-    /// paragraph) below a directory, in the order of their paths.
+    /// Reads the documents of a file or of a directory, as [`Documents::open`] finds them.
     ///
-    /// Blank lines are no passages. Lines that are not UTF-8, markdown files that are not UTF-8, paragraphs of markdown
-    /// below four words and exact duplicates are counted in the report. Links to directories are not followed.
+    /// Exact duplicates are left out and counted, as is whatever else [`CorpusReport`] has a number for.
     ///
     /// # Errors
-    /// [`Error::Read`] names a file or directory that cannot be read; [`Error::NoTextFiles`] and
-    /// [`Error::EmptyCorpus`] say that nothing usable was found.
-    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, Error> {
+    /// Those of [`Documents`]; [`Error::EmptyCorpus`] says that nothing usable was found.
+    pub fn from_path(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self, Error> {
         let path = path.as_ref();
-        let metadata =
-            std::fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let files = if metadata.is_dir() { text_files(path)? } else { vec![path.to_owned()] };
-        if files.is_empty() {
-            return Err(Error::NoTextFiles { path: path.to_owned() });
+        let mut documents = Documents::open(&[path.to_owned()], options.clone())?;
+        let mut corpus = Self::default();
+        while let Some(Document { text, report, .. }) = documents.next()? {
+            corpus.report.add(&report);
+            corpus.passages.push(text);
         }
-        let parts = files.par_iter().map(|file| read_file(file)).collect::<Result<Vec<_>, _>>()?;
-        Self::merged(parts, &path.display().to_string())
+        corpus.report.add(documents.rest());
+        Self::merged(vec![corpus], &path.display().to_string())
     }
 
     /// Prose that is on every machine that built a crate: README files and doc comments of the sources that cargo
@@ -126,10 +139,10 @@ impl Corpus {
             corpus.report.add(&part.report);
             corpus.passages.extend(part.passages);
         }
-        corpus.report.passages = corpus.passages.len();
+        corpus.report.texts = corpus.passages.len();
         corpus.report.bytes = corpus.passages.iter().map(String::len).sum();
         if corpus.passages.is_empty() {
-            return Err(Error::EmptyCorpus { origin: origin.to_owned(), report: corpus.report });
+            return Err(Error::EmptyCorpus { origin: origin.to_owned(), report: Box::new(corpus.report) });
         }
         Ok(corpus)
     }
@@ -150,71 +163,4 @@ fn without_duplicates(mut parts: Vec<Corpus>) -> Vec<Corpus> {
         part.report.duplicates += before - part.passages.len();
     }
     parts
-}
-
-/// Every .txt and .md file below `directory`, sorted by path.
-fn text_files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut found = Vec::new();
-    let mut pending = vec![directory.to_owned()];
-    while let Some(directory) = pending.pop() {
-        let failed = |source| Error::Read { path: directory.clone(), source };
-        for entry in std::fs::read_dir(&directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(failed)?);
-            if kind.is_dir() {
-                pending.push(path);
-            } else if is_markdown(&path) || has_extension(&path, "txt") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn has_extension(path: &Path, extension: &str) -> bool {
-    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
-}
-
-fn is_markdown(path: &Path) -> bool {
-    has_extension(path, "md") || has_extension(path, "markdown")
-}
-
-fn read_file(path: &Path) -> Result<Corpus, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    Ok(if is_markdown(path) { markdown_file(&bytes) } else { text_file(&bytes) })
-}
-
-/// One passage a line.
-fn text_file(bytes: &[u8]) -> Corpus {
-    let mut corpus = Corpus::default();
-    corpus.report.files = 1;
-    for line in bytes.split(|&byte| byte == b'\n') {
-        match std::str::from_utf8(line) {
-            Ok(line) => corpus.passages.extend(Some(one_line(line)).filter(|line| !line.is_empty())),
-            Err(_) => corpus.report.skipped_invalid_utf8 += 1,
-        }
-    }
-    corpus
-}
-
-/// One passage a paragraph.
-fn markdown_file(bytes: &[u8]) -> Corpus {
-    /// Below this a paragraph is a label or a menu entry. Text without spaces counts by its characters.
-    const FEWEST_WORDS: usize = 4;
-    const FEWEST_CHARACTERS: usize = 32;
-    let mut corpus = Corpus::default();
-    corpus.report.files = 1;
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        corpus.report.skipped_invalid_utf8 = 1;
-        return corpus;
-    };
-    for paragraph in markdown_paragraphs(text) {
-        if paragraph.split(' ').count() < FEWEST_WORDS && paragraph.chars().count() < FEWEST_CHARACTERS {
-            corpus.report.skipped_short += 1;
-        } else {
-            corpus.passages.push(paragraph);
-        }
-    }
-    corpus
 }

@@ -11,12 +11,16 @@ pub enum Error {
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write `{path}`: {source}")]
     Write { path: PathBuf, source: std::io::Error },
-    #[error("corpus directory `{path}` has no .txt or .md file; it should have at least one, at any depth")]
-    NoTextFiles { path: PathBuf },
     #[error(
-        "corpus `{origin}` has no usable passage ({report}); it should have at least one line of UTF-8 text"
+        "corpus directory `{path}` has no .txt, .md or .jsonl file, plain, .gz or .zst; it should have at least one, at any depth"
     )]
-    EmptyCorpus { origin: String, report: CorpusReport },
+    NoTextFiles { path: PathBuf },
+    #[error("corpus `{origin}` has no usable passage ({report}); it should have at least one line of text")]
+    EmptyCorpus { origin: String, report: Box<CorpusReport> },
+    #[error("no line of `{path}` has a text in the field {field:?} ({reason}); --field should be {seen}")]
+    NoField { path: PathBuf, field: String, reason: String, seen: String },
+    #[error("the standard input was given twice; it can be read once")]
+    InputTwice,
     #[error(
         "no corpus was given and `{path}` holds no crate sources to take prose from; give a text file, or a directory \
          of .txt and .md files"
@@ -25,8 +29,8 @@ pub enum Error {
     #[error("vocab_size was {vocab_size}; it should be at least {minimum}")]
     VocabSize { vocab_size: usize, minimum: usize },
     #[error(
-        "tokenizer `{origin}` lacks {missing}; it should have [PAD], [CLS], [SEP] and [MASK], or <pad>, <s>, </s> and <mask>, or \
-         a tokenizer_config.json beside it that names what it has for them"
+        "tokenizer `{origin}` lacks {missing}; a vocabulary should have [PAD], [UNK], [CLS], [SEP] and [MASK], or <pad>, <unk>, <s>, \
+         </s> and <mask>, or say in tokenizer_config.json which tokens they are"
     )]
     MissingSpecialTokens { origin: String, missing: String },
     #[error(
@@ -41,6 +45,8 @@ pub enum Error {
     TokenizerPath { path: PathBuf },
     #[error("max_len was {max_len}; it should be at least 3: [CLS], one token, [SEP]")]
     MaxLen { max_len: usize },
+    #[error("shard_tokens was 0; it should be at least 1, and some millions for shards of a handy size")]
+    ShardTokens,
     #[error("none of the {texts} passages has a token after tokenization; at least one should")]
     NothingEncoded { texts: usize },
     #[error("passages was empty; it should hold at least one")]
@@ -49,10 +55,6 @@ pub enum Error {
         "passages was {count} long; it should be at most {maximum}: a passage's index is 32 bits of its mask draws"
     )]
     TooManyPassages { count: usize, maximum: u32 },
-    #[error(
-        "passage {index} has {ids} ids and {word_starts} word starts; they should be as many, and at least 1"
-    )]
-    PassageShape { index: usize, ids: usize, word_starts: usize },
     #[error("passage {index} has token id {id}; it should be below the vocabulary size {vocab_size}")]
     TokenId { index: usize, id: u32, vocab_size: u32 },
     #[error(
@@ -66,7 +68,29 @@ pub enum Error {
     )]
     Position { epoch: u32, cursor: u32, passages: usize },
     #[error(
-        "rank was {rank} of {ranks}; it should be below ranks, and ranks at most {passages}, the passages"
+        "rank was {rank} of {ranks}; it should be below the ranks, of which there is at least 1 and at most one a passage, {passages}"
     )]
-    Rank { rank: u32, ranks: u32, passages: usize },
+    Rank { rank: u32, ranks: u32, passages: u32 },
+    #[error("skipped passages should be ascending and below {passages}, the number of passages")]
+    SkippedPassages { passages: usize },
+    #[error("vocab_size was {vocab_size}; it should be at least {store}, that of the store")]
+    StoreVocabulary { store: u32, vocab_size: u32 },
+    #[error("shard `{path}`: {reason}")]
+    Shard { path: PathBuf, reason: String },
+    #[error("store manifest `{path}`: {reason}; make the store again with `retromae tokenize --overwrite`")]
+    Manifest { path: PathBuf, reason: String },
+    #[error(
+        "the store `{path}` is not complete: it has {shards} shards, and text is left to tokenize; the same `retromae tokenize` again goes on with it"
+    )]
+    StoreIncomplete { path: PathBuf, shards: usize },
+    #[error(
+        "{what} is {given}, but the store `{path}` was begun with {begun}; they should be the same, or --overwrite should begin anew"
+    )]
+    StorePlan { path: PathBuf, what: String, given: String, begun: String },
+    #[error(
+        "--out `{path}` holds `{found}` and is no token store; it should be empty, or a path where a directory can be made"
+    )]
+    StoreNotEmpty { path: PathBuf, found: String },
+    #[error("the thread that reads the corpus ended early")]
+    ReaderThread,
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::documents::text_of;
 use super::prose::{doc_comment_blocks, markdown_paragraphs};
 use super::{Corpus, CorpusReport};
 
@@ -91,9 +92,7 @@ fn rust_sources(directory: &Path) -> Vec<(PathBuf, u64)> {
 fn read(path: &Path, report: &mut CorpusReport) -> Option<String> {
     let bytes = std::fs::read(path).ok()?;
     report.files += 1;
-    let text = String::from_utf8(bytes);
-    report.skipped_invalid_utf8 += usize::from(text.is_err());
-    text.ok()
+    Some(text_of(&bytes, report).into_owned())
 }
 
 /// Adds the prose of one README or doc comment, neighbouring paragraphs joined into passages.

@@ -5,7 +5,6 @@
 
 use crate::random::{Stream, bounded, key, philox};
 
-use super::word_kind;
 use crate::ops::masks::Budget;
 
 /// 80 % of 2^32: below it a chosen token becomes `[MASK]`.
@@ -17,14 +16,14 @@ const RANDOM_BELOW: u32 = 3_865_470_567;
 ///
 /// Words are shuffled and taken until the budget is reached; a word that would overflow it is passed over, so fewer
 /// tokens may be chosen, and none when every word is longer than the budget. Special tokens are never chosen.
-/// `word_starts` is `[L]` of [`word_kind`].
+/// `word_starts` is `[L]`, true where a word starts; the first and the last token are special whatever it says.
 #[must_use]
 pub fn whole_word_mask(
     seed: u64,
     step: u32,
     sentence_index: u32,
     stream: Stream,
-    word_starts: &[u8],
+    word_starts: &[bool],
     budget: Budget,
 ) -> Vec<bool> {
     let budget = budget.tokens(word_starts.len());
@@ -50,16 +49,14 @@ pub fn whole_word_mask(
     chosen
 }
 
-/// The slots of each word: a token that starts one and the continuations right after it. A continuation after a special
-/// token belongs to no word.
-fn word_ranges(word_starts: &[u8]) -> Vec<(usize, usize)> {
+/// The slots of each word between the first and the last token: a token that starts one and those after it that do not.
+fn word_ranges(word_starts: &[bool]) -> Vec<(usize, usize)> {
     let mut words: Vec<(usize, usize)> = Vec::with_capacity(word_starts.len());
-    for (slot, &kind) in word_starts.iter().enumerate() {
-        if kind == word_kind::START {
+    let inner = word_starts.len().saturating_sub(1);
+    for (slot, &starts) in word_starts[..inner].iter().enumerate().skip(1) {
+        if starts {
             words.push((slot, slot + 1));
-        } else if kind == word_kind::CONTINUATION
-            && let Some(word) = words.last_mut().filter(|word| word.1 == slot)
-        {
+        } else if let Some(word) = words.last_mut() {
             word.1 += 1;
         }
     }
@@ -97,9 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn words_end_at_special_tokens() {
-        assert_eq!(word_ranges(&[2, 1, 0, 0, 1, 2]), [(1, 4), (4, 5)]);
-        assert_eq!(word_ranges(&[0, 1, 2, 0, 0, 1]), [(1, 2), (5, 6)]);
-        assert!(word_ranges(&[2, 2]).is_empty());
+    fn words_lie_between_the_special_tokens() {
+        let ranges = |starts: &[u8]| word_ranges(&starts.iter().map(|&start| start == 1).collect::<Vec<_>>());
+        assert_eq!(ranges(&[1, 1, 0, 0, 1, 1]), [(1, 4), (4, 5)]);
+        assert_eq!(ranges(&[0, 0, 1, 0]), [(2, 3)]);
+        assert!(ranges(&[1, 1]).is_empty() && ranges(&[1]).is_empty());
     }
 }

@@ -1,27 +1,37 @@
 //! From text on disk to the packed, corrupted batches of a training step.
 //!
-//! [`Corpus`] reads passages, [`Tokenizer`] turns them into ids, [`BatchDrawer`] draws batches whose every random
-//! decision is a pure function of (seed, position, step), so a run can stop anywhere and go on exactly.
+//! [`Corpus`] and [`Documents`] read text, [`Tokenizer`] turns it into ids, [`TokenStore`] holds them in memory or on disk, and
+//! [`BatchDrawer`] draws batches whose every random decision is a pure function of (seed, position, step), so a run can stop anywhere
+//! and go on exactly.
 
 mod batch;
 mod corpus;
+mod documents;
+mod drawer;
 mod error;
 mod installed;
 pub mod masks;
 mod permutation;
 mod prose;
 mod sentences;
+pub mod store;
+mod tokenize;
 mod tokenizer;
-mod word_piece;
 
-pub use batch::{BatchDrawer, BatchOptions, DrawnBatch, Position};
+pub use batch::{BatchDrawer, BatchOptions, DrawnBatch, PackedPassages};
 pub use corpus::{Corpus, CorpusReport};
+pub use documents::{Document, Documents, ReadOptions, Standing, TextFormat};
+pub use drawer::Position;
 pub use error::Error;
-pub(crate) use permutation::Permutation;
+pub use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};
 pub use sentences::sentences;
-pub use tokenizer::{EncodeReport, EncodedCorpus, Passage, SpecialTokens, Tokenizer, word_kind};
+pub use store::{Ids, Manifest, PassageRef, Passages, TokenStore, WordStarts};
+pub use tokenize::{Progress, TokenizeOptions, tokenize};
+pub use tokenizer::{EncodeReport, EncodedCorpus, SpecialTokens, Tokenizer};
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 /// Writes `bytes` under a temporary name beside `path` and renames it, so that `path` never holds half a file.
@@ -29,9 +39,30 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Write`] with `path` and the cause.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_then_rename(path, |temporary| std::fs::write(temporary, bytes))
+}
+
+/// [`write_whole`] that also waits until the disk has the file and its name.
+///
+/// # Errors
+/// [`Error::Write`] with `path` and the cause.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    write_then_rename(path, |temporary| {
+        let mut file = File::create(temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })?;
+    // Not every system lets a directory be opened; where it does, the rename is on the disk behind this.
+    if let Some(directory) = path.parent().and_then(|directory| File::open(directory).ok()) {
+        directory.sync_all().map_err(|source| Error::Write { path: path.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+fn write_then_rename(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}.tmp"));
-    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    let written = write(&temporary).and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|source| {
         let _ = std::fs::remove_file(&temporary);
         Error::Write { path: path.to_owned(), source }

@@ -1,116 +1,148 @@
-//! An order of any number of things that takes no memory.
+//! The order of an epoch without memory of it.
 
 use crate::random::{key, philox};
 
-/// Fewer rounds leave the orders of a few things visibly uneven.
-const ROUNDS: u32 = 8;
+/// The third counter word of an epoch's order, apart from every [`crate::random::Stream`].
+const EPOCH_ORDER: u32 = 0x8000_0100;
+/// Four make a pseudo-random permutation of what cannot be told from one by few queries (Luby and Rackoff, 1988); halves of a
+/// few bits need more.
+const ROUNDS: u32 = 10;
 
-/// A permutation of `0..count`, a pure function of seed, stream and round, whose places are computed one by one.
+/// A permutation of `0..count` that is a pure function of a seed and an epoch, and takes no memory.
 ///
-/// A Feistel network over the smallest even number of bits that holds `count`, with Philox for its round function; a value beyond `count` is
-/// sent through again (cycle walking, Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), less than four times on average.
+/// A Feistel network over the smallest power of two that holds `count`; a value that it sends beyond `count` is sent on until it
+/// comes back into the range, fewer than twice on average.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Permutation {
+pub struct Permutation {
     key: [u32; 2],
     stream: u32,
-    round: u32,
+    epoch: u32,
     count: u32,
-    half_bits: u32,
+    /// Bits of the lower and of the upper half.
+    bits: [u32; 2],
 }
 
 impl Permutation {
-    /// `stream` is the third counter word of the draws, `round` the last: an epoch, say.
-    pub fn new(seed: u64, stream: u32, round: u32, count: u32) -> Self {
-        let bits = u32::BITS - count.saturating_sub(1).leading_zeros();
-        Self { key: key(seed), stream, round, count, half_bits: bits.div_ceil(2).max(1) }
+    #[must_use]
+    pub fn new(seed: u64, epoch: u32, count: u32) -> Self {
+        Self::of_stream(seed, EPOCH_ORDER, epoch, count)
     }
 
-    /// What stands at `place`, which must be below the count.
+    /// An order for another purpose, which `stream` tells apart.
+    pub(crate) fn of_stream(seed: u64, stream: u32, epoch: u32, count: u32) -> Self {
+        // Two bits at least, so that both halves have one.
+        let bits = (u32::BITS - count.saturating_sub(1).leading_zeros()).max(2);
+        Self { key: key(seed), stream, epoch, count, bits: [bits / 2, bits - bits / 2] }
+    }
+
+    /// What stands at `place` of the order.
+    ///
+    /// # Panics
+    /// When `place` is not below `count`.
+    #[must_use]
     pub fn at(&self, place: u32) -> u32 {
-        assert!(place < self.count, "place {place} of {}", self.count);
-        let mut value = self.encrypt(place);
+        assert!(place < self.count, "place {place} of an order of {}", self.count);
+        let mut value = self.network(place);
         while value >= self.count {
-            value = self.encrypt(value);
+            value = self.network(value);
         }
         value
     }
 
-    pub fn iter(self) -> impl Iterator<Item = u32> {
-        (0..self.count).map(move |place| self.at(place))
+    /// Rounds take turns at the halves, so that halves of different widths stay where they are.
+    fn network(&self, value: u32) -> u32 {
+        let [low_bits, high_bits] = self.bits;
+        let (mut low, mut high) = (value & mask(low_bits), value >> low_bits);
+        for round in (0..ROUNDS).step_by(2) {
+            low ^= self.draw(high, round) & mask(low_bits);
+            high ^= self.draw(low, round + 1) & mask(high_bits);
+        }
+        high << low_bits | low
     }
 
-    fn encrypt(&self, value: u32) -> u32 {
-        let mask = (1u32 << self.half_bits) - 1;
-        let (mut left, mut right) = (value >> self.half_bits, value & mask);
-        for round in 0..ROUNDS {
-            let [random, ..] = philox(self.key, [right, round, self.stream, self.round]);
-            (left, right) = (right, left ^ (random & mask));
-        }
-        left << self.half_bits | right
+    fn draw(&self, half: u32, round: u32) -> u32 {
+        philox(self.key, [half, round, self.stream, self.epoch])[0]
     }
+}
+
+fn mask(bits: u32) -> u32 {
+    (1 << bits) - 1
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
-    fn order(seed: u64, round: u32, count: u32) -> Vec<u32> {
-        Permutation::new(seed, 7, round, count).iter().collect()
+    fn order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
+        let permutation = Permutation::new(seed, epoch, count);
+        (0..count).map(|place| permutation.at(place)).collect()
     }
 
     #[test]
-    fn every_value_stands_once() {
-        for count in (0..200).chain([255, 256, 257, 1023, 4096, 5000]) {
-            let mut sorted = order(3, 1, count);
+    fn every_order_is_a_permutation() {
+        for count in 1..300 {
+            let mut sorted = order(7, count, count);
             sorted.sort_unstable();
-            assert!(sorted.into_iter().eq(0..count), "{count}");
+            assert!(sorted.into_iter().eq(0..count), "of {count}");
+        }
+        for count in [100_003, 65_536, 65_537] {
+            assert_eq!(order(3, 1, count).into_iter().collect::<HashSet<u32>>().len(), count as usize);
+        }
+        for count in [u32::MAX, 1 << 31, (1 << 31) + 1] {
+            let permutation = Permutation::new(1, 2, count);
+            let drawn: HashSet<u32> = (0..10_000).map(|place| permutation.at(count - 1 - place)).collect();
+            assert_eq!(drawn.len(), 10_000, "two places of {count} hold the same");
+            assert!(drawn.iter().all(|&value| value < count));
         }
     }
 
     #[test]
-    fn the_largest_counts_have_an_order() {
-        for count in [u32::MAX, u32::MAX - 1, 1 << 31, (1 << 31) + 1] {
-            let permutation = Permutation::new(9, 7, 0, count);
-            let drawn: std::collections::HashSet<u32> =
-                (0..1000).map(|place| permutation.at(place)).collect();
-            assert!(drawn.len() == 1000 && drawn.iter().all(|&value| value < count));
-            assert!(permutation.at(count - 1) < count);
+    fn each_element_is_as_often_at_each_place() {
+        const COUNT: u32 = 10;
+        const SEEDS: u32 = 20_000;
+        let mut counts = [[0_u32; COUNT as usize]; COUNT as usize];
+        // Of neighbours in the order: which follows which.
+        let mut follows = [[0_u32; COUNT as usize]; COUNT as usize];
+        for seed in 0..SEEDS {
+            let order = order(u64::from(seed), 0, COUNT);
+            for (place, &value) in order.iter().enumerate() {
+                counts[value as usize][place] += 1;
+            }
+            order.windows(2).for_each(|pair| follows[pair[0] as usize][pair[1] as usize] += 1);
         }
-    }
-
-    /// Of 10 things each stands equally often at each place, and each pair of neighbours is equally likely.
-    #[test]
-    fn places_and_neighbours_are_uniform() {
-        const COUNT: usize = 10;
-        const DRAWS: u32 = 20_000;
-        let (mut places, mut neighbours) = ([[0.0; COUNT]; COUNT], [[0.0; COUNT]; COUNT]);
-        for round in 0..DRAWS {
-            let order = order(5, round, COUNT as u32);
-            order.iter().enumerate().for_each(|(place, &value)| places[place][value as usize] += 1.0);
-            order.windows(2).for_each(|pair| neighbours[pair[0] as usize][pair[1] as usize] += 1.0);
-        }
-        let chi_square = |counts: &mut dyn Iterator<Item = f64>, expected: f64| -> f64 {
-            counts.map(|count| (count - expected).powi(2) / expected).sum()
+        let expected = f64::from(SEEDS / COUNT);
+        let chi_square = |counts: &[u32], expected: f64| -> f64 {
+            counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
         };
-        let expected = f64::from(DRAWS) / COUNT as f64;
-        let statistic = chi_square(&mut places.iter().flatten().copied(), expected);
-        // 81 degrees of freedom, one in 10^4, times 10 / 9: each order has every value once.
-        assert!(statistic < 150.0, "places: {statistic}");
-        let pairs = (0..COUNT * COUNT).filter(|i| i / COUNT != i % COUNT);
-        let expected = f64::from(DRAWS) * 9.0 / 90.0;
-        let statistic = chi_square(&mut pairs.map(|i| neighbours[i / COUNT][i % COUNT]), expected);
-        // 89 at most, one in 10^4.
-        assert!(statistic < 145.0, "neighbours: {statistic}");
+        for (value, counts) in counts.iter().enumerate() {
+            // Nine degrees of freedom, one in 100,000.
+            assert!(chi_square(counts, expected) < 39.3, "{value} stands at {counts:?}");
+        }
+        let expected = f64::from(SEEDS) / f64::from(COUNT);
+        for (value, counts) in follows.iter().enumerate() {
+            let mut others = counts.to_vec();
+            others.remove(value);
+            assert!(chi_square(&others, expected) < 39.3, "after {value} come {others:?}");
+        }
     }
 
     #[test]
-    fn orders_differ_by_seed_stream_and_round() {
-        let first = order(1, 0, 100);
-        assert_eq!(first, order(1, 0, 100));
-        for other in [order(2, 0, 100), order(1 << 32 | 1, 0, 100), order(1, 1, 100)] {
+    fn epochs_and_seeds_differ_and_neighbours_are_far() {
+        let count = 10_000;
+        let first = order(1, 0, count);
+        for other in [order(1, 1, count), order(2, 0, count), order(1 + (1 << 32), 0, count)] {
             let same = first.iter().zip(&other).filter(|(a, b)| a == b).count();
-            assert!(same < 10, "{same} places are the same");
+            assert!(same < 10, "{same} of {count} are at the same place");
         }
-        assert_ne!(first, Permutation::new(1, 8, 0, 100).iter().collect::<Vec<_>>());
+        // The correlation of neighbours of a random order has a deviation of 1 / sqrt(count).
+        let mean = f64::from(count - 1) / 2.0;
+        let variance = (f64::from(count).powi(2) - 1.0) / 12.0;
+        let covariance: f64 =
+            first.windows(2).map(|pair| (f64::from(pair[0]) - mean) * (f64::from(pair[1]) - mean)).sum();
+        let correlation = covariance / (f64::from(count - 1) * variance);
+        assert!(correlation.abs() < 0.05, "neighbours are correlated by {correlation}");
+        assert!((f64::from(first[0]) - mean).abs() <= mean);
     }
 }

@@ -9,11 +9,12 @@ const ABBREVIATIONS: [&str; 19] = [
 /// The sentences of `text`, trimmed, in order; together they hold everything but the white space between them.
 ///
 /// A sentence ends at `.`, `!` or `?` (and closing quotes or brackets) before white space, unless the next letter is
-/// lower case or the word is a known abbreviation or an initial; and at `。`, `！`, `？` anywhere.
+/// lower case (in a text that has upper case at all) or the word is a known abbreviation or an initial; and at `。`, `！`, `？` anywhere.
 #[must_use]
 pub fn sentences(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut start = 0;
+    let has_upper_case = text.chars().any(char::is_uppercase);
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         let end = match c {
@@ -23,7 +24,7 @@ pub fn sentences(text: &str) -> Vec<&str> {
                 let closing = after.len()
                     - after.trim_start_matches(['"', '\'', ')', ']', '”', '’', '.', '!', '?']).len();
                 let next = &after[closing..];
-                let lower = next.trim_start().starts_with(char::is_lowercase);
+                let lower = has_upper_case && next.trim_start().starts_with(char::is_lowercase);
                 if !next.starts_with(char::is_whitespace)
                     || lower
                     || (c == '.' && abbreviates(&text[start..at]))
@@ -71,5 +72,6 @@ mod tests {
         assert!(sentences(" \n ").is_empty());
         assert_eq!(sentences("no end"), ["no end"]);
         assert_eq!(sentences("."), ["."]);
+        assert_eq!(sentences("all is lower. yes, e.g. this. no"), ["all is lower.", "yes, e.g. this.", "no"]);
     }
 }

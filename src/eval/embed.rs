@@ -35,12 +35,12 @@ pub fn embed_texts<T: Float, S: AsRef<str>>(
     let mut ids: Vec<i32> = Vec::with_capacity(capacity.tokens);
     for text in texts {
         let passage = tokenizer.encode(text.as_ref(), capacity.sentence_length)?;
-        if ids.len() + passage.ids.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
+        if ids.len() + passage.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
             vectors.extend(model.embed(stream, &cu_seqlens, &ids)?);
             cu_seqlens.truncate(1);
             ids.clear();
         }
-        ids.extend(passage.ids.iter().map(|&id| id as i32));
+        ids.extend(passage.iter().map(|&id| id as i32));
         cu_seqlens.push(ids.len() as i32);
     }
     if !ids.is_empty() {

@@ -6,4 +6,6 @@ mod retrieval;
 
 pub use bm25::Bm25;
 pub use embed::{EmbedError, embed_texts, normalize_rows, retrieval_score};
-pub use retrieval::{Error, HeldOut, RetrievalScore, Split, rank_bm25, rank_dense, split_held_out};
+pub use retrieval::{
+    Error, HeldOut, RetrievalScore, Split, draw_held_out, rank_bm25, rank_dense, split_held_out,
+};

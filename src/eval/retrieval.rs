@@ -17,6 +17,9 @@ const FEWEST_QUERY_WORDS: usize = 6;
 const FEWEST_DOCUMENT_WORDS: usize = 12;
 /// At most one in so many passages is held out, so that a small corpus keeps its training text.
 const ONE_IN: usize = 10;
+/// Passages of a store that are looked at for each that is to be held out: most do if they are of several sentences, and where hardly
+/// any is, nobody should wait for the end of the store.
+const TRIES: usize = 200;
 /// How deep a ranking is looked at.
 const DEPTH: usize = 10;
 
@@ -79,11 +82,11 @@ pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let mut order = Vec::with_capacity(most);
     let mut queries = HashSet::new();
     let count = u32::try_from(passages.len()).unwrap_or(u32::MAX);
-    for index in Permutation::new(seed, HELD_OUT, 0, count).iter() {
+    let permutation = Permutation::of_stream(seed, HELD_OUT, 0, count);
+    for index in (0..count).map(|place| permutation.at(place) as usize) {
         if order.len() == most {
             break;
         }
-        let index = index as usize;
         if let Some(pair) =
             query_and_document(&passages[index]).filter(|pair| queries.insert(pair.query.clone()))
         {
@@ -95,6 +98,33 @@ pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let training =
         passages.into_iter().zip(&drawn).filter(|(_, pair)| pair.is_none()).map(|(text, _)| text).collect();
     Split { training, held_out }
+}
+
+/// [`split_held_out`] for passages that are too many to have in memory: the indices of those that are held out, ascending, and the
+/// pairs. `text` gives a passage by its index below `passages`.
+///
+/// # Errors
+/// Those of `text`.
+pub fn draw_held_out<E>(
+    passages: u32,
+    count: usize,
+    seed: u64,
+    text: impl Fn(u32) -> Result<String, E>,
+) -> Result<(Vec<u32>, Vec<HeldOut>), E> {
+    let most = count.min(passages as usize / ONE_IN);
+    let order = Permutation::of_stream(seed, HELD_OUT, 0, passages);
+    let mut drawn = Vec::with_capacity(most);
+    let mut queries = HashSet::new();
+    for place in 0..passages.min(u32::try_from(most * TRIES).unwrap_or(u32::MAX)) {
+        if drawn.len() == most {
+            break;
+        }
+        let index = order.at(place);
+        let pair = query_and_document(&text(index)?);
+        drawn.extend(pair.filter(|pair| queries.insert(pair.query.clone())).map(|pair| (index, pair)));
+    }
+    drawn.sort_by_key(|&(index, _)| index);
+    Ok(drawn.into_iter().unzip())
 }
 
 fn query_and_document(passage: &str) -> Option<HeldOut> {

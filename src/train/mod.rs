@@ -12,11 +12,12 @@ mod prepare;
 mod pretrain;
 pub mod report;
 pub mod schedule;
+mod source;
 mod trainer;
 
 pub use checkpoint::{CheckpointDirectory, Progress as CheckpointProgress, State as CheckpointState};
 pub use error::{Error, Result};
 pub use export::{CONFIG_FILE, WEIGHTS_FILE, load_config, load_model, save_config, save_model};
 pub use observer::{Observer, Silent};
-pub use options::{DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength, validate_sizes};
+pub use options::{DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength, validate_sizes};
 pub use pretrain::{Outcome, pretrain};

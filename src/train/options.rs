@@ -1,13 +1,16 @@
 //! What a run is asked to do, and the check of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{Result, require_flag};
+use crate::data::Manifest;
 use crate::model::{DecoderKind, ModelConfig, QueryKind};
 use crate::ops::attention::HEAD_DIMS;
 
 /// Tokens of a trained vocabulary where nobody says otherwise.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
+/// Tokens of a passage where nobody says otherwise.
+pub const DEFAULT_MAX_LEN: usize = 128;
 /// Weight of the bag-of-words loss where the model has none (Liu et al., arXiv 2305.02564).
 pub const BAG_OF_WORDS_LOSS_WEIGHT: f32 = 0.1;
 /// A passage needs `[CLS]`, one token and `[SEP]`.
@@ -36,8 +39,10 @@ pub enum RunLength {
 /// Everything that `retromae pretrain` can be told. [`Options::default`] is the demonstration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// A text file or a directory; none takes the prose of installed crates.
+    /// A text file, a directory of them, or a token store; none takes the prose of installed crates.
     pub corpus: Option<PathBuf>,
+    /// The field of JSON lines that holds the text.
+    pub text_field: String,
     pub model: ModelChoice,
     /// A directory with an existing BERT to continue from; replaces `model` and `vocabulary`.
     pub init: Option<PathBuf>,
@@ -49,7 +54,8 @@ pub struct Options {
     /// End after this many steps, though the schedule is that of the whole run.
     pub stop_at: Option<u64>,
     pub batch_tokens: usize,
-    pub max_len: usize,
+    /// Tokens of a passage; none takes the store's, else [`DEFAULT_MAX_LEN`].
+    pub max_len: Option<usize>,
     /// The peak.
     pub learning_rate: f32,
     /// Steps in which the learning rate rises; none is a tenth of the run.
@@ -79,6 +85,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             corpus: None,
+            text_field: "text".into(),
             model: ModelChoice::Tiny,
             init: None,
             vocabulary: None,
@@ -86,7 +93,7 @@ impl Default for Options {
             length: RunLength::Steps(800),
             stop_at: None,
             batch_tokens: 1024,
-            max_len: 128,
+            max_len: None,
             learning_rate: 1e-3,
             warmup_steps: None,
             encoder_mask: 0.3,
@@ -127,17 +134,19 @@ impl Options {
         }
         require_flag(self.stop_at != Some(0), "--stop-at", 0, "at least 1")?;
         require_flag(
-            self.max_len >= SHORTEST_PASSAGE,
+            self.text_max_len() >= SHORTEST_PASSAGE,
             "--max-len",
-            self.max_len,
+            self.text_max_len(),
             "at least 3: [CLS], one token, [SEP]",
         )?;
         let batch_tokens = self.batch_tokens;
+        // A store's longest passage is held against it when the store has been read.
+        let least = if self.store().is_some() { SHORTEST_PASSAGE } else { self.text_max_len() };
         require_flag(
-            batch_tokens >= self.max_len && i32::try_from(batch_tokens).is_ok(),
+            batch_tokens >= least && i32::try_from(batch_tokens).is_ok(),
             "--batch-tokens",
             batch_tokens,
-            format_args!("at least --max-len, {}, and below 2^31", self.max_len),
+            format_args!("at least --max-len, {least}, and below 2^31"),
         )?;
         require_flag(self.checkpoint_every > 0, "--checkpoint-every", 0, "at least 1")?;
         require_flag(
@@ -146,6 +155,18 @@ impl Options {
             "given with --overwrite",
             "alone: one goes on with a run, the other drops it",
         )
+    }
+
+    /// The directory of the token store that `corpus` names, if it names one.
+    #[must_use]
+    pub fn store(&self) -> Option<&Path> {
+        self.corpus.as_deref().filter(|path| Manifest::is_in(path))
+    }
+
+    /// Tokens of a passage of a corpus that is tokenized in the run.
+    #[must_use]
+    pub fn text_max_len(&self) -> usize {
+        self.max_len.unwrap_or(DEFAULT_MAX_LEN)
     }
 
     /// Steps in which the learning rate rises, of a run of `total_steps`.
@@ -167,12 +188,12 @@ impl Options {
     ///
     /// # Errors
     /// [`super::Error::Flag`].
-    pub fn validate_model(&self, config: &ModelConfig) -> Result<()> {
+    pub fn validate_model(&self, config: &ModelConfig, max_len: usize) -> Result<()> {
         let positions = config.max_position_embeddings;
         require_flag(
-            self.max_len <= positions,
+            max_len <= positions,
             "--max-len",
-            self.max_len,
+            max_len,
             format_args!("at most {positions}, the positions of the model"),
         )?;
         validate_sizes(config)
@@ -229,7 +250,7 @@ mod tests {
         assert!(message(|o| o.learning_rate = -1.0).starts_with("--lr was -1"));
         assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
         assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));
-        assert!(message(|o| o.max_len = 2).starts_with("--max-len was 2"));
+        assert!(message(|o| o.max_len = Some(2)).starts_with("--max-len was 2"));
         assert!(message(|o| o.batch_tokens = 100).contains("at least --max-len, 128"));
         assert!(message(|o| o.checkpoint_every = 0).starts_with("--checkpoint-every was 0"));
         Options::default().validate().unwrap();
@@ -242,9 +263,12 @@ mod tests {
         config.num_attention_heads = 16;
         let message = validate_sizes(&config).unwrap_err().to_string();
         assert!(message.contains("hidden_size 256 and num_attention_heads 16"), "{message}");
-        let options = Options { max_len: 600, ..Options::default() };
         assert!(
-            options.validate_model(&ModelConfig::tiny(9)).unwrap_err().to_string().contains("at most 512")
+            Options::default()
+                .validate_model(&ModelConfig::tiny(9), 600)
+                .unwrap_err()
+                .to_string()
+                .contains("at most 512")
         );
     }
 }

@@ -1,16 +1,16 @@
 //! From options to all that a run works on: text, tokenizer, sizes and schedule.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::checkpoint::{State, checksum};
 use super::error::{Error, Result};
 use super::export::{CONFIG_FILE, check_vocabulary, load_config};
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
+use super::source::Source;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
-use crate::data::{BatchDrawer, BatchOptions, Corpus, Passage, Position, Tokenizer};
+use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer};
 use crate::device::DType;
-use crate::eval::{HeldOut, Split, split_held_out};
+use crate::eval::HeldOut;
 use crate::model::{Capacity, ModelConfig};
 
 /// What a run works on.
@@ -22,6 +22,8 @@ pub(super) struct Prepared {
     pub held_out: Vec<HeldOut>,
     pub total_steps: u64,
     pub warmup_steps: u64,
+    /// Tokens of a passage, at most.
+    pub max_len: usize,
     pub capacity: Capacity,
     /// The options that a resumed run must share, by flag.
     pub fixed_options: BTreeMap<String, String>,
@@ -31,19 +33,22 @@ impl Prepared {
     /// Reads and tokenizes the corpus; nothing is written.
     pub fn new(options: &Options, dtype: DType, observer: &mut dyn Observer) -> Result<Self> {
         let mut config = model_config(options)?;
-        options.validate_model(&config)?;
-        let Split { training, held_out } = read_corpus(options, observer)?;
-        let tokenizer = tokenizer(options, &config, &training, observer)?;
+        if options.store().is_none() {
+            // Before a long corpus is read in vain.
+            options.validate_model(&config, options.text_max_len())?;
+        }
+        let vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
+        let Source { tokenizer, store, skipped, held_out, max_len, identity } =
+            Source::read(options, vocab_size, observer)?;
+        options.validate_model(&config, max_len)?;
         if let Some(directory) = &options.init {
             check_vocabulary(&directory.join(CONFIG_FILE), &config, &tokenizer)?;
         } else {
             config.vocab_size = tokenizer.vocab_size();
         }
-        let encoded = tokenizer.encode_corpus(&training, options.max_len)?;
-        observer.note(&encode_note(&encoded.report, options.max_len));
-        let capacity = capacity_for(&encoded.passages, options);
+        let capacity = capacity_for(store.lengths(), options.batch_tokens, max_len);
         let batch_options = batch_options(options, &config, &tokenizer);
-        let drawer = BatchDrawer::new(encoded.passages, batch_options, Position::default())?;
+        let drawer = BatchDrawer::new(store, skipped, batch_options, Position::default())?;
         let total_steps = match options.length {
             RunLength::Steps(steps) => steps,
             RunLength::Epochs(epochs) => drawer.batches_until(epochs),
@@ -56,31 +61,28 @@ impl Prepared {
             held_out,
             total_steps,
             warmup_steps,
+            max_len,
             capacity,
             fixed_options: BTreeMap::new(),
         };
-        prepared.fixed_options = prepared.fixed_options(options, dtype, &training);
+        prepared.fixed_options = prepared.fixed_options(options, dtype, identity);
         Ok(prepared)
     }
 
     /// Everything that decides a step's numbers.
-    fn fixed_options(
-        &self,
-        options: &Options,
-        dtype: DType,
-        training: &[String],
-    ) -> BTreeMap<String, String> {
-        let tokens: Vec<&str> =
-            (0..self.tokenizer.vocab_size() as u32).filter_map(|id| self.tokenizer.token(id)).collect();
+    fn fixed_options(&self, options: &Options, dtype: DType, identity: String) -> BTreeMap<String, String> {
+        let tokens: Vec<&str> = (0..self.tokenizer.vocab_size() as u32)
+            .map(|id| self.tokenizer.token(id).unwrap_or(""))
+            .collect();
         let values = [
-            ("--corpus", format!("text with checksum {}", checksum(training.join("\n").as_bytes()))),
+            ("--corpus", identity),
             ("--vocab", format!("a vocabulary with checksum {}", checksum(tokens.join("\n").as_bytes()))),
             ("--model", serde_json::to_string(&self.config).unwrap_or_default()),
             ("--dtype", dtype.name().to_owned()),
             ("--steps", self.total_steps.to_string()),
             ("--warmup", self.warmup_steps.to_string()),
             ("--batch-tokens", options.batch_tokens.to_string()),
-            ("--max-len", options.max_len.to_string()),
+            ("--max-len", self.max_len.to_string()),
             ("--lr", options.learning_rate.to_string()),
             ("--encoder-mask", options.encoder_mask.to_string()),
             ("--decoder-mask", options.decoder_mask.to_string()),
@@ -121,62 +123,6 @@ fn model_config(options: &Options) -> Result<ModelConfig> {
     Ok(config)
 }
 
-fn read_corpus(options: &Options, observer: &mut dyn Observer) -> Result<Split> {
-    let corpus = match &options.corpus {
-        Some(path) => Corpus::from_path(path)?,
-        None => {
-            observer.note(
-                "no --corpus: taking README files and doc comments of the crates in $CARGO_HOME/registry/src",
-            );
-            Corpus::from_installed_crates(options.installed_bytes)?
-        }
-    };
-    observer.note(&format!("corpus: {}", corpus.report));
-    let split = split_held_out(corpus.passages, options.held_out, options.seed);
-    if options.held_out > 0 && split.held_out.len() < options.held_out {
-        observer.note(&format!(
-            "held out {} passages, not {}: at most a tenth, and only those of several sentences",
-            split.held_out.len(),
-            options.held_out
-        ));
-    }
-    Ok(split)
-}
-
-/// The vocabulary that was given, that of the run to resume, or a new one.
-fn tokenizer(
-    options: &Options,
-    config: &ModelConfig,
-    training: &[String],
-    observer: &mut dyn Observer,
-) -> Result<Tokenizer> {
-    let resumed = options.out.join("tokenizer.json");
-    let given: Option<&Path> = options.vocabulary.as_deref().or(options.init.as_deref());
-    if let Some(path) = given.or_else(|| (options.resume && resumed.is_file()).then_some(resumed.as_path())) {
-        let tokenizer = Tokenizer::from_path(path)?;
-        observer.note(&format!("vocabulary: {} tokens of {}", tokenizer.vocab_size(), path.display()));
-        return Ok(tokenizer);
-    }
-    let vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
-    let tokenizer = Tokenizer::train_word_piece(training, vocab_size)?;
-    observer.note(&format!("vocabulary: {} tokens, trained on the corpus", tokenizer.vocab_size()));
-    Ok(tokenizer)
-}
-
-fn encode_note(report: &crate::data::EncodeReport, max_len: usize) -> String {
-    let mut note = format!("text: {} passages, {} tokens", report.passages, report.tokens);
-    let counts = [
-        (report.split, format!("texts above {max_len} tokens split")),
-        (report.cut_in_sentence, "cuts inside a sentence".to_owned()),
-        (report.skipped_empty, "texts without a token skipped".to_owned()),
-        (report.unknown_tokens, "unknown tokens".to_owned()),
-    ];
-    for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
-        note.push_str(&format!(", {count} {what}"));
-    }
-    note
-}
-
 fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &Tokenizer) -> BatchOptions {
     BatchOptions {
         seed: options.seed,
@@ -191,14 +137,16 @@ fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &Tokenizer)
     }
 }
 
-/// Room for every batch: a batch holds no passage twice, so no more sentences fit than of the shortest ones.
-fn capacity_for(passages: &[Passage], options: &Options) -> Capacity {
-    let mut lengths: Vec<usize> = passages.iter().map(|passage| passage.ids.len()).collect();
-    lengths.sort_unstable();
-    let mut room = options.batch_tokens;
-    let fits = |&length: &usize| room.checked_sub(length).inspect(|&rest| room = rest);
-    let sentences = lengths.iter().map_while(fits).count();
-    Capacity { tokens: options.batch_tokens, sentences: sentences.max(1), sentence_length: options.max_len }
+/// Room for every batch: a batch holds no passage twice, so no more sentences fit than of the shortest ones. `lengths` says how many
+/// passages there are of each length.
+fn capacity_for(lengths: &[u64], batch_tokens: usize, max_len: usize) -> Capacity {
+    let (mut room, mut sentences) = (batch_tokens, 0);
+    for (length, &count) in lengths.iter().enumerate().skip(1) {
+        let fit = (room / length).min(usize::try_from(count).unwrap_or(usize::MAX));
+        sentences += fit;
+        room -= fit * length;
+    }
+    Capacity { tokens: batch_tokens, sentences: sentences.max(1), sentence_length: max_len }
 }
 
 #[cfg(test)]
@@ -207,11 +155,9 @@ mod tests {
 
     #[test]
     fn the_shortest_passages_bound_the_sentences() {
-        let passage = |length| Passage { ids: vec![0; length], word_starts: vec![1; length] };
-        let passages = [passage(9), passage(3), passage(4), passage(3)];
-        let options = |batch_tokens| Options { batch_tokens, ..Options::default() };
-        assert_eq!(capacity_for(&passages, &options(10)).sentences, 3);
-        assert_eq!(capacity_for(&passages, &options(9)).sentences, 2);
-        assert_eq!(capacity_for(&passages, &options(100)).sentences, 4);
+        // Of 9, 3, 4 and 3 tokens.
+        let lengths = [0, 0, 0, 2, 1, 0, 0, 0, 0, 1];
+        let sentences = |batch_tokens| capacity_for(&lengths, batch_tokens, 9).sentences;
+        assert_eq!([10, 9, 100].map(sentences), [3, 2, 4]);
     }
 }

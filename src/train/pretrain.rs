@@ -1,7 +1,6 @@
 //! The whole of a run: from options to an exported model.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::checkpoint::{CheckpointDirectory, State};
 use super::error::{Error, Result, require_flag};
@@ -10,7 +9,7 @@ use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
 use super::{Observer, Options};
-use crate::data::{BatchDrawer, Position};
+use crate::data::Position;
 use crate::device::{DType, Device, Float, bf16};
 use crate::eval::{RetrievalScore, rank_bm25, retrieval_score};
 use crate::model::Model;
@@ -85,14 +84,13 @@ fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer
         records: read_training_log(&log_path)?,
         checkpoints,
         step,
-        position,
+        position: position.clone(),
         saved_step: state.as_ref().map(|state| state.step),
         retrieval: None,
     };
     trainer.retrieval = first_retrieval(&mut trainer, state.and_then(|state| state.retrieval_before))?;
     let end = options.stop_at.unwrap_or(prepared.total_steps).min(prepared.total_steps);
-    let passages = Arc::clone(prepared.drawer.passages());
-    let drawer = BatchDrawer::new(passages, prepared.drawer.options(), trainer.position.clone())?;
+    let drawer = prepared.drawer.at(position)?;
     trainer.train(drawer, end, observer)?;
     finish(&mut trainer)?;
     let Trainer { records, retrieval, .. } = trainer;
@@ -136,7 +134,7 @@ fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()
         }
     }
     save_config(out, &prepared.config, &prepared.tokenizer)?;
-    Ok(prepared.tokenizer.save(out, options.max_len)?)
+    Ok(prepared.tokenizer.save(out, prepared.max_len)?)
 }
 
 /// A model with the weights of the checkpoint, of `--init`, or fresh ones.
@@ -202,7 +200,7 @@ fn score<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<RetrievalScore> {
 /// Exports the model, checks retrieval again, and draws the picture.
 fn finish<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<()> {
     let (options, prepared) = (trainer.options, trainer.prepared);
-    save_model(&options.out, &trainer.model, &prepared.tokenizer, options.max_len)?;
+    save_model(&options.out, &trainer.model, &prepared.tokenizer, prepared.max_len)?;
     if let Some(mut table) = trainer.retrieval {
         table.after = Some(score(trainer)?);
         trainer.retrieval = Some(table);

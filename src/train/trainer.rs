@@ -193,7 +193,7 @@ impl<T: Float> Trainer<'_, T> {
             "RetroMAE pre-training: {} layers of {}, {} passages",
             config.num_hidden_layers,
             config.hidden_size,
-            self.prepared.drawer.passages().len()
+            self.prepared.drawer.store().len()
         );
         let path: PathBuf = self.options.out.join("training.svg");
         Ok(write_training_svg(path, &title, &self.records, self.retrieval.as_ref())?)

@@ -179,14 +179,12 @@ fn flags_out_of_range_are_refused_by_name() {
 fn files_that_do_not_fit_are_refused() {
     let place = Workplace::new();
     place.write("empty.txt", b"\n \n");
-    place.write("binary.txt", &[0xff, 0xfe, 0x80]);
     place.write("vocab.txt", b"[PAD]\n[UNK]\n[SEP]\nthe\n");
     place.write("heads.json", config(2).as_bytes());
     place.write("relu.json", config(1).replace('}', ", \"hidden_act\": \"relu\"}").as_bytes());
     place.write("broken.json", b"{");
     let file = |name: &str| place.text(name);
     place.refused("out", &["--corpus", &file("empty.txt")], "has no usable passage");
-    place.refused("out", &["--corpus", &file("binary.txt")], "1 not UTF-8");
     place.refused("out", &["--corpus", &file("missing.txt")], "missing.txt`: No such file");
     place.refused("out", &["--vocab", &file("vocab.txt")], "lacks [CLS], [MASK]");
     place.refused("out", &["--model", &file("heads.json")], "= 32, 64 or 128");

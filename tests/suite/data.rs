@@ -2,11 +2,12 @@
 #![cfg(feature = "train")]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use retromae::data::masks::{corrupted, whole_word_mask};
 use retromae::data::{
-    BatchDrawer, BatchOptions, Corpus, DrawnBatch, Error, Passage, Position, Tokenizer, doc_comment_blocks,
-    markdown_paragraphs, sentences, word_kind,
+    BatchDrawer, BatchOptions, Corpus, DrawnBatch, Error, PassageRef, Passages, Position, ReadOptions,
+    TokenStore, Tokenizer, doc_comment_blocks, markdown_paragraphs, sentences,
 };
 use retromae::model::{DecoderKind, IGNORE_INDEX};
 use retromae::ops::masks::Budget;
@@ -63,10 +64,24 @@ fn options(tokenizer: &Tokenizer, decoder: DecoderKind) -> BatchOptions {
     }
 }
 
+fn store(passages: &Passages, tokenizer: &Tokenizer) -> Arc<TokenStore> {
+    Arc::new(TokenStore::in_memory(passages, tokenizer.vocab_size() as u32).unwrap())
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Corpus, Error> {
+    Corpus::from_path(path, &ReadOptions::default())
+}
+
+/// Whether each token of a passage starts a word.
+fn starts(passage: PassageRef) -> Vec<bool> {
+    (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect()
+}
+
 fn drawer(decoder: DecoderKind, position: Position) -> BatchDrawer {
     let tokenizer = tokenizer();
     let passages = tokenizer.encode_corpus(&texts(60), 40).unwrap().passages;
-    BatchDrawer::new(passages, options(&tokenizer, decoder), position).unwrap()
+    let store = store(&passages, &tokenizer);
+    BatchDrawer::new(store, vec![], options(&tokenizer, decoder), position).unwrap()
 }
 
 #[test]
@@ -74,12 +89,15 @@ fn a_text_file_has_a_passage_a_line() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = b"\xef\xbb\xbfOne  line\r\n\n \t\nOne line\ntwo\0words\nbad \xff byte\nlast";
     write(directory.path(), "corpus.txt", bytes);
-    let corpus = Corpus::from_path(directory.path().join("corpus.txt")).unwrap();
-    assert_eq!(corpus.passages, ["One line", "two words", "last"]);
+    let corpus = read(directory.path().join("corpus.txt")).unwrap();
+    assert_eq!(corpus.passages, ["One line", "two words", "bad \u{fffd} byte", "last"]);
     let report = corpus.report;
-    assert_eq!((report.files, report.passages, report.bytes), (1, 3, 21));
-    assert_eq!((report.skipped_invalid_utf8, report.duplicates), (1, 1));
-    assert_eq!(report.to_string(), "3 passages, 21 bytes, from 1 files, 1 not UTF-8, 1 duplicates");
+    assert_eq!((report.files, report.texts, report.bytes), (1, 4, 33));
+    assert_eq!((report.replaced_invalid_utf8, report.nul_bytes, report.duplicates), (1, 1, 1));
+    assert_eq!(
+        report.to_string(),
+        "4 texts, 33 bytes, from 1 files, 1 stretches not UTF-8, 1 zero bytes, 1 duplicates"
+    );
 }
 
 #[test]
@@ -94,25 +112,23 @@ fn a_directory_is_searched_in_the_order_of_paths() {
     write(directory.path(), "a/c.TXT", b"from c");
     write(directory.path(), "a/broken.md", b"\xff\xfe");
     write(directory.path(), "a/ignored.rs", b"fn main() {}");
-    let corpus = Corpus::from_path(directory.path()).unwrap();
+    let corpus = read(directory.path()).unwrap();
     assert_eq!(corpus.passages, ["from c", "A paragraph of five words.", "from z"]);
     assert_eq!(
-        (corpus.report.files, corpus.report.skipped_invalid_utf8, corpus.report.skipped_short),
-        (4, 1, 1)
+        (corpus.report.files, corpus.report.replaced_invalid_utf8, corpus.report.skipped_short),
+        (4, 2, 2)
     );
 }
 
 #[test]
 fn a_corpus_without_text_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
-    let message = |name: &str| Corpus::from_path(directory.path().join(name)).unwrap_err().to_string();
+    let message = |name: &str| read(directory.path().join(name)).unwrap_err().to_string();
     write(directory.path(), "empty.txt", b"");
-    write(directory.path(), "binary.txt", b"\xff\n\xfe\n");
     write(directory.path(), "none/readme.rst", b"text");
     assert!(message("missing.txt").contains("missing.txt"));
     assert!(message("empty.txt").contains("empty.txt") && message("empty.txt").contains("no usable passage"));
-    assert!(message("binary.txt").contains("2 not UTF-8"), "{}", message("binary.txt"));
-    assert!(message("none").contains("no .txt or .md file"));
+    assert!(message("none").contains("no .txt, .md or .jsonl file"));
 }
 
 #[test]
@@ -121,7 +137,7 @@ fn an_unreadable_file_in_a_directory_is_named() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "good.txt", b"text");
     std::os::unix::fs::symlink("nowhere", directory.path().join("dangling.txt")).unwrap();
-    let message = Corpus::from_path(directory.path()).unwrap_err().to_string();
+    let message = read(directory.path()).unwrap_err().to_string();
     assert!(message.contains("dangling.txt"), "{message}");
 }
 
@@ -149,7 +165,7 @@ fn installed_crates_give_prose_within_the_limit() {
             "A second comment that is long enough to be called a passage here.",
         ]
     );
-    assert_eq!((corpus.report.duplicates, corpus.report.skipped_invalid_utf8), (1, 1));
+    assert_eq!((corpus.report.duplicates, corpus.report.replaced_invalid_utf8), (1, 1));
     let smaller = Corpus::from_crates_in(crates, 150).unwrap();
     assert_eq!((smaller.passages.len(), smaller.report.over_limit), (2, 1));
     assert!(smaller.report.bytes <= 150);
@@ -208,7 +224,7 @@ fn faulty_tokenizers_are_refused() {
         ("vocab.txt", "lacks [CLS], [MASK]"),
         ("twice", "\"a\" on lines 6 and 8"),
         ("bad", "tokenizer.json"),
-        ("bpe", "lacks [PAD], [CLS], [SEP], [MASK]"),
+        ("bpe", "lacks [PAD], [CLS], [SEP], [MASK];"),
         ("other", "none of vocab.txt"),
         ("other/vocab.bin", "none of vocab.txt"),
         ("missing", "missing"),
@@ -224,7 +240,7 @@ fn faulty_tokenizers_are_refused() {
 fn a_cased_vocabulary_is_obeyed() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "vocab.txt", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nWord\nword\n");
-    let ids = || Tokenizer::from_path(directory.path()).unwrap().encode("Word", 8).unwrap().ids;
+    let ids = || Tokenizer::from_path(directory.path()).unwrap().encode("Word", 8).unwrap();
     assert_eq!(ids(), [2, 6, 3]);
     write(directory.path(), "tokenizer_config.json", b"{\"do_lower_case\": false}");
     assert_eq!(ids(), [2, 5, 3]);
@@ -234,21 +250,19 @@ fn a_cased_vocabulary_is_obeyed() {
 fn passages_begin_and_end_with_special_tokens() {
     let tokenizer = tokenizer();
     let special = tokenizer.special_tokens();
-    let passage = tokenizer.encode("The retrieval [SEP] zzz", 64).unwrap();
-    assert_eq!((passage.ids[0], *passage.ids.last().unwrap()), (special.cls, special.sep));
-    let inside = &passage.ids[1..passage.ids.len() - 1];
-    assert!(!inside.contains(&special.sep), "a spelled out [SEP] is text");
-    for (id, kind) in passage.ids.iter().zip(&passage.word_starts) {
+    let text = "The retrieval [SEP] zzz";
+    let corpus = tokenizer.encode_corpus(&[text], 64).unwrap();
+    let passage = corpus.passages.get(0).unwrap();
+    let ids = passage.ids.to_vec();
+    assert_eq!(ids, tokenizer.encode(text, 64).unwrap());
+    assert_eq!((ids[0], *ids.last().unwrap()), (special.cls, special.sep));
+    assert!(!ids[1..ids.len() - 1].contains(&special.sep), "a spelled out [SEP] is text");
+    for (id, start) in ids.iter().zip(starts(passage)) {
         let token = tokenizer.token(*id).unwrap();
-        let expected = match token {
-            "[CLS]" | "[SEP]" => word_kind::SPECIAL,
-            token if token.starts_with("##") => word_kind::CONTINUATION,
-            _ => word_kind::START,
-        };
-        assert_eq!(*kind, expected, "{token}");
+        assert_eq!(start, !["[CLS]", "[SEP]"].contains(&token) && !token.starts_with("##"), "{token}");
     }
-    assert_eq!(tokenizer.encode("the the the the", 5).unwrap().ids.len(), 5);
-    assert_eq!(tokenizer.encode("", 5).unwrap().ids, [special.cls, special.sep]);
+    assert_eq!(tokenizer.encode("the the the the", 5).unwrap().len(), 5);
+    assert_eq!(tokenizer.encode("", 5).unwrap(), [special.cls, special.sep]);
     assert!(tokenizer.encode("the", 2).unwrap_err().to_string().contains("max_len was 2"));
 }
 
@@ -259,9 +273,9 @@ fn long_texts_are_split_at_sentences_without_loss() {
     let long = sentence.repeat(9);
     let endless = "query ".repeat(50);
     let corpus = tokenizer.encode_corpus(&["", long.as_str(), "the", endless.as_str()], 16).unwrap();
-    let whole = |text: &str| tokenizer.encode(text, 10_000).unwrap().ids;
-    let content = |passages: &[Passage]| -> Vec<u32> {
-        passages.iter().flat_map(|passage| passage.ids[1..passage.ids.len() - 1].to_vec()).collect()
+    let whole = |text: &str| tokenizer.encode(text, 10_000).unwrap();
+    let content = |passages: &Passages| -> Vec<u32> {
+        passages.iter().flat_map(|passage| passage.ids.to_vec()[1..passage.len() - 1].to_vec()).collect()
     };
     let mut expected = Vec::new();
     for text in [&long, "the", &endless] {
@@ -269,9 +283,9 @@ fn long_texts_are_split_at_sentences_without_loss() {
         expected.extend_from_slice(&ids[1..ids.len() - 1]);
     }
     assert_eq!(content(&corpus.passages), expected);
-    assert!(corpus.passages.iter().all(|passage| passage.ids.len() <= 16));
+    assert!(corpus.passages.iter().all(|passage| passage.len() <= 16));
     let stop = whole(".")[1];
-    let first = &corpus.passages[0].ids;
+    let first = corpus.passages.get(0).unwrap().ids.to_vec();
     assert_eq!(first[first.len() - 2], stop, "the first part ends with its sentence");
     let report = corpus.report;
     assert_eq!((report.texts, report.skipped_empty, report.split), (4, 1, 2));
@@ -292,37 +306,40 @@ fn cuts_leave_words_whole() {
     let tokenizer = tokenizer();
     let text = "zyx zyxw zy ".repeat(20);
     let corpus = tokenizer.encode_corpus(&[text.as_str()], 12).unwrap();
-    for passage in &corpus.passages {
+    for passage in corpus.passages.iter() {
         assert!(
-            !tokenizer.token(passage.ids[1]).unwrap().starts_with("##"),
+            !tokenizer.token(passage.ids.to_vec()[1]).unwrap().starts_with("##"),
             "a passage begins inside a word"
         );
     }
     // A word longer than a passage has to be cut, and its rest begins a word of its own.
     let cut = tokenizer.encode_corpus(&["querypassageretrieval"], 3).unwrap();
-    assert!(cut.passages.iter().any(|passage| tokenizer.token(passage.ids[1]).unwrap().starts_with("##")));
-    assert!(cut.passages.iter().all(|passage| passage.word_starts[1] == word_kind::START));
+    assert!(
+        cut.passages
+            .iter()
+            .any(|passage| tokenizer.token(passage.ids.to_vec()[1]).unwrap().starts_with("##"))
+    );
+    assert!(cut.passages.iter().all(|passage| passage.word_starts.get(1)));
 }
 
 #[test]
 fn masks_take_whole_words_within_the_budget() {
     let passages = tokenizer().encode_corpus(&texts(60), 40).unwrap().passages;
-    let continued =
-        passages.iter().flat_map(|passage| &passage.word_starts).filter(|&&kind| kind == 0).count();
+    let continued = passages.iter().flat_map(starts).filter(|&start| !start).count() - 2 * passages.len();
     assert!(continued > 100, "only {continued} tokens continue a word");
     let mut filled = 0;
     for (index, passage) in passages.iter().enumerate() {
+        let word_starts = starts(passage);
         for (step, ratio) in [(0, 0.15), (1, 0.3), (2, 0.5), (3, 0.7)] {
             let budget = Budget::of(ratio);
-            let mask =
-                whole_word_mask(3, step, index as u32, Stream::EncoderMask, &passage.word_starts, budget);
+            let mask = whole_word_mask(3, step, index as u32, Stream::EncoderMask, &word_starts, budget);
             let chosen = mask.iter().filter(|&&chosen| chosen).count();
             let most = budget.tokens(mask.len());
             assert!(chosen <= most, "{chosen} of {most}");
             filled += usize::from(chosen == most);
             assert!(!mask[0] && !mask[mask.len() - 1], "a special token is chosen");
-            for slot in 1..mask.len() {
-                if passage.word_starts[slot] == word_kind::CONTINUATION {
+            for slot in 1..mask.len() - 1 {
+                if !word_starts[slot] {
                     assert_eq!(mask[slot], mask[slot - 1], "a word is split");
                 }
             }
@@ -333,7 +350,7 @@ fn masks_take_whole_words_within_the_budget() {
 
 #[test]
 fn every_word_is_chosen_as_often() {
-    let word_starts = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2];
+    let word_starts = [true; 12];
     let mut counts = [0_u32; 12];
     const DRAWS: u32 = 20_000;
     for step in 0..DRAWS {
@@ -350,7 +367,7 @@ fn every_word_is_chosen_as_often() {
 
 #[test]
 fn masks_depend_on_all_of_their_coordinates() {
-    let word_starts = [&[2][..], &[1; 62], &[2]].concat();
+    let word_starts = [true; 64];
     let mask =
         |seed, step, index, stream| whole_word_mask(seed, step, index, stream, &word_starts, Budget::of(0.5));
     let first = mask(1, 2, 3, Stream::EncoderMask);
@@ -406,14 +423,14 @@ fn a_batch_holds_what_the_objective_needs() {
         );
         assert!(batch.visibility.is_none());
         for (b, &index) in sentence_indices.iter().enumerate() {
-            let passage = &drawer.passages()[index as usize];
+            let passage = drawer.store().passage(index);
+            let (ids, starts) = (passage.ids.to_vec(), starts(passage));
             let range = batch.sentence(b);
-            for (t, &kind) in range.clone().zip(&passage.word_starts) {
-                assert_eq!(word_starts[t / 32] >> (t % 32) & 1 == 1, kind == word_kind::START);
-            }
+            let bit = |t: usize| word_starts[t / 32] >> (t % 32) & 1 == 1;
+            assert!(range.clone().map(bit).eq(starts));
             for (slot, t) in range.enumerate() {
-                let original = passage.ids[slot] as i32;
-                let special = passage.word_starts[slot] == word_kind::SPECIAL;
+                let original = ids[slot] as i32;
+                let special = slot == 0 || slot + 1 == ids.len();
                 let (label, input) = (batch.encoder_labels[t], batch.encoder_input_ids[t]);
                 assert!(label == original && !special || label == IGNORE_INDEX && input == original);
                 let (label, input) = (batch.decoder_labels[t], batch.decoder_input_ids[t]);
@@ -431,156 +448,6 @@ fn a_batch_holds_what_the_objective_needs() {
         assert!(
             chosen * 10 > batch.num_tokens() && chosen * 3 < batch.num_tokens() + 3 * batch.num_sentences()
         );
-    }
-}
-
-/// Whenever one looks, each passage has been drawn or put off as often as epochs have come upon it.
-#[test]
-fn every_passage_is_seen_once_an_epoch() {
-    let mut drawer = drawer(DecoderKind::Enhanced, Position::default());
-    let mut seen = vec![0; drawer.passages().len()];
-    let mut orders = Vec::new();
-    let mut epoch_before = 0;
-    while drawer.position().epoch < 3 {
-        let drawn = drawer.draw(0).sentence_indices;
-        drawn.iter().for_each(|&index| seen[index as usize] += 1);
-        let Position { epoch, cursor, put_off } = drawer.position().clone();
-        let mut come_upon = seen.clone();
-        put_off.iter().for_each(|&index| come_upon[index as usize] += 1);
-        assert!(come_upon.iter().all(|&count| count == epoch || count == epoch + 1));
-        assert_eq!(come_upon.iter().filter(|&&count| count > epoch).count(), cursor as usize);
-        if epoch > epoch_before {
-            orders.push(drawn);
-            epoch_before = epoch;
-        }
-    }
-    assert_ne!(orders[0], orders[1], "epochs have the same order");
-}
-
-#[test]
-fn batches_are_full_and_their_longest_sentences_first() {
-    let tokenizer = tokenizer();
-    let passages = tokenizer.encode_corpus(&texts(600), 40).unwrap().passages;
-    let mean = passages.iter().map(|passage| passage.ids.len()).sum::<usize>() as f64 / passages.len() as f64;
-    let options = options(&tokenizer, DecoderKind::Enhanced);
-    let mut drawer = BatchDrawer::new(passages, options, Position::default()).unwrap();
-    let batch_tokens = options.batch_tokens;
-    let (mut tokens, mut put_off) = (0, 0);
-    const BATCHES: usize = 100;
-    for step in 0..BATCHES as u32 {
-        let batch = drawer.draw(step).batch;
-        assert!(batch.cu_seqlens.windows(3).all(|ends| ends[1] - ends[0] >= ends[2] - ends[1]));
-        assert!(batch.num_tokens() <= batch_tokens);
-        tokens += batch.num_tokens();
-        put_off += drawer.position().put_off.len();
-    }
-    let fill = tokens as f64 / (BATCHES * batch_tokens) as f64;
-    println!("fill {fill:.4}, {put_off} passages put off in {BATCHES} batches");
-    // Where a batch ended before the first passage that does not fit, half a passage would be missing on average.
-    let without = 1.0 - mean / 2.0 / batch_tokens as f64;
-    // What is left now is less than the shortest passage.
-    assert!(1.0 - fill < 0.7 * (1.0 - without), "fill {fill}, {without} without putting off");
-}
-
-#[test]
-fn ranks_share_an_epoch() {
-    let tokenizer = tokenizer();
-    let passages = tokenizer.encode_corpus(&texts(601), 40).unwrap().passages;
-    for ranks in [2, 3, 7] {
-        let (mut alone, mut rest) = (vec![0; passages.len()], vec![false; passages.len()]);
-        for rank in 0..ranks {
-            let options = BatchOptions { rank, ranks, ..options(&tokenizer, DecoderKind::Enhanced) };
-            let mut drawer = BatchDrawer::new(passages.clone(), options, Position::default()).unwrap();
-            let last = loop {
-                let mut next = drawer.clone();
-                let drawn = next.draw(0).sentence_indices;
-                if next.position().epoch > 0 {
-                    break [drawn, next.position().put_off.clone()].concat();
-                }
-                drawn.iter().for_each(|&index| alone[index as usize] += 1);
-                drawer = next;
-            };
-            drawer.position().put_off.iter().for_each(|&index| alone[index as usize] += 1);
-            // The batch that reaches into the next epoch has the rest of this one.
-            last.iter().for_each(|&index| rest[index as usize] = true);
-        }
-        assert!(alone.iter().all(|&count| count <= 1), "two of {ranks} ranks draw a passage: {alone:?}");
-        assert!(alone.iter().sum::<i32>() as usize > passages.len() * 3 / 4, "{alone:?}");
-        let covered = alone.iter().zip(&rest).all(|(&count, &rest)| count == 1 || rest);
-        assert!(covered, "{ranks} ranks leave passages out");
-    }
-}
-
-#[test]
-fn a_resumed_drawer_goes_on_exactly() {
-    for decoder in [DecoderKind::Enhanced, DecoderKind::Basic] {
-        let mut whole = drawer(decoder, Position::default());
-        for step in 0..25 {
-            let position: Position =
-                serde_json::from_str(&serde_json::to_string(whole.position()).unwrap()).unwrap();
-            let batch = whole.draw(step);
-            let mut resumed = drawer(decoder, position.clone());
-            assert_eq!(resumed.draw(step), batch, "step {step} from {position:?}");
-            assert_eq!(resumed.position(), whole.position());
-        }
-        assert!(whole.position().epoch >= 2, "the test crosses epochs");
-    }
-}
-
-#[test]
-fn a_batch_larger_than_the_corpus_holds_it_once() {
-    let tokenizer = tokenizer();
-    let passages = tokenizer.encode_corpus(&texts(5), 40).unwrap().passages;
-    let options = BatchOptions { batch_tokens: 100_000, ..options(&tokenizer, DecoderKind::Enhanced) };
-    let mut drawer = BatchDrawer::new(passages, options, Position::default()).unwrap();
-    for step in 0..20 {
-        let mut indices = drawer.draw(step).sentence_indices;
-        let drawn = indices.len();
-        indices.sort_unstable();
-        indices.dedup();
-        assert_eq!(indices.len(), drawn, "a batch holds a passage twice");
-        assert!(drawn >= 1);
-    }
-}
-
-#[test]
-fn a_drawer_refuses_bad_arguments() {
-    let tokenizer = tokenizer();
-    let passage = || tokenizer.encode("the passage", 40).unwrap();
-    let good = options(&tokenizer, DecoderKind::Basic);
-    let message =
-        |passages, options, position| BatchDrawer::new(passages, options, position).unwrap_err().to_string();
-    let start = Position::default;
-    let at = |cursor, put_off| Position { epoch: 1, cursor, put_off };
-    let cases = [
-        (message(vec![], good, start()), "passages was empty"),
-        (
-            message(vec![passage()], BatchOptions { encoder_ratio: 0.0, ..good }, start()),
-            "encoder_ratio was 0",
-        ),
-        (
-            message(vec![passage()], BatchOptions { decoder_ratio: f64::NAN, ..good }, start()),
-            "decoder_ratio was NaN",
-        ),
-        (
-            message(vec![passage()], BatchOptions { decoder_ratio: 1.0, ..good }, start()),
-            "decoder_ratio was 1",
-        ),
-        (message(vec![passage()], BatchOptions { batch_tokens: 3, ..good }, start()), "batch_tokens was 3"),
-        (message(vec![passage()], BatchOptions { batch_tokens: usize::MAX, ..good }, start()), "below 2^31"),
-        (message(vec![passage()], BatchOptions { vocab_size: 5, ..good }, start()), "vocabulary size 5"),
-        (message(vec![passage()], good, at(2, vec![])), "cursor 2"),
-        (
-            message(vec![Passage { ids: vec![1], word_starts: vec![] }], good, start()),
-            "1 ids and 0 word starts",
-        ),
-        (message(vec![Passage::default()], good, start()), "at least 1"),
-        (message(vec![passage()], good, at(0, vec![1])), "cursor 0"),
-        (message(vec![passage()], BatchOptions { rank: 1, ..good }, start()), "rank was 1 of 1"),
-        (message(vec![passage()], BatchOptions { ranks: 2, ..good }, start()), "at most 1, the passages"),
-    ];
-    for (message, expected) in cases {
-        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     }
 }
 

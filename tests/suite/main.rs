@@ -14,6 +14,7 @@ mod common;
 mod cross_entropy;
 mod cuda;
 mod data;
+mod drawing;
 mod embedding;
 mod every_kernel;
 mod fatbin;
@@ -30,6 +31,5 @@ mod reduce;
 mod rows;
 mod segment_sum;
 mod streams;
-#[cfg(feature = "train")]
 mod tokenizers;
 mod twins;

@@ -1,159 +1,285 @@
-//! Tokenizers of other kinds than BERT's: where words start, which tokens are special, and what is saved.
+//! Tokenizers of every kind: where their words begin, which tokens are special, and what is saved.
+#![cfg(feature = "train")]
 
 use std::path::Path;
 
-use retromae::data::{Tokenizer, word_kind};
+use retromae::data::{PassageRef, Tokenizer};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-/// The special tokens of RoBERTa and XLM-R, in front.
-const SPECIAL: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
+fn loaded(tokenizer: &Value, config: Option<&Value>) -> (TempDir, Result<Tokenizer, String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, value: &Value| {
+        std::fs::write(directory.path().join(name), value.to_string()).unwrap();
+    };
+    write("tokenizer.json", tokenizer);
+    if let Some(config) = config {
+        write("tokenizer_config.json", config);
+    }
+    let tokenizer = Tokenizer::from_path(directory.path()).map_err(|error| error.to_string());
+    (directory, tokenizer)
+}
 
-fn pipeline(pre_tokenizer: Value, model: Value) -> Value {
-    let added = SPECIAL.iter().enumerate().map(|(id, content)| {
-        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false})
-    });
+fn added(id: usize, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+}
+
+const FRAME: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
+
+/// Byte-level BPE as RoBERTa has it: 256 bytes and some merges.
+fn byte_level(merges: &[(&str, &str)], add_prefix_space: bool) -> Value {
+    let mut tokens: Vec<String> = FRAME.map(str::to_owned).into();
+    let mut bytes: Vec<String> =
+        tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().map(String::from).collect();
+    bytes.sort();
+    tokens.extend(bytes);
+    tokens.extend(merges.iter().map(|(left, right)| format!("{left}{right}")));
+    let vocabulary: serde_json::Map<String, Value> =
+        tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+    let merges: Vec<String> = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
     json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "decoder": null, "added_tokens": added.collect::<Vec<_>>(), "pre_tokenizer": pre_tokenizer, "model": model,
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": FRAME.iter().enumerate().map(|(id, token)| added(id, token)).collect::<Vec<_>>(),
+        "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+            "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": merges}
     })
 }
 
-/// Byte-level BPE over a few characters; `é` is two of them.
-fn byte_level(use_regex: bool) -> Value {
-    let pieces = "h e l o w r d Ġ ! Ã © t s ' he ll Ġw hell".split(' ');
-    let vocabulary: serde_json::Map<String, Value> =
-        SPECIAL.into_iter().chain(pieces).zip(0..).map(|(token, id)| (token.to_owned(), json!(id))).collect();
-    let pre_tokenizer = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex,
-    });
-    let model = json!({
-        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary,
-        "merges": ["h e", "l l", "Ġ w", "he ll"],
-    });
-    pipeline(pre_tokenizer, model)
+/// Unigram over Metaspace as XLM-R has it, the mask behind all others and after a gap.
+fn unigram(scheme: &str, split: bool) -> Value {
+    let pieces = [
+        "▁",
+        "▁the",
+        "▁quick",
+        "ly",
+        "▁fox",
+        ".",
+        ",",
+        "t",
+        "h",
+        "e",
+        "q",
+        "u",
+        "i",
+        "c",
+        "k",
+        "l",
+        "y",
+        "f",
+        "o",
+        "x",
+        "the",
+        "fox",
+        "日",
+        "本",
+        "▁日本",
+    ];
+    let frame = FRAME[..4].iter().map(|token| json!([token, 0.0]));
+    let scores = pieces.iter().map(|piece| json!([piece, -1.0 - 1.0 / piece.chars().count() as f64]));
+    let vocabulary: Vec<Value> = frame.chain(scores).collect();
+    let mask = vocabulary.len() + 1;
+    let mut special: Vec<Value> = FRAME[..4].iter().enumerate().map(|(id, token)| added(id, token)).collect();
+    special.push(added(mask - 1, "<extra>"));
+    special.push(added(mask, "<mask>"));
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": special,
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split},
+        "post_processor": null,
+        "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split},
+        "model": {"type": "Unigram", "unk_id": 3, "vocab": vocabulary, "byte_fallback": false}
+    })
 }
 
-/// SentencePiece's Unigram behind Metaspace, as XLM-R has it.
-fn unigram(prepend_scheme: &str, split: bool) -> Value {
-    let pieces =
-        [("\u{2581}", -4.0), ("\u{2581}hello", -1.0), ("\u{2581}wor", -1.0), ("hello", -2.0), ("ld", -1.0)];
-    let pieces = pieces.into_iter().chain([("!", -1.0), ("wor", -3.0), ("你好", -1.0), ("\u{2581}(", -1.5)]);
-    let vocabulary: Vec<(&str, f64)> = SPECIAL.iter().map(|&token| (token, 0.0)).chain(pieces).collect();
-    let pre_tokenizer = json!({
-        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": prepend_scheme, "split": split,
-    });
-    let model = json!({"type": "Unigram", "unk_id": 3, "byte_fallback": false, "vocab": vocabulary});
-    pipeline(pre_tokenizer, model)
-}
-
-fn write(directory: &Path, name: &str, value: &Value) {
-    std::fs::write(directory.join(name), value.to_string()).unwrap();
-}
-
-fn tokenizer(value: &Value) -> Tokenizer {
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path(), "tokenizer.json", value);
-    Tokenizer::from_path(directory.path()).unwrap()
-}
-
-/// The tokens between the special ones, a bar before each that starts a word.
-fn words(tokenizer: &Tokenizer, text: &str) -> String {
-    let passage = tokenizer.encode(text, 100).unwrap();
-    let (first, last) = (0, passage.ids.len() - 1);
-    assert_eq!(tokenizer.token(passage.ids[first]), Some("<s>"));
-    assert_eq!(tokenizer.token(passage.ids[last]), Some("</s>"));
-    assert_eq!([passage.word_starts[first], passage.word_starts[last]], [word_kind::SPECIAL; 2]);
-    let piece = |at: usize| {
-        let bar = match passage.word_starts[at] {
-            word_kind::START => "|",
-            word_kind::CONTINUATION => " ",
-            other => panic!("{other} within the text"),
-        };
-        format!("{bar}{}", tokenizer.token(passage.ids[at]).unwrap())
+/// The tokens of a passage, those that begin a word behind a bar.
+fn words(tokenizer: &Tokenizer, passage: PassageRef) -> String {
+    let ids = passage.ids.to_vec();
+    let token = |slot: usize| {
+        let bar = if passage.word_starts.get(slot) { "|" } else { " " };
+        format!("{bar}{}", tokenizer.token(ids[slot]).unwrap())
     };
-    (1..last).map(piece).collect()
+    (1..ids.len() - 1).map(token).collect()
+}
+
+#[track_caller]
+fn assert_words(tokenizer: &Tokenizer, text: &str, expected: &str) {
+    let corpus = tokenizer.encode_corpus(&[text], 512).unwrap();
+    let passage = corpus.passages.get(0).unwrap();
+    let special = tokenizer.special_tokens();
+    let ids = passage.ids.to_vec();
+    assert_eq!((ids[0], ids[ids.len() - 1]), (special.cls, special.sep));
+    assert!(!passage.word_starts.get(0) && !passage.word_starts.get(ids.len() - 1));
+    assert_eq!(words(tokenizer, passage), expected, "{text:?}");
+    // The library's own batch gives the same ids.
+    let library = tokenizer.pipeline().encode_fast(text, false).unwrap();
+    assert_eq!(library.get_ids(), &ids[1..ids.len() - 1]);
 }
 
 #[test]
-fn byte_level_words_are_those_of_the_pre_tokenizer() {
-    let tokenizer = tokenizer(&byte_level(true));
-    assert_eq!(words(&tokenizer, "hello world!"), "|hell o|Ġw o r l d|!");
-    assert_eq!(words(&tokenizer, "hé"), "|h Ã ©", "a character of two tokens is not split");
-    assert_eq!(words(&tokenizer, "he's"), "|he|' s");
-    assert_eq!(words(&tokenizer, " hello  w"), "|Ġ hell o|Ġ|Ġw");
+fn words_of_byte_level_bpe_are_those_of_its_splits() {
+    let merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("f", "o"), ("fo", "x"), ("Ġ", "fox"), ("d", "o")];
+    let (_directory, tokenizer) = loaded(&byte_level(&merges, false), None);
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!(tokenizer.special_tokens().unk, Some(3));
+    assert_words(&tokenizer, "the fox", "|the|Ġfox");
+    assert_words(&tokenizer, " the foxes.", "|Ġthe|Ġfox e s|.");
+    assert_words(&tokenizer, "don't stop", "|do n|' t|Ġ s t o p");
+    assert_words(&tokenizer, "fox,the", "|fox|,|the");
+    // A character of three bytes is three tokens of one word.
+    assert_words(&tokenizer, "the 日x", "|the|Ġ æ Ĺ ¥ x");
+    let (_directory, prefixed) = loaded(&byte_level(&merges, true), None);
+    assert_words(&prefixed.unwrap(), "the fox", "|Ġthe|Ġfox");
 }
 
-/// Without the regular expression all is one word to the pre-tokenizer; the marks of spaces still tell.
 #[test]
-fn byte_level_words_without_splits_start_at_spaces() {
-    let tokenizer = tokenizer(&byte_level(false));
-    assert_eq!(words(&tokenizer, "hello world!"), "|hell o|Ġw o r l d !");
+fn byte_level_bpe_needs_no_unknown_token() {
+    let mut json = byte_level(&[], false);
+    json["added_tokens"].as_array_mut().unwrap().remove(3);
+    json["model"]["vocab"].as_object_mut().unwrap().remove("<unk>");
+    let (_directory, tokenizer) = loaded(&json, None);
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!(tokenizer.special_tokens().unk, None);
+    assert_words(&tokenizer, "hi", "|h i");
 }
 
 #[test]
-fn unigram_words_start_at_spaces() {
+fn words_of_sentencepiece_begin_at_its_spaces() {
     for split in [true, false] {
-        let always = tokenizer(&unigram("always", split));
-        assert_eq!(words(&always, "hello world!"), "|\u{2581}hello|\u{2581}wor ld !", "split {split}");
-        assert_eq!(words(&always, "(hello 你好"), "|\u{2581}( hello|\u{2581} 你好", "split {split}");
-        let first = tokenizer(&unigram("first", split));
-        assert_eq!(words(&first, "hello world"), "|\u{2581}hello|\u{2581}wor ld", "split {split}");
-        let never = tokenizer(&unigram("never", split));
-        assert_eq!(words(&never, "hello world"), "|hello|\u{2581}wor ld", "split {split}");
+        for scheme in ["always", "first"] {
+            let (_directory, tokenizer) = loaded(&unigram(scheme, split), None);
+            let tokenizer = tokenizer.unwrap();
+            assert_words(&tokenizer, "the quickly fox.", "|▁the|▁quick ly|▁fox .");
+            assert_words(&tokenizer, " the fox", "|▁the|▁fox");
+        }
+        let (_directory, tokenizer) = loaded(&unigram("never", split), None);
+        assert_words(&tokenizer.unwrap(), "the fox,the", "|the|▁fox , the");
+    }
+    // Ideographs have no spaces between words, so each stands for itself.
+    let (_directory, tokenizer) = loaded(&unigram("always", true), None);
+    assert_words(&tokenizer.unwrap(), "日本日本 fox", "|▁日本|日|本|▁fox");
+}
+
+#[test]
+fn ids_may_have_gaps_and_added_tokens_at_the_end() {
+    let (_directory, tokenizer) = loaded(&unigram("always", true), None);
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!(tokenizer.special_tokens().mask as usize, tokenizer.vocab_size() - 1);
+    let mut gap = byte_level(&[], false);
+    gap["model"]["vocab"]["zz"] = 300.into();
+    let (_directory, tokenizer) = loaded(&gap, None);
+    let tokenizer = tokenizer.unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.token(290), tokenizer.token(300)), (301, None, Some("zz")));
+    gap["model"]["vocab"]["zz"] = 3_000_000_000_u32.into();
+    let message = loaded(&gap, None).1.unwrap_err();
+    assert!(message.contains("its largest id is 3000000000"), "{message}");
+}
+
+#[test]
+fn spelled_out_special_tokens_are_text() {
+    let (_directory, tokenizer) = loaded(&unigram("always", true), None);
+    let tokenizer = tokenizer.unwrap();
+    let special = tokenizer.special_tokens();
+    for text in ["the </s> fox", "<s>", "a<mask>b", "<pad><pad>"] {
+        let ids = tokenizer.encode(text, 64).unwrap();
+        let inside = &ids[1..ids.len() - 1];
+        let reserved = [special.cls, special.sep, special.pad, special.mask];
+        assert!(!inside.iter().any(|id| reserved.contains(id)), "{text:?} gives {ids:?}");
+        assert!(!inside.is_empty());
     }
 }
 
 #[test]
-fn long_texts_are_cut_between_words() {
-    let tokenizer = tokenizer(&unigram("always", true));
-    let text = ["world"; 20].join(" ");
-    let corpus = tokenizer.encode_corpus(&[text.as_str()], 9).unwrap();
-    // Three words of two tokens in each passage, two words in the last.
-    assert_eq!(corpus.passages.len(), 7);
-    for passage in &corpus.passages {
-        assert!(passage.ids.len() == 8 || passage.ids.len() == 6);
-        assert_eq!(passage.word_starts[1..3], [word_kind::START, word_kind::CONTINUATION]);
-    }
-}
-
-#[test]
-fn special_tokens_are_found_by_name_or_named() {
-    let special = tokenizer(&byte_level(true)).special_tokens();
-    assert_eq!((special.cls, special.pad, special.sep, special.unk, special.mask), (0, 1, 2, Some(3), 4));
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path(), "tokenizer.json", &byte_level(true));
-    let config = json!({
-        "tokenizer_class": "RobertaTokenizer", "cls_token": "!", "sep_token": {"content": "</s>"},
-    });
-    write(directory.path(), "tokenizer_config.json", &config);
-    let named = Tokenizer::from_path(directory.path()).unwrap();
-    assert_eq!(named.token(named.special_tokens().cls), Some("!"));
-    write(directory.path(), "tokenizer_config.json", &json!({"mask_token": "[GONE]"}));
-    let message = Tokenizer::from_path(directory.path()).unwrap_err().to_string();
-    assert!(message.contains("lacks [MASK]"), "{message}");
+fn special_tokens_are_those_of_the_configuration() {
+    let mut json = byte_level(&[], false);
+    let config =
+        json!({"cls_token": {"content": "A"}, "sep_token": "B", "mask_token": "nowhere", "extra": [1]});
+    let (_directory, tokenizer) = loaded(&json, Some(&config));
+    let tokenizer = tokenizer.unwrap();
+    let special = tokenizer.special_tokens();
+    assert_eq!([special.cls, special.sep].map(|id| tokenizer.token(id)), [Some("A"), Some("B")]);
+    assert_eq!(tokenizer.token(special.mask), Some("<mask>"), "a name without a token is passed over");
+    json["model"]["vocab"].as_object_mut().unwrap().remove("<mask>");
+    json["added_tokens"].as_array_mut().unwrap().remove(4);
+    let message = loaded(&json, Some(&config)).1.unwrap_err();
+    assert!(message.contains("lacks nowhere"), "{message}");
+    let message = loaded(&json, None).1.unwrap_err();
+    assert!(message.contains("lacks [MASK]") && message.contains("<mask>"), "{message}");
 }
 
 #[test]
 fn what_is_saved_is_what_was_read() {
-    for value in [byte_level(true), unigram("always", true)] {
-        let directory = tempfile::tempdir().unwrap();
-        let (from, to) = (directory.path().join("from"), directory.path().join("to"));
-        for path in [&from, &to] {
-            std::fs::create_dir(path).unwrap();
-        }
-        write(&from, "tokenizer.json", &value);
-        write(&from, "tokenizer_config.json", &json!({"tokenizer_class": "SomeTokenizerFast"}));
-        let tokenizer = Tokenizer::from_path(&from).unwrap();
-        tokenizer.save(&to, 64).unwrap();
-        assert!(!to.join("vocab.txt").exists(), "vocab.txt is WordPiece's");
-        let config: Value =
-            serde_json::from_slice(&std::fs::read(to.join("tokenizer_config.json")).unwrap()).unwrap();
-        assert_eq!(config["tokenizer_class"], "SomeTokenizerFast");
-        assert_eq!((&config["mask_token"], &config["model_max_length"]), (&json!("<mask>"), &json!(64)));
-        let again = Tokenizer::from_path(&to).unwrap();
+    let config =
+        json!({"tokenizer_class": "XLMRobertaTokenizer", "sp_model_kwargs": {}, "model_max_length": 7});
+    for (json, config, class) in [
+        (byte_level(&[("t", "h")], true), None, "PreTrainedTokenizerFast"),
+        (unigram("always", true), Some(&config), "XLMRobertaTokenizer"),
+    ] {
+        let (source, tokenizer) = loaded(&json, config);
+        let tokenizer = tokenizer.unwrap();
+        let target = tempfile::tempdir().unwrap();
+        tokenizer.save(target.path(), 99).unwrap();
+        let read = |directory: &Path| std::fs::read(directory.join("tokenizer.json")).unwrap();
+        assert_eq!(read(target.path()), read(source.path()));
+        assert!(!target.path().join("vocab.txt").exists());
+        let saved = std::fs::read(target.path().join("tokenizer_config.json")).unwrap();
+        let saved: Value = serde_json::from_slice(&saved).unwrap();
+        assert_eq!((&saved["tokenizer_class"], &saved["model_max_length"]), (&json!(class), &json!(99)));
+        assert_eq!((&saved["cls_token"], &saved["mask_token"]), (&json!("<s>"), &json!("<mask>")));
+        let again = Tokenizer::from_path(target.path()).unwrap();
+        assert_eq!(again.checksum(), tokenizer.checksum());
         assert_eq!(again.special_tokens(), tokenizer.special_tokens());
-        assert_eq!(words(&again, "hello world!"), words(&tokenizer, "hello world!"));
     }
+}
+
+#[test]
+fn long_texts_are_cut_at_sentences_and_between_words() {
+    let merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("f", "o"), ("fo", "x"), ("Ġ", "fox")];
+    let sentence = "The quick fox runs. ";
+    for json in [
+        byte_level(&merges, false),
+        unigram("always", true),
+        unigram("always", false),
+        unigram("first", true),
+    ] {
+        let (_directory, tokenizer) = loaded(&json, None);
+        let tokenizer = tokenizer.unwrap();
+        let text = sentence.repeat(12).trim().to_owned();
+        let one = tokenizer.encode(sentence.trim(), 512).unwrap().len() - 2;
+        let whole = tokenizer.encode(&text, 4096).unwrap();
+        let corpus = tokenizer.encode_corpus(&[&text], 2 * one + 7).unwrap();
+        let ids: Vec<u32> = corpus
+            .passages
+            .iter()
+            .flat_map(|passage| passage.ids.to_vec()[1..passage.len() - 1].to_vec())
+            .collect();
+        assert_eq!(ids, whole[1..whole.len() - 1], "nothing is lost");
+        assert_eq!(corpus.report.cut_in_sentence, 0, "{json}");
+        let stop = tokenizer.encode(".", 8).unwrap();
+        let stop = stop[stop.len() - 2];
+        assert!(corpus.passages.iter().all(|passage| passage.ids.to_vec()[passage.len() - 2] == stop));
+        // Room for a word or two, not for a sentence.
+        let corpus = tokenizer.encode_corpus(&[&text], 11).unwrap();
+        assert!(corpus.report.cut_in_sentence > 0);
+        for passage in corpus.passages.iter() {
+            let first = tokenizer.token(passage.ids.to_vec()[1]).unwrap().to_owned();
+            assert!(first.starts_with(['▁', 'Ġ', 'T', '.', 'r']), "a passage begins with {first:?}");
+        }
+    }
+}
+
+#[test]
+fn decoded_text_is_the_text() {
+    let (_directory, tokenizer) = loaded(&byte_level(&[("t", "h"), ("th", "e")], false), None);
+    let tokenizer = tokenizer.unwrap();
+    let ids = tokenizer.encode("the fox, 日本!", 64).unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the fox, 日本!");
+    let (_directory, tokenizer) = loaded(&unigram("always", true), None);
+    let tokenizer = tokenizer.unwrap();
+    let ids = tokenizer.encode("the quickly fox.", 64).unwrap();
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the quickly fox.");
 }

@@ -1,0 +1,151 @@
+//! `retromae tokenize`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use retromae::data::{Manifest, Progress, ReadOptions, TextFormat, TokenizeOptions, tokenize};
+use retromae::train::DEFAULT_MAX_LEN;
+
+use super::Error;
+
+/// Between lines where there is no terminal to draw on.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// A document a line
+    Txt,
+    /// A document a line, in a field of a JSON object
+    Jsonl,
+    /// A document a paragraph
+    Md,
+}
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Text: .txt, .md or .jsonl, each also .gz and .zst; files, directories, - for the standard input; may be given several times
+    #[arg(long, value_name = "FILE|DIR|-", required = true, num_args = 1..)]
+    corpus: Vec<PathBuf>,
+    /// vocab.txt, tokenizer.json, or a directory with one of them
+    #[arg(long, value_name = "PATH")]
+    vocab: PathBuf,
+    /// Directory of the store; the same command again goes on with one that was not finished
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Tokens of a passage, at most; longer documents are split at the ends of sentences
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEN)]
+    max_len: usize,
+    /// The field of JSON lines that holds the text
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    field: String,
+    /// Of the standard input, and of files whose names do not say it
+    #[arg(long, value_enum, default_value = "txt")]
+    format: Format,
+    /// A shard ends with the document that reaches so many tokens
+    #[arg(long, value_name = "N", default_value_t = 16 << 20)]
+    shard_tokens: usize,
+    /// Replace the store in --out
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl Arguments {
+    pub fn run(&self) -> Result<(), Error> {
+        let format = match self.format {
+            Format::Txt => TextFormat::Txt,
+            Format::Jsonl => TextFormat::Jsonl,
+            Format::Md => TextFormat::Md,
+        };
+        let options = TokenizeOptions {
+            corpus: self.corpus.clone(),
+            read: ReadOptions { field: self.field.clone(), format },
+            vocabulary: self.vocab.clone(),
+            out: self.out.clone(),
+            max_len: self.max_len,
+            shard_tokens: self.shard_tokens,
+            overwrite: self.overwrite,
+        };
+        let mut watcher = Watcher::new();
+        let (manifest, worked) = tokenize(&options, |progress| watcher.show(progress))?;
+        watcher.finish();
+        if !worked {
+            println!("the store in {} is already complete; --overwrite makes it anew", self.out.display());
+        }
+        print_manifest(&manifest);
+        Ok(())
+    }
+}
+
+fn print_manifest(manifest: &Manifest) {
+    let encoded = &manifest.encoded;
+    println!("text: {}", manifest.text);
+    println!(
+        "tokens: {} in {} passages of at most {}; {} unknown",
+        encoded.tokens, encoded.passages, manifest.max_len, encoded.unknown_tokens
+    );
+    println!(
+        "documents: {} split, with {} cuts inside a sentence; {} without a token",
+        encoded.split, encoded.cut_in_sentence, encoded.skipped_empty
+    );
+    println!("shards: {}", manifest.shards.len());
+}
+
+/// A progress bar on a terminal, else a line now and then; all on the standard error.
+struct Watcher {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// What an earlier process had done.
+    before: Option<Progress>,
+    last_line: Instant,
+}
+
+impl Watcher {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style =
+                ProgressStyle::with_template("{bar:30.blue/dim} {bytes}/{total_bytes}  {msg}  {eta} left");
+            ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, started: Instant::now(), before: None, last_line: Instant::now() }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        let before = *self.before.get_or_insert(progress);
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
+        let rate = (progress.tokens - before.tokens) as f64 / seconds;
+        let Progress { bytes, total_bytes, passages, shards, .. } = progress;
+        let done = format!("{rate:.0} tokens/s, {passages} passages, {shards} shards");
+        if let Some(bar) = &self.bar {
+            if let Some(total) = total_bytes {
+                bar.set_length(total);
+            }
+            bar.set_position(bytes);
+            bar.set_message(done);
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            let total = total_bytes.map_or("?".into(), |total| HumanBytes(total).to_string());
+            eprintln!("read {} of {total}  {done}{}", HumanBytes(bytes), left(progress, before, seconds));
+            self.last_line = Instant::now();
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}
+
+/// How long the rest takes at the speed of this process, where that can be told.
+fn left(progress: Progress, before: Progress, seconds: f64) -> String {
+    let read = progress.bytes.saturating_sub(before.bytes);
+    match progress.total_bytes {
+        Some(total) if read > 0 => {
+            let rest = total.saturating_sub(progress.bytes) as f64 * seconds / read as f64;
+            format!("  {rest:.0} s left")
+        }
+        _ => String::new(),
+    }
+}

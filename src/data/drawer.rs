@@ -1,0 +1,182 @@
+//! Which passages make a batch, in an order that can be resumed exactly.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::permutation::Permutation;
+use super::{Error, TokenStore};
+
+/// Passages that wait for a batch with more room, at most. More would fill batches hardly better, and make the place of a checkpoint
+/// longer.
+const PUT_OFF_MAX: usize = 8;
+
+/// What decides the passages of each batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrderOptions {
+    pub seed: u64,
+    /// The most tokens in a batch, all sentences together.
+    pub batch_tokens: usize,
+    /// Which of `ranks` disjoint parts of every epoch is drawn.
+    pub rank: u32,
+    pub ranks: u32,
+}
+
+/// Where a drawer stands: all that a checkpoint must keep of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// How often the corpus has been gone through.
+    pub epoch: u32,
+    /// How many passages of this rank's part of the epoch's order have been looked at.
+    pub cursor: u32,
+    /// Passages of this epoch that did not fit where they came up, and go first into the next batch.
+    #[serde(default)]
+    pub put_off: Vec<u32>,
+}
+
+/// Goes through the passages of a store, epoch after epoch.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    store: Arc<TokenStore>,
+    /// Passages that are never drawn, ascending.
+    skipped: Arc<[u32]>,
+    options: OrderOptions,
+    position: Position,
+    /// Of `position.epoch`, over the passages that are not skipped.
+    permutation: Permutation,
+}
+
+impl Order {
+    pub fn new(
+        store: Arc<TokenStore>,
+        skipped: Vec<u32>,
+        options: OrderOptions,
+        position: Position,
+    ) -> Result<Self, Error> {
+        let all = store.len();
+        if skipped.windows(2).any(|pair| pair[0] >= pair[1])
+            || skipped.last().is_some_and(|&last| last as usize >= all)
+        {
+            return Err(Error::SkippedPassages { passages: all });
+        }
+        let count = (all - skipped.len()) as u32;
+        if count == 0 {
+            return Err(Error::NoPassages);
+        }
+        let OrderOptions { seed, batch_tokens, rank, ranks } = options;
+        if ranks == 0 || ranks > count || rank >= ranks {
+            return Err(Error::Rank { rank, ranks, passages: count });
+        }
+        let longest = store.longest();
+        if batch_tokens < longest || batch_tokens > i32::MAX as usize {
+            return Err(Error::BatchTokens { batch_tokens, longest });
+        }
+        let permutation = Permutation::new(seed, position.epoch, count);
+        let order = Self { store, skipped: skipped.into(), options, position, permutation };
+        let Position { epoch, cursor, put_off } = &order.position;
+        if *cursor > order.places()
+            || put_off.len() > PUT_OFF_MAX
+            || put_off.iter().any(|&index| !order.is_drawn(index))
+        {
+            return Err(Error::Position {
+                epoch: *epoch,
+                cursor: *cursor,
+                passages: order.places() as usize,
+            });
+        }
+        Ok(order)
+    }
+
+    /// The same order at another position.
+    pub fn at(&self, position: Position) -> Result<Self, Error> {
+        Self::new(self.store.clone(), self.skipped.to_vec(), self.options, position)
+    }
+
+    pub fn store(&self) -> &Arc<TokenStore> {
+        &self.store
+    }
+
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn count(&self) -> u32 {
+        (self.store.len() - self.skipped.len()) as u32
+    }
+
+    /// Places of an epoch's order that this rank takes.
+    fn places(&self) -> u32 {
+        (self.count() - self.options.rank).div_ceil(self.options.ranks)
+    }
+
+    fn is_drawn(&self, index: u32) -> bool {
+        (index as usize) < self.store.len() && self.skipped.binary_search(&index).is_err()
+    }
+
+    /// The passage at a place of this rank's part.
+    fn passage_at(&self, cursor: u32) -> u32 {
+        let drawn = self.permutation.at(self.options.rank + cursor * self.options.ranks);
+        // Of the skipped passages, those before the one that is `drawn`-th of the others.
+        let (mut low, mut high) = (0, self.skipped.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.skipped[middle] - middle as u32 <= drawn { low = middle + 1 } else { high = middle }
+        }
+        drawn + low as u32
+    }
+
+    fn length(&self, index: u32) -> usize {
+        self.store.passage(index).len()
+    }
+
+    /// Whether everything before epoch `epochs` has been drawn.
+    pub fn is_through(&self, epochs: u32) -> bool {
+        let Position { epoch, cursor, put_off } = &self.position;
+        *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && put_off.is_empty())
+    }
+
+    /// The passages of the next batch, the longest first; moves the position behind them.
+    ///
+    /// Passages are taken as they come. One that does not fit is put off to the next batch, where it goes first, until the room is
+    /// below the shortest passage or too many wait. A batch reaches into the next epoch only when nothing of this one waits, and ends
+    /// early rather than hold a passage twice.
+    pub fn next_passages(&mut self) -> Vec<u32> {
+        let shortest = self.store.shortest();
+        let mut room = self.options.batch_tokens;
+        let mut taken: Vec<(usize, u32)> = Vec::new();
+        let waiting = std::mem::take(&mut self.position.put_off);
+        for index in waiting {
+            self.take_or_put_off(index, &mut room, &mut taken);
+        }
+        let mut earlier_epoch = 0;
+        while room >= shortest && self.position.put_off.len() < PUT_OFF_MAX {
+            if self.position.cursor == self.places() {
+                if !self.position.put_off.is_empty() {
+                    break;
+                }
+                earlier_epoch = taken.len();
+                let epoch = self.position.epoch.wrapping_add(1);
+                self.position = Position { epoch, ..Position::default() };
+                self.permutation = Permutation::new(self.options.seed, epoch, self.count());
+            }
+            let index = self.passage_at(self.position.cursor);
+            if taken[..earlier_epoch].iter().any(|&(_, earlier)| earlier == index) {
+                break;
+            }
+            self.position.cursor += 1;
+            self.take_or_put_off(index, &mut room, &mut taken);
+        }
+        taken.sort_by_key(|&(length, _)| std::cmp::Reverse(length));
+        taken.into_iter().map(|(_, index)| index).collect()
+    }
+
+    fn take_or_put_off(&mut self, index: u32, room: &mut usize, taken: &mut Vec<(usize, u32)>) {
+        let length = self.length(index);
+        if let Some(rest) = room.checked_sub(length) {
+            *room = rest;
+            taken.push((length, index));
+        } else {
+            self.position.put_off.push(index);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `store.json`: what is in a store, and how it came about.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, write_synced};
+use super::shard::{Shard, id_bytes};
+
+/// The manifest's name in its directory.
+pub const MANIFEST_FILE: &str = "store.json";
+/// The layout that this version writes and reads.
+const VERSION: u32 = 1;
+
+/// A file that text was read from, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    pub path: PathBuf,
+    /// Bytes; none for the standard input.
+    pub size: Option<u64>,
+    /// When it was last changed, in nanoseconds since 1970; none where that is not known.
+    pub modified_ns: Option<u64>,
+}
+
+/// A shard, and how to tell that it is the one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// Its name in the directory.
+    pub file: String,
+    pub passages: u64,
+    pub tokens: u64,
+    /// Tokens of the longest passage.
+    pub longest: usize,
+    /// xxh3-64 of the whole file, in hexadecimal.
+    pub checksum: String,
+}
+
+impl ShardRecord {
+    pub(super) fn of(file: String, shard: &Shard) -> Self {
+        Self {
+            file,
+            passages: shard.passages() as u64,
+            tokens: shard.tokens(),
+            longest: shard.longest(),
+            checksum: format!("{:016x}", shard.checksum()),
+        }
+    }
+
+    /// Maps the shard at `path` and compares it with this record.
+    pub(super) fn open(&self, path: &Path, vocab_size: u32) -> Result<Shard, String> {
+        const CURE: &str =
+            "make the store again with `retromae tokenize --overwrite`, or bring the file back";
+        let whole = || {
+            let shard = Shard::map(path)?;
+            let found = Self::of(self.file.clone(), &shard);
+            if found.checksum != self.checksum {
+                let (found, right) = (&found.checksum, &self.checksum);
+                return Err(format!("its checksum is {found}; it should be {right}"));
+            }
+            if found != *self {
+                return Err(format!("it has {} passages; it should have {}", found.passages, self.passages));
+            }
+            if shard.id_bytes() != id_bytes(vocab_size) || shard.largest_id() >= vocab_size {
+                return Err(format!("it has ids beyond the vocabulary of {vocab_size}"));
+            }
+            Ok(shard)
+        };
+        whole().map_err(|reason| format!("{reason}; {CURE}"))
+    }
+}
+
+/// What must be the same when work on a store goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// xxh3-64 of `tokenizer.json`, in hexadecimal.
+    pub tokenizer: String,
+    pub vocab_size: u32,
+    /// Tokens of a passage, at most.
+    pub max_len: usize,
+    /// A shard ends with the document that reaches so many tokens.
+    pub shard_tokens: usize,
+    /// The field of JSON lines that holds the text.
+    pub field: String,
+    /// Of the standard input, and of files whose names do not say it.
+    pub format: TextFormat,
+    pub sources: Vec<SourceRecord>,
+}
+
+/// `store.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub version: u32,
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// 2 or 4.
+    pub id_bytes: u32,
+    pub shards: Vec<ShardRecord>,
+    /// Where reading goes on behind the last shard.
+    pub standing: Standing,
+    /// Of the text in the shards.
+    pub text: CorpusReport,
+    pub encoded: EncodeReport,
+    /// Whether all sources are in the shards.
+    pub complete: bool,
+}
+
+impl std::ops::Deref for Manifest {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+impl Manifest {
+    /// Of a store without shards.
+    #[must_use]
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            version: VERSION,
+            id_bytes: id_bytes(plan.vocab_size),
+            plan,
+            shards: Vec::new(),
+            standing: Standing::default(),
+            text: CorpusReport::default(),
+            encoded: EncodeReport::default(),
+            complete: false,
+        }
+    }
+
+    /// Whether `directory` is that of a store.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(MANIFEST_FILE).is_file()
+    }
+
+    /// Reads the manifest in `directory`.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Manifest`].
+    pub fn read(directory: &Path) -> Result<Self, Error> {
+        let path = directory.join(MANIFEST_FILE);
+        let text = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let failed = |reason: String| Error::Manifest { path: path.clone(), reason };
+        let version: serde_json::Value =
+            serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+        if version["version"] != VERSION {
+            return Err(failed(format!("version is {}; it should be {VERSION}", version["version"])));
+        }
+        serde_json::from_value(version).map_err(|error| failed(error.to_string()))
+    }
+
+    pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
+        let path = directory.join(MANIFEST_FILE);
+        let failed = |error: serde_json::Error| Error::Write { path: path.clone(), source: error.into() };
+        let mut text = serde_json::to_vec_pretty(self).map_err(failed)?;
+        text.push(b'\n');
+        write_synced(&path, &text)
+    }
+
+    /// A line that names every shard by its checksum: two stores with the same one hold the same passages.
+    #[must_use]
+    pub fn checksum(&self) -> String {
+        let all: Vec<&str> = self.shards.iter().map(|shard| shard.checksum.as_str()).collect();
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(all.join(" ").as_bytes()))
+    }
+}

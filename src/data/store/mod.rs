@@ -1,0 +1,138 @@
+//! Tokenized passages: in memory, or in a directory of mapped shards that is larger than memory may be.
+//!
+//! A directory holds `store.json` ([`Manifest`]), the tokenizer's files, and `shard-00000.tokens` and so on, each with a checksum
+//! in the manifest. Nobody may change the files while they are read.
+
+mod manifest;
+mod passages;
+mod shard;
+mod writer;
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+pub use manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord, SourceRecord};
+pub use passages::{Ids, PassageRef, Passages, WordStarts};
+pub use writer::StoreWriter;
+
+use super::Error;
+use shard::Shard;
+
+/// All passages of a corpus, read where they lie.
+#[derive(Debug)]
+pub struct TokenStore {
+    shards: Vec<Shard>,
+    /// The number of passages before each shard, and of all.
+    before: Vec<usize>,
+    vocab_size: u32,
+    /// How many passages have each length, in tokens.
+    lengths: Vec<u64>,
+}
+
+impl TokenStore {
+    /// A store of passages in memory.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id of `vocab_size` and above; [`Error::TooManyPassages`].
+    pub fn in_memory(passages: &Passages, vocab_size: u32) -> Result<Self, Error> {
+        passages.check_ids(vocab_size)?;
+        let shard = Shard::in_memory(passages, vocab_size);
+        let shard = shard.map_err(|reason| Error::Shard { path: "in memory".into(), reason })?;
+        Self::new(vec![shard], vocab_size)
+    }
+
+    /// The store in a directory, whose manifest has been read. Every shard is compared with its checksum, in parallel, before
+    /// anything is read.
+    ///
+    /// # Errors
+    /// [`Error::StoreIncomplete`]; [`Error::Shard`] names a shard that is missing, damaged, cut off or another one;
+    /// [`Error::TooManyPassages`].
+    pub fn open(directory: &Path, manifest: &Manifest) -> Result<Self, Error> {
+        if !manifest.complete {
+            return Err(Error::StoreIncomplete { path: directory.to_owned(), shards: manifest.shards.len() });
+        }
+        let open = |record: &ShardRecord| {
+            let path = directory.join(&record.file);
+            record.open(&path, manifest.vocab_size).map_err(|reason| Error::Shard { path, reason })
+        };
+        let shards = manifest.shards.par_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        Self::new(shards, manifest.vocab_size)
+    }
+
+    fn new(shards: Vec<Shard>, vocab_size: u32) -> Result<Self, Error> {
+        let mut before = vec![0];
+        let mut total = 0;
+        before.extend(shards.iter().map(|shard| {
+            total += shard.passages();
+            total
+        }));
+        if total > u32::MAX as usize {
+            return Err(Error::TooManyPassages { count: total, maximum: u32::MAX });
+        }
+        let longest = shards.iter().map(Shard::longest).max().unwrap_or(0);
+        let counts = |shard: &Shard| {
+            let mut counts = vec![0; longest + 1];
+            shard.offsets().windows(2).for_each(|pair| counts[(pair[1] - pair[0]) as usize] += 1);
+            counts
+        };
+        let sum = |mut sums: Vec<u64>, counts: Vec<u64>| {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            sums
+        };
+        let lengths = shards.par_iter().map(counts).reduce(|| vec![0; longest + 1], sum);
+        Ok(Self { shards, before, vocab_size, lengths })
+    }
+
+    /// Passages of all shards.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.before.last().copied().unwrap_or(0)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of all shards, special ones included.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.shards.iter().map(Shard::tokens).sum()
+    }
+
+    /// Every id is below it.
+    #[must_use]
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// How many passages have each length: at `n` those of `n` tokens, up to the longest.
+    #[must_use]
+    pub fn lengths(&self) -> &[u64] {
+        &self.lengths
+    }
+
+    /// Tokens of the longest passage, 0 without one.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.lengths.len().saturating_sub(1)
+    }
+
+    /// Tokens of the shortest passage, 0 without one.
+    #[must_use]
+    pub fn shortest(&self) -> usize {
+        self.lengths.iter().position(|&count| count > 0).unwrap_or(0)
+    }
+
+    /// The passage at `index`; nothing is copied.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    #[must_use]
+    pub fn passage(&self, index: u32) -> PassageRef<'_> {
+        let index = index as usize;
+        let shard = self.before.partition_point(|&before| before <= index) - 1;
+        self.shards[shard].passage(index - self.before[shard])
+    }
+}

@@ -1,0 +1,281 @@
+//! Passages in memory, and views of them wherever they lie.
+
+use super::super::Error;
+
+/// A view of token ids, in the width that they are stored in.
+#[derive(Clone, Copy, Debug)]
+pub enum Ids<'a> {
+    U16(&'a [u16]),
+    U32(&'a [u32]),
+}
+
+impl Ids<'_> {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U16(ids) => ids.len(),
+            Self::U32(ids) => ids.len(),
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u32> {
+        match self {
+            Self::U16(ids) => ids.iter().map(|&id| u32::from(id)).collect(),
+            Self::U32(ids) => ids.to_vec(),
+        }
+    }
+
+    /// Appends the ids as a batch holds them; every id is below 2^31.
+    pub fn append_to(&self, target: &mut Vec<i32>) {
+        match self {
+            Self::U16(ids) => target.extend(ids.iter().map(|&id| i32::from(id))),
+            Self::U32(ids) => target.extend(ids.iter().map(|&id| id as i32)),
+        }
+    }
+}
+
+/// A view of one bit a token, lowest bit first, that may begin inside a word of 32.
+#[derive(Clone, Copy, Debug)]
+pub struct WordStarts<'a> {
+    words: &'a [u32],
+    /// Of the view's first bit, from the lowest bit of `words[0]`; below 32.
+    first: usize,
+    length: usize,
+}
+
+impl<'a> WordStarts<'a> {
+    /// The bits `range` of an array of bits.
+    pub(super) fn new(words: &'a [u32], range: std::ops::Range<usize>) -> Self {
+        let words = &words[range.start / 32..range.end.div_ceil(32)];
+        Self { words, first: range.start % 32, length: range.len() }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Whether the token at `slot` begins a word; none does beyond the end.
+    #[must_use]
+    pub fn get(&self, slot: usize) -> bool {
+        let bit = self.first + slot;
+        slot < self.length && self.words[bit / 32] >> (bit % 32) & 1 == 1
+    }
+
+    /// Appends the bits behind the first `bits` bits of `target`, which must end with the word that holds the last of them, all
+    /// higher bits zero; and leaves it so.
+    pub fn append_to(&self, target: &mut Vec<u32>, bits: usize) {
+        let mut filled = bits % 32;
+        let mut last = if filled == 0 { 0 } else { target.pop().unwrap_or(0) };
+        let mut left = self.length;
+        for index in 0..self.length.div_ceil(32) {
+            let count = left.min(32);
+            let word = self.word(index) & (u32::MAX >> (32 - count));
+            last |= word << filled;
+            if filled + count >= 32 {
+                target.push(last);
+                // A shift by all 32 bits is what would be undefined.
+                last = if filled == 0 { 0 } else { word >> (32 - filled) };
+            }
+            filled = (filled + count) % 32;
+            left -= count;
+        }
+        if filled > 0 {
+            target.push(last);
+        }
+    }
+
+    /// The bits `32 * index ..` of the view, as far as there are some.
+    fn word(&self, index: usize) -> u32 {
+        let low = self.words[index] >> self.first;
+        match self.words.get(index + 1) {
+            Some(next) if self.first > 0 => low | next << (32 - self.first),
+            _ => low,
+        }
+    }
+}
+
+/// One passage: a special token, at least one token of text, a special token.
+#[derive(Clone, Copy, Debug)]
+pub struct PassageRef<'a> {
+    /// `[L]`
+    pub ids: Ids<'a>,
+    /// `[L]` set where a token begins a word; never for the first and the last, always for the second.
+    pub word_starts: WordStarts<'a>,
+}
+
+impl PassageRef<'_> {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// Passages one behind the other, in memory: what a tokenizer gives, and a shard in the making.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passages {
+    ids: Vec<u32>,
+    /// One bit a token.
+    word_starts: Vec<u32>,
+    /// Where each passage ends in `ids`.
+    ends: Vec<usize>,
+}
+
+impl Passages {
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Tokens of all passages, special ones included.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Appends the passage `first`, `content`, `last`. `starts` says of each place in `content` whether it begins a word; the
+    /// first one does in any case.
+    pub fn push(&mut self, first: u32, content: &[u32], last: u32, starts: impl Fn(usize) -> bool) {
+        let begin = self.ids.len();
+        self.ids.push(first);
+        self.ids.extend_from_slice(content);
+        self.ids.push(last);
+        self.word_starts.resize(self.ids.len().div_ceil(32), 0);
+        for index in (0..content.len()).filter(|&index| index == 0 || starts(index)) {
+            let bit = begin + 1 + index;
+            self.word_starts[bit / 32] |= 1 << (bit % 32);
+        }
+        self.ends.push(self.ids.len());
+    }
+
+    pub fn append(&mut self, other: &Self) {
+        let before = self.ids.len();
+        WordStarts::new(&other.word_starts, 0..other.ids.len()).append_to(&mut self.word_starts, before);
+        self.ids.extend_from_slice(&other.ids);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+    }
+
+    /// The passage at `index`, or none beyond the last.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<PassageRef<'_>> {
+        let end = *self.ends.get(index)?;
+        let range = index.checked_sub(1).map_or(0, |before| self.ends[before])..end;
+        Some(PassageRef {
+            ids: Ids::U32(&self.ids[range.clone()]),
+            word_starts: WordStarts::new(&self.word_starts, range),
+        })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = PassageRef<'_>> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    pub(super) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    pub(super) fn word_start_bits(&self) -> &[u32] {
+        &self.word_starts
+    }
+
+    /// Where each passage begins, and where the last one ends.
+    pub(super) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        std::iter::once(0).chain(self.ends.iter().map(|&end| end as u64))
+    }
+
+    /// Refuses ids that no batch can hold.
+    pub(super) fn check_ids(&self, vocab_size: u32) -> Result<(), Error> {
+        let most = vocab_size.min(i32::MAX as u32);
+        match self.ids.iter().position(|&id| id >= most) {
+            Some(at) => Err(Error::TokenId {
+                index: self.ends.partition_point(|&end| end <= at),
+                id: self.ids[at],
+                vocab_size: most,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bit(words: &[u32], at: usize) -> bool {
+        words[at / 32] >> (at % 32) & 1 == 1
+    }
+
+    #[test]
+    fn bits_are_appended_at_any_offset() {
+        let words: Vec<u32> = (1..9_u32).map(|n| n.wrapping_mul(0x9E37_79B9) ^ 0xA5A5_0F0F).collect();
+        for first in [0, 1, 5, 31, 32, 33, 63, 64] {
+            for length in [0, 1, 2, 30, 31, 32, 33, 63, 64, 65, 100, 128] {
+                let view = WordStarts::new(&words, first..first + length);
+                for before in [0, 1, 7, 31, 32, 33, 64, 95] {
+                    let mut target: Vec<u32> = vec![0; usize::div_ceil(before, 32)];
+                    for at in (0..before).step_by(3) {
+                        target[at / 32] |= 1 << (at % 32);
+                    }
+                    view.append_to(&mut target, before);
+                    assert_eq!(target.len(), (before + length).div_ceil(32));
+                    for at in 0..32 * target.len() {
+                        let expected = match at.checked_sub(before) {
+                            None => at % 3 == 0,
+                            Some(slot) => slot < length && bit(&words, first + slot),
+                        };
+                        assert_eq!(
+                            bit(&target, at),
+                            expected,
+                            "bit {at} of {length} from {first} behind {before}"
+                        );
+                    }
+                    assert!((0..length).all(|slot| view.get(slot) == bit(&words, first + slot)));
+                    assert!(!view.get(length));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn passages_are_what_was_pushed() {
+        let mut all = Passages::default();
+        let mut joined = Passages::default();
+        for n in 1..60_u32 {
+            let content: Vec<u32> = (0..n).collect();
+            let starts = |at: usize| (at as u32 * n).is_multiple_of(3);
+            all.push(100, &content, 101, starts);
+            let mut one = Passages::default();
+            one.push(100, &content, 101, starts);
+            joined.append(&one);
+        }
+        assert_eq!(joined, all);
+        for (n, passage) in (1..60_u32).zip(all.iter()) {
+            assert_eq!(passage.ids.to_vec(), [&[100][..], &(0..n).collect::<Vec<u32>>(), &[101]].concat());
+            let starts: Vec<bool> = (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect();
+            assert!(!starts[0] && starts[1] && !starts[n as usize + 1]);
+            assert!((1..n).all(|at| starts[at as usize + 1] == (at * n).is_multiple_of(3)));
+        }
+        assert!(all.get(59).is_none());
+    }
+}

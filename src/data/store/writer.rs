@@ -1,0 +1,211 @@
+//! A store in the making: shards are written one by one, so that a killed process loses at most the one in memory.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{CorpusReport, EncodeReport, Error, Standing, Tokenizer, write_synced};
+use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
+use super::passages::Passages;
+use super::shard::Shard;
+
+const SHARD_SUFFIX: &str = ".tokens";
+
+/// Appends passages to a store.
+///
+/// A shard is written under a temporary name, synced and renamed, and then the manifest likewise: whatever ends the process leaves
+/// a manifest that tells the truth, from which the same command goes on.
+#[derive(Debug)]
+pub struct StoreWriter {
+    directory: PathBuf,
+    manifest: Manifest,
+    open: Passages,
+    /// Of the text up to the end of `open`.
+    text: CorpusReport,
+    encoded: EncodeReport,
+    standing: Standing,
+}
+
+impl StoreWriter {
+    /// A writer that goes on with the store in `directory`, or begins one in a directory that is free for it. What stands there is
+    /// dropped with `overwrite`.
+    ///
+    /// # Errors
+    /// [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`Error::Read`],
+    /// [`Error::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard that is missing or damaged.
+    pub fn open(directory: &Path, plan: Plan, tokenizer: &Tokenizer, overwrite: bool) -> Result<Self, Error> {
+        let begun = Manifest::is_in(directory);
+        if overwrite || !begun {
+            Self::prepare(directory, begun)?;
+            Manifest::new(plan.clone()).write(directory)?;
+        }
+        let manifest = Manifest::read(directory)?;
+        compare(directory, &manifest.plan, &plan)?;
+        for record in &manifest.shards {
+            let path = directory.join(&record.file);
+            record.open(&path, manifest.vocab_size).map_err(|reason| Error::Shard { path, reason })?;
+        }
+        remove_temporary(directory)?;
+        if !directory.join("tokenizer_config.json").is_file() || !directory.join("tokenizer.json").is_file() {
+            tokenizer.save(directory, manifest.max_len)?;
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            open: Passages::default(),
+            text: manifest.text.clone(),
+            encoded: manifest.encoded,
+            standing: manifest.standing,
+            manifest,
+        })
+    }
+
+    /// Makes the directory, and removes the store in it, the manifest first.
+    fn prepare(directory: &Path, begun: bool) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(failed)?;
+        if begun {
+            std::fs::remove_file(directory.join(MANIFEST_FILE)).map_err(failed)?;
+        }
+        for path in entries(directory)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let ours = is_temporary(&name) || is_shard(&name);
+            let tokenizer = ["tokenizer.json", "tokenizer_config.json", "vocab.txt"].contains(&name.as_str());
+            if begun && (ours || tokenizer) || is_temporary(&name) {
+                std::fs::remove_file(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+            } else if !begun {
+                return Err(Error::StoreNotEmpty { path: directory.to_owned(), found: name });
+            }
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Of everything that was appended and is in the shards.
+    #[must_use]
+    pub fn encoded(&self) -> &EncodeReport {
+        &self.encoded
+    }
+
+    /// Of the text up to the last document that was appended.
+    #[must_use]
+    pub fn text(&self) -> &CorpusReport {
+        &self.text
+    }
+
+    /// Appends the passages of one document, after which reading stands at `standing`.
+    ///
+    /// # Errors
+    /// [`Error::Write`] names the file; the shards before it stay.
+    pub fn append(
+        &mut self,
+        passages: &Passages,
+        text: &CorpusReport,
+        encoded: &EncodeReport,
+        standing: Standing,
+    ) -> Result<(), Error> {
+        self.open.append(passages);
+        self.text.add(text);
+        self.encoded.add(encoded);
+        self.standing = standing;
+        if self.open.tokens() >= self.manifest.shard_tokens { self.close_shard() } else { Ok(()) }
+    }
+
+    /// Writes what is left, and that all is there. `text` is what was read after the last document.
+    ///
+    /// # Errors
+    /// [`Error::Write`]; [`Error::TokenId`].
+    pub fn finish(mut self, text: &CorpusReport) -> Result<Manifest, Error> {
+        if !self.open.is_empty() || self.manifest.shards.is_empty() {
+            self.close_shard()?;
+        }
+        self.text.add(text);
+        self.manifest.text = self.text;
+        self.manifest.encoded = self.encoded;
+        self.manifest.standing = self.standing;
+        self.manifest.complete = true;
+        self.manifest.write(&self.directory)?;
+        Ok(self.manifest)
+    }
+
+    fn close_shard(&mut self) -> Result<(), Error> {
+        let file = format!("shard-{:05}{SHARD_SUFFIX}", self.manifest.shards.len());
+        let path = self.directory.join(&file);
+        self.open.check_ids(self.manifest.vocab_size)?;
+        let shard = Shard::in_memory(&self.open, self.manifest.vocab_size)
+            .map_err(|reason| Error::Shard { path: path.clone(), reason })?;
+        write_synced(&path, shard.bytes())?;
+        self.open = Passages::default();
+        self.manifest.shards.push(ShardRecord::of(file, &shard));
+        self.manifest.text = self.text.clone();
+        self.manifest.encoded = self.encoded;
+        self.manifest.standing = self.standing;
+        self.manifest.write(&self.directory)
+    }
+}
+
+/// Refuses to go on with a store that was begun otherwise.
+fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
+    let differs = |what: &str, given: &dyn std::fmt::Display, begun: &dyn std::fmt::Display| {
+        let (what, given, begun) = (what.to_owned(), given.to_string(), begun.to_string());
+        Err(Error::StorePlan { path: directory.to_owned(), what, given, begun })
+    };
+    if begun.tokenizer != given.tokenizer || begun.vocab_size != given.vocab_size {
+        return differs("--vocab", &given.tokenizer, &begun.tokenizer);
+    }
+    if begun.max_len != given.max_len {
+        return differs("--max-len", &given.max_len, &begun.max_len);
+    }
+    if begun.shard_tokens != given.shard_tokens {
+        return differs("--shard-tokens", &given.shard_tokens, &begun.shard_tokens);
+    }
+    if begun.field != given.field {
+        return differs("--field", &given.field, &begun.field);
+    }
+    if begun.format != given.format {
+        return differs("--format", &given.format, &begun.format);
+    }
+    if begun.sources.len() != given.sources.len() {
+        let files = |plan: &Plan| format!("{} files", plan.sources.len());
+        return differs("--corpus", &files(given), &files(begun));
+    }
+    for (begun, given) in begun.sources.iter().zip(&given.sources) {
+        if begun != given {
+            let what = |source: &super::SourceRecord| {
+                let size = source.size.map_or("unknown".into(), |size| size.to_string());
+                let modified = source.modified_ns.map_or("unknown".into(), |time| time.to_string());
+                format!("`{}` of {size} bytes, changed at {modified} ns", source.path.display())
+            };
+            return differs("--corpus", &what(given), &what(begun));
+        }
+    }
+    Ok(())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Read { path: directory.to_owned(), source };
+    let entries = std::fs::read_dir(directory).map_err(failed)?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+}
+
+/// Removes what a killed process left half-written.
+fn remove_temporary(directory: &Path) -> Result<(), Error> {
+    for path in entries(directory)? {
+        if is_temporary(&path.file_name().unwrap_or_default().to_string_lossy()) {
+            std::fs::remove_file(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+        }
+    }
+    Ok(())
+}
+
+fn is_temporary(name: &str) -> bool {
+    let stem = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    stem.is_some_and(|stem| {
+        is_shard(stem) || stem == MANIFEST_FILE || stem.starts_with("tokenizer") || stem == "vocab.txt"
+    })
+}
+
+fn is_shard(name: &str) -> bool {
+    name.starts_with("shard-") && name.ends_with(SHARD_SUFFIX)
+}

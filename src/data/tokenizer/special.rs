@@ -1,0 +1,77 @@
+//! Which tokens frame a passage, hide a word, and stand for what is not known.
+
+use serde_json::Value;
+
+use super::super::Error;
+
+/// The ids of a tokenizer's special tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialTokens {
+    pub pad: u32,
+    /// None where every text has tokens, as with bytes.
+    pub unk: Option<u32>,
+    /// In front of every passage: `[CLS]`, `<s>`.
+    pub cls: u32,
+    /// Behind every passage: `[SEP]`, `</s>`.
+    pub sep: u32,
+    pub mask: u32,
+}
+
+/// What a special token is for, and its names in the order in which they are tried.
+pub(super) const KNOWN: [(&str, [&str; 2]); 5] = [
+    ("pad_token", ["[PAD]", "<pad>"]),
+    ("unk_token", ["[UNK]", "<unk>"]),
+    ("cls_token", ["[CLS]", "<s>"]),
+    ("sep_token", ["[SEP]", "</s>"]),
+    ("mask_token", ["[MASK]", "<mask>"]),
+];
+
+impl SpecialTokens {
+    /// Finds them by the names of `config`, a `tokenizer_config.json`, else by the usual names.
+    pub(super) fn find(
+        origin: &str,
+        config: &Value,
+        needs_unk: bool,
+        id: impl Fn(&str) -> Option<u32>,
+    ) -> Result<Self, Error> {
+        let find = |(role, names): (&str, [&str; 2])| {
+            let configured = named(config, role).and_then(&id);
+            configured.or_else(|| names.into_iter().find_map(&id))
+        };
+        let ids = KNOWN.map(find);
+        let missing: Vec<&str> = KNOWN
+            .iter()
+            .zip(ids)
+            .filter(|((role, _), id)| id.is_none() && (needs_unk || *role != "unk_token"))
+            .map(|((role, names), _)| named(config, role).unwrap_or(names[0]))
+            .collect();
+        match ids {
+            [Some(pad), unk, Some(cls), Some(sep), Some(mask)] if missing.is_empty() => {
+                Ok(Self { pad, unk, cls, sep, mask })
+            }
+            _ => Err(Error::MissingSpecialTokens { origin: origin.to_owned(), missing: missing.join(", ") }),
+        }
+    }
+
+    /// The id of a role of [`KNOWN`].
+    pub(super) fn of(&self, role: &str) -> Option<u32> {
+        match role {
+            "pad_token" => Some(self.pad),
+            "unk_token" => self.unk,
+            "cls_token" => Some(self.cls),
+            "sep_token" => Some(self.sep),
+            _ => Some(self.mask),
+        }
+    }
+
+    /// Whether `id` must not be in the text of a passage.
+    pub(super) fn is_reserved(&self, id: u32) -> bool {
+        [self.pad, self.cls, self.sep, self.mask].contains(&id)
+    }
+}
+
+/// The name of a special token in a `tokenizer_config.json`: a string, or an object with its content.
+fn named<'a>(config: &'a Value, role: &str) -> Option<&'a str> {
+    let value = &config[role];
+    value.as_str().or_else(|| value["content"].as_str())
+}
