@@ -22,12 +22,13 @@ impl Terminal {
     fn losses(record: &StepRecord) -> String {
         let bag = record.bag_of_words_loss.map(|loss| format!("bag {loss:.3}  ")).unwrap_or_default();
         format!(
-            "encoder {:.3} ({:.1} % right)  decoder {:.3} ({:.1} %)  {bag}{:.0} tokens/s",
+            "encoder {:.3} ({:.1} % right)  decoder {:.3} ({:.1} %)  {bag}{:.0} tokens/s  data {:.1} %",
             record.encoder_loss,
             100.0 * record.encoder_accuracy,
             record.decoder_loss,
             100.0 * record.decoder_accuracy,
-            record.tokens_per_s
+            record.tokens_per_s,
+            record.data_wait_percent()
         )
     }
 

@@ -68,7 +68,7 @@ impl fmt::Display for CorpusReport {
 
 impl CorpusReport {
     /// The counts of two parts of a corpus together.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.texts += other.texts;
         self.bytes += other.bytes;
