@@ -24,7 +24,7 @@ fn store(vocab_size: u32) -> Arc<TokenStore> {
     for index in 0..PASSAGES {
         let length = 1 + index.wrapping_mul(2_654_435_761) % 250;
         let content: Vec<u32> = (0..length).map(|k| 10 + (index + k) % 30_000).collect();
-        passages.push(2, &content, 3, |at| (at as u32 + index) % 3 > 0);
+        passages.push(2, &content, 3, |at| !(at as u32 + index).is_multiple_of(3));
     }
     let store = TokenStore::in_memory(&passages, vocab_size);
     Arc::new(store.unwrap_or_else(|error| panic!("the store of the bench: {error}")))

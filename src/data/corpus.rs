@@ -96,7 +96,8 @@ impl Corpus {
         let path = path.as_ref();
         let mut documents = Documents::open(&[path.to_owned()], options.clone())?;
         let mut corpus = Self::default();
-        while let Some(Document { text, report, .. }) = documents.next()? {
+        for document in documents.by_ref() {
+            let Document { text, report, .. } = document?;
             corpus.report.add(&report);
             corpus.passages.push(text);
         }

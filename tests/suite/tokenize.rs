@@ -128,8 +128,8 @@ fn assert_done(output: &Output) {
 }
 
 fn documents(path: &Path, options: &ReadOptions) -> Vec<String> {
-    let mut documents = Documents::open(&[path.to_owned()], options.clone()).unwrap();
-    std::iter::from_fn(|| documents.next().unwrap().map(|document| document.text)).collect()
+    let documents = Documents::open(&[path.to_owned()], options.clone()).unwrap();
+    documents.map(|document| document.unwrap().text).collect()
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn reading_goes_on_behind_every_document() {
     let open = || Documents::open(&[place.path("corpus")], ReadOptions::default()).unwrap();
     let all = |mut documents: Documents| {
         let mut found = Vec::new();
-        while let Some(document) = documents.next().unwrap() {
+        for document in documents.by_ref().map(Result::unwrap) {
             found.push((document.text, document.report, document.standing));
         }
         (found, documents.rest().clone())
@@ -226,7 +226,7 @@ fn bad_text_is_counted_and_nothing_of_it_lost() {
     place.write("bad.txt", &text);
     let mut documents = Documents::open(&[place.path("bad.txt")], ReadOptions::default()).unwrap();
     let (mut texts, mut report) = (Vec::new(), retromae::data::CorpusReport::default());
-    while let Some(document) = documents.next().unwrap() {
+    for document in documents.by_ref().map(Result::unwrap) {
         texts.push(document.text);
         report.add(&document.report);
     }
@@ -350,7 +350,7 @@ fn the_standard_input_is_a_corpus() {
 fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::process::Child, u32)) -> u32 {
     let corpus = place.path("corpus").display().to_string();
     for round in 0..200 {
-        let mut command = place.command(out, &corpus, 10_000);
+        let mut command = place.command(out, &corpus, 5_000);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         interrupt(&mut child, round);
         let output = child.wait_with_output().unwrap();
@@ -373,10 +373,10 @@ fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::pro
 #[cfg(unix)]
 fn a_killed_process_goes_on_to_the_same_store() {
     let place = Place::new();
-    let many: Vec<String> = (0..20_000).map(line).collect();
+    let many: Vec<String> = (0..9_000).map(line).collect();
     place.write("corpus/f.txt", many.join("\n").as_bytes());
     place.write("corpus/g.txt.gz", &gzip(many.join("\n").as_bytes()));
-    tokenize(&TokenizeOptions { shard_tokens: 10_000, ..place.options("whole") }, |_| ()).unwrap();
+    tokenize(&TokenizeOptions { shard_tokens: 5_000, ..place.options("whole") }, |_| ()).unwrap();
     let shards = Manifest::read(&place.path("whole")).unwrap().shards.len();
     // As soon as a shard, or its temporary file, appears.
     let mut next = 0;
