@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use retromae::model::{DecoderKind, QueryKind};
+use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
 use super::progress::Terminal;
@@ -176,6 +177,7 @@ fn print_outcome(outcome: &Outcome) {
         println!();
         let (from, to) = (format!("step {}", first.step), format!("step {}", last.step));
         print_table(&["loss", &from, &to], &rows, 1);
+        println!("waiting for data: {:.2} % of the time", data_wait_percent(&outcome.records));
     }
     if let Some(table) = &outcome.retrieval {
         let mut rows = vec![score_row("untrained", table.before)];

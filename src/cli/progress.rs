@@ -28,7 +28,7 @@ impl Terminal {
             record.decoder_loss,
             100.0 * record.decoder_accuracy,
             record.tokens_per_s,
-            100.0 * record.data_wait_ms / record.step_ms.max(f32::MIN_POSITIVE)
+            record.data_wait_percent()
         )
     }
 

@@ -68,7 +68,7 @@ impl fmt::Display for CorpusReport {
 
 impl CorpusReport {
     /// The counts of two parts of a corpus together.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.texts += other.texts;
         self.bytes += other.bytes;
@@ -96,7 +96,8 @@ impl Corpus {
         let path = path.as_ref();
         let mut documents = Documents::open(&[path.to_owned()], options.clone())?;
         let mut corpus = Self::default();
-        while let Some(Document { text, report, .. }) = documents.next()? {
+        for document in documents.by_ref() {
+            let Document { text, report, .. } = document?;
             corpus.report.add(&report);
             corpus.passages.push(text);
         }

@@ -110,7 +110,8 @@ impl Progress {
 /// Reads on until nobody listens, or there is no more; then says what was left out behind the last document.
 fn read(mut documents: Documents, sender: &SyncSender<Vec<Document>>) -> Result<CorpusReport, Error> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while let Some(document) = documents.next()? {
+    for document in documents.by_ref() {
+        let document = document?;
         bytes += document.text.len();
         batch.push(document);
         if bytes >= BATCH_BYTES {

@@ -81,6 +81,26 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Err
     Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
+impl StepRecord {
+    /// The percentage of the step's time that the device waited for its batch; 0 where the time is not known.
+    #[must_use]
+    pub fn data_wait_percent(&self) -> f32 {
+        if self.step_ms > 0.0 { 100.0 * self.data_wait_ms / self.step_ms } else { 0.0 }
+    }
+}
+
+/// The percentage of the time of all steps that the device waited for batches; 0 where the time is not known.
+#[must_use]
+pub fn data_wait_percent(records: &[StepRecord]) -> f32 {
+    let sum = |value: fn(&StepRecord) -> f32| records.iter().map(value).sum::<f32>();
+    let all = StepRecord {
+        data_wait_ms: sum(|record| record.data_wait_ms),
+        step_ms: sum(|record| record.step_ms),
+        ..StepRecord::default()
+    };
+    all.data_wait_percent()
+}
+
 /// `training.jsonl`, open for the next step.
 #[derive(Debug)]
 pub struct TrainingLog {
@@ -358,21 +378,16 @@ fn facts(records: &[StepRecord]) -> Vec<(&'static str, String)> {
         return vec![("steps", "0".into())];
     };
     let tokens: usize = records.iter().map(|record| record.tokens).sum();
-    let waited: f32 = records.iter().map(|record| record.data_wait_ms).sum();
-    let whole: f32 = records.iter().map(|record| record.step_ms).sum();
     let loss = |value: fn(&StepRecord) -> f32| final_mean(&series(records, value));
-    let mut facts = vec![
+    vec![
         ("encoder loss", format!("{:.3}", loss(|record| record.encoder_loss))),
         ("decoder loss", format!("{:.3}", loss(|record| record.decoder_loss))),
         ("steps", whole_number(last.step as f64)),
         ("tokens", whole_number(tokens as f64)),
         ("tokens a second, median", whole_number(f64::from(median(records, |record| record.tokens_per_s)))),
         ("step, median", format!("{:.1} ms", median(records, |record| record.step_ms))),
-    ];
-    if whole > 0.0 {
-        facts.push(("waiting for data", format!("{:.1} %", 100.0 * waited / whole)));
-    }
-    facts
+        ("waiting for data", format!("{:.1} %", data_wait_percent(records))),
+    ]
 }
 
 /// The median of a value over all records.

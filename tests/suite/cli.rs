@@ -13,7 +13,7 @@ pub(crate) fn program() -> OsString {
     std::env::var_os("RETROMAE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_retromae").into())
 }
 
-fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let output = command.output();
     output.unwrap_or_else(|error| panic!("cannot run {}: {error}", command.get_program().display()))
 }
@@ -55,16 +55,16 @@ impl Workplace {
         self.directory.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
     /// `retromae pretrain` on the corpus into `out`, with `more` flags.
-    fn pretrain(&self, out: &str, more: &[&str]) -> Output {
+    pub(crate) fn pretrain(&self, out: &str, more: &[&str]) -> Output {
         run(&mut self.pretrain_command(out, more))
     }
 
@@ -80,8 +80,12 @@ impl Workplace {
             ("--held-out", "4"),
             ("--device", "host"),
         ];
+        // A store has decided its vocabulary and its lengths.
+        let store = retromae::data::Manifest::is_in(Path::new(value_of(more, "--corpus")));
         for (flag, value) in defaults {
-            let replaced = more.contains(&flag) || (flag == "--vocab-size" && more.contains(&"--vocab"));
+            let replaced = more.contains(&flag)
+                || (flag == "--vocab-size" && (store || more.contains(&"--vocab")))
+                || (flag == "--max-len" && store);
             if !replaced {
                 arguments.extend([flag, value]);
             }
@@ -93,20 +97,25 @@ impl Workplace {
     }
 
     #[track_caller]
-    fn trained(&self, out: &str, more: &[&str]) -> Vec<StepRecord> {
+    pub(crate) fn trained(&self, out: &str, more: &[&str]) -> Vec<StepRecord> {
         let output = self.pretrain(out, more);
         assert!(output.status.success(), "{}", stderr(&output));
         read_training_log(self.path(out).join("training.jsonl")).unwrap()
     }
 
     #[track_caller]
-    fn refused(&self, out: &str, more: &[&str], message: &str) {
+    pub(crate) fn refused(&self, out: &str, more: &[&str], message: &str) {
         let output = self.pretrain(out, more);
         let text = stderr(&output);
         assert!(!output.status.success(), "{more:?} was accepted");
         assert!(!text.contains("panicked"), "{more:?}: {text}");
         assert!(text.contains(message), "{more:?}: {text:?} should say {message:?}");
     }
+}
+
+/// The value of a flag among `arguments`, or nothing.
+fn value_of<'a>(arguments: &[&'a str], flag: &str) -> &'a str {
+    arguments.windows(2).find(|pair| pair[0] == flag).map_or("", |pair| pair[1])
 }
 
 fn config(heads: usize) -> String {
@@ -117,7 +126,7 @@ fn config(heads: usize) -> String {
 }
 
 /// What must be the same in a run that was cut in two.
-fn numbers(records: &[StepRecord]) -> Vec<(u64, [u32; 4], usize)> {
+pub(crate) fn numbers(records: &[StepRecord]) -> Vec<(u64, [u32; 4], usize)> {
     let bits = |record: &StepRecord| {
         [record.encoder_loss, record.decoder_loss, record.gradient_norm, record.learning_rate]
             .map(f32::to_bits)

@@ -30,6 +30,8 @@ mod product;
 mod reduce;
 mod rows;
 mod segment_sum;
+mod store_run;
 mod streams;
+mod tokenize;
 mod tokenizers;
 mod twins;

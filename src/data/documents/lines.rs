@@ -37,7 +37,8 @@ impl Lines {
     /// A line of more than `most` bytes is given out in parts that [`cut`] finds.
     pub fn next(&mut self, most: usize) -> Result<Option<(usize, &[u8])>> {
         loop {
-            let bound = self.buffer.len().min(self.start.saturating_add(most));
+            // A line feed may stand right behind the longest line.
+            let bound = self.buffer.len().min(self.start.saturating_add(most).saturating_add(1));
             let feed = self.buffer[self.searched..bound].iter().position(|&byte| byte == b'\n');
             if let Some(feed) = feed {
                 let end = self.searched + feed;
@@ -45,7 +46,7 @@ impl Lines {
             }
             self.searched = bound;
             if self.buffer.len() - self.start > most {
-                let end = self.start + cut(&self.buffer[self.start..bound]);
+                let end = self.start + cut(&self.buffer[self.start..self.start + most]);
                 return Ok(Some(self.take(end, end)));
             }
             if self.ended {

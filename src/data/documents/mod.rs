@@ -99,6 +99,16 @@ pub struct Documents {
     bytes_read: Arc<AtomicU64>,
 }
 
+impl Iterator for Documents {
+    /// [`Error::Read`] names a file; [`Error::NoField`] one of JSON lines none of which has a text. There is no use in going on
+    /// behind an error.
+    type Item = Result<Document, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read_next().transpose()
+    }
+}
+
 /// A source that is being read.
 #[derive(Debug)]
 struct Open {
@@ -167,11 +177,7 @@ impl Documents {
         &self.pending
     }
 
-    /// The next document, none behind the last.
-    ///
-    /// # Errors
-    /// [`Error::Read`] names the file; [`Error::NoField`] for a file of JSON lines none of which has a text.
-    pub fn next(&mut self) -> Result<Option<Document>, Error> {
+    fn read_next(&mut self) -> Result<Option<Document>, Error> {
         loop {
             if let Some(text) = self.waiting.pop_front() {
                 return Ok(Some(self.document(text)));

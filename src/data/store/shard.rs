@@ -148,8 +148,11 @@ impl Shard {
             return Err(format!("its ids have {id_bytes} bytes; they should have 2 or 4"));
         }
         let layout = Layout::new(passages, tokens, id_bytes);
-        // In memory the last word may be padded.
-        let fits = |layout: &Layout| layout.word_starts.end.div_ceil(8) == all.len().div_ceil(8);
+        let padded = match bytes {
+            Bytes::Owned(_) => size_of::<u64>(),
+            Bytes::Mapped(_) => 1,
+        };
+        let fits = |layout: &Layout| layout.word_starts.end.next_multiple_of(padded) == all.len();
         let Some(layout) = layout.filter(fits) else {
             return Err(format!(
                 "it has {} bytes, which is not what {passages} passages of {tokens} tokens take",

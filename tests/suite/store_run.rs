@@ -1,0 +1,98 @@
+//! Pre-training on a store: the same run however often it is cut off, and what does not fit a store is refused by name.
+#![cfg(feature = "train")]
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use retromae::data::Tokenizer;
+
+use crate::cli::{Workplace, numbers, program, run, stderr};
+
+/// A store of the corpus in `tokens`.
+fn with_store() -> Workplace {
+    let place = Workplace::new();
+    let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let tokenizer = Tokenizer::train_word_piece(&lines, 120).unwrap();
+    std::fs::create_dir(place.path("vocabulary")).unwrap();
+    tokenizer.save(place.path("vocabulary"), 64).unwrap();
+    tokenized(&place, "tokens", 60);
+    place
+}
+
+fn tokenized(place: &Workplace, out: &str, max_len: u32) {
+    let mut command = Command::new(program());
+    command.arg("tokenize").arg("--corpus").arg(place.path("corpus.txt"));
+    command.arg("--vocab").arg(place.path("vocabulary")).arg("--out").arg(place.path(out));
+    let output = run(command.args(["--shard-tokens", "500", "--max-len", &max_len.to_string()]));
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// Flags of a run on the store, with `more`.
+fn flags<'a>(store: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["--corpus", store][..], more].concat()
+}
+
+#[test]
+fn a_run_on_a_store_learns_and_checks_retrieval() {
+    let place = with_store();
+    let store = place.text("tokens");
+    let output = place.pretrain("out", &flags(&store, &["--steps", "3"]));
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("store: ") && text.contains("in ") && text.contains("shards"), "{text}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("4 first sentences"), "{printed}");
+    assert!(printed.contains("waiting for data"), "{printed}");
+    let tokenizer = Tokenizer::from_path(place.path("out")).unwrap();
+    assert_eq!(tokenizer.checksum(), Tokenizer::from_path(place.path("tokens")).unwrap().checksum());
+}
+
+#[test]
+fn a_killed_run_on_a_store_is_resumed_to_the_same_run() {
+    let place = with_store();
+    let store = place.text("tokens");
+    let steps = ["--steps", "40", "--checkpoint-every", "1", "--held-out", "0"];
+    let straight = place.trained("straight", &flags(&store, &steps));
+    let mut command = place.pretrain_command("cut", &flags(&store, &steps));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !place.path("cut/checkpoint/state.json").exists() && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "the run ended before it was killed");
+    let resumed = place.trained("cut", &flags(&store, &[&steps[..], &["--resume"]].concat()));
+    assert_eq!(numbers(&resumed), numbers(&straight));
+    let weights = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
+    assert!(weights("cut") == weights("straight"), "the models differ");
+    tokenized(&place, "other", 30);
+    let other = place.text("other");
+    let changed = flags(&other, &[&steps[..], &["--resume"]].concat());
+    place.refused("cut", &changed, "--corpus is a store with checksum");
+}
+
+#[test]
+fn what_a_store_decides_is_refused_by_name() {
+    let place = with_store();
+    let store = place.text("tokens");
+    let vocabulary = place.text("vocabulary");
+    let refused = |more: &[&str], message: &str| place.refused("out", &flags(&store, more), message);
+    refused(&["--vocab", &vocabulary], "it should be left out: a store has its own vocabulary");
+    refused(&["--vocab-size", "300"], "--vocab-size was 300; it should be left out");
+    refused(&["--max-len", "61"], "--max-len was 61; it should be at most 60, that of the store");
+    refused(&["--max-len", "10"], "--max-len was 10; it should be at least ");
+    let shard = place.path("tokens/shard-00001.tokens");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 4;
+    std::fs::write(&shard, &bytes).unwrap();
+    refused(&[], "shard-00001.tokens`: its checksum is");
+    bytes[last] ^= 4;
+    std::fs::write(&shard, &bytes).unwrap();
+    let manifest = place.path("tokens/store.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
+    refused(&[], "the same `retromae tokenize` again goes on with it");
+    assert!(!place.path("out").exists());
+}
