@@ -179,7 +179,7 @@ fn a_drawer_refuses_bad_arguments() {
         (message(&store, &[3], good, start()), "below 3"),
         (message(&store, &[], BatchOptions { encoder_ratio: 0.0, ..good }, start()), "encoder_ratio was 0"),
         (
-            message(&store, &[], BatchOptions { decoder_ratio: f32::NAN, ..good }, start()),
+            message(&store, &[], BatchOptions { decoder_ratio: f64::NAN, ..good }, start()),
             "decoder_ratio was NaN",
         ),
         (message(&store, &[], BatchOptions { decoder_ratio: 1.0, ..good }, start()), "decoder_ratio was 1"),
