@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::super::{CorpusReport, EncodeReport, Error, Standing, Tokenizer, write_synced};
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::passages::Passages;
@@ -39,10 +41,10 @@ impl StoreWriter {
         }
         let manifest = Manifest::read(directory)?;
         compare(directory, &manifest.plan, &plan)?;
-        for record in &manifest.shards {
+        manifest.shards.par_iter().try_for_each(|record| {
             let path = directory.join(&record.file);
-            record.open(&path, manifest.vocab_size).map_err(|reason| Error::Shard { path, reason })?;
-        }
+            record.open(&path, manifest.vocab_size).map(drop).map_err(|reason| Error::Shard { path, reason })
+        })?;
         remove_temporary(directory)?;
         if !directory.join("tokenizer_config.json").is_file() || !directory.join("tokenizer.json").is_file() {
             tokenizer.save(directory, manifest.max_len)?;
