@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "retromae-bundle")]
     out: PathBuf,
     /// Fail when the bundle is larger
-    #[arg(long, value_name = "MB", default_value_t = 63)]
+    #[arg(long, value_name = "MB", default_value_t = 60)]
     max_mb: u64,
     /// Bundle though nvcc was missing: the bundle then verifies the host device alone
     #[arg(long)]
