@@ -31,6 +31,22 @@ pub struct TokenizeOptions {
     pub overwrite: bool,
 }
 
+impl TokenizeOptions {
+    /// What these options make of `documents`, and what must be the same when work goes on.
+    #[must_use]
+    pub fn plan(&self, tokenizer: &Tokenizer, documents: &Documents) -> Plan {
+        Plan {
+            tokenizer: tokenizer.checksum(),
+            vocab_size: tokenizer.vocab_size() as u32,
+            max_len: self.max_len,
+            shard_tokens: self.shard_tokens,
+            field: self.read.field.clone(),
+            format: self.read.format,
+            sources: documents.sources(),
+        }
+    }
+}
+
 /// How far tokenizing is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -62,15 +78,7 @@ pub fn tokenize(
     }
     let tokenizer = Tokenizer::from_path(&options.vocabulary)?;
     let documents = Documents::open(&options.corpus, options.read.clone())?;
-    let plan = Plan {
-        tokenizer: tokenizer.checksum(),
-        vocab_size: tokenizer.vocab_size() as u32,
-        max_len: options.max_len,
-        shard_tokens: options.shard_tokens,
-        field: options.read.field.clone(),
-        format: options.read.format,
-        sources: documents.sources(),
-    };
+    let plan = options.plan(&tokenizer, &documents);
     let mut writer = StoreWriter::open(&options.out, plan, &tokenizer, options.overwrite)?;
     if writer.manifest().complete {
         return Ok((writer.manifest().clone(), false));

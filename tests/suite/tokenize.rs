@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use retromae::data::store::{Plan, StoreWriter};
+use retromae::data::store::StoreWriter;
 use retromae::data::{
     Corpus, Documents, Manifest, ReadOptions, TextFormat, TokenStore, TokenizeOptions, Tokenizer, tokenize,
 };
@@ -438,14 +438,7 @@ fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
 fn begin(place: &Place, out: &str) {
     let options = place.options(out);
     let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();
-    let plan = Plan {
-        tokenizer: tokenizer.checksum(),
-        vocab_size: tokenizer.vocab_size() as u32,
-        max_len: options.max_len,
-        shard_tokens: options.shard_tokens,
-        field: options.read.field.clone(),
-        format: options.read.format,
-        sources: Documents::open(&options.corpus, options.read).unwrap().sources(),
-    };
+    let documents = Documents::open(&options.corpus, options.read.clone()).unwrap();
+    let plan = options.plan(&tokenizer, &documents);
     StoreWriter::open(&options.out, plan, &tokenizer, false).unwrap();
 }
