@@ -98,6 +98,32 @@ RETROMAE_KERNEL(probe_too_little_shared, ProbeParams, kProbeThreads) {
     values[threadIdx.x] = 0.0f;
 }
 
+// All lanes read a word of their warp, to which one of them then adds, after a barrier of the warp.
+RETROMAE_KERNEL(probe_warp_count, ProbeParams, kProbeThreads) {
+    uint32_t* word = SharedMemory::begin().take<uint32_t>(kProbeThreads / 32) + threadIdx.x / 32;
+    if (lane_index() == 5) *word = 1;
+    warp_barrier();
+    uint32_t sum = 0;
+    for (uint32_t turn = 0; turn < 3; ++turn) {
+        sum += *word;
+        warp_barrier();
+        if (lane_index() == turn) *word += 1;
+        warp_barrier();
+    }
+    pointer<uint32_t>(params.output)[threadIdx.x] = sum;
+}
+
+// The same without a barrier before the addition.
+RETROMAE_KERNEL(probe_warp_count_early, ProbeParams, kProbeThreads) {
+    uint32_t* word = SharedMemory::begin().take<uint32_t>(kProbeThreads / 32) + threadIdx.x / 32;
+    if (lane_index() == 5) *word = 1;
+    warp_barrier();
+    const uint32_t read = *word;
+    if (lane_index() == 7) *word += 1;  // mistake
+    warp_barrier();
+    pointer<uint32_t>(params.output)[threadIdx.x] = read + *word;
+}
+
 RETROMAE_KERNEL(probe_divergent_barrier, ProbeParams, kProbeThreads) {
     const uint32_t thread = threadIdx.x;
     if (thread >= 40) return;

@@ -88,11 +88,12 @@ bool reads_ordered(const Shadow& cell, const Access& later) {
 }
 
 void record_read(Shadow& cell, const Access& access) {
-    if (cell.readers == kNobody || cell.read.block_epoch != access.block_epoch) {
+    if (reads_ordered(cell, access)) {
+        // Whatever comes after this read comes after those before it, too.
         cell.readers = kOneThread;
-    } else if (cell.read.thread / 32 != access.thread / 32) {
+    } else if (cell.readers == kManyWarps || cell.read.thread / 32 != access.thread / 32) {
         cell.readers = kManyWarps;
-    } else if (cell.read.thread != access.thread && cell.readers == kOneThread) {
+    } else {
         cell.readers = kOneWarp;
     }
     cell.read = access;

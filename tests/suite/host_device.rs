@@ -194,6 +194,7 @@ mod sanitized {
             run(&device, "probe_reverse", 256, THREADS).unwrap();
             run(&device, "probe_async_copy", 1024, 4 * THREADS).unwrap();
             run(&device, "probe_collectives", 0, 4 * THREADS).unwrap();
+            run(&device, "probe_warp_count", 16, THREADS).unwrap();
         }
     }
 
@@ -203,7 +204,11 @@ mod sanitized {
         for order in ORDERS {
             let options = options(order);
             // Which of the two accesses comes second, and is blamed, depends on the order.
-            for (kernel, lines) in [("probe_missing_barrier", -1..=0), ("probe_write_after_read", -1..=0)] {
+            for (kernel, lines) in [
+                ("probe_missing_barrier", -1..=0),
+                ("probe_write_after_read", -1..=0),
+                ("probe_warp_count_early", -1..=0),
+            ] {
                 let message = run(&device(options), kernel, 256, THREADS).unwrap_err().to_string();
                 let blamed = lines.map(|line| mistake_line(kernel) + line);
                 let mut places = blamed.map(|line| format!("kernels/host/probes.cu:{line},"));
