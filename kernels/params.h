@@ -341,6 +341,37 @@ struct CorruptionParams {
     uint32_t vocab_size;
 };
 
+/* Keys that are sorted with their rows, by one digit from input to output; then their runs. */
+struct GroupedKeys {
+    DevicePointer input_keys;     /* u32 [count]: sorted, in `segments` */
+    DevicePointer input_indices;  /* u32 [count], optional: else each key has its own row's */
+    DevicePointer output_keys;    /* u32 [count] */
+    DevicePointer output_indices; /* u32 [count] */
+    DevicePointer counts;         /* u32 [ceil(count / 2048), 256]: of each tile, how many have each digit */
+    DevicePointer rows;           /* i32 [segments]: the key of each run, then 0 */
+    DevicePointer offsets;        /* i32 [segments + 1]: where each run begins, then count */
+    uint32_t segments;            /* not below the number of different keys */
+    uint32_t unused;
+};
+
+/* Some arrays of keys, one a row of blocks. */
+struct GroupByKeyParams {
+    GroupedKeys arrays[3];
+    uint32_t count; /* rows of each */
+    uint32_t shift; /* the lowest bit of the digit */
+};
+
+/* weights[i] = weight / (sum of the counts) for the rows that are not negative, and 0 for the others. */
+struct MeanWeightsParams {
+    DevicePointer labelled_rows; /* i32 [rows] */
+    DevicePointer counts;        /* i32 [sentences] */
+    DevicePointer row_weights;   /* f32 [rows] */
+    uint32_t rows;
+    uint32_t sentences;
+    float weight;
+    uint32_t unused;
+};
+
 /* Whole-word masks: one bank of bit rows a sentence, the bank row of each token, and corrupted inputs. */
 struct DrawMasksParams {
     DevicePointer rng;              /* RngState */

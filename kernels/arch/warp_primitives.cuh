@@ -47,6 +47,22 @@ RETROMAE_DEVICE uint32_t warp_ballot(bool predicate RETROMAE_SITE_PARAMETER) {
 #endif
 }
 
+// Bit `lane` of the result says whether that lane has the same value as this one (PTX ISA, "match.sync").
+RETROMAE_DEVICE uint32_t warp_match(uint32_t value RETROMAE_SITE_PARAMETER) {
+#ifdef __CUDACC__
+    return __match_any_sync(0xffffffffu, value);
+#else
+    return host::warp_collective<uint32_t, uint32_t>(
+        value, site, [](const uint32_t (&inputs)[32], uint32_t (&outputs)[32]) {
+            for (int lane = 0; lane < 32; ++lane) {
+                outputs[lane] = 0;
+                for (int other = 0; other < 32; ++other)
+                    outputs[lane] |= static_cast<uint32_t>(inputs[other] == inputs[lane]) << other;
+            }
+        });
+#endif
+}
+
 // The values of the four lanes of this lane's quad, in order.
 RETROMAE_DEVICE void quad_gather(uint32_t value, uint32_t (&values)[4] RETROMAE_SITE_PARAMETER) {
 #ifdef __CUDACC__

@@ -25,6 +25,13 @@ RETROMAE_KERNEL(twin_warp_ballot, ProbeParams, kTwinThreads) {
     for (uint32_t bit = 0; bit < 32; ++bit) output[bit] = warp_ballot((word >> bit & 1u) != 0);
 }
 
+// output[thread][32]: the lanes with the same lowest bits, of each number of them from 1 to 32.
+RETROMAE_KERNEL(twin_warp_match, ProbeParams, kTwinThreads) {
+    const uint32_t word = pointer<const uint32_t>(params.input)[twin_index()];
+    uint32_t* output = pointer<uint32_t>(params.output) + 32 * twin_index();
+    for (uint32_t bits = 1; bits <= 32; ++bits) output[bits - 1] = warp_match(word << (32 - bits));
+}
+
 // output[thread][32]: what each lane of the warp wrote to shared memory, a round for each distance.
 RETROMAE_KERNEL(twin_warp_barrier, ProbeParams, kTwinThreads) {
     SharedMemory memory = SharedMemory::begin();

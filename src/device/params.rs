@@ -831,6 +831,80 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct GroupedKeys {
+    pub input_keys: DevicePointer,
+    pub input_indices: DevicePointer,
+    pub output_keys: DevicePointer,
+    pub output_indices: DevicePointer,
+    pub counts: DevicePointer,
+    pub rows: DevicePointer,
+    pub offsets: DevicePointer,
+    pub segments: u32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GroupedKeys"][::core::mem::size_of::<GroupedKeys>() - 64usize];
+    ["Alignment of GroupedKeys"][::core::mem::align_of::<GroupedKeys>() - 8usize];
+    ["Offset of field: GroupedKeys::input_keys"][::core::mem::offset_of!(GroupedKeys, input_keys) - 0usize];
+    ["Offset of field: GroupedKeys::input_indices"]
+        [::core::mem::offset_of!(GroupedKeys, input_indices) - 8usize];
+    ["Offset of field: GroupedKeys::output_keys"]
+        [::core::mem::offset_of!(GroupedKeys, output_keys) - 16usize];
+    ["Offset of field: GroupedKeys::output_indices"]
+        [::core::mem::offset_of!(GroupedKeys, output_indices) - 24usize];
+    ["Offset of field: GroupedKeys::counts"][::core::mem::offset_of!(GroupedKeys, counts) - 32usize];
+    ["Offset of field: GroupedKeys::rows"][::core::mem::offset_of!(GroupedKeys, rows) - 40usize];
+    ["Offset of field: GroupedKeys::offsets"][::core::mem::offset_of!(GroupedKeys, offsets) - 48usize];
+    ["Offset of field: GroupedKeys::segments"][::core::mem::offset_of!(GroupedKeys, segments) - 56usize];
+    ["Offset of field: GroupedKeys::unused"][::core::mem::offset_of!(GroupedKeys, unused) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct GroupByKeyParams {
+    pub arrays: [GroupedKeys; 3usize],
+    pub count: u32,
+    pub shift: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GroupByKeyParams"][::core::mem::size_of::<GroupByKeyParams>() - 200usize];
+    ["Alignment of GroupByKeyParams"][::core::mem::align_of::<GroupByKeyParams>() - 8usize];
+    ["Offset of field: GroupByKeyParams::arrays"][::core::mem::offset_of!(GroupByKeyParams, arrays) - 0usize];
+    ["Offset of field: GroupByKeyParams::count"][::core::mem::offset_of!(GroupByKeyParams, count) - 192usize];
+    ["Offset of field: GroupByKeyParams::shift"][::core::mem::offset_of!(GroupByKeyParams, shift) - 196usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct MeanWeightsParams {
+    pub labelled_rows: DevicePointer,
+    pub counts: DevicePointer,
+    pub row_weights: DevicePointer,
+    pub rows: u32,
+    pub sentences: u32,
+    pub weight: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of MeanWeightsParams"][::core::mem::size_of::<MeanWeightsParams>() - 40usize];
+    ["Alignment of MeanWeightsParams"][::core::mem::align_of::<MeanWeightsParams>() - 8usize];
+    ["Offset of field: MeanWeightsParams::labelled_rows"]
+        [::core::mem::offset_of!(MeanWeightsParams, labelled_rows) - 0usize];
+    ["Offset of field: MeanWeightsParams::counts"]
+        [::core::mem::offset_of!(MeanWeightsParams, counts) - 8usize];
+    ["Offset of field: MeanWeightsParams::row_weights"]
+        [::core::mem::offset_of!(MeanWeightsParams, row_weights) - 16usize];
+    ["Offset of field: MeanWeightsParams::rows"][::core::mem::offset_of!(MeanWeightsParams, rows) - 24usize];
+    ["Offset of field: MeanWeightsParams::sentences"]
+        [::core::mem::offset_of!(MeanWeightsParams, sentences) - 28usize];
+    ["Offset of field: MeanWeightsParams::weight"]
+        [::core::mem::offset_of!(MeanWeightsParams, weight) - 32usize];
+    ["Offset of field: MeanWeightsParams::unused"]
+        [::core::mem::offset_of!(MeanWeightsParams, unused) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct DrawMasksParams {
     pub rng: DevicePointer,
     pub cu_seqlens: DevicePointer,

@@ -12,6 +12,7 @@ pub mod cross_entropy;
 mod dropout;
 pub mod embedding;
 mod error;
+pub mod group_by_key;
 pub mod layer_norm;
 pub mod linear;
 mod logits;
@@ -22,4 +23,5 @@ pub mod rows;
 pub mod segment_sum;
 
 pub use dropout::{Dropout, rng_state};
+pub(crate) use error::require_length;
 pub use error::{Error, Result};

@@ -20,6 +20,7 @@ mod every_kernel;
 mod fatbin;
 mod faults;
 mod gradients;
+mod group_by_key;
 mod host_device;
 mod layer_norm;
 mod linear;

@@ -8,8 +8,10 @@
 mod fused;
 mod gradients;
 mod library;
+mod mean_weights;
 mod totals;
 
+pub use mean_weights::{MeanWeights, mean_weights};
 pub use totals::Totals;
 
 use super::error::{require, require_columns, require_length};

@@ -1,5 +1,6 @@
 //! Linear layer and cross-entropy in one, against the f64 reference: every dtype, algorithm and option, ragged shapes, any chunk.
 
+mod mean_weights;
 mod passes;
 mod properties;
 mod refusals;

@@ -48,6 +48,25 @@ fn ballots_gather_every_pattern() {
 }
 
 #[test]
+fn matches_find_equal_lanes() {
+    // All equal, all different in every bit range that can be, and random ones.
+    let mut input: Vec<u32> = vec![7; 32];
+    input.extend(0..32u32);
+    input.extend(words(14, 8 * THREADS - 64));
+    let expected: Vec<Expected> = (0..input.len())
+        .flat_map(|thread| {
+            let (warp, own) = (warp_of(&input, thread), input[thread]);
+            (1..=32).map(move |bits| {
+                let equal = |word: u32| (word ^ own) << (32 - bits) == 0;
+                let lanes = warp.iter().enumerate().map(|(lane, &word)| u32::from(equal(word)) << lane);
+                Expected::Bits(lanes.sum())
+            })
+        })
+        .collect();
+    assert_twins("twin_warp_match", 0, input.len() / THREADS, &input, &expected);
+}
+
+#[test]
 fn warp_barriers_publish_shared_memory() {
     let input = words(12, 4 * THREADS);
     let expected: Vec<Expected> = (0..input.len())

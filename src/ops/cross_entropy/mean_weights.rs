@@ -1,0 +1,45 @@
+//! Row weights of a mean over rows that only the device can count.
+
+use crate::device::params::MeanWeightsParams;
+use crate::device::{Stream, View, ViewMut};
+use crate::ops::Result;
+use crate::ops::error::require_length;
+
+const THREADS: u32 = 256;
+/// A scan's word for each warp.
+const SHARED_BYTES: u32 = THREADS / 32 * 4;
+
+/// Arguments of [`mean_weights`].
+#[derive(Debug)]
+pub struct MeanWeights<'a> {
+    /// `[rows]`: negative where a place has no row
+    pub labelled_rows: View<'a, i32>,
+    /// Whose sum is the number of rows that there are
+    pub counts: View<'a, i32>,
+    /// `[rows]`: 0 where there is no row
+    pub row_weights: ViewMut<'a, f32>,
+    /// Of the mean in the total loss
+    pub weight: f32,
+}
+
+/// Enqueues `row_weights[i] = weight / Σ counts`, which makes the sum of the losses `weight` times their mean.
+///
+/// # Errors
+/// When a length does not fit.
+pub fn mean_weights(stream: &Stream, arguments: MeanWeights<'_>) -> Result<()> {
+    let MeanWeights { labelled_rows, counts, row_weights, weight } = arguments;
+    require_length("row_weights", row_weights.len(), labelled_rows.len(), "as labelled_rows")?;
+    let params = MeanWeightsParams {
+        labelled_rows: stream.address("labelled_rows", &labelled_rows)?,
+        counts: stream.address("counts", &counts)?,
+        row_weights: stream.address("row_weights", &row_weights)?,
+        rows: labelled_rows.len() as u32,
+        sentences: counts.len() as u32,
+        weight,
+        unused: 0,
+    };
+    let grid = [params.rows.div_ceil(THREADS), 1, 1];
+    // SAFETY: lengths were checked.
+    unsafe { stream.launch("mean_weights_f32", grid, THREADS, SHARED_BYTES, &params)? };
+    Ok(())
+}

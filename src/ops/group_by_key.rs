@@ -1,0 +1,141 @@
+//! Rows grouped by key: the segments that [`segment_sum`](super::segment_sum) adds up where a table's gradient is due, of ids that only the device
+//! knows.
+
+use super::Result;
+use super::error::{require, require_length};
+use crate::device::params::{GroupByKeyParams, GroupedKeys};
+use crate::device::{Stream, View, ViewMut};
+
+/// As many as one call takes.
+pub const ARRAYS_MAX: usize = 3;
+/// `kGroupThreads`
+const THREADS: u32 = 256;
+/// `kGroupTile`
+const TILE: usize = 2048;
+/// A pass sorts by so many bits, and counts so many digits.
+const DIGIT_BITS: u32 = 8;
+const DIGITS: usize = 1 << DIGIT_BITS;
+/// A count for each of 8 warps and digit, and a scan's word for each warp.
+const COUNTS_BYTES: u32 = 8 * DIGITS as u32 * 4;
+const SCAN_BYTES: u32 = 8 * 4;
+
+/// Keys, and where their groups go.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    /// `[rows]`: in `0..key_count`; they lie in device memory and are not checked
+    pub keys: View<'a, i32>,
+    /// In `1..=2^31`
+    pub key_count: usize,
+    /// `[`[`segments`]`]`: the keys that there are, ascending, then 0 for segments that are empty
+    pub segment_keys: ViewMut<'a, i32>,
+    /// `[`[`segments`]` + 1]`: where each segment begins in `indices`
+    pub offsets: ViewMut<'a, i32>,
+    /// `[rows]`: the rows of each key, ascending
+    pub indices: ViewMut<'a, i32>,
+}
+
+/// How many segments `rows` rows with keys in `0..key_count` have at most.
+#[must_use]
+pub fn segments(rows: usize, key_count: usize) -> usize {
+    rows.min(key_count)
+}
+
+/// Elements of workspace that [`group_by_key`] needs for each of its arrays of `rows` rows.
+#[must_use]
+pub fn workspace(rows: usize) -> usize {
+    3 * rows + tiles(rows) * DIGITS
+}
+
+fn tiles(rows: usize) -> usize {
+    rows.div_ceil(TILE).max(1)
+}
+
+/// Enqueues the grouping of 1 to [`ARRAYS_MAX`] arrays of equally many keys, by a stable radix sort. `workspace` has at least
+/// [`workspace`]`(rows)` elements for each.
+///
+/// # Errors
+/// When there are none or too many arrays, or a length or `key_count` does not fit.
+pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut<'_, u32>) -> Result<()> {
+    let count = arrays.len();
+    require((1..=ARRAYS_MAX).contains(&count), "arrays", count, format_args!("1 to {ARRAYS_MAX}"))?;
+    let rows = arrays[0].keys.len();
+    require(i32::try_from(rows).is_ok(), "rows", rows, "below 2^31")?;
+    let needed = count * self::workspace(rows);
+    require(
+        workspace.len() >= needed,
+        "workspace",
+        format_args!("{} elements long", workspace.len()),
+        format_args!("at least {needed}"),
+    )?;
+    let mut digits = 1;
+    for array in arrays.iter() {
+        check(array, rows)?;
+        digits = digits.max(key_bits(array.key_count).div_ceil(DIGIT_BITS));
+    }
+    let workspace = stream.address("workspace", &workspace)?;
+    let launch = |kernel, shared, params: &GroupByKeyParams| {
+        let grid = [tiles(rows) as u32, count as u32, 1];
+        // SAFETY: lengths were checked; keys are in range by the arguments' contract.
+        unsafe { stream.launch(kernel, grid, THREADS, shared, params) }
+    };
+    let mut params = GroupByKeyParams { count: rows as u32, ..GroupByKeyParams::default() };
+    for digit in 0..digits {
+        params.shift = digit * DIGIT_BITS;
+        for (place, array) in arrays.iter().enumerate() {
+            let first = workspace + 4 * (place * self::workspace(rows)) as u64;
+            params.arrays[place] = keys_params(stream, array, first, digit, digits)?;
+        }
+        launch("group_count", COUNTS_BYTES, &params)?;
+        launch("group_scatter", COUNTS_BYTES + SCAN_BYTES, &params)?;
+    }
+    for array in &mut params.arrays[..count] {
+        array.input_keys = array.output_keys;
+    }
+    launch("group_segments", SCAN_BYTES, &params)?;
+    Ok(())
+}
+
+fn check(array: &Keys<'_>, rows: usize) -> Result<()> {
+    let Keys { keys, key_count, segment_keys, offsets, indices } = array;
+    require((1..=1 << 31).contains(key_count), "key_count", key_count, "in 1..=2^31")?;
+    let segments = segments(rows, *key_count);
+    require_length("keys", keys.len(), rows, "as the first array's")?;
+    require_length("segment_keys", segment_keys.len(), segments, "min(rows, key_count)")?;
+    require_length("offsets", offsets.len(), segments + 1, "min(rows, key_count) + 1")?;
+    require_length("indices", indices.len(), rows, "rows")
+}
+
+/// Bits of the largest key.
+fn key_bits(key_count: usize) -> u32 {
+    usize::BITS - (key_count - 1).leading_zeros()
+}
+
+/// The pass of `digit`: from one half of the workspace to the other, the last one with `indices` as its output.
+fn keys_params(
+    stream: &Stream,
+    array: &Keys<'_>,
+    workspace: u64,
+    digit: u32,
+    digits: u32,
+) -> Result<GroupedKeys> {
+    let bytes = 4 * array.keys.len() as u64;
+    let keys = |digit: u32| workspace + u64::from(digit % 2) * bytes;
+    let last = stream.address("indices", &array.indices)?;
+    let indices =
+        |digit: u32| if (digits - 1 - digit).is_multiple_of(2) { last } else { workspace + 2 * bytes };
+    let (input_keys, input_indices) = match digit {
+        0 => (stream.address("keys", &array.keys)?, 0),
+        _ => (keys(digit - 1), indices(digit - 1)),
+    };
+    Ok(GroupedKeys {
+        input_keys,
+        input_indices,
+        output_keys: keys(digit),
+        output_indices: indices(digit),
+        counts: workspace + 3 * bytes,
+        rows: stream.address("segment_keys", &array.segment_keys)?,
+        offsets: stream.address("offsets", &array.offsets)?,
+        segments: array.segment_keys.len() as u32,
+        unused: 0,
+    })
+}
