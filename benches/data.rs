@@ -9,7 +9,6 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use retromae::data::{
     BatchDrawer, BatchOptions, Corpus, Passages, Permutation, Position, TokenStore, Tokenizer,
 };
-use retromae::model::DecoderKind;
 
 /// Passages of the store that is read: 50 million tokens, far more than caches hold.
 const PASSAGES: u32 = 400_000;
@@ -30,33 +29,23 @@ fn store(vocab_size: u32) -> Arc<TokenStore> {
     Arc::new(store.unwrap_or_else(|error| panic!("the store of the bench: {error}")))
 }
 
-fn drawer(store: &Arc<TokenStore>, tokenizer: &Tokenizer) -> BatchDrawer {
-    let options = BatchOptions {
-        seed: 1,
-        batch_tokens: BATCH_TOKENS,
-        encoder_ratio: 0.3,
-        decoder_ratio: 0.5,
-        decoder: DecoderKind::Enhanced,
-        vocab_size: store.vocab_size(),
-        special_tokens: tokenizer.special_tokens(),
-        rank: 0,
-        ranks: 1,
-    };
+fn drawer(store: &Arc<TokenStore>) -> BatchDrawer {
+    let options = BatchOptions { seed: 1, batch_tokens: BATCH_TOKENS, rank: 0, ranks: 1 };
     let drawer = BatchDrawer::new(store.clone(), Vec::new(), options, Position::default());
     drawer.unwrap_or_else(|error| panic!("the drawer of the bench: {error}"))
 }
 
-fn reading(criterion: &mut Criterion, tokenizer: &Tokenizer) {
+fn reading(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(BATCH_TOKENS as u64));
     for (name, vocab_size) in [("u16", 30_522), ("u32", 250_002)] {
-        let mut drawer = drawer(&store(vocab_size), tokenizer);
-        let tokens: usize = (0..1000).map(|_| drawer.next_packed().ids.len()).sum();
+        let mut drawer = drawer(&store(vocab_size));
+        let tokens: usize = (0..1000).map(|_| drawer.next_batch().ids.len()).sum();
         println!(
             "store/{name}: batches are filled to {:.2} %",
             100.0 * tokens as f64 / (1000 * BATCH_TOKENS) as f64
         );
-        group.bench_function(format!("packed_batch/{name}"), |bencher| bencher.iter(|| drawer.next_packed()));
+        group.bench_function(format!("packed_batch/{name}"), |bencher| bencher.iter(|| drawer.next_batch()));
     }
     group.throughput(Throughput::Elements(1));
     let (order, mut place) = (Permutation::new(1, 2, PASSAGES), 0);
@@ -97,7 +86,7 @@ fn benches(criterion: &mut Criterion) {
     let texts = corpus.unwrap_or_else(|error| panic!("the text of the bench: {error}")).passages;
     let tokenizer = Tokenizer::train_word_piece(&texts, 8192);
     let tokenizer = tokenizer.unwrap_or_else(|error| panic!("the vocabulary of the bench: {error}"));
-    reading(criterion, &tokenizer);
+    reading(criterion);
     tokenizing(criterion, &texts, &tokenizer);
 }
 

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use retromae::device::Device;
-use retromae::model::{Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, Visibility, VisibilityBank};
+use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, VisibilityBank};
 use retromae::reference::{self, Parameters};
 
 /// Room for f32 rounding through three layers; what is right is about 1e-6.
@@ -32,7 +32,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let parameters = set_parameters(&mut model)?;
 
     // No randomness: no dropout, and the masks are those of the batch.
-    let losses = model.step(&device.stream(), &batch, Visibility::Explicit, None)?;
+    let losses = model.step(&device.stream(), Input::Explicit(&batch), None)?;
     let expected = reference::step(&config, &parameters, &batch, None);
 
     println!("{:>16} {:>12} {:>12} {:>10}", "loss", "device", "reference", "off by");

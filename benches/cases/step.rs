@@ -8,18 +8,25 @@ use std::collections::HashMap;
 
 use retromae::device::{DType, Float, Stream};
 use retromae::model::{
-    AdamW, Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Ticket, TrainStep, Visibility,
+    AdamW, BankRows, Batch, Capacity, IGNORE_INDEX, Input, Masking, Model, ModelConfig, PackedSentences,
+    StepRandomness, Ticket, TrainStep,
 };
-
 use retromae::ops::masks::{Budget, word_start_bits};
+use retromae::reference::mask::draw_batch;
 
 use crate::harness::{
     BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens,
-    visibility, word_starts,
+    word_starts,
 };
 use crate::{baseline, host_baseline};
 
-const MASK_ID: i32 = 103;
+const MASKING: Masking = Masking {
+    mask_id: 103,
+    encoder: Budget { ratio: 0.3, cap: None },
+    decoder: Budget { ratio: RATIO, cap: None },
+    bank_rows: BankRows::AtMost(BANK_ROWS_MAX),
+};
+const SEED: u64 = 1;
 const LEARNING_RATE: f64 = 1e-4;
 /// 2048 tokens, for the host device.
 const HOST_LENGTHS: [usize; 24] =
@@ -46,21 +53,20 @@ impl Case {
         self.lengths.iter().sum()
     }
 
-    /// Three tokens of ten are masked in the encoder's input, and all but the first of a sentence are targets of the decoder.
-    fn batch(&self) -> Batch {
-        let places = self.lengths.iter().flat_map(|&length| (0..length).map(move |slot| (slot, length)));
+    fn sentences(&self) -> PackedSentences {
         let words = self.config.vocab_size - 1000;
-        let mut batch = Batch { cu_seqlens: cu_seqlens(&self.lengths), ..Batch::default() };
-        for (token, (slot, length)) in places.enumerate() {
-            let id = 1000 + (token * 37 % words) as i32;
-            let masked = token % 10 < 3 && slot != 0 && slot + 1 != length;
-            batch.encoder_input_ids.push(if masked { MASK_ID } else { id });
-            batch.encoder_labels.push(if masked { id } else { IGNORE_INDEX });
-            batch.decoder_input_ids.push(id);
-            batch.decoder_labels.push(if slot == 0 || slot + 1 == length { IGNORE_INDEX } else { id });
+        let starts: Vec<bool> = self.lengths.iter().flat_map(|&length| word_starts(length)).collect();
+        PackedSentences {
+            sentence_indices: (0..self.lengths.len() as u32).collect(),
+            cu_seqlens: cu_seqlens(&self.lengths),
+            ids: (0..self.tokens()).map(|token| 1000 + (token * 37 % words) as i32).collect(),
+            word_starts: word_start_bits(&starts),
         }
-        batch.visibility = (!self.random).then(|| visibility(&self.lengths, BANK_ROWS_MAX));
-        batch
+    }
+
+    /// What the first step draws.
+    fn batch(&self) -> Batch {
+        draw_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
     }
 
     fn bound(&self, dtype: DType) -> Bound {
@@ -136,10 +142,9 @@ fn results<T: Float>(
 /// The model of the library.
 struct Fused<T: Float> {
     model: Model<T>,
-    batch: Batch,
-    sentence_indices: Vec<u32>,
-    word_starts: Vec<u32>,
-    random: bool,
+    sentences: PackedSentences,
+    /// None where it is drawn.
+    batch: Option<Batch>,
     updates: u32,
     /// Of the last step.
     ticket: Option<Ticket>,
@@ -149,12 +154,8 @@ impl<T: Float> Fused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         Ok(Self {
             model: model(stream, case)?,
-            batch: case.batch(),
-            sentence_indices: (0..case.lengths.len() as u32).collect(),
-            word_starts: word_start_bits(
-                &case.lengths.iter().flat_map(|&length| word_starts(length)).collect::<Vec<_>>(),
-            ),
-            random: case.random,
+            sentences: case.sentences(),
+            batch: (!case.random).then(|| case.batch()),
             updates: 0,
             ticket: None,
         })
@@ -163,17 +164,13 @@ impl<T: Float> Fused<T> {
 
 impl<T: Float> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let drawn = Visibility::Drawn {
-            sentence_indices: &self.sentence_indices,
-            word_starts: &self.word_starts,
-            budget: Budget::of(RATIO),
-            bank_rows_max: BANK_ROWS_MAX,
-        };
         self.updates += 1;
         let step = TrainStep {
-            batch: &self.batch,
-            visibility: if self.random { drawn } else { Visibility::Explicit },
-            randomness: StepRandomness { seed: 1, step: self.updates },
+            input: match &self.batch {
+                Some(batch) => Input::Explicit(batch),
+                None => Input::Drawn(&self.sentences, MASKING),
+            },
+            randomness: StepRandomness { seed: SEED, step: self.updates },
             optimizer: &AdamW::default(),
             learning_rate: LEARNING_RATE,
             update: self.updates,
@@ -200,10 +197,11 @@ impl<T: Float> Unfused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         let model = model::<T>(stream, case)?;
         let shapes = model.parameter_shapes();
+        let batch = case.batch();
         let setting = baseline::step::Setting {
             config: &case.config,
-            batch: &case.batch(),
-            bank: &visibility(&case.lengths, BANK_ROWS_MAX),
+            bank: batch.visibility.as_ref().ok_or("the batch has no bank")?,
+            batch: &batch,
             optimizer: &AdamW::default(),
             learning_rate: LEARNING_RATE,
             drops: case.random,

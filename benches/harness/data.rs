@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 use retromae::device::{Buffer, Float};
+use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
 use retromae::random::{key, philox};
-use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
 
 use super::{Outcome, Results};
 

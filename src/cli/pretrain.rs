@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use retromae::model::{DecoderKind, QueryKind};
+use retromae::model::{BankRows, DecoderKind, QueryKind};
 use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
@@ -75,6 +75,12 @@ pub struct Arguments {
     /// Part of the decoder's input that is masked
     #[arg(long, value_name = "RATIO", default_value_t = Options::default().decoder_mask, allow_negative_numbers = true)]
     decoder_mask: f64,
+    /// Tokens that a mask hides, at most [default: no bound]
+    #[arg(long, value_name = "N")]
+    mask_cap: Option<usize>,
+    /// Masks of a passage, of which each token of the enhanced decoder draws one; or `independent`: each has its own
+    #[arg(long, value_name = "N|independent", default_value_t = Options::default().bank_rows, value_parser = bank_rows)]
+    bank_rows: BankRows,
     /// How the decoder rebuilds a passage [default: the model's, else enhanced]
     #[arg(long, value_enum)]
     decoder: Option<Decoder>,
@@ -102,6 +108,15 @@ pub struct Arguments {
     /// Steps between checkpoints
     #[arg(long, value_name = "N", default_value_t = Options::default().checkpoint_every)]
     checkpoint_every: u64,
+}
+
+fn bank_rows(text: &str) -> Result<BankRows, String> {
+    match text {
+        "independent" => Ok(BankRows::Independent),
+        rows => {
+            rows.parse().map(BankRows::AtMost).map_err(|_| "a number or `independent` is expected".into())
+        }
+    }
 }
 
 fn default_steps() -> u64 {
@@ -142,6 +157,8 @@ impl Arguments {
             warmup_steps: self.warmup,
             encoder_mask: self.encoder_mask,
             decoder_mask: self.decoder_mask,
+            mask_cap: self.mask_cap,
+            bank_rows: self.bank_rows,
             decoder: self.decoder.map(decoder),
             query: self.query.map(query),
             dupmae: self.dupmae,

@@ -1,23 +1,24 @@
-//! Which passages make a batch, in an order that can be resumed exactly.
+//! Batches of packed passages, in an order that can be resumed exactly.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutation;
-use super::{Error, TokenStore};
+use super::{Error, PassageRef, TokenStore};
+use crate::model::PackedSentences;
 
 /// Passages that wait for a batch with more room, at most. More would fill batches hardly better, and make the place of a checkpoint
 /// longer.
 const PUT_OFF_MAX: usize = 8;
 
-/// What decides the passages of each batch.
+/// How batches are drawn.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct OrderOptions {
+pub struct BatchOptions {
     pub seed: u64,
     /// The most tokens in a batch, all sentences together.
     pub batch_tokens: usize,
-    /// Which of `ranks` disjoint parts of every epoch is drawn.
+    /// Which of `ranks` disjoint parts of every epoch is drawn: 0 of 1 for all of it.
     pub rank: u32,
     pub ranks: u32,
 }
@@ -34,23 +35,35 @@ pub struct Position {
     pub put_off: Vec<u32>,
 }
 
-/// Goes through the passages of a store, epoch after epoch.
+/// Draws batches from tokenized passages.
+///
+/// Each epoch goes through the passages in a fresh order, and sees each of them once. A batch takes passages until they fill
+/// `batch_tokens`; one that does not fit goes first into the next batch. Its sentences stand from the longest to the shortest, so that
+/// the blocks with most work begin first. No batch holds a passage twice.
+///
+/// The batch is a pure function of the store, the options and the [`Position`].
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub struct BatchDrawer {
     store: Arc<TokenStore>,
     /// Passages that are never drawn, ascending.
     skipped: Arc<[u32]>,
-    options: OrderOptions,
+    options: BatchOptions,
     position: Position,
     /// Of `position.epoch`, over the passages that are not skipped.
     permutation: Permutation,
 }
 
-impl Order {
+impl BatchDrawer {
+    /// A drawer that stands at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`,
+    /// ascending, are never drawn.
+    ///
+    /// # Errors
+    /// One each for a store without passages, a rank, a `batch_tokens` below the longest passage, skipped passages that are not ascending
+    /// and a position beyond the corpus.
     pub fn new(
         store: Arc<TokenStore>,
         skipped: Vec<u32>,
-        options: OrderOptions,
+        options: BatchOptions,
         position: Position,
     ) -> Result<Self, Error> {
         let all = store.len();
@@ -63,7 +76,7 @@ impl Order {
         if count == 0 {
             return Err(Error::NoPassages);
         }
-        let OrderOptions { seed, batch_tokens, rank, ranks } = options;
+        let BatchOptions { seed, batch_tokens, rank, ranks } = options;
         if ranks == 0 || ranks > count || rank >= ranks {
             return Err(Error::Rank { rank, ranks, passages: count });
         }
@@ -72,32 +85,70 @@ impl Order {
             return Err(Error::BatchTokens { batch_tokens, longest });
         }
         let permutation = Permutation::new(seed, position.epoch, count);
-        let order = Self { store, skipped: skipped.into(), options, position, permutation };
-        let Position { epoch, cursor, put_off } = &order.position;
-        if *cursor > order.places()
+        let drawer = Self { store, skipped: skipped.into(), options, position, permutation };
+        let Position { epoch, cursor, put_off } = &drawer.position;
+        if *cursor > drawer.places()
             || put_off.len() > PUT_OFF_MAX
-            || put_off.iter().any(|&index| !order.is_drawn(index))
+            || put_off.iter().any(|&index| !drawer.is_drawn(index))
         {
             return Err(Error::Position {
                 epoch: *epoch,
                 cursor: *cursor,
-                passages: order.places() as usize,
+                passages: drawer.places() as usize,
             });
         }
-        Ok(order)
+        Ok(drawer)
     }
 
-    /// The same order at another position.
+    /// The same passages and options at another position.
+    ///
+    /// # Errors
+    /// [`Error::Position`].
     pub fn at(&self, position: Position) -> Result<Self, Error> {
         Self::new(self.store.clone(), self.skipped.to_vec(), self.options, position)
     }
 
-    pub fn store(&self) -> &Arc<TokenStore> {
+    #[must_use]
+    pub fn store(&self) -> &TokenStore {
         &self.store
     }
 
+    /// Where the next batch begins.
+    #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
+    #[must_use]
+    pub fn batches_until(&self, epochs: u32) -> u64 {
+        let mut ahead = self.clone();
+        let mut batches = 0;
+        while !ahead.is_through(epochs) {
+            ahead.next_passages();
+            batches += 1;
+        }
+        batches
+    }
+
+    /// The next batch; moves the position behind it.
+    #[must_use]
+    pub fn next_batch(&mut self) -> PackedSentences {
+        let sentence_indices = self.next_passages();
+        let mut packed = PackedSentences {
+            cu_seqlens: Vec::with_capacity(sentence_indices.len() + 1),
+            ids: Vec::with_capacity(self.options.batch_tokens),
+            word_starts: Vec::with_capacity(self.options.batch_tokens.div_ceil(32)),
+            sentence_indices,
+        };
+        packed.cu_seqlens.push(0);
+        for &index in &packed.sentence_indices {
+            let PassageRef { ids, word_starts } = self.store.passage(index);
+            word_starts.append_to(&mut packed.word_starts, packed.ids.len());
+            ids.append_to(&mut packed.ids);
+            packed.cu_seqlens.push(packed.ids.len() as i32);
+        }
+        packed
     }
 
     fn count(&self) -> u32 {
@@ -130,7 +181,7 @@ impl Order {
     }
 
     /// Whether everything before epoch `epochs` has been drawn.
-    pub fn is_through(&self, epochs: u32) -> bool {
+    fn is_through(&self, epochs: u32) -> bool {
         let Position { epoch, cursor, put_off } = &self.position;
         *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && put_off.is_empty())
     }
@@ -140,7 +191,7 @@ impl Order {
     /// Passages are taken as they come. One that does not fit is put off to the next batch, where it goes first, until the room is
     /// below the shortest passage or too many wait. A batch reaches into the next epoch only when nothing of this one waits, and ends
     /// early rather than hold a passage twice.
-    pub fn next_passages(&mut self) -> Vec<u32> {
+    fn next_passages(&mut self) -> Vec<u32> {
         let shortest = self.store.shortest();
         let mut room = self.options.batch_tokens;
         let mut taken: Vec<(usize, u32)> = Vec::new();

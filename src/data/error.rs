@@ -61,8 +61,6 @@ pub enum Error {
         "batch_tokens was {batch_tokens}; it should be at least {longest}, the longest passage, and below 2^31"
     )]
     BatchTokens { batch_tokens: usize, longest: usize },
-    #[error("{name} was {value}; it should be above 0 and below 1")]
-    Ratio { name: &'static str, value: f64 },
     #[error(
         "position was epoch {epoch}, cursor {cursor}; the cursor should be at most {passages}, the number of passages"
     )]
@@ -73,8 +71,6 @@ pub enum Error {
     Rank { rank: u32, ranks: u32, passages: u32 },
     #[error("skipped passages should be ascending and below {passages}, the number of passages")]
     SkippedPassages { passages: usize },
-    #[error("vocab_size was {vocab_size}; it should be at least {store}, that of the store")]
-    StoreVocabulary { store: u32, vocab_size: u32 },
     #[error("shard `{path}`: {reason}")]
     Shard { path: PathBuf, reason: String },
     #[error("store manifest `{path}`: {reason}; make the store again with `retromae tokenize --overwrite`")]

@@ -1,16 +1,14 @@
-//! From text on disk to the packed, corrupted batches of a training step.
+//! From text on disk to the packed batches of a training step.
 //!
 //! [`Corpus`] and [`Documents`] read text, [`Tokenizer`] turns it into ids, [`TokenStore`] holds them in memory or on disk, and
-//! [`BatchDrawer`] draws batches whose every random decision is a pure function of (seed, position, step), so a run can stop anywhere
+//! [`BatchDrawer`] draws batches that are a pure function of seed and position, so a run can stop anywhere
 //! and go on exactly.
 
-mod batch;
 mod corpus;
 mod documents;
 mod drawer;
 mod error;
 mod installed;
-pub mod masks;
 mod permutation;
 mod prose;
 mod sentences;
@@ -18,10 +16,9 @@ pub mod store;
 mod tokenize;
 mod tokenizer;
 
-pub use batch::{BatchDrawer, BatchOptions, DrawnBatch, PackedPassages};
 pub use corpus::{Corpus, CorpusReport};
 pub use documents::{Document, Documents, ReadOptions, Standing, TextFormat};
-pub use drawer::Position;
+pub use drawer::{BatchDrawer, BatchOptions, Position};
 pub use error::Error;
 pub use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};

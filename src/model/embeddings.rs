@@ -52,7 +52,7 @@ impl<'a, T: Float> Place<'a, T> {
             input,
             indices: Some(segments.indices()),
             offsets: segments.offsets(),
-            rows: Some(segments.rows()),
+            rows: Some(segments.keys()),
             output: d_table,
             columns: self.config.hidden_size,
         };

@@ -1,5 +1,7 @@
 //! Buffers of fixed capacity of which a prefix is in use, filled by the host while the device works on.
 
+use std::ops::Range;
+
 use crate::device::{Buffer, Device, Element, Staging, Stream, View, ViewMut};
 use crate::ops::Result;
 
@@ -46,6 +48,11 @@ impl<T: Element> Filled<T> {
 
     pub(super) fn view_mut(&mut self) -> ViewMut<'_, T> {
         self.buffer.slice_mut(0..self.length)
+    }
+
+    /// Two parts of it, which do not overlap.
+    pub(super) fn parts_mut(&mut self, parts: [&Range<usize>; 2]) -> [ViewMut<'_, T>; 2] {
+        self.buffer.slices_mut(parts)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,60 +1,68 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
+use super::batch::bag_of_words;
 use super::filled::Filled;
-use super::shape::{self, Shape, labelled_capacity};
-use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
-use crate::device::{Device, Stream, View};
-use crate::ops::{Error, Result};
+use super::shape::{Shape, labelled_capacity};
+use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences};
+use crate::device::{Buffer, Device, Stream, View};
+use crate::ops::group_by_key::{self, Keys};
+use crate::ops::{Error, Result, require_length};
 
-/// A list of rows grouped by where their gradients go: segment `s` is `indices[offsets[s]..offsets[s + 1]]` and goes to `rows[s]`.
+/// Encoder ids, decoder ids and slots are grouped together.
+const GROUPED: usize = 3;
+
+/// The tokens of each key, such as an id: segment `s` is `indices[offsets[s]..offsets[s + 1]]`, whose gradients go to row `keys[s]` of a table.
 #[derive(Debug)]
 pub(super) struct Segments {
-    rows: Filled<i32>,
-    offsets: Filled<i32>,
-    indices: Filled<i32>,
+    key_count: usize,
+    tokens: usize,
+    keys: Buffer<i32>,
+    offsets: Buffer<i32>,
+    indices: Buffer<i32>,
 }
 
 impl Segments {
-    fn new(device: &Device, segments: usize, total: usize) -> Result<Self> {
+    /// Of at most `tokens` tokens with keys in `0..key_count`.
+    fn new(device: &Device, tokens: usize, key_count: usize) -> Result<Self> {
+        let segments = group_by_key::segments(tokens, key_count);
         Ok(Self {
-            rows: Filled::new(device, segments)?,
-            offsets: Filled::new(device, segments + 1)?,
-            indices: Filled::new(device, total)?,
+            key_count,
+            tokens: 0,
+            keys: device.zeros(segments)?,
+            offsets: device.zeros(segments + 1)?,
+            indices: device.zeros(tokens)?,
         })
     }
 
-    fn bytes(segments: usize, total: usize) -> usize {
-        4 * (2 * segments + 1 + total)
+    fn bytes(tokens: usize, key_count: usize) -> usize {
+        4 * (2 * group_by_key::segments(tokens, key_count) + 1 + tokens)
     }
 
-    /// Groups tokens by `keys[token]`, in order of key, then of token; with `count`, empty segments follow up to that many.
-    fn write(&mut self, stream: &Stream, keys: &[i32], count: Option<usize>) -> Result<()> {
-        let mut order: Vec<i32> = (0..keys.len() as i32).collect();
-        order.sort_by_key(|&token| keys[token as usize]);
-        let (mut rows, mut offsets) = (Vec::new(), Vec::new());
-        for (place, &token) in order.iter().enumerate() {
-            let key = keys[token as usize];
-            if rows.last() != Some(&key) {
-                rows.push(key);
-                offsets.push(place as i32);
-            }
+    fn len(&self) -> usize {
+        group_by_key::segments(self.tokens, self.key_count)
+    }
+
+    /// Where the groups of `keys` go.
+    fn of<'a>(&'a mut self, keys: View<'a, i32>) -> Keys<'a> {
+        self.tokens = keys.len();
+        let segments = self.len();
+        Keys {
+            keys,
+            key_count: self.key_count,
+            segment_keys: self.keys.slice_mut(0..segments),
+            offsets: self.offsets.slice_mut(0..segments + 1),
+            indices: self.indices.slice_mut(0..self.tokens),
         }
-        let count = count.unwrap_or(rows.len());
-        rows.resize(count, 0);
-        offsets.resize(count + 1, keys.len() as i32);
-        self.rows.write(stream, &rows)?;
-        self.offsets.write(stream, &offsets)?;
-        self.indices.write(stream, &order)
     }
 
-    pub(super) fn rows(&self) -> View<'_, i32> {
-        self.rows.view()
+    pub(super) fn keys(&self) -> View<'_, i32> {
+        self.keys.slice(0..self.len())
     }
     pub(super) fn offsets(&self) -> View<'_, i32> {
-        self.offsets.view()
+        self.offsets.slice(0..self.len() + 1)
     }
     pub(super) fn indices(&self) -> View<'_, i32> {
-        self.indices.view()
+        self.indices.slice(0..self.tokens)
     }
 }
 
@@ -65,6 +73,8 @@ pub(super) struct Inputs {
     pub tokens: usize,
     pub max_seqlen: usize,
     pub cu_seqlens: Filled<i32>,
+    /// Where both inputs are drawn: what they are drawn from.
+    pub original_ids: Filled<i32>,
     pub encoder_ids: Filled<i32>,
     pub decoder_ids: Filled<i32>,
     /// The place of each token in its sentence.
@@ -78,6 +88,7 @@ pub(super) struct Inputs {
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
+    grouping: Buffer<u32>,
     /// Labelled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
     pub labelled_rows: Filled<i32>,
     /// Where the decoder's begin.
@@ -116,12 +127,18 @@ impl Bags {
         4 * (2 * capacity.sentences + 1 + 2 * capacity.tokens)
     }
 
-    /// Uploads the bags of a batch that is filled up to `shape`.
-    fn write(&mut self, stream: &Stream, batch: &Batch, loss_weight: f32, shape: &Shape) -> Result<()> {
+    /// Uploads the bags of an input that is filled up to `shape`.
+    fn write(&mut self, stream: &Stream, input: Input<'_>, loss_weight: f32, shape: &Shape) -> Result<()> {
+        let cu_seqlens = input.cu_seqlens();
+        let sentences = cu_seqlens.len() - 1;
         let (mut offsets, mut ids, mut weights) = (vec![0], Vec::new(), Vec::new());
-        for b in 0..batch.num_sentences() {
-            let bag = batch.bag_of_words(b);
-            let tokens = batch.sentence(b).len().saturating_sub(2).max(1);
+        for (b, pair) in cu_seqlens.windows(2).enumerate() {
+            let sentence = pair[0] as usize..pair[1] as usize;
+            let tokens = sentence.len().saturating_sub(2).max(1);
+            let bag = match input {
+                Input::Explicit(batch) => batch.bag_of_words(b),
+                Input::Drawn(sentences, _) => bag_of_words(sentences.ids[sentence].to_vec()),
+            };
             weights.resize(weights.len() + bag.len(), 1.0 / tokens as f32);
             ids.extend(bag);
             offsets.push(ids.len() as i32);
@@ -129,7 +146,7 @@ impl Bags {
         offsets.resize(shape.sentences + 1, ids.len() as i32);
         ids.resize(shape.tokens, 0);
         weights.resize(shape.tokens, 0.0);
-        let mut sentence_weights = vec![loss_weight / batch.num_sentences() as f32; batch.num_sentences()];
+        let mut sentence_weights = vec![loss_weight / sentences as f32; sentences];
         sentence_weights.resize(shape.sentences, 0.0);
         self.offsets.write(stream, &offsets)?;
         self.ids.write(stream, &ids)?;
@@ -141,22 +158,24 @@ impl Bags {
 impl Inputs {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
-        let segments = shape::Segments::of(config, tokens);
         let labelled = labelled_capacity(capacity);
+        let segments = |key_count| Segments::new(device, tokens, key_count);
         Ok(Self {
             sentences: 0,
             tokens: 0,
             max_seqlen: 0,
             cu_seqlens: Filled::new(device, sentences + 1)?,
+            original_ids: Filled::new(device, tokens)?,
             encoder_ids: Filled::new(device, tokens)?,
             decoder_ids: Filled::new(device, tokens)?,
             slots: Filled::new(device, tokens)?,
             sentence_of: Filled::new(device, tokens)?,
             first_rows: Filled::new(device, sentences)?,
             sentence_offsets: Filled::new(device, sentences + 1)?,
-            encoder_words: Segments::new(device, segments.words, tokens)?,
-            decoder_words: Segments::new(device, segments.words, tokens)?,
-            positions: Segments::new(device, segments.positions, tokens)?,
+            encoder_words: segments(config.vocab_size)?,
+            decoder_words: segments(config.vocab_size)?,
+            positions: segments(config.max_position_embeddings)?,
+            grouping: device.zeros(GROUPED * group_by_key::workspace(tokens))?,
             labelled_rows: Filled::new(device, labelled)?,
             decoder_start: 0,
             targets: Filled::new(device, labelled)?,
@@ -167,19 +186,22 @@ impl Inputs {
 
     pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
         let Capacity { tokens, sentences, .. } = capacity;
-        let segments = shape::Segments::of(config, tokens);
-        let words = Segments::bytes(segments.words, tokens);
-        let positions = Segments::bytes(segments.positions, tokens);
+        let words = Segments::bytes(tokens, config.vocab_size);
+        let positions = Segments::bytes(tokens, config.max_position_embeddings);
+        let grouping = GROUPED * group_by_key::workspace(tokens);
         let bags = if config.has_bag_of_words() { Bags::bytes(capacity) } else { 0 };
-        4 * (3 * sentences + 2 + 4 * tokens + 3 * labelled_capacity(capacity)) + 2 * words + positions + bags
+        4 * (3 * sentences + 2 + 5 * tokens + 3 * labelled_capacity(capacity) + grouping)
+            + 2 * words
+            + positions
+            + bags
     }
 
-    /// Uploads a checked batch, filled up to `shape`.
+    /// Uploads a checked input, filled up to `shape`. What is drawn stays empty: ids, and rows without labels.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
         config: &ModelConfig,
-        batch: &Batch,
+        input: Input<'_>,
         shape: &Shape,
     ) -> Result<()> {
         let filled = |ids: &[i32]| {
@@ -187,32 +209,47 @@ impl Inputs {
             ids.resize(shape.tokens, 0);
             ids
         };
-        let encoder_ids = filled(&batch.encoder_input_ids);
-        let decoder_ids = filled(&batch.decoder_input_ids);
-        self.write_sentences(stream, &batch.cu_seqlens, &encoder_ids, shape)?;
-        self.decoder_ids.write(stream, &decoder_ids)?;
-        let words = shape.segments_max.map(|segments| segments.words);
-        self.encoder_words.write(stream, &encoder_ids, words)?;
-        self.decoder_words.write(stream, &decoder_ids, words)?;
+        self.write_sentences(stream, input.cu_seqlens(), shape)?;
         self.decoder_start = shape.encoder_labelled;
+        let decoder_end = shape.encoder_labelled + shape.decoder_labelled;
+        let (encoder_weight, decoder_weight) = (config.encoder_loss_weight, config.decoder_loss_weight);
         let mut labels = Labels::default();
-        labels.extend(&batch.encoder_labels, config.encoder_loss_weight, shape.encoder_labelled);
-        labels.extend(&batch.decoder_labels, config.decoder_loss_weight, shape.decoder_labelled);
+        match input {
+            Input::Explicit(batch) => {
+                self.encoder_ids.write(stream, &filled(&batch.encoder_input_ids))?;
+                self.decoder_ids.write(stream, &filled(&batch.decoder_input_ids))?;
+                labels.extend(&batch.encoder_labels, encoder_weight);
+                labels.resize(self.decoder_start);
+                labels.extend(&batch.decoder_labels, decoder_weight);
+            }
+            Input::Drawn(sentences, _) => {
+                self.encoder_ids.resize(shape.tokens);
+                self.decoder_ids.resize(shape.tokens);
+                labels.resize(self.decoder_start);
+                match config.decoder {
+                    DecoderKind::Basic => self.original_ids.write(stream, &filled(&sentences.ids))?,
+                    DecoderKind::Enhanced => {
+                        self.decoder_ids.write(stream, &filled(&sentences.ids))?;
+                        labels.extend(&inner_labels(sentences), decoder_weight);
+                    }
+                }
+            }
+        }
+        labels.resize(decoder_end);
         self.labelled_rows.write(stream, &labels.rows)?;
         self.targets.write(stream, &labels.targets)?;
         self.row_weights.write(stream, &labels.weights)?;
         match &mut self.bags {
-            Some(bags) => bags.write(stream, batch, config.bag_of_words_loss_weight, shape),
+            Some(bags) => bags.write(stream, input, config.bag_of_words_loss_weight, shape),
             None => Ok(()),
         }
     }
 
-    /// Uploads what the encoder alone needs; `ids` and `shape` may go beyond the sentences of `cu_seqlens`.
+    /// Uploads what the sentences of `cu_seqlens` are beside their ids; `shape` may go beyond them.
     pub(super) fn write_sentences(
         &mut self,
         stream: &Stream,
         cu_seqlens: &[i32],
-        ids: &[i32],
         shape: &Shape,
     ) -> Result<()> {
         (self.sentences, self.tokens, self.max_seqlen) = (shape.sentences, shape.tokens, shape.max_seqlen);
@@ -232,13 +269,31 @@ impl Inputs {
             .collect();
         let offsets: Vec<i32> = (0..=shape.sentences as i32).map(|b| b.min(existing)).collect();
         self.cu_seqlens.write(stream, &cu_seqlens)?;
-        self.encoder_ids.write(stream, ids)?;
         self.first_rows.write(stream, &first_rows)?;
         self.sentence_offsets.write(stream, &offsets)?;
-        self.positions.write(stream, &slots, shape.segments_max.map(|segments| segments.positions))?;
         self.slots.write(stream, &slots)?;
         self.sentence_of.write(stream, &sentence_of)
     }
+
+    /// Enqueues the grouping of tokens by what their gradients go to.
+    pub(super) fn group(&mut self, stream: &Stream) -> Result<()> {
+        let mut arrays: [Keys<'_>; GROUPED] = [
+            self.encoder_words.of(self.encoder_ids.view()),
+            self.decoder_words.of(self.decoder_ids.view()),
+            self.positions.of(self.slots.view()),
+        ];
+        group_by_key::group_by_key(stream, &mut arrays, self.grouping.view_mut())
+    }
+}
+
+/// The label of every token but each sentence's first and last: itself.
+fn inner_labels(sentences: &PackedSentences) -> Vec<i32> {
+    let mut labels = sentences.ids.clone();
+    for pair in sentences.cu_seqlens.windows(2) {
+        labels[pair[0] as usize] = IGNORE_INDEX;
+        labels[pair[1] as usize - 1] = IGNORE_INDEX;
+    }
+    labels
 }
 
 /// The labelled rows of both outputs, one after the other.
@@ -250,30 +305,48 @@ struct Labels {
 }
 
 impl Labels {
-    /// Appends the labelled rows of one output, filled up to `count` with rows that are none.
-    fn extend(&mut self, labels: &[i32], loss_weight: f32, count: usize) {
-        let end = self.rows.len() + count;
+    /// Appends the labelled rows of one output.
+    fn extend(&mut self, labels: &[i32], loss_weight: f32) {
         let labelled = (0..).zip(labels).filter(|&(_, &label)| label != IGNORE_INDEX);
         self.rows.extend(labelled.clone().map(|(row, _)| row));
+        let share = loss_weight / (self.rows.len() - self.targets.len()) as f32;
         self.targets.extend(labelled.map(|(_, &label)| label));
-        let share = loss_weight / (self.rows.len() + count - end) as f32;
         self.weights.resize(self.rows.len(), share);
-        self.rows.resize(end, -1);
-        self.targets.resize(end, IGNORE_INDEX);
-        self.weights.resize(end, 0.0);
+    }
+
+    /// Fills up to `count` rows with such that are none.
+    fn resize(&mut self, count: usize) {
+        self.rows.resize(count, -1);
+        self.targets.resize(count, IGNORE_INDEX);
+        self.weights.resize(count, 0.0);
     }
 }
 
-/// Refuses a batch that the model cannot take.
-pub(super) fn check(config: &ModelConfig, capacity: Capacity, batch: &Batch, enhanced: bool) -> Result<()> {
-    let tokens = check_sentences(config, capacity, &batch.cu_seqlens, &batch.encoder_input_ids)?;
+/// Refuses an input that the model cannot take.
+pub(super) fn check(config: &ModelConfig, capacity: Capacity, input: Input<'_>) -> Result<()> {
+    match input {
+        Input::Explicit(batch) => check_batch(config, capacity, batch),
+        Input::Drawn(sentences, _) => check_packed(config, capacity, sentences),
+    }
+}
+
+fn check_packed(config: &ModelConfig, capacity: Capacity, packed: &PackedSentences) -> Result<()> {
+    let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = packed;
+    let tokens = check_sentences(config, capacity, cu_seqlens, ("ids", ids))?;
+    require_length("sentence_indices", sentence_indices.len(), cu_seqlens.len() - 1, "sentences")?;
+    require_length("word_starts", word_starts.len(), tokens.div_ceil(32), "ceil(tokens / 32)")
+}
+
+fn check_batch(config: &ModelConfig, capacity: Capacity, batch: &Batch) -> Result<()> {
+    let ids = ("encoder_input_ids", batch.encoder_input_ids.as_slice());
+    let tokens = check_sentences(config, capacity, &batch.cu_seqlens, ids)?;
     let ids = [("decoder_input_ids", &batch.decoder_input_ids, false)];
     let labels =
         [("encoder_labels", &batch.encoder_labels, true), ("decoder_labels", &batch.decoder_labels, true)];
     for (argument, values, ignorable) in ids.into_iter().chain(labels) {
         check_ids(argument, values, tokens, config.vocab_size, ignorable)?;
     }
-    if !enhanced {
+    if config.decoder == DecoderKind::Basic {
         return Ok(());
     }
     let Some(bank) = &batch.visibility else {
@@ -305,7 +378,7 @@ pub(super) fn check_sentences(
     config: &ModelConfig,
     capacity: Capacity,
     cu_seqlens: &[i32],
-    ids: &[i32],
+    (argument, ids): (&'static str, &[i32]),
 ) -> Result<usize> {
     if cu_seqlens.len() < 2 || cu_seqlens[0] != 0 {
         return wrong(
@@ -336,7 +409,7 @@ pub(super) fn check_sentences(
     if tokens > capacity.tokens {
         return wrong("tokens", tokens, format!("at most {} (the capacity)", capacity.tokens));
     }
-    check_ids("encoder_input_ids", ids, tokens, config.vocab_size, false)?;
+    check_ids(argument, ids, tokens, config.vocab_size, false)?;
     Ok(tokens)
 }
 

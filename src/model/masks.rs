@@ -1,32 +1,40 @@
-//! The enhanced decoder's position-specific masks in device memory: uploaded, or drawn there.
+//! What a step hides, in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and corrupted inputs.
 
+use super::batch::LONG_BANK_ROWS_MAX;
 use super::filled::Filled;
 use super::inputs::{Inputs, wrong};
-use super::model::Visibility;
 use super::shape::Shape;
-use super::{Batch, Capacity};
+use super::{
+    BankRows, Batch, Capacity, DecoderKind, Input, Masking, ModelConfig, PackedSentences, VisibilityBank,
+};
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::Result;
 use crate::ops::attention::Mask;
-use crate::ops::masks::{self, Bank, Budget, Sentences};
+use crate::ops::cross_entropy::{MeanWeights, mean_weights};
+use crate::ops::masks::{
+    self, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, bank_workspace, labelled_offsets,
+};
 
-/// Rows of a sentence's bank for which there is workspace: what the first public code draws.
-const BANK_ROWS_MAX: usize = 256;
-
-/// How masks are drawn: what the launch is given by value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Drawing {
-    bank_rows_max: usize,
-    budget: Budget,
+/// Where the labelled rows of each sentence go, and how many it has.
+#[derive(Debug)]
+struct Labelled {
+    /// `[B + 1]`
+    offsets: Filled<i32>,
+    /// `[B]`
+    counts: Filled<i32>,
 }
 
-impl Drawing {
-    /// None where the batch brings its own masks.
-    pub(super) fn of(visibility: Visibility<'_>) -> Option<Self> {
-        match visibility {
-            Visibility::Explicit => None,
-            Visibility::Drawn { budget, bank_rows_max, .. } => Some(Self { bank_rows_max, budget }),
-        }
+impl Labelled {
+    fn new(device: &Device, sentences: usize) -> Result<Self> {
+        Ok(Self { offsets: Filled::new(device, sentences + 1)?, counts: Filled::new(device, sentences)? })
+    }
+
+    /// Sentences that fill up to `sentences` have no labels.
+    fn write(&mut self, stream: &Stream, cu_seqlens: &[i32], budget: Budget, sentences: usize) -> Result<()> {
+        let mut offsets = labelled_offsets(cu_seqlens, budget)?;
+        offsets.resize(sentences + 1, offsets[cu_seqlens.len() - 1]);
+        self.counts.resize(sentences);
+        self.offsets.write(stream, &offsets)
     }
 }
 
@@ -35,8 +43,13 @@ pub(super) struct Masks {
     bits: Filled<u32>,
     offsets: Filled<u32>,
     rows: Filled<u16>,
+    /// Whether each token has a mask of its own: `rows` is not used.
+    independent: bool,
     sentence_indices: Filled<u32>,
     word_starts: Filled<u32>,
+    encoder: Labelled,
+    /// Of the basic decoder.
+    decoder: Labelled,
     workspace: Buffer<u16>,
 }
 
@@ -46,23 +59,27 @@ fn words(capacity: Capacity) -> usize {
 }
 
 fn workspace(capacity: Capacity) -> usize {
-    masks::bank_workspace(capacity.tokens, capacity.sentence_length, BANK_ROWS_MAX)
+    bank_workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
 }
 
 impl Masks {
     pub(super) fn new(device: &Device, capacity: Capacity) -> Result<Self> {
+        let Capacity { tokens, sentences, .. } = capacity;
         Ok(Self {
             bits: Filled::new(device, words(capacity))?,
-            offsets: Filled::new(device, capacity.sentences + 1)?,
-            rows: Filled::new(device, capacity.tokens)?,
-            sentence_indices: Filled::new(device, capacity.sentences)?,
-            word_starts: Filled::new(device, capacity.tokens.div_ceil(32))?,
+            offsets: Filled::new(device, sentences + 1)?,
+            rows: Filled::new(device, tokens)?,
+            independent: false,
+            sentence_indices: Filled::new(device, sentences)?,
+            word_starts: Filled::new(device, tokens.div_ceil(32))?,
+            encoder: Labelled::new(device, sentences)?,
+            decoder: Labelled::new(device, sentences)?,
             workspace: device.zeros(workspace(capacity))?,
         })
     }
 
     pub(super) fn bytes(capacity: Capacity) -> usize {
-        let words = words(capacity) + 2 * capacity.sentences + 1 + capacity.tokens.div_ceil(32);
+        let words = words(capacity) + 6 * capacity.sentences + 3 + capacity.tokens.div_ceil(32);
         4 * words + 2 * (capacity.tokens + workspace(capacity))
     }
 
@@ -70,85 +87,169 @@ impl Masks {
     pub(super) fn write(
         &mut self,
         stream: &Stream,
-        batch: &Batch,
-        visibility: Visibility<'_>,
+        decoder: DecoderKind,
+        input: Input<'_>,
         shape: &Shape,
     ) -> Result<()> {
-        let cu_seqlens = shape.cu_seqlens(&batch.cu_seqlens);
-        let Visibility::Drawn { sentence_indices, word_starts, bank_rows_max, .. } = visibility else {
-            return self.write_bank(stream, batch, &cu_seqlens, shape);
-        };
-        let (sentences, words) = (batch.num_sentences(), batch.num_tokens().div_ceil(32));
-        if sentence_indices.len() != sentences || word_starts.len() != words {
-            let actual = format!(
-                "{} sentence_indices and {} words of word_starts",
-                sentence_indices.len(),
-                word_starts.len()
-            );
-            return wrong("visibility", actual, format!("{sentences} and {words}"));
+        match input {
+            Input::Explicit(Batch { visibility: Some(bank), cu_seqlens, .. })
+                if decoder == DecoderKind::Enhanced =>
+            {
+                self.write_bank(stream, bank, cu_seqlens, shape)
+            }
+            Input::Explicit(_) => Ok(()),
+            Input::Drawn(sentences, masking) => {
+                self.write_sentences(stream, sentences, shape)?;
+                let (cu_seqlens, count) = (&sentences.cu_seqlens, shape.sentences);
+                self.encoder.write(stream, cu_seqlens, masking.encoder, count)?;
+                match decoder {
+                    DecoderKind::Basic => self.decoder.write(stream, cu_seqlens, masking.decoder, count),
+                    DecoderKind::Enhanced => self.make_room(stream, cu_seqlens, masking, shape),
+                }
+            }
         }
-        let offsets = masks::bank_offsets(&cu_seqlens, bank_rows_max)?;
-        self.bits.resize(offsets[shape.sentences] as usize);
-        self.rows.resize(shape.tokens);
-        self.offsets.write(stream, &offsets)?;
-        let mut sentence_indices = sentence_indices.to_vec();
+    }
+
+    fn write_sentences(&mut self, stream: &Stream, sentences: &PackedSentences, shape: &Shape) -> Result<()> {
+        let mut sentence_indices = sentences.sentence_indices.clone();
         sentence_indices.resize(shape.sentences, 0);
         self.sentence_indices.write(stream, &sentence_indices)?;
-        let mut word_starts = word_starts.to_vec();
+        // No word starts in what fills up.
+        let mut word_starts = sentences.word_starts.clone();
+        if let Some(last) = word_starts.last_mut()
+            && !sentences.num_tokens().is_multiple_of(32)
+        {
+            *last &= (1 << (sentences.num_tokens() % 32)) - 1;
+        }
         word_starts.resize(shape.tokens.div_ceil(32), 0);
         self.word_starts.write(stream, &word_starts)
+    }
+
+    /// Makes room for a bank that is drawn.
+    fn make_room(
+        &mut self,
+        stream: &Stream,
+        cu_seqlens: &[i32],
+        masking: Masking,
+        shape: &Shape,
+    ) -> Result<()> {
+        let (rows_max, limit) =
+            (masking.bank_rows.rows_max(shape.max_seqlen), BankRows::limit(shape.max_seqlen));
+        if !(1..=limit).contains(&rows_max) {
+            let expected = format!("1 to {limit} for sentences of up to {} tokens", shape.max_seqlen);
+            return wrong("bank_rows", masking.bank_rows, expected);
+        }
+        let offsets = bank_offsets(&shape.cu_seqlens(cu_seqlens), rows_max)?;
+        self.independent = masking.bank_rows == BankRows::Independent;
+        self.bits.resize(offsets[shape.sentences] as usize);
+        self.rows.resize(shape.tokens);
+        self.offsets.write(stream, &offsets)
     }
 
     /// Uploads the batch's own masks. A sentence that fills up has one bank row, which hides everything.
     fn write_bank(
         &mut self,
         stream: &Stream,
-        batch: &Batch,
+        bank: &VisibilityBank,
         cu_seqlens: &[i32],
         shape: &Shape,
     ) -> Result<()> {
-        let bank = batch.visibility.as_ref().expect("checked with the batch");
+        let sentences = cu_seqlens.len() - 1;
         let (mut bits, mut offsets, mut rows) = (bank.bits.clone(), bank.offsets.clone(), bank.rows.clone());
         // The last offset may leave words of the bank unused.
-        offsets[batch.num_sentences()] = bits.len() as u32;
-        for pair in cu_seqlens[batch.num_sentences()..].windows(2) {
+        offsets[sentences] = bits.len() as u32;
+        for pair in shape.cu_seqlens(cu_seqlens)[sentences..].windows(2) {
             bits.resize(bits.len() + ((pair[1] - pair[0]) as usize).div_ceil(32), 0);
             offsets.push(bits.len() as u32);
         }
         rows.resize(shape.tokens, 0);
+        self.independent = false;
         self.bits.write(stream, &bits)?;
         self.offsets.write(stream, &offsets)?;
         self.rows.write(stream, &rows)
     }
 
-    /// Enqueues the drawing of what [`write`](Self::write) has prepared.
+    /// Enqueues the drawing of what [`write`](Self::write) has prepared: masks, and the inputs and labels that are missing.
     pub(super) fn draw(
         &mut self,
         stream: &Stream,
-        inputs: &Inputs,
-        drawing: Drawing,
+        config: &ModelConfig,
+        inputs: &mut Inputs,
+        masking: Masking,
         rng: View<'_, u32>,
     ) -> Result<()> {
+        let (tokens, length_max) = (inputs.tokens, inputs.max_seqlen);
         let sentences = Sentences {
             rng,
             cu_seqlens: inputs.cu_seqlens.view(),
             indices: self.sentence_indices.view(),
             word_starts: self.word_starts.view(),
-            tokens: inputs.tokens,
-            length_max: inputs.max_seqlen,
+            tokens,
+            length_max,
         };
-        let bank = Bank {
-            budget: drawing.budget,
-            rows_max: drawing.bank_rows_max,
-            offsets: self.offsets.view(),
-            bits: self.bits.view_mut(),
-            rows: Some(self.rows.view_mut()),
-            workspace: self.workspace.view_mut(),
+        let Masking { mask_id, encoder: encoder_budget, decoder: decoder_budget, .. } = masking;
+        let parts = [&(0..inputs.decoder_start), &(inputs.decoder_start..inputs.labelled_rows.len())];
+        let [encoder_rows, decoder_rows] = inputs.labelled_rows.parts_mut(parts);
+        let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts);
+        let (ids, bank, decoder) = match config.decoder {
+            DecoderKind::Basic => {
+                let ids = inputs.original_ids.view();
+                let decoder = Corruption {
+                    budget: decoder_budget,
+                    replacement: Replacement::all_masked(mask_id, config.vocab_size),
+                    ids,
+                    input_ids: inputs.decoder_ids.view_mut(),
+                    offsets: self.decoder.offsets.view(),
+                    labelled_rows: decoder_rows,
+                    targets: decoder_targets,
+                    counts: self.decoder.counts.view_mut(),
+                };
+                (ids, None, Some(decoder))
+            }
+            DecoderKind::Enhanced => {
+                let bank = Bank {
+                    budget: decoder_budget,
+                    rows_max: masking.bank_rows.rows_max(length_max),
+                    offsets: self.offsets.view(),
+                    bits: self.bits.view_mut(),
+                    rows: (!self.independent).then(|| self.rows.view_mut()),
+                    workspace: self.workspace.view_mut(),
+                };
+                (inputs.decoder_ids.view(), Some(bank), None)
+            }
         };
-        masks::draw(stream, sentences, Some(bank), None, None)
+        let encoder = Corruption {
+            budget: encoder_budget,
+            replacement: Replacement::bert(mask_id, config.vocab_size),
+            ids,
+            input_ids: inputs.encoder_ids.view_mut(),
+            offsets: self.encoder.offsets.view(),
+            labelled_rows: encoder_rows,
+            targets: encoder_targets,
+            counts: self.encoder.counts.view_mut(),
+        };
+        masks::draw(stream, sentences, bank, Some(encoder), decoder)?;
+
+        let drawn = [
+            Some((&self.encoder, config.encoder_loss_weight)),
+            (config.decoder == DecoderKind::Basic).then_some((&self.decoder, config.decoder_loss_weight)),
+        ];
+        let row_weights = inputs.row_weights.parts_mut(parts);
+        for ((labelled, part), row_weights) in drawn.into_iter().zip(parts).zip(row_weights) {
+            let Some((labelled, weight)) = labelled else { continue };
+            let labelled_rows = inputs.labelled_rows.view().slice(part.clone());
+            let counts = labelled.counts.view();
+            mean_weights(stream, MeanWeights { labelled_rows, counts, row_weights, weight })?;
+        }
+        Ok(())
     }
 
     pub(super) fn mask(&self) -> Mask<'_> {
-        Mask::Bank { bits: self.bits.view(), offsets: self.offsets.view(), rows: self.rows.view() }
+        let (bits, offsets) = (self.bits.view(), self.offsets.view());
+        if self.independent {
+            Mask::Independent { bits, offsets }
+        } else {
+            Mask::Bank { bits, offsets, rows: self.rows.view() }
+        }
     }
 }

@@ -19,7 +19,7 @@ mod training;
 mod transform;
 
 pub use crate::ops::adamw::Hyperparameters as AdamW;
-pub use batch::{Batch, IGNORE_INDEX, VisibilityBank};
+pub use batch::{BankRows, Batch, IGNORE_INDEX, Input, Masking, PackedSentences, VisibilityBank};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-pub use model::{Capacity, Losses, Model, StepRandomness, Visibility};
+pub use model::{Capacity, Losses, Model, StepRandomness};
 pub use training::{Outcome, Ticket, TrainStep};

@@ -16,7 +16,6 @@ use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, Float, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
-use crate::ops::masks::Budget;
 use crate::ops::{Result, rows};
 
 /// The largest batch that a [`Model`] has room for.
@@ -35,24 +34,6 @@ pub struct Capacity {
 pub struct StepRandomness {
     pub seed: u64,
     pub step: u32,
-}
-
-/// Where the enhanced decoder's position-specific masks come from.
-#[derive(Clone, Copy, Debug)]
-pub enum Visibility<'a> {
-    /// As the batch says (`batch.visibility`; the basic decoder needs none).
-    Explicit,
-    /// Drawn on the device, from the randomness of the step.
-    Drawn {
-        /// `[B]` numbers of the sentences in the corpus.
-        sentence_indices: &'a [u32],
-        /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
-        word_starts: &'a [u32],
-        /// How many tokens a row hides.
-        budget: Budget,
-        /// Rows of a sentence's bank, at most: 128 in the authors' later code, 256 in their first.
-        bank_rows_max: usize,
-    },
 }
 
 /// The losses of a step, those of encoder and decoder each the mean cross-entropy over its labelled tokens; 0 where there are none. And how well those were
@@ -240,9 +221,9 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// When the sentences are inconsistent or exceed the capacity.
     pub fn embed(&mut self, stream: &Stream, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>> {
-        inputs::check_sentences(&self.config, self.capacity, cu_seqlens, ids)?;
-        let shape = Shape::of_sentences(cu_seqlens);
-        self.inputs.write_sentences(stream, cu_seqlens, ids, &shape)?;
+        inputs::check_sentences(&self.config, self.capacity, cu_seqlens, ("ids", ids))?;
+        self.inputs.write_sentences(stream, cu_seqlens, &Shape::of_sentences(cu_seqlens))?;
+        self.inputs.encoder_ids.write(stream, ids)?;
         self.encode(stream, false)?;
         let elements = self.inputs.sentences * self.config.hidden_size;
         Ok(self.sentence_vectors.slice(0..elements).read()?.into_iter().map(T::to_f32).collect())

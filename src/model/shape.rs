@@ -1,7 +1,9 @@
 //! What the launches of a step depend on. Batches of one shape are computed by the very same launches, which can therefore be recorded once and
 //! replayed.
 
-use super::{Batch, Capacity, IGNORE_INDEX, ModelConfig};
+use super::{Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig};
+use crate::ops::Result;
+use crate::ops::masks::labelled_offsets;
 
 /// Shapes are rounded up to this share of the capacity, so that they recur: on average half a share of the work is wasted.
 const SHARES: usize = 16;
@@ -21,21 +23,6 @@ pub(super) struct Shape {
     /// Rows of the encoder with a loss.
     pub encoder_labelled: usize,
     pub decoder_labelled: usize,
-    /// How many different ids and slots there are at most, where that is fixed; else they are counted.
-    pub segments_max: Option<Segments>,
-}
-
-/// Rows of the embeddings' tables that a batch reads at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Segments {
-    pub words: usize,
-    pub positions: usize,
-}
-
-impl Segments {
-    pub(super) fn of(config: &ModelConfig, tokens: usize) -> Self {
-        Self { words: tokens.min(config.vocab_size), positions: tokens.min(config.max_position_embeddings) }
-    }
 }
 
 fn longest(cu_seqlens: &[i32]) -> usize {
@@ -55,23 +42,36 @@ impl Shape {
             max_seqlen: longest(cu_seqlens),
             encoder_labelled: 0,
             decoder_labelled: 0,
-            segments_max: None,
         }
     }
 
-    /// Of a batch as it is: no work is wasted.
-    pub(super) fn exact(batch: &Batch) -> Self {
-        Self {
-            encoder_labelled: labelled(&batch.encoder_labels),
-            decoder_labelled: labelled(&batch.decoder_labels),
-            ..Self::of_sentences(&batch.cu_seqlens)
-        }
+    /// Of an input as it is. Where masks are drawn, there is room for as many labels as they may choose.
+    pub(super) fn exact(input: Input<'_>, decoder: DecoderKind) -> Result<Self> {
+        let of_sentences = Self::of_sentences(input.cu_seqlens());
+        let (encoder_labelled, decoder_labelled) = match input {
+            Input::Explicit(batch) => (labelled(&batch.encoder_labels), labelled(&batch.decoder_labels)),
+            Input::Drawn(sentences, masking) => {
+                let cu_seqlens = &sentences.cu_seqlens;
+                let chosen = |budget| -> Result<_> {
+                    Ok(labelled_offsets(cu_seqlens, budget)?[of_sentences.sentences] as usize)
+                };
+                let decoder = match decoder {
+                    DecoderKind::Basic => chosen(masking.decoder)?,
+                    DecoderKind::Enhanced => {
+                        let inner = |pair: &[i32]| (pair[1] - pair[0] - 2).max(0) as usize;
+                        cu_seqlens.windows(2).map(inner).sum()
+                    }
+                };
+                (chosen(masking.encoder)?, decoder)
+            }
+        };
+        Ok(Self { encoder_labelled, decoder_labelled, ..of_sentences })
     }
 
-    /// Of a batch that is filled up to the next shape that recurs: with sentences without labels, with empty sentences, and with labelled rows
-    /// that are no rows.
-    pub(super) fn recurring(batch: &Batch, config: &ModelConfig, capacity: Capacity) -> Self {
-        let exact = Self::exact(batch);
+    /// The next shape that recurs, to which an input of this one is filled up: with sentences without labels, with empty sentences, and with
+    /// labelled rows that are no rows.
+    pub(super) fn recurring(self, config: &ModelConfig, capacity: Capacity) -> Self {
+        let exact = self;
         let up =
             |size: usize, capacity: usize| size.next_multiple_of(capacity.div_ceil(SHARES)).min(capacity);
         let max_seqlen = capacity.sentence_length.min(config.max_position_embeddings);
@@ -89,7 +89,6 @@ impl Shape {
             max_seqlen,
             encoder_labelled: up(exact.encoder_labelled, capacity.tokens),
             decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
-            segments_max: Some(Segments::of(config, tokens)),
         }
     }
 
@@ -107,6 +106,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Batch;
 
     fn batch(lengths: &[i32]) -> Batch {
         let mut cu_seqlens = vec![0];
@@ -128,7 +128,8 @@ mod tests {
             [vec![1], vec![96; 10], vec![30; 33], vec![7; 30], vec![1; 33], vec![96; 9], vec![95; 9]]
         {
             let batch = batch(&lengths);
-            let (exact, shape) = (Shape::exact(&batch), Shape::recurring(&batch, &config, capacity));
+            let exact = Shape::exact(Input::Explicit(&batch), config.decoder).unwrap();
+            let shape = exact.recurring(&config, capacity);
             assert!(shape.tokens >= exact.tokens && shape.tokens <= capacity.tokens);
             assert!(shape.sentences >= exact.sentences && shape.sentences <= capacity.sentences);
             assert!(shape.encoder_labelled >= exact.encoder_labelled);

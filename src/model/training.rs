@@ -3,11 +3,10 @@
 //! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. What differs from step to step (the batch, the
 //! seed, the learning rate) lies in device memory, so the sequence can be recorded once and replayed as one graph.
 
-use super::masks::Drawing;
-use super::model::{Losses, Model, StepRandomness, Visibility};
+use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
-use super::{Batch, DecoderKind, ModelConfig, inputs};
+use super::{Input, Masking, ModelConfig, inputs};
 use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Error, Result, adamw, reduce, rng_state};
@@ -20,8 +19,7 @@ const SHAPES_MAX: usize = 64;
 /// Arguments of [`Model::train_step`].
 #[derive(Clone, Copy, Debug)]
 pub struct TrainStep<'a> {
-    pub batch: &'a Batch,
-    pub visibility: Visibility<'a>,
+    pub input: Input<'a>,
     pub randomness: StepRandomness,
     pub optimizer: &'a adamw::Hyperparameters,
     pub learning_rate: f64,
@@ -45,7 +43,7 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Launches {
     shape: Shape,
-    drawing: Option<Drawing>,
+    masking: Option<Masking>,
     optimizer: adamw::Hyperparameters,
 }
 
@@ -89,21 +87,19 @@ impl Training {
 impl<T: Float> Model<T> {
     /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
     ///
-    /// Without `randomness` nothing is dropped out, and masks cannot be drawn.
+    /// Without `randomness` nothing is dropped out, and nothing can be drawn.
     ///
     /// # Errors
-    /// When the batch is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
+    /// When the input is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
     pub fn step(
         &mut self,
         stream: &Stream,
-        batch: &Batch,
-        visibility: Visibility<'_>,
+        input: Input<'_>,
         randomness: Option<StepRandomness>,
     ) -> Result<Losses> {
-        self.check(batch, visibility)?;
-        self.prepare(stream, batch, visibility, randomness, &Shape::exact(batch))?;
-        let drawing = self.drawing(visibility);
-        self.enqueue_gradients(stream, drawing, randomness.is_some())?;
+        inputs::check(&self.config, self.capacity, input)?;
+        self.prepare(stream, input, randomness, &Shape::exact(input, self.config.decoder)?)?;
+        self.enqueue_gradients(stream, input.masking(), randomness.is_some())?;
         losses(&self.config, &self.head.totals().read()?, self.head.bag_loss().read()?[0])
     }
 
@@ -132,16 +128,15 @@ impl<T: Float> Model<T> {
     /// # Errors
     /// As [`Model::step`] and [`Model::update`].
     pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
-        let TrainStep { batch, visibility, randomness, optimizer, learning_rate, update } = *step;
-        self.check(batch, visibility)?;
-        let shape = if self.training.record {
-            Shape::recurring(batch, &self.config, self.capacity)
-        } else {
-            Shape::exact(batch)
-        };
-        self.prepare(stream, batch, visibility, Some(randomness), &shape)?;
+        let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
+        inputs::check(&self.config, self.capacity, input)?;
+        let mut shape = Shape::exact(input, self.config.decoder)?;
+        if self.training.record {
+            shape = shape.recurring(&self.config, self.capacity);
+        }
+        self.prepare(stream, input, Some(randomness), &shape)?;
         self.schedule.write(stream, &optimizer.schedule(learning_rate, update))?;
-        let launches = Launches { shape, drawing: self.drawing(visibility), optimizer: *optimizer };
+        let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
         self.run(stream, &launches)?;
         let ticket = Ticket(self.training.steps);
         let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
@@ -183,40 +178,23 @@ impl<T: Float> Model<T> {
         graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
     }
 
-    fn check(&self, batch: &Batch, visibility: Visibility<'_>) -> Result<()> {
-        let enhanced = self.config.decoder == DecoderKind::Enhanced;
-        let explicit = matches!(visibility, Visibility::Explicit);
-        inputs::check(&self.config, self.capacity, batch, enhanced && explicit)
-    }
-
-    fn drawing(&self, visibility: Visibility<'_>) -> Option<Drawing> {
-        Drawing::of(visibility).filter(|_| self.config.decoder == DecoderKind::Enhanced)
-    }
-
-    /// Uploads a checked batch and the step's random state.
+    /// Uploads a checked input and the step's random state.
     fn prepare(
         &mut self,
         stream: &Stream,
-        batch: &Batch,
-        visibility: Visibility<'_>,
+        input: Input<'_>,
         randomness: Option<StepRandomness>,
         shape: &Shape,
     ) -> Result<()> {
-        if self.drawing(visibility).is_some() && randomness.is_none() {
-            return Err(Error::Argument {
-                argument: "randomness",
-                actual: "absent".into(),
-                expected: "present where masks are drawn".into(),
-            });
+        match randomness {
+            Some(StepRandomness { seed, step }) => self.rng.write(stream, &rng_state(seed, step))?,
+            None if input.masking().is_some() => {
+                return inputs::wrong("randomness", "absent", "present where masks are drawn");
+            }
+            None => {}
         }
-        self.inputs.write(stream, &self.config, batch, shape)?;
-        if let Some(StepRandomness { seed, step }) = randomness {
-            self.rng.write(stream, &rng_state(seed, step))?;
-        }
-        if self.config.decoder == DecoderKind::Enhanced {
-            self.masks.write(stream, batch, visibility, shape)?;
-        }
-        Ok(())
+        self.inputs.write(stream, &self.config, input, shape)?;
+        self.masks.write(stream, self.config.decoder, input, shape)
     }
 
     /// Enqueues a prepared step, as a graph where it was enqueued before.
@@ -243,15 +221,16 @@ impl<T: Float> Model<T> {
     }
 
     fn enqueue(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
-        self.enqueue_gradients(stream, launches.drawing, true)?;
+        self.enqueue_gradients(stream, launches.masking, true)?;
         self.enqueue_update(stream, &launches.optimizer)
     }
 
-    /// Enqueues the forward and backward pass of the prepared batch.
-    fn enqueue_gradients(&mut self, stream: &Stream, drawing: Option<Drawing>, dropout: bool) -> Result<()> {
-        if let Some(drawing) = drawing {
-            self.masks.draw(stream, &self.inputs, drawing, self.rng.view())?;
+    /// Enqueues the forward and backward pass of the prepared input.
+    fn enqueue_gradients(&mut self, stream: &Stream, masking: Option<Masking>, dropout: bool) -> Result<()> {
+        if let Some(masking) = masking {
+            self.masks.draw(stream, &self.config, &mut self.inputs, masking, self.rng.view())?;
         }
+        self.inputs.group(stream)?;
         stream.zero(self.parameters.gradients.view_mut())?;
         self.encode(stream, dropout)?;
         self.decode(stream, dropout)?;

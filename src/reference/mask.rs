@@ -1,7 +1,10 @@
 //! Whole-word masks as a pure function of (seed, step, sentence): which tokens the encoder and the `basic` decoder
 //! lose, what becomes of them, and the bank of position-specific masks of the `enhanced` decoder.
 
-use crate::model::VisibilityBank;
+use crate::model::{
+    BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, VisibilityBank,
+};
+use crate::ops::masks;
 use crate::random::{Stream, bounded, key, philox};
 
 /// One sentence to be masked. Its first and its last token, `[CLS]` and `[SEP]`, belong to no word and are never chosen.
@@ -110,15 +113,6 @@ impl Replacement {
     }
 }
 
-/// Where a row's mask comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BankRows {
-    /// A sentence of L tokens has `min(L, this)` masks, and each token draws one of them with replacement.
-    AtMost(usize),
-    /// Every token has a mask of its own.
-    Independent,
-}
-
 /// The position-specific masks of a pack of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
 ///
 /// # Panics
@@ -163,6 +157,67 @@ fn visible_bits(hidden: &[bool]) -> Vec<u32> {
         tokens.iter().enumerate().fold(0, |word, (bit, &hidden)| word | u32::from(!hidden) << bit)
     };
     hidden.chunks(32).map(word).collect()
+}
+
+/// The batch that the step `step` of a run with `seed` makes of `packed`.
+///
+/// # Panics
+/// As [`mask_bank`].
+#[must_use]
+pub fn draw_batch(
+    seed: u64,
+    step: u32,
+    packed: &PackedSentences,
+    masking: Masking,
+    config: &ModelConfig,
+) -> Batch {
+    let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = packed;
+    let budget = |masks::Budget { ratio, cap }| Budget { ratio, cap };
+    let starts: Vec<bool> =
+        (0..ids.len()).map(|token| word_starts[token / 32] >> (token % 32) & 1 == 1).collect();
+    let range = |b: usize| cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize;
+    let sentence = |(b, &index): (usize, &u32)| MaskedSentence { index, word_starts: &starts[range(b)] };
+    let sentences: Vec<MaskedSentence<'_>> = sentence_indices.iter().enumerate().map(sentence).collect();
+    let chosen = |stream, ratio| -> Vec<bool> {
+        let mask = |&sentence| whole_word_mask(seed, step, sentence, stream, 0, budget(ratio));
+        sentences.iter().flat_map(mask).collect()
+    };
+    let labels = |chosen: &[bool]| -> Vec<i32> {
+        ids.iter().zip(chosen).map(|(&id, &chosen)| if chosen { id } else { IGNORE_INDEX }).collect()
+    };
+
+    let masked = chosen(Stream::EncoderMask, masking.encoder);
+    let (mask_id, vocab_size) = (masking.mask_id, config.vocab_size as u32);
+    let replacement = Replacement { mask_share: 0.8, random_share: 0.1, mask_id, vocab_size };
+    let mut encoder_input_ids = ids.clone();
+    for (b, &index) in sentence_indices.iter().enumerate() {
+        for (slot, token) in range(b).enumerate().filter(|&(_, token)| masked[token]) {
+            encoder_input_ids[token] = replacement.of(seed, step, index, slot as u32, ids[token]);
+        }
+    }
+    let (decoder_input_ids, decoder_labels, visibility) = match config.decoder {
+        DecoderKind::Basic => {
+            let hidden = chosen(Stream::DecoderMask, masking.decoder);
+            let input = |(&id, &hidden): (&i32, &bool)| if hidden { mask_id } else { id };
+            (ids.iter().zip(&hidden).map(input).collect(), labels(&hidden), None)
+        }
+        DecoderKind::Enhanced => {
+            let special = |token: usize| {
+                (0..sentences.len()).any(|b| range(b).start == token || range(b).end == token + 1)
+            };
+            let inner: Vec<bool> = (0..ids.len()).map(|token| !special(token)).collect();
+            let bank = mask_bank(seed, step, &sentences, budget(masking.decoder), masking.bank_rows);
+            (ids.clone(), labels(&inner), Some(bank))
+        }
+    };
+    Batch {
+        cu_seqlens: cu_seqlens.clone(),
+        encoder_input_ids,
+        encoder_labels: labels(&masked),
+        decoder_input_ids,
+        decoder_labels,
+        visibility,
+    }
 }
 
 #[cfg(test)]

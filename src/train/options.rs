@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, require_flag};
 use crate::data::Manifest;
-use crate::model::{DecoderKind, ModelConfig, QueryKind};
+use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
 use crate::ops::attention::HEAD_DIMS;
+use crate::ops::masks::LENGTH_MAX;
 
 /// Tokens of a trained vocabulary where nobody says otherwise.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
@@ -62,6 +63,10 @@ pub struct Options {
     pub warmup_steps: Option<u64>,
     pub encoder_mask: f64,
     pub decoder_mask: f64,
+    /// Tokens that a mask hides, at most; none for no bound. The public code has 512.
+    pub mask_cap: Option<usize>,
+    /// The enhanced decoder's masks.
+    pub bank_rows: BankRows,
     /// None leaves the model's own.
     pub decoder: Option<DecoderKind>,
     /// None leaves the model's own.
@@ -98,6 +103,8 @@ impl Default for Options {
             warmup_steps: None,
             encoder_mask: 0.3,
             decoder_mask: 0.5,
+            mask_cap: None,
+            bank_rows: BankRows::AtMost(128),
             decoder: None,
             query: None,
             dupmae: false,
@@ -121,6 +128,7 @@ impl Options {
         for (flag, ratio) in [("--encoder-mask", self.encoder_mask), ("--decoder-mask", self.decoder_mask)] {
             require_flag(ratio > 0.0 && ratio < 1.0, flag, ratio, "above 0 and below 1")?;
         }
+        require_flag(self.mask_cap != Some(0), "--mask-cap", 0, "at least 1")?;
         let rate = self.learning_rate;
         require_flag(rate > 0.0 && rate.is_finite(), "--lr", rate, "a positive number")?;
         match self.length {
@@ -184,7 +192,7 @@ impl Options {
         Ok(steps)
     }
 
-    /// Refuses a model that has no kernels, or no position for the longest passage.
+    /// Refuses a model that has no kernels, or no position for the longest passage, and masks that it has no room for.
     ///
     /// # Errors
     /// [`super::Error::Flag`].
@@ -195,6 +203,19 @@ impl Options {
             "--max-len",
             max_len,
             format_args!("at most {positions}, the positions of the model"),
+        )?;
+        require_flag(
+            max_len <= LENGTH_MAX,
+            "--max-len",
+            max_len,
+            format_args!("at most {LENGTH_MAX}, of which masks can be drawn"),
+        )?;
+        let (rows, limit) = (self.bank_rows.rows_max(max_len), BankRows::limit(max_len));
+        require_flag(
+            (1..=limit).contains(&rows),
+            "--bank-rows",
+            self.bank_rows,
+            format_args!("1 to {limit} for passages of up to {max_len} tokens"),
         )?;
         validate_sizes(config)
     }
@@ -247,6 +268,7 @@ mod tests {
             "--encoder-mask was 0; it should be above 0 and below 1"
         );
         assert!(message(|o| o.decoder_mask = f64::NAN).starts_with("--decoder-mask was NaN"));
+        assert_eq!(message(|o| o.mask_cap = Some(0)), "--mask-cap was 0; it should be at least 1");
         assert!(message(|o| o.learning_rate = -1.0).starts_with("--lr was -1"));
         assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
         assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));
@@ -254,6 +276,31 @@ mod tests {
         assert!(message(|o| o.batch_tokens = 100).contains("at least --max-len, 128"));
         assert!(message(|o| o.checkpoint_every = 0).starts_with("--checkpoint-every was 0"));
         Options::default().validate().unwrap();
+    }
+
+    #[test]
+    fn masks_without_room_are_refused() {
+        let config = ModelConfig { max_position_embeddings: 9000, ..ModelConfig::tiny(100) };
+        let message = |bank_rows, max_len| {
+            let options = Options { bank_rows, ..Options::default() };
+            options.validate_model(&config, max_len).err().map(|error| error.to_string())
+        };
+        assert_eq!(message(BankRows::Independent, 1024), None);
+        assert_eq!(message(BankRows::AtMost(256), 8192), None);
+        let refusals = [
+            (
+                BankRows::AtMost(0),
+                128,
+                "--bank-rows was 0; it should be 1 to 65536 for passages of up to 128",
+            ),
+            (BankRows::Independent, 1025, "--bank-rows was independent; it should be 1 to 256"),
+            (BankRows::AtMost(257), 1025, "--bank-rows was 257; it should be 1 to 256"),
+            (BankRows::AtMost(1), 8193, "--max-len was 8193; it should be at most 8192"),
+        ];
+        for (bank_rows, max_len, expected) in refusals {
+            let message = message(bank_rows, max_len).unwrap();
+            assert!(message.starts_with(expected), "{message:?} should begin with {expected:?}");
+        }
     }
 
     #[test]

@@ -1,18 +1,19 @@
-//! Batches drawn ahead on a thread of their own, so that the device does not wait for masks.
+//! Batches drawn ahead on a thread of their own, so that the device does not wait for the corpus.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
-use crate::data::{BatchDrawer, DrawnBatch, Position};
+use crate::data::{BatchDrawer, Position};
+use crate::model::PackedSentences;
 
 /// Batches that are ready while another is being drawn: one would be enough if all took equally long.
 const AHEAD: usize = 2;
 
 /// A batch of the run.
 pub(super) struct Prefetched {
-    pub drawn: DrawnBatch,
+    pub sentences: PackedSentences,
     /// Where the drawer stood after this batch: what a checkpoint after its step must say.
     pub position: Position,
     /// How long the caller waited for it.
@@ -21,7 +22,7 @@ pub(super) struct Prefetched {
 
 /// The thread that draws, and the queue from it.
 pub(super) struct Prefetch {
-    receiver: Option<Receiver<(DrawnBatch, Position)>>,
+    receiver: Option<Receiver<(PackedSentences, Position)>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,9 +31,9 @@ impl Prefetch {
     pub fn start(mut drawer: BatchDrawer, steps: std::ops::Range<u64>) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
-            for step in steps {
-                let drawn = drawer.draw(step as u32);
-                if sender.send((drawn, drawer.position().clone())).is_err() {
+            for _ in steps {
+                let sentences = drawer.next_batch();
+                if sender.send((sentences, drawer.position().clone())).is_err() {
                     return;
                 }
             }
@@ -44,8 +45,8 @@ impl Prefetch {
     pub fn next(&mut self, step: u64) -> Result<Prefetched> {
         let start = Instant::now();
         let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
-        let (drawn, position) = received.ok_or(Error::DataThread { step })?;
-        Ok(Prefetched { drawn, position, waited: start.elapsed() })
+        let (sentences, position) = received.ok_or(Error::DataThread { step })?;
+        Ok(Prefetched { sentences, position, waited: start.elapsed() })
     }
 }
 

@@ -11,7 +11,8 @@ use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
 use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer};
 use crate::device::DType;
 use crate::eval::HeldOut;
-use crate::model::{Capacity, ModelConfig};
+use crate::model::{Capacity, Masking, ModelConfig};
+use crate::ops::masks::Budget;
 
 /// What a run works on.
 pub(super) struct Prepared {
@@ -19,6 +20,7 @@ pub(super) struct Prepared {
     pub config: ModelConfig,
     /// At the beginning.
     pub drawer: BatchDrawer,
+    pub masking: Masking,
     pub held_out: Vec<HeldOut>,
     pub total_steps: u64,
     pub warmup_steps: u64,
@@ -47,14 +49,16 @@ impl Prepared {
             config.vocab_size = tokenizer.vocab_size();
         }
         let capacity = capacity_for(store.lengths(), options.batch_tokens, max_len);
-        let batch_options = batch_options(options, &config, &tokenizer);
-        let drawer = BatchDrawer::new(store, skipped, batch_options, Position::default())?;
+        let batches =
+            BatchOptions { seed: options.seed, batch_tokens: options.batch_tokens, rank: 0, ranks: 1 };
+        let drawer = BatchDrawer::new(store, skipped, batches, Position::default())?;
         let total_steps = match options.length {
             RunLength::Steps(steps) => steps,
             RunLength::Epochs(epochs) => drawer.batches_until(epochs),
         };
         let warmup_steps = options.warmup_of(total_steps)?;
         let mut prepared = Self {
+            masking: masking(options, &tokenizer),
             tokenizer,
             config,
             drawer,
@@ -86,6 +90,8 @@ impl Prepared {
             ("--lr", options.learning_rate.to_string()),
             ("--encoder-mask", options.encoder_mask.to_string()),
             ("--decoder-mask", options.decoder_mask.to_string()),
+            ("--mask-cap", options.mask_cap.map_or("none".to_owned(), |cap| cap.to_string())),
+            ("--bank-rows", options.bank_rows.to_string()),
             ("--seed", options.seed.to_string()),
             ("--held-out", options.held_out.to_string()),
         ];
@@ -123,17 +129,14 @@ fn model_config(options: &Options) -> Result<ModelConfig> {
     Ok(config)
 }
 
-fn batch_options(options: &Options, config: &ModelConfig, tokenizer: &Tokenizer) -> BatchOptions {
-    BatchOptions {
-        seed: options.seed,
-        batch_tokens: options.batch_tokens,
-        encoder_ratio: options.encoder_mask,
-        decoder_ratio: options.decoder_mask,
-        decoder: config.decoder,
-        vocab_size: tokenizer.vocab_size() as u32,
-        special_tokens: tokenizer.special_tokens(),
-        rank: 0,
-        ranks: 1,
+/// What the options hide of a passage.
+fn masking(options: &Options, tokenizer: &Tokenizer) -> Masking {
+    let budget = |ratio| Budget { ratio, cap: options.mask_cap };
+    Masking {
+        mask_id: tokenizer.special_tokens().mask as i32,
+        encoder: budget(options.encoder_mask),
+        decoder: budget(options.decoder_mask),
+        bank_rows: options.bank_rows,
     }
 }
 

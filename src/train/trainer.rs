@@ -13,11 +13,7 @@ use super::report::{RetrievalTable, StepRecord, TrainingLog, write_training_svg}
 use super::schedule::linear_learning_rate;
 use crate::data::{BatchDrawer, Position};
 use crate::device::{Event, Float, Stream, Timings};
-use crate::model::{AdamW, DecoderKind, Model, Outcome, StepRandomness, Ticket, TrainStep, Visibility};
-use crate::ops::masks::Budget;
-
-/// Rows of a sentence's bank of position-specific masks, at most (the later public code).
-const BANK_ROWS_MAX: usize = 128;
+use crate::model::{AdamW, Input, Model, Outcome, StepRandomness, Ticket, TrainStep};
 
 /// The one that the device computes, and the one that waits for it.
 const STEPS_IN_FLIGHT: usize = 2;
@@ -87,18 +83,8 @@ impl<T: Float> Trainer<'_, T> {
         let before = self.stream.device().timings();
         let batch = prefetch.next(done)?;
         let learning_rate = self.learning_rate(done);
-        let visibility = match self.prepared.config.decoder {
-            DecoderKind::Basic => Visibility::Explicit,
-            DecoderKind::Enhanced => Visibility::Drawn {
-                sentence_indices: &batch.drawn.sentence_indices,
-                word_starts: &batch.drawn.word_starts,
-                budget: Budget::of(self.options.decoder_mask),
-                bank_rows_max: BANK_ROWS_MAX,
-            },
-        };
         let step = TrainStep {
-            batch: &batch.drawn.batch,
-            visibility,
+            input: Input::Drawn(&batch.sentences, self.prepared.masking),
             randomness: StepRandomness { seed: self.options.seed, step: done as u32 },
             optimizer: &AdamW::default(),
             learning_rate: f64::from(learning_rate),
@@ -110,8 +96,8 @@ impl<T: Float> Trainer<'_, T> {
             step: done + 1,
             epoch: batch.position.epoch,
             learning_rate,
-            sentences: batch.drawn.batch.num_sentences(),
-            tokens: batch.drawn.batch.num_tokens(),
+            sentences: batch.sentences.num_sentences(),
+            tokens: batch.sentences.num_tokens(),
             gemm_ms: timings.map(|timings| milliseconds(timings.gemm)),
             kernel_ms: timings.map(|timings| milliseconds(timings.kernels)),
             data_wait_ms: milliseconds(batch.waited),

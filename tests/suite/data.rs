@@ -2,16 +2,11 @@
 #![cfg(feature = "train")]
 
 use std::path::Path;
-use std::sync::Arc;
 
-use retromae::data::masks::{corrupted, whole_word_mask};
 use retromae::data::{
-    BatchDrawer, BatchOptions, Corpus, DrawnBatch, Error, PassageRef, Passages, Position, ReadOptions,
-    TokenStore, Tokenizer, doc_comment_blocks, markdown_paragraphs, sentences,
+    Corpus, Error, PassageRef, Passages, ReadOptions, Tokenizer, doc_comment_blocks, markdown_paragraphs,
+    sentences,
 };
-use retromae::model::{DecoderKind, IGNORE_INDEX};
-use retromae::ops::masks::Budget;
-use retromae::random::Stream;
 
 fn write(directory: &Path, name: &str, bytes: &[u8]) {
     let path = directory.join(name);
@@ -50,24 +45,6 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::train_word_piece(&texts(200), VOCAB_SIZE).unwrap()
 }
 
-fn options(tokenizer: &Tokenizer, decoder: DecoderKind) -> BatchOptions {
-    BatchOptions {
-        seed: 7,
-        batch_tokens: 200,
-        encoder_ratio: 0.3,
-        decoder_ratio: 0.5,
-        decoder,
-        vocab_size: tokenizer.vocab_size() as u32,
-        special_tokens: tokenizer.special_tokens(),
-        rank: 0,
-        ranks: 1,
-    }
-}
-
-fn store(passages: &Passages, tokenizer: &Tokenizer) -> Arc<TokenStore> {
-    Arc::new(TokenStore::in_memory(passages, tokenizer.vocab_size() as u32).unwrap())
-}
-
 fn read(path: impl AsRef<Path>) -> Result<Corpus, Error> {
     Corpus::from_path(path, &ReadOptions::default())
 }
@@ -75,13 +52,6 @@ fn read(path: impl AsRef<Path>) -> Result<Corpus, Error> {
 /// Whether each token of a passage starts a word.
 fn starts(passage: PassageRef) -> Vec<bool> {
     (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect()
-}
-
-fn drawer(decoder: DecoderKind, position: Position) -> BatchDrawer {
-    let tokenizer = tokenizer();
-    let passages = tokenizer.encode_corpus(&texts(60), 40).unwrap().passages;
-    let store = store(&passages, &tokenizer);
-    BatchDrawer::new(store, vec![], options(&tokenizer, decoder), position).unwrap()
 }
 
 #[test]
@@ -320,135 +290,6 @@ fn cuts_leave_words_whole() {
             .any(|passage| tokenizer.token(passage.ids.to_vec()[1]).unwrap().starts_with("##"))
     );
     assert!(cut.passages.iter().all(|passage| passage.word_starts.get(1)));
-}
-
-#[test]
-fn masks_take_whole_words_within_the_budget() {
-    let passages = tokenizer().encode_corpus(&texts(60), 40).unwrap().passages;
-    let continued = passages.iter().flat_map(starts).filter(|&start| !start).count() - 2 * passages.len();
-    assert!(continued > 100, "only {continued} tokens continue a word");
-    let mut filled = 0;
-    for (index, passage) in passages.iter().enumerate() {
-        let word_starts = starts(passage);
-        for (step, ratio) in [(0, 0.15), (1, 0.3), (2, 0.5), (3, 0.7)] {
-            let budget = Budget::of(ratio);
-            let mask = whole_word_mask(3, step, index as u32, Stream::EncoderMask, &word_starts, budget);
-            let chosen = mask.iter().filter(|&&chosen| chosen).count();
-            let most = budget.tokens(mask.len());
-            assert!(chosen <= most, "{chosen} of {most}");
-            filled += usize::from(chosen == most);
-            assert!(!mask[0] && !mask[mask.len() - 1], "a special token is chosen");
-            for slot in 1..mask.len() - 1 {
-                if !word_starts[slot] {
-                    assert_eq!(mask[slot], mask[slot - 1], "a word is split");
-                }
-            }
-        }
-    }
-    assert!(filled > passages.len(), "budgets are reached when words are short");
-}
-
-#[test]
-fn every_word_is_chosen_as_often() {
-    let word_starts = [true; 12];
-    let mut counts = [0_u32; 12];
-    const DRAWS: u32 = 20_000;
-    for step in 0..DRAWS {
-        let mask = whole_word_mask(5, step, 1, Stream::DecoderMask, &word_starts, Budget::of(0.5));
-        assert_eq!(mask.iter().filter(|&&chosen| chosen).count(), 6);
-        mask.iter().zip(&mut counts).for_each(|(&chosen, count)| *count += u32::from(chosen));
-    }
-    let expected = f64::from(DRAWS) * 0.6;
-    let chi_square: f64 =
-        counts[1..11].iter().map(|&count| (f64::from(count) - expected).powi(2) / (expected * 0.4)).sum();
-    // Nine degrees of freedom, one in a thousand.
-    assert!(chi_square < 27.9, "{counts:?}: chi-square {chi_square}");
-}
-
-#[test]
-fn masks_depend_on_all_of_their_coordinates() {
-    let word_starts = [true; 64];
-    let mask =
-        |seed, step, index, stream| whole_word_mask(seed, step, index, stream, &word_starts, Budget::of(0.5));
-    let first = mask(1, 2, 3, Stream::EncoderMask);
-    assert_eq!(first, mask(1, 2, 3, Stream::EncoderMask));
-    for other in [
-        mask(2, 2, 3, Stream::EncoderMask),
-        mask(1 + (1 << 32), 2, 3, Stream::EncoderMask),
-        mask(1, 3, 3, Stream::EncoderMask),
-        mask(1, 2, 4, Stream::EncoderMask),
-        mask(1, 2, 3, Stream::DecoderMask),
-    ] {
-        assert_ne!(first, other);
-    }
-}
-
-#[test]
-fn chosen_tokens_are_masked_replaced_and_kept_as_bert_does() {
-    const DRAWS: u32 = 100_000;
-    const VOCABULARY: u32 = 1_000_000;
-    let (mask_id, id) = (4, 77);
-    let mut counts = [0_u32; 3];
-    for slot in 0..DRAWS {
-        let outcome = match corrupted(9, 1, 2, slot, id, mask_id, VOCABULARY) {
-            new if new == mask_id => 0,
-            new if new == id => 2,
-            new => {
-                assert!(new < VOCABULARY);
-                1
-            }
-        };
-        counts[outcome] += 1;
-    }
-    let expected = [0.8, 0.1, 0.1].map(|part| part * f64::from(DRAWS));
-    let chi_square: f64 = counts
-        .iter()
-        .zip(expected)
-        .map(|(&count, expected)| (f64::from(count) - expected).powi(2) / expected)
-        .sum();
-    // Two degrees of freedom, one in a thousand.
-    assert!(chi_square < 13.8, "{counts:?}: chi-square {chi_square}");
-}
-
-#[test]
-fn a_batch_holds_what_the_objective_needs() {
-    for decoder in [DecoderKind::Enhanced, DecoderKind::Basic] {
-        let mut drawer = drawer(decoder, Position::default());
-        let mask_id = tokenizer().special_tokens().mask as i32;
-        let DrawnBatch { batch, sentence_indices, word_starts } = drawer.draw(5);
-        assert!(batch.num_tokens() <= 200 && batch.num_tokens() > 150);
-        assert_eq!(
-            (batch.num_sentences(), word_starts.len()),
-            (sentence_indices.len(), batch.num_tokens().div_ceil(32))
-        );
-        assert!(batch.visibility.is_none());
-        for (b, &index) in sentence_indices.iter().enumerate() {
-            let passage = drawer.store().passage(index);
-            let (ids, starts) = (passage.ids.to_vec(), starts(passage));
-            let range = batch.sentence(b);
-            let bit = |t: usize| word_starts[t / 32] >> (t % 32) & 1 == 1;
-            assert!(range.clone().map(bit).eq(starts));
-            for (slot, t) in range.enumerate() {
-                let original = ids[slot] as i32;
-                let special = slot == 0 || slot + 1 == ids.len();
-                let (label, input) = (batch.encoder_labels[t], batch.encoder_input_ids[t]);
-                assert!(label == original && !special || label == IGNORE_INDEX && input == original);
-                let (label, input) = (batch.decoder_labels[t], batch.decoder_input_ids[t]);
-                match decoder {
-                    DecoderKind::Enhanced => {
-                        assert_eq!(input, original);
-                        assert_eq!(label, if special { IGNORE_INDEX } else { original });
-                    }
-                    DecoderKind::Basic if label == IGNORE_INDEX => assert_eq!(input, original),
-                    DecoderKind::Basic => assert_eq!((label, input, special), (original, mask_id, false)),
-                }
-            }
-        }
-        let chosen = batch.encoder_labels.iter().filter(|&&label| label != IGNORE_INDEX).count();
-        assert!(
-            chosen * 10 > batch.num_tokens() && chosen * 3 < batch.num_tokens() + 3 * batch.num_sentences()
-        );
-    }
 }
 
 proptest::proptest! {

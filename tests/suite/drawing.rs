@@ -3,10 +3,8 @@
 
 use std::sync::Arc;
 
-use retromae::data::{
-    BatchDrawer, BatchOptions, PackedPassages, Passages, Permutation, Position, SpecialTokens, TokenStore,
-};
-use retromae::model::DecoderKind;
+use retromae::data::{BatchDrawer, BatchOptions, Passages, Permutation, Position, TokenStore};
+use retromae::model::PackedSentences;
 
 const VOCAB_SIZE: u32 = 70_000;
 
@@ -22,17 +20,7 @@ fn store(count: u32) -> Arc<TokenStore> {
 }
 
 fn options() -> BatchOptions {
-    BatchOptions {
-        seed: 7,
-        batch_tokens: 200,
-        encoder_ratio: 0.3,
-        decoder_ratio: 0.5,
-        decoder: DecoderKind::Basic,
-        vocab_size: VOCAB_SIZE,
-        special_tokens: SpecialTokens { pad: 0, unk: Some(1), cls: 2, sep: 3, mask: 4 },
-        rank: 0,
-        ranks: 1,
-    }
+    BatchOptions { seed: 7, batch_tokens: 200, rank: 0, ranks: 1 }
 }
 
 fn drawer(store: &Arc<TokenStore>, skipped: &[u32], options: BatchOptions) -> BatchDrawer {
@@ -42,7 +30,7 @@ fn drawer(store: &Arc<TokenStore>, skipped: &[u32], options: BatchOptions) -> Ba
 /// The passages of each batch until epoch `epochs` begins.
 fn batches(drawer: &mut BatchDrawer, epochs: u32) -> Vec<Vec<u32>> {
     let count = drawer.batches_until(epochs);
-    (0..count).map(|_| drawer.next_packed().sentence_indices).collect()
+    (0..count).map(|_| drawer.next_batch().sentence_indices).collect()
 }
 
 /// The part of a rank of an epoch's order, of the passages of a store of `count` that are not `skipped`.
@@ -103,10 +91,10 @@ fn a_resumed_drawer_goes_on_exactly() {
             let text = serde_json::to_string(whole.position()).unwrap();
             let position: Position = serde_json::from_str(&text).unwrap();
             waited += position.put_off.len();
-            let batch = whole.draw(step);
+            let batch = whole.next_batch();
             let mut resumed =
                 BatchDrawer::new(store.clone(), vec![5, 6, 90], options, position.clone()).unwrap();
-            assert_eq!(resumed.draw(step), batch, "step {step} from {position:?}");
+            assert_eq!(resumed.next_batch(), batch, "step {step} from {position:?}");
             assert_eq!(resumed.position(), whole.position());
         }
         assert!(waited > 20, "passages are put off");
@@ -122,7 +110,7 @@ fn batches_are_full_and_begin_with_the_longest() {
     let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens: 512, ..options() });
     let (mut tokens, mut batches) = (0, 0);
     while drawer.position().epoch == 0 {
-        let PackedPassages { sentence_indices, cu_seqlens, ids, word_starts } = drawer.next_packed();
+        let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = drawer.next_batch();
         let lengths: Vec<i32> = cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(lengths.is_sorted_by(|a, b| a >= b), "{lengths:?}");
         assert_eq!(
@@ -153,7 +141,7 @@ fn a_batch_larger_than_the_corpus_holds_it_once() {
         let store = store(count);
         let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens: 100_000, ..options() });
         for _ in 0..20 {
-            let mut indices = drawer.next_packed().sentence_indices;
+            let mut indices = drawer.next_batch().sentence_indices;
             let drawn = indices.len();
             indices.sort_unstable();
             indices.dedup();
@@ -177,15 +165,8 @@ fn a_drawer_refuses_bad_arguments() {
         (message(&store, &[0, 1, 2], good, start()), "passages was empty"),
         (message(&store, &[1, 0], good, start()), "ascending"),
         (message(&store, &[3], good, start()), "below 3"),
-        (message(&store, &[], BatchOptions { encoder_ratio: 0.0, ..good }, start()), "encoder_ratio was 0"),
-        (
-            message(&store, &[], BatchOptions { decoder_ratio: f64::NAN, ..good }, start()),
-            "decoder_ratio was NaN",
-        ),
-        (message(&store, &[], BatchOptions { decoder_ratio: 1.0, ..good }, start()), "decoder_ratio was 1"),
         (message(&store, &[], BatchOptions { batch_tokens: 3, ..good }, start()), "batch_tokens was 3"),
         (message(&store, &[], BatchOptions { batch_tokens: usize::MAX, ..good }, start()), "below 2^31"),
-        (message(&store, &[], BatchOptions { vocab_size: 5, ..good }, start()), "vocab_size was 5"),
         (message(&store, &[], BatchOptions { ranks: 0, ..good }, start()), "rank was 0 of 0"),
         (message(&store, &[], BatchOptions { rank: 2, ranks: 2, ..good }, start()), "rank was 2 of 2"),
         (message(&store, &[], BatchOptions { ranks: 4, ..good }, start()), "rank was 0 of 4"),

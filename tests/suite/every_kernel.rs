@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use retromae::device::{Device, Float, bf16, f16, host_kernels};
 use retromae::model::{
-    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, QueryKind, StepRandomness,
-    TrainStep, Visibility,
+    AdamW, BankRows, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, PackedSentences, QueryKind,
+    StepRandomness, TrainStep,
 };
 use retromae::ops::attention::HEAD_DIMS;
 use retromae::ops::cross_entropy::Algorithm;
@@ -17,28 +17,22 @@ use retromae::ops::masks::Budget;
 use crate::attention::cases::{Case, Kind, Variant};
 use crate::attention::passes;
 use crate::bag_of_words;
+use crate::common::prefix_sums;
 use crate::cross_entropy;
 
-const LENGTHS: [i32; 4] = [5, 70, 1, 33];
+const LENGTHS: [usize; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;
 /// Kernels that are not the library's: of tests and baselines.
 const OTHERS: [&str; 3] = ["probe_", "twin_", "baseline_"];
 
-fn batch() -> Batch {
-    let mut cu_seqlens = vec![0];
-    LENGTHS.iter().for_each(|length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length));
+fn sentences() -> PackedSentences {
+    let cu_seqlens = prefix_sums(&LENGTHS);
     let tokens = cu_seqlens[LENGTHS.len()];
-    let ids: Vec<i32> = (0..tokens).map(|token| token * 7 % VOCABULARY as i32).collect();
-    let labels = |every: usize| -> Vec<i32> {
-        ids.iter().enumerate().map(|(i, &id)| if i % every == 1 { id } else { IGNORE_INDEX }).collect()
-    };
-    Batch {
+    PackedSentences {
+        sentence_indices: vec![3, 1, 4, 2],
+        ids: (0..tokens).map(|token| token * 7 % VOCABULARY as i32).collect(),
+        word_starts: vec![u32::MAX; (tokens as usize).div_ceil(32)],
         cu_seqlens,
-        encoder_labels: labels(3),
-        decoder_labels: labels(2),
-        encoder_input_ids: ids.clone(),
-        decoder_input_ids: ids,
-        visibility: None,
     }
 }
 
@@ -66,17 +60,16 @@ fn kernels<T: Float>(
     let mut model = Model::<T>::new(device, &config, capacity).unwrap();
     model.initialise(1).unwrap();
     model.record_steps(true);
-    let batch = batch();
-    let word_starts = vec![u32::MAX; batch.num_tokens().div_ceil(32)];
+    let sentences = sentences();
+    let masking = Masking {
+        mask_id: 4,
+        encoder: Budget::of(0.3),
+        decoder: Budget::of(0.5),
+        bank_rows: BankRows::AtMost(40),
+    };
     for update in 1..=2 {
         let step = TrainStep {
-            batch: &batch,
-            visibility: Visibility::Drawn {
-                sentence_indices: &[3, 1, 4, 2],
-                word_starts: &word_starts,
-                budget: Budget::of(0.5),
-                bank_rows_max: 40,
-            },
+            input: Input::Drawn(&sentences, masking),
             randomness: StepRandomness { seed: 1, step: update },
             optimizer: &AdamW::default(),
             learning_rate: 1e-3,
@@ -92,10 +85,9 @@ fn kernels<T: Float>(
 
 /// Every variant of attention in 16 bits.
 fn attention_kernels<T: Float>(device: &Device, head_dim: usize) -> BTreeSet<String> {
-    let lengths = LENGTHS.map(|length| length as usize);
     let mut launched = BTreeSet::new();
     for kind in [Kind::Full, Kind::Bank] {
-        let case = Case { dropout: 0.1, ..Case::new(&lengths, head_dim, kind) };
+        let case = Case { dropout: 0.1, ..Case::new(&LENGTHS, head_dim, kind) };
         for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
             launched.extend(passes::kernels::<T>(device, &case, variant));
         }

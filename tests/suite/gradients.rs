@@ -3,7 +3,7 @@
 //! All of it is f64. A central difference with step 1e-5 errs by about 1e-10 of the loss's scale (its third derivative
 //! times the step squared, and rounding over the step), far below the tolerance.
 
-use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, VisibilityBank};
+use retromae::model::{BankRows, Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, VisibilityBank};
 use retromae::ops::cross_entropy::Options;
 use retromae::random::{Dropout, bounded, philox};
 use retromae::reference::attention::{self, Attention, Mask};
@@ -287,7 +287,7 @@ fn bank() -> VisibilityBank {
         .map(|(index, word_starts)| MaskedSentence { index: index as u32, word_starts })
         .collect();
     let budget = mask::Budget { ratio: 0.5, cap: None };
-    mask::mask_bank(17, 2, &sentences, budget, mask::BankRows::AtMost(6))
+    mask::mask_bank(17, 2, &sentences, budget, BankRows::AtMost(6))
 }
 
 /// A ragged batch. The lone `[CLS]` of sentence 0 carries a decoder label, which training never gives it, so that a

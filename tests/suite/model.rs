@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{devices, integers, values};
+use crate::common::{devices, integers, prefix_sums, values};
 use retromae::device::{Device, Float, bf16};
 use retromae::model::{
-    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, Outcome, QueryKind,
-    StepRandomness, TrainStep, Visibility,
+    AdamW, BankRows, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, Model, ModelConfig, Outcome,
+    PackedSentences, QueryKind, StepRandomness, TrainStep,
 };
-use retromae::ops::masks::{self, word_start_bits};
-use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
+use retromae::ops::masks::{Budget, word_start_bits};
+use retromae::reference::mask::draw_batch;
 use retromae::reference::{self, Parameters, parameter_shapes};
 
 const SEED: u64 = 42;
 const STEP: u32 = 3;
 const VOCABULARY: usize = 97;
-const BANK_ROWS: usize = 4;
-const RATIO: f64 = 0.5;
+const MASKING: Masking = Masking {
+    mask_id: 5,
+    encoder: Budget { ratio: 0.3, cap: None },
+    decoder: Budget { ratio: 0.5, cap: None },
+    bank_rows: BankRows::AtMost(4),
+};
 const CAPACITY: Capacity = Capacity { tokens: 256, sentences: 8, sentence_length: 80 };
 
 fn config(decoder: DecoderKind, query: QueryKind, dropout: f32) -> ModelConfig {
@@ -51,43 +55,20 @@ fn parameters(config: &ModelConfig) -> Parameters {
 
 const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
 
-fn word_starts() -> Vec<bool> {
-    LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect()
-}
-
-fn sentence_indices() -> Vec<u32> {
-    vec![11, 4, 300, 2, 9, 77]
-}
-
-/// A ragged batch with labels on some tokens, and the masks that the device would draw.
-fn batch(decoder: DecoderKind) -> Batch {
-    let mut cu_seqlens = vec![0];
-    LENGTHS.iter().for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
-    let tokens: usize = LENGTHS.iter().sum();
-    let original = integers(1, tokens, VOCABULARY as u32);
-    let corrupted = integers(2, tokens, VOCABULARY as u32);
-    let label = |every: usize| -> Vec<i32> {
-        let special = |token: usize| cu_seqlens.iter().any(|&start| start as usize == token);
-        (0..tokens).map(|t| if t % every == 0 && !special(t) { original[t] } else { IGNORE_INDEX }).collect()
-    };
-    let starts = word_starts();
-    let indices = sentence_indices();
-    let sentences: Vec<MaskedSentence<'_>> = (0..LENGTHS.len())
-        .map(|b| MaskedSentence {
-            index: indices[b],
-            word_starts: &starts[cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize],
-        })
-        .collect();
-    let bank =
-        mask_bank(SEED, STEP, &sentences, Budget { ratio: RATIO, cap: None }, BankRows::AtMost(BANK_ROWS));
-    Batch {
-        encoder_input_ids: corrupted,
-        encoder_labels: label(3),
-        decoder_labels: label(if decoder == DecoderKind::Basic { 2 } else { 1 }),
-        decoder_input_ids: original.clone(),
-        visibility: (decoder == DecoderKind::Enhanced).then_some(bank),
-        cu_seqlens,
+fn sentences() -> PackedSentences {
+    let starts: Vec<bool> =
+        LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect();
+    PackedSentences {
+        sentence_indices: vec![11, 4, 300, 2, 9, 77],
+        cu_seqlens: prefix_sums(&LENGTHS),
+        ids: integers(1, starts.len(), VOCABULARY as u32),
+        word_starts: word_start_bits(&starts),
     }
+}
+
+/// The test's sentences as the device would draw them.
+fn batch(config: &ModelConfig) -> Batch {
+    draw_batch(SEED, STEP, &sentences(), MASKING, config)
 }
 
 fn model<T: Float>(device: &Device, config: &ModelConfig, parameters: &Parameters) -> Model<T> {
@@ -118,12 +99,12 @@ fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
 /// `tolerance` is relative: about 30 roundings of the element type in a chain of 3 layers.
 fn check<T: Float>(device: &Device, config: &ModelConfig, tolerance: f64) {
     let parameters = parameters(config);
-    let batch = batch(config.decoder);
+    let batch = batch(config);
     let randomness = (config.hidden_dropout_prob > 0.0).then_some((SEED, STEP));
     let expected = reference::step(config, &parameters, &batch, randomness);
     let mut model = model::<T>(device, config, &parameters);
     let randomness = randomness.map(|(seed, step)| StepRandomness { seed, step });
-    let losses = model.step(&device.stream(), &batch, Visibility::Explicit, randomness).unwrap();
+    let losses = model.step(&device.stream(), Input::Explicit(&batch), randomness).unwrap();
     for (name, actual, expected) in [
         ("encoder", losses.encoder, expected.encoder_loss),
         ("decoder", losses.decoder, expected.decoder_loss),
@@ -184,31 +165,47 @@ fn bf16_gradients_match_the_reference() {
     }
 }
 
+/// What the device draws, down to the labels and their weights, is what the reference says.
 #[test]
-fn drawn_masks_equal_explicit_ones() {
-    let device = &devices()[0];
-    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
-    let (parameters, batch) = (parameters(&config), batch(DecoderKind::Enhanced));
-    let (indices, starts) = (sentence_indices(), word_start_bits(&word_starts()));
-    let drawn = Visibility::Drawn {
-        sentence_indices: &indices,
-        word_starts: &starts,
-        budget: masks::Budget::of(RATIO),
-        bank_rows_max: BANK_ROWS,
-    };
-    let run = |visibility| {
-        let mut model = model::<f32>(device, &config, &parameters);
-        let randomness = Some(StepRandomness { seed: SEED, step: STEP });
-        let losses = model.step(&device.stream(), &batch, visibility, randomness).unwrap();
-        (losses, gradients(&model))
-    };
-    assert_eq!(run(drawn), run(Visibility::Explicit));
+fn a_drawn_step_is_that_of_its_batch() {
+    let capped = Masking { decoder: Budget { ratio: 0.5, cap: Some(6) }, ..MASKING };
+    let independent = Masking { bank_rows: BankRows::Independent, ..MASKING };
+    let every = Masking { encoder: Budget::of(1.0), ..MASKING };
+    let randomness = Some(StepRandomness { seed: SEED, step: STEP });
+    for device in devices() {
+        for (config, masking) in configs(0.1)
+            .into_iter()
+            .flat_map(|config| [MASKING, capped, independent, every].map(|m| (config.clone(), m)))
+        {
+            let parameters = parameters(&config);
+            let batch = draw_batch(SEED, STEP, &sentences(), masking, &config);
+            let run = |input| {
+                let mut model = model::<f32>(&device, &config, &parameters);
+                let losses = model.step(&device.stream(), input, randomness).unwrap();
+                (losses, gradients(&model))
+            };
+            let sentences = sentences();
+            let (drawn, explicit) = (run(Input::Drawn(&sentences, masking)), run(Input::Explicit(&batch)));
+            let close = |a: f32, b: f32| (a - b).abs() <= 1e-6 * b.abs();
+            assert!(close(drawn.0.encoder, explicit.0.encoder), "{:?}, {:?}", drawn.0, explicit.0);
+            assert!(close(drawn.0.decoder, explicit.0.decoder), "{:?}, {:?}", drawn.0, explicit.0);
+            assert_eq!(drawn.0.encoder_accuracy, explicit.0.encoder_accuracy);
+            // Labelled rows stand in other places, and are added up in another order.
+            for (name, actual) in drawn.1 {
+                let floor = norm(&explicit.1[&name.replace("key.bias", "query.bias")]);
+                assert!(
+                    distance(&actual, &explicit.1[&name], floor) < 2e-6,
+                    "gradient of {name}, {masking:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
 fn sentence_vectors_match_the_reference() {
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.1);
-    let (parameters, batch) = (parameters(&config), batch(DecoderKind::Enhanced));
+    let (parameters, batch) = (parameters(&config), batch(&config));
     let expected = reference::embed(&config, &parameters, &batch.cu_seqlens, &batch.encoder_input_ids);
     for device in devices() {
         let mut model = model::<f32>(&device, &config, &parameters);
@@ -223,22 +220,22 @@ fn sentence_vectors_match_the_reference() {
 fn training_on_one_batch_lowers_the_losses() {
     let device = &devices()[0];
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
-    let batch = batch(DecoderKind::Enhanced);
+    let batch = batch(&config);
     let mut model = Model::<f32>::new(device, &config, CAPACITY).unwrap();
     model.initialise(1).unwrap();
     let stream = device.stream();
-    let first = model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
-    assert_eq!(model.step(&stream, &batch, Visibility::Explicit, None).unwrap(), first);
+    let first = model.step(&stream, Input::Explicit(&batch), None).unwrap();
+    assert_eq!(model.step(&stream, Input::Explicit(&batch), None).unwrap(), first);
     for update in 1..=30 {
-        model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
+        model.step(&stream, Input::Explicit(&batch), None).unwrap();
         let norm = model.update(&stream, &AdamW::default(), 3e-3, update).unwrap();
         assert!(norm.is_finite() && norm > 0.0);
     }
-    let last = model.step(&stream, &batch, Visibility::Explicit, None).unwrap();
+    let last = model.step(&stream, Input::Explicit(&batch), None).unwrap();
     assert!(last.encoder < 0.8 * first.encoder && last.decoder < 0.8 * first.decoder, "{first:?} {last:?}");
 }
 
-/// One training step of the test's batch, whose ids are all moved on by `shift`; waits for it.
+/// One training step of the test's sentences, whose ids are all moved on by `shift`; waits for it.
 fn train<T: Float>(
     model: &mut Model<T>,
     device: &Device,
@@ -246,21 +243,12 @@ fn train<T: Float>(
     step: u32,
     learning_rate: f64,
 ) -> Outcome {
-    let mut batch = batch(model.config().decoder);
-    let moved = |ids: &mut Vec<i32>| ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
-    moved(&mut batch.encoder_input_ids);
-    moved(&mut batch.decoder_input_ids);
-    let (indices, starts) = (sentence_indices(), word_start_bits(&word_starts()));
-    // Explicit masks now and then: they are filled up otherwise than drawn ones.
-    let drawn = Visibility::Drawn {
-        sentence_indices: &indices,
-        word_starts: &starts,
-        budget: masks::Budget::of(RATIO),
-        bank_rows_max: BANK_ROWS,
-    };
+    let mut sentences = sentences();
+    sentences.ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
+    let batch = draw_batch(SEED, step, &sentences, MASKING, model.config());
+    // Explicit now and then: what is given is filled up otherwise than what is drawn.
     let step = TrainStep {
-        batch: &batch,
-        visibility: if shift == 3 { Visibility::Explicit } else { drawn },
+        input: if shift == 3 { Input::Explicit(&batch) } else { Input::Drawn(&sentences, MASKING) },
         randomness: StepRandomness { seed: SEED, step },
         optimizer: &AdamW::default(),
         learning_rate,
@@ -325,11 +313,10 @@ fn the_outcome_of_a_step_long_past_is_refused() {
     let device = &devices()[0];
     let config = config(DecoderKind::Basic, QueryKind::Embedding, 0.0);
     let mut model = model::<f32>(device, &config, &parameters(&config));
-    let batch = batch(DecoderKind::Basic);
+    let batch = batch(&config);
     let mut enqueue = |update| {
         let step = TrainStep {
-            batch: &batch,
-            visibility: Visibility::Explicit,
+            input: Input::Explicit(&batch),
             randomness: StepRandomness { seed: SEED, step: update },
             optimizer: &AdamW::default(),
             learning_rate: 1e-3,
@@ -348,11 +335,11 @@ fn the_outcome_of_a_step_long_past_is_refused() {
 fn a_batch_without_labels_has_no_loss_and_no_gradient() {
     let device = &devices()[0];
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
-    let mut batch = batch(DecoderKind::Enhanced);
+    let mut batch = batch(&config);
     batch.encoder_labels.fill(IGNORE_INDEX);
     batch.decoder_labels.fill(IGNORE_INDEX);
     let mut model = model::<f32>(device, &config, &parameters(&config));
-    let losses = model.step(&device.stream(), &batch, Visibility::Explicit, None).unwrap();
+    let losses = model.step(&device.stream(), Input::Explicit(&batch), None).unwrap();
     assert_eq!((losses.encoder, losses.decoder), (0.0, 0.0));
     assert!(gradients(&model).values().flatten().all(|&value| value == 0.0));
 }
@@ -404,10 +391,9 @@ fn wrong_batches_are_refused() {
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
     let mut model = model::<f32>(device, &config, &parameters(&config));
     let mut refuse = |change: &dyn Fn(&mut Batch), expected: &str| {
-        let mut batch = batch(DecoderKind::Enhanced);
+        let mut batch = batch(&config);
         change(&mut batch);
-        let message =
-            model.step(&device.stream(), &batch, Visibility::Explicit, None).unwrap_err().to_string();
+        let message = model.step(&device.stream(), Input::Explicit(&batch), None).unwrap_err().to_string();
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
     };
     refuse(

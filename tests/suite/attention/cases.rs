@@ -1,9 +1,10 @@
 //! What is attended to: packs, masks, and how the backward pass is done.
 
+use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
 use retromae::random;
 use retromae::reference::attention as reference;
-use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
 
 use crate::common::{integers, prefix_sums};
 

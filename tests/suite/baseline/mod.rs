@@ -7,12 +7,13 @@ mod step;
 mod unfused;
 
 use retromae::device::{Buffer, DType, Device, Float, Stream, bf16};
+use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::cross_entropy::{self, Algorithm};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::ops::{adamw, layer_norm};
-use retromae::reference::mask::{BankRows, Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
 use unfused::attention::Shape;
 
 use crate::common::{devices, integers, prefix_sums, rounded, values};

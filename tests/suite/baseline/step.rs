@@ -1,7 +1,7 @@
 //! The baseline's whole training step beside the model's.
 
 use retromae::device::{DType, Device, Float, bf16};
-use retromae::model::{Batch, Capacity, IGNORE_INDEX, Model, ModelConfig, StepRandomness, Visibility};
+use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, StepRandomness};
 use retromae::ops::adamw;
 
 use super::unfused::step::{Setting, Step};
@@ -75,7 +75,7 @@ fn step_agrees<T: Float>(device: &Device, loss_tolerance: f64, tolerance: f64) {
     plain.run(&stream).unwrap();
     plain.run(&stream).unwrap();
     let randomness = Some(StepRandomness { seed: 1, step: 1 });
-    let losses = model.step(&stream, &batch, Visibility::Explicit, randomness).unwrap();
+    let losses = model.step(&stream, Input::Explicit(&batch), randomness).unwrap();
     assert_near("losses", &plain.losses().unwrap(), &[losses.encoder, losses.decoder], loss_tolerance);
     // A key's bias shifts all scores of a row alike: its gradient is nothing but rounding errors.
     let names = || shapes.iter().map(|(name, _)| name).filter(|name| !name.ends_with("key.bias"));

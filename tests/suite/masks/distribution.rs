@@ -5,8 +5,8 @@
 
 use super::Pack;
 use crate::common::devices;
+use retromae::model::BankRows;
 use retromae::ops::masks::Budget;
-use retromae::reference::mask::BankRows;
 
 /// Sentences in a sample.
 const SENTENCES: usize = 500;

@@ -1,16 +1,14 @@
 //! Masks and corrupted inputs: bit for bit those of the reference.
 
-#[cfg(feature = "train")]
-mod data_path;
 mod distribution;
 
 use crate::common::{devices, integers, prefix_sums};
 use retromae::device::{Buffer, Device, Error as DeviceError};
-use retromae::model::{IGNORE_INDEX, VisibilityBank};
+use retromae::model::{BankRows, IGNORE_INDEX, VisibilityBank};
 use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
 use retromae::random::Stream as Purpose;
-use retromae::reference::mask::{self as reference, BankRows, MaskedSentence};
+use retromae::reference::mask::{self as reference, MaskedSentence};
 
 /// Words of random length; the first and the last token are special whatever is said of them.
 fn sentence(seed: u64, length: usize) -> Vec<bool> {
