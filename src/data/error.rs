@@ -87,6 +87,8 @@ pub enum Error {
         "--out `{path}` holds `{found}` and is no token store; it should be empty, or a path where a directory can be made"
     )]
     StoreNotEmpty { path: PathBuf, found: String },
+    #[error("another process is writing into `{path}`; wait for its end, or give another directory")]
+    Locked { path: PathBuf },
     #[error("the thread that reads the corpus ended early")]
     ReaderThread,
 }

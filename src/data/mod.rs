@@ -27,9 +27,28 @@ pub use store::{Ids, Manifest, PassageRef, Passages, TokenStore, WordStarts};
 pub use tokenize::{Progress, TokenizeOptions, tokenize};
 pub use tokenizer::{EncodeReport, EncodedCorpus, SpecialTokens, Tokenizer};
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
+
+/// xxh3-64, in hexadecimal: enough to see damage, no help against an attack.
+pub(crate) fn checksum(bytes: &[u8]) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+}
+
+/// Keeps other processes from writing into `directory` while the file lives; none where there is no such directory, or a system that
+/// cannot lock it.
+///
+/// # Errors
+/// [`Error::Locked`] while another process does.
+pub(crate) fn lock(directory: &Path) -> Result<Option<File>, Error> {
+    let Ok(file) = File::open(directory) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: directory.to_owned() }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
 
 /// Writes `bytes` under a temporary name beside `path` and renames it, so that `path` never holds half a file.
 ///

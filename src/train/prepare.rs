@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::checkpoint::{State, checksum};
+use super::checkpoint::State;
 use super::error::{Error, Result};
 use super::export::{CONFIG_FILE, check_vocabulary, load_config};
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::source::Source;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
-use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer};
+use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer, checksum};
 use crate::device::DType;
 use crate::eval::HeldOut;
 use crate::model::{Capacity, Masking, ModelConfig};

@@ -9,7 +9,7 @@ use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
 use super::{Observer, Options};
-use crate::data::Position;
+use crate::data::{Position, lock};
 use crate::device::{DType, Device, Float, bf16};
 use crate::eval::{RetrievalScore, rank_bm25, retrieval_score};
 use crate::model::Model;
@@ -64,6 +64,8 @@ pub fn pretrain(
 }
 
 fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+    // Before anything is read of it, and, where there is no such directory yet, when it has been made.
+    let lock = lock(&options.out)?;
     let checkpoints = CheckpointDirectory::of_run(&options.out);
     let state = check_out(options, &checkpoints)?;
     let prepared = Prepared::new(options, T::DTYPE, observer)?;
@@ -72,6 +74,10 @@ fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer
     }
     let model = make_model::<T>(options, &prepared, device, state.as_ref(), &checkpoints, observer)?;
     start_out(options, &prepared, state.is_some())?;
+    let _lock = match lock {
+        Some(lock) => Some(lock),
+        None => self::lock(&options.out)?,
+    };
     let (step, position) = state.as_ref().map_or((0, Position::default()), |s| (s.step, s.position.clone()));
     let log_path = options.out.join(LOG_FILE);
     let log = TrainingLog::open(&log_path, step)?;

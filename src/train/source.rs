@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::checkpoint::checksum;
 use super::error::{Error, Result, require_flag};
 use super::{Observer, Options};
-use crate::data::{Corpus, EncodeReport, Manifest, ReadOptions, TokenStore, Tokenizer};
+use crate::data::{Corpus, EncodeReport, Manifest, ReadOptions, TokenStore, Tokenizer, checksum};
 use crate::eval::{HeldOut, Split, draw_held_out, split_held_out};
 
 /// What a run trains on.

@@ -164,6 +164,9 @@ fn flags_out_of_range_are_refused_by_name() {
     let place = Workplace::new();
     let cases = [
         (["--encoder-mask", "1.5"], "--encoder-mask was 1.5; it should be above 0 and below 1"),
+        (["--mask-cap", "0"], "--mask-cap was 0; it should be at least 1"),
+        (["--bank-rows", "0"], "--bank-rows was 0; it should be 1 to 65536 for passages of up to 32 tokens"),
+        (["--bank-rows", "many"], "a number or `independent` is expected"),
         (["--decoder-mask", "0"], "--decoder-mask was 0; it should be above 0 and below 1"),
         (["--lr", "-1"], "--lr was -1; it should be a positive number"),
         (["--lr", "nan"], "--lr was NaN"),
@@ -182,6 +185,35 @@ fn flags_out_of_range_are_refused_by_name() {
         place.refused("out", &[&flags, long].concat(), message);
     }
     assert!(!place.path("out").exists(), "nothing is written before all is checked");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_directory_has_one_run_at_a_time() {
+    let place = Workplace::new();
+    std::fs::create_dir(place.path("out")).unwrap();
+    let lock = std::fs::File::open(place.path("out")).unwrap();
+    lock.lock().unwrap();
+    for more in [&[][..], &["--overwrite"], &["--resume"]] {
+        place.refused("out", more, "another process is writing into");
+    }
+    drop(lock);
+    place.trained("out", &["--steps", "1"]);
+}
+
+/// Masks of every kind train, and a run goes on with its own only.
+#[test]
+fn masks_are_as_the_flags_say() {
+    let place = Workplace::new();
+    let plain = place.trained("plain", &["--steps", "2"]);
+    let kinds = [["--bank-rows", "independent"], ["--bank-rows", "2"], ["--mask-cap", "2"]];
+    for (number, flags) in kinds.into_iter().enumerate() {
+        let out = format!("out-{number}");
+        let records = place.trained(&out, &[&flags[..], &["--steps", "2", "--stop-at", "1"]].concat());
+        assert!(records[0].decoder_loss > 0.0 && records[0].decoder_loss != plain[0].decoder_loss);
+        place.refused(&out, &["--steps", "2", "--resume"], flags[0]);
+        assert_eq!(place.trained(&out, &[&flags[..], &["--steps", "2", "--resume"]].concat()).len(), 2);
+    }
 }
 
 #[test]

@@ -346,6 +346,68 @@ fn the_standard_input_is_a_corpus() {
     assert_eq!((manifest.text.texts, manifest.text.bad_lines), (68, 2));
 }
 
+/// Nothing but its bytes tells one standard input from another.
+#[test]
+#[cfg(unix)]
+fn another_standard_input_is_not_taken_for_the_one_before() {
+    let place = Place::new();
+    // More than is tokenized at once.
+    let text = (0..60_000).map(line).collect::<Vec<_>>().join("\n").into_bytes();
+    place.write("all.txt", &text);
+    let whole = TokenizeOptions {
+        corpus: vec![place.path("all.txt")],
+        shard_tokens: 200_000,
+        ..place.options("whole")
+    };
+    tokenize(&whole, |_| ()).unwrap();
+    let spawn = |bytes: &[u8]| {
+        let mut command = place.command("piped", "-", 200_000);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        // A process that refuses its input does not read it all.
+        let _ = input.write_all(bytes);
+        (child, input)
+    };
+    let (mut child, input) = spawn(&text);
+    while !place.path("piped/shard-00001.tokens").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(input);
+    assert!(!Manifest::read(&place.path("piped")).unwrap().complete);
+    let mut other = text.clone();
+    other[2] ^= 1;
+    let (child, input) = spawn(&other);
+    drop(input);
+    let message = stderr(&child.wait_with_output().unwrap());
+    assert!(message.contains("bytes are not those that were read before"), "{message}");
+    let (child, input) = spawn(&text);
+    drop(input);
+    assert_done(&child.wait_with_output().unwrap());
+    let shards = |out: &str| Manifest::read(&place.path(out)).unwrap().shards;
+    assert_eq!(shards("piped"), shards("whole"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_store_is_written_by_one_process() {
+    let place = Place::new();
+    let options = place.options("out");
+    let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();
+    let documents = Documents::open(&options.corpus, options.read.clone()).unwrap();
+    let plan = options.plan(&tokenizer, &documents);
+    let writer = StoreWriter::open(&options.out, plan, &tokenizer, false).unwrap();
+    for overwrite in [false, true] {
+        let output = TokenizeOptions { overwrite, ..options.clone() };
+        let message = tokenize(&output, |_| ()).unwrap_err().to_string();
+        assert!(message.contains("another process is writing into") && message.contains("out`"), "{message}");
+    }
+    drop(writer);
+    place.store("out");
+}
+
 /// Runs the command until it is done, each time ended by `interrupt` unless it ends by itself.
 fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::process::Child, u32)) -> u32 {
     let corpus = place.path("corpus").display().to_string();

@@ -131,9 +131,22 @@ fn words_of_byte_level_bpe_are_those_of_its_splits() {
     assert_words(&tokenizer, "don't stop", "|do n|' t|Ġ s t o p");
     assert_words(&tokenizer, "fox,the", "|fox|,|the");
     // A character of three bytes is three tokens of one word.
-    assert_words(&tokenizer, "the 日x", "|the|Ġ æ Ĺ ¥ x");
+    assert_words(&tokenizer, "the 日x", "|the|Ġ|æ Ĺ ¥ x");
     let (_directory, prefixed) = loaded(&byte_level(&merges, true), None);
     assert_words(&prefixed.unwrap(), "the fox", "|Ġthe|Ġfox");
+}
+
+/// Scripts without spaces have a word a character, however its bytes were merged; others have those of the splits.
+#[test]
+fn byte_level_bpe_has_a_word_an_ideograph() {
+    let merges = [("æ", "Ĺ"), ("æĹ", "¥"), ("è", "ª"), ("ã", "ģ"), ("ãģ", "®"), ("ì", "ķ"), ("ð", "ł")];
+    let (_directory, tokenizer) = loaded(&byte_level(&merges, false), None);
+    let tokenizer = tokenizer.unwrap();
+    assert_words(&tokenizer, "日本語", "|æĹ¥|æ ľ ¬|èª ŀ");
+    assert_words(&tokenizer, "日の日", "|æĹ¥|ãģ®|æĹ¥");
+    // U+20000, of four bytes, the first of which alone may be anything; Korean and Cyrillic, which have spaces.
+    assert_words(&tokenizer, "𠀀𠀀", "|ðł Ģ Ģ|ðł Ģ Ģ");
+    assert_words(&tokenizer, "안녕 да", "|ìķ Ī ë ħ ķ|Ġ Ð ´ Ð °");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Result};
 
+use xxhash_rust::xxh3::Xxh3;
+
 /// Bytes asked for at once.
 const READ_BYTES: usize = 256 << 10;
 /// How far back from a bound a sentence's end is looked for.
@@ -16,6 +18,8 @@ pub(super) struct Lines {
     /// From `start` to here there is no line feed.
     searched: usize,
     ended: bool,
+    /// Of what has been given out, where it is asked for.
+    hash: Option<Xxh3>,
 }
 
 impl std::fmt::Debug for Lines {
@@ -28,8 +32,14 @@ impl std::fmt::Debug for Lines {
 }
 
 impl Lines {
-    pub fn new(input: Box<dyn Read + Send>) -> Self {
-        Self { input, buffer: Vec::new(), start: 0, searched: 0, ended: false }
+    /// `hash` is that of what was read before, where one is wanted.
+    pub fn new(input: Box<dyn Read + Send>, hash: Option<Xxh3>) -> Self {
+        Self { input, buffer: Vec::new(), start: 0, searched: 0, ended: false, hash }
+    }
+
+    /// Of all that was taken from the stream, and before; 0 where it is not asked for.
+    pub fn checksum(&self) -> u64 {
+        self.hash.as_ref().map_or(0, Xxh3::digest)
     }
 
     /// The bytes up to the next line feed, without it, and how many bytes were taken from the stream; none at its end.
@@ -68,6 +78,9 @@ impl Lines {
 
     fn take(&mut self, end: usize, next: usize) -> (usize, &[u8]) {
         let start = self.start;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&self.buffer[start..next]);
+        }
         self.start = next;
         self.searched = next;
         (next - start, &self.buffer[start..end])
@@ -141,13 +154,14 @@ mod tests {
                 self.0.read(&mut buffer[..few])
             }
         }
-        let mut lines = Lines::new(Box::new(Slow(std::io::Cursor::new(bytes.to_vec()))));
+        let mut lines = Lines::new(Box::new(Slow(std::io::Cursor::new(bytes.to_vec()))), Some(Xxh3::new()));
         let (mut found, mut consumed) = (Vec::new(), 0);
         while let Some((count, line)) = lines.next(most).unwrap() {
             consumed += count;
             found.push(line.to_vec());
         }
         assert_eq!(consumed, bytes.len(), "every byte is taken once");
+        assert_eq!(lines.checksum(), xxhash_rust::xxh3::xxh3_64(bytes));
         found
     }
 

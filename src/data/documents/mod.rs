@@ -70,6 +70,9 @@ pub struct Standing {
     pub line: u64,
     /// Documents of that line that have been read.
     pub documents: usize,
+    /// xxh3-64 of those bytes where they are the standard input's, which nothing else can tell from another; 0 of a file.
+    #[serde(default)]
+    pub checksum: u64,
 }
 
 /// A stretch of text.
@@ -205,13 +208,13 @@ impl Documents {
     }
 
     fn open_current(&mut self) -> Result<Open, Error> {
-        let Standing { source, offset, documents, .. } = self.standing;
+        let Standing { source, offset, documents, checksum, .. } = self.standing;
         let source = &self.sources[source];
         let begun = offset > 0 || documents > 0;
         self.pending.files += usize::from(!begun);
-        let input = source.open(offset, &self.bytes_read);
-        let input = input.map_err(|error| source.unreadable(error))?;
-        Ok(Open { lines: Lines::new(input), seen: BTreeSet::new(), first_bad: None, any: begun })
+        let lines = source.open(offset, checksum, &self.bytes_read);
+        let lines = lines.map_err(|error| source.unreadable(error))?;
+        Ok(Open { lines, seen: BTreeSet::new(), first_bad: None, any: begun })
     }
 
     /// Ends the current source and goes to the next.
@@ -275,8 +278,9 @@ impl Documents {
         };
         open.any |= !texts.is_empty();
         self.waiting = texts.into_iter().filter(|text| !text.is_empty()).collect();
-        let Standing { source, offset, line, documents } = self.standing;
-        self.after = Standing { source, offset: offset + consumed as u64, line: line + 1, documents: 0 };
+        let Standing { source, offset, line, documents, .. } = self.standing;
+        let (offset, checksum) = (offset + consumed as u64, open.lines.checksum());
+        self.after = Standing { source, offset, line: line + 1, documents: 0, checksum };
         if documents > 0 {
             // An earlier reader counted the line with its first document.
             self.waiting.drain(..documents.min(self.waiting.len()));

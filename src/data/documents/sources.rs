@@ -1,15 +1,18 @@
 //! The files that text is read from.
 
 use std::fs::File;
-use std::io::{BufReader, Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom};
+use std::io::{BufReader, Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::super::Error;
 use super::super::store::SourceRecord;
 use super::TextFormat;
+use super::lines::Lines;
 
 const STANDARD_INPUT: &str = "-";
 /// Compressed bytes asked for at once.
@@ -66,34 +69,44 @@ impl Source {
         Error::Read { path: self.record.path.clone(), source }
     }
 
-    /// Its text behind the first `offset` bytes.
-    pub fn open(&self, offset: u64, count: &Arc<AtomicU64>) -> IoResult<Box<dyn Read + Send>> {
+    /// Its lines behind the first `offset` bytes, which must have `checksum` where they are the standard input's.
+    pub fn open(&self, offset: u64, checksum: u64, count: &Arc<AtomicU64>) -> IoResult<Lines> {
         if self.record.path == Path::new(STANDARD_INPUT) {
-            return skipped(Counted { input: std::io::stdin(), count: count.clone() }, offset);
+            let mut input = Counted { input: std::io::stdin(), count: count.clone() };
+            let mut hash = Xxh3::new();
+            skip(&mut input, offset, &mut hash)?;
+            if offset > 0 && hash.digest() != checksum {
+                let reason = format!("its first {offset} bytes are not those that were read before");
+                return Err(IoError::new(ErrorKind::InvalidData, reason));
+            }
+            return Ok(Lines::new(Box::new(input), Some(hash)));
         }
         let mut file = File::open(&self.record.path)?;
         if self.compression == Compression::None {
             file.seek(SeekFrom::Start(offset))?;
             count.fetch_add(offset, Ordering::Relaxed);
-            return Ok(Box::new(Counted { input: file, count: count.clone() }));
+            return Ok(Lines::new(Box::new(Counted { input: file, count: count.clone() }), None));
         }
         let input = Counted { input: file, count: count.clone() };
         let input = BufReader::with_capacity(COMPRESSED_READ_BYTES, input);
-        match self.compression {
-            Compression::Zstandard => skipped(zstd::Decoder::with_buffer(input)?, offset),
-            _ => skipped(flate2::bufread::MultiGzDecoder::new(input), offset),
-        }
+        let mut input: Box<dyn Read + Send> = match self.compression {
+            Compression::Zstandard => Box::new(zstd::Decoder::with_buffer(input)?),
+            _ => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        };
+        skip(&mut input, offset, &mut std::io::sink())?;
+        Ok(Lines::new(input, None))
     }
 }
 
-fn skipped(mut input: impl Read + Send + 'static, offset: u64) -> IoResult<Box<dyn Read + Send>> {
-    let found = std::io::copy(&mut input.by_ref().take(offset), &mut std::io::sink())?;
+/// Reads the first `offset` bytes into `to`.
+fn skip(input: &mut impl Read, offset: u64, to: &mut impl Write) -> IoResult<()> {
+    let found = std::io::copy(&mut input.take(offset), to)?;
     if found < offset {
         let reason =
             format!("it has {found} bytes of text; it should have the {offset} that were read before");
         return Err(IoError::new(ErrorKind::UnexpectedEof, reason));
     }
-    Ok(Box::new(input))
+    Ok(())
 }
 
 /// What a file's name says of it; no format where it says none.

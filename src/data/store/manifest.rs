@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, write_synced};
+use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, checksum, write_synced};
 use super::shard::{Shard, id_bytes};
 
 /// The manifest's name in its directory.
@@ -162,6 +162,6 @@ impl Manifest {
     #[must_use]
     pub fn checksum(&self) -> String {
         let all: Vec<&str> = self.shards.iter().map(|shard| shard.checksum.as_str()).collect();
-        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(all.join(" ").as_bytes()))
+        checksum(all.join(" ").as_bytes())
     }
 }

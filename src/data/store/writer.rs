@@ -1,10 +1,11 @@
 //! A store in the making: shards are written one by one, so that a killed process loses at most the one in memory.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::super::{CorpusReport, EncodeReport, Error, Standing, Tokenizer, write_synced};
+use super::super::{CorpusReport, EncodeReport, Error, Standing, Tokenizer, lock, write_synced};
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::passages::Passages;
 use super::shard::Shard;
@@ -24,6 +25,8 @@ pub struct StoreWriter {
     text: CorpusReport,
     encoded: EncodeReport,
     standing: Standing,
+    /// Held against other processes.
+    _lock: Option<File>,
 }
 
 impl StoreWriter {
@@ -31,9 +34,12 @@ impl StoreWriter {
     /// dropped with `overwrite`.
     ///
     /// # Errors
-    /// [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`Error::Read`],
+    /// [`Error::Locked`] while another process writes the store; [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`Error::Read`],
     /// [`Error::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard that is missing or damaged.
     pub fn open(directory: &Path, plan: Plan, tokenizer: &Tokenizer, overwrite: bool) -> Result<Self, Error> {
+        std::fs::create_dir_all(directory)
+            .map_err(|source| Error::Write { path: directory.to_owned(), source })?;
+        let lock = lock(directory)?;
         let begun = Manifest::is_in(directory);
         if overwrite || !begun {
             Self::prepare(directory, begun)?;
@@ -56,15 +62,15 @@ impl StoreWriter {
             encoded: manifest.encoded,
             standing: manifest.standing,
             manifest,
+            _lock: lock,
         })
     }
 
-    /// Makes the directory, and removes the store in it, the manifest first.
+    /// Removes the store in the directory, the manifest first; refuses a directory that holds anything else.
     fn prepare(directory: &Path, begun: bool) -> Result<(), Error> {
-        let failed = |source| Error::Write { path: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(failed)?;
         if begun {
-            std::fs::remove_file(directory.join(MANIFEST_FILE)).map_err(failed)?;
+            let path = directory.join(MANIFEST_FILE);
+            std::fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
         }
         for path in entries(directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -19,7 +19,7 @@ use tokenizers::{AddedToken, Tokenizer as Pipeline};
 pub use encode::{EncodeReport, EncodedCorpus};
 pub use special::SpecialTokens;
 
-use super::{Error, write_whole};
+use super::{Error, checksum, write_whole};
 use special::KNOWN;
 
 /// Room for the special tokens and a small alphabet.
@@ -157,9 +157,10 @@ impl Tokenizer {
         let special = SpecialTokens::find(origin, &config, continuation.is_some(), id)?;
         let tokens = tokens_by_id(pipeline.get_vocab(true))
             .map_err(|reason| Error::Tokenizer { origin: origin.to_owned(), reason })?;
+        let byte_level = json.contains("\"ByteLevel\"");
         let begins = |token: &Option<String>| match (token, &continuation) {
             (Some(token), Some(prefix)) => !token.starts_with(prefix) || token == prefix,
-            (Some(token), None) => begins_word(token),
+            (Some(token), None) => begins_word(token, byte_level),
             (None, _) => false,
         };
         let begins_word = tokens.iter().map(begins).collect();
@@ -188,7 +189,7 @@ impl Tokenizer {
     /// xxh3-64 of `tokenizer.json`, in hexadecimal.
     #[must_use]
     pub fn checksum(&self) -> String {
-        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(self.json.as_bytes()))
+        checksum(self.json.as_bytes())
     }
 
     /// The library's tokenizer that this one is made of.
@@ -275,15 +276,55 @@ fn tokens_by_id(vocabulary: HashMap<String, u32>) -> Result<Vec<Option<String>>,
 }
 
 /// Whether a piece begins a word wherever it stands: behind a space, or with a character of a script that has no spaces.
-fn begins_word(token: &str) -> bool {
+fn begins_word(token: &str, byte_level: bool) -> bool {
     let first = token.chars().next();
-    first.is_some_and(|c| SPACES.contains(&c) || is_unspaced(c))
+    first.is_some_and(|c| SPACES.contains(&c) || (!byte_level && is_unspaced(c)))
+        || (byte_level && begins_unspaced(token))
+}
+
+/// Whether the bytes that a piece of byte-level BPE stands for begin with a character of a script without spaces; of a part of a
+/// character, whether all that it may be are.
+fn begins_unspaced(token: &str) -> bool {
+    if !token.starts_with(|c| matches!(c, '\u{e0}'..='\u{f4}')) {
+        return false;
+    }
+    let Some(bytes) = token.chars().take(4).map(byte_of).collect::<Option<Vec<u8>>>() else { return false };
+    let length = match bytes.first() {
+        Some(0xe0..=0xef) => 3,
+        Some(0xf0..=0xf4) => 4,
+        _ => return false,
+    };
+    let filled = |with: u8| {
+        let mut character = bytes[..bytes.len().min(length)].to_vec();
+        // No character of three bytes is below E0 A0 80, none of four below F0 90 80 80.
+        let least = match (character.len(), character[0], with) {
+            (1, 0xe0, 0x80) => 0xa0,
+            (1, 0xf0, 0x80) => 0x90,
+            _ => with,
+        };
+        if character.len() < length {
+            character.push(least);
+        }
+        character.resize(length, with);
+        std::str::from_utf8(&character).ok().and_then(|text| text.chars().next())
+    };
+    [0x80, 0xbf].map(filled).iter().all(|&c| c.is_some_and(is_unspaced))
+}
+
+/// The byte that a character of byte-level BPE stands for: itself where it can be seen, and the others in their order from U+0100 on
+/// (Radford et al., "Language Models are Unsupervised Multitask Learners").
+fn byte_of(c: char) -> Option<u8> {
+    let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    match u32::from(c) {
+        code @ ..0x100 => Some(code as u8).filter(|&byte| visible(byte)),
+        code => (0..=255).filter(|&byte| !visible(byte)).nth(code as usize - 0x100),
+    }
 }
 
 /// Ideographs, kana, Thai, Lao, Burmese and Khmer.
 fn is_unspaced(c: char) -> bool {
     matches!(c,
-        '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3041}'..='\u{30ff}'
+        '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
         | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
