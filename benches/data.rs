@@ -9,6 +9,13 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use retromae::data::{
     BatchDrawer, BatchOptions, Corpus, Passages, Permutation, Position, TokenStore, Tokenizer,
 };
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::unigram::{Unigram, UnigramTrainer};
+use tokenizers::models::{ModelWrapper, TrainerWrapper};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::metaspace::Metaspace;
 
 /// Passages of the store that is read: 50 million tokens, far more than caches hold.
 const PASSAGES: u32 = 400_000;
@@ -16,6 +23,7 @@ const BATCH_TOKENS: usize = 32_768;
 /// The most text that is tokenized at once.
 const TEXT_BYTES: usize = 4 << 20;
 const MAX_LEN: usize = 128;
+const VOCAB_SIZE: usize = 8192;
 
 /// Passages of 3 to 252 tokens.
 fn store(vocab_size: u32) -> Arc<TokenStore> {
@@ -58,8 +66,8 @@ fn reading(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn tokenizing(criterion: &mut Criterion, texts: &[String], tokenizer: &Tokenizer) {
-    let mut group = criterion.benchmark_group("tokenize");
+fn tokenizing(criterion: &mut Criterion, texts: &[String], kind: &str, tokenizer: &Tokenizer) {
+    let mut group = criterion.benchmark_group(format!("tokenize/{kind}"));
     let bytes: usize = texts.iter().map(String::len).sum();
     group.throughput(Throughput::Bytes(bytes as u64)).sample_size(10);
     // Joined, most texts are longer than a passage and must be split.
@@ -81,13 +89,65 @@ fn tokenizing(criterion: &mut Criterion, texts: &[String], tokenizer: &Tokenizer
     group.finish();
 }
 
+/// A vocabulary that the library learns from `texts`.
+fn learned(
+    texts: &[String],
+    model: impl Into<ModelWrapper>,
+    pieces: PreTokenizerWrapper,
+    trainer: &mut TrainerWrapper,
+) -> Tokenizer {
+    let learn = || {
+        let mut pipeline = tokenizers::Tokenizer::new(model);
+        pipeline.with_pre_tokenizer(Some(pieces));
+        pipeline.train(trainer, texts.iter())?;
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("tokenizer.json");
+        pipeline.save(&path, false)?;
+        Ok::<_, tokenizers::Error>(Tokenizer::from_path(path)?)
+    };
+    learn().unwrap_or_else(|error| panic!("a vocabulary of the bench: {error}"))
+}
+
+/// As RoBERTa and XLM-R have them.
+fn special_tokens() -> Vec<AddedToken> {
+    ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].map(|token| AddedToken::from(token, true)).into()
+}
+
 fn benches(criterion: &mut Criterion) {
     let corpus = Corpus::from_installed_crates(TEXT_BYTES);
     let texts = corpus.unwrap_or_else(|error| panic!("the text of the bench: {error}")).passages;
-    let tokenizer = Tokenizer::train_word_piece(&texts, 8192);
-    let tokenizer = tokenizer.unwrap_or_else(|error| panic!("the vocabulary of the bench: {error}"));
+    let word_piece = Tokenizer::train_word_piece(&texts, VOCAB_SIZE);
+    let word_piece = word_piece.unwrap_or_else(|error| panic!("the vocabulary of the bench: {error}"));
+    let bpe = learned(
+        &texts,
+        BPE::default(),
+        ByteLevel::new(false, true, true).into(),
+        &mut TrainerWrapper::BpeTrainer(
+            BpeTrainer::builder()
+                .vocab_size(VOCAB_SIZE)
+                .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+                .special_tokens(special_tokens())
+                .show_progress(false)
+                .build(),
+        ),
+    );
+    let unigram = UnigramTrainer::builder()
+        .vocab_size(VOCAB_SIZE as u32)
+        .special_tokens(special_tokens())
+        .unk_token(Some("<unk>".into()))
+        .show_progress(false)
+        .build();
+    let unigram = unigram.unwrap_or_else(|error| panic!("the vocabulary of the bench: {error}"));
+    let unigram = learned(
+        &texts,
+        Unigram::default(),
+        Metaspace::default().into(),
+        &mut TrainerWrapper::UnigramTrainer(unigram),
+    );
     reading(criterion);
-    tokenizing(criterion, &texts, &tokenizer);
+    for (kind, tokenizer) in [("word_piece", &word_piece), ("byte_level_bpe", &bpe), ("unigram", &unigram)] {
+        tokenizing(criterion, &texts, kind, tokenizer);
+    }
 }
 
 criterion_group!(data, benches);

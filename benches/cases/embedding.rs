@@ -1,11 +1,12 @@
-//! The gradient of the word embeddings: T rows of H columns added to those of their words. The fused side gets the tokens sorted by word,
-//! as a batch is prepared; the baseline adds atomically.
+//! The gradient of the word embeddings: T rows of H columns added to those of their words. The fused side groups
+//! the tokens by word first; the baseline adds atomically.
 //!
-//! Bound: no products; T·H·e bytes of rows, and 8·H for each word that occurs, whose f32 row is added to.
+//! Bound: no products; 4·T bytes of ids, T·H·e of rows, and 8·H for each word that occurs, whose f32 row is added to.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use retromae::device::{Buffer, Float, Stream};
+use retromae::ops::group_by_key::{self, Keys};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::random::{key, philox};
 
@@ -34,22 +35,13 @@ impl Case {
         (0..self.tokens).map(id).collect()
     }
 
-    /// The tokens of each word that occurs.
-    fn segments(&self) -> BTreeMap<i32, Vec<i32>> {
-        let mut segments = BTreeMap::<i32, Vec<i32>>::new();
-        self.ids().into_iter().enumerate().for_each(|(token, id)| {
-            segments.entry(id).or_default().push(token as i32);
-        });
-        segments
-    }
-
     fn rows<T: Float>(&self) -> Vec<T> {
         typed(1, self.tokens * self.columns)
     }
 
     fn bound(&self, element_bytes: usize) -> Bound {
-        let words = self.segments().len();
-        Bound::new(0, self.tokens * self.columns * element_bytes + 8 * words * self.columns)
+        let words = self.ids().into_iter().collect::<BTreeSet<i32>>().len();
+        Bound::new(0, self.tokens * (4 + self.columns * element_bytes) + 8 * words * self.columns)
     }
 }
 
@@ -78,29 +70,29 @@ fn results(table: Vec<f32>) -> Outcome<Results> {
     Ok(vec![("d_word".into(), table)])
 }
 
-/// Sorted segments.
+/// Groups, and their sums.
 struct Fused<T: Float> {
     case: Case,
     input: Buffer<T>,
+    ids: Buffer<i32>,
     words: Buffer<i32>,
     offsets: Buffer<i32>,
     indices: Buffer<i32>,
+    workspace: Buffer<u32>,
     table: Buffer<f32>,
 }
 
 impl<T: Float> Fused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
-        let segments = case.segments();
-        let words: Vec<i32> = segments.keys().copied().collect();
-        let mut offsets = vec![0];
-        segments.values().for_each(|tokens| offsets.push(offsets[offsets.len() - 1] + tokens.len() as i32));
-        let indices: Vec<i32> = segments.into_values().flatten().collect();
+        let segments = group_by_key::segments(case.tokens, case.vocabulary);
         Ok(Self {
             input: device.upload(&case.rows::<T>())?,
-            words: device.upload(&words)?,
-            offsets: device.upload(&offsets)?,
-            indices: device.upload(&indices)?,
+            ids: device.upload(&case.ids())?,
+            words: device.zeros(segments)?,
+            offsets: device.zeros(segments + 1)?,
+            indices: device.zeros(case.tokens)?,
+            workspace: device.zeros(group_by_key::workspace(case.tokens))?,
             table: device.zeros(case.vocabulary * case.columns)?,
             case,
         })
@@ -109,6 +101,14 @@ impl<T: Float> Fused<T> {
 
 impl<T: Float> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let keys = Keys {
+            keys: self.ids.view(),
+            key_count: self.case.vocabulary,
+            segment_keys: self.words.view_mut(),
+            offsets: self.offsets.view_mut(),
+            indices: self.indices.view_mut(),
+        };
+        group_by_key::group_by_key(stream, &mut [keys], self.workspace.view_mut())?;
         let arguments = SegmentSum {
             input: self.input.view(),
             indices: Some(self.indices.view()),

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::convert::Infallible;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -77,26 +78,12 @@ impl RetrievalScore {
 /// first sentence is neither repeated in the rest nor the first sentence of another one.
 #[must_use]
 pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
-    let most = count.min(passages.len() / ONE_IN);
-    let mut drawn: Vec<Option<HeldOut>> = vec![None; passages.len()];
-    let mut order = Vec::with_capacity(most);
-    let mut queries = HashSet::new();
-    let count = u32::try_from(passages.len()).unwrap_or(u32::MAX);
-    let permutation = Permutation::of_stream(seed, HELD_OUT, 0, count);
-    for index in (0..count).map(|place| permutation.at(place) as usize) {
-        if order.len() == most {
-            break;
-        }
-        if let Some(pair) =
-            query_and_document(&passages[index]).filter(|pair| queries.insert(pair.query.clone()))
-        {
-            drawn[index] = Some(pair);
-            order.push(index);
-        }
-    }
-    let held_out = order.iter().filter_map(|&index| drawn[index].clone()).collect();
+    let all = u32::try_from(passages.len()).unwrap_or(u32::MAX);
+    let text = |index: u32| Ok::<_, Infallible>(passages[index as usize].as_str());
+    let Ok((skipped, held_out)) = draw(all, count, all, seed, text);
+    let kept = |index: usize| skipped.binary_search(&(index as u32)).is_err();
     let training =
-        passages.into_iter().zip(&drawn).filter(|(_, pair)| pair.is_none()).map(|(text, _)| text).collect();
+        passages.into_iter().enumerate().filter(|&(index, _)| kept(index)).map(|(_, text)| text).collect();
     Split { training, held_out }
 }
 
@@ -111,20 +98,34 @@ pub fn draw_held_out<E>(
     seed: u64,
     text: impl Fn(u32) -> Result<String, E>,
 ) -> Result<(Vec<u32>, Vec<HeldOut>), E> {
+    let tries = u32::try_from(count.saturating_mul(TRIES)).unwrap_or(u32::MAX);
+    draw(passages, count, passages.min(tries), seed, text)
+}
+
+/// Looks at `tries` of the passages.
+fn draw<E, S: AsRef<str>>(
+    passages: u32,
+    count: usize,
+    tries: u32,
+    seed: u64,
+    text: impl Fn(u32) -> Result<S, E>,
+) -> Result<(Vec<u32>, Vec<HeldOut>), E> {
     let most = count.min(passages as usize / ONE_IN);
     let order = Permutation::of_stream(seed, HELD_OUT, 0, passages);
-    let mut drawn = Vec::with_capacity(most);
+    let (mut indices, mut held_out) = (Vec::with_capacity(most), Vec::with_capacity(most));
     let mut queries = HashSet::new();
-    for place in 0..passages.min(u32::try_from(most * TRIES).unwrap_or(u32::MAX)) {
-        if drawn.len() == most {
+    for index in (0..tries).map(|place| order.at(place)) {
+        if indices.len() == most {
             break;
         }
-        let index = order.at(place);
-        let pair = query_and_document(&text(index)?);
-        drawn.extend(pair.filter(|pair| queries.insert(pair.query.clone())).map(|pair| (index, pair)));
+        let pair = query_and_document(text(index)?.as_ref());
+        if let Some(pair) = pair.filter(|pair| queries.insert(pair.query.clone())) {
+            indices.push(index);
+            held_out.push(pair);
+        }
     }
-    drawn.sort_by_key(|&(index, _)| index);
-    Ok(drawn.into_iter().unzip())
+    indices.sort_unstable();
+    Ok((indices, held_out))
 }
 
 fn query_and_document(passage: &str) -> Option<HeldOut> {

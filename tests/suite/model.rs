@@ -411,6 +411,61 @@ fn wrong_batches_are_refused() {
 }
 
 #[test]
+fn wrong_sentences_are_refused() {
+    let device = &devices()[0];
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+    let mut model = model::<f32>(device, &config, &parameters(&config));
+    let randomness = Some(StepRandomness { seed: SEED, step: STEP });
+    let mut refuse = |change: &dyn Fn(&mut PackedSentences, &mut Masking), randomness, expected: &str| {
+        let (mut sentences, mut masking) = (sentences(), MASKING);
+        change(&mut sentences, &mut masking);
+        let input = Input::Drawn(&sentences, masking);
+        let message = model.step(&device.stream(), input, randomness).unwrap_err().to_string();
+        assert_eq!(message, expected);
+    };
+    refuse(&|_, _| (), None, "randomness is absent; it should be present where masks are drawn");
+    refuse(&|s, _| s.ids[5] = -1, randomness, "ids is -1 at token 5; it should be in 0..97");
+    refuse(
+        &|s, _| s.sentence_indices.truncate(2),
+        randomness,
+        "sentence_indices is 2 elements long; it should be 6 (sentences)",
+    );
+    refuse(
+        &|s, _| s.word_starts.push(0),
+        randomness,
+        "word_starts is 5 elements long; it should be 4 (ceil(tokens / 32))",
+    );
+    refuse(&|_, m| m.mask_id = 97, randomness, "mask_id is 97; it should be in 0..97");
+    refuse(
+        &|_, m| m.encoder.ratio = 1.5,
+        randomness,
+        "budget is of ratio 1.5; it should be of a ratio in [0, 1]",
+    );
+    refuse(
+        &|_, m| m.bank_rows = BankRows::AtMost(0),
+        randomness,
+        "bank_rows is 0; it should be 1 to 65536 for sentences of up to 65 tokens",
+    );
+    // A model for long sentences has room for fewer masks.
+    let long = ModelConfig { max_position_embeddings: 1100, ..config.clone() };
+    let capacity = Capacity { tokens: 1100, sentences: 2, sentence_length: 1100 };
+    let mut model = Model::<f32>::new(device, &long, capacity).unwrap();
+    let sentences = PackedSentences {
+        sentence_indices: vec![0],
+        cu_seqlens: vec![0, 1100],
+        ids: vec![7; 1100],
+        word_starts: vec![u32::MAX; 35],
+    };
+    for bank_rows in [BankRows::Independent, BankRows::AtMost(257)] {
+        let input = Input::Drawn(&sentences, Masking { bank_rows, ..MASKING });
+        let message = model.step(&device.stream(), input, randomness).unwrap_err().to_string();
+        let expected =
+            format!("bank_rows is {bank_rows}; it should be 1 to 256 for sentences of up to 1100 tokens");
+        assert_eq!(message, expected);
+    }
+}
+
+#[test]
 fn wrong_configurations_are_refused() {
     let device = &devices()[0];
     let refuse = |change: &dyn Fn(&mut ModelConfig), expected: &str| {
