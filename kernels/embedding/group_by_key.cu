@@ -38,6 +38,7 @@ RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKe
     RETROMAE_UNROLL
     for (uint32_t item = 0; item < kGroupItems; ++item) {
         const uint32_t row = group_row(item);
+        if (row - lane_index() >= params.count) break;  // for the whole warp
         const bool exists = row < params.count;
         const uint32_t key = exists ? pointer<const uint32_t>(keys.input_keys)[row] : 0;
         digits[item] = exists ? key >> params.shift & (kDigits - 1) : kDigits;
