@@ -7,6 +7,7 @@ mod error;
 mod export;
 mod observer;
 mod options;
+pub mod picture;
 mod prefetch;
 mod prepare;
 mod pretrain;
