@@ -36,7 +36,7 @@
 //! | [`model`] | sizes, batches, parameters by their Hugging Face names, the training step |
 //! | [`random`] | counter-based draws: dropout and masks are the same on every device |
 //! | [`mod@reference`] | the step in f64, slow and obvious, which judges every kernel |
-//! | `data` | corpus, tokenizer and masked batches (feature `train`) |
+//! | `data` | corpus, tokenizer, token stores and packed batches (feature `train`) |
 //! | `train` | the learning-rate schedule and the record of a run (feature `train`) |
 //! | `eval` | retrieval scores beside BM25 (feature `train`) |
 //!

@@ -122,8 +122,49 @@ impl<T: Float> Model<T> {
 
     /// Enqueues a whole training step, gradients and update, and does not wait for it; its outcome is asked for by the ticket.
     ///
-    /// On a GPU the step is recorded as a graph the second time that its shape comes up; batches are filled up (with sentences without
+    /// On a GPU the step is recorded as a graph the second time that its shape comes up; inputs are filled up (with sentences without
     /// labels) so that shapes recur. The optimizer's constants are recorded with it.
+    ///
+    /// ```
+    /// use retromae::device::Device;
+    /// use retromae::model::{
+    ///     AdamW, BankRows, Capacity, Input, Masking, Model, ModelConfig, PackedSentences, StepRandomness, TrainStep,
+    /// };
+    /// use retromae::ops::masks::{Budget, word_start_bits};
+    ///
+    /// let device = Device::host()?;
+    /// let config =
+    ///     ModelConfig { hidden_size: 32, num_attention_heads: 1, intermediate_size: 64, ..ModelConfig::tiny(100) };
+    /// let capacity = Capacity { tokens: 16, sentences: 2, sentence_length: 16 };
+    /// let mut model = Model::<f32>::new(&device, &config, capacity)?;
+    /// model.initialise(1)?;
+    /// // [CLS] is 1, [SEP] 2, [MASK] 3; the second word of the first sentence is of two tokens.
+    /// let starts = [false, true, true, false, true, false, false, true, true, false];
+    /// let sentences = PackedSentences {
+    ///     sentence_indices: vec![0, 1],
+    ///     cu_seqlens: vec![0, 6, 10],
+    ///     ids: vec![1, 10, 11, 12, 13, 2, 1, 20, 21, 2],
+    ///     word_starts: word_start_bits(&starts),
+    /// };
+    /// let masking = Masking {
+    ///     mask_id: 3,
+    ///     encoder: Budget::of(0.3),
+    ///     decoder: Budget::of(0.5),
+    ///     bank_rows: BankRows::AtMost(128),
+    /// };
+    /// for update in 1..=3 {
+    ///     let step = TrainStep {
+    ///         input: Input::Drawn(&sentences, masking),
+    ///         randomness: StepRandomness { seed: 1, step: update },
+    ///         optimizer: &AdamW::default(),
+    ///         learning_rate: 1e-3,
+    ///         update,
+    ///     };
+    ///     let ticket = model.train_step(&device.stream(), &step)?;
+    ///     assert!(model.outcome(ticket)?.losses.decoder > 0.0);
+    /// }
+    /// # Ok::<(), retromae::ops::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`Model::step`] and [`Model::update`].
