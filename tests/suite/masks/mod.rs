@@ -376,20 +376,42 @@ fn wrong_arguments_are_refused() {
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
 }
 
+/// A sentence of 64 words.
+struct OneSentence {
+    rng: Buffer<u32>,
+    cu_seqlens: Buffer<i32>,
+    indices: Buffer<u32>,
+    word_starts: Buffer<u32>,
+}
+
+impl OneSentence {
+    fn new(device: &Device) -> Self {
+        Self {
+            rng: device.upload(&rng_state(1, 1)).unwrap(),
+            cu_seqlens: device.upload(&[0, 64]).unwrap(),
+            indices: device.upload(&[0u32]).unwrap(),
+            word_starts: device.upload(&[u32::MAX; 2]).unwrap(),
+        }
+    }
+
+    fn sentences(&self) -> Sentences<'_> {
+        Sentences {
+            rng: self.rng.view(),
+            cu_seqlens: self.cu_seqlens.view(),
+            indices: self.indices.view(),
+            word_starts: self.word_starts.view(),
+            tokens: 64,
+            length_max: 64,
+        }
+    }
+}
+
 #[test]
 fn something_must_be_drawn_and_lengths_must_fit() {
     let device = &devices()[0];
-    let (rng, sums) = (device.upload(&rng_state(1, 1)).unwrap(), device.upload(&[0, 64]).unwrap());
-    let (indices, words) = (device.upload(&[0u32]).unwrap(), device.upload(&[u32::MAX; 2]).unwrap());
+    let uploaded = OneSentence::new(device);
     let offsets = device.upload(&masks::bank_offsets(&[0, 64], 8).unwrap()).unwrap();
-    let sentences = Sentences {
-        rng: rng.view(),
-        cu_seqlens: sums.view(),
-        indices: indices.view(),
-        word_starts: words.view(),
-        tokens: 64,
-        length_max: 64,
-    };
+    let sentences = uploaded.sentences();
     let refuse = |sentences: Sentences<'_>, bank: Option<Bank<'_>>| {
         masks::draw(&device.stream(), sentences, bank, None, None).unwrap_err().to_string()
     };
@@ -422,20 +444,12 @@ fn a_wrong_offset_is_caught_on_the_host_device() {
         println!("ignored: a test of the host device");
         return;
     }
-    let (rng, sums) = (device.upload(&rng_state(1, 1)).unwrap(), device.upload(&[0, 64]).unwrap());
-    let (indices, words) = (device.upload(&[0u32]).unwrap(), device.upload(&[u32::MAX; 2]).unwrap());
+    let uploaded = OneSentence::new(device);
     let offsets = device.upload(&[128u32, 256]).unwrap();
     let mut bits: Buffer<u32> = device.zeros(128).unwrap();
     let mut rows: Buffer<u16> = device.zeros(64).unwrap();
     let mut workspace: Buffer<u16> = device.zeros(0).unwrap();
-    let sentences = Sentences {
-        rng: rng.view(),
-        cu_seqlens: sums.view(),
-        indices: indices.view(),
-        word_starts: words.view(),
-        tokens: 64,
-        length_max: 64,
-    };
+    let sentences = uploaded.sentences();
     let bank = Bank {
         budget: Budget::of(0.5),
         rows_max: 64,
