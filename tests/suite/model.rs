@@ -58,11 +58,14 @@ const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
 fn sentences() -> PackedSentences {
     let starts: Vec<bool> =
         LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect();
+    let mut word_starts = word_start_bits(&starts);
+    // Bits beyond the last token mean nothing.
+    *word_starts.last_mut().unwrap() |= u32::MAX << (starts.len() % 32);
     PackedSentences {
         sentence_indices: vec![11, 4, 300, 2, 9, 77],
         cu_seqlens: prefix_sums(&LENGTHS),
         ids: integers(1, starts.len(), VOCABULARY as u32),
-        word_starts: word_start_bits(&starts),
+        word_starts,
     }
 }
 
