@@ -1,7 +1,7 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
 use super::Result;
-use super::error::{require, require_columns};
+use super::error::{require, require_columns, require_workspace};
 use crate::device::params::ColumnSumParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
@@ -68,15 +68,6 @@ pub(crate) fn require_rows(
         format_args!("a multiple of {columns} (columns)"),
     )?;
     Ok(length / columns)
-}
-
-pub(crate) fn require_workspace(length: usize, needed: usize) -> Result<()> {
-    require(
-        length >= needed,
-        "workspace",
-        format_args!("{length} elements long"),
-        format_args!("at least {needed}"),
-    )
 }
 
 /// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: not wanted).

@@ -2,9 +2,9 @@
 //! sections 3.1 to 3.3).
 
 use super::Result;
-use super::column_sum::{require_rows, require_workspace};
+use super::column_sum::require_rows;
 use super::dropout::{Dropout, dropout_params};
-use super::error::require_length;
+use super::error::{require_length, require_workspace};
 use super::layer_norm::{
     BACKWARD_ROWS_PER_BLOCK, FORWARD_ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace,
     require_row_shape, totals_bytes,

@@ -2,7 +2,7 @@
 //! knows.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{require, require_length, require_workspace};
 use crate::device::params::{GroupByKeyParams, GroupedKeys};
 use crate::device::{Stream, View, ViewMut};
 
@@ -60,13 +60,7 @@ pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut
     require((1..=ARRAYS_MAX).contains(&count), "arrays", count, format_args!("1 to {ARRAYS_MAX}"))?;
     let rows = arrays[0].keys.len();
     require(i32::try_from(rows).is_ok(), "rows", rows, "below 2^31")?;
-    let needed = count * self::workspace(rows);
-    require(
-        workspace.len() >= needed,
-        "workspace",
-        format_args!("{} elements long", workspace.len()),
-        format_args!("at least {needed}"),
-    )?;
+    require_workspace(workspace.len(), count * self::workspace(rows))?;
     let mut digits = 1;
     for array in arrays.iter() {
         check(array, rows)?;

@@ -2,9 +2,9 @@
 //! LayerNorm where the optional arguments are absent.
 
 use super::Result;
-use super::column_sum::{self, SideBySide, require_rows, require_workspace};
+use super::column_sum::{self, SideBySide, require_rows};
 use super::dropout::{Dropout, dropout_params};
-use super::error::{optional, require, require_length};
+use super::error::{optional, require, require_length, require_workspace};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
 use crate::device::{Float, Stream, View, ViewMut};
 

@@ -5,7 +5,7 @@
 //! any batch order, and after a resume.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{require, require_length, require_workspace};
 use crate::device::params::{CorruptionParams, DrawMasksParams, MaskBudget};
 use crate::device::{Stream, View, ViewMut};
 
@@ -271,12 +271,7 @@ fn bank_params(
         )?,
     }
     let needed = bank_workspace(tokens, length_max, rows_max);
-    require(
-        workspace.len() >= needed,
-        "workspace",
-        format_args!("{} elements long", workspace.len()),
-        format_args!("at least {needed}"),
-    )?;
+    require_workspace(workspace.len(), needed)?;
     params.bank_offsets = stream.address("bank offsets", &offsets)?;
     params.bits = stream.address("bank bits", bits)?;
     params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("bank rows", rows))?;

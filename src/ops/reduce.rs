@@ -1,7 +1,7 @@
 //! Sums of an f32 array to a scalar in device memory, in an order that depends on the length alone: equal inputs give equal bits.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{require, require_length, require_workspace};
 use crate::device::params::ReduceParams;
 use crate::device::{Stream, View, ViewMut};
 
@@ -55,12 +55,7 @@ fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) 
     require_aligned("input", input.address())?;
     require_aligned("workspace", workspace.address())?;
     require_length("output", output.len(), 1, "a scalar")?;
-    require(
-        workspace.len() >= partials,
-        "workspace",
-        format_args!("{} elements long", workspace.len()),
-        format_args!("at least {partials}"),
-    )?;
+    require_workspace(workspace.len(), partials)?;
     let stage = |kernel, input, count: usize, output, elements: usize, accumulate, blocks: usize| {
         let params = ReduceParams {
             input,
