@@ -4,8 +4,6 @@
 //! `state.json` by a rename is what makes the checkpoint the current one, so whatever is interrupted leaves a whole one.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
@@ -13,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::export::{Tensor, values_of, write_tensors};
-use crate::data::{Position, checksum};
+use crate::data::{Position, checksum, write_synced};
 use crate::device::Float;
 use crate::eval::RetrievalScore;
 use crate::model::Model;
@@ -76,10 +74,10 @@ impl CheckpointDirectory {
     /// Writes a checkpoint and drops the one before.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
+    /// [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
     pub fn save<T: Float>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
-        let write_error = |path: &Path, source| Error::Write { path: path.to_owned(), source };
-        std::fs::create_dir_all(&self.path).map_err(|source| write_error(&self.path, source))?;
+        std::fs::create_dir_all(&self.path)
+            .map_err(|source| Error::Write { path: self.path.clone(), source })?;
         let tensors = format!("step-{:08}.safetensors", progress.step);
         let path = self.path.join(&tensors);
         write_tensors(&path, &tensors_of(model)?)?;
@@ -96,19 +94,17 @@ impl CheckpointDirectory {
             tensors_checksum: checksum(&bytes),
             tensors,
         };
-        self.commit(&state).map_err(|source| write_error(&self.path.join(STATE_FILE), source))?;
+        self.commit(&state)?;
         self.remove_others(&state.tensors);
         Ok(())
     }
 
     /// Makes `state` the current one.
-    fn commit(&self, state: &State) -> std::io::Result<()> {
-        let temporary = self.path.join(".state.json.tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(state)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.path.join(STATE_FILE))?;
-        File::open(&self.path)?.sync_all()
+    fn commit(&self, state: &State) -> Result<()> {
+        let path = self.path.join(STATE_FILE);
+        let text = serde_json::to_vec_pretty(state)
+            .map_err(|error| Error::Write { path: path.clone(), source: error.into() })?;
+        Ok(write_synced(&path, &text)?)
     }
 
     /// Drops tensors of other steps. One that cannot be removed only takes room.

@@ -42,16 +42,20 @@ impl ShardRecord {
             passages: shard.passages() as u64,
             tokens: shard.tokens(),
             longest: shard.longest(),
-            checksum: format!("{:016x}", shard.checksum()),
+            checksum: checksum(shard.bytes()),
         }
     }
 
-    /// Maps the shard at `path` and compares it with this record.
-    pub(super) fn open(&self, path: &Path, vocab_size: u32) -> Result<Shard, String> {
+    /// Maps the shard in `directory` and compares it with this record.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] for one that is missing, damaged, cut off or another one.
+    pub(super) fn open(&self, directory: &Path, vocab_size: u32) -> Result<Shard, Error> {
         const CURE: &str =
             "make the store again with `retromae tokenize --overwrite`, or bring the file back";
+        let path = directory.join(&self.file);
         let whole = || {
-            let shard = Shard::map(path)?;
+            let shard = Shard::map(&path)?;
             let found = Self::of(self.file.clone(), &shard);
             if found.checksum != self.checksum {
                 let (found, right) = (&found.checksum, &self.checksum);
@@ -65,7 +69,8 @@ impl ShardRecord {
             }
             Ok(shard)
         };
-        whole().map_err(|reason| format!("{reason}; {CURE}"))
+        let opened = whole().map_err(|reason| format!("{reason}; {CURE}"));
+        opened.map_err(|reason| Error::Shard { path, reason })
     }
 }
 

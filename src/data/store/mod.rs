@@ -52,10 +52,7 @@ impl TokenStore {
         if !manifest.complete {
             return Err(Error::StoreIncomplete { path: directory.to_owned(), shards: manifest.shards.len() });
         }
-        let open = |record: &ShardRecord| {
-            let path = directory.join(&record.file);
-            record.open(&path, manifest.vocab_size).map_err(|reason| Error::Shard { path, reason })
-        };
+        let open = |record: &ShardRecord| record.open(directory, manifest.vocab_size);
         let shards = manifest.shards.par_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         Self::new(shards, manifest.vocab_size)
     }

@@ -47,10 +47,8 @@ impl StoreWriter {
         }
         let manifest = Manifest::read(directory)?;
         compare(directory, &manifest.plan, &plan)?;
-        manifest.shards.par_iter().try_for_each(|record| {
-            let path = directory.join(&record.file);
-            record.open(&path, manifest.vocab_size).map(drop).map_err(|reason| Error::Shard { path, reason })
-        })?;
+        let check = |record: &ShardRecord| record.open(directory, manifest.vocab_size).map(drop);
+        manifest.shards.par_iter().try_for_each(check)?;
         remove_temporary(directory)?;
         if !directory.join("tokenizer_config.json").is_file() || !directory.join("tokenizer.json").is_file() {
             tokenizer.save(directory, manifest.max_len)?;
