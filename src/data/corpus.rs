@@ -102,7 +102,7 @@ impl Corpus {
             corpus.passages.push(text);
         }
         corpus.report.add(documents.rest());
-        Self::merged(vec![corpus], &path.display().to_string())
+        Self::merged(without_duplicates(vec![corpus]), &path.display().to_string())
     }
 
     /// Prose that is on every machine that built a crate: README files and doc comments of the sources that cargo
@@ -133,10 +133,10 @@ impl Corpus {
         Self::merged(parts, &sources.display().to_string())
     }
 
-    /// Joins the parts in order, without duplicates.
+    /// Joins the parts, which have no duplicates, in order.
     fn merged(parts: Vec<Corpus>, origin: &str) -> Result<Self, Error> {
         let mut corpus = Self::default();
-        for part in without_duplicates(parts) {
+        for part in parts {
             corpus.report.add(&part.report);
             corpus.passages.extend(part.passages);
         }
