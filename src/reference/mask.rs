@@ -202,10 +202,11 @@ pub fn draw_batch(
             (ids.iter().zip(&hidden).map(input).collect(), labels(&hidden), None)
         }
         DecoderKind::Enhanced => {
-            let special = |token: usize| {
-                (0..sentences.len()).any(|b| range(b).start == token || range(b).end == token + 1)
+            let slots = |sentence: &MaskedSentence<'_>| {
+                let length = sentence.word_starts.len();
+                (0..length).map(move |slot| slot > 0 && slot + 1 < length)
             };
-            let inner: Vec<bool> = (0..ids.len()).map(|token| !special(token)).collect();
+            let inner: Vec<bool> = sentences.iter().flat_map(slots).collect();
             let bank = mask_bank(seed, step, &sentences, budget(masking.decoder), masking.bank_rows);
             (ids.clone(), labels(&inner), Some(bank))
         }

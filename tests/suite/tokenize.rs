@@ -394,13 +394,9 @@ fn another_standard_input_is_not_taken_for_the_one_before() {
 #[cfg(unix)]
 fn a_store_is_written_by_one_process() {
     let place = Place::new();
-    let options = place.options("out");
-    let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();
-    let documents = Documents::open(&options.corpus, options.read.clone()).unwrap();
-    let plan = options.plan(&tokenizer, &documents);
-    let writer = StoreWriter::open(&options.out, plan, &tokenizer, false).unwrap();
+    let writer = begin(&place, "out");
     for overwrite in [false, true] {
-        let output = TokenizeOptions { overwrite, ..options.clone() };
+        let output = TokenizeOptions { overwrite, ..place.options("out") };
         let message = tokenize(&output, |_| ()).unwrap_err().to_string();
         assert!(message.contains("another process is writing into") && message.contains("out`"), "{message}");
     }
@@ -478,7 +474,7 @@ fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
     assert!(shard < manifest, "a manifest must outgrow a shard");
     for (blocks, file) in [(shard, "shard-00000.tokens"), (manifest, "store.json")] {
         let out = format!("full-{blocks}");
-        begin(&place, &out);
+        drop(begin(&place, &out));
         let command = place.command(&out, &corpus, 1000);
         let mut limited = Command::new("sh");
         limited.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
@@ -497,10 +493,10 @@ fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
 }
 
 /// A store as it is when its first shard is about to be written: the vocabulary, which is larger than the disk will be, is there.
-fn begin(place: &Place, out: &str) {
+fn begin(place: &Place, out: &str) -> StoreWriter {
     let options = place.options(out);
     let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();
     let documents = Documents::open(&options.corpus, options.read.clone()).unwrap();
     let plan = options.plan(&tokenizer, &documents);
-    StoreWriter::open(&options.out, plan, &tokenizer, false).unwrap();
+    StoreWriter::open(&options.out, plan, &tokenizer, false).unwrap()
 }

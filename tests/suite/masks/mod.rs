@@ -75,10 +75,7 @@ impl Pack {
     }
 
     fn rows_max(&self) -> usize {
-        match self.rows {
-            BankRows::AtMost(rows) => rows,
-            BankRows::Independent => self.length_max(),
-        }
+        self.rows.rows_max(self.length_max())
     }
 
     fn ids(&self) -> Vec<i32> {
