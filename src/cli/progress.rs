@@ -7,7 +7,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use retromae::train::{Observer, report::StepRecord};
 
 /// Between lines where there is no terminal to draw on.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+pub const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A bar of no length yet, on the standard error where that is a terminal.
+pub fn bar(template: &str) -> Option<ProgressBar> {
+    std::io::stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template(template);
+        ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    })
+}
 
 /// A progress bar on a terminal, else a line now and then; all on the standard error.
 #[derive(Default)]
@@ -48,13 +56,11 @@ impl Observer for Terminal {
     fn start(&mut self, done: u64, total: u64) {
         self.total = total;
         self.started = Some((Instant::now(), done));
-        if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{bar:30.blue/dim} {pos}/{len}  {msg}  {eta} left");
-            let bar = ProgressBar::new(total)
-                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-                .with_position(done);
+        self.bar = bar("{bar:30.blue/dim} {pos}/{len}  {msg}  {eta} left");
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
             bar.reset_eta();
-            self.bar = Some(bar);
         }
     }
 

@@ -1,18 +1,15 @@
 //! `retromae tokenize`.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar};
 use retromae::data::{Manifest, Progress, ReadOptions, TextFormat, TokenizeOptions, tokenize};
 use retromae::train::DEFAULT_MAX_LEN;
 
 use super::Error;
-
-/// Between lines where there is no terminal to draw on.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+use super::progress::{LINE_EVERY, bar};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
@@ -104,11 +101,7 @@ struct Watcher {
 
 impl Watcher {
     fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style =
-                ProgressStyle::with_template("{bar:30.blue/dim} {bytes}/{total_bytes}  {msg}  {eta} left");
-            ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
+        let bar = bar("{bar:30.blue/dim} {bytes}/{total_bytes}  {msg}  {eta} left");
         Self { bar, started: Instant::now(), before: None, last_line: Instant::now() }
     }
 
