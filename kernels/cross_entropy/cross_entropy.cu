@@ -18,6 +18,7 @@
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
+#include "target.cuh"
 
 namespace retromae {
 
@@ -79,7 +80,7 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     T* logits = pointer<T>(params.logits) + static_cast<uint64_t>(row) * params.stride;
     const float* bias = pointer<const float>(params.bias);
     const int32_t target = pointer<const int32_t>(params.targets)[row];
-    const bool labelled = static_cast<uint32_t>(target) < vocabulary;
+    const bool labelled = is_labelled(target, vocabulary, params.ignore_index);
     if (threadIdx.x == 0) pointer<T>(params.ones)[row] = from_float<T>(1.0f);
     // What is multiplied by a gradient of 0 must be finite.
     const uint64_t hidden_row = static_cast<uint64_t>(row) * params.hidden_size;

@@ -33,16 +33,17 @@
 #include "../arch/approximate.cuh"
 #include "../arch/block.cuh"
 #include "../core/product.cuh"
+#include "target.cuh"
 
 namespace retromae {
 
 // A logit that is this much above the reference makes a row be computed again.
 constexpr float kExcessMax = 30.0f;
 
-// A row's target, or -1 where there is none inside the vocabulary.
+// A row's target, or -1 where it has no loss.
 RETROMAE_DEVICE int32_t valid_target(const CrossEntropyFusedParams& params, uint32_t row) {
     const int32_t target = pointer<const int32_t>(params.targets)[row];
-    return static_cast<uint32_t>(target) < params.vocabulary ? target : -1;
+    return is_labelled(target, params.vocabulary, params.ignore_index) ? target : -1;
 }
 
 constexpr uint32_t kRowThreads = 128;
@@ -248,7 +249,7 @@ RETROMAE_DEVICE void rows(const CrossEntropyFusedParams& params) {
             const float own = exp2_approximate((logit - reference) * kLog2E);
             *exponential = from_float<T>(own - sum[0]);
         } else if (pointer<const int32_t>(params.targets)[row] != params.ignore_index) {
-            loss = log_likelihood = NAN;
+            loss = log_sum_exp = log_likelihood = NAN;
         }
         pointer<float>(params.losses)[row] = loss;
         pointer<float>(params.log_sum_exp)[row] = log_sum_exp;

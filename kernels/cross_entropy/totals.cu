@@ -2,6 +2,7 @@
 // give equal bits. Reads 13 bytes a row.
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
+#include "target.cuh"
 
 namespace retromae {
 
@@ -22,7 +23,7 @@ RETROMAE_KERNEL(cross_entropy_totals_f32, CrossEntropyTotalsParams, kTotalsThrea
     CrossEntropyTotals totals = {};
     for (uint32_t row = threadIdx.x; row < params.rows; row += kTotalsThreads) {
         const int32_t target = pointer<const int32_t>(params.targets)[row];
-        const bool labelled = static_cast<uint32_t>(target) < params.vocabulary;
+        const bool labelled = is_labelled(target, params.vocabulary, params.ignore_index);
         const bool invalid = !labelled && target != params.ignore_index;
         add(totals,
             {pointer<const float>(params.losses)[row], pointer<const float>(params.log_likelihoods)[row],

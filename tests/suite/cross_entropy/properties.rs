@@ -47,6 +47,39 @@ fn equal_calls_give_equal_bits() {
     }
 }
 
+/// The target of rows without a loss may be a word's id: the first, one among others, the last.
+#[test]
+fn a_word_may_stand_for_rows_without_a_loss() {
+    fn check<T: Float>(device: &Device, algorithm: Algorithm) {
+        for ignore_index in [0, 7, 96] {
+            let mut operands = Operands::<T>::random(34, 97, 64);
+            operands.options.ignore_index = ignore_index;
+            for (row, target) in operands.targets.iter_mut().enumerate() {
+                // Those that were ignored become words, among them the neighbours of the one that now is.
+                let word = if *target == IGNORE_INDEX {
+                    (ignore_index + 1 - row as i32 % 2 * 2).clamp(0, 96)
+                } else {
+                    *target
+                };
+                *target = if row % 3 == 1 { ignore_index } else { word };
+            }
+            let ignored = operands.targets.iter().filter(|&&target| target == ignore_index).count();
+            assert!((11..30).contains(&ignored), "{ignored}");
+            let actual = run(device, &[&operands], way(algorithm, 9));
+            assert_results(&actual, &operands, algorithm);
+            assert_eq!(actual.totals[0].labelled as usize, 34 - ignored, "{algorithm:?}, {ignore_index}");
+            assert_eq!(actual.totals[0].invalid, 0);
+        }
+    }
+    for device in devices() {
+        check::<f32>(&device, Algorithm::Library);
+        check::<f16>(&device, Algorithm::Library);
+        for algorithm in BOTH {
+            check::<bf16>(&device, algorithm);
+        }
+    }
+}
+
 #[test]
 fn ignored_rows_have_no_loss_and_no_gradient() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
