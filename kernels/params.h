@@ -62,10 +62,11 @@ struct AttentionMaskParams {
     DevicePointer word_starts;      /* u32 [ceil(keys / 32)]: a bit a token */
     MaskBudget budget;
     uint32_t bank_rows_max;
-    uint32_t unused;
+    uint32_t words; /* of `bits`; any beyond are 0 */
 };
 
-/* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. */
+/* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. Rows that the prefix
+ * sums give to no sentence come out as 0, those of a sentence that leaves the pack or is too long as NaN. */
 struct AttentionForwardParams {
     DevicePointer query;            /* T [queries, query_stride] */
     DevicePointer key;              /* T [keys, key_stride] */
@@ -83,6 +84,10 @@ struct AttentionForwardParams {
     uint32_t sentences;
     uint32_t heads;
     float scale;
+    uint32_t keys;
+    uint32_t query_seqlen_max;
+    uint32_t key_seqlen_max;
+    uint32_t reserved;
     AttentionMaskParams mask;
     DropoutParams dropout; /* row: the query's token among the keys; column: the key's slot */
 };
@@ -168,6 +173,7 @@ enum EmbeddingMode : uint32_t {
     EMBEDDING_QUERY_POSITION = 3, /* sentence + position[slot] */
 };
 
+/* A token whose id, slot or sentence is no row of its table comes out as NaN. */
 struct EmbeddingForwardParams {
     DevicePointer ids;              /* i32 [tokens] */
     DevicePointer slots;            /* i32 [tokens]: the place of a token in its sentence */
@@ -175,7 +181,7 @@ struct EmbeddingForwardParams {
     DevicePointer word;             /* T [vocabulary, columns] */
     DevicePointer position;         /* T [positions, columns] */
     DevicePointer type;             /* T [types, columns] */
-    DevicePointer sentence_vectors; /* T [sentences, columns] */
+    DevicePointer sentence_vectors; /* T [vectors, columns] */
     DevicePointer gamma;            /* f32 [columns] */
     DevicePointer beta;             /* f32 [columns] */
     DevicePointer output;           /* T [tokens, columns] */
@@ -185,6 +191,10 @@ struct EmbeddingForwardParams {
     uint32_t columns;
     uint32_t mode; /* EmbeddingMode */
     float eps;
+    uint32_t vocabulary;
+    uint32_t positions;
+    uint32_t vectors;
+    uint32_t reserved;
     DropoutParams dropout;
 };
 
@@ -196,25 +206,33 @@ struct EmbeddingBackwardParams {
 };
 
 /* output[rows[s]] += sum of input[indices[k]] over k in offsets[s]..offsets[s + 1]. No row appears twice in
- * `rows`. */
+ * `rows` but those of empty segments. A row that `input` has not counts as NaN; what goes to a row that
+ * `output` has not is dropped. */
 struct SegmentSumParams {
-    DevicePointer input;   /* T [*, columns] */
-    DevicePointer output;  /* f32 or T [*, columns] */
+    DevicePointer input;   /* T [input_rows, columns] */
+    DevicePointer output;  /* f32 or T [output_rows, columns] */
     DevicePointer rows;    /* i32 [segments], optional: segment s itself */
     DevicePointer offsets; /* i32 [segments + 1] */
-    DevicePointer indices; /* i32 [offsets[segments]], optional: k itself */
+    DevicePointer indices; /* i32 [count], optional: k itself */
     uint32_t segments;
     uint32_t columns;
+    uint32_t input_rows;
+    uint32_t output_rows;
+    uint32_t count; /* the end of the last segment, or more; input_rows without indices */
+    uint32_t reserved;
 };
 
 /* gather: output[i] = input[rows[i]]; scatter: output[rows[i]] += input[i], no row twice. A negative row is
- * none: gathered as zeros, scattered nowhere. */
+ * none: gathered as zeros, scattered nowhere. One that is beyond the last is gathered as NaN, scattered
+ * nowhere. */
 struct RowsParams {
-    DevicePointer input;  /* T [*, columns] */
-    DevicePointer output; /* T [*, columns] */
+    DevicePointer input;  /* T: gather [indexed_rows, columns], scatter [count, columns] */
+    DevicePointer output; /* T: gather [count, columns], scatter [indexed_rows, columns] */
     DevicePointer rows;   /* i32 [count] */
     uint32_t count;
     uint32_t columns;
+    uint32_t indexed_rows;
+    uint32_t reserved;
 };
 
 /* Softmax cross-entropy of rows of logits, replaced in place by their gradient. With x = logits + bias, y = x
@@ -301,13 +319,13 @@ struct CrossEntropyFusedParams {
 /* The bag-of-words head: words' largest logits among the tokens of each sentence, their loss and its
  * gradients. */
 struct BagOfWordsParams {
-    DevicePointer hidden;      /* T [tokens, hidden_size] */
-    DevicePointer weight;      /* T [vocabulary, hidden_size] */
-    DevicePointer bias;        /* f32 [vocabulary] */
-    DevicePointer cu_seqlens;  /* i32 [sentences + 1]; those from a sentence's end on are of no sentence */
-    DevicePointer bag_offsets; /* i32 [sentences + 1] */
-    DevicePointer bag_ids;     /* i32 [bag_offsets[sentences]] */
-    DevicePointer bag_weights; /* f32 [bag_offsets[sentences]] */
+    DevicePointer hidden;           /* T [tokens, hidden_size] */
+    DevicePointer weight;           /* T [vocabulary, hidden_size] */
+    DevicePointer bias;             /* f32 [vocabulary] */
+    DevicePointer cu_seqlens;       /* i32 [sentences + 1]; tokens behind the last sentence are of none */
+    DevicePointer bag_offsets;      /* i32 [sentences + 1] */
+    DevicePointer bag_ids;          /* i32 [bag_words] */
+    DevicePointer bag_weights;      /* f32 [bag_words] */
     DevicePointer sentence_weights; /* f32 [sentences] */
     DevicePointer logits;           /* T [rows, stride]: of rows from first_row on, without bias */
     DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them */
@@ -323,6 +341,8 @@ struct BagOfWordsParams {
     uint32_t first_slot; /* the first of a sentence's tokens that takes part */
     uint32_t first_row;
     uint32_t rows;
+    uint32_t tokens;
+    uint32_t bag_words;
     uint32_t reserved;
 };
 
@@ -331,27 +351,29 @@ struct CorruptionParams {
     DevicePointer ids;       /* i32 [tokens]: as they are */
     DevicePointer input_ids; /* i32 [tokens]: corrupted; 0 where nothing is to be corrupted */
     DevicePointer offsets;   /* i32 [sentences + 1]: where each sentence's labelled rows begin */
-    DevicePointer rows;      /* i32 [offsets[sentences]]: chosen tokens of the pack, ascending, then -1 */
-    DevicePointer targets;   /* i32 [offsets[sentences]]: their ids, then IGNORE_INDEX */
+    DevicePointer rows;      /* i32 [labelled]: chosen tokens of the pack, ascending, then -1 */
+    DevicePointer targets;   /* i32 [labelled]: their ids, then IGNORE_INDEX */
     DevicePointer counts;    /* i32 [sentences]: how many are chosen */
     MaskBudget budget;
     uint64_t mask_below;   /* of 2^32 draws, those that become mask_id */
     uint64_t random_below; /* … those that become mask_id or a random id; the others stay */
     int32_t mask_id;
     uint32_t vocab_size;
+    uint32_t labelled;
+    uint32_t reserved;
 };
 
 /* Keys that are sorted with their rows, by one digit from input to output; then their runs. */
 struct GroupedKeys {
-    DevicePointer input_keys;     /* u32 [count]: sorted, in `segments` */
+    DevicePointer input_keys;     /* u32 [count]: sorted, in `segments`; any above key_count are it */
     DevicePointer input_indices;  /* u32 [count], optional: else each key has its own row's */
     DevicePointer output_keys;    /* u32 [count] */
     DevicePointer output_indices; /* u32 [count] */
     DevicePointer counts;         /* u32 [ceil(count / 2048), 256]: of each tile, how many have each digit */
     DevicePointer rows;           /* i32 [segments]: the key of each run, then 0 */
     DevicePointer offsets;        /* i32 [segments + 1]: where each run begins, then count */
-    uint32_t segments;            /* not below the number of different keys */
-    uint32_t unused;
+    uint32_t segments;            /* not below the number of different keys below key_count */
+    uint32_t key_count; /* no key: sorted behind all keys, and of no segment where there is none left */
 };
 
 /* Some arrays of keys, one a row of blocks. */
@@ -379,14 +401,16 @@ struct DrawMasksParams {
     DevicePointer sentence_indices; /* u32 [sentences]: the sentences' numbers in the corpus */
     DevicePointer word_starts;      /* u32 [ceil(tokens / 32)]: a bit a token, 1 where a word starts */
     DevicePointer bank_offsets;     /* u32 [sentences + 1] */
-    DevicePointer bits;             /* u32 [bank_offsets[sentences]]: 1 is visible */
+    DevicePointer bits;             /* u32 [bank_words]: 1 is visible */
     DevicePointer rows;             /* u16 [tokens], optional: else each token has the row of its slot */
     DevicePointer workspace; /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
     MaskBudget budget;       /* of the bank's masks */
     uint32_t bank_rows_max;
     uint32_t bank_blocks; /* of each sentence, before the block of its corruption */
     uint32_t length_max;  /* of any sentence; sizes the arrays in shared memory */
-    uint32_t unused;
+    uint32_t sentences;
+    uint32_t tokens;
+    uint32_t bank_words;
     CorruptionParams encoder;
     CorruptionParams decoder;
 };

@@ -43,7 +43,7 @@ pub fn bench(bench: &mut Bench) {
 
 /// The first step.
 fn schedule() -> [f32; 4] {
-    Hyperparameters::default().schedule(1e-4, 1)
+    Hyperparameters::default().schedule(1e-4, 1).expect("a rate and a step that are in range")
 }
 
 /// What both sides work on, with room for the partial sums of the norm.

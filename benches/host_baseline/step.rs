@@ -94,7 +94,7 @@ impl Step {
     pub fn update(&mut self, hyperparameters: &Hyperparameters, learning_rate: f64, update: u32) {
         let Tensors { parameters, gradients, .. } = &mut self.tensors;
         let squares = gradients.values().map(|values| dot(values, values)).sum::<f32>();
-        let schedule = hyperparameters.schedule(learning_rate, update);
+        let schedule = hyperparameters.schedule(learning_rate, update).expect("a rate and a step in range");
         for (name, parameter) in parameters {
             let Some(gradient) = gradients.get(name) else { continue };
             let decays = name.ends_with("weight") && !name.contains("LayerNorm");

@@ -7,6 +7,7 @@
 #include "../arch/warp_primitives.cuh"
 #include "../core/philox.cuh"
 #include "../core/shared_memory.cuh"
+#include "../core/token_range.cuh"
 #include "../core/types.cuh"
 #include "../mask/whole_words.cuh"
 
@@ -15,25 +16,34 @@ namespace retromae {
 constexpr uint32_t kAttentionThreads = 128;
 constexpr int kKeyTile = 64;
 
-// One sentence of a pack: its queries and keys are consecutive tokens of their own packs.
+// One sentence of a pack: its queries and keys are consecutive tokens of their own packs. Or tokens that are
+// of no sentence: those behind the last one, and those of prefix sums that are out of range.
 struct Sentence {
     uint32_t index;
     uint32_t query_start;
     uint32_t queries;
     uint32_t key_start;
     uint32_t keys;
+    bool exists;
+    bool valid;
 
     RETROMAE_DEVICE Sentence at(const AttentionForwardParams& params, uint32_t index) {
-        const int32_t* query_bounds = pointer<const int32_t>(params.query_cu_seqlens) + index;
-        const int32_t* key_bounds = pointer<const int32_t>(params.key_cu_seqlens) + index;
+        const TokenRange queries = TokenRange::of(params.query_cu_seqlens, index, params.sentences,
+                                                  params.queries, params.query_seqlen_max);
+        const TokenRange keys = TokenRange::of(params.key_cu_seqlens, index, params.sentences, params.keys,
+                                               params.key_seqlen_max);
         Sentence sentence;
         sentence.index = index;
-        sentence.query_start = static_cast<uint32_t>(query_bounds[0]);
-        sentence.queries = static_cast<uint32_t>(query_bounds[1]) - sentence.query_start;
-        sentence.key_start = static_cast<uint32_t>(key_bounds[0]);
-        sentence.keys = static_cast<uint32_t>(key_bounds[1]) - sentence.key_start;
+        sentence.query_start = queries.start;
+        sentence.queries = queries.count;
+        sentence.key_start = keys.start;
+        sentence.keys = keys.count;
+        sentence.valid = queries.valid && keys.valid;
+        sentence.exists = sentence.valid && index < params.sentences;
         return sentence;
     }
+    // What rows of no sentence come out as.
+    RETROMAE_MEMBER float absent() const { return valid ? 0.0f : NAN; }
     // Column `column` of the rows from `query` or `key` on.
     template <class T>
     RETROMAE_MEMBER T* query_rows(DevicePointer address, uint32_t stride, uint32_t column,
@@ -63,37 +73,86 @@ RETROMAE_DEVICE uint32_t block_head(const AttentionForwardParams& params) {
     return blockIdx.x % params.heads;
 }
 
-// A sentence and a tile of it, of a grid of tokens / `Tile` + sentences blocks for each head, whatever the
-// lengths. Sentence b has the blocks from cu_seqlens[b] / Tile + b on: enough for its tiles, and at most one
-// more. So the grid does not depend on the lengths, which only the device knows, nor does a long sentence
-// leave the others idle blocks.
+// A sentence and a tile of it, of a grid of tokens / `Tile` + sentences + 1 blocks for each head, whatever
+// the lengths. Sentence b has the blocks from cu_seqlens[b] / Tile + b on: enough for its tiles, and at most
+// one more. So the grid does not depend on the lengths, which only the device knows, nor does a long sentence
+// leave the others idle blocks. Behind the sentences come the tokens that are of none, as one more.
 struct SentenceTile {
     uint32_t sentence;
     uint32_t start;  // of the tile, within the sentence
 
     // All threads of a warp together: each round divides the sentences that are left by 32.
     template <int Tile>
-    RETROMAE_DEVICE SentenceTile locate(DevicePointer cu_seqlens, const AttentionForwardParams& params) {
+    RETROMAE_DEVICE SentenceTile locate(DevicePointer cu_seqlens, uint32_t tokens,
+                                        const AttentionForwardParams& params) {
         const int32_t* bounds = pointer<const int32_t>(cu_seqlens);
         const uint32_t block = blockIdx.x / params.heads;
-        uint32_t low = 0, count = params.sentences;
+        uint32_t low = 0, count = params.sentences + 1;
         while (count > 1) {
             const uint32_t step = (count + 31) / 32;
             const uint32_t offset = lane_index() * step;
-            const bool reached = offset < count && first_block<Tile>(bounds, low + offset) <= block;
-            const uint32_t last = (bit_count(warp_ballot(reached)) - 1) * step;
+            const bool reached = offset < count && first_block<Tile>(bounds, low + offset, tokens) <= block;
+            const uint32_t lanes = bit_count(warp_ballot(reached));
+            // None where the prefix sums do not rise.
+            const uint32_t last = lanes == 0 ? 0 : (lanes - 1) * step;
             low += last;
             count = count - last < step ? count - last : step;
         }
-        return {low, (block - first_block<Tile>(bounds, low)) * Tile};
+        return {low, (block - first_block<Tile>(bounds, low, tokens)) * Tile};
     }
 
   private:
     template <int Tile>
-    RETROMAE_DEVICE uint32_t first_block(const int32_t* bounds, uint32_t sentence) {
-        return static_cast<uint32_t>(bounds[sentence]) / Tile + sentence;
+    RETROMAE_DEVICE uint32_t first_block(const int32_t* bounds, uint32_t sentence, uint32_t tokens) {
+        return sentence == 0 ? 0 : TokenRange::clamp(bounds[sentence], tokens) / Tile + sentence;
     }
 };
+
+// Fills rows `first..end` of one head.
+template <int D, class T>
+RETROMAE_DEVICE void fill_rows(T* rows, uint32_t stride, uint32_t first, uint32_t end, float value) {
+    float values[8];
+    fill(values, value);
+    for (uint32_t row = first + threadIdx.x; row < end; row += kAttentionThreads)
+        for (uint32_t column = 0; column < D; column += 8)
+            store(rows + static_cast<uint64_t>(row) * stride + column, values);
+}
+
+// The end of the tile of `rows` rows from `first` on.
+RETROMAE_DEVICE uint32_t tile_end(uint32_t first, uint32_t rows, uint32_t end) {
+    return end - first < rows ? end : first + rows;
+}
+
+// Output and log-sum-exp of a tile of queries that are of no sentence: they see nothing.
+template <class T, int D>
+RETROMAE_DEVICE void write_absent(const AttentionForwardParams& params, const Sentence& sentence,
+                                  uint32_t head, uint32_t first, uint32_t tile) {
+    const uint32_t end = tile_end(first, tile, sentence.queries);
+    fill_rows<D>(sentence.query_rows<T>(params.output, params.output_stride, head * D), params.output_stride,
+                 first, end, sentence.absent());
+    float* log_sum_exp = pointer<float>(params.log_sum_exp) + sentence.head_queries(params, head);
+    for (uint32_t query = first + threadIdx.x; query < end; query += kAttentionThreads)
+        log_sum_exp[query] = sentence.valid ? -INFINITY : NAN;
+}
+
+// Gradients of queries that are of no sentence, from `first` on.
+template <class T, int D>
+RETROMAE_DEVICE void write_absent_queries(const AttentionBackwardParams& params, const Sentence& sentence,
+                                          uint32_t head, uint32_t first, uint32_t tile) {
+    fill_rows<D>(sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D),
+                 params.d_query_stride, first, tile_end(first, tile, sentence.queries), sentence.absent());
+}
+
+// Gradients of keys and values that are of no sentence, from `first` on.
+template <class T, int D>
+RETROMAE_DEVICE void write_absent_keys(const AttentionBackwardParams& params, const Sentence& sentence,
+                                       uint32_t head, uint32_t first, uint32_t tile) {
+    const uint32_t end = tile_end(first, tile, sentence.keys);
+    fill_rows<D>(sentence.key_rows<T>(params.d_key, params.d_key_stride, head * D), params.d_key_stride,
+                 first, end, sentence.absent());
+    fill_rows<D>(sentence.key_rows<T>(params.d_value, params.d_value_stride, head * D), params.d_value_stride,
+                 first, end, sentence.absent());
+}
 
 // The lowest `count` bits, all 32 from 32 on.
 RETROMAE_DEVICE uint32_t lowest_bits(uint32_t count) {
@@ -164,6 +223,7 @@ struct AnyMask {
     const uint16_t* rows;
     const uint16_t* ranks;
     DrawnBank drawn;  // not in `bits` and `rows`: the compiler must know which memory it reads
+    uint32_t words;   // from the sentence's first on
     uint32_t words_per_row;
     uint32_t keys;
     uint32_t kind;
@@ -177,8 +237,12 @@ struct AnyMask {
         const AttentionMaskParams& mask = params.mask;
         AnyMask result;
         result.bits = pointer<const uint32_t>(mask.bits);
-        if (mask.kind == ATTENTION_MASK_BITS)
-            result.bits += pointer<const uint32_t>(mask.offsets)[sentence.index];
+        result.words = 0;
+        if (mask.kind == ATTENTION_MASK_BITS) {
+            const uint32_t offset = pointer<const uint32_t>(mask.offsets)[sentence.index];
+            result.bits += offset;
+            result.words = offset < mask.words ? mask.words - offset : 0;
+        }
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
         result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
         result.drawn = {nullptr, nullptr};
@@ -192,11 +256,12 @@ struct AnyMask {
         return result;
     }
 
+    // A query at a slot that is no key's sees nothing.
     RETROMAE_MEMBER uint32_t visible(uint32_t slot, uint32_t first_key) const {
-        if (first_key >= keys) return 0;
+        if (first_key >= keys || slot >= keys) return 0;
         uint32_t visible;
         if (kind == ATTENTION_MASK_BITS)
-            visible = bits[(rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32];
+            visible = stored((rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32);
         else if (kind == ATTENTION_MASK_DRAWN)
             visible = drawn.bits[drawn.rows[slot] * words_per_row + first_key / 32];
         else if (kind == ATTENTION_MASK_WINDOW)
@@ -211,6 +276,7 @@ struct AnyMask {
     }
 
   private:
+    RETROMAE_MEMBER uint32_t stored(uint32_t word) const { return word < words ? bits[word] : 0; }
     RETROMAE_MEMBER uint32_t in_window(uint32_t slot, uint32_t first_key) const {
         const uint32_t begin = slot > left ? slot - left : 0;
         const uint32_t last = right < keys ? slot + right : keys;

@@ -89,8 +89,13 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
     using Gradient = FusedQueryGradient<T, D>;
     const AttentionForwardParams& forward = params.forward;
     const Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
-    if (sentence.queries > params.fused_queries_max) return;
     const uint32_t head = block_head(forward);
+    if (!sentence.exists) {
+        write_absent_queries<T, D>(params, sentence, head, 0, sentence.queries);
+        write_absent_keys<T, D>(params, sentence, head, 0, sentence.keys);
+        return;
+    }
+    if (sentence.queries > params.fused_queries_max) return;
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);

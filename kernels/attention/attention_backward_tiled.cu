@@ -23,6 +23,12 @@
 
 namespace retromae {
 
+// Whether a fused kernel has done the sentence's work; where one is launched, it also does that of tokens
+// that are of no sentence.
+RETROMAE_DEVICE bool is_fused(const AttentionBackwardParams& params, const Sentence& sentence) {
+    return params.fused_queries_max > 0 && (!sentence.exists || sentence.queries <= params.fused_queries_max);
+}
+
 // Shared memory of a block that owns keys. Queries are loaded a tile ahead; for the bits see the forward.
 template <class T, int D>
 struct KeyTiles {
@@ -80,10 +86,11 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     constexpr int kQueries = kQueryTile<D>;
     constexpr bool kMasked = Mask::kMasked;
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
+    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward.keys, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.keys || sentence.queries <= params.fused_queries_max) return;
+    if (tile.start >= sentence.keys || is_fused(params, sentence)) return;
     const uint32_t head = block_head(forward);
+    if (!sentence.exists) return write_absent_keys<T, D>(params, sentence, head, tile.start, kKeyTile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
@@ -164,10 +171,12 @@ RETROMAE_DEVICE void attention_backward_atomic(const AttentionBackwardParams& pa
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& params) {
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward);
+    const SentenceTile tile =
+        SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward.queries, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.queries || sentence.queries <= params.fused_queries_max) return;
+    if (tile.start >= sentence.queries || is_fused(params, sentence)) return;
     const uint32_t head = block_head(forward);
+    if (!sentence.exists) return write_absent_queries<T, D>(params, sentence, head, tile.start, kTileRows);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
     SharedMemory memory = SharedMemory::begin();
     const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, tile.start);
@@ -266,10 +275,12 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
 template <class T, int D>
 RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& params) {
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward);
+    const SentenceTile tile =
+        SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward.queries, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.queries || sentence.queries <= params.fused_queries_max) return;
+    if (tile.start >= sentence.queries || is_fused(params, sentence)) return;
     const uint32_t head = block_head(forward);
+    if (!sentence.exists) return write_absent_queries<T, D>(params, sentence, head, tile.start, kTileRows);
     const float* sums = pointer<const float>(params.accumulator) + sentence.head_queries(forward, head) * D;
     T* d_query = sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D);
     for (uint32_t item = threadIdx.x; item < kTileRows * (D / 8); item += kAttentionThreads) {

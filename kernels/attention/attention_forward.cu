@@ -96,10 +96,12 @@ struct RunningRows {
 
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
-    const SentenceTile tile = SentenceTile::locate<kTileRows>(params.query_cu_seqlens, params);
+    const SentenceTile tile =
+        SentenceTile::locate<kTileRows>(params.query_cu_seqlens, params.queries, params);
     const Sentence sentence = Sentence::at(params, tile.sentence);
     if (tile.start >= sentence.queries) return;
     const uint32_t head = block_head(params);
+    if (!sentence.exists) return write_absent<T, D>(params, sentence, head, tile.start, kTileRows);
     SharedMemory memory = SharedMemory::begin();
     const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, tile.start);
     // The output's at the end.

@@ -119,12 +119,13 @@ RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& par
     constexpr int kKeys = kKeyTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward);
+    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward.keys, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.keys) return;
+    const uint32_t head = block_head(forward);
+    if (!sentence.exists) return write_absent_keys<float, D>(params, sentence, head, tile.start, kKeyTile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const uint32_t head = block_head(forward);
     const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 
@@ -187,12 +188,15 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
     constexpr int kColumns = D / kThreadsPerRow;
     constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<Rows::tile>(forward.query_cu_seqlens, forward);
+    const SentenceTile tile =
+        SentenceTile::locate<Rows::tile>(forward.query_cu_seqlens, forward.queries, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.queries) return;
+    const uint32_t head = block_head(forward);
+    if (!sentence.exists)
+        return write_absent_queries<float, D>(params, sentence, head, tile.start, Rows::tile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const uint32_t head = block_head(forward);
     const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
     const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
 

@@ -22,10 +22,12 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
     constexpr int kKeyStride = kKeyTile + kPad;
     constexpr int kValueStride = D + kPad;
 
-    const SentenceTile tile = SentenceTile::locate<Rows::tile>(params.query_cu_seqlens, params);
+    const SentenceTile tile =
+        SentenceTile::locate<Rows::tile>(params.query_cu_seqlens, params.queries, params);
     const Sentence sentence = Sentence::at(params, tile.sentence);
     if (tile.start >= sentence.queries) return;
     const uint32_t head = block_head(params);
+    if (!sentence.exists) return write_absent<float, D>(params, sentence, head, tile.start, Rows::tile);
     const float* query = sentence.query_rows<const float>(params.query, params.query_stride, head * D);
     const float* key = sentence.key_rows<const float>(params.key, params.key_stride, head * D);
     const float* value = sentence.key_rows<const float>(params.value, params.value_stride, head * D);

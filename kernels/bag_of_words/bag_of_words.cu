@@ -40,10 +40,11 @@ RETROMAE_DEVICE uint32_t lowest_bit(uint32_t bits) {
 template <class T>
 RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
-    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
-    const uint32_t start = cu_seqlens[sentence];
+    const TokenRange tokens = tokens_of(params, sentence);
+    if (!tokens.valid) return;
+    const uint32_t start = tokens.start;
     const uint32_t first = start + params.first_slot;
-    const uint32_t end = cu_seqlens[sentence + 1];
+    const uint32_t end = start + tokens.count;
     // The rows that are both the sentence's and the chunk's.
     const uint32_t chunk_end = params.first_row + params.rows;
     const uint32_t from = first > params.first_row ? first : params.first_row;
@@ -91,23 +92,23 @@ RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
     const uint32_t vocabulary = params.vocabulary;
     float* maxima = pointer<float>(params.maxima) + static_cast<uint64_t>(sentence) * params.stride;
     float* shares = SharedMemory::begin().take<float>(kBagWarps);
-    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
-    const int32_t* bag_offsets = pointer<const int32_t>(params.bag_offsets);
+    const TokenRange tokens = tokens_of(params, sentence);
+    const TokenRange bag =
+        TokenRange::of(params.bag_offsets, sentence, params.sentences, params.bag_words, params.bag_words);
     const int32_t* ids = pointer<const int32_t>(params.bag_ids);
     const float* weights = pointer<const float>(params.bag_weights);
-    const uint32_t first = bag_offsets[sentence];
-    const uint32_t last = bag_offsets[sentence + 1];
+    const uint32_t first = bag.start;
+    const uint32_t last = bag.start + bag.count;
 
-    float invalid = 0.0f;
+    float invalid = tokens.valid && bag.valid ? 0.0f : 1.0f;
     float bag_weight = 0.0f;
     for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) {
         if (static_cast<uint32_t>(ids[i]) >= vocabulary) invalid = 1.0f;
         bag_weight += weights[i];
     }
     invalid = block_reduce<Maximum, kBagWarps>(invalid, shares);
-    const uint32_t tokens = cu_seqlens[sentence + 1] - cu_seqlens[sentence];
-    if (tokens <= params.first_slot || first == last || invalid != 0.0f) {
-        // No tokens or no bag; or an id that is none, which shows.
+    if (tokens.count <= params.first_slot || first == last || invalid != 0.0f) {
+        // No tokens or no bag; or an id or a range that is none, which shows.
         for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads) maxima[column] = 0.0f;
         if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
         return;
@@ -162,7 +163,6 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
         (blockIdx.x * (kWeightThreads / kWeightGroups) + threadIdx.x / kWeightGroups) * kWeightWords;
     const uint32_t column = blockIdx.y * kWeightColumns + threadIdx.x % kWeightGroups * 8;
     if (first_word >= params.vocabulary || column >= params.hidden_size) return;
-    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const T* hidden = pointer<const T>(params.hidden);
     float sums[kWeightWords][8] = {};
     float bias[kWeightWords] = {};
@@ -172,7 +172,7 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
         load(pointer<const float>(params.maxima) + place, gradients);
         const Pack<uint16_t, 8> slots =
             *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.slots) + place);
-        const uint32_t start = cu_seqlens[sentence];
+        const uint32_t start = tokens_of(params, sentence).start;
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < kWeightWords; ++i) {
             // 0 where there is no token, too; what is beyond the vocabulary was never written.

@@ -23,10 +23,10 @@ constexpr uint32_t kShares = 8;
 template <class T>
 RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
-    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
-    const uint32_t first = cu_seqlens[sentence] + params.first_slot;
-    const uint32_t end = cu_seqlens[sentence + 1];
-    if (first >= end) return;
+    const TokenRange tokens = tokens_of(params, sentence);
+    const uint32_t first = tokens.start + params.first_slot;
+    const uint32_t end = tokens.start + tokens.count;
+    if (!tokens.valid || first >= end) return;
     const uint32_t first_word = blockIdx.x * kProductTile;
     const uint32_t tiles = (end - first + kProductTile - 1) / kProductTile;
     SharedMemory memory = SharedMemory::begin();
@@ -39,7 +39,7 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t warp = threadIdx.x / 32;
     // Of the first column of this lane.
     const uint32_t lane_slot = params.first_slot + warp % 2 * kWarpTile + lane_index() % 4 * 2;
-    const uint32_t end_slot = end - cu_seqlens[sentence];
+    const uint32_t end_slot = tokens.count;
     float best[4][2];
     uint32_t best_slots[4][2];
     RETROMAE_UNROLL

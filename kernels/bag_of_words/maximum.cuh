@@ -1,9 +1,14 @@
-// Which logit is a word's largest.
+// Of which tokens a sentence's logits are, and which of them is a word's largest.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../core/token_range.cuh"
 
 namespace retromae {
+
+// The tokens of a sentence, of which a u16 tells the slot.
+RETROMAE_DEVICE TokenRange tokens_of(const BagOfWordsParams& params, uint32_t sentence) {
+    return TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, 65536);
+}
 
 // Whether `x` takes the place of `maximum`: so does NaN, which then stays. The first of equals stays as well.
 RETROMAE_DEVICE bool exceeds(float x, float maximum) {

@@ -84,6 +84,12 @@ RETROMAE_DEVICE void store(T* destination, const float (&values)[Count]) {
     store_whole(reinterpret_cast<Pack<T, Count>*>(destination), pack);
 }
 
+template <int Count>
+RETROMAE_DEVICE void fill(float (&values)[Count], float value) {
+    RETROMAE_UNROLL
+    for (int i = 0; i < Count; ++i) values[i] = value;
+}
+
 // Device addresses travel through the params structs as integers.
 template <class T>
 RETROMAE_DEVICE T* pointer(DevicePointer address) {

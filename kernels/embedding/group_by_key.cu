@@ -29,6 +29,12 @@ RETROMAE_DEVICE uint32_t group_row(uint32_t item) {
     return blockIdx.x * kGroupTile + (threadIdx.x / 32 * kGroupItems + item) * 32 + lane_index();
 }
 
+// A key of the input; one that is out of range counts as the number of keys, behind all others.
+RETROMAE_DEVICE uint32_t key_of(const GroupedKeys& keys, uint32_t row) {
+    const uint32_t key = pointer<const uint32_t>(keys.input_keys)[row];
+    return key < keys.key_count ? key : keys.key_count;
+}
+
 // Counts the digits of the warp's keys in its 256 words of `counts`, and says for each key how many of its
 // digit come before it. Rows beyond the end have a digit of their own, above all others.
 RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKeys& keys, uint32_t* counts,
@@ -40,7 +46,7 @@ RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKe
         const uint32_t row = group_row(item);
         if (row - lane_index() >= params.count) break;  // for the whole warp
         const bool exists = row < params.count;
-        const uint32_t key = exists ? pointer<const uint32_t>(keys.input_keys)[row] : 0;
+        const uint32_t key = exists ? key_of(keys, row) : 0;
         digits[item] = exists ? key >> params.shift & (kDigits - 1) : kDigits;
         const uint32_t same = warp_match(digits[item]);
         const uint32_t before = bit_count(same & ((1u << lane_index()) - 1u));
@@ -93,7 +99,7 @@ RETROMAE_KERNEL(group_scatter, GroupByKeyParams, kGroupThreads) {
         const uint32_t row = group_row(item);
         if (row >= params.count) continue;
         const uint32_t to = counts[threadIdx.x / 32 * kDigits + digits[item]] + ranks[item];
-        pointer<uint32_t>(keys.output_keys)[to] = pointer<const uint32_t>(keys.input_keys)[row];
+        pointer<uint32_t>(keys.output_keys)[to] = key_of(keys, row);
         const uint32_t* indices = pointer<const uint32_t>(keys.input_indices);
         pointer<uint32_t>(keys.output_indices)[to] = indices != nullptr ? indices[row] : row;
     }
@@ -127,7 +133,8 @@ RETROMAE_KERNEL(group_segments, GroupByKeyParams, kGroupThreads) {
     uint32_t segment = segments_before + block_exclusive_sum<kGroupWarps>(own, scratch, in_tile);
     for (uint32_t place = first; place < last; ++place) {
         if (!begins_segment(keys, place)) continue;
-        rows[segment] = keys[place];
+        // Keys out of range, the last, may be one segment more than there is room for.
+        if (segment < array.segments) rows[segment] = keys[place];
         offsets[segment] = place;
         ++segment;
     }

@@ -1,6 +1,7 @@
 // Rows by index: gather_rows copies output[i] = input[rows[i]], scatter_add_rows adds output[rows[i]] +=
 // input[i], no row twice. A negative row is none: gathered as zeros, scattered nowhere; it fills up lists
-// whose length is that of a recorded launch.
+// whose length is that of a recorded launch. A row beyond the last is the caller's mistake, which shows: it
+// is gathered as NaN.
 //
 // A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter
 // reads two and writes one: bound by memory.
@@ -10,31 +11,35 @@ namespace retromae {
 
 constexpr uint32_t kRowsThreads = 256;
 
-// Calls `body(element of row rows[i], element of row i, whether there is such a row)` for this thread's group
-// of 8.
+// Calls `body(row rows[i], element of it, element of row i)` for this thread's group of 8.
 template <class Body>
 RETROMAE_DEVICE void for_row_group(const RowsParams& params, Body body) {
     const uint64_t groups_a_row = params.columns / 8u;
     const uint64_t group = static_cast<uint64_t>(blockIdx.x) * kRowsThreads + threadIdx.x;
     if (group >= params.count * groups_a_row) return;
     const int32_t row = pointer<const int32_t>(params.rows)[group / groups_a_row];
-    const uint64_t start = row < 0 ? 0u : static_cast<uint64_t>(row) * params.columns;
-    body(start + group % groups_a_row * 8u, group * 8u, row >= 0);
+    body(row, static_cast<uint64_t>(row) * params.columns + group % groups_a_row * 8u, group * 8u);
 }
 
 template <class T>
 RETROMAE_DEVICE void gather_rows(const RowsParams& params) {
-    for_row_group(params, [&](uint64_t indexed, uint64_t consecutive, bool exists) {
+    for_row_group(params, [&](int32_t row, uint64_t indexed, uint64_t consecutive) {
         using Group = Pack<T, 8>;
-        *reinterpret_cast<Group*>(pointer<T>(params.output) + consecutive) =
-            exists ? *reinterpret_cast<const Group*>(pointer<const T>(params.input) + indexed) : Group{};
+        Group& output = *reinterpret_cast<Group*>(pointer<T>(params.output) + consecutive);
+        if (static_cast<uint32_t>(row) < params.indexed_rows) {
+            output = *reinterpret_cast<const Group*>(pointer<const T>(params.input) + indexed);
+        } else {
+            float values[8];
+            fill(values, row < 0 ? 0.0f : NAN);
+            store(output.values, values);
+        }
     });
 }
 
 template <class T>
 RETROMAE_DEVICE void scatter_add_rows(const RowsParams& params) {
-    for_row_group(params, [&](uint64_t indexed, uint64_t consecutive, bool exists) {
-        if (!exists) return;
+    for_row_group(params, [&](int32_t row, uint64_t indexed, uint64_t consecutive) {
+        if (static_cast<uint32_t>(row) >= params.indexed_rows) return;
         float sum[8], added[8];
         load(pointer<const T>(params.output) + indexed, sum);
         load(pointer<const T>(params.input) + consecutive, added);

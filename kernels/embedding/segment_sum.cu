@@ -18,6 +18,21 @@ constexpr int32_t kSegmentRowsInFlight = 4;
 // From here on sharing saves more than its two barriers cost.
 constexpr int32_t kLongSegment = 64;
 
+// A segment's part of the indices. Offsets that fall, or leave the indices, are the caller's mistake: it
+// shows.
+struct Segment {
+    int32_t begin;
+    int32_t end;
+    bool valid;
+
+    RETROMAE_DEVICE Segment at(const SegmentSumParams& params, uint32_t index) {
+        const int32_t* offsets = pointer<const int32_t>(params.offsets) + index;
+        const int32_t begin = offsets[0], end = offsets[1];
+        const bool valid = begin >= 0 && begin <= end && static_cast<uint32_t>(end) <= params.count;
+        return {valid ? begin : 0, valid ? end : 0, valid};
+    }
+};
+
 // The sum over every `step`-th k in begin..end, for this lane's columns from `column` on.
 template <class T>
 RETROMAE_DEVICE void sum_segment(const SegmentSumParams& params, int32_t begin, int32_t end, int32_t step,
@@ -30,8 +45,11 @@ RETROMAE_DEVICE void sum_segment(const SegmentSumParams& params, int32_t begin, 
         for (int32_t j = 0; j < kSegmentRowsInFlight; ++j) {
             const int32_t next = k + j * step;
             if (next >= end) continue;
-            const int32_t row = indices != nullptr ? indices[next] : next;
-            load(input + static_cast<uint64_t>(row) * params.columns, values[j]);
+            const uint32_t row = indices != nullptr ? indices[next] : next;
+            if (row < params.input_rows)
+                load(input + static_cast<uint64_t>(row) * params.columns, values[j]);
+            else
+                fill(values[j], NAN);
         }
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) total[i] += (values[0][i] + values[1][i]) + (values[2][i] + values[3][i]);
@@ -42,8 +60,9 @@ template <class Output>
 RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segment, uint32_t column,
                                    const float (&total)[8]) {
     const int32_t* rows = pointer<const int32_t>(params.rows);
-    const uint64_t row = rows != nullptr ? static_cast<uint64_t>(rows[segment]) : segment;
-    Output* output = pointer<Output>(params.output) + row * params.columns + column;
+    const uint32_t row = rows != nullptr ? rows[segment] : segment;
+    if (row >= params.output_rows) return;
+    Output* output = pointer<Output>(params.output) + static_cast<uint64_t>(row) * params.columns + column;
     float result[8];
     load(output, result);
     RETROMAE_UNROLL
@@ -78,21 +97,22 @@ template <class T, class Output>
 RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
     SharedMemory memory = SharedMemory::begin();
     float* totals = memory.take<float>(kSegmentWarps * kSegmentColumns);
-    const int32_t* offsets = pointer<const int32_t>(params.offsets);
     const uint32_t column = blockIdx.y * kSegmentColumns + threadIdx.x % 32u * 8u;
     const uint32_t first = blockIdx.x * kSegmentWarps;
-    for (uint32_t segment = first; segment < first + kSegmentWarps && segment < params.segments; ++segment) {
-        const int32_t begin = offsets[segment], end = offsets[segment + 1];
-        if (end - begin >= kLongSegment)
-            sum_long_segment<T, Output>(params, segment, begin, end, column, totals);
+    for (uint32_t index = first; index < first + kSegmentWarps && index < params.segments; ++index) {
+        const Segment segment = Segment::at(params, index);
+        if (segment.end - segment.begin >= kLongSegment)
+            sum_long_segment<T, Output>(params, index, segment.begin, segment.end, column, totals);
     }
-    const uint32_t segment = first + threadIdx.x / 32u;
-    if (segment >= params.segments || column >= params.columns) return;
-    const int32_t begin = offsets[segment], end = offsets[segment + 1];
-    if (begin == end || end - begin >= kLongSegment) return;
-    float total[8] = {};
-    sum_segment<T>(params, begin, end, 1, column, total);
-    add_to_output<Output>(params, segment, column, total);
+    const uint32_t index = first + threadIdx.x / 32u;
+    if (index >= params.segments || column >= params.columns) return;
+    const Segment segment = Segment::at(params, index);
+    if (segment.valid && (segment.begin == segment.end || segment.end - segment.begin >= kLongSegment))
+        return;
+    float total[8];
+    fill(total, segment.valid ? 0.0f : NAN);
+    sum_segment<T>(params, segment.begin, segment.end, 1, column, total);
+    add_to_output<Output>(params, index, column, total);
 }
 
 RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, kSegmentThreads) {

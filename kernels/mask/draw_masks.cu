@@ -18,12 +18,14 @@
 // One more block a sentence corrupts its inputs: two lanes draw the two masks, the warp writes. The chosen
 // tokens of a sentence go, in order, to as many places as its budget has, so that places are known before
 // anything is drawn.
+#include "../core/token_range.cuh"
 #include "whole_words.cuh"
 
 namespace retromae {
 
 constexpr uint32_t kDrawMasksThreads = 32;
 constexpr int32_t kNoRow = -1;
+constexpr int32_t kNoId = -1;
 constexpr int32_t kIgnoreIndex = -100;
 
 // Words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in 32
@@ -32,13 +34,30 @@ RETROMAE_DEVICE uint32_t mask_stride(uint32_t words_per_row) {
     return words_per_row | 1u;
 }
 
+// The input and the labelled rows of tokens without a mask: the ids as they are behind the last sentence, and
+// none where the prefix sums are out of range. One warp.
+RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tokens, uint32_t sentence,
+                           uint32_t sentences) {
+    for (uint32_t token = tokens.start + lane_index(); token < tokens.start + tokens.count; token += 32)
+        pointer<int32_t>(params.input_ids)[token] =
+            tokens.valid ? pointer<const int32_t>(params.ids)[token] : kNoId;
+    const TokenRange places =
+        TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
+    for (uint32_t place = places.start + lane_index(); place < places.start + places.count; place += 32) {
+        pointer<int32_t>(params.rows)[place] = kNoRow;
+        pointer<int32_t>(params.targets)[place] = kIgnoreIndex;
+    }
+    if (sentence < sentences && lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = 0;
+}
+
 // Writes what `visible`, one mask of the sentence at `token`, leaves of its input. One warp.
 RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& draw, uint32_t sentence,
-                             uint32_t token, const uint32_t* visible) {
-    const int32_t* offsets = pointer<const int32_t>(params.offsets) + sentence;
-    int32_t* rows = pointer<int32_t>(params.rows) + offsets[0];
-    int32_t* targets = pointer<int32_t>(params.targets) + offsets[0];
-    const uint32_t places = static_cast<uint32_t>(offsets[1] - offsets[0]);
+                             uint32_t sentences, uint32_t token, const uint32_t* visible) {
+    const TokenRange own =
+        TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
+    int32_t* rows = pointer<int32_t>(params.rows) + own.start;
+    int32_t* targets = pointer<int32_t>(params.targets) + own.start;
+    const uint32_t places = own.count;
     uint32_t count = 0;
     for (uint32_t base = 0; base < draw.length; base += 32) {
         const uint32_t slot = base + lane_index();
@@ -48,8 +67,10 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
             int32_t id = pointer<const int32_t>(params.ids)[token + slot];
             if (chosen >> lane_index() & 1u) {
                 const uint32_t place = count + bit_count(chosen & ((1u << lane_index()) - 1u));
-                rows[place] = static_cast<int32_t>(token + slot);
-                targets[place] = id;
+                if (place < places) {
+                    rows[place] = static_cast<int32_t>(token + slot);
+                    targets[place] = id;
+                }
                 const Random4 random = philox(draw.rng.seed_low, draw.rng.seed_high, slot,
                                               draw.sentence_index, kCorruptionStream, draw.rng.step);
                 if (random.words[0] < params.mask_below)
@@ -69,10 +90,20 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
 }
 
 RETROMAE_KERNEL(draw_masks, DrawMasksParams, kDrawMasksThreads) {
-    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const uint32_t sentence = blockIdx.x;
-    const uint32_t token = static_cast<uint32_t>(cu_seqlens[sentence]);
-    const uint32_t length = static_cast<uint32_t>(cu_seqlens[sentence + 1]) - token;
+    const TokenRange tokens =
+        TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, params.length_max);
+    if (!tokens.valid || sentence == params.sentences) {
+        if (blockIdx.y == params.bank_blocks) {
+            if (params.encoder.input_ids != 0) leave(params.encoder, tokens, sentence, params.sentences);
+            if (params.decoder.input_ids != 0) leave(params.decoder, tokens, sentence, params.sentences);
+        } else if (blockIdx.y == 0 && params.rows != 0) {
+            for (uint32_t i = threadIdx.x; i < tokens.count; i += kDrawMasksThreads)
+                pointer<uint16_t>(params.rows)[tokens.start + i] = 0;
+        }
+        return;
+    }
+    const uint32_t token = tokens.start, length = tokens.count;
     MaskDraw draw = {*pointer<const RngState>(params.rng),
                      pointer<const uint32_t>(params.sentence_indices)[sentence], length,
                      mask_budget(length, params.budget)};
@@ -93,9 +124,11 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, kDrawMasksThreads) {
             draw_mask(draw, encoder ? kEncoderMaskStream : kDecoderMaskStream, 0, words,
                       permutations + permutation_start, bits + threadIdx.x * mask_stride(words_per_row));
         warp_barrier();
-        if (params.encoder.input_ids != 0) corrupt(params.encoder, draw, sentence, token, bits);
+        if (params.encoder.input_ids != 0)
+            corrupt(params.encoder, draw, sentence, params.sentences, token, bits);
         if (params.decoder.input_ids != 0)
-            corrupt(params.decoder, draw, sentence, token, bits + mask_stride(words_per_row));
+            corrupt(params.decoder, draw, sentence, params.sentences, token,
+                    bits + mask_stride(words_per_row));
         return;
     }
 
@@ -122,11 +155,12 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, kDrawMasksThreads) {
         draw_mask(draw, kMaskBankStream, first_row + threadIdx.x, words, permutation,
                   bits + threadIdx.x * mask_stride(words_per_row));
     warp_barrier();
-    uint32_t* output = pointer<uint32_t>(params.bits) +
-                       pointer<const uint32_t>(params.bank_offsets)[sentence] +
-                       static_cast<uint64_t>(first_row) * words_per_row;
+    const uint64_t first_word = pointer<const uint32_t>(params.bank_offsets)[sentence] +
+                                static_cast<uint64_t>(first_row) * words_per_row;
     for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kDrawMasksThreads)
-        output[word] = bits[word / words_per_row * mask_stride(words_per_row) + word % words_per_row];
+        if (first_word + word < params.bank_words)
+            pointer<uint32_t>(params.bits)[first_word + word] =
+                bits[word / words_per_row * mask_stride(words_per_row) + word % words_per_row];
 }
 
 }  // namespace retromae

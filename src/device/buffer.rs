@@ -18,6 +18,7 @@ pub struct Buffer<T: Element> {
 pub(crate) trait DeviceMemory {
     fn device(&self) -> &Device;
     fn address(&self) -> u64;
+    fn is_empty(&self) -> bool;
 }
 
 impl<T: Element> DeviceMemory for View<'_, T> {
@@ -27,6 +28,9 @@ impl<T: Element> DeviceMemory for View<'_, T> {
     fn address(&self) -> u64 {
         self.address
     }
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
 }
 
 impl<T: Element> DeviceMemory for ViewMut<'_, T> {
@@ -35,6 +39,9 @@ impl<T: Element> DeviceMemory for ViewMut<'_, T> {
     }
     fn address(&self) -> u64 {
         self.address
+    }
+    fn is_empty(&self) -> bool {
+        self.length == 0
     }
 }
 

@@ -80,7 +80,7 @@ pub struct AttentionMaskParams {
     pub word_starts: DevicePointer,
     pub budget: MaskBudget,
     pub bank_rows_max: u32,
-    pub unused: u32,
+    pub words: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -112,8 +112,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionMaskParams, budget) - 72usize];
     ["Offset of field: AttentionMaskParams::bank_rows_max"]
         [::core::mem::offset_of!(AttentionMaskParams, bank_rows_max) - 88usize];
-    ["Offset of field: AttentionMaskParams::unused"]
-        [::core::mem::offset_of!(AttentionMaskParams, unused) - 92usize];
+    ["Offset of field: AttentionMaskParams::words"]
+        [::core::mem::offset_of!(AttentionMaskParams, words) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -134,12 +134,16 @@ pub struct AttentionForwardParams {
     pub sentences: u32,
     pub heads: u32,
     pub scale: f32,
+    pub keys: u32,
+    pub query_seqlen_max: u32,
+    pub key_seqlen_max: u32,
+    pub reserved: u32,
     pub mask: AttentionMaskParams,
     pub dropout: DropoutParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 216usize];
+    ["Size of AttentionForwardParams"][::core::mem::size_of::<AttentionForwardParams>() - 232usize];
     ["Alignment of AttentionForwardParams"][::core::mem::align_of::<AttentionForwardParams>() - 8usize];
     ["Offset of field: AttentionForwardParams::query"]
         [::core::mem::offset_of!(AttentionForwardParams, query) - 0usize];
@@ -173,10 +177,18 @@ const _: () = {
         [::core::mem::offset_of!(AttentionForwardParams, heads) - 88usize];
     ["Offset of field: AttentionForwardParams::scale"]
         [::core::mem::offset_of!(AttentionForwardParams, scale) - 92usize];
+    ["Offset of field: AttentionForwardParams::keys"]
+        [::core::mem::offset_of!(AttentionForwardParams, keys) - 96usize];
+    ["Offset of field: AttentionForwardParams::query_seqlen_max"]
+        [::core::mem::offset_of!(AttentionForwardParams, query_seqlen_max) - 100usize];
+    ["Offset of field: AttentionForwardParams::key_seqlen_max"]
+        [::core::mem::offset_of!(AttentionForwardParams, key_seqlen_max) - 104usize];
+    ["Offset of field: AttentionForwardParams::reserved"]
+        [::core::mem::offset_of!(AttentionForwardParams, reserved) - 108usize];
     ["Offset of field: AttentionForwardParams::mask"]
-        [::core::mem::offset_of!(AttentionForwardParams, mask) - 96usize];
+        [::core::mem::offset_of!(AttentionForwardParams, mask) - 112usize];
     ["Offset of field: AttentionForwardParams::dropout"]
-        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 192usize];
+        [::core::mem::offset_of!(AttentionForwardParams, dropout) - 208usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -194,28 +206,28 @@ pub struct AttentionBackwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 272usize];
+    ["Size of AttentionBackwardParams"][::core::mem::size_of::<AttentionBackwardParams>() - 288usize];
     ["Alignment of AttentionBackwardParams"][::core::mem::align_of::<AttentionBackwardParams>() - 8usize];
     ["Offset of field: AttentionBackwardParams::forward"]
         [::core::mem::offset_of!(AttentionBackwardParams, forward) - 0usize];
     ["Offset of field: AttentionBackwardParams::d_output"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 216usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_output) - 232usize];
     ["Offset of field: AttentionBackwardParams::d_query"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 224usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query) - 240usize];
     ["Offset of field: AttentionBackwardParams::d_key"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 232usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key) - 248usize];
     ["Offset of field: AttentionBackwardParams::d_value"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 240usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value) - 256usize];
     ["Offset of field: AttentionBackwardParams::accumulator"]
-        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 248usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, accumulator) - 264usize];
     ["Offset of field: AttentionBackwardParams::d_query_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 256usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_query_stride) - 272usize];
     ["Offset of field: AttentionBackwardParams::d_key_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 260usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_key_stride) - 276usize];
     ["Offset of field: AttentionBackwardParams::d_value_stride"]
-        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 264usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, d_value_stride) - 280usize];
     ["Offset of field: AttentionBackwardParams::fused_queries_max"]
-        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 268usize];
+        [::core::mem::offset_of!(AttentionBackwardParams, fused_queries_max) - 284usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -388,11 +400,15 @@ pub struct EmbeddingForwardParams {
     pub columns: u32,
     pub mode: u32,
     pub eps: f32,
+    pub vocabulary: u32,
+    pub positions: u32,
+    pub vectors: u32,
+    pub reserved: u32,
     pub dropout: DropoutParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of EmbeddingForwardParams"][::core::mem::size_of::<EmbeddingForwardParams>() - 136usize];
+    ["Size of EmbeddingForwardParams"][::core::mem::size_of::<EmbeddingForwardParams>() - 152usize];
     ["Alignment of EmbeddingForwardParams"][::core::mem::align_of::<EmbeddingForwardParams>() - 8usize];
     ["Offset of field: EmbeddingForwardParams::ids"]
         [::core::mem::offset_of!(EmbeddingForwardParams, ids) - 0usize];
@@ -426,8 +442,16 @@ const _: () = {
         [::core::mem::offset_of!(EmbeddingForwardParams, mode) - 104usize];
     ["Offset of field: EmbeddingForwardParams::eps"]
         [::core::mem::offset_of!(EmbeddingForwardParams, eps) - 108usize];
+    ["Offset of field: EmbeddingForwardParams::vocabulary"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, vocabulary) - 112usize];
+    ["Offset of field: EmbeddingForwardParams::positions"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, positions) - 116usize];
+    ["Offset of field: EmbeddingForwardParams::vectors"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, vectors) - 120usize];
+    ["Offset of field: EmbeddingForwardParams::reserved"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, reserved) - 124usize];
     ["Offset of field: EmbeddingForwardParams::dropout"]
-        [::core::mem::offset_of!(EmbeddingForwardParams, dropout) - 112usize];
+        [::core::mem::offset_of!(EmbeddingForwardParams, dropout) - 128usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -439,16 +463,16 @@ pub struct EmbeddingBackwardParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of EmbeddingBackwardParams"][::core::mem::size_of::<EmbeddingBackwardParams>() - 160usize];
+    ["Size of EmbeddingBackwardParams"][::core::mem::size_of::<EmbeddingBackwardParams>() - 176usize];
     ["Alignment of EmbeddingBackwardParams"][::core::mem::align_of::<EmbeddingBackwardParams>() - 8usize];
     ["Offset of field: EmbeddingBackwardParams::forward"]
         [::core::mem::offset_of!(EmbeddingBackwardParams, forward) - 0usize];
     ["Offset of field: EmbeddingBackwardParams::d_output"]
-        [::core::mem::offset_of!(EmbeddingBackwardParams, d_output) - 136usize];
+        [::core::mem::offset_of!(EmbeddingBackwardParams, d_output) - 152usize];
     ["Offset of field: EmbeddingBackwardParams::d_sum"]
-        [::core::mem::offset_of!(EmbeddingBackwardParams, d_sum) - 144usize];
+        [::core::mem::offset_of!(EmbeddingBackwardParams, d_sum) - 160usize];
     ["Offset of field: EmbeddingBackwardParams::partials"]
-        [::core::mem::offset_of!(EmbeddingBackwardParams, partials) - 152usize];
+        [::core::mem::offset_of!(EmbeddingBackwardParams, partials) - 168usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -460,10 +484,14 @@ pub struct SegmentSumParams {
     pub indices: DevicePointer,
     pub segments: u32,
     pub columns: u32,
+    pub input_rows: u32,
+    pub output_rows: u32,
+    pub count: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SegmentSumParams"][::core::mem::size_of::<SegmentSumParams>() - 48usize];
+    ["Size of SegmentSumParams"][::core::mem::size_of::<SegmentSumParams>() - 64usize];
     ["Alignment of SegmentSumParams"][::core::mem::align_of::<SegmentSumParams>() - 8usize];
     ["Offset of field: SegmentSumParams::input"][::core::mem::offset_of!(SegmentSumParams, input) - 0usize];
     ["Offset of field: SegmentSumParams::output"][::core::mem::offset_of!(SegmentSumParams, output) - 8usize];
@@ -476,6 +504,13 @@ const _: () = {
         [::core::mem::offset_of!(SegmentSumParams, segments) - 40usize];
     ["Offset of field: SegmentSumParams::columns"]
         [::core::mem::offset_of!(SegmentSumParams, columns) - 44usize];
+    ["Offset of field: SegmentSumParams::input_rows"]
+        [::core::mem::offset_of!(SegmentSumParams, input_rows) - 48usize];
+    ["Offset of field: SegmentSumParams::output_rows"]
+        [::core::mem::offset_of!(SegmentSumParams, output_rows) - 52usize];
+    ["Offset of field: SegmentSumParams::count"][::core::mem::offset_of!(SegmentSumParams, count) - 56usize];
+    ["Offset of field: SegmentSumParams::reserved"]
+        [::core::mem::offset_of!(SegmentSumParams, reserved) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -485,16 +520,21 @@ pub struct RowsParams {
     pub rows: DevicePointer,
     pub count: u32,
     pub columns: u32,
+    pub indexed_rows: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of RowsParams"][::core::mem::size_of::<RowsParams>() - 32usize];
+    ["Size of RowsParams"][::core::mem::size_of::<RowsParams>() - 40usize];
     ["Alignment of RowsParams"][::core::mem::align_of::<RowsParams>() - 8usize];
     ["Offset of field: RowsParams::input"][::core::mem::offset_of!(RowsParams, input) - 0usize];
     ["Offset of field: RowsParams::output"][::core::mem::offset_of!(RowsParams, output) - 8usize];
     ["Offset of field: RowsParams::rows"][::core::mem::offset_of!(RowsParams, rows) - 16usize];
     ["Offset of field: RowsParams::count"][::core::mem::offset_of!(RowsParams, count) - 24usize];
     ["Offset of field: RowsParams::columns"][::core::mem::offset_of!(RowsParams, columns) - 28usize];
+    ["Offset of field: RowsParams::indexed_rows"]
+        [::core::mem::offset_of!(RowsParams, indexed_rows) - 32usize];
+    ["Offset of field: RowsParams::reserved"][::core::mem::offset_of!(RowsParams, reserved) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -741,11 +781,13 @@ pub struct BagOfWordsParams {
     pub first_slot: u32,
     pub first_row: u32,
     pub rows: u32,
+    pub tokens: u32,
+    pub bag_words: u32,
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of BagOfWordsParams"][::core::mem::size_of::<BagOfWordsParams>() - 152usize];
+    ["Size of BagOfWordsParams"][::core::mem::size_of::<BagOfWordsParams>() - 160usize];
     ["Alignment of BagOfWordsParams"][::core::mem::align_of::<BagOfWordsParams>() - 8usize];
     ["Offset of field: BagOfWordsParams::hidden"][::core::mem::offset_of!(BagOfWordsParams, hidden) - 0usize];
     ["Offset of field: BagOfWordsParams::weight"][::core::mem::offset_of!(BagOfWordsParams, weight) - 8usize];
@@ -786,8 +828,12 @@ const _: () = {
     ["Offset of field: BagOfWordsParams::first_row"]
         [::core::mem::offset_of!(BagOfWordsParams, first_row) - 140usize];
     ["Offset of field: BagOfWordsParams::rows"][::core::mem::offset_of!(BagOfWordsParams, rows) - 144usize];
+    ["Offset of field: BagOfWordsParams::tokens"]
+        [::core::mem::offset_of!(BagOfWordsParams, tokens) - 148usize];
+    ["Offset of field: BagOfWordsParams::bag_words"]
+        [::core::mem::offset_of!(BagOfWordsParams, bag_words) - 152usize];
     ["Offset of field: BagOfWordsParams::reserved"]
-        [::core::mem::offset_of!(BagOfWordsParams, reserved) - 148usize];
+        [::core::mem::offset_of!(BagOfWordsParams, reserved) - 156usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -803,10 +849,12 @@ pub struct CorruptionParams {
     pub random_below: u64,
     pub mask_id: i32,
     pub vocab_size: u32,
+    pub labelled: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CorruptionParams"][::core::mem::size_of::<CorruptionParams>() - 88usize];
+    ["Size of CorruptionParams"][::core::mem::size_of::<CorruptionParams>() - 96usize];
     ["Alignment of CorruptionParams"][::core::mem::align_of::<CorruptionParams>() - 8usize];
     ["Offset of field: CorruptionParams::ids"][::core::mem::offset_of!(CorruptionParams, ids) - 0usize];
     ["Offset of field: CorruptionParams::input_ids"]
@@ -828,6 +876,10 @@ const _: () = {
         [::core::mem::offset_of!(CorruptionParams, mask_id) - 80usize];
     ["Offset of field: CorruptionParams::vocab_size"]
         [::core::mem::offset_of!(CorruptionParams, vocab_size) - 84usize];
+    ["Offset of field: CorruptionParams::labelled"]
+        [::core::mem::offset_of!(CorruptionParams, labelled) - 88usize];
+    ["Offset of field: CorruptionParams::reserved"]
+        [::core::mem::offset_of!(CorruptionParams, reserved) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -840,7 +892,7 @@ pub struct GroupedKeys {
     pub rows: DevicePointer,
     pub offsets: DevicePointer,
     pub segments: u32,
-    pub unused: u32,
+    pub key_count: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -857,7 +909,7 @@ const _: () = {
     ["Offset of field: GroupedKeys::rows"][::core::mem::offset_of!(GroupedKeys, rows) - 40usize];
     ["Offset of field: GroupedKeys::offsets"][::core::mem::offset_of!(GroupedKeys, offsets) - 48usize];
     ["Offset of field: GroupedKeys::segments"][::core::mem::offset_of!(GroupedKeys, segments) - 56usize];
-    ["Offset of field: GroupedKeys::unused"][::core::mem::offset_of!(GroupedKeys, unused) - 60usize];
+    ["Offset of field: GroupedKeys::key_count"][::core::mem::offset_of!(GroupedKeys, key_count) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -918,13 +970,15 @@ pub struct DrawMasksParams {
     pub bank_rows_max: u32,
     pub bank_blocks: u32,
     pub length_max: u32,
-    pub unused: u32,
+    pub sentences: u32,
+    pub tokens: u32,
+    pub bank_words: u32,
     pub encoder: CorruptionParams,
     pub decoder: CorruptionParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DrawMasksParams"][::core::mem::size_of::<DrawMasksParams>() - 272usize];
+    ["Size of DrawMasksParams"][::core::mem::size_of::<DrawMasksParams>() - 296usize];
     ["Alignment of DrawMasksParams"][::core::mem::align_of::<DrawMasksParams>() - 8usize];
     ["Offset of field: DrawMasksParams::rng"][::core::mem::offset_of!(DrawMasksParams, rng) - 0usize];
     ["Offset of field: DrawMasksParams::cu_seqlens"]
@@ -946,11 +1000,15 @@ const _: () = {
         [::core::mem::offset_of!(DrawMasksParams, bank_blocks) - 84usize];
     ["Offset of field: DrawMasksParams::length_max"]
         [::core::mem::offset_of!(DrawMasksParams, length_max) - 88usize];
-    ["Offset of field: DrawMasksParams::unused"][::core::mem::offset_of!(DrawMasksParams, unused) - 92usize];
+    ["Offset of field: DrawMasksParams::sentences"]
+        [::core::mem::offset_of!(DrawMasksParams, sentences) - 92usize];
+    ["Offset of field: DrawMasksParams::tokens"][::core::mem::offset_of!(DrawMasksParams, tokens) - 96usize];
+    ["Offset of field: DrawMasksParams::bank_words"]
+        [::core::mem::offset_of!(DrawMasksParams, bank_words) - 100usize];
     ["Offset of field: DrawMasksParams::encoder"]
-        [::core::mem::offset_of!(DrawMasksParams, encoder) - 96usize];
+        [::core::mem::offset_of!(DrawMasksParams, encoder) - 104usize];
     ["Offset of field: DrawMasksParams::decoder"]
-        [::core::mem::offset_of!(DrawMasksParams, decoder) - 184usize];
+        [::core::mem::offset_of!(DrawMasksParams, decoder) - 200usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

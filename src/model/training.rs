@@ -115,7 +115,7 @@ impl<T: Float> Model<T> {
         learning_rate: f64,
         update: u32,
     ) -> Result<f32> {
-        self.schedule.write(stream, &optimizer.schedule(learning_rate, update))?;
+        self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
         self.enqueue_update(stream, optimizer)?;
         Ok(self.squared_norm.read()?[0].sqrt())
     }
@@ -176,7 +176,7 @@ impl<T: Float> Model<T> {
             shape = shape.recurring(&self.config, self.capacity);
         }
         self.prepare(stream, input, Some(randomness), &shape)?;
-        self.schedule.write(stream, &optimizer.schedule(learning_rate, update))?;
+        self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
         let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
         self.run(stream, &launches)?;
         let ticket = Ticket(self.training.steps);

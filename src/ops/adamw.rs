@@ -1,8 +1,7 @@
 //! AdamW with clipping by the global norm (Loshchilov and Hutter, arXiv 1711.05101), one pass over a flat arena.
 
 use super::Result;
-use super::error::{optional, require, require_length};
-use super::reduce::require_aligned;
+use super::error::{aligned, optional_aligned, require, require_length};
 use crate::device::params::AdamWParams;
 use crate::device::{Stream, View, ViewMut, bf16};
 
@@ -31,10 +30,15 @@ impl Default for Hyperparameters {
 impl Hyperparameters {
     /// The four words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for `step`, which counts from 1: learning
     /// rate, `1 - beta1^step`, `1 - beta2^step`, and 0. To be uploaded before each step.
-    #[must_use]
-    pub fn schedule(&self, learning_rate: f64, step: u32) -> [f32; 4] {
+    ///
+    /// # Errors
+    /// When `learning_rate` is negative or not finite in f32, or `step` is 0.
+    pub fn schedule(&self, learning_rate: f64, step: u32) -> Result<[f32; 4]> {
+        let rate = learning_rate as f32;
+        require(rate >= 0.0 && rate.is_finite(), "learning_rate", learning_rate, "finite and not negative")?;
+        require(step > 0, "step", step, "at least 1")?;
         let correction = |beta: f64| (1.0 - beta.powf(f64::from(step))) as f32;
-        [learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0]
+        Ok([rate, correction(self.beta1), correction(self.beta2), 0.0])
     }
 
     fn validate(&self) -> Result<()> {
@@ -80,29 +84,24 @@ pub fn step(stream: &Stream, arguments: Step<'_>) -> Result<()> {
     let Step { compute_parameters, squared_norm, schedule, decayed, hyperparameters, .. } = &arguments;
     let count = parameters.len();
     hyperparameters.validate()?;
-    for (argument, length, address) in [
-        ("parameters", count, parameters.address()),
-        ("gradients", gradients.len(), gradients.address()),
-        ("first_moments", first_moments.len(), first_moments.address()),
-        ("second_moments", second_moments.len(), second_moments.address()),
+    for (argument, length) in [
+        ("gradients", gradients.len()),
+        ("first_moments", first_moments.len()),
+        ("second_moments", second_moments.len()),
+        ("compute_parameters", compute_parameters.as_ref().map_or(count, ViewMut::len)),
     ] {
         require_length(argument, length, count, "as parameters")?;
-        require_aligned(argument, address)?;
-    }
-    if let Some(copy) = compute_parameters {
-        require_length("compute_parameters", copy.len(), count, "as parameters")?;
-        require_aligned("compute_parameters", copy.address())?;
     }
     require_length("squared_norm", squared_norm.len(), 1, "a scalar")?;
     require_length("schedule", schedule.len(), 4, "words of an AdamWSchedule")?;
     require(*decayed <= count, "decayed", decayed, format_args!("at most {count} (parameters)"))?;
     let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = *hyperparameters;
     let params = AdamWParams {
-        parameters: stream.address("parameters", parameters)?,
-        gradients: stream.address("gradients", gradients)?,
-        first_moments: stream.address("first_moments", first_moments)?,
-        second_moments: stream.address("second_moments", second_moments)?,
-        compute_parameters: optional(stream, "compute_parameters", compute_parameters.as_ref())?,
+        parameters: aligned(stream, "parameters", parameters)?,
+        gradients: aligned(stream, "gradients", gradients)?,
+        first_moments: aligned(stream, "first_moments", first_moments)?,
+        second_moments: aligned(stream, "second_moments", second_moments)?,
+        compute_parameters: optional_aligned(stream, "compute_parameters", compute_parameters.as_ref())?,
         squared_norm: stream.address("squared_norm", squared_norm)?,
         schedule: stream.address("schedule", schedule)?,
         count: count as u64,

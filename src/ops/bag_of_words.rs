@@ -6,9 +6,8 @@
 //! first of them where several have. Logits exist for a chunk of rows only.
 
 pub use super::cross_entropy::Algorithm;
-use super::error::{require, require_columns, require_length};
+use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
 use super::logits::{self, ALIGNMENT, PRODUCT_SHARED_BYTES, PRODUCT_THREADS, TILE, padded};
-use super::reduce::require_aligned;
 use super::{Error, Result};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{DType, Float, Stream, View, ViewMut};
@@ -36,10 +35,11 @@ pub struct ForwardBackward<'a, T: Float> {
     pub weight: View<'a, T>,
     /// `[V]`
     pub bias: View<'a, f32>,
-    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. They lie in device
-    /// memory and are not checked.
+    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. Any others make their
+    /// sentence's loss NaN and its gradient 0.
     pub cu_seqlens: View<'a, i32>,
-    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Not checked either.
+    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Any others make their sentence's loss NaN and
+    /// its gradient 0.
     pub bag_offsets: View<'a, i32>,
     /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. One that is twice in a bag counts twice.
     pub bag_ids: View<'a, i32>,
@@ -177,6 +177,8 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
         format_args!("{:?} for f32", Algorithm::Library),
     )?;
     require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
+    require_count("bias", vocabulary)?;
+    require_count("bag_ids", arguments.bag_ids.len())?;
     require_columns("hidden_size", hidden_size)?;
     let slot = arguments.first_slot;
     require(slot <= usize::from(u16::MAX), "first_slot", slot, "at most 65535")?;
@@ -196,15 +198,15 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     };
     // A row of blocks each, of which a grid has no more.
     require(sentences <= 65_535, "cu_seqlens", format_args!("of {sentences} sentences"), "of at most 65535")?;
-    let elements = vocabulary * hidden_size;
+    let weight = elements([vocabulary, hidden_size]);
     for (name, length, expected, meaning) in [
-        ("weight", arguments.weight.len(), elements, "vocabulary · hidden size"),
+        ("weight", arguments.weight.len(), weight, "vocabulary · hidden size"),
         ("bag_offsets", arguments.bag_offsets.len(), sentences + 1, "sentences + 1"),
         ("bag_weights", arguments.bag_weights.len(), arguments.bag_ids.len(), "bag_ids"),
         ("sentence_weights", arguments.sentence_weights.len(), sentences, "sentences"),
         ("losses", arguments.losses.len(), sentences, "sentences"),
         ("d_hidden", arguments.d_hidden.len(), hidden, "hidden"),
-        ("d_weight", arguments.d_weight.len(), elements, "vocabulary · hidden size"),
+        ("d_weight", arguments.d_weight.len(), weight, "vocabulary · hidden size"),
         ("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary"),
     ] {
         require_length(name, length, expected, meaning)?;
@@ -254,6 +256,8 @@ fn params<T: Float>(stream: &Stream, arguments: &ForwardBackward<'_, T>) -> Resu
         first_slot: arguments.first_slot as u32,
         first_row: 0,
         rows: 0,
+        tokens: require_count("hidden", arguments.hidden.len() / arguments.hidden_size)?,
+        bag_words: arguments.bag_ids.len() as u32,
         reserved: 0,
     })
 }

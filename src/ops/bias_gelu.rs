@@ -2,7 +2,7 @@
 //! (Hendrycks and Gimpel, arXiv 1606.08415).
 
 use super::Result;
-use super::error::{require, require_columns, require_length};
+use super::error::{aligned, require_column_vector, require_length, require_rows};
 use crate::device::params::BiasGeluParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
@@ -10,7 +10,7 @@ use crate::device::{Float, Stream, View, ViewMut};
 const ELEMENTS_PER_BLOCK: usize = 16384;
 const THREADS: u32 = 256;
 
-/// Arguments of [`forward`].
+/// Arguments of [`forward`], all aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Forward<'a, T: Float> {
     /// `[rows, columns]`
@@ -21,7 +21,7 @@ pub struct Forward<'a, T: Float> {
     pub output: ViewMut<'a, T>,
 }
 
-/// Arguments of [`backward`].
+/// Arguments of [`backward`], all aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Backward<'a, T: Float> {
     /// `[rows, columns]`, as in the forward pass
@@ -37,13 +37,13 @@ pub struct Backward<'a, T: Float> {
 /// Enqueues `output = gelu(input + bias)`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or a length does not fit.
+/// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, output } = arguments;
     let params = BiasGeluParams {
-        input: stream.address("input", &input)?,
-        bias: stream.address("bias", &bias)?,
-        output: stream.address("output", &output)?,
+        input: aligned(stream, "input", &input)?,
+        bias: aligned(stream, "bias", &bias)?,
+        output: aligned(stream, "output", &output)?,
         ..shape(input.len(), bias.len())?
     };
     require_length("output", output.len(), input.len(), "as input")?;
@@ -57,10 +57,10 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { input, bias, d_output, d_input } = arguments;
     let params = BiasGeluParams {
-        input: stream.address("input", &input)?,
-        bias: stream.address("bias", &bias)?,
-        d_output: stream.address("d_output", &d_output)?,
-        d_input: stream.address("d_input", &d_input)?,
+        input: aligned(stream, "input", &input)?,
+        bias: aligned(stream, "bias", &bias)?,
+        d_output: aligned(stream, "d_output", &d_output)?,
+        d_input: aligned(stream, "d_input", &d_input)?,
         ..shape(input.len(), bias.len())?
     };
     require_length("d_output", d_output.len(), input.len(), "as input")?;
@@ -69,18 +69,9 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
 }
 
 fn shape(input: usize, columns: usize) -> Result<BiasGeluParams> {
-    require_columns("bias", columns)?;
-    require(
-        input.is_multiple_of(columns),
-        "input",
-        format_args!("{input} elements long"),
-        format_args!("a multiple of {columns} (columns)"),
-    )?;
-    Ok(BiasGeluParams {
-        rows: (input / columns) as u32,
-        columns: columns as u32,
-        ..BiasGeluParams::default()
-    })
+    require_column_vector("bias", columns)?;
+    let rows = require_rows("input", input, columns)?;
+    Ok(BiasGeluParams { rows: rows as u32, columns: columns as u32, ..BiasGeluParams::default() })
 }
 
 fn launch<T: Float>(stream: &Stream, pass: &str, params: &BiasGeluParams) -> Result<()> {

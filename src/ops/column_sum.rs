@@ -1,7 +1,7 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
 use super::Result;
-use super::error::{require, require_columns, require_workspace};
+use super::error::{aligned, require_column_vector, require_rows, require_workspace};
 use crate::device::params::ColumnSumParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
@@ -16,7 +16,7 @@ const SHARED_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK as u32 * 4;
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
 pub struct ColumnSum<'a, T: Float> {
-    /// `[rows, columns]`
+    /// `[rows, columns]`, aligned to 16 bytes as the other arrays
     pub input: View<'a, T>,
     /// `[columns]`
     pub output: ViewMut<'a, f32>,
@@ -35,39 +35,23 @@ pub fn workspace(rows: usize, columns: usize) -> usize {
 /// Enqueues `output[column] = Σ input[row, column]`, or `+=`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8, a length does not fit, or the workspace is too small.
+/// When `columns` is not a multiple of 8, a length or an alignment does not fit, or the workspace is too small.
 pub fn column_sum<T: Float>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Result<()> {
     let ColumnSum { input, output, accumulate, workspace } = arguments;
     let columns = output.len();
-    let rows = require_rows("input", input.len(), "output", columns)?;
+    require_column_vector("output", columns)?;
+    let rows = require_rows("input", input.len(), columns)?;
     require_workspace(workspace.len(), self::workspace(rows, columns))?;
     let side_by_side = SideBySide {
-        input: stream.address("input", &input)?,
+        input: aligned(stream, "input", &input)?,
         rows,
         columns,
-        outputs: &[stream.address("output", &output)?],
+        outputs: &[aligned(stream, "output", &output)?],
         accumulate,
-        workspace: stream.address("workspace", &workspace)?,
+        workspace: aligned(stream, "workspace", &workspace)?,
     };
     // SAFETY: the lengths of all three arrays were checked.
     unsafe { side_by_side.launch::<T>(stream) }
-}
-
-/// The number of rows of a matrix of `length` elements, `columns` in each.
-pub(crate) fn require_rows(
-    argument: &'static str,
-    length: usize,
-    columns_of: &'static str,
-    columns: usize,
-) -> Result<usize> {
-    require_columns(columns_of, columns)?;
-    require(
-        length.is_multiple_of(columns) && length / columns <= i32::MAX as usize,
-        argument,
-        format_args!("{length} elements long"),
-        format_args!("a multiple of {columns} (columns)"),
-    )?;
-    Ok(length / columns)
 }
 
 /// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: not wanted).

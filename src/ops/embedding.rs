@@ -2,9 +2,8 @@
 //! sections 3.1 to 3.3).
 
 use super::Result;
-use super::column_sum::require_rows;
 use super::dropout::{Dropout, dropout_params};
-use super::error::{require_length, require_workspace};
+use super::error::{aligned, require, require_eps, require_length, require_rows, require_workspace};
 use super::layer_norm::{
     BACKWARD_ROWS_PER_BLOCK, FORWARD_ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace,
     require_row_shape, totals_bytes,
@@ -49,8 +48,8 @@ pub enum Source<'a, T: Float> {
     QueryPosition(Sentences<'a, T>),
 }
 
-/// What both passes read. Ids, slots and sentence indices are in device memory and are not checked: each must be a row of
-/// its table.
+/// What both passes read; arrays with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
+/// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding<'a, T: Float> {
     pub source: Source<'a, T>,
@@ -58,13 +57,13 @@ pub struct Embedding<'a, T: Float> {
     pub slots: View<'a, i32>,
     /// `[positions, columns]`
     pub position: View<'a, T>,
-    /// `[types, columns]`, of which row 0 is used
+    /// `[types, columns]`, of which row 0 is used; at least one
     pub token_type: View<'a, T>,
     /// `[columns]`, a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
     pub gamma: View<'a, f32>,
     /// `[columns]`
     pub beta: View<'a, f32>,
-    /// Added to the variance.
+    /// Added to the variance; positive.
     pub eps: f32,
     /// Row = packed token, column = hidden column, head 0.
     pub dropout: Option<Dropout<'a>>,
@@ -113,16 +112,16 @@ pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
 /// Enqueues the embedding of every token.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or above the limit, or a length or the dropout rate does not fit.
+/// When `columns` is not a multiple of 8 or above the limit, or a length, an alignment, `eps` or the dropout rate does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { embedding, output, mean, rstd } = arguments;
     let params = EmbeddingForwardParams {
-        output: stream.address("output", &output)?,
+        output: aligned(stream, "output", &output)?,
         ..embedding.params(stream, "output", output.len(), [mean.as_view(), rstd.as_view()])?
     };
     let kernel = format!("embedding_forward_{}", T::DTYPE.name());
     let grid = [params.tokens.div_ceil(FORWARD_ROWS_PER_BLOCK as u32), 1, 1];
-    // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
+    // SAFETY: lengths were checked; the kernel checks ids and indices.
     unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
     Ok(())
 }
@@ -141,22 +140,17 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     require_workspace(workspace.len(), backward_workspace(tokens, columns))?;
     let params = EmbeddingBackwardParams {
         forward,
-        d_output: stream.address("d_output", &d_output)?,
-        d_sum: stream.address("d_sum", &d_sum)?,
-        partials: stream.address("workspace", &workspace)?,
+        d_output: aligned(stream, "d_output", &d_output)?,
+        d_sum: aligned(stream, "d_sum", &d_sum)?,
+        partials: aligned(stream, "workspace", &workspace)?,
     };
+    let outputs = [aligned(stream, "d_gamma", &d_gamma)?, aligned(stream, "d_beta", &d_beta)?];
     let kernel = format!("embedding_backward_{}", T::DTYPE.name());
     let grid = [tokens.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
-    // SAFETY: lengths were checked; ids and indices are valid by the arguments' contract.
+    // SAFETY: lengths were checked; the kernel checks ids and indices.
     unsafe {
         stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(
-            stream,
-            tokens,
-            columns,
-            &[stream.address("d_gamma", &d_gamma)?, stream.address("d_beta", &d_beta)?],
-            stream.address("workspace", &workspace)?,
-        )
+        add_partials(stream, tokens, columns, &outputs, params.partials)
     }
 }
 
@@ -175,8 +169,10 @@ impl<T: Float> Embedding<'_, T> {
         require_length("slots", self.slots.len(), tokens, "tokens")?;
         require_length("mean", mean.len(), tokens, "tokens")?;
         require_length("rstd", rstd.len(), tokens, "tokens")?;
-        require_rows("position", self.position.len(), "gamma", columns)?;
-        require_rows("token_type", self.token_type.len(), "gamma", columns)?;
+        require_eps(self.eps)?;
+        let positions = require_rows("position", self.position.len(), columns)?;
+        let types = require_rows("token_type", self.token_type.len(), columns)?;
+        require(types > 0, "token_type", "empty", format_args!("at least {columns} elements long (a row)"))?;
         let (mode, words, sentences) = match self.source {
             Source::Word(words) => (EMBEDDING_WORD, Some(words), None),
             Source::Content(words, sentences) => (EMBEDDING_CONTENT, Some(words), Some(sentences)),
@@ -185,30 +181,32 @@ impl<T: Float> Embedding<'_, T> {
         };
         let mut params = EmbeddingForwardParams {
             slots: stream.address("slots", &self.slots)?,
-            position: stream.address("position", &self.position)?,
-            type_: stream.address("token_type", &self.token_type)?,
-            gamma: stream.address("gamma", &self.gamma)?,
-            beta: stream.address("beta", &self.beta)?,
+            position: aligned(stream, "position", &self.position)?,
+            type_: aligned(stream, "token_type", &self.token_type)?,
+            gamma: aligned(stream, "gamma", &self.gamma)?,
+            beta: aligned(stream, "beta", &self.beta)?,
             mean: stream.address("mean", &mean)?,
             rstd: stream.address("rstd", &rstd)?,
             tokens: tokens as u32,
             columns: columns as u32,
             mode,
             eps: self.eps,
+            positions: positions as u32,
             dropout: dropout_params(stream, self.dropout)?,
             ..EmbeddingForwardParams::default()
         };
         if let Some(Words { ids, table }) = words {
             require_length("ids", ids.len(), tokens, "tokens")?;
-            require_rows("word table", table.len(), "gamma", columns)?;
-            (params.ids, params.word) = (stream.address("ids", &ids)?, stream.address("word table", &table)?);
+            params.vocabulary = require_rows("word table", table.len(), columns)? as u32;
+            (params.ids, params.word) =
+                (stream.address("ids", &ids)?, aligned(stream, "word table", &table)?);
         }
         if let Some(Sentences { indices, vectors }) = sentences {
             require_length("sentence indices", indices.len(), tokens, "tokens")?;
-            require_rows("sentence vectors", vectors.len(), "gamma", columns)?;
+            params.vectors = require_rows("sentence vectors", vectors.len(), columns)? as u32;
             (params.sentences, params.sentence_vectors) = (
                 stream.address("sentence indices", &indices)?,
-                stream.address("sentence vectors", &vectors)?,
+                aligned(stream, "sentence vectors", &vectors)?,
             );
         }
         Ok(params)

@@ -1,5 +1,7 @@
 //! What an operation refuses.
 
+use std::fmt::Display;
+
 use crate::device::{self, DeviceMemory, Stream};
 
 /// An argument that an operation cannot work with, or an error of the device.
@@ -53,17 +55,89 @@ pub(crate) fn require_workspace(length: usize, needed: usize) -> Result<()> {
     )
 }
 
+/// Of accesses to rows, in bytes.
+const ALIGNMENT: u64 = 16;
+
 /// Columns move in groups of 8, as 16-byte accesses of 16-bit elements.
 pub(crate) const COLUMN_GROUP: usize = 8;
 
 /// Refuses a row length that the kernels' wide accesses cannot handle.
 pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<()> {
+    require_column_count(argument, columns, &columns)
+}
+
+/// As [`require_columns`], of a vector that has an element for each column.
+pub(crate) fn require_column_vector(argument: &'static str, length: usize) -> Result<()> {
+    require_column_count(argument, length, &format_args!("{length} elements long"))
+}
+
+fn require_column_count(argument: &'static str, columns: usize, actual: &dyn Display) -> Result<()> {
     require(
         columns > 0 && columns.is_multiple_of(COLUMN_GROUP) && columns <= u32::MAX as usize,
         argument,
-        columns,
+        actual,
         format_args!("a positive multiple of {COLUMN_GROUP}"),
     )
+}
+
+/// The number of rows of a matrix of `length` elements, `columns` in each.
+pub(crate) fn require_rows(argument: &'static str, length: usize, columns: usize) -> Result<usize> {
+    require(
+        columns > 0 && length.is_multiple_of(columns) && length / columns <= i32::MAX as usize,
+        argument,
+        format_args!("{length} elements long"),
+        format_args!("a multiple of {columns} (columns)"),
+    )?;
+    Ok(length / columns)
+}
+
+/// A number of elements as kernels count them.
+pub(crate) fn require_count(argument: &'static str, length: usize) -> Result<u32> {
+    require(
+        i32::try_from(length).is_ok(),
+        argument,
+        format_args!("{length} elements long"),
+        "of below 2^31 elements",
+    )?;
+    Ok(length as u32)
+}
+
+/// The product of sizes; one that overflows is no view's length.
+pub(crate) fn elements<const N: usize>(sizes: [usize; N]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
+}
+
+/// Refuses what LayerNorm cannot add to a variance.
+pub(crate) fn require_eps(eps: f32) -> Result<()> {
+    require(eps > 0.0 && eps.is_finite(), "eps", eps, "positive and finite")
+}
+
+/// Refuses an address that the kernels' 16-byte accesses cannot handle.
+pub(crate) fn require_aligned(argument: &'static str, address: u64) -> Result<()> {
+    require(
+        address.is_multiple_of(ALIGNMENT),
+        argument,
+        format_args!("at an address of {} modulo {ALIGNMENT} bytes", address % ALIGNMENT),
+        format_args!("aligned to {ALIGNMENT} bytes"),
+    )
+}
+
+/// The address of an argument that is accessed 16 bytes at a time.
+pub(crate) fn aligned<A: DeviceMemory>(stream: &Stream, argument: &'static str, memory: &A) -> Result<u64> {
+    let address = stream.address(argument, memory)?;
+    if !memory.is_empty() {
+        require_aligned(argument, address)?;
+    }
+    Ok(address)
+}
+
+/// As [`aligned`]; 0 where the argument is absent.
+pub(crate) fn optional_aligned<A: DeviceMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    memory: Option<&A>,
+) -> Result<u64> {
+    memory.map_or(Ok(0), |memory| aligned(stream, argument, memory))
 }
 
 /// The address of an optional argument, 0 where it is absent.

@@ -22,7 +22,7 @@ const SCAN_BYTES: u32 = 8 * 4;
 /// Keys, and where their groups go.
 #[derive(Debug)]
 pub struct Keys<'a> {
-    /// `[rows]`: in `0..key_count`; they lie in device memory and are not checked
+    /// `[rows]`: in `0..key_count`. Rows of any other key are of no segment, or of one whose key is `key_count`, which is the last.
     pub keys: View<'a, i32>,
     /// In `1..=2^31`
     pub key_count: usize,
@@ -69,7 +69,7 @@ pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut
     let workspace = stream.address("workspace", &workspace)?;
     let launch = |kernel, shared, params: &GroupByKeyParams| {
         let grid = [tiles(rows) as u32, count as u32, 1];
-        // SAFETY: lengths were checked; keys are in range by the arguments' contract.
+        // SAFETY: lengths were checked; the kernels check the keys.
         unsafe { stream.launch(kernel, grid, THREADS, shared, params) }
     };
     let mut params = GroupByKeyParams { count: rows as u32, ..GroupByKeyParams::default() };
@@ -99,9 +99,9 @@ fn check(array: &Keys<'_>, rows: usize) -> Result<()> {
     require_length("indices", indices.len(), rows, "rows")
 }
 
-/// Bits of the largest key.
+/// Bits of the number that stands for keys out of range, above all others.
 fn key_bits(key_count: usize) -> u32 {
-    usize::BITS - (key_count - 1).leading_zeros()
+    usize::BITS - key_count.leading_zeros()
 }
 
 /// The pass of `digit`: from one half of the workspace to the other, the last one with `indices` as its output.
@@ -130,6 +130,6 @@ fn keys_params(
         rows: stream.address("segment_keys", &array.segment_keys)?,
         offsets: stream.address("offsets", &array.offsets)?,
         segments: array.segment_keys.len() as u32,
-        unused: 0,
+        key_count: array.key_count as u32,
     })
 }

@@ -2,9 +2,12 @@
 //! LayerNorm where the optional arguments are absent.
 
 use super::Result;
-use super::column_sum::{self, SideBySide, require_rows};
+use super::column_sum::{self, SideBySide};
 use super::dropout::{Dropout, dropout_params};
-use super::error::{optional, require, require_length, require_workspace};
+use super::error::{
+    aligned, optional_aligned, require, require_column_vector, require_eps, require_length, require_rows,
+    require_workspace,
+};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
 use crate::device::{Float, Stream, View, ViewMut};
 
@@ -20,7 +23,7 @@ pub(crate) const BACKWARD_ROWS_PER_BLOCK: usize = 32;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.
 const SUMS: usize = 3;
 
-/// Arguments of [`forward`].
+/// Arguments of [`forward`]; arrays with columns are aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Forward<'a, T: Float> {
     /// `[rows, columns]`, columns a multiple of 8 of at most [`COLUMNS_MAX`]
@@ -33,7 +36,7 @@ pub struct Forward<'a, T: Float> {
     pub gamma: View<'a, f32>,
     /// `[columns]`
     pub beta: View<'a, f32>,
-    /// Added to the variance.
+    /// Added to the variance; positive.
     pub eps: f32,
     /// Row = row of `input`, column = its column, head 0.
     pub dropout: Option<Dropout<'a>>,
@@ -47,7 +50,7 @@ pub struct Forward<'a, T: Float> {
     pub rstd: ViewMut<'a, f32>,
 }
 
-/// Arguments of [`backward`].
+/// Arguments of [`backward`]; arrays with columns are aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Backward<'a, T: Float> {
     /// `[rows, columns]`: gradient of the output
@@ -85,11 +88,12 @@ pub fn backward_workspace(rows: usize, columns: usize) -> usize {
 /// Enqueues `output = gamma · (sum - mean) · rstd + beta` with `sum = residual + dropout(input + bias)`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or above [`COLUMNS_MAX`], or a length or the dropout rate does not fit.
+/// When `columns` is not a multiple of 8 or above [`COLUMNS_MAX`], or a length, an alignment, `eps` or the dropout rate does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, residual, gamma, beta, eps, dropout, output, sum, mean, rstd } = arguments;
     let columns = gamma.len();
     let rows = require_row_shape("input", input.len(), columns)?;
+    require_eps(eps)?;
     require_length("beta", beta.len(), columns, "columns")?;
     require_length("bias", bias.map_or(columns, |bias| bias.len()), columns, "columns")?;
     let elements = input.len();
@@ -99,13 +103,13 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
     require_length("mean", mean.len(), rows, "rows")?;
     require_length("rstd", rstd.len(), rows, "rows")?;
     let params = LayerNormForwardParams {
-        input: stream.address("input", &input)?,
-        bias: optional(stream, "bias", bias.as_ref())?,
-        residual: optional(stream, "residual", residual.as_ref())?,
-        gamma: stream.address("gamma", &gamma)?,
-        beta: stream.address("beta", &beta)?,
-        output: stream.address("output", &output)?,
-        sum: optional(stream, "sum", sum.as_ref())?,
+        input: aligned(stream, "input", &input)?,
+        bias: optional_aligned(stream, "bias", bias.as_ref())?,
+        residual: optional_aligned(stream, "residual", residual.as_ref())?,
+        gamma: aligned(stream, "gamma", &gamma)?,
+        beta: aligned(stream, "beta", &beta)?,
+        output: aligned(stream, "output", &output)?,
+        sum: optional_aligned(stream, "sum", sum.as_ref())?,
         mean: stream.address("mean", &mean)?,
         rstd: stream.address("rstd", &rstd)?,
         rows: rows as u32,
@@ -142,14 +146,14 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     require_length("d_bias", d_bias.as_ref().map_or(columns, ViewMut::len), columns, "columns")?;
     require_workspace(workspace.len(), backward_workspace(rows, columns))?;
     let params = LayerNormBackwardParams {
-        d_output: stream.address("d_output", &d_output)?,
-        sum: stream.address("sum", &sum)?,
+        d_output: aligned(stream, "d_output", &d_output)?,
+        sum: aligned(stream, "sum", &sum)?,
         mean: stream.address("mean", &mean)?,
         rstd: stream.address("rstd", &rstd)?,
-        gamma: stream.address("gamma", &gamma)?,
-        d_residual: optional(stream, "d_residual", d_residual.as_ref())?,
-        d_input: stream.address("d_input", &d_input)?,
-        partials: stream.address("workspace", &workspace)?,
+        gamma: aligned(stream, "gamma", &gamma)?,
+        d_residual: optional_aligned(stream, "d_residual", d_residual.as_ref())?,
+        d_input: aligned(stream, "d_input", &d_input)?,
+        partials: aligned(stream, "workspace", &workspace)?,
         rows: rows as u32,
         columns: columns as u32,
         dropout: dropout_params(stream, dropout)?,
@@ -157,21 +161,27 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     let kernel = format!("layer_norm_backward_{}", T::DTYPE.name());
     let grid = [rows.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
     let outputs = [
-        stream.address("d_gamma", &d_gamma)?,
-        stream.address("d_beta", &d_beta)?,
-        optional(stream, "d_bias", d_bias.as_ref())?,
+        aligned(stream, "d_gamma", &d_gamma)?,
+        aligned(stream, "d_beta", &d_beta)?,
+        optional_aligned(stream, "d_bias", d_bias.as_ref())?,
     ];
     // SAFETY: all lengths were checked above; the workspace holds the partial sums and what their sum needs.
     unsafe {
         stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(stream, rows, columns, &outputs, stream.address("workspace", &workspace)?)
+        add_partials(stream, rows, columns, &outputs, params.partials)
     }
 }
 
 /// The number of rows of `argument`, whose row length is that of gamma.
 pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: usize) -> Result<usize> {
-    require(columns <= COLUMNS_MAX, "gamma", columns, format_args!("at most {COLUMNS_MAX}"))?;
-    require_rows(argument, length, "gamma", columns)
+    require_column_vector("gamma", columns)?;
+    require(
+        columns <= COLUMNS_MAX,
+        "gamma",
+        format_args!("{columns} elements long"),
+        format_args!("at most {COLUMNS_MAX}"),
+    )?;
+    require_rows(argument, length, columns)
 }
 
 /// Elements of the partial sums of a backward kernel, `width` a block, and of the workspace of their sum.

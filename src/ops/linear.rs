@@ -2,7 +2,7 @@
 //! cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{elements, require, require_length};
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 /// Arguments of [`forward`].
@@ -54,9 +54,9 @@ pub struct BackwardWeight<'a, T: Float> {
 /// When a length does not fit.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, weight, bias, output, in_features, out_features } = arguments;
-    let rows = rows("input", input.len(), in_features)?;
-    require_length("weight", weight.len(), out_features * in_features, "out · in")?;
-    require_length("output", output.len(), rows * out_features, "rows · out")?;
+    let rows = rows("input", input.len(), ("in_features", in_features))?;
+    require_length("weight", weight.len(), elements([out_features, in_features]), "out · in")?;
+    require_length("output", output.len(), elements([rows, out_features]), "rows · out")?;
     if let Some(bias) = bias {
         require_length("bias", bias.len(), out_features, "out")?;
     }
@@ -89,9 +89,9 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 /// When a length does not fit.
 pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>) -> Result<()> {
     let BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate } = arguments;
-    let rows = rows("d_output", d_output.len(), out_features)?;
-    require_length("weight", weight.len(), out_features * in_features, "out · in")?;
-    require_length("d_input", d_input.len(), rows * in_features, "rows · in")?;
+    let rows = rows("d_output", d_output.len(), ("out_features", out_features))?;
+    require_length("weight", weight.len(), elements([out_features, in_features]), "out · in")?;
+    require_length("d_input", d_input.len(), elements([rows, in_features]), "rows · in")?;
     let gemm = Gemm {
         m: rows,
         n: in_features,
@@ -121,9 +121,9 @@ pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>
 /// When a length does not fit.
 pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, T>) -> Result<()> {
     let BackwardWeight { input, d_output, d_weight, in_features, out_features } = arguments;
-    let rows = rows("input", input.len(), in_features)?;
-    require_length("d_output", d_output.len(), rows * out_features, "rows · out")?;
-    require_length("d_weight", d_weight.len(), out_features * in_features, "out · in")?;
+    let rows = rows("input", input.len(), ("in_features", in_features))?;
+    require_length("d_output", d_output.len(), elements([rows, out_features]), "rows · out")?;
+    require_length("d_weight", d_weight.len(), elements([out_features, in_features]), "out · in")?;
     let gemm = Gemm {
         m: out_features,
         n: in_features,
@@ -147,9 +147,14 @@ pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, 
     Ok(())
 }
 
-fn rows(argument: &'static str, length: usize, features: usize) -> Result<usize> {
+fn rows(
+    argument: &'static str,
+    length: usize,
+    (features_of, features): (&'static str, usize),
+) -> Result<usize> {
+    require(features > 0, features_of, features, "positive")?;
     require(
-        features > 0 && length.is_multiple_of(features),
+        length.is_multiple_of(features),
         argument,
         format_args!("{length} elements long"),
         format_args!("a multiple of {features} (features)"),

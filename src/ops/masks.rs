@@ -5,7 +5,7 @@
 //! any batch order, and after a resume.
 
 use super::Result;
-use super::error::{require, require_length, require_workspace};
+use super::error::{require, require_count, require_length, require_workspace};
 use crate::device::params::{CorruptionParams, DrawMasksParams, MaskBudget};
 use crate::device::{Stream, View, ViewMut};
 
@@ -62,12 +62,13 @@ impl Budget {
 
 /// The sentences that are masked: `sentences` packed ones of `tokens` tokens in all.
 ///
-/// The first and the last token of a sentence are its special ones, `[CLS]` and `[SEP]`, which are never chosen.
+/// The first and the last token of a sentence are its special ones, `[CLS]` and `[SEP]`, which are never chosen. Of a sentence whose prefix sums
+/// fall, leave the pack or exceed `length_max` nothing is chosen, and its input ids become -1.
 #[derive(Clone, Copy, Debug)]
 pub struct Sentences<'a> {
     /// `[4]`: what [`super::rng_state`] returns
     pub rng: View<'a, u32>,
-    /// `[sentences + 1]`: prefix sums of the lengths, from 0 to `tokens`
+    /// `[sentences + 1]`: prefix sums of the lengths, from 0 to at most `tokens`; ids behind the last sentence stay as they are
     pub cu_seqlens: View<'a, i32>,
     /// `[sentences]`: the sentences' numbers in the corpus; the draws depend on them, not on the place in the batch
     pub indices: View<'a, u32>,
@@ -88,7 +89,7 @@ pub struct Bank<'a> {
     pub rows_max: usize,
     /// `[sentences + 1]`: what [`bank_offsets`] returns
     pub offsets: View<'a, u32>,
-    /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` words, 1 is visible
+    /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` words, 1 is visible; what is beyond the end is not written
     pub bits: ViewMut<'a, u32>,
     /// `[tokens]`: the bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, a mask of its own
     pub rows: Option<ViewMut<'a, u16>>,
@@ -132,7 +133,8 @@ pub struct Corruption<'a> {
     pub input_ids: ViewMut<'a, i32>,
     /// `[sentences + 1]`: what [`labelled_offsets`] returns
     pub offsets: View<'a, i32>,
-    /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget
+    /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget; those that
+    /// the offsets have no place for are not written
     pub labelled_rows: ViewMut<'a, i32>,
     /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::model::IGNORE_INDEX)
     pub targets: ViewMut<'a, i32>,
@@ -200,7 +202,7 @@ pub fn bank_workspace(tokens: usize, length_max: usize, rows_max: usize) -> usiz
 
 /// Enqueues the drawing of all that is given: the decoder's bank, the encoder's input and labels, and those of a decoder that is no enhanced one.
 ///
-/// The device's prefix sums and offsets are not read here: they must be what the arguments' documentation says.
+/// The device's prefix sums and offsets are not read here, but by the kernel, which writes nothing beyond the arguments whatever they are.
 ///
 /// # Errors
 /// When a length, a budget, a share, `length_max` or `rows_max` does not fit.
@@ -223,6 +225,8 @@ pub fn draw(
         sentence_indices: stream.address("indices", &indices)?,
         word_starts: stream.address("word_starts", &word_starts)?,
         length_max: length_max as u32,
+        sentences: require_count("indices", indices.len())?,
+        tokens: require_count("tokens", tokens)?,
         ..DrawMasksParams::default()
     };
     let corrupts = encoder.is_some() || decoder.is_some();
@@ -243,10 +247,10 @@ pub fn draw(
         (true, false) => 0,
     };
     let shared = shared_bytes(length_max, rows_in_shared);
-    // SAFETY: lengths were checked; that the prefix sums agree with them is the documented duty of the caller.
-    unsafe {
-        stream.launch("draw_masks", [indices.len() as u32, blocks, 1], ROWS_PER_BLOCK as u32, shared, &params)
-    }?;
+    // One more than there are sentences, for the tokens behind them.
+    let grid = [params.sentences + 1, blocks, 1];
+    // SAFETY: lengths were checked; the kernel checks the prefix sums and offsets.
+    unsafe { stream.launch("draw_masks", grid, ROWS_PER_BLOCK as u32, shared, &params) }?;
     Ok(())
 }
 
@@ -274,6 +278,7 @@ fn bank_params(
     require_workspace(workspace.len(), needed)?;
     params.bank_offsets = stream.address("bank offsets", &offsets)?;
     params.bits = stream.address("bank bits", bits)?;
+    params.bank_words = u32::try_from(bits.len()).unwrap_or(u32::MAX);
     params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("bank rows", rows))?;
     params.workspace = if needed > 0 { stream.address("workspace", workspace)? } else { 0 };
     params.budget = budget.params("bank budget")?;
@@ -320,6 +325,8 @@ fn corruption_params(
         random_below: below(mask_share + random_share),
         mask_id,
         vocab_size: vocab_size as u32,
+        labelled: require_count("labelled_rows", labelled_rows.len())?,
+        reserved: 0,
     })
 }
 

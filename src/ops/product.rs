@@ -1,7 +1,7 @@
 //! Products of dense matrices, one or a batch of them, by the device's library: cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
-use super::error::{require, require_length};
+use super::error::{elements, require, require_length};
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
 /// How many products there are, and their sizes.
@@ -64,11 +64,9 @@ pub fn product<T: Float, O: Float>(stream: &Stream, arguments: Product<'_, T, O>
     let Product { sizes: Sizes { batch, m, n, k }, left, right, addend, output } = arguments;
     let (a, a_layout, a_stride) = left.parts(m, k);
     let (b, b_layout, b_stride) = right.parts(k, n);
-    // Saturated, a product of sizes is no view's length.
-    let elements = |rows: usize, columns: usize| batch.saturating_mul(rows).saturating_mul(columns);
-    require_length("left", a.len(), elements(m, k), "batch · m · k")?;
-    require_length("right", b.len(), elements(k, n), "batch · k · n")?;
-    require_length("output", output.len(), elements(m, n), "batch · m · n")?;
+    require_length("left", a.len(), elements([batch, m, k]), "batch · m · k")?;
+    require_length("right", b.len(), elements([batch, k, n]), "batch · k · n")?;
+    require_length("output", output.len(), elements([batch, m, n]), "batch · m · n")?;
     let (input_type, output_type) = (T::DTYPE.name(), O::DTYPE.name());
     require(
         O::DTYPE == DType::F32 || O::DTYPE == T::DTYPE,

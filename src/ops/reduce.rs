@@ -1,7 +1,7 @@
 //! Sums of an f32 array to a scalar in device memory, in an order that depends on the length alone: equal inputs give equal bits.
 
 use super::Result;
-use super::error::{require, require_length, require_workspace};
+use super::error::{aligned, require_length, require_workspace};
 use crate::device::params::ReduceParams;
 use crate::device::{Stream, View, ViewMut};
 
@@ -52,8 +52,6 @@ pub fn squares(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
 fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) -> Result<()> {
     let Arguments { input, output, accumulate, workspace } = arguments;
     let partials = self::workspace(input.len());
-    require_aligned("input", input.address())?;
-    require_aligned("workspace", workspace.address())?;
     require_length("output", output.len(), 1, "a scalar")?;
     require_workspace(workspace.len(), partials)?;
     let stage = |kernel, input, count: usize, output, elements: usize, accumulate, blocks: usize| {
@@ -67,23 +65,13 @@ fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) 
         // SAFETY: `input` has `count` elements and `output` one for each block; shared memory has a float a warp.
         unsafe { stream.launch(kernel, [blocks as u32, 1, 1], THREADS, WARPS * 4, &params) }
     };
-    let (source, result) = (stream.address("input", &input)?, stream.address("output", &output)?);
+    let (source, result) = (aligned(stream, "input", &input)?, stream.address("output", &output)?);
     if partials <= 1 {
         stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate, 1)?;
     } else {
-        let between = stream.address("workspace", &workspace)?;
+        let between = aligned(stream, "workspace", &workspace)?;
         stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false, partials)?;
         stage(second, between, partials, result, partials.next_multiple_of(TILE), accumulate, 1)?;
     }
     Ok(())
-}
-
-/// Refuses an address that the kernels' 16-byte accesses cannot handle.
-pub(super) fn require_aligned(argument: &'static str, address: u64) -> Result<()> {
-    require(
-        address.is_multiple_of(16),
-        argument,
-        format_args!("at an address of {} modulo 16 bytes", address % 16),
-        "aligned to 16 bytes",
-    )
 }

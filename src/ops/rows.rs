@@ -1,20 +1,18 @@
 //! Rows of a matrix by index: the tokens with a loss, the sentences' first tokens.
 
 use super::Result;
-use super::column_sum::require_rows;
-use super::error::require_length;
+use super::error::{aligned, elements, require_columns, require_count, require_length, require_rows};
 use crate::device::params::RowsParams;
 use crate::device::{Float, Stream, View, ViewMut};
 
 const THREADS: u32 = 256;
 
-/// Arguments of [`gather`]. The indices are in device memory and are not checked: each must be a row of `input`, or negative, for a row of
-/// zeros.
+/// Arguments of [`gather`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Gather<'a, T: Float> {
     /// `[*, columns]`
     pub input: View<'a, T>,
-    /// `[count]`
+    /// `[count]`: a row of `input`, or negative, for a row of zeros; one beyond the last gives a row of NaN
     pub rows: View<'a, i32>,
     /// `[count, columns]`
     pub output: ViewMut<'a, T>,
@@ -22,13 +20,12 @@ pub struct Gather<'a, T: Float> {
     pub columns: usize,
 }
 
-/// Arguments of [`scatter_add`]. The indices are in device memory and are not checked: each must be a row of `output`, and none may
-/// appear twice; or it is negative, and its row goes nowhere.
+/// Arguments of [`scatter_add`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
 pub struct ScatterAdd<'a, T: Float> {
     /// `[count, columns]`
     pub input: View<'a, T>,
-    /// `[count]`
+    /// `[count]`: rows of `output`, none twice. What is negative or beyond the last row goes nowhere.
     pub rows: View<'a, i32>,
     /// `[*, columns]`
     pub output: ViewMut<'a, T>,
@@ -39,58 +36,45 @@ pub struct ScatterAdd<'a, T: Float> {
 /// Enqueues `output[i] = input[rows[i]]`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or a length does not fit.
+/// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
 pub fn gather<T: Float>(stream: &Stream, arguments: Gather<'_, T>) -> Result<()> {
     let Gather { input, rows, output, columns } = arguments;
-    require_rows("input", input.len(), "columns", columns)?;
-    require_length("output", output.len(), rows.len() * columns, "rows · columns")?;
-    launch::<T>(
-        stream,
-        "gather_rows",
-        stream.address("input", &input)?,
-        stream.address("output", &output)?,
-        rows,
-        columns,
-    )
+    require_columns("columns", columns)?;
+    let indexed_rows = require_rows("input", input.len(), columns)? as u32;
+    require_length("output", output.len(), elements([rows.len(), columns]), "rows · columns")?;
+    let (input, output) = (aligned(stream, "input", &input)?, aligned(stream, "output", &output)?);
+    let params = RowsParams { input, output, indexed_rows, ..params(stream, rows, columns)? };
+    launch::<T>(stream, "gather_rows", &params)
 }
 
 /// Enqueues `output[rows[i]] += input[i]`, rounded once.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or a length does not fit.
+/// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
 pub fn scatter_add<T: Float>(stream: &Stream, arguments: ScatterAdd<'_, T>) -> Result<()> {
     let ScatterAdd { input, rows, output, columns } = arguments;
-    require_rows("output", output.len(), "columns", columns)?;
-    require_length("input", input.len(), rows.len() * columns, "rows · columns")?;
-    launch::<T>(
-        stream,
-        "scatter_add_rows",
-        stream.address("input", &input)?,
-        stream.address("output", &output)?,
-        rows,
-        columns,
-    )
+    require_columns("columns", columns)?;
+    let indexed_rows = require_rows("output", output.len(), columns)? as u32;
+    require_length("input", input.len(), elements([rows.len(), columns]), "rows · columns")?;
+    let (input, output) = (aligned(stream, "input", &input)?, aligned(stream, "output", &output)?);
+    let params = RowsParams { input, output, indexed_rows, ..params(stream, rows, columns)? };
+    launch::<T>(stream, "scatter_add_rows", &params)
 }
 
-fn launch<T: Float>(
-    stream: &Stream,
-    operation: &str,
-    input: u64,
-    output: u64,
-    rows: View<'_, i32>,
-    columns: usize,
-) -> Result<()> {
-    let params = RowsParams {
-        input,
-        output,
+fn params(stream: &Stream, rows: View<'_, i32>, columns: usize) -> Result<RowsParams> {
+    Ok(RowsParams {
         rows: stream.address("rows", &rows)?,
-        count: rows.len() as u32,
+        count: require_count("rows", rows.len())?,
         columns: columns as u32,
-    };
-    let groups = rows.len() * (columns / 8);
+        ..RowsParams::default()
+    })
+}
+
+fn launch<T: Float>(stream: &Stream, operation: &str, params: &RowsParams) -> Result<()> {
+    let groups = params.count as usize * (params.columns as usize / 8);
     let grid = [groups.div_ceil(THREADS as usize) as u32, 1, 1];
     let kernel = format!("{operation}_{}", T::DTYPE.name());
-    // SAFETY: lengths were checked; the indices are valid by the arguments' contract.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
+    // SAFETY: lengths were checked; the kernel checks the indices.
+    unsafe { stream.launch(&kernel, grid, THREADS, 0, params)? };
     Ok(())
 }

@@ -37,7 +37,7 @@ impl State<f32> {
             (upload(&self.parameters), upload(&self.first), upload(&self.second));
         let gradients = upload(&case.gradients);
         let squared_norm = upload(&[case.squared_norm]);
-        let schedule = upload(&case.hyperparameters.schedule(case.learning_rate, case.step));
+        let schedule = upload(&case.hyperparameters.schedule(case.learning_rate, case.step).unwrap());
         let mut compute: Buffer<bf16> = device.zeros(self.parameters.len()).unwrap();
         let arguments = Step {
             parameters: parameters.view_mut(),
@@ -60,7 +60,7 @@ impl State<f32> {
     fn naive(&self, case: &Case) -> Self {
         let Hyperparameters { beta1, beta2, eps, weight_decay, .. } = case.hyperparameters;
         let [rate, correction1, correction2, _] =
-            case.hyperparameters.schedule(case.learning_rate, case.step);
+            case.hyperparameters.schedule(case.learning_rate, case.step).unwrap();
         let clip = case.clip() as f32;
         let mut state = self.clone();
         for (i, gradient) in case.gradients.iter().enumerate() {
@@ -200,8 +200,20 @@ fn a_norm_that_is_not_finite_changes_nothing() {
 #[test]
 fn the_schedule_is_rounded_once() {
     let hyperparameters = Hyperparameters::default();
-    assert_eq!(hyperparameters.schedule(1e-4, 1), [1e-4, 0.1, 0.001, 0.0]);
-    assert_eq!(hyperparameters.schedule(0.0, u32::MAX), [0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(hyperparameters.schedule(1e-4, 1).unwrap(), [1e-4, 0.1, 0.001, 0.0]);
+    assert_eq!(hyperparameters.schedule(0.0, u32::MAX).unwrap(), [0.0, 1.0, 1.0, 0.0]);
+}
+
+/// A step of 0 has corrections of 0, and a negative rate would ascend.
+#[test]
+fn schedules_that_would_ruin_the_weights_are_refused() {
+    let refuse = |rate, step| Hyperparameters::default().schedule(rate, step).unwrap_err().to_string();
+    assert_eq!(refuse(1e-4, 0), "step is 0; it should be at least 1");
+    for rate in [-1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3.5e38] {
+        let expected = format!("learning_rate is {rate}; it should be finite and not negative");
+        assert_eq!(refuse(rate, 1), expected);
+    }
+    assert!(Hyperparameters::default().schedule(3.4e38, 1).is_ok());
 }
 
 #[test]

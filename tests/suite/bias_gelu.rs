@@ -67,6 +67,6 @@ fn wrong_shapes_are_refused() {
         bias_gelu::forward(&device.stream(), arguments).unwrap_err().to_string()
     };
     assert_eq!(refuse(16, 24), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(12, 24), "bias is 12; it should be a positive multiple of 8");
+    assert_eq!(refuse(12, 24), "bias is 12 elements long; it should be a positive multiple of 8");
     assert_eq!(refuse(8, 8), "output is 8 elements long; it should be 24 (as input)");
 }

@@ -66,7 +66,7 @@ fn wrong_shapes_are_refused() {
         };
         column_sum(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(24, 12), "output is 12; it should be a positive multiple of 8");
+    assert_eq!(refuse(24, 12), "output is 12 elements long; it should be a positive multiple of 8");
     assert_eq!(refuse(24, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
     assert_eq!(refuse(513 * 16, 16), "workspace is 31 elements long; it should be at least 32");
 }

@@ -72,6 +72,21 @@ pub fn integers(seed: u64, count: usize, bound: u32) -> Vec<i32> {
     (0..count).map(|i| retromae::random::bounded(draw(i), bound) as i32).collect()
 }
 
+/// `count` integers that may lie in device memory where those in `0..bound` should: some of them, those beside its ends, and any.
+pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
+    let bound = bound as i32;
+    let hard = [0, bound - 1, bound, bound + 1, -1, i32::MIN, i32::MAX, 2 * bound];
+    let draw = |i: usize| {
+        let [kind, value, ..] = philox(key(seed), [i as u32, 2, 0, 0]);
+        match kind % 4 {
+            0 => hard[value as usize % hard.len()],
+            1 => value as i32,
+            _ => (value % (bound.max(1) as u32)) as i32,
+        }
+    };
+    (0..count).map(draw).collect()
+}
+
 /// Prefix sums of sentence lengths, from 0.
 pub fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
     let sum = |end| lengths[..end].iter().sum::<usize>() as i32;

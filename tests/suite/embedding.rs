@@ -283,8 +283,8 @@ fn wrong_shapes_are_refused() {
         let arguments = embedding::Forward { embedding, output: outputs.view_mut(), mean, rstd };
         embedding::forward(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(12, 2, 2, 12, 24), "gamma is 12; it should be a positive multiple of 8");
-    assert_eq!(refuse(1032, 2, 2, 1032, 2064), "gamma is 1032; it should be at most 1024");
+    assert_eq!(refuse(12, 2, 2, 12, 24), "gamma is 12 elements long; it should be a positive multiple of 8");
+    assert_eq!(refuse(1032, 2, 2, 1032, 2064), "gamma is 1032 elements long; it should be at most 1024");
     assert_eq!(refuse(16, 1, 2, 16, 32), "ids is 1 elements long; it should be 2 (tokens)");
     assert_eq!(refuse(16, 2, 3, 16, 32), "slots is 3 elements long; it should be 2 (tokens)");
     assert_eq!(

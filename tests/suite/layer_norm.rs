@@ -282,30 +282,43 @@ fn the_workspace_never_shrinks() {
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let array = device.zeros::<f32>(4096).unwrap();
-    let refuse = |input: usize, columns: usize, beta: usize, bias: usize, output: usize, mean: usize| {
-        let mut outputs = device.zeros::<f32>(4096).unwrap();
-        let [mut means, mut rstds] = [0, 1].map(|_| device.zeros::<f32>(64).unwrap());
-        let arguments = layer_norm::Forward {
-            input: array.slice(0..input),
-            bias: Some(array.slice(0..bias)),
-            residual: None,
-            gamma: array.slice(0..columns),
-            beta: array.slice(0..beta),
-            eps: EPS,
-            dropout: None,
-            output: outputs.slice_mut(0..output),
-            sum: None,
-            mean: means.slice_mut(0..mean),
-            rstd: rstds.slice_mut(0..mean),
+    let refuse_eps =
+        |input: usize, columns: usize, beta: usize, bias: usize, output: usize, mean: usize, eps| {
+            let mut outputs = device.zeros::<f32>(4096).unwrap();
+            let [mut means, mut rstds] = [0, 1].map(|_| device.zeros::<f32>(64).unwrap());
+            let arguments = layer_norm::Forward {
+                input: array.slice(0..input),
+                bias: Some(array.slice(0..bias)),
+                residual: None,
+                gamma: array.slice(0..columns),
+                beta: array.slice(0..beta),
+                eps,
+                dropout: None,
+                output: outputs.slice_mut(0..output),
+                sum: None,
+                mean: means.slice_mut(0..mean),
+                rstd: rstds.slice_mut(0..mean),
+            };
+            layer_norm::forward(&device.stream(), arguments).unwrap_err().to_string()
         };
-        layer_norm::forward(&device.stream(), arguments).unwrap_err().to_string()
-    };
-    assert_eq!(refuse(24, 12, 12, 12, 24, 2), "gamma is 12; it should be a positive multiple of 8");
+    for eps in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        let expected = format!("eps is {eps}; it should be positive and finite");
+        assert_eq!(refuse_eps(32, 16, 16, 16, 32, 2, eps), expected);
+    }
+    let refuse =
+        |input, columns, beta, bias, output, mean| refuse_eps(input, columns, beta, bias, output, mean, EPS);
+    assert_eq!(
+        refuse(24, 12, 12, 12, 24, 2),
+        "gamma is 12 elements long; it should be a positive multiple of 8"
+    );
     assert_eq!(
         refuse(24, 16, 16, 16, 24, 2),
         "input is 24 elements long; it should be a multiple of 16 (columns)"
     );
-    assert_eq!(refuse(2064, 1032, 1032, 1032, 2064, 2), "gamma is 1032; it should be at most 1024");
+    assert_eq!(
+        refuse(2064, 1032, 1032, 1032, 2064, 2),
+        "gamma is 1032 elements long; it should be at most 1024"
+    );
     assert_eq!(refuse(32, 16, 8, 16, 32, 2), "beta is 8 elements long; it should be 16 (columns)");
     assert_eq!(refuse(32, 16, 16, 8, 32, 2), "bias is 8 elements long; it should be 16 (columns)");
     assert_eq!(refuse(32, 16, 16, 16, 16, 2), "output is 16 elements long; it should be 32 (as input)");

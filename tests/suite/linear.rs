@@ -260,10 +260,10 @@ fn wrong_shapes_are_refused() {
         refuse([13, 32, 8, 24], [4, 8]),
         "input is 13 elements long; it should be a multiple of 4 (features)"
     );
-    assert_eq!(
-        refuse([12, 32, 8, 24], [0, 8]),
-        "input is 12 elements long; it should be a multiple of 0 (features)"
-    );
+    assert_eq!(refuse([12, 32, 8, 24], [0, 8]), "in_features is 0; it should be positive");
+    // Sizes whose product overflows are no view's length.
+    let error = refuse([0, 0, 0, 0], [8, 1 << 61]);
+    assert!(error.starts_with("weight is 0 elements long; it should be 18446744073709551615"), "{error}");
     assert_eq!(refuse([12, 33, 8, 24], [4, 8]), "weight is 33 elements long; it should be 32 (out · in)");
     assert_eq!(refuse([12, 32, 8, 32], [4, 8]), "output is 32 elements long; it should be 24 (rows · out)");
     assert_eq!(refuse([12, 32, 16, 24], [4, 8]), "bias is 16 elements long; it should be 8 (out)");

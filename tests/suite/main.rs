@@ -27,6 +27,7 @@ mod linear;
 mod linkage;
 mod masks;
 mod model;
+mod out_of_range;
 mod product;
 mod reduce;
 mod rows;

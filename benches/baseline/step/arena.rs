@@ -71,7 +71,7 @@ impl<T: Float> Arena<T> {
                 second_moments: zeros()?,
                 compute_parameters: Some(compute),
                 squared_norm: device.zeros(1)?,
-                schedule: device.upload(&hyperparameters.schedule(learning_rate, 1))?,
+                schedule: device.upload(&hyperparameters.schedule(learning_rate, 1)?)?,
                 decayed,
                 hyperparameters: *hyperparameters,
                 parameters,

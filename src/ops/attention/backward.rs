@@ -93,7 +93,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     if fused > 0 {
         launches.fused::<T>(fused, &params)?;
     }
-    if attention.query_seqlen_max() <= fused {
+    if fused > 0 && attention.query_seqlen_max() <= fused {
         return Ok(());
     }
     match &mut accumulator {
@@ -167,7 +167,7 @@ impl Launches<'_> {
         let d = self.attention.head_dim;
         let rows = self.attention.query_seqlen_max().min(fused).next_multiple_of(query_tile(d));
         let shared = rows * fused_row_bytes(d) + fused_fixed_bytes(d);
-        let blocks = self.attention.sentences() * self.attention.num_heads;
+        let blocks = (self.attention.sentences() + 1) * self.attention.num_heads;
         let kernel = kernel_name::<T>("backward_fused", self.attention);
         self.launch(&kernel, [blocks as u32, 1, 1], shared, params)
     }

@@ -12,8 +12,10 @@ use crate::ops::masks::{Budget, permutation_stride, require_bank_rows};
 
 /// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
 ///
-/// Bits lie in rows of `ceil(L / 32)` words, sentence after sentence, lowest bit first; 1 is visible. What lies in device memory cannot
-/// be checked without waiting for it: in builds with debug assertions the operations do wait and check, otherwise it is the caller's promise.
+/// Bits lie in rows of `ceil(L / 32)` words, sentence after sentence, lowest bit first; 1 is visible. Words beyond the end of the bits count as 0.
+///
+/// A hidden key has a probability of 0, and its value is multiplied by it: keys and values must be finite even where no query sees them, as
+/// 0 · NaN is NaN.
 #[derive(Clone, Copy, Debug)]
 pub enum Mask<'a> {
     /// All of them.
@@ -112,6 +114,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
         Ok(AttentionMaskParams {
             bits: stream.address("mask bits", &bits)?,
             offsets: stream.address("mask offsets", &offsets)?,
+            words: u32::try_from(bits.len()).unwrap_or(u32::MAX),
             kind: ATTENTION_MASK_BITS,
             rules,
             ..AttentionMaskParams::default()

@@ -11,7 +11,7 @@ pub use backward::{Backward, accumulator_length, backward};
 pub use mask::Mask;
 
 use super::dropout::{Dropout, dropout_params};
-use super::error::{require, require_length};
+use super::error::{aligned, require, require_length};
 use super::{Error, Result};
 use crate::device::params::AttentionForwardParams;
 use crate::device::{DType, Float, Stream, View, ViewMut};
@@ -28,11 +28,16 @@ const TILE: usize = 64;
 const PAD: usize = 4;
 
 /// The shape of a pack of sentences, and what the scores need.
+///
+/// What lies in device memory cannot be checked without waiting for it. In builds with debug assertions the operations do wait, and refuse what
+/// is out of range, unless the stream is being captured. In all builds nothing but the arguments is read or written, whatever it is: the rows
+/// of a sentence whose prefix sums fall, leave the pack or exceed `max_seqlen` come out as NaN, and so do their gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// `[B + 1]` prefix sums of the sentence lengths, from 0 to T.
+    /// `[B + 1]` prefix sums of the sentence lengths, from 0 to at most T; rows behind the last one are of no sentence: they see nothing, and are
+    /// seen by none.
     pub cu_seqlens: View<'a, i32>,
-    /// T, the tokens of the pack: rows of keys and values.
+    /// T, the tokens of the pack: rows of keys and values. Below 2^31.
     pub tokens: usize,
     /// The longest sentence, at most [`LENGTH_MAX`].
     pub max_seqlen: usize,
@@ -52,13 +57,14 @@ pub struct Attention<'a> {
 /// Queries that are packed on their own: some tokens of each sentence, or another sequence altogether.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
-    /// `[B + 1]` prefix sums of the numbers of queries of each sentence, from 0 to `tokens`.
+    /// `[B + 1]` prefix sums of the numbers of queries of each sentence, from 0 to at most `tokens`.
     pub cu_seqlens: View<'a, i32>,
-    /// Rows of queries and outputs.
+    /// Rows of queries and outputs. Below 2^31.
     pub tokens: usize,
     /// The most queries of a sentence.
     pub max_seqlen: usize,
-    /// `[tokens]`: each query's slot in its sentence, which masks and dropout go by; 0, 1, … where `None`.
+    /// `[tokens]`: each query's slot in its sentence, which masks and dropout go by; 0, 1, … where `None`. Under a mask, a query at a slot that
+    /// is no key's sees nothing.
     pub slots: Option<View<'a, i32>>,
 }
 
@@ -116,7 +122,7 @@ pub struct Forward<'a, T: Float> {
 ///
 /// # Errors
 /// When the head size is not built, or a length, stride or alignment does not fit. With debug assertions also when what lies in device
-/// memory (`cu_seqlens`, slots, rows of a mask) is out of range.
+/// memory (`cu_seqlens`, slots, rows of a mask) is out of range, see [`Attention`].
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { attention, query, key, value, output, log_sum_exp } = arguments;
     let mut params = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
@@ -133,8 +139,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
     let kernel = kernel_name::<T>("forward", &attention);
     let grid = attention.grid(attention.query_tokens(), TILE);
     let shared = shared_bytes(stream, &attention, forward_bytes::<T>(&attention))?;
-    // SAFETY: every array was checked for the rows of its stride; the kernel reads sentence bounds from `cu_seqlens`, whose values are
-    // the caller's promise.
+    // SAFETY: every array was checked for the rows of its stride; the kernel checks the indices that it reads from device memory.
     unsafe { stream.launch(&kernel, grid, THREADS, shared, &params)? };
     Ok(())
 }
@@ -156,9 +161,9 @@ impl Attention<'_> {
         self.cu_seqlens.len() - 1
     }
 
-    /// Enough blocks of `tile` tokens for any lengths of the sentences, for each head.
+    /// Enough blocks of `tile` tokens for any lengths of the sentences, and for the tokens that are of none, for each head.
     fn grid(&self, tokens: usize, tile: usize) -> [u32; 3] {
-        [((tokens / tile + self.sentences()) * self.num_heads) as u32, 1, 1]
+        [((tokens / tile + self.sentences() + 1) * self.num_heads) as u32, 1, 1]
     }
 }
 
@@ -208,6 +213,9 @@ fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
     require((1..=usize::from(u16::MAX)).contains(&num_heads), "num_heads", num_heads, "in 1..=65535")?;
     require(HEAD_DIMS.contains(&attention.head_dim), "head_dim", attention.head_dim, "32, 64, 96 or 128")?;
     require(!attention.cu_seqlens.is_empty(), "cu_seqlens", "empty", "B + 1 prefix sums")?;
+    for (argument, tokens) in [("tokens", tokens), ("queries.tokens", attention.query_tokens())] {
+        require(i32::try_from(tokens).is_ok(), argument, tokens, "below 2^31")?;
+    }
     let positive = attention.scale.is_finite() && attention.scale > 0.0;
     require(positive, "scale", attention.scale, "finite and above 0")?;
     check_length("max_seqlen", max_seqlen, tokens)?;
@@ -226,7 +234,7 @@ fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
     let rows = num_heads * attention.query_tokens();
     require_length("log_sum_exp", log_sum_exp, rows, "heads · queries")?;
     // Of the largest grid; a block's number has 31 bits.
-    let blocks = (tokens.max(attention.query_tokens()) / 32 + attention.sentences()) * num_heads;
+    let blocks = (tokens.max(attention.query_tokens()) / 32 + attention.sentences() + 1) * num_heads;
     require(
         i32::try_from(blocks).is_ok(),
         "tokens",
@@ -271,6 +279,9 @@ fn forward_params<T: Float>(
         sentences: attention.sentences() as u32,
         heads: attention.num_heads as u32,
         scale: attention.scale,
+        keys: tokens as u32,
+        query_seqlen_max: attention.query_seqlen_max() as u32,
+        key_seqlen_max: attention.max_seqlen as u32,
         mask: mask::mask_params(stream, attention)?,
         dropout: dropout_params(stream, attention.dropout)?,
         ..AttentionForwardParams::default()
@@ -334,10 +345,10 @@ fn check_bounds(
     }
     let ends = (bounds[0], bounds[bounds.len() - 1]);
     require(
-        ends == (0, tokens as i32),
+        ends.0 == 0 && ends.1 as usize <= tokens,
         argument,
         format_args!("from {} to {}", ends.0, ends.1),
-        format_args!("from 0 to {tokens} (tokens)"),
+        format_args!("from 0 to at most {tokens} (tokens)"),
     )?;
     Ok(lengths)
 }
@@ -367,12 +378,5 @@ fn rows_address<T: Float>(
         format_args!("{} elements long", view.len()),
         format_args!("at least {needed} ({rows} rows)"),
     )?;
-    let address = stream.address(argument, view)?;
-    require(
-        address.is_multiple_of(16),
-        argument,
-        format_args!("at an address {} beyond a multiple of 16 bytes", address % 16),
-        "aligned to 16 bytes",
-    )?;
-    Ok(address)
+    aligned(stream, argument, view)
 }

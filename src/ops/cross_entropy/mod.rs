@@ -14,8 +14,7 @@ mod totals;
 pub use mean_weights::{MeanWeights, mean_weights};
 pub use totals::Totals;
 
-use super::error::{require, require_columns, require_length};
-use super::reduce::require_aligned;
+use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
 use super::{Error, Result};
 use crate::device::{DType, Float, Stream, View, ViewMut};
 use crate::model::IGNORE_INDEX;
@@ -23,7 +22,7 @@ use crate::model::IGNORE_INDEX;
 /// What a row's loss is, beside its cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// The target of rows without a loss; by default [`IGNORE_INDEX`].
+    /// The target of rows without a loss, which may be a word's id, too; by default [`IGNORE_INDEX`].
     pub ignore_index: i32,
     /// The share of the target that is spread over all words, in [0, 1).
     pub label_smoothing: f32,
@@ -174,9 +173,13 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     let hidden_size = arguments.hidden_size;
     arguments.options.check()?;
     require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
+    require_count("bias", vocabulary)?;
+    require_count("targets", rows)?;
     require(hidden_size > 0, "hidden_size", hidden_size, "positive")?;
-    require_length("hidden", arguments.hidden.len(), rows * hidden_size, "targets · hidden size")?;
-    require_length("weight", arguments.weight.len(), vocabulary * hidden_size, "vocabulary · hidden size")?;
+    require(u32::try_from(hidden_size).is_ok(), "hidden_size", hidden_size, "below 2^32")?;
+    let (hidden, weight) = (elements([rows, hidden_size]), elements([vocabulary, hidden_size]));
+    require_length("hidden", arguments.hidden.len(), hidden, "targets · hidden size")?;
+    require_length("weight", arguments.weight.len(), weight, "vocabulary · hidden size")?;
     for (name, length) in [
         ("row_weights", arguments.row_weights.len()),
         ("losses", arguments.losses.len()),
@@ -186,13 +189,8 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     ] {
         require_length(name, length, rows, "targets")?;
     }
-    require_length("d_hidden", arguments.d_hidden.len(), rows * hidden_size, "targets · hidden size")?;
-    require_length(
-        "d_weight",
-        arguments.d_weight.len(),
-        vocabulary * hidden_size,
-        "vocabulary · hidden size",
-    )?;
+    require_length("d_hidden", arguments.d_hidden.len(), hidden, "targets · hidden size")?;
+    require_length("d_weight", arguments.d_weight.len(), weight, "vocabulary · hidden size")?;
     require_length("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary")?;
     let ends = arguments.group_ends;
     require(

@@ -2,6 +2,7 @@
 
 mod bank_conflicts;
 pub mod cases;
+mod out_of_range;
 pub mod passes;
 mod properties;
 mod refusals;
@@ -117,6 +118,22 @@ fn empty_sentences_are_no_exception() {
     for lengths in [&[0][..], &[0, 20, 0], &[]] {
         check::<f32>(device, &Case::new(lengths, 64, Kind::Bank));
         check::<bf16>(device, &Case::new(lengths, 64, Kind::Bank));
+    }
+}
+
+/// More sentences than a warp looks at in one round, of one token each.
+#[test]
+fn many_sentences_of_one_token_match_the_reference() {
+    let devices = devices();
+    for sentences in [67, 500] {
+        for (turn, kind) in
+            [Kind::Full, Kind::Bank, Kind::Window { left: Some(1), right: Some(1), first: true }]
+                .into_iter()
+                .enumerate()
+        {
+            check_every_dtype(&devices, &Case::new(&vec![1; sentences], 64, kind), turn);
+            check::<bf16>(&devices[..1], &Case::new(&vec![1; sentences], 128, kind));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use retromae::random;
 use retromae::reference::attention as reference;
 
 use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
-use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, run_on, values, widened};
 
 #[derive(Clone)]
 pub struct Operands<T> {
@@ -169,17 +169,17 @@ impl<'a, T: Float> Naive<'a, T> {
 }
 
 /// A case's pack and mask in device memory.
-struct Uploaded {
-    cu_seqlens: Buffer<i32>,
-    query_cu_seqlens: Buffer<i32>,
-    slots: Buffer<i32>,
-    bits: Buffer<u32>,
-    offsets: Buffer<u32>,
-    rows: Buffer<u16>,
-    ranks: Buffer<u16>,
-    rng: Buffer<u32>,
-    sentence_indices: Buffer<u32>,
-    word_starts: Buffer<u32>,
+pub struct Uploaded {
+    pub cu_seqlens: Buffer<i32>,
+    pub query_cu_seqlens: Buffer<i32>,
+    pub slots: Buffer<i32>,
+    pub bits: Buffer<u32>,
+    pub offsets: Buffer<u32>,
+    pub rows: Buffer<u16>,
+    pub ranks: Buffer<u16>,
+    pub rng: Buffer<u32>,
+    pub sentence_indices: Buffer<u32>,
+    pub word_starts: Buffer<u32>,
 }
 
 impl Uploaded {
@@ -263,16 +263,17 @@ impl<'a, T: Float> Pass<'a, T> {
             row[..columns].copy_from_slice(&operands.key[own.clone()]);
             row[columns..].copy_from_slice(&operands.value[own]);
         }
-        let zeros = |rows: usize| device.zeros(rows * columns).unwrap();
+        // All of it must be overwritten.
+        let stale = |rows: usize| device.upload(&vec![T::from_f32(f32::NAN); rows * columns]).unwrap();
         let accumulated = accumulator_length(queries, case.heads, case.head_dim);
         Self {
             uploaded: Uploaded::new(device, case),
             query: device.upload(&operands.query).unwrap(),
             key_value: device.upload(&packed).unwrap(),
             d_output: device.upload(&operands.d_output).unwrap(),
-            output: zeros(queries),
-            log_sum_exp: device.zeros(case.heads * queries).unwrap(),
-            gradients: [zeros(queries), zeros(tokens), zeros(tokens)],
+            output: stale(queries),
+            log_sum_exp: device.upload(&vec![f32::NAN; case.heads * queries]).unwrap(),
+            gradients: [stale(queries), stale(tokens), stale(tokens)],
             accumulator: (variant == Variant::Atomic).then(|| device.zeros(accumulated).unwrap()),
             case,
             variant,
@@ -313,17 +314,35 @@ impl<'a, T: Float> Pass<'a, T> {
         };
         attention::backward(stream, backward)
     }
+
+    fn results(self) -> Results {
+        Results {
+            output: widened(&self.output.read().unwrap()),
+            log_sum_exp: widened(&self.log_sum_exp.read().unwrap()),
+            gradients: self.gradients.map(|gradient| widened(&gradient.read().unwrap())),
+            ..Results::default()
+        }
+    }
 }
 
 pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, variant: Variant) -> Results {
     let mut pass = Pass::new(device, case, operands, variant);
     pass.enqueue(&device.stream()).unwrap();
-    Results {
-        output: widened(&pass.output.read().unwrap()),
-        log_sum_exp: widened(&pass.log_sum_exp.read().unwrap()),
-        gradients: pass.gradients.map(|gradient| widened(&gradient.read().unwrap())),
-        ..Results::default()
-    }
+    pass.results()
+}
+
+/// As [`run`], after `spoil` has changed what lies in device memory: captured, so that builds with debug assertions do not read it back.
+pub fn run_spoiled<T: Float>(
+    device: &Device,
+    case: &Case,
+    operands: &Operands<T>,
+    variant: Variant,
+    spoil: impl FnOnce(&Device, &mut Uploaded),
+) -> Results {
+    let mut pass = Pass::new(device, case, operands, variant);
+    spoil(device, &mut pass.uploaded);
+    run_on(device, true, |stream| pass.enqueue(stream));
+    pass.results()
 }
 
 /// Runs a case on operands of `T` as a graph, and names its kernels.

@@ -367,7 +367,7 @@ fn adamw_takes_the_step_of_the_fused_kernel() {
             second_moments: device.upload(&positive).unwrap(),
             compute_parameters: Some(device.zeros(COUNT).unwrap()),
             squared_norm: device.upload(&[9.0]).unwrap(),
-            schedule: device.upload(&hyperparameters.schedule(1e-2, 3)).unwrap(),
+            schedule: device.upload(&hyperparameters.schedule(1e-2, 3).unwrap()).unwrap(),
             decayed: DECAYED,
             hyperparameters,
         };

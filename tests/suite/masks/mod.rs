@@ -3,7 +3,7 @@
 mod distribution;
 
 use crate::common::{devices, integers, prefix_sums};
-use retromae::device::{Buffer, Device, Error as DeviceError};
+use retromae::device::{Buffer, Device};
 use retromae::model::{BankRows, IGNORE_INDEX, VisibilityBank};
 use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
@@ -431,31 +431,4 @@ fn something_must_be_drawn_and_lengths_must_fit() {
         refuse(sentences, Some(bank)),
         "rows_max is 8; it should be at least 64 (length_max) where every token has a mask of its own"
     );
-}
-
-/// Offsets that disagree with the pack leave the bits; the guard pages of the host device catch it.
-#[test]
-fn a_wrong_offset_is_caught_on_the_host_device() {
-    let device = &devices()[0];
-    if device.name() != "host" {
-        println!("ignored: a test of the host device");
-        return;
-    }
-    let uploaded = OneSentence::new(device);
-    let offsets = device.upload(&[128u32, 256]).unwrap();
-    let mut bits: Buffer<u32> = device.zeros(128).unwrap();
-    let mut rows: Buffer<u16> = device.zeros(64).unwrap();
-    let mut workspace: Buffer<u16> = device.zeros(0).unwrap();
-    let sentences = uploaded.sentences();
-    let bank = Bank {
-        budget: Budget::of(0.5),
-        rows_max: 64,
-        offsets: offsets.view(),
-        bits: bits.view_mut(),
-        rows: Some(rows.view_mut()),
-        workspace: workspace.view_mut(),
-    };
-    let error = masks::draw(&device.stream(), sentences, Some(bank), None, None).unwrap_err();
-    let ops::Error::Device(DeviceError::Kernel { kernel, .. }) = &error else { panic!("{error}") };
-    assert_eq!(kernel, "draw_masks");
 }
