@@ -151,6 +151,37 @@ fn a_batch_larger_than_the_corpus_holds_it_once() {
     }
 }
 
+/// Counted from the batches alone: wherever a batch ends, no passage has been drawn twice more often than another.
+#[test]
+fn batches_that_cross_epochs_leave_nothing_out() {
+    let (mut crossed, mut ended_early) = (0, 0);
+    for count in 1..=12 {
+        let store = store(count);
+        for batch_tokens in [43, 90, 160, 300, 5000] {
+            let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens, ..options() });
+            let mut drawn = vec![0_u32; count as usize];
+            for batch in 0..200 {
+                let epoch = drawer.position().epoch;
+                let PackedSentences { sentence_indices, ids, .. } = drawer.next_batch();
+                let least = *drawn.iter().min().unwrap();
+                let new = sentence_indices.iter().filter(|&&index| drawn[index as usize] == least).count();
+                crossed += u32::from(new > 0 && new < sentence_indices.len());
+                ended_early +=
+                    u32::from(drawer.position().epoch > epoch && ids.len() + store.longest() < batch_tokens);
+                for index in sentence_indices {
+                    drawn[index as usize] += 1;
+                }
+                let (least, most) = (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap());
+                assert!(
+                    most - least <= 1,
+                    "{count} passages, {batch_tokens} tokens, batch {batch}: {drawn:?}"
+                );
+            }
+        }
+    }
+    assert!(crossed > 100 && ended_early > 100, "{crossed} batches cross epochs, {ended_early} end early");
+}
+
 #[test]
 fn a_drawer_refuses_bad_arguments() {
     let (store, good) = (store(3), options());
