@@ -1,7 +1,7 @@
 //! `retromae embed`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,6 +9,7 @@ use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{embed_texts, normalize_rows};
 use retromae::train::load_model;
 
+use super::output::Output;
 use super::{DeviceArguments, Error, no_kernels};
 
 /// Lines read before they are embedded together.
@@ -54,7 +55,7 @@ impl Arguments {
         let stream = device.stream();
         let dim = model.config().hidden_size;
         let mut lines = open_input(&self.input)?.lines().enumerate();
-        let mut output = open_output(&self.output)?;
+        let mut output = Output::open(&self.output)?;
         loop {
             let texts = lines
                 .by_ref()
@@ -64,15 +65,14 @@ impl Arguments {
                 })
                 .collect::<Result<Vec<String>, _>>()?;
             if texts.is_empty() {
-                return Ok(output.flush()?);
+                return Ok(output.finish()?);
             }
             let mut vectors = embed_texts(&mut model, &stream, &tokenizer, capacity, &texts)?;
             if self.normalize {
                 normalize_rows(&mut vectors, dim);
             }
             for vector in vectors.chunks_exact(dim) {
-                serde_json::to_writer(&mut output, vector)?;
-                output.write_all(b"\n")?;
+                output.write(format!("{}\n", serde_json::to_string(vector)?).as_bytes())?;
             }
         }
     }
@@ -85,13 +85,4 @@ fn open_input(path: &Path) -> Result<Box<dyn BufRead>, Error> {
     let file =
         File::open(path).map_err(|error| format!("cannot read --input `{}`: {error}", path.display()))?;
     Ok(Box::new(BufReader::new(file)))
-}
-
-fn open_output(path: &Path) -> Result<Box<dyn Write>, Error> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufWriter::new(std::io::stdout())));
-    }
-    let file =
-        File::create(path).map_err(|error| format!("cannot write --output `{}`: {error}", path.display()))?;
-    Ok(Box::new(BufWriter::new(file)))
 }

@@ -8,15 +8,16 @@ use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
 
-use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_row};
+use super::output::print;
+use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, score_row, table};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Directory with model.safetensors, config.json and a tokenizer
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file or a directory
-    #[arg(long, value_name = "FILE|DIR")]
+    /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
+    #[arg(long, value_name = "FILE|DIR|-")]
     corpus: PathBuf,
     /// The field of JSON lines that holds the text
     #[arg(long, value_name = "NAME", default_value = "text")]
@@ -67,12 +68,13 @@ impl Arguments {
             load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
         let score = retrieval_score(&mut model, &device.stream(), &tokenizer, capacity, &held_out)?;
         let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
-        if self.json {
-            println!("{}", serde_json::json!({ "held_out": held_out.len(), "model": score, "bm25": bm25 }));
-            return Ok(());
-        }
-        print_table(&SCORE_HEADER, &[score_row("model", score), score_row("BM25", bm25)], 1);
-        println!("{} first sentences, each to find its passage among as many", held_out.len());
-        Ok(())
+        let held_out = held_out.len();
+        let text = if self.json {
+            format!("{}\n", serde_json::json!({ "held_out": held_out, "model": score, "bm25": bm25 }))
+        } else {
+            let table = table(&SCORE_HEADER, &[score_row("model", score), score_row("BM25", bm25)], 1);
+            format!("{table}{held_out} first sentences, each to find its passage among as many\n")
+        };
+        Ok(print(&text)?)
     }
 }

@@ -1,10 +1,13 @@
 //! `retromae info`.
 
+use std::fmt::Write;
+
 use clap::Args;
 use retromae::device::{Device, cuda_kernels, host_compiler, host_kernels, nvcc};
 use serde_json::{Value, json};
 
-use super::{Error, print_table};
+use super::output::print;
+use super::{Error, table};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -28,17 +31,13 @@ fn devices() -> [Found; 2] {
 }
 
 impl Arguments {
-    #[allow(clippy::unnecessary_wraps, reason = "all commands are run alike")]
     pub fn run(&self) -> Result<(), Error> {
-        if self.json {
-            println!("{:#}", self.json());
-            return Ok(());
-        }
-        print_facts();
-        if self.kernels {
-            print_kernels();
-        }
-        Ok(())
+        let text = match (self.json, self.kernels) {
+            (true, _) => format!("{:#}\n", self.json()),
+            (false, true) => format!("{}{}", facts(), kernel_tables()),
+            (false, false) => facts(),
+        };
+        Ok(print(&text)?)
     }
 
     fn json(&self) -> Value {
@@ -84,25 +83,24 @@ fn kernels() -> Vec<Value> {
     host.chain(cuda).collect()
 }
 
-fn print_facts() {
-    println!("retromae {}", env!("CARGO_PKG_VERSION"));
+fn facts() -> String {
+    let mut text = format!("retromae {}\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |name: &str, fact: &str| {
+        let _ = writeln!(text, "{name:<14} {fact}");
+    };
     for (name, found) in devices() {
-        match found {
-            Ok(description) => println!("{name:<14} {description}"),
-            Err(reason) => println!("{name:<14} not available: {reason}"),
-        }
+        line(name, &found.unwrap_or_else(|reason| format!("not available: {reason}")));
     }
-    match nvcc() {
-        Ok(version) => println!("{:<14} {version}", "nvcc"),
-        Err(reason) => println!("{:<14} none: {reason}", "nvcc"),
-    }
+    line("nvcc", &nvcc().map_or_else(|reason| format!("none: {reason}"), str::to_owned));
     let (compiler, march) = host_compiler();
-    println!("{:<14} {compiler}, -march={march}", "host compiler");
+    line("host compiler", &format!("{compiler}, -march={march}"));
     let cuda = cuda_kernels().len();
-    println!("{:<14} {} for the host, {cuda} for CUDA", "kernels", host_kernels().len());
+    line("kernels", &format!("{} for the host, {cuda} for CUDA", host_kernels().len()));
+    text
 }
 
-fn print_kernels() {
+/// A table for each device that has kernels, each behind a blank line.
+fn kernel_tables() -> String {
     let host: Vec<Vec<String>> = host_kernels()
         .into_iter()
         .map(|kernel| {
@@ -110,11 +108,10 @@ fn print_kernels() {
             [kernel.name.to_owned(), kernel.file.to_owned()].into_iter().chain(numbers).collect()
         })
         .collect();
-    println!();
-    print_table(&["host kernel", "file", "threads", "params B"], &host, 2);
+    let host = table(&["host kernel", "file", "threads", "params B"], &host, 2);
     let mut cuda: Vec<_> = cuda_kernels().iter().collect();
     if cuda.is_empty() {
-        return;
+        return format!("\n{host}");
     }
     cuda.sort_by_key(|kernel| (kernel.arch, kernel.name));
     let row = |kernel: &&retromae::device::CudaKernel| {
@@ -123,6 +120,6 @@ fn print_kernels() {
         words.into_iter().chain(numbers.map(|number| number.to_string())).collect()
     };
     let rows: Vec<Vec<String>> = cuda.iter().map(row).collect();
-    println!();
-    print_table(&["arch", "CUDA kernel", "file", "registers", "shared B", "stack B", "spills B"], &rows, 3);
+    let header = ["arch", "CUDA kernel", "file", "registers", "shared B", "stack B", "spills B"];
+    format!("\n{host}\n{}", table(&header, &rows, 3))
 }

@@ -3,12 +3,17 @@
 mod embed;
 mod eval;
 mod info;
+mod output;
 mod pretrain;
 mod progress;
 mod tokenize;
 
+use std::fmt::Write;
+
 use clap::{Parser, Subcommand, ValueEnum};
 use retromae::device::{DType, Device};
+
+pub use output::{OutputError, tell};
 
 /// Whatever goes wrong in a command.
 pub type Error = Box<dyn std::error::Error>;
@@ -111,8 +116,8 @@ fn no_kernels(dtype: DType) -> Error {
     format!("--dtype is {}; it should be f32 or bf16, which there are kernels for", dtype.name()).into()
 }
 
-/// Prints rows under a header: the first `left` columns to the left, numbers to the right.
-fn print_table(header: &[&str], rows: &[Vec<String>], left: usize) {
+/// Rows under a header: the first `left` columns to the left, numbers to the right.
+fn table(header: &[&str], rows: &[Vec<String>], left: usize) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
@@ -122,11 +127,14 @@ fn print_table(header: &[&str], rows: &[Vec<String>], left: usize) {
         let padded = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if column < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    line(header.to_vec());
-    println!("{}", "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)));
-    rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+    let rule = "─".repeat(widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1));
+    let mut text = format!("{}\n{rule}\n", line(header.to_vec()));
+    for row in rows {
+        let _ = writeln!(text, "{}", line(row.iter().map(String::as_str).collect()));
+    }
+    text
 }
 
 /// A row of the retrieval table.

@@ -7,8 +7,9 @@ use retromae::model::{BankRows, DecoderKind, QueryKind};
 use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
+use super::output::print;
 use super::progress::Terminal;
-use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
+use super::{DeviceArguments, Error, SCORE_HEADER, score_row, table};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Decoder {
@@ -27,9 +28,9 @@ enum Query {
 /// Flags without a value here take [`Options::default`]'s.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Text (.txt, .md, .jsonl, each also .gz and .zst; a file or a directory), or a store of `retromae tokenize` [default: README
-    /// files and doc comments of the crates on this machine]
-    #[arg(long, value_name = "FILE|DIR")]
+    /// Text (.txt, .md, .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input), or a store of `retromae
+    /// tokenize` [default: README files and doc comments of the crates on this machine]
+    #[arg(long, value_name = "FILE|DIR|-")]
     corpus: Option<PathBuf>,
     /// The field of JSON lines that holds the text
     #[arg(long, value_name = "NAME", default_value_t = Options::default().text_field)]
@@ -178,12 +179,12 @@ impl Arguments {
         options.validate()?;
         let (device, dtype) = self.device.open()?;
         let outcome = pretrain(&options, &device, dtype, &mut Terminal::default())?;
-        print_outcome(&outcome);
-        Ok(())
+        Ok(print(&summary(&outcome))?)
     }
 }
 
-fn print_outcome(outcome: &Outcome) {
+fn summary(outcome: &Outcome) -> String {
+    let mut parts = Vec::new();
     if let (Some(first), Some(last)) = (outcome.records.first(), outcome.records.last()) {
         let falls =
             |name: &str, from: f32, to: f32| vec![name.to_owned(), format!("{from:.3}"), format!("{to:.3}")];
@@ -191,23 +192,25 @@ fn print_outcome(outcome: &Outcome) {
             falls("encoder", first.encoder_loss, last.encoder_loss),
             falls("decoder", first.decoder_loss, last.decoder_loss),
         ];
-        println!();
         let (from, to) = (format!("step {}", first.step), format!("step {}", last.step));
-        print_table(&["loss", &from, &to], &rows, 1);
-        println!("waiting for data: {:.2} % of the time", data_wait_percent(&outcome.records));
+        let waiting = data_wait_percent(&outcome.records);
+        let losses = table(&["loss", &from, &to], &rows, 1);
+        parts.push(format!("{losses}waiting for data: {waiting:.2} % of the time\n"));
     }
-    if let Some(table) = &outcome.retrieval {
-        let mut rows = vec![score_row("untrained", table.before)];
-        rows.extend(table.after.map(|score| score_row("trained", score)));
-        rows.push(score_row("BM25", table.bm25));
-        println!();
-        print_table(&SCORE_HEADER, &rows, 1);
-        println!("{} first sentences, each to find its passage among as many", table.held_out);
+    if let Some(retrieval) = &outcome.retrieval {
+        let mut rows = vec![score_row("untrained", retrieval.before)];
+        rows.extend(retrieval.after.map(|score| score_row("trained", score)));
+        rows.push(score_row("BM25", retrieval.bm25));
+        let scores = table(&SCORE_HEADER, &rows, 1);
+        let held_out = retrieval.held_out;
+        parts.push(format!("{scores}{held_out} first sentences, each to find its passage among as many\n"));
     }
     let done = outcome.records.last().map_or(0, |record| record.step);
-    println!();
+    let mut end = String::new();
     if done < outcome.total_steps {
-        println!("stopped after step {done} of {}; --resume goes on", outcome.total_steps);
+        end = format!("stopped after step {done} of {}; --resume goes on\n", outcome.total_steps);
     }
-    println!("model, checkpoint, training.jsonl and training.svg are in {}", outcome.out.display());
+    let out = outcome.out.display();
+    parts.push(format!("{end}model, checkpoint, training.jsonl and training.svg are in {out}\n"));
+    format!("\n{}", parts.join("\n"))
 }

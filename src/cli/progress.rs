@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use retromae::train::{Observer, report::StepRecord};
 
+use super::output::tell;
+
 /// Between lines where there is no terminal to draw on.
 pub const LINE_EVERY: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,7 @@ impl Terminal {
 
 impl Observer for Terminal {
     fn note(&mut self, line: &str) {
-        eprintln!("{line}");
+        tell(line);
     }
 
     fn start(&mut self, done: u64, total: u64) {
@@ -73,7 +75,8 @@ impl Observer for Terminal {
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due || record.step == self.total {
             let left = self.time_left(record.step).unwrap_or(0.0);
-            eprintln!("step {}/{}  {}  {left:.0} s left", record.step, self.total, Self::losses(record));
+            let losses = Self::losses(record);
+            tell(&format!("step {}/{}  {losses}  {left:.0} s left", record.step, self.total));
             self.last_line = Some(Instant::now());
         }
     }

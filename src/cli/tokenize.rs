@@ -9,6 +9,7 @@ use retromae::data::{Manifest, Progress, ReadOptions, TextFormat, TokenizeOption
 use retromae::train::DEFAULT_MAX_LEN;
 
 use super::Error;
+use super::output::{print, tell};
 use super::progress::{LINE_EVERY, bar};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -68,26 +69,31 @@ impl Arguments {
         let mut watcher = Watcher::new();
         let (manifest, worked) = tokenize(&options, |progress| watcher.show(progress))?;
         watcher.finish();
-        if !worked {
-            println!("the store in {} is already complete; --overwrite makes it anew", self.out.display());
-        }
-        print_manifest(&manifest);
-        Ok(())
+        let already = if worked {
+            String::new()
+        } else {
+            let out = self.out.display();
+            format!("the store in {out} is already complete; --overwrite makes it anew\n")
+        };
+        Ok(print(&format!("{already}{}", summary(&manifest)))?)
     }
 }
 
-fn print_manifest(manifest: &Manifest) {
+fn summary(manifest: &Manifest) -> String {
     let encoded = &manifest.encoded;
-    println!("text: {}", manifest.text);
-    println!(
-        "tokens: {} in {} passages of at most {}; {} unknown",
-        encoded.tokens, encoded.passages, manifest.max_len, encoded.unknown_tokens
-    );
-    println!(
-        "documents: {} split, with {} cuts inside a sentence; {} without a token",
-        encoded.split, encoded.cut_in_sentence, encoded.skipped_empty
-    );
-    println!("shards: {}", manifest.shards.len());
+    format!(
+        "text: {}\ntokens: {} in {} passages of at most {}; {} unknown\n\
+         documents: {} split, with {} cuts inside a sentence; {} without a token\nshards: {}\n",
+        manifest.text,
+        encoded.tokens,
+        encoded.passages,
+        manifest.max_len,
+        encoded.unknown_tokens,
+        encoded.split,
+        encoded.cut_in_sentence,
+        encoded.skipped_empty,
+        manifest.shards.len()
+    )
 }
 
 /// A progress bar on a terminal, else a line now and then; all on the standard error.
@@ -119,7 +125,8 @@ impl Watcher {
             bar.set_message(done);
         } else if self.last_line.elapsed() >= LINE_EVERY {
             let total = total_bytes.map_or("?".into(), |total| HumanBytes(total).to_string());
-            eprintln!("read {} of {total}  {done}{}", HumanBytes(bytes), left(progress, before, seconds));
+            let left = left(progress, before, seconds);
+            tell(&format!("read {} of {total}  {done}{left}", HumanBytes(bytes)));
             self.last_line = Instant::now();
         }
     }

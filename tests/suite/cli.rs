@@ -2,8 +2,10 @@
 #![cfg(feature = "train")]
 
 use std::ffi::OsString;
+#[cfg(unix)]
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use retromae::train::report::{StepRecord, read_training_log};
 use tempfile::TempDir;
@@ -325,4 +327,93 @@ fn a_run_that_diverges_fails_and_keeps_its_checkpoint() {
     assert!(!output.status.success());
     assert!(text.contains("so training stopped; the checkpoint of step"), "{text}");
     assert!(checkpoint_tensors(&place.path("out")).is_file());
+}
+
+/// Every command with what it needs, on a model and a corpus of `place`, working into `out`.
+#[cfg(unix)]
+fn every_command(place: &Workplace, out: &str) -> [Command; 8] {
+    let (model, corpus) = (place.text("model"), place.text("corpus.txt"));
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(arguments);
+        command
+    };
+    [
+        command(&["info"]),
+        command(&["info", "--kernels", "--json"]),
+        command(&["--help"]),
+        command(&["embed", "--help"]),
+        place.pretrain_command(out, &["--steps", "1", "--overwrite"]),
+        command(&[
+            "tokenize",
+            "--corpus",
+            &corpus,
+            "--vocab",
+            &model,
+            "--out",
+            &place.text("tokens"),
+            "--overwrite",
+        ]),
+        command(&["eval", "--device", "host", "--model", &model, "--corpus", &corpus]),
+        command(&["embed", "--device", "host", "--model", &model, "--input", &corpus]),
+    ]
+}
+
+/// A reader that has gone away ends a command quietly, a full output is an error, and both leave the work done.
+#[test]
+#[cfg(unix)]
+fn an_output_that_is_closed_or_full_is_no_panic() {
+    let place = Workplace::new();
+    place.trained("model", &["--steps", "1"]);
+    for command in &mut every_command(&place, "out") {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(command.stdout(writer).stderr(Stdio::piped()));
+        let text = stderr(&output);
+        // What a shell says of a program that SIGPIPE ended.
+        assert_eq!(output.status.code(), Some(141), "{command:?}: {text}");
+        assert!(!text.contains("panicked") && !text.contains("error"), "{command:?}: {text}");
+    }
+    let is_done = || {
+        assert!(place.path("out/model.safetensors").is_file());
+        assert!(retromae::data::Manifest::read(&place.path("tokens")).unwrap().complete);
+    };
+    is_done();
+    for directory in ["out", "tokens"] {
+        std::fs::remove_dir_all(place.path(directory)).unwrap();
+    }
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    for command in &mut every_command(&place, "out") {
+        let output = run(command.stdout(full.try_clone().unwrap()).stderr(Stdio::piped()));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {text}");
+        assert!(
+            text.contains("error: cannot write the standard output: No space left"),
+            "{command:?}: {text}"
+        );
+    }
+    is_done();
+    let (model, corpus) = (place.text("model"), place.text("corpus.txt"));
+    let embed = ["embed", "--device", "host", "--model", &model, "--input", &corpus, "--output", "/dev/full"];
+    let text = stderr(&retromae(&embed));
+    assert!(text.contains("error: cannot write --output `/dev/full`: No space left"), "{text}");
+}
+
+/// Messages that nobody can be told are no reason to end.
+#[test]
+#[cfg(unix)]
+fn a_standard_error_that_is_closed_or_full_changes_nothing() {
+    let place = Workplace::new();
+    place.trained("model", &["--steps", "1"]);
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").ok().map(OwnedFd::from);
+    for error in std::iter::once(OwnedFd::from(closed)).chain(full) {
+        for command in &mut every_command(&place, "out") {
+            let output = run(command.stderr(error.try_clone().unwrap()).stdout(Stdio::piped()));
+            assert!(output.status.success() && !output.stdout.is_empty(), "{command:?}: {output:?}");
+        }
+        let wrong = run(Command::new(program()).args(["tokenize", "--corpus", "x"]).stderr(error));
+        assert_eq!(wrong.status.code(), Some(2));
+    }
 }
