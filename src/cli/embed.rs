@@ -1,29 +1,34 @@
 //! `retromae embed`.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
+use retromae::data::{Documents, Records};
 use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{embed_texts, normalize_rows};
 use retromae::train::load_model;
 
-use super::output::Output;
+use super::output::{Output, tell};
+use super::text::TextArguments;
 use super::{DeviceArguments, Error, no_kernels};
 
-/// Lines read before they are embedded together.
-const LINES_AT_ONCE: usize = 1024;
+/// Records read before they are embedded together.
+const RECORDS_AT_ONCE: usize = 1024;
+/// What stands in the place of a record without a text.
+const NO_VECTOR: &[u8] = b"null\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Directory with model.safetensors, config.json and a tokenizer
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Text, one a line; - is the standard input
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
+    #[arg(long, value_name = "FILE|DIR|-", default_value = "-")]
     input: PathBuf,
-    /// One JSON array for each line, in order; - is the standard output
+    #[command(flatten)]
+    text: TextArguments,
+    /// One JSON array for each line of the input (of markdown, each paragraph), in order; null for a line of JSON without the text, and
+    /// for a blank one; an empty line of plain text has the vector of the empty text. - is the standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Scale each vector to length 1
@@ -50,39 +55,34 @@ impl Arguments {
     }
 
     fn embed<T: Float>(&self, device: &Device) -> Result<(), Error> {
+        let documents = Documents::open(std::slice::from_ref(&self.input), self.text.options())?;
+        let mut records = Records::of(documents);
         let (mut model, tokenizer, capacity) =
             load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
         let stream = device.stream();
         let dim = model.config().hidden_size;
-        let mut lines = open_input(&self.input)?.lines().enumerate();
         let mut output = Output::open(&self.output)?;
         loop {
-            let texts = lines
-                .by_ref()
-                .take(LINES_AT_ONCE)
-                .map(|(index, line)| {
-                    line.map_err(|error| format!("{}, line {}: {error}", self.input.display(), index + 1))
-                })
-                .collect::<Result<Vec<String>, _>>()?;
-            if texts.is_empty() {
-                return Ok(output.finish()?);
+            let read = records.by_ref().take(RECORDS_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
+            if read.is_empty() {
+                output.finish()?;
+                tell(&format!("text: {}", records.report()));
+                return Ok(());
             }
+            let texts: Vec<&String> = read.iter().flatten().collect();
             let mut vectors = embed_texts(&mut model, &stream, &tokenizer, capacity, &texts)?;
             if self.normalize {
                 normalize_rows(&mut vectors, dim);
             }
-            for vector in vectors.chunks_exact(dim) {
-                output.write(format!("{}\n", serde_json::to_string(vector)?).as_bytes())?;
+            let mut vectors = vectors.chunks_exact(dim);
+            for record in &read {
+                match record.as_ref().and_then(|_| vectors.next()) {
+                    None => output.write(NO_VECTOR)?,
+                    Some(vector) => {
+                        output.write(format!("{}\n", serde_json::to_string(vector)?).as_bytes())?
+                    }
+                }
             }
         }
     }
-}
-
-fn open_input(path: &Path) -> Result<Box<dyn BufRead>, Error> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let file =
-        File::open(path).map_err(|error| format!("cannot read --input `{}`: {error}", path.display()))?;
-    Ok(Box::new(BufReader::new(file)))
 }

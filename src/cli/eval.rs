@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use retromae::data::{Corpus, ReadOptions};
+use retromae::data::Corpus;
 use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
 
-use super::output::print;
+use super::output::{print, tell};
+use super::text::TextArguments;
 use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, score_row, table};
 
 #[derive(Debug, Args)]
@@ -19,9 +20,8 @@ pub struct Arguments {
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
     #[arg(long, value_name = "FILE|DIR|-")]
     corpus: PathBuf,
-    /// The field of JSON lines that holds the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    field: String,
+    #[command(flatten)]
+    text: TextArguments,
     /// Passages to find, at most a tenth of the corpus
     #[arg(long, value_name = "N", default_value_t = 1000)]
     held_out: usize,
@@ -52,10 +52,8 @@ impl Arguments {
     }
 
     fn evaluate<T: Float>(&self, device: &Device) -> Result<(), Error> {
-        let corpus = Corpus::from_path(
-            &self.corpus,
-            &ReadOptions { field: self.field.clone(), ..ReadOptions::default() },
-        )?;
+        let corpus = Corpus::from_path(&self.corpus, &self.text.options())?;
+        tell(&format!("corpus: {}", corpus.report));
         let held_out = split_held_out(corpus.passages, self.held_out, self.seed).held_out;
         if held_out.is_empty() {
             let path = self.corpus.display();

@@ -6,6 +6,7 @@ mod info;
 mod output;
 mod pretrain;
 mod progress;
+mod text;
 mod tokenize;
 
 use std::fmt::Write;

@@ -9,6 +9,7 @@ use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
 use super::output::print;
 use super::progress::Terminal;
+use super::text::TextArguments;
 use super::{DeviceArguments, Error, SCORE_HEADER, score_row, table};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,9 +33,8 @@ pub struct Arguments {
     /// tokenize` [default: README files and doc comments of the crates on this machine]
     #[arg(long, value_name = "FILE|DIR|-")]
     corpus: Option<PathBuf>,
-    /// The field of JSON lines that holds the text
-    #[arg(long, value_name = "NAME", default_value_t = Options::default().text_field)]
-    field: String,
+    #[command(flatten)]
+    text: TextArguments,
     /// tiny, small, base, or a config.json with Hugging Face's names [default: tiny]
     #[arg(long, value_name = "SIZE|FILE")]
     model: Option<String>,
@@ -145,7 +145,7 @@ impl Arguments {
         };
         Options {
             corpus: self.corpus.clone(),
-            text_field: self.field.clone(),
+            read: self.text.options(),
             model,
             init: self.init.clone(),
             vocabulary: self.vocab.clone(),

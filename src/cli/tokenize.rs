@@ -3,24 +3,15 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{HumanBytes, ProgressBar};
-use retromae::data::{Manifest, Progress, ReadOptions, TextFormat, TokenizeOptions, tokenize};
+use retromae::data::{Manifest, Progress, TokenizeOptions, tokenize};
 use retromae::train::DEFAULT_MAX_LEN;
 
 use super::Error;
 use super::output::{print, tell};
 use super::progress::{LINE_EVERY, bar};
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// A document a line
-    Txt,
-    /// A document a line, in a field of a JSON object
-    Jsonl,
-    /// A document a paragraph
-    Md,
-}
+use super::text::TextArguments;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -36,12 +27,8 @@ pub struct Arguments {
     /// Tokens of a passage, at most; longer documents are split at the ends of sentences
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEN)]
     max_len: usize,
-    /// The field of JSON lines that holds the text
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    field: String,
-    /// Of the standard input, and of files whose names do not say it
-    #[arg(long, value_enum, default_value = "txt")]
-    format: Format,
+    #[command(flatten)]
+    text: TextArguments,
     /// A shard ends with the document that reaches so many tokens
     #[arg(long, value_name = "N", default_value_t = 16 << 20)]
     shard_tokens: usize,
@@ -52,14 +39,9 @@ pub struct Arguments {
 
 impl Arguments {
     pub fn run(&self) -> Result<(), Error> {
-        let format = match self.format {
-            Format::Txt => TextFormat::Txt,
-            Format::Jsonl => TextFormat::Jsonl,
-            Format::Md => TextFormat::Md,
-        };
         let options = TokenizeOptions {
             corpus: self.corpus.clone(),
-            read: ReadOptions { field: self.field.clone(), format },
+            read: self.text.options(),
             vocabulary: self.vocab.clone(),
             out: self.out.clone(),
             max_len: self.max_len,

@@ -17,6 +17,7 @@ pub struct Corpus {
 
 /// What was read, and everything that was left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct CorpusReport {
     /// Files that were read, whether or not they gave a passage.
     pub files: usize,
@@ -32,6 +33,8 @@ pub struct CorpusReport {
     pub bad_lines: usize,
     /// Where the first of them is, and what is wrong with it.
     pub first_bad_line: Option<String>,
+    /// Documents without a word: blank lines, and empty texts of JSON lines.
+    pub empty: usize,
     /// Paragraphs of too few words to be a passage.
     pub skipped_short: usize,
     /// Paragraphs of installed crates that are mostly not letters, or about the licence.
@@ -40,7 +43,14 @@ pub struct CorpusReport {
     pub duplicates: usize,
     /// Passages left out to stay below the size limit.
     pub over_limit: usize,
+    /// Files of directories that are no text, or text of a kind that is not read.
+    pub files_left_out: usize,
+    /// The first of them, and what they are.
+    pub first_left_out: Vec<String>,
 }
+
+/// Files left out that a report names.
+const LEFT_OUT_TOLD_MAX: usize = 3;
 
 impl fmt::Display for CorpusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,6 +59,7 @@ impl fmt::Display for CorpusReport {
             (self.replaced_invalid_utf8, "stretches not UTF-8"),
             (self.nul_bytes, "zero bytes"),
             (self.bad_lines, "lines without the text"),
+            (self.empty, "empty"),
             (self.skipped_short, "too short"),
             (self.skipped_not_prose, "not prose"),
             (self.duplicates, "duplicates"),
@@ -59,10 +70,14 @@ impl fmt::Display for CorpusReport {
                 write!(f, ", {count} {reason}")?;
             }
         }
-        match &self.first_bad_line {
-            Some(line) => write!(f, " (the first: {line})"),
-            None => Ok(()),
+        if let Some(line) = &self.first_bad_line {
+            write!(f, " (the first: {line})")?;
         }
+        if self.files_left_out > 0 {
+            let more = if self.files_left_out > self.first_left_out.len() { "; …" } else { "" };
+            write!(f, "; {} files left out ({}{more})", self.files_left_out, self.first_left_out.join("; "))?;
+        }
+        Ok(())
     }
 }
 
@@ -78,10 +93,28 @@ impl CorpusReport {
         if self.first_bad_line.is_none() {
             self.first_bad_line.clone_from(&other.first_bad_line);
         }
+        self.empty += other.empty;
         self.skipped_short += other.skipped_short;
         self.skipped_not_prose += other.skipped_not_prose;
         self.duplicates += other.duplicates;
         self.over_limit += other.over_limit;
+        self.files_left_out += other.files_left_out;
+        let room = LEFT_OUT_TOLD_MAX.saturating_sub(self.first_left_out.len());
+        self.first_left_out.extend(other.first_left_out.iter().take(room).cloned());
+    }
+
+    /// Counts a text that was found.
+    pub(super) fn count(&mut self, text: &str) {
+        self.texts += 1;
+        self.bytes += text.len();
+    }
+
+    /// Counts a file that is not read, and names it and `what` it is if it is among the first.
+    pub(super) fn leave_out(&mut self, path: &Path, what: impl FnOnce() -> String) {
+        self.files_left_out += 1;
+        if self.first_left_out.len() < LEFT_OUT_TOLD_MAX {
+            self.first_left_out.push(format!("{}: {}", path.display(), what()));
+        }
     }
 }
 

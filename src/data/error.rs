@@ -14,13 +14,17 @@ pub enum Error {
     #[error("`{path}` looks to be {what}; it should be {expected}")]
     Kind { path: PathBuf, what: String, expected: &'static str },
     #[error(
-        "corpus directory `{path}` has no .txt, .md or .jsonl file, plain, .gz or .zst; it should have at least one, at any depth"
+        "corpus directory `{path}` has no .txt, .md or .jsonl file, plain, .gz or .zst ({report}); it should have at least one, at any depth"
     )]
-    NoTextFiles { path: PathBuf },
+    NoTextFiles { path: PathBuf, report: Box<CorpusReport> },
     #[error("corpus `{origin}` has no usable passage ({report}); it should have at least one line of text")]
     EmptyCorpus { origin: String, report: Box<CorpusReport> },
     #[error("no line of `{path}` has a text in the field {field:?} ({reason}); --field should be {seen}")]
     NoField { path: PathBuf, field: String, reason: String, seen: String },
+    #[error(
+        "no line of `{path}` is a JSON object ({reason}); each should be one, with the text in a field of it"
+    )]
+    NoJson { path: PathBuf, reason: String },
     #[error("the standard input was given twice; it can be read once")]
     InputTwice,
     #[error(

@@ -17,9 +17,9 @@ pub mod store;
 mod tokenize;
 mod tokenizer;
 
-pub(crate) use content::{Content, HEAD_BYTES, read_text};
+pub(crate) use content::{Content, read_text};
 pub use corpus::{Corpus, CorpusReport};
-pub use documents::{Document, Documents, ReadOptions, Standing, TextFormat};
+pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
 pub use drawer::{BatchDrawer, BatchOptions, Position};
 pub use error::Error;
 pub use permutation::Permutation;

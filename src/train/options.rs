@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{Result, require_flag};
-use crate::data::Manifest;
+use crate::data::{Manifest, ReadOptions};
 use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
 use crate::ops::attention::HEAD_DIMS;
 use crate::ops::masks::LENGTH_MAX;
@@ -42,8 +42,8 @@ pub enum RunLength {
 pub struct Options {
     /// A text file, a directory of them, or a token store; none takes the prose of installed crates.
     pub corpus: Option<PathBuf>,
-    /// The field of JSON lines that holds the text.
-    pub text_field: String,
+    /// How a corpus of text is read.
+    pub read: ReadOptions,
     pub model: ModelChoice,
     /// A directory with an existing BERT to continue from; replaces `model` and `vocabulary`.
     pub init: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             corpus: None,
-            text_field: "text".into(),
+            read: ReadOptions::default(),
             model: ModelChoice::Tiny,
             init: None,
             vocabulary: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{Error, Result, require_flag};
 use super::{Observer, Options};
-use crate::data::{Corpus, EncodeReport, Manifest, ReadOptions, TokenStore, Tokenizer, checksum};
+use crate::data::{Corpus, EncodeReport, Manifest, TokenStore, Tokenizer, checksum};
 use crate::eval::{HeldOut, Split, draw_held_out, split_held_out};
 
 /// What a run trains on.
@@ -122,10 +122,7 @@ fn check_options(
 
 fn read_corpus(options: &Options, observer: &mut dyn Observer) -> Result<Split> {
     let corpus = match &options.corpus {
-        Some(path) => {
-            let read = ReadOptions { field: options.text_field.clone(), ..ReadOptions::default() };
-            Corpus::from_path(path, &read)?
-        }
+        Some(path) => Corpus::from_path(path, &options.read)?,
         None => {
             observer.note(
                 "no --corpus: taking README files and doc comments of the crates in $CARGO_HOME/registry/src",

@@ -66,7 +66,7 @@ fn a_text_file_has_a_passage_a_line() {
     assert_eq!((report.replaced_invalid_utf8, report.nul_bytes, report.duplicates), (1, 1, 1));
     assert_eq!(
         report.to_string(),
-        "4 texts, 33 bytes, from 1 files, 1 stretches not UTF-8, 1 zero bytes, 1 duplicates"
+        "4 texts, 33 bytes, from 1 files, 1 stretches not UTF-8, 1 zero bytes, 2 empty, 1 duplicates"
     );
 }
 
@@ -80,13 +80,18 @@ fn a_directory_is_searched_in_the_order_of_paths() {
         b"# Title\n\nA paragraph of *five* words.\n\n```\ncode\n```\nshort\n",
     );
     write(directory.path(), "a/c.TXT", b"from c");
-    write(directory.path(), "a/broken.md", b"\xff\xfe");
+    write(directory.path(), "a/broken.md", b"broken\xff\xff");
     write(directory.path(), "a/ignored.rs", b"fn main() {}");
     let corpus = read(directory.path()).unwrap();
     assert_eq!(corpus.passages, ["from c", "A paragraph of five words.", "from z"]);
     assert_eq!(
         (corpus.report.files, corpus.report.replaced_invalid_utf8, corpus.report.skipped_short),
         (4, 2, 2)
+    );
+    let ignored = directory.path().join("a/ignored.rs").display().to_string();
+    assert_eq!(
+        (corpus.report.files_left_out, corpus.report.first_left_out),
+        (1, vec![format!("{ignored}: text of a kind that its name does not say")])
     );
 }
 
@@ -98,7 +103,8 @@ fn a_corpus_without_text_is_an_error_that_names_it() {
     write(directory.path(), "none/readme.rst", b"text");
     assert!(message("missing.txt").contains("missing.txt"));
     assert!(message("empty.txt").contains("empty.txt") && message("empty.txt").contains("no usable passage"));
-    assert!(message("none").contains("no .txt, .md or .jsonl file"));
+    let none = message("none");
+    assert!(none.contains("no .txt, .md or .jsonl file") && none.contains("1 files left out"), "{none}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod rows;
 mod segment_sum;
 mod store_run;
 mod streams;
+mod text_kinds;
 mod tokenize;
 mod tokenizers;
 mod twins;

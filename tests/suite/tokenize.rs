@@ -173,7 +173,7 @@ fn a_complete_store_is_left_alone_and_another_one_refused() {
     assert!(message(&|o| o.max_len = 50).contains("--max-len is 50, but the store"));
     assert!(message(&|o| o.shard_tokens = 9).contains("--shard-tokens is 9"));
     assert!(message(&|o| o.read.field = "body".into()).contains("--field is body"));
-    assert!(message(&|o| o.read.format = TextFormat::Md).contains("--format is md"));
+    assert!(message(&|o| o.read.format = Some(TextFormat::Md)).contains("--format is md"));
     assert!(message(&|o| o.corpus.push(place.path("corpus/a.txt"))).contains("--corpus is 6 files"));
     let other = Tokenizer::train_word_piece(&(0..9).map(line).collect::<Vec<_>>(), 100).unwrap();
     std::fs::create_dir(place.path("other")).unwrap();
@@ -253,10 +253,17 @@ fn json_lines_need_their_field() {
     assert_eq!((corpus.passages.len(), corpus.report.bad_lines), (1, 1));
     place.write("y.jsonl", b"[1]\nnone\n");
     let message = place.refused(|o| o.corpus = vec![place.path("y.jsonl")]);
+    assert!(message.contains("y.jsonl` is a JSON object (line 1 is not a JSON object)"), "{message}");
+    place.write("nan.jsonl", b"{\"text\": \"A text.\", \"score\": NaN}\n");
+    let message = place.refused(|o| o.corpus = vec![place.path("nan.jsonl")]);
     assert!(
-        message.contains("is not a JSON object") && message.contains("a field of JSON objects"),
+        message.contains("line 1 is not JSON: it has NaN at column 30") && !message.contains("--field"),
         "{message}"
     );
+    place.write("nan.jsonl", b"{\"text\": \"A text.\"}\n\n{\"text\": \"\"}\n{\"text\": \"B\", \"n\": NaN}\n");
+    let report = Corpus::from_path(place.path("nan.jsonl"), &ReadOptions::default()).unwrap().report;
+    assert_eq!((report.texts, report.empty, report.bad_lines), (1, 1, 1));
+    assert!(report.first_bad_line.unwrap().contains("nan.jsonl, line 4 is not JSON: it has NaN"));
     place.write("blank.txt", b" \n\r\n");
     let message = place.refused(|o| o.corpus = vec![place.path("blank.txt")]);
     assert!(message.contains("no usable passage"), "{message}");
@@ -267,7 +274,7 @@ fn faulty_sources_are_named() {
     let place = Place::new();
     let whole = gzip(&[b'a'; 100_000]);
     place.write("cut.txt.gz", &whole[..whole.len() - 20]);
-    place.write("no.txt.zst", b"this is no such file");
+    place.write("no.txt.zst", b"\x28\xb5\x2f\xfdthis is no such file");
     for (name, expected) in
         [("cut.txt.gz", "cut.txt.gz"), ("no.txt.zst", "no.txt.zst"), ("none.txt", "none.txt")]
     {
@@ -341,9 +348,15 @@ fn the_standard_input_is_a_corpus() {
     };
     assert!(shards("piped") == shards("file"));
     let json = std::fs::read(place.path("corpus/d.jsonl")).unwrap();
-    assert_done(&piped("json", &["--format", "jsonl"], &json));
-    let manifest = Manifest::read(&place.path("json")).unwrap();
-    assert_eq!((manifest.text.texts, manifest.text.bad_lines), (68, 2));
+    for (out, more) in [("said", &["--format", "jsonl"][..]), ("told", &[])] {
+        assert_done(&piped(out, more, &json));
+        let manifest = Manifest::read(&place.path(out)).unwrap();
+        assert_eq!((manifest.text.texts, manifest.text.bad_lines), (68, 2));
+    }
+    assert_done(&piped("compressed", &[], &gzip(&text)));
+    assert!(shards("compressed") == shards("file"));
+    let refused = piped("binary", &[], b"PAR1\x15\x04");
+    assert!(!refused.status.success() && stderr(&refused).contains("`-` looks to be a Parquet file"));
 }
 
 /// Nothing but its bytes tells one standard input from another.
@@ -433,7 +446,10 @@ fn a_killed_process_goes_on_to_the_same_store() {
     let place = Place::new();
     let many: Vec<String> = (0..9_000).map(line).collect();
     place.write("corpus/f.txt", many.join("\n").as_bytes());
-    place.write("corpus/g.txt.gz", &gzip(many.join("\n").as_bytes()));
+    place.write("corpus/ignored.bin", b"\0\x01\x02");
+    // Some of them are there already, and must be known again after each kill.
+    let more: Vec<String> = (6_000..15_000).map(line).collect();
+    place.write("corpus/g.txt.gz", &gzip(more.join("\n").as_bytes()));
     tokenize(&TokenizeOptions { shard_tokens: 5_000, ..place.options("whole") }, |_| ()).unwrap();
     let shards = Manifest::read(&place.path("whole")).unwrap().shards.len();
     // As soon as a shard, or its temporary file, appears.

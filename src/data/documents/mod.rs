@@ -1,7 +1,11 @@
 //! Text as a stream of documents, from files of several formats, in bounded memory and with a place to go on from.
 
+mod json;
 mod lines;
+mod records;
 mod sources;
+mod stream;
+mod utf16;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -13,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use super::prose::{markdown_paragraphs, one_line};
 use super::store::SourceRecord;
 use super::{CorpusReport, Error};
+use json::Bad;
 use lines::{Lines, cut};
+pub use records::Records;
 use sources::Source;
 
 /// Bytes of a document at most; a longer text becomes several, cut at a sentence's end where there is one.
 const DOCUMENT_BYTES_MAX: usize = 256 << 10;
-/// Field names that an error tells, at most.
-const FIELDS_TOLD_MAX: usize = 10;
 
 /// How a file holds documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,13 +53,13 @@ impl std::fmt::Display for TextFormat {
 pub struct ReadOptions {
     /// The field of JSON lines that holds the text.
     pub field: String,
-    /// Of the standard input, and of files whose names do not say it.
-    pub format: TextFormat,
+    /// Of the standard input, and of a given file whose name does not say it; none to tell by the content.
+    pub format: Option<TextFormat>,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { field: "text".into(), format: TextFormat::default() }
+        Self { field: "text".into(), format: None }
     }
 }
 
@@ -103,8 +107,8 @@ pub struct Documents {
 }
 
 impl Iterator for Documents {
-    /// [`Error::Read`] names a file; [`Error::NoField`] one of JSON lines none of which has a text. There is no use in going on
-    /// behind an error.
+    /// [`Error::Read`] names a file; [`Error::NoField`] and [`Error::NoJson`] one of JSON lines none of which has a text;
+    /// [`Error::Kind`] a stream that is no text. There is no use in going on behind an error.
     type Item = Result<Document, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -116,24 +120,42 @@ impl Iterator for Documents {
 #[derive(Debug)]
 struct Open {
     lines: Lines,
+    format: TextFormat,
+    /// Whether the part of a line that was read last goes on in the next.
+    goes_on: bool,
     /// Names of fields that its JSON objects had.
     seen: BTreeSet<String>,
-    /// Why the first of its lines gave no text.
-    first_bad: Option<String>,
+    /// What is wrong with the first of its lines that gave no text; with the first that is a JSON object, where there is one.
+    first_bad: Option<Bad>,
     /// Whether some line gave a text.
     any: bool,
 }
 
+/// What was read at once: a line, a part of a very long one, or a markdown file.
+struct Line {
+    format: TextFormat,
+    /// Whether it is the rest of a line.
+    is_rest: bool,
+    /// Each on one line, and possibly empty; none where there is nothing to read them from.
+    texts: Vec<String>,
+}
+
 impl Documents {
-    /// The documents of files, of all files of a known kind below directories, sorted by path, and of the standard input (`-`).
+    /// The documents of files, of the text files below directories, sorted by path, and of the standard input (`-`).
     ///
-    /// Kinds are told by names: .txt (a document a line), .jsonl and .ndjson (a document a line, in a field), .md and .markdown (a
-    /// document a paragraph), each also with .gz and .zst behind; a file of another name is taken for `options.format`.
+    /// Names tell kinds: .txt (a document a line), .jsonl and .ndjson (a document a line, in a field), .md and .markdown (a document a
+    /// paragraph). A file of another name is read by `options.format`; without one, and where a .txt has a JSON object a line, as JSON
+    /// lines if it is that, and what comes from the standard input or a pipe as txt else. Gzip, Zstandard, and UTF-16 and UTF-8 with a
+    /// byte order mark are told by the first bytes, whatever the name.
+    ///
+    /// What is found in a directory and is of another kind is left out and counted in the report; .json is read there if it is JSON lines.
     ///
     /// # Errors
-    /// [`Error::Read`] names what cannot be read; [`Error::NoTextFiles`]; [`Error::InputTwice`].
+    /// [`Error::Read`] names what cannot be read; [`Error::Kind`] a given file that is no text, or of an unknown kind;
+    /// [`Error::NoTextFiles`]; [`Error::InputTwice`].
     pub fn open(paths: &[PathBuf], options: ReadOptions) -> Result<Self, Error> {
-        let sources = sources::find(paths, options.format)?;
+        let mut pending = CorpusReport::default();
+        let sources = sources::find(paths, &options, &mut pending)?;
         Ok(Self {
             sources,
             options,
@@ -141,7 +163,7 @@ impl Documents {
             current: None,
             waiting: VecDeque::new(),
             after: Standing::default(),
-            pending: CorpusReport::default(),
+            pending,
             bytes_read: Arc::default(),
         })
     }
@@ -151,6 +173,10 @@ impl Documents {
     pub fn starting_at(mut self, standing: Standing) -> Self {
         let before = self.sources.iter().take(standing.source).filter_map(|source| source.record.size);
         self.bytes_read.store(before.sum(), Ordering::Relaxed);
+        if standing != Standing::default() {
+            // The earlier reader counted what is left out.
+            self.pending = CorpusReport::default();
+        }
         self.standing = standing;
         self.after = standing;
         self
@@ -185,16 +211,9 @@ impl Documents {
             if let Some(text) = self.waiting.pop_front() {
                 return Ok(Some(self.document(text)));
             }
-            self.standing = self.after;
-            if self.standing.source >= self.sources.len() {
-                return Ok(None);
-            }
-            if self.current.is_none() {
-                self.current = Some(self.open_current()?);
-            }
-            if !self.read_line()? {
-                self.close_current()?;
-            }
+            let Some(line) = self.next_line()? else { return Ok(None) };
+            let read_before = self.standing.documents;
+            self.waiting = line.texts.into_iter().filter(|text| !text.is_empty()).skip(read_before).collect();
         }
     }
 
@@ -202,29 +221,52 @@ impl Documents {
         self.standing.documents += 1;
         let standing = if self.waiting.is_empty() { self.after } else { self.standing };
         let mut report = std::mem::take(&mut self.pending);
-        report.texts += 1;
-        report.bytes += text.len();
+        report.count(&text);
         Document { text, report, standing }
     }
 
+    /// What comes next, of whichever source; what is left out of it is counted.
+    fn next_line(&mut self) -> Result<Option<Line>, Error> {
+        loop {
+            self.standing = self.after;
+            if self.standing.source >= self.sources.len() {
+                return Ok(None);
+            }
+            if self.current.is_none() {
+                self.current = Some(self.open_current()?);
+            }
+            if let Some(line) = self.read_line()? {
+                return Ok(Some(line));
+            }
+            self.close_current()?;
+        }
+    }
+
     fn open_current(&mut self) -> Result<Open, Error> {
-        let Standing { source, offset, documents, checksum, .. } = self.standing;
-        let source = &self.sources[source];
-        let begun = offset > 0 || documents > 0;
+        let standing = self.standing;
+        let begun = standing.offset > 0 || standing.documents > 0;
         self.pending.files += usize::from(!begun);
-        let lines = source.open(offset, checksum, &self.bytes_read);
-        let lines = lines.map_err(|error| source.unreadable(error))?;
-        Ok(Open { lines, seen: BTreeSet::new(), first_bad: None, any: begun })
+        let (lines, format) =
+            self.sources[standing.source].open(&standing, &self.options, &self.bytes_read)?;
+        Ok(Open { lines, format, goes_on: false, seen: BTreeSet::new(), first_bad: None, any: begun })
     }
 
     /// Ends the current source and goes to the next.
     fn close_current(&mut self) -> Result<(), Error> {
-        if let Some(Open { seen, first_bad: Some(reason), any: false, .. }) = self.current.take() {
-            let told: Vec<&str> = seen.iter().map(String::as_str).collect();
-            let seen =
-                if told.is_empty() { "a field of JSON objects, one a line".into() } else { told.join(", ") };
+        if let Some(Open { seen, first_bad: Some(bad), any: false, .. }) = self.current.take() {
             let path = self.path().to_owned();
-            return Err(Error::NoField { path, field: self.options.field.clone(), reason, seen });
+            return Err(match bad {
+                Bad::NotJson(reason) => Error::NoJson { path, reason },
+                Bad::NoText(reason) => {
+                    let told: Vec<&str> = seen.iter().map(String::as_str).collect();
+                    let seen = if told.is_empty() {
+                        "a field of JSON objects, one a line".into()
+                    } else {
+                        told.join(", ")
+                    };
+                    Error::NoField { path, field: self.options.field.clone(), reason, seen }
+                }
+            });
         }
         self.after = Standing { source: self.standing.source + 1, ..Standing::default() };
         Ok(())
@@ -234,60 +276,61 @@ impl Documents {
         &self.sources[self.standing.source].record.path
     }
 
-    /// Reads what comes next of the current source: its documents, and where it ends. False at the end.
-    fn read_line(&mut self) -> Result<bool, Error> {
+    /// Reads what comes next of the current source, and finds where it ends; none at the end.
+    fn read_line(&mut self) -> Result<Option<Line>, Error> {
         let source = &self.sources[self.standing.source];
-        let Some(open) = &mut self.current else { return Ok(false) };
-        let unreadable = |error| source.unreadable(error);
+        let Some(open) = &mut self.current else { return Ok(None) };
+        let format = open.format;
         let mut report = CorpusReport::default();
-        let (consumed, texts) = match source.format {
-            TextFormat::Txt => {
-                let Some((consumed, line)) = open.lines.next(DOCUMENT_BYTES_MAX).map_err(unreadable)? else {
-                    return Ok(false);
-                };
-                let text = one_line(&text_of(line, &mut report));
-                (consumed, vec![text])
-            }
-            TextFormat::Jsonl => {
-                let Some((consumed, line)) = open.lines.next(usize::MAX).map_err(unreadable)? else {
-                    return Ok(false);
-                };
-                let text = text_of(line, &mut report);
-                let texts = match field_of(&text, &self.options.field, &mut open.seen) {
-                    Ok(text) => pieces(one_line(&text)),
-                    Err(None) => Vec::new(),
-                    Err(Some(reason)) => {
-                        let line = self.standing.line + 1;
-                        let reason = format!("line {line} {reason}");
-                        report.bad_lines += 1;
-                        report.first_bad_line = Some(format!("{}, {reason}", source.record.path.display()));
-                        open.first_bad.get_or_insert(reason);
-                        Vec::new()
-                    }
-                };
-                (consumed, texts)
-            }
+        let bytes = match format {
+            TextFormat::Txt => open.lines.next(DOCUMENT_BYTES_MAX),
+            TextFormat::Jsonl => open.lines.next(usize::MAX),
             TextFormat::Md => {
-                let bytes = open.lines.all().map_err(unreadable)?;
-                if bytes.is_empty() {
-                    return Ok(false);
-                }
-                let text = text_of(bytes, &mut report);
-                (bytes.len(), paragraphs(&text, &mut report))
+                open.lines.all().map(|bytes| (!bytes.is_empty()).then_some((bytes.len(), bytes)))
             }
         };
+        let Some((consumed, bytes)) = bytes.map_err(|error| source.unreadable(error))? else {
+            return Ok(None);
+        };
+        let ends = consumed > bytes.len();
+        let text = text_of(bytes, &mut report);
+        let texts = match format {
+            TextFormat::Txt => vec![one_line(&text)],
+            TextFormat::Jsonl => match json::text_in_field(&text, &self.options.field, &mut open.seen) {
+                Ok(text) => text.map(|text| pieces(one_line(&text))).unwrap_or_default(),
+                Err(bad) => {
+                    let bad = bad.of_line(self.standing.line + 1);
+                    report.bad_lines += 1;
+                    report.first_bad_line =
+                        Some(format!("{}, {}", source.record.path.display(), bad.reason()));
+                    open.keep_first(bad);
+                    Vec::new()
+                }
+            },
+            TextFormat::Md => paragraphs(&text, &mut report),
+        };
+        let is_rest = std::mem::replace(&mut open.goes_on, format == TextFormat::Txt && !ends);
+        if !is_rest {
+            report.empty += texts.iter().filter(|text| text.is_empty()).count();
+        }
         open.any |= !texts.is_empty();
-        self.waiting = texts.into_iter().filter(|text| !text.is_empty()).collect();
         let Standing { source, offset, line, documents, .. } = self.standing;
         let (offset, checksum) = (offset + consumed as u64, open.lines.checksum());
         self.after = Standing { source, offset, line: line + 1, documents: 0, checksum };
-        if documents > 0 {
-            // An earlier reader counted the line with its first document.
-            self.waiting.drain(..documents.min(self.waiting.len()));
-        } else {
+        if documents == 0 {
+            // Else an earlier reader counted the line with its first document.
             self.pending.add(&report);
         }
-        Ok(true)
+        Ok(Some(Line { format, is_rest, texts }))
+    }
+}
+
+impl Open {
+    /// Keeps what says most of why there is no text: that of a line which is JSON, before that of one which is not.
+    fn keep_first(&mut self, bad: Bad) {
+        if matches!((&self.first_bad, &bad), (None, _) | (Some(Bad::NotJson(_)), Bad::NoText(_))) {
+            self.first_bad = Some(bad);
+        }
     }
 }
 
@@ -300,30 +343,6 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], report: &mut CorpusReport) -> std::bo
             bytes.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count();
     }
     text
-}
-
-/// The text in a field of a JSON object. An error says why there is none, or nothing of a blank line.
-fn field_of(line: &str, field: &str, seen: &mut BTreeSet<String>) -> Result<String, Option<String>> {
-    let line = line.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-    if line.is_empty() {
-        return Err(None);
-    }
-    let value: serde_json::Value =
-        serde_json::from_str(line).map_err(|error| Some(format!("is not JSON: {error}")))?;
-    let serde_json::Value::Object(mut object) = value else {
-        return Err(Some("is not a JSON object".into()));
-    };
-    match object.remove(field) {
-        Some(serde_json::Value::String(text)) => Ok(text),
-        other => {
-            let room = FIELDS_TOLD_MAX.saturating_sub(seen.len());
-            seen.extend(
-                object.into_iter().filter(|(_, value)| value.is_string()).map(|(name, _)| name).take(room),
-            );
-            let reason = if other.is_some() { "is no string" } else { "is missing" };
-            Err(Some(format!("has no text: its field {field:?} {reason}")))
-        }
-    }
 }
 
 /// Documents of a text.

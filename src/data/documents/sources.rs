@@ -1,149 +1,197 @@
-//! The files that text is read from.
+//! The files that text is read from, and those that are left out.
 
-use std::fs::File;
-use std::io::{BufReader, Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom, Write};
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::UNIX_EPOCH;
 
-use xxhash_rust::xxh3::Xxh3;
-
-use super::super::Error;
 use super::super::store::SourceRecord;
-use super::TextFormat;
+use super::super::{CorpusReport, Error};
 use super::lines::Lines;
+use super::stream::{self, Held, is_standard_input};
+use super::{ReadOptions, Standing, TextFormat};
 
-const STANDARD_INPUT: &str = "-";
-/// Compressed bytes asked for at once.
-const COMPRESSED_READ_BYTES: usize = 128 << 10;
+/// What an error says that a file should be.
+const READABLE: &str = "plain text (.txt), markdown (.md) or JSON lines (.jsonl), each also .gz and .zst, in UTF-8 or in UTF-16 with \
+                        a byte order mark; --format says what a text of another name is";
+/// Fewer objects in a `.json` file of a directory are taken for a configuration, not for a corpus.
+const FEWEST_OBJECTS_IN_DIRECTORY: usize = 2;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compression {
-    None,
-    Gzip,
-    Zstandard,
-}
-
-/// A file, or the standard input.
+/// A file, a pipe or the standard input.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub record: SourceRecord,
-    pub format: TextFormat,
-    compression: Compression,
+    /// None of what can be read once, and is looked into when it is.
+    known: Option<(Held, TextFormat)>,
 }
 
-/// Counts what is read of a file.
-struct Counted<R> {
-    input: R,
-    count: Arc<AtomicU64>,
+/// What a file's name says of it, apart from compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    Text(TextFormat),
+    /// JSON, of which some is one object a line.
+    Json,
+    /// A table of columns.
+    Table,
+    Other,
 }
 
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let read = self.input.read(buffer)?;
-        self.count.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
+impl Name {
+    fn of(path: &Path) -> Self {
+        let extension =
+            |path: &Path| path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let mut kind = extension(path);
+        if kind == "gz" || kind == "zst" {
+            kind = extension(&path.with_extension(""));
+        }
+        match kind.as_str() {
+            "txt" => Self::Text(TextFormat::Txt),
+            "jsonl" | "ndjson" => Self::Text(TextFormat::Jsonl),
+            "md" | "markdown" => Self::Text(TextFormat::Md),
+            "json" => Self::Json,
+            "tsv" | "csv" => Self::Table,
+            _ => Self::Other,
+        }
+    }
+
+    /// What text is that this does not say how to read.
+    fn unknown(self, is_json: bool) -> &'static str {
+        match self {
+            _ if is_json || self == Self::Json => "JSON that is not one object a line",
+            Self::Table => "a table, whose columns are not read",
+            _ => "text of a kind that its name does not say",
+        }
+    }
+}
+
+/// Where a file was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Given,
+    InDirectory,
+    Stream,
+}
+
+/// How to read what a file holds; what it is where it is not to be read.
+fn format_of(
+    name: Name,
+    held: Held,
+    given: Option<TextFormat>,
+    place: Place,
+) -> Result<TextFormat, &'static str> {
+    let (objects, is_json) = match held {
+        Held::Text { objects, is_json, .. } => (objects, is_json),
+        Held::Other(what) => return Err(what),
+    };
+    let by_content = || match (objects, is_json) {
+        (1.., _) => Ok(TextFormat::Jsonl),
+        (0, true) => Err(name.unknown(true)),
+        (0, false) => Ok(TextFormat::Txt),
+    };
+    match (name, place) {
+        (Name::Text(TextFormat::Txt), _) => given.map_or_else(by_content, |_| Ok(TextFormat::Txt)),
+        (Name::Text(format), _) => Ok(format),
+        (Name::Json, Place::InDirectory) if objects >= FEWEST_OBJECTS_IN_DIRECTORY => Ok(TextFormat::Jsonl),
+        (_, Place::InDirectory) => Err(name.unknown(is_json)),
+        (_, Place::Stream) => given.map_or_else(by_content, Ok),
+        (_, Place::Given) => match given {
+            Some(format) => Ok(format),
+            None if objects > 0 => Ok(TextFormat::Jsonl),
+            None => Err(name.unknown(is_json)),
+        },
     }
 }
 
 impl Source {
-    fn new(path: &Path, default: TextFormat) -> Result<Self, Error> {
-        if path == Path::new(STANDARD_INPUT) {
-            let record = SourceRecord { path: path.to_owned(), size: None, modified_ns: None };
-            return Ok(Self { record, format: default, compression: Compression::None });
+    /// What was given by its name.
+    fn given(path: &Path, options: &ReadOptions) -> Result<Self, Error> {
+        let stream = SourceRecord { path: path.to_owned(), size: None, modified_ns: None };
+        if is_standard_input(path) {
+            return Ok(Self { record: stream, known: None });
         }
-        let unreadable = |source| Error::Read { path: path.to_owned(), source };
-        let metadata = std::fs::metadata(path).map_err(unreadable)?;
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Ok(Self { record: stream, known: None });
+        }
+        let held = stream::look_into(path).map_err(failed)?;
+        let format = format_of(Name::of(path), held, options.format, Place::Given);
+        Ok(Self::file(path, &metadata, held, format.map_err(|what| of_other_kind(path, what))?))
+    }
+
+    /// A file of a directory whose name may be that of text; what it is where it is to be left out.
+    fn found(path: &Path, options: &ReadOptions) -> Result<Result<Self, &'static str>, Error> {
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Ok(Err("no regular file"));
+        }
+        let held = stream::look_into(path).map_err(failed)?;
+        let format = format_of(Name::of(path), held, options.format, Place::InDirectory);
+        Ok(format.map(|format| Self::file(path, &metadata, held, format)))
+    }
+
+    fn file(path: &Path, metadata: &Metadata, held: Held, format: TextFormat) -> Self {
         let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let (format, compression) = kind(path);
         let record = SourceRecord {
             path: path.to_owned(),
             size: Some(metadata.len()),
             modified_ns: modified.and_then(|time| u64::try_from(time.as_nanos()).ok()),
         };
-        Ok(Self { record, format: format.unwrap_or(default), compression })
+        Self { record, known: Some((held, format)) }
     }
 
-    pub fn unreadable(&self, source: IoError) -> Error {
+    /// Its lines from where reading stands, and how they hold documents.
+    pub fn open(
+        &self,
+        standing: &Standing,
+        options: &ReadOptions,
+        count: &Arc<AtomicU64>,
+    ) -> Result<(Lines, TextFormat), Error> {
+        let path = &self.record.path;
+        let Standing { offset, checksum, .. } = *standing;
+        if let Some((held, format)) = self.known {
+            let lines = stream::lines_of_file(path, held, offset, count);
+            return Ok((lines.map_err(|error| self.unreadable(error))?, format));
+        }
+        let opened = stream::lines_of_stream(path, offset, checksum, count);
+        let (held, lines) = opened.map_err(|error| self.unreadable(error))?;
+        let format = format_of(Name::of(path), held, options.format, Place::Stream);
+        Ok((lines, format.map_err(|what| of_other_kind(path, what))?))
+    }
+
+    pub fn unreadable(&self, source: std::io::Error) -> Error {
         Error::Read { path: self.record.path.clone(), source }
     }
-
-    /// Its lines behind the first `offset` bytes, which must have `checksum` where they are the standard input's.
-    pub fn open(&self, offset: u64, checksum: u64, count: &Arc<AtomicU64>) -> IoResult<Lines> {
-        if self.record.path == Path::new(STANDARD_INPUT) {
-            let mut input = Counted { input: std::io::stdin(), count: count.clone() };
-            let mut hash = Xxh3::new();
-            skip(&mut input, offset, &mut hash)?;
-            if offset > 0 && hash.digest() != checksum {
-                let reason = format!("its first {offset} bytes are not those that were read before");
-                return Err(IoError::new(ErrorKind::InvalidData, reason));
-            }
-            return Ok(Lines::new(Box::new(input), Some(hash)));
-        }
-        let mut file = File::open(&self.record.path)?;
-        if self.compression == Compression::None {
-            file.seek(SeekFrom::Start(offset))?;
-            count.fetch_add(offset, Ordering::Relaxed);
-            return Ok(Lines::new(Box::new(Counted { input: file, count: count.clone() }), None));
-        }
-        let input = Counted { input: file, count: count.clone() };
-        let input = BufReader::with_capacity(COMPRESSED_READ_BYTES, input);
-        let mut input: Box<dyn Read + Send> = match self.compression {
-            Compression::Zstandard => Box::new(zstd::Decoder::with_buffer(input)?),
-            _ => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        };
-        skip(&mut input, offset, &mut std::io::sink())?;
-        Ok(Lines::new(input, None))
-    }
 }
 
-/// Reads the first `offset` bytes into `to`.
-fn skip(input: &mut impl Read, offset: u64, to: &mut impl Write) -> IoResult<()> {
-    let found = std::io::copy(&mut input.take(offset), to)?;
-    if found < offset {
-        let reason =
-            format!("it has {found} bytes of text; it should have the {offset} that were read before");
-        return Err(IoError::new(ErrorKind::UnexpectedEof, reason));
-    }
-    Ok(())
+fn of_other_kind(path: &Path, what: &str) -> Error {
+    Error::Kind { path: path.to_owned(), what: what.to_owned(), expected: READABLE }
 }
 
-/// What a file's name says of it; no format where it says none.
-fn kind(path: &Path) -> (Option<TextFormat>, Compression) {
-    let extension = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let compression = match extension(path).as_str() {
-        "gz" => Compression::Gzip,
-        "zst" => Compression::Zstandard,
-        _ => Compression::None,
-    };
-    let inner = if compression == Compression::None { path.to_owned() } else { path.with_extension("") };
-    let format = match extension(&inner).as_str() {
-        "txt" => Some(TextFormat::Txt),
-        "jsonl" | "ndjson" => Some(TextFormat::Jsonl),
-        "md" | "markdown" => Some(TextFormat::Md),
-        _ => None,
-    };
-    (format, compression)
-}
-
-/// The files of all paths: those that are given, and those of a known kind below directories, sorted.
-pub(super) fn find(paths: &[PathBuf], default: TextFormat) -> Result<Vec<Source>, Error> {
+/// The files of all paths: those that are given, and the texts below directories, sorted. What is left out of those is counted in
+/// `report`.
+pub(super) fn find(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    report: &mut CorpusReport,
+) -> Result<Vec<Source>, Error> {
     let mut sources = Vec::new();
     for path in paths {
-        if path != Path::new(STANDARD_INPUT) && is_directory(path)? {
-            let files = text_files(path)?;
-            if files.is_empty() {
-                return Err(Error::NoTextFiles { path: path.clone() });
-            }
-            for file in files {
-                sources.push(Source::new(&file, default)?);
-            }
-        } else {
-            sources.push(Source::new(path, default)?);
+        if is_standard_input(path) || !is_directory(path)? {
+            sources.push(Source::given(path, options)?);
+            continue;
         }
+        let mut left_out = CorpusReport::default();
+        let found = text_files(path, options, &mut left_out)?;
+        if found.is_empty() {
+            return Err(Error::NoTextFiles { path: path.clone(), report: Box::new(left_out) });
+        }
+        sources.extend(found);
+        report.add(&left_out);
     }
-    if sources.iter().filter(|source| source.record.path == Path::new(STANDARD_INPUT)).count() > 1 {
+    if sources.iter().filter(|source| is_standard_input(&source.record.path)).count() > 1 {
         return Err(Error::InputTwice);
     }
     Ok(sources)
@@ -154,19 +202,52 @@ fn is_directory(path: &Path) -> Result<bool, Error> {
     Ok(metadata.map_err(|source| Error::Read { path: path.to_owned(), source })?.is_dir())
 }
 
-/// Every file of a known kind below `directory`, sorted by path. Links to directories are not followed.
-fn text_files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The texts below `directory`, sorted by path. Links to directories are not followed.
+fn text_files(
+    directory: &Path,
+    options: &ReadOptions,
+    report: &mut CorpusReport,
+) -> Result<Vec<Source>, Error> {
+    let mut sources = Vec::new();
+    for path in files(directory)? {
+        let name = Name::of(&path);
+        if matches!(name, Name::Text(_) | Name::Json) {
+            match Source::found(&path, options)? {
+                Ok(source) => sources.push(source),
+                Err(what) => report.leave_out(&path, || what.to_owned()),
+            }
+        } else {
+            report.leave_out(&path, || what_is(&path, name));
+        }
+    }
+    Ok(sources)
+}
+
+/// What a file is whose name is not that of text.
+fn what_is(path: &Path, name: Name) -> String {
+    // To open a pipe waits for its other end.
+    if !path.is_file() {
+        return "no regular file".into();
+    }
+    match stream::look_into(path) {
+        Ok(Held::Other(what)) => what.into(),
+        Ok(Held::Text { is_json, .. }) => name.unknown(is_json).into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Every file below `directory`, sorted.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {
         let failed = |source| Error::Read { path: directory.clone(), source };
         for entry in std::fs::read_dir(&directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let path = entry.path();
             if entry.file_type().map_err(failed)?.is_dir() {
-                pending.push(path);
-            } else if kind(&path).0.is_some() {
-                found.push(path);
+                pending.push(entry.path());
+            } else {
+                found.push(entry.path());
             }
         }
     }

@@ -86,8 +86,8 @@ pub struct Plan {
     pub shard_tokens: usize,
     /// The field of JSON lines that holds the text.
     pub field: String,
-    /// Of the standard input, and of files whose names do not say it.
-    pub format: TextFormat,
+    /// [`ReadOptions::format`](super::super::ReadOptions).
+    pub format: Option<TextFormat>,
     pub sources: Vec<SourceRecord>,
 }
 

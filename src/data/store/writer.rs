@@ -170,7 +170,8 @@ fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
         return differs("--field", &given.field, &begun.field);
     }
     if begun.format != given.format {
-        return differs("--format", &given.format, &begun.format);
+        let name = |plan: &Plan| plan.format.map_or("left out".to_owned(), |format| format.to_string());
+        return differs("--format", &name(given), &name(begun));
     }
     if begun.sources.len() != given.sources.len() {
         let files = |plan: &Plan| format!("{} files", plan.sources.len());

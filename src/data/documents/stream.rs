@@ -1,0 +1,146 @@
+//! The text of a file as UTF-8, whatever its compression and encoding.
+
+use std::fs::File;
+use std::io::{
+    BufReader, Cursor, Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom, Write,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::super::Content;
+use super::super::content::{Compression, Encoding, HEAD_BYTES};
+use super::json;
+use super::lines::Lines;
+use super::utf16::Utf16;
+
+/// The name of the standard input.
+pub(super) const STANDARD_INPUT: &str = "-";
+/// Compressed bytes asked for at once.
+const COMPRESSED_READ_BYTES: usize = 128 << 10;
+
+type Input = Box<dyn Read + Send>;
+
+/// What a file turned out to hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    Text {
+        /// Whether the bytes behind the mark are the text.
+        is_plain: bool,
+        mark_bytes: u64,
+        /// JSON objects that its first lines are; 0 where one is something else.
+        objects: usize,
+        /// Whether it is, or begins as, one value of JSON that is no such line.
+        is_json: bool,
+    },
+    /// No text; a noun phrase says what.
+    Other(&'static str),
+}
+
+/// Counts what is read of a file.
+struct Counted<R> {
+    input: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        let read = self.input.read(buffer)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// What a file holds.
+pub(super) fn look_into(path: &Path) -> IoResult<Held> {
+    Ok(text_of_input(Box::new(File::open(path)?))?.0)
+}
+
+/// The lines of a file that `held` text when it was looked into, behind the first `offset` bytes of the text.
+pub(super) fn lines_of_file(path: &Path, held: Held, offset: u64, count: &Arc<AtomicU64>) -> IoResult<Lines> {
+    let mut file = File::open(path)?;
+    if let Held::Text { is_plain: true, mark_bytes, .. } = held {
+        file.seek(SeekFrom::Start(mark_bytes + offset))?;
+        count.fetch_add(mark_bytes + offset, Ordering::Relaxed);
+        return Ok(Lines::new(Box::new(Counted { input: file, count: count.clone() }), None));
+    }
+    let (_, mut text) = text_of_input(Box::new(Counted { input: file, count: count.clone() }))?;
+    skip(&mut text, offset, &mut std::io::sink())?;
+    Ok(Lines::new(text, None))
+}
+
+/// What the standard input (`-`), a pipe or a device holds, and its lines behind the first `offset` bytes of the text, which must have
+/// `checksum`.
+pub(super) fn lines_of_stream(
+    path: &Path,
+    offset: u64,
+    checksum: u64,
+    count: &Arc<AtomicU64>,
+) -> IoResult<(Held, Lines)> {
+    let input: Input =
+        if is_standard_input(path) { Box::new(std::io::stdin()) } else { Box::new(File::open(path)?) };
+    let (held, mut text) = text_of_input(Box::new(Counted { input, count: count.clone() }))?;
+    let mut hash = Xxh3::new();
+    skip(&mut text, offset, &mut hash)?;
+    if offset > 0 && hash.digest() != checksum {
+        let reason = format!("its first {offset} bytes are not those that were read before");
+        return Err(IoError::new(ErrorKind::InvalidData, reason));
+    }
+    Ok((held, Lines::new(text, Some(hash))))
+}
+
+pub(super) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
+}
+
+/// What `input` holds, and its text as UTF-8.
+fn text_of_input(input: Input) -> IoResult<(Held, Input)> {
+    let (mut head, mut input) = with_head(input)?;
+    let mut content = Content::of(&head);
+    let is_compressed = matches!(content, Content::Compressed(_));
+    if let Content::Compressed(compression) = content {
+        let compressed = BufReader::with_capacity(COMPRESSED_READ_BYTES, input);
+        (head, input) = with_head(match compression {
+            Compression::Zstandard => Box::new(zstd::Decoder::with_buffer(compressed)?),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(compressed)),
+        })?;
+        content = Content::of(&head);
+    }
+    let encoding = match content {
+        Content::Text(encoding) => encoding,
+        Content::Compressed(_) => return Ok((Held::Other("a compressed file in a compressed file"), input)),
+        Content::Other(what) => return Ok((Held::Other(what), input)),
+    };
+    let mark_bytes = encoding.mark_bytes() as u64;
+    skip(&mut input, mark_bytes, &mut std::io::sink())?;
+    (head, input) = match encoding {
+        Encoding::Utf8 => (head, input),
+        Encoding::MarkedUtf8 => (head.split_off(encoding.mark_bytes()), input),
+        Encoding::Utf16Le => with_head(Box::new(Utf16::new(input, u16::from_le_bytes)))?,
+        Encoding::Utf16Be => with_head(Box::new(Utf16::new(input, u16::from_be_bytes)))?,
+    };
+    let is_plain = !is_compressed && matches!(encoding, Encoding::Utf8 | Encoding::MarkedUtf8);
+    let objects = json::objects(&head);
+    let is_json = objects == 0 && json::is_value(&head);
+    Ok((Held::Text { is_plain, mark_bytes, objects, is_json }, input))
+}
+
+/// The first [`HEAD_BYTES`] of `input`, and all of it again.
+fn with_head(mut input: Input) -> IoResult<(Vec<u8>, Input)> {
+    let mut head = Vec::new();
+    input.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), Box::new(Cursor::new(head).chain(input))))
+}
+
+/// Reads the first `offset` bytes into `to`.
+fn skip(input: &mut impl Read, offset: u64, to: &mut impl Write) -> IoResult<()> {
+    let found = std::io::copy(&mut input.take(offset), to)?;
+    if found < offset {
+        let reason =
+            format!("it has {found} bytes of text; it should have the {offset} that were read before");
+        return Err(IoError::new(ErrorKind::UnexpectedEof, reason));
+    }
+    Ok(())
+}
