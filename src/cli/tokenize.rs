@@ -65,7 +65,7 @@ fn summary(manifest: &Manifest) -> String {
     let encoded = &manifest.encoded;
     format!(
         "text: {}\ntokens: {} in {} passages of at most {}; {} unknown\n\
-         documents: {} split, with {} cuts inside a sentence; {} without a token\nshards: {}\n",
+         documents: {} split, with {} cuts inside a sentence; {} without a token; {} duplicates of a passage left out\nshards: {}\n",
         manifest.text,
         encoded.tokens,
         encoded.passages,
@@ -74,6 +74,7 @@ fn summary(manifest: &Manifest) -> String {
         encoded.split,
         encoded.cut_in_sentence,
         encoded.skipped_empty,
+        encoded.duplicates,
         manifest.shards.len()
     )
 }

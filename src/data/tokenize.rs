@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::store::{Manifest, Plan, StoreWriter};
+use super::store::{Manifest, Plan, RULES, StoreWriter};
 use super::{CorpusReport, Document, Documents, Error, ReadOptions, Tokenizer};
 
 /// Text that goes to the tokenizer at once: enough to keep many cores busy, little beside a shard.
@@ -43,6 +43,7 @@ impl TokenizeOptions {
             field: self.read.field.clone(),
             format: self.read.format,
             sources: documents.sources(),
+            rules: RULES,
         }
     }
 }
@@ -147,7 +148,7 @@ fn write(
         let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
         let encoded = tokenizer.encode_texts(&texts, max_len)?;
         for (document, encoded) in batch.iter().zip(&encoded) {
-            writer.append(&encoded.passages, &document.report, &encoded.report, document.standing)?;
+            writer.append(encoded, &document.report, document.standing)?;
         }
         progress(writer);
     }

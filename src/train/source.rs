@@ -69,6 +69,8 @@ impl Source {
         let text = |index| tokenizer.decode(&store.passage(index).ids.to_vec());
         let (skipped, held_out) = draw_held_out(store.len() as u32, options.held_out, options.seed, text)?;
         note_held_out(options, held_out.len(), observer);
+        // A store that was made otherwise than by `retromae tokenize` may hold a passage several times.
+        let skipped = if skipped.is_empty() { skipped } else { store.with_repeats(&skipped) };
         Ok(Self {
             store: Arc::new(store),
             tokenizer,

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use retromae::data::Tokenizer;
+use retromae::data::{Manifest, TokenStore, Tokenizer};
 
 use crate::cli::{Workplace, numbers, program, run, stderr};
 
@@ -20,12 +20,13 @@ fn with_store() -> Workplace {
     place
 }
 
-fn tokenized(place: &Workplace, out: &str, max_len: u32) {
+fn tokenized(place: &Workplace, out: &str, max_len: u32) -> String {
     let mut command = Command::new(program());
     command.arg("tokenize").arg("--corpus").arg(place.path("corpus.txt"));
     command.arg("--vocab").arg(place.path("vocabulary")).arg("--out").arg(place.path(out));
     let output = run(command.args(["--shard-tokens", "500", "--max-len", &max_len.to_string()]));
     assert!(output.status.success(), "{}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Flags of a run on the store, with `more`.
@@ -95,4 +96,53 @@ fn what_a_store_decides_is_refused_by_name() {
     std::fs::write(&manifest, text.replace("\"complete\": true", "\"complete\": false")).unwrap();
     refused(&[], "the same `retromae tokenize` again goes on with it");
     assert!(!place.path("out").exists());
+}
+
+/// A passage that is there several times is in the store once, wherever its copies stand.
+#[test]
+fn a_store_holds_each_passage_once() {
+    let place = with_store();
+    let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
+    // Upper case, and spaces, are the same to this vocabulary.
+    let other = text.replace(' ', "  ").to_uppercase();
+    place.write("corpus.txt", format!("{text}\n{other}\n{text}").as_bytes());
+    let printed = tokenized(&place, "copies", 60);
+    let manifest = |out: &str| Manifest::read(&place.path(out)).unwrap();
+    assert_eq!(manifest("copies").shards, manifest("tokens").shards);
+    let once = manifest("tokens").encoded;
+    let duplicates = 180 - once.passages;
+    assert_eq!((once.passages + once.duplicates, manifest("copies").encoded.duplicates), (60, duplicates));
+    assert!(printed.contains(&format!("{duplicates} duplicates of a passage left out")), "{printed}");
+}
+
+/// In a store that was made otherwise, no copy of a passage that is held out is trained on.
+#[test]
+fn copies_of_what_is_held_out_are_not_trained_on() {
+    let place = Workplace::new();
+    let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().take(20).collect();
+    place.write("corpus.txt", lines.join("\n").as_bytes());
+    std::fs::create_dir(place.path("vocabulary")).unwrap();
+    Tokenizer::train_word_piece(&lines, 300).unwrap().save(place.path("vocabulary"), 64).unwrap();
+    tokenized(&place, "tokens", 60);
+    // Every shard a second time.
+    let path = place.path("tokens/store.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let shards = manifest["shards"].as_array().unwrap().clone();
+    for (number, shard) in shards.iter().enumerate() {
+        let mut copy = shard.clone();
+        copy["file"] = format!("shard-{:05}.tokens", shards.len() + number).into();
+        let file = |shard: &serde_json::Value| place.path("tokens").join(shard["file"].as_str().unwrap());
+        std::fs::copy(file(shard), file(&copy)).unwrap();
+        manifest["shards"].as_array_mut().unwrap().push(copy);
+    }
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let store =
+        TokenStore::open(&place.path("tokens"), &Manifest::read(&place.path("tokens")).unwrap()).unwrap();
+    assert_eq!(store.len(), 40);
+    assert_eq!(store.with_repeats(&[3, 30]), [3, 10, 23, 30]);
+    let store = place.text("tokens");
+    // A batch that has room for everything holds it once.
+    let flags = flags(&store, &["--steps", "1", "--held-out", "3", "--batch-tokens", "3000"]);
+    assert_eq!(place.trained("out", &flags)[0].sentences, 40 - 2 * 3);
 }

@@ -217,6 +217,7 @@ fn what_is_in_a_directory_is_read_or_named_as_left_out() {
         assert!(said.contains("archive.txt.gz: a compressed file in a compressed file; "), "{name}: {said}");
         assert!(said.contains("; …)"), "{name}: only the first are named: {said}");
     }
+    assert_eq!(Manifest::read(&place.path("tokenize")).unwrap().encoded.passages, 61);
     let vectors = std::fs::read_to_string(place.path("embed")).unwrap();
     assert_eq!(vectors.lines().count(), 60 * read + 2 + 1);
 }

@@ -189,6 +189,23 @@ fn a_complete_store_is_left_alone_and_another_one_refused() {
     assert_same(&place.path("out"), &place.path("anew"));
 }
 
+/// What was begun before each passage stood once is not gone on with, though it can be read.
+#[test]
+fn a_store_is_finished_by_the_rules_that_it_was_begun_by() {
+    let place = Place::new();
+    let manifest = place.store("out");
+    let path = place.path("out/store.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"rules\": 1,", "")).unwrap();
+    let message = tokenize(&place.options("out"), |_| ()).unwrap_err().to_string();
+    assert!(message.contains("number 1, but the store") && message.contains("--overwrite"), "{message}");
+    let older = Manifest::read(&place.path("out")).unwrap();
+    assert_eq!(
+        (older.rules, TokenStore::open(&place.path("out"), &older).unwrap().len()),
+        (0, manifest.encoded.passages)
+    );
+}
+
 #[test]
 fn reading_goes_on_behind_every_document() {
     let place = Place::new();

@@ -11,6 +11,8 @@ use super::shard::{Shard, id_bytes};
 pub const MANIFEST_FILE: &str = "store.json";
 /// The layout that this version writes and reads.
 const VERSION: u32 = 1;
+/// How text becomes passages: a store is finished by the rules that it was begun by. 1: each passage stands once.
+pub const RULES: u32 = 1;
 
 /// A file that text was read from, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct Plan {
     /// [`ReadOptions::format`](super::super::ReadOptions).
     pub format: Option<TextFormat>,
     pub sources: Vec<SourceRecord>,
+    /// [`RULES`]; 0 of stores from before they were numbered.
+    #[serde(default)]
+    pub rules: u32,
 }
 
 /// `store.json`.

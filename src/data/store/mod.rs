@@ -12,11 +12,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-pub use manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord, SourceRecord};
+pub use manifest::{MANIFEST_FILE, Manifest, Plan, RULES, ShardRecord, SourceRecord};
 pub use passages::{Ids, PassageRef, Passages, WordStarts};
 pub use writer::StoreWriter;
 
 use super::Error;
+use passages::Fingerprints;
 use shard::Shard;
 
 /// All passages of a corpus, read where they lie.
@@ -131,5 +132,17 @@ impl TokenStore {
         let index = index as usize;
         let shard = self.before.partition_point(|&before| before <= index) - 1;
         self.shards[shard].passage(index - self.before[shard])
+    }
+    /// The indices of all passages that have the tokens of one of `passages`, those included, ascending.
+    ///
+    /// Every passage is looked at.
+    ///
+    /// # Panics
+    /// When one of `passages` is beyond the last.
+    #[must_use]
+    pub fn with_repeats(&self, passages: &[u32]) -> Vec<u32> {
+        let wanted: Fingerprints = passages.iter().map(|&index| self.passage(index).fingerprint()).collect();
+        let all = (0..self.len() as u32).into_par_iter();
+        all.filter(|&index| wanted.contains(&self.passage(index).fingerprint())).collect()
     }
 }

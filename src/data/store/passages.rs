@@ -1,6 +1,14 @@
 //! Passages in memory, and views of them wherever they lie.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use xxhash_rust::xxh3::Xxh3;
+
 use super::super::Error;
+
+/// Ids that are made wider together.
+const WIDENED_AT_ONCE: usize = 64;
 
 /// A view of token ids, in the width that they are stored in.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +123,46 @@ pub struct PassageRef<'a> {
     pub word_starts: WordStarts<'a>,
 }
 
+/// xxh3-64 of a passage's ids.
+pub(in super::super) type Fingerprint = u64;
+/// Fingerprints of passages; as they are hashes, they are not hashed again.
+pub(in super::super) type Fingerprints = HashSet<Fingerprint, BuildHasherDefault<AsItIs>>;
+
+/// Takes a number for its own hash.
+#[derive(Default)]
+pub(in super::super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64(bytes);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
 impl PassageRef<'_> {
+    /// The same for the same ids, in whatever width they are stored.
+    pub(in super::super) fn fingerprint(&self) -> Fingerprint {
+        match self.ids {
+            Ids::U32(ids) => xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(ids)),
+            Ids::U16(ids) => {
+                let mut hash = Xxh3::new();
+                for part in ids.chunks(WIDENED_AT_ONCE) {
+                    let mut wide = [0_u32; WIDENED_AT_ONCE];
+                    wide.iter_mut().zip(part).for_each(|(wide, &id)| *wide = id.into());
+                    hash.update(bytemuck::cast_slice(&wide[..part.len()]));
+                }
+                hash.digest()
+            }
+        }
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -165,6 +212,16 @@ impl Passages {
         for index in (0..content.len()).filter(|&index| index == 0 || starts(index)) {
             let bit = begin + 1 + index;
             self.word_starts[bit / 32] |= 1 << (bit % 32);
+        }
+        self.ends.push(self.ids.len());
+    }
+
+    /// Appends a passage that lies elsewhere.
+    pub(in super::super) fn push_copy(&mut self, passage: PassageRef<'_>) {
+        passage.word_starts.append_to(&mut self.word_starts, self.ids.len());
+        match passage.ids {
+            Ids::U16(ids) => self.ids.extend(ids.iter().map(|&id| u32::from(id))),
+            Ids::U32(ids) => self.ids.extend_from_slice(ids),
         }
         self.ends.push(self.ids.len());
     }

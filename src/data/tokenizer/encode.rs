@@ -21,7 +21,7 @@ pub struct EncodeReport {
     pub passages: usize,
     /// Tokens of all passages, special ones included.
     pub tokens: usize,
-    /// Tokens that the vocabulary does not know.
+    /// Tokens that the vocabulary does not know, those of duplicates included.
     pub unknown_tokens: usize,
     /// Texts without a token.
     pub skipped_empty: usize,
@@ -29,6 +29,9 @@ pub struct EncodeReport {
     pub split: usize,
     /// Of the cuts, how many fell inside a sentence, because it alone was longer than the limit.
     pub cut_in_sentence: usize,
+    /// Passages that a store does not take because an earlier one has the same tokens.
+    #[serde(default)]
+    pub duplicates: usize,
 }
 
 impl EncodeReport {
@@ -40,6 +43,7 @@ impl EncodeReport {
         self.skipped_empty += other.skipped_empty;
         self.split += other.split;
         self.cut_in_sentence += other.cut_in_sentence;
+        self.duplicates += other.duplicates;
     }
 }
 
@@ -129,6 +133,7 @@ impl Tokenizer {
             skipped_empty: usize::from(encoded.passages.is_empty()),
             split: usize::from(encoded.passages.len() > 1),
             cut_in_sentence: cuts,
+            duplicates: 0,
         };
         Ok(encoded)
     }
