@@ -37,10 +37,16 @@ impl Source {
         let encoded = tokenizer.encode_corpus(&training, max_len)?;
         observer.note(&encode_note(&encoded.report, max_len));
         let store = TokenStore::in_memory(&encoded.passages, tokenizer.vocab_size() as u32)?;
+        // Texts may differ where tokens do not: in case, or in what the vocabulary does not know.
+        let texts: Vec<String> =
+            held_out.iter().map(|HeldOut { query, document }| format!("{query} {document}")).collect();
+        let held_out_passages = tokenizer.encode_texts(&texts, max_len)?;
+        let skipped = store.indices_of(held_out_passages.iter().flat_map(|text| text.passages.iter()));
+        note_repeats(skipped.len(), observer);
         Ok(Self {
             tokenizer,
             store: Arc::new(store),
-            skipped: Vec::new(),
+            skipped,
             held_out,
             max_len,
             identity: format!("text with checksum {}", checksum(training.join("\n").as_bytes())),
@@ -70,7 +76,9 @@ impl Source {
         let (skipped, held_out) = draw_held_out(store.len() as u32, options.held_out, options.seed, text)?;
         note_held_out(options, held_out.len(), observer);
         // A store that was made otherwise than by `retromae tokenize` may hold a passage several times.
-        let skipped = if skipped.is_empty() { skipped } else { store.with_repeats(&skipped) };
+        let drawn = skipped.len();
+        let skipped = store.indices_of(skipped.iter().map(|&index| store.passage(index)));
+        note_repeats(skipped.len() - drawn, observer);
         Ok(Self {
             store: Arc::new(store),
             tokenizer,
@@ -144,6 +152,13 @@ fn note_held_out(options: &Options, drawn: usize, observer: &mut dyn Observer) {
         observer.note(&format!(
             "held out {drawn} passages, not {asked}: at most a tenth, and only those of several sentences"
         ));
+    }
+}
+
+fn note_repeats(repeats: usize, observer: &mut dyn Observer) {
+    if repeats > 0 {
+        observer
+            .note(&format!("{repeats} passages with the tokens of one that is held out are not trained on"));
     }
 }
 

@@ -5,6 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use retromae::data::{Manifest, TokenStore, Tokenizer};
+use retromae::eval::split_held_out;
+use retromae::train::Options;
+use retromae::train::report::read_training_log;
 
 use crate::cli::{Workplace, numbers, program, run, stderr};
 
@@ -115,15 +118,24 @@ fn a_store_holds_each_passage_once() {
     assert!(printed.contains(&format!("{duplicates} duplicates of a passage left out")), "{printed}");
 }
 
-/// In a store that was made otherwise, no copy of a passage that is held out is trained on.
-#[test]
-fn copies_of_what_is_held_out_are_not_trained_on() {
+/// 20 texts, and a vocabulary that knows all their tokens, whatever their case.
+fn with_few_texts() -> (Workplace, Vec<String>) {
     let place = Workplace::new();
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
-    let lines: Vec<&str> = text.lines().take(20).collect();
+    let lines: Vec<String> = text.lines().take(20).map(str::to_owned).collect();
     place.write("corpus.txt", lines.join("\n").as_bytes());
     std::fs::create_dir(place.path("vocabulary")).unwrap();
     Tokenizer::train_word_piece(&lines, 300).unwrap().save(place.path("vocabulary"), 64).unwrap();
+    (place, lines)
+}
+
+/// Flags of a run whose one batch has room for everything, and so holds it once.
+const ALL_AT_ONCE: [&str; 6] = ["--steps", "1", "--held-out", "3", "--batch-tokens", "3000"];
+
+/// In a store that was made otherwise, no copy of a passage that is held out is trained on.
+#[test]
+fn copies_of_what_is_held_out_are_not_trained_on() {
+    let (place, _) = with_few_texts();
     tokenized(&place, "tokens", 60);
     // Every shard a second time.
     let path = place.path("tokens/store.json");
@@ -137,12 +149,33 @@ fn copies_of_what_is_held_out_are_not_trained_on() {
         manifest["shards"].as_array_mut().unwrap().push(copy);
     }
     std::fs::write(&path, manifest.to_string()).unwrap();
-    let store =
-        TokenStore::open(&place.path("tokens"), &Manifest::read(&place.path("tokens")).unwrap()).unwrap();
+    let manifest = Manifest::read(&place.path("tokens")).unwrap();
+    let store = TokenStore::open(&place.path("tokens"), &manifest).unwrap();
     assert_eq!(store.len(), 40);
-    assert_eq!(store.with_repeats(&[3, 30]), [3, 10, 23, 30]);
-    let store = place.text("tokens");
-    // A batch that has room for everything holds it once.
-    let flags = flags(&store, &["--steps", "1", "--held-out", "3", "--batch-tokens", "3000"]);
-    assert_eq!(place.trained("out", &flags)[0].sentences, 40 - 2 * 3);
+    let some = [3, 30].map(|index| store.passage(index));
+    assert_eq!(store.indices_of(some.into_iter()), [3, 10, 23, 30]);
+    assert!(store.indices_of(std::iter::empty()).is_empty());
+    let output = place.pretrain("out", &flags(&place.text("tokens"), &ALL_AT_ONCE));
+    assert!(
+        stderr(&output).contains("3 passages with the tokens of one that is held out"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(read_training_log(place.path("out/training.jsonl")).unwrap()[0].sentences, 40 - 2 * 3);
+}
+
+/// Nor is a text that differs from it only in what the vocabulary does not see.
+#[test]
+fn texts_with_the_tokens_of_what_is_held_out_are_not_trained_on() {
+    let (place, lines) = with_few_texts();
+    let upper: Vec<String> = lines.iter().map(|line| line.to_uppercase()).collect();
+    let texts = [lines, upper].concat();
+    place.write("corpus.txt", texts.join("\n").as_bytes());
+    let held_out = split_held_out(texts, 3, Options::default().seed).held_out;
+    let mut queries: Vec<String> = held_out.into_iter().map(|pair| pair.query.to_lowercase()).collect();
+    queries.sort();
+    queries.dedup();
+    let vocabulary = place.text("vocabulary");
+    let flags = [&ALL_AT_ONCE[..], &["--vocab", &vocabulary, "--max-len", "60"]].concat();
+    assert_eq!(place.trained("out", &flags)[0].sentences, 40 - 2 * queries.len());
 }

@@ -133,15 +133,14 @@ impl TokenStore {
         let shard = self.before.partition_point(|&before| before <= index) - 1;
         self.shards[shard].passage(index - self.before[shard])
     }
-    /// The indices of all passages that have the tokens of one of `passages`, those included, ascending.
-    ///
-    /// Every passage is looked at.
-    ///
-    /// # Panics
-    /// When one of `passages` is beyond the last.
+
+    /// The indices of all passages that have the tokens of one of `passages`, ascending. Every passage is looked at.
     #[must_use]
-    pub fn with_repeats(&self, passages: &[u32]) -> Vec<u32> {
-        let wanted: Fingerprints = passages.iter().map(|&index| self.passage(index).fingerprint()).collect();
+    pub fn indices_of<'a>(&self, passages: impl Iterator<Item = PassageRef<'a>>) -> Vec<u32> {
+        let wanted: Fingerprints = passages.map(|passage| passage.fingerprint()).collect();
+        if wanted.is_empty() {
+            return Vec::new();
+        }
         let all = (0..self.len() as u32).into_par_iter();
         all.filter(|&index| wanted.contains(&self.passage(index).fingerprint())).collect()
     }
