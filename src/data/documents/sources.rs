@@ -208,30 +208,32 @@ fn text_files(
     options: &ReadOptions,
     report: &mut CorpusReport,
 ) -> Result<Vec<Source>, Error> {
+    let is_named_as_text = |path: &PathBuf| matches!(Name::of(path), Name::Text(_) | Name::Json);
+    // What has the name of text and is none is missed sooner than others, and is named before them.
+    let (texts, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        files(directory)?.into_iter().partition(is_named_as_text);
     let mut sources = Vec::new();
-    for path in files(directory)? {
-        let name = Name::of(&path);
-        if matches!(name, Name::Text(_) | Name::Json) {
-            match Source::found(&path, options)? {
-                Ok(source) => sources.push(source),
-                Err(what) => report.leave_out(&path, || what.to_owned()),
-            }
-        } else {
-            report.leave_out(&path, || what_is(&path, name));
+    for path in texts {
+        match Source::found(&path, options)? {
+            Ok(source) => sources.push(source),
+            Err(what) => report.leave_out(&path, || what.to_owned()),
         }
+    }
+    for path in others {
+        report.leave_out(&path, || what_is(&path));
     }
     Ok(sources)
 }
 
 /// What a file is whose name is not that of text.
-fn what_is(path: &Path, name: Name) -> String {
+fn what_is(path: &Path) -> String {
     // To open a pipe waits for its other end.
     if !path.is_file() {
         return "no regular file".into();
     }
     match stream::look_into(path) {
         Ok(Held::Other(what)) => what.into(),
-        Ok(Held::Text { is_json, .. }) => name.unknown(is_json).into(),
+        Ok(Held::Text { is_json, .. }) => Name::of(path).unknown(is_json).into(),
         Err(error) => error.to_string(),
     }
 }
