@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use retromae::device::{DType, Device, Float, bf16};
+use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::eval::{embed_texts, normalize_rows};
 use retromae::train::load_model;
 
@@ -48,7 +48,7 @@ impl Arguments {
         }
     }
 
-    fn embed<T: Float>(&self, device: &Device) -> Result<(), Error> {
+    fn embed<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let (mut model, tokenizer, capacity) =
             load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
         let stream = device.stream();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use retromae::data::{Corpus, ReadOptions};
-use retromae::device::{DType, Device, Float, bf16};
+use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
 
@@ -50,7 +50,7 @@ impl Arguments {
         }
     }
 
-    fn evaluate<T: Float>(&self, device: &Device) -> Result<(), Error> {
+    fn evaluate<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let corpus = Corpus::from_path(
             &self.corpus,
             &ReadOptions { field: self.field.clone(), ..ReadOptions::default() },

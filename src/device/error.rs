@@ -7,9 +7,7 @@ pub enum Error {
     #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
     Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
     /// No kernel of this name was built for the device.
-    #[error(
-        "kernel {0} is not built for this device: there are kernels for f32 and bf16, of attention for f16 too, and `retromae info --kernels` lists them"
-    )]
+    #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
     UnknownKernel(String),
     /// The launch itself is wrong.
     #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]

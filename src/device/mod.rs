@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) use buffer::DeviceMemory;
 pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
-pub use element::{DType, Element, Float, bf16, f16};
+pub use element::{DType, Element, Float, ModelFloat, bf16, f16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, SharedAccess, ThreadOrder};
 pub use staging::Staging;

@@ -13,7 +13,7 @@ use super::scratch::Scratch;
 use super::shape::Shape;
 use super::training::Training;
 use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-use crate::device::{Buffer, Device, Float, Stream, View};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
 use crate::ops::{Result, rows};
@@ -54,7 +54,7 @@ pub struct Losses {
 ///
 /// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
 #[derive(Debug)]
-pub struct Model<T: Float> {
+pub struct Model<T: ModelFloat> {
     pub(super) config: ModelConfig,
     pub(super) capacity: Capacity,
     pub(super) parameters: Parameters<T>,
@@ -83,7 +83,7 @@ pub struct Model<T: Float> {
     pub(super) training: Training,
 }
 
-impl<T: Float> Model<T> {
+impl<T: ModelFloat> Model<T> {
     /// Bytes of memory that [`Model::new`] allocates on `device`, which is all there is to a step.
     ///
     /// # Errors
@@ -396,12 +396,12 @@ impl<T: Float> Model<T> {
     }
 }
 
-fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
+fn encoder_source<'a, T: ModelFloat>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
     Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
 /// Where the decoder's content and, in the enhanced decoder, its queries come from.
-fn decoder_sources<'a, T: Float>(
+fn decoder_sources<'a, T: ModelFloat>(
     config: &ModelConfig,
     weights: &'a Weights<T>,
     inputs: &'a Inputs,
@@ -417,7 +417,7 @@ fn decoder_sources<'a, T: Float>(
     (Source::Content(words, sentences), query)
 }
 
-fn decoder_streams<'a, T: Float>(
+fn decoder_streams<'a, T: ModelFloat>(
     config: &ModelConfig,
     query: &'a Embeddings<T>,
     content: &'a Embeddings<T>,

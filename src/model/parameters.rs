@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ModelConfig;
 use super::layout::{Entry, Layout};
-use crate::device::{Buffer, DType, Device, Float, View};
+use crate::device::{Buffer, DType, Device, ModelFloat, View};
 use crate::ops::{Error, Result};
 use crate::random::{key, philox};
 
@@ -12,7 +12,7 @@ use crate::random::{key, philox};
 const INITIALISATION: u32 = 0x4000_0000;
 
 #[derive(Debug)]
-pub(super) struct Parameters<T: Float> {
+pub(super) struct Parameters<T: ModelFloat> {
     pub weights: Weights<T>,
     pub gradients: Buffer<f32>,
     pub first_moments: Buffer<f32>,
@@ -21,14 +21,14 @@ pub(super) struct Parameters<T: Float> {
 
 /// What the forward pass reads.
 #[derive(Debug)]
-pub(super) struct Weights<T: Float> {
+pub(super) struct Weights<T: ModelFloat> {
     pub layout: Layout,
     pub master: Buffer<f32>,
     /// The copy in `T` that products read; absent where `T` is f32.
     pub compute: Option<Buffer<T>>,
 }
 
-impl<T: Float> Parameters<T> {
+impl<T: ModelFloat> Parameters<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig) -> Result<Self> {
         let layout = Layout::new(config);
         let total = layout.total;
@@ -67,7 +67,7 @@ impl<T: Float> Parameters<T> {
     }
 }
 
-impl<T: Float> Weights<T> {
+impl<T: ModelFloat> Weights<T> {
     /// A matrix or bias in `T`, as products read it.
     pub(super) fn operand(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {

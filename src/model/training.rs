@@ -7,7 +7,7 @@ use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
-use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
+use crate::device::{Device, Graph, ModelFloat, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Error, Result, adamw, reduce, rng_state};
 
@@ -84,7 +84,7 @@ impl Training {
     }
 }
 
-impl<T: Float> Model<T> {
+impl<T: ModelFloat> Model<T> {
     /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
     ///
     /// Without `randomness` nothing is dropped out, and nothing can be drawn.
@@ -296,11 +296,8 @@ impl<T: Float> Model<T> {
             gradients: gradients.view(),
             first_moments: first_moments.view_mut(),
             second_moments: second_moments.view_mut(),
-            compute_parameters: match T::DTYPE {
-                DType::F32 => None,
-                DType::F16 => return Err(device::Error::UnknownKernel("adamw_f16".into()).into()),
-                DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
-            },
+            // Of a 16-bit type, which is bf16.
+            compute_parameters: compute.as_mut().map(|compute| compute.view_mut().same_type()),
             squared_norm: self.squared_norm.view(),
             schedule: self.schedule.view(),
             decayed: layout.decayed,

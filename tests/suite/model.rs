@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::{devices, integers, prefix_sums, values};
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, ModelFloat, bf16};
 use retromae::model::{
     AdamW, BankRows, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, Model, ModelConfig, Outcome,
     PackedSentences, QueryKind, StepRandomness, TrainStep,
@@ -74,7 +74,7 @@ fn batch(config: &ModelConfig) -> Batch {
     draw_batch(SEED, STEP, &sentences(), MASKING, config)
 }
 
-fn model<T: Float>(device: &Device, config: &ModelConfig, parameters: &Parameters) -> Model<T> {
+fn model<T: ModelFloat>(device: &Device, config: &ModelConfig, parameters: &Parameters) -> Model<T> {
     let mut model = Model::new(device, config, CAPACITY).unwrap();
     for (name, values) in parameters {
         let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
@@ -83,7 +83,7 @@ fn model<T: Float>(device: &Device, config: &ModelConfig, parameters: &Parameter
     model
 }
 
-fn gradients<T: Float>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
+fn gradients<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
     let read = |(name, _): (String, Vec<usize>)| {
         let gradient = model.gradient(&name).unwrap().into_iter().map(f64::from).collect();
         (name, gradient)
@@ -100,7 +100,7 @@ fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
 }
 
 /// `tolerance` is relative: about 30 roundings of the element type in a chain of 3 layers.
-fn check<T: Float>(device: &Device, config: &ModelConfig, tolerance: f64) {
+fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
     let parameters = parameters(config);
     let batch = batch(config);
     let randomness = (config.hidden_dropout_prob > 0.0).then_some((SEED, STEP));
@@ -243,7 +243,7 @@ fn training_on_one_batch_lowers_the_losses() {
 }
 
 /// One training step of the test's sentences, whose ids are all moved on by `shift`; waits for it.
-fn train<T: Float>(
+fn train<T: ModelFloat>(
     model: &mut Model<T>,
     device: &Device,
     shift: i32,
