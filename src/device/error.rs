@@ -37,8 +37,8 @@ pub enum Error {
          what else uses the GPU"
     )]
     CudaOutOfMemory { requested: usize, free: usize, total: usize },
-    /// Something that a stream cannot do while its work is recorded.
-    #[error("cannot {0} while the stream is being captured; do it before or after the capture")]
+    /// Something that a stream cannot do while its work is recorded, nor the thread that records it.
+    #[error("cannot {0} while a stream is being captured; do it before or after the capture")]
     Capturing(&'static str),
     /// An argument of a device call is wrong.
     #[error("{argument} is {actual}; it should be {expected}")]

@@ -8,6 +8,7 @@ mod bag_of_words;
 mod bank_conflicts;
 mod baseline;
 mod bias_gelu;
+mod captures;
 mod cli;
 mod column_sum;
 mod common;
