@@ -1,6 +1,5 @@
 //! The model on a device: parameters, activations, and the training step.
 
-use super::config;
 use super::embeddings::{Embeddings, Place};
 use super::filled::Filled;
 use super::head::Head;
@@ -8,26 +7,15 @@ use super::inputs::{self, Inputs};
 use super::layer::{Activations, Layer, Streams};
 use super::layout::LayerRanges;
 use super::masks::Masks;
-use super::parameters::{Parameters, Weights};
+use super::parameters::{Parameters, Weights, require_all};
 use super::scratch::Scratch;
 use super::shape::Shape;
 use super::training::Training;
-use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
+use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
 use crate::ops::{Result, rows};
-
-/// The largest batch that a [`Model`] has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Packed tokens T.
-    pub tokens: usize,
-    /// Sentences B.
-    pub sentences: usize,
-    /// The longest sentence.
-    pub sentence_length: usize,
-}
 
 /// The randomness of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +75,10 @@ impl<T: ModelFloat> Model<T> {
     /// Bytes of memory that [`Model::new`] allocates on `device`, which is all there is to a step.
     ///
     /// # Errors
-    /// When the configuration is not one that the kernels can run.
+    /// As [`ModelConfig::validate`] and [`Capacity::validate`].
     pub fn memory_bytes(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<usize> {
-        config::check(config)?;
+        config.validate()?;
+        capacity.validate(config)?;
         let parameters = super::layout::Layout::new(config).total;
         let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
         let hidden = config.hidden_size * T::DTYPE.bytes();
@@ -107,9 +96,10 @@ impl<T: ModelFloat> Model<T> {
     /// Allocates everything; parameters are zero until [`Model::initialise`] or [`Model::set_parameter`].
     ///
     /// # Errors
-    /// When the configuration is not one that the kernels can run, or the device has not enough memory.
+    /// As [`ModelConfig::validate`] and [`Capacity::validate`], or when the device has not enough memory.
     pub fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
-        config::check(config)?;
+        config.validate()?;
+        capacity.validate(config)?;
         let parameters = Parameters::new(device, config)?;
         let elements = capacity.tokens * config.hidden_size;
         let scratch = Scratch::new(device, config, capacity, parameters.weights.layout.total)?;
@@ -176,7 +166,7 @@ impl<T: ModelFloat> Model<T> {
     /// Overwrites a parameter.
     ///
     /// # Errors
-    /// When there is no parameter of this name, or it has another size.
+    /// When there is no parameter of this name, it has another size, or a value is not finite in `T`.
     pub fn set_parameter(&mut self, name: &str, values: &[f32]) -> Result<()> {
         self.parameters.weights.set(name, values)
     }
@@ -203,10 +193,14 @@ impl<T: ModelFloat> Model<T> {
     /// Overwrites the moments of a parameter.
     ///
     /// # Errors
-    /// When there is no parameter of this name, or it has another size.
+    /// When there is no parameter of this name, one has another size, a value is not finite, or a second moment is negative.
     pub fn set_moments(&mut self, name: &str, first: &[f32], second: &[f32]) -> Result<()> {
         let range = self.parameters.weights.fitting(name, first)?;
         self.parameters.weights.fitting(name, second)?;
+        require_all("first", name, first, "finite", f32::is_finite)?;
+        require_all("second", name, second, "finite and not negative", |value| {
+            value.is_finite() && value >= 0.0
+        })?;
         self.parameters.first_moments.slice_mut(range.clone()).write(first)?;
         self.parameters.second_moments.slice_mut(range).write(second)?;
         Ok(())

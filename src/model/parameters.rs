@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::ModelConfig;
+use super::inputs::wrong;
 use super::layout::{Entry, Layout};
 use crate::device::{Buffer, DType, Device, ModelFloat, View};
 use crate::ops::{Error, Result};
@@ -95,15 +96,14 @@ impl<T: ModelFloat> Weights<T> {
         if values.len() == entry.range.len() {
             return Ok(entry.range.clone());
         }
-        Err(Error::Argument {
-            argument: "values",
-            actual: format!("{} elements for {name}", values.len()),
-            expected: format!("{} (shape {:?})", entry.range.len(), entry.shape),
-        })
+        let actual = format_args!("{} elements for {name}", values.len());
+        wrong("values", actual, format_args!("{} (shape {:?})", entry.range.len(), entry.shape))
     }
 
     pub(super) fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
         let range = self.fitting(name, values)?;
+        let expected = format!("finite in {}", T::DTYPE.name());
+        require_all("values", name, values, &expected, |value| T::from_f32(value).to_f32().is_finite())?;
         self.master.slice_mut(range.clone()).write(values)?;
         if let Some(compute) = &mut self.compute {
             let rounded: Vec<T> = values.iter().map(|&value| T::from_f32(value)).collect();
@@ -113,9 +113,26 @@ impl<T: ModelFloat> Weights<T> {
     }
 }
 
+/// Refuses `values` for the parameter `name` unless all of them are `valid`.
+pub(super) fn require_all(
+    argument: &'static str,
+    name: &str,
+    values: &[f32],
+    expected: &str,
+    valid: impl Fn(f32) -> bool,
+) -> Result<()> {
+    match values.iter().position(|&value| !valid(value)) {
+        None => Ok(()),
+        Some(index) => {
+            wrong(argument, format_args!("{} at element {index} for {name}", values[index]), expected)
+        }
+    }
+}
+
 /// A standard normal by Box and Muller's transform.
 fn normal(seed: u64, parameter: u32, element: usize) -> f32 {
-    let words = philox(key(seed), [(element / 2) as u32, parameter, INITIALISATION, 0]);
+    let pair = element as u64 / 2;
+    let words = philox(key(seed), [pair as u32, parameter, INITIALISATION, (pair >> 32) as u32]);
     // In (0, 1), so that the logarithm is finite.
     let uniform = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
     let radius = (-2.0 * uniform(words[0]).ln()).sqrt();

@@ -22,6 +22,7 @@ pub struct TrainStep<'a> {
     pub input: Input<'a>,
     pub randomness: StepRandomness,
     pub optimizer: &'a adamw::Hyperparameters,
+    /// In `[0, 1]`.
     pub learning_rate: f64,
     /// Counts from 1.
     pub update: u32,
@@ -107,7 +108,7 @@ impl<T: ModelFloat> Model<T> {
     /// that is not finite.
     ///
     /// # Errors
-    /// When a constant of the optimizer is out of range.
+    /// When a constant of the optimizer is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much), or `update` is 0.
     pub fn update(
         &mut self,
         stream: &Stream,
@@ -115,6 +116,7 @@ impl<T: ModelFloat> Model<T> {
         learning_rate: f64,
         update: u32,
     ) -> Result<f32> {
+        check_update(learning_rate, update)?;
         self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
         self.enqueue_update(stream, optimizer)?;
         Ok(self.squared_norm.read()?[0].sqrt())
@@ -123,7 +125,8 @@ impl<T: ModelFloat> Model<T> {
     /// Enqueues a whole training step, gradients and update, and does not wait for it; its outcome is asked for by the ticket.
     ///
     /// On a GPU the step is recorded as a graph the second time that its shape comes up; inputs are filled up (with sentences without
-    /// labels) so that shapes recur. The optimizer's constants are recorded with it.
+    /// labels) so that shapes recur. That adds zeros to sums; but the library may add up a matrix product of another size in another order, so
+    /// results may differ from those of [`step`](Self::step) by the rounding of such sums. The optimizer's constants are recorded with it.
     ///
     /// ```
     /// use retromae::device::Device;
@@ -171,9 +174,10 @@ impl<T: ModelFloat> Model<T> {
     pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
         let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
         inputs::check(&self.config, self.capacity, input)?;
+        check_update(learning_rate, update)?;
         let mut shape = Shape::exact(input, self.config.decoder)?;
         if self.training.record {
-            shape = shape.recurring(&self.config, self.capacity);
+            shape = shape.recurring(self.capacity.of(input));
         }
         self.prepare(stream, input, Some(randomness), &shape)?;
         self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
@@ -245,10 +249,11 @@ impl<T: ModelFloat> Model<T> {
             if self.training.known.len() >= SHAPES_MAX {
                 self.training.known.clear();
             }
+            self.enqueue(stream, launches)?;
             if self.training.record {
                 self.training.known.push((*launches, None));
             }
-            return self.enqueue(stream, launches);
+            return Ok(());
         };
         if self.training.known[index].1.is_none() {
             let graph = stream.capture(|stream| self.enqueue(stream, launches))?;
@@ -307,15 +312,29 @@ impl<T: ModelFloat> Model<T> {
     }
 }
 
-/// The mean losses, from those that were weighted.
+/// Refuses what would climb, or end in weights that are not finite.
+fn check_update(learning_rate: f64, update: u32) -> Result<()> {
+    if !(0.0..=1.0).contains(&learning_rate) {
+        return inputs::wrong("learning_rate", learning_rate, "in [0, 1]");
+    }
+    if update == 0 {
+        return inputs::wrong("update", update, "at least 1");
+    }
+    Ok(())
+}
+
+/// The mean losses; the bag-of-words loss is weighted.
 fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Losses> {
     let [encoder, decoder] = [totals[0], totals[1]];
     encoder.check()?;
     decoder.check()?;
-    let mean = |totals: Totals, weight: f32| if weight == 0.0 { 0.0 } else { totals.loss / weight };
+    // Not from the weighted losses, which say nothing where the weight is 0.
+    let mean = |totals: Totals| {
+        if totals.labelled == 0 { 0.0 } else { -totals.log_likelihood / totals.labelled as f32 }
+    };
     Ok(Losses {
-        encoder: mean(encoder, config.encoder_loss_weight),
-        decoder: mean(decoder, config.decoder_loss_weight),
+        encoder: mean(encoder),
+        decoder: mean(decoder),
         bag_of_words: config.has_bag_of_words().then(|| bag_loss / config.bag_of_words_loss_weight),
         encoder_accuracy: encoder.accuracy(),
         decoder_accuracy: decoder.accuracy(),

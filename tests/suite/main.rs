@@ -28,6 +28,7 @@ mod linear;
 mod linkage;
 mod masks;
 mod model;
+mod model_arguments;
 mod out_of_range;
 mod product;
 mod reduce;
