@@ -85,7 +85,8 @@ impl Shape {
         Self {
             sentences: up(exact.sentences + filling, capacity.sentences),
             tokens,
-            max_seqlen: capacity.sentence_length,
+            // No more than there are tokens.
+            max_seqlen: capacity.sentence_length.min(tokens),
             encoder_labelled: up(exact.encoder_labelled, capacity.tokens),
             decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
         }

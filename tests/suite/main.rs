@@ -31,6 +31,7 @@ mod model;
 mod model_arguments;
 mod out_of_range;
 mod product;
+mod recorded;
 mod reduce;
 mod rows;
 mod segment_sum;
