@@ -400,12 +400,12 @@ pub(super) fn check_sentences(
     cu_seqlens: &[i32],
     (argument, ids): (&'static str, &[i32]),
 ) -> Result<usize> {
-    if cu_seqlens.len() < 2 || cu_seqlens[0] != 0 {
-        return wrong(
-            "cu_seqlens",
-            format!("{cu_seqlens:.8?}"),
-            "prefix sums from 0 of at least one sentence",
-        );
+    if cu_seqlens.len() < 2 {
+        let actual = format_args!("{} elements long", cu_seqlens.len());
+        return wrong("cu_seqlens", actual, "at least 2: prefix sums of at least one sentence");
+    }
+    if cu_seqlens[0] != 0 {
+        return wrong("cu_seqlens", format_args!("{} at first", cu_seqlens[0]), "prefix sums from 0");
     }
     if cu_seqlens.len() - 1 > capacity.sentences {
         return wrong(

@@ -40,7 +40,8 @@ pub struct Losses {
 
 /// A RetroMAE model that computes in `T`; master weights, gradients and optimizer state are f32.
 ///
-/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
+/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch. As every call uses
+/// it, calls with different streams are in order only where these [wait](Stream::wait) for each other.
 #[derive(Debug)]
 pub struct Model<T: ModelFloat> {
     pub(super) config: ModelConfig,

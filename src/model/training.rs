@@ -108,7 +108,8 @@ impl<T: ModelFloat> Model<T> {
     /// that is not finite.
     ///
     /// # Errors
-    /// When a constant of the optimizer is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much), or `update` is 0.
+    /// When a constant of the optimizer is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much) or takes more than
+    /// all of a weight with `weight_decay`, or `update` is 0.
     pub fn update(
         &mut self,
         stream: &Stream,
@@ -116,7 +117,7 @@ impl<T: ModelFloat> Model<T> {
         learning_rate: f64,
         update: u32,
     ) -> Result<f32> {
-        check_update(learning_rate, update)?;
+        check_update(optimizer, learning_rate, update)?;
         self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
         self.enqueue_update(stream, optimizer)?;
         Ok(self.squared_norm.read()?[0].sqrt())
@@ -174,7 +175,7 @@ impl<T: ModelFloat> Model<T> {
     pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
         let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
         inputs::check(&self.config, self.capacity, input)?;
-        check_update(learning_rate, update)?;
+        check_update(optimizer, learning_rate, update)?;
         let mut shape = Shape::exact(input, self.config.decoder)?;
         if self.training.record {
             shape = shape.recurring(self.capacity.of(input));
@@ -313,9 +314,14 @@ impl<T: ModelFloat> Model<T> {
 }
 
 /// Refuses what would climb, or end in weights that are not finite.
-fn check_update(learning_rate: f64, update: u32) -> Result<()> {
+fn check_update(optimizer: &adamw::Hyperparameters, learning_rate: f64, update: u32) -> Result<()> {
     if !(0.0..=1.0).contains(&learning_rate) {
         return inputs::wrong("learning_rate", learning_rate, "in [0, 1]");
+    }
+    let decay = optimizer.weight_decay;
+    if learning_rate * decay > 1.0 {
+        let expected = format!("at most {}, 1 over the learning rate", 1.0 / learning_rate);
+        return inputs::wrong("weight_decay", decay, expected);
     }
     if update == 0 {
         return inputs::wrong("update", update, "at least 1");

@@ -417,6 +417,15 @@ fn wrong_batches_are_refused() {
     );
     refuse(&|batch| batch.visibility.as_mut().unwrap().rows[30] = 60, "visibility is");
     refuse(&|batch| batch.encoder_labels.truncate(3), "encoder_labels is 3 long");
+    refuse(
+        &|batch| batch.cu_seqlens.truncate(1),
+        "cu_seqlens is 1 elements long; it should be at least 2: prefix sums of at least one sentence",
+    );
+    refuse(&|batch| batch.cu_seqlens[0] = 3, "cu_seqlens is 3 at first; it should be prefix sums from 0");
+    refuse(
+        &|batch| batch.cu_seqlens.extend([126, 127, 128]),
+        "sentences is 9; it should be at most 8 (the capacity)",
+    );
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use retromae::device::{Device, bf16};
 use retromae::model::{
-    AdamW, Capacity, DecoderKind, Input, Model, ModelConfig, QueryKind, StepRandomness, TrainStep,
-    VisibilityBank,
+    AdamW, Capacity, DecoderKind, Input, Model, ModelConfig, PackedSentences, QueryKind, StepRandomness,
+    TrainStep, VisibilityBank,
 };
 use retromae::reference::mask::draw_batch;
 
@@ -150,7 +150,7 @@ fn what_is_accepted_trains() {
         assert!(Model::<bf16>::memory_bytes(&device, config, capacity).unwrap() > 0);
         model.initialise(1).unwrap();
         let tokens: usize = lengths.iter().sum();
-        let sentences = retromae::model::PackedSentences {
+        let sentences = PackedSentences {
             sentence_indices: (0..lengths.len() as u32).collect(),
             cu_seqlens: crate::common::prefix_sums(lengths),
             ids: (0..tokens as i32).map(|token| token % 6).collect(),
@@ -224,6 +224,12 @@ fn an_update_that_would_climb_or_not_be_finite_is_refused() {
         for rate in [-1e-3, 1.5, 3e38, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             refuse(&adamw, rate, 1, &format!("learning_rate is {rate}; it should be in [0, 1]"));
         }
+        refuse(
+            &AdamW { weight_decay: 11.0, ..adamw },
+            0.1,
+            1,
+            "weight_decay is 11; it should be at most 10, 1 over the learning rate",
+        );
         // The optimizer's constants, at every step: a shape that was refused is not replayed.
         for _ in 0..3 {
             refuse(&AdamW { beta1: 1.0, ..adamw }, 1e-3, 1, "beta1 is 1; it should be in [0, 1)");
@@ -280,6 +286,49 @@ fn weights_and_moments_that_are_not_finite_are_refused() {
     assert_eq!(message, format!("values is 63 elements for {name}; it should be 64 (shape [64])"));
     let message = model.parameter("nothing").unwrap_err().to_string();
     assert!(message.starts_with("name is \"nothing\"; it should be the name of a parameter"), "{message}");
+}
+
+/// Attention takes longer sentences than masks are drawn for; a model of such ones draws masks for shorter ones all the same, recorded or not.
+#[test]
+fn masks_are_drawn_in_a_model_of_longer_sentences() {
+    let device = device();
+    let config = ModelConfig {
+        hidden_size: 32,
+        num_attention_heads: 1,
+        num_hidden_layers: 1,
+        intermediate_size: 32,
+        max_position_embeddings: 9000,
+        ..enhanced()
+    };
+    let capacity = Capacity { tokens: 9000, sentences: 8, sentence_length: 9000 };
+    let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
+    model.initialise(1).unwrap();
+    let long = PackedSentences {
+        sentence_indices: vec![0],
+        cu_seqlens: vec![0, 8193],
+        ids: vec![7; 8193],
+        word_starts: vec![u32::MAX; 257],
+    };
+    for record in [false, true] {
+        model.record_steps(record);
+        let mut run = |sentences: &PackedSentences| {
+            let step = TrainStep {
+                input: Input::Drawn(sentences, MASKING),
+                randomness: StepRandomness { seed: SEED, step: 1 },
+                optimizer: &AdamW::default(),
+                learning_rate: 0.0,
+                update: 1,
+            };
+            let ticket = model.train_step(&device.stream(), &step).map_err(|error| error.to_string())?;
+            Ok(model.outcome(ticket).unwrap())
+        };
+        let refused: Result<_, String> = run(&long);
+        assert_eq!(
+            refused.unwrap_err(),
+            "cu_seqlens is 8193 tokens for sentence 0; it should be 1 to 8192 tokens"
+        );
+        assert!(run(&sentences()).unwrap().losses.decoder > 0.0);
+    }
 }
 
 /// A bank whose words are too few, too many, or not there at all; each says which.
