@@ -466,7 +466,7 @@ fn wrong_sentences_are_refused() {
     );
     // A model for long sentences has room for fewer masks.
     let long = ModelConfig { max_position_embeddings: 1100, ..config.clone() };
-    let capacity = Capacity { tokens: 1100, sentences: 2, sentence_length: 1100 };
+    let capacity = Capacity { tokens: 1100, sentences: 6, sentence_length: 1100 };
     let mut model = Model::<f32>::new(device, &long, capacity).unwrap();
     let sentences = PackedSentences {
         sentence_indices: vec![0],
@@ -474,8 +474,13 @@ fn wrong_sentences_are_refused() {
         ids: vec![7; 1100],
         word_starts: vec![u32::MAX; 35],
     };
-    for bank_rows in [BankRows::Independent, BankRows::AtMost(257)] {
-        let input = Input::Drawn(&sentences, Masking { bank_rows, ..MASKING });
+    let short = self::sentences();
+    for (sentences, bank_rows) in [
+        (&sentences, BankRows::Independent),
+        (&sentences, BankRows::AtMost(257)),
+        (&short, BankRows::AtMost(257)),
+    ] {
+        let input = Input::Drawn(sentences, Masking { bank_rows, ..MASKING });
         let message = model.step(&device.stream(), input, randomness).unwrap_err().to_string();
         let expected = format!(
             "bank_rows is {bank_rows}; it should be 1 to 256 in a model of sentences of up to 1100 tokens"
