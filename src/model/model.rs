@@ -196,8 +196,8 @@ impl<T: ModelFloat> Model<T> {
     /// # Errors
     /// When there is no parameter of this name, one has another size, a value is not finite, or a second moment is negative.
     pub fn set_moments(&mut self, name: &str, first: &[f32], second: &[f32]) -> Result<()> {
-        let range = self.parameters.weights.fitting(name, first)?;
-        self.parameters.weights.fitting(name, second)?;
+        let range = self.parameters.weights.fitting("first", name, first)?;
+        self.parameters.weights.fitting("second", name, second)?;
         require_all("first", name, first, "finite", f32::is_finite)?;
         require_all("second", name, second, "finite and not negative", |value| {
             value.is_finite() && value >= 0.0

@@ -90,18 +90,18 @@ impl<T: ModelFloat> Weights<T> {
         })
     }
 
-    /// The range of `name`, if `values` fill it.
-    pub(super) fn fitting(&self, name: &str, values: &[f32]) -> Result<Range<usize>> {
+    /// The range of `name`, if `argument`'s values fill it.
+    pub(super) fn fitting(&self, argument: &'static str, name: &str, values: &[f32]) -> Result<Range<usize>> {
         let entry = self.entry(name)?;
         if values.len() == entry.range.len() {
             return Ok(entry.range.clone());
         }
         let actual = format_args!("{} elements for {name}", values.len());
-        wrong("values", actual, format_args!("{} (shape {:?})", entry.range.len(), entry.shape))
+        wrong(argument, actual, format_args!("{} (shape {:?})", entry.range.len(), entry.shape))
     }
 
     pub(super) fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let range = self.fitting(name, values)?;
+        let range = self.fitting("values", name, values)?;
         let expected = format!("finite in {}", T::DTYPE.name());
         require_all("values", name, values, &expected, |value| T::from_f32(value).to_f32().is_finite())?;
         self.master.slice_mut(range.clone()).write(values)?;
