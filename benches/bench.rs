@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use criterion::Criterion;
 use harness::{Bench, Outcome};
-use retromae::device::{Float, bf16};
+use retromae::device::{ModelFloat, bf16};
 
 fn main() -> ExitCode {
     match run() {
@@ -36,7 +36,7 @@ fn run() -> Outcome<()> {
 }
 
 /// All operations, with elements of `T`.
-fn all<T: Float>(bench: &mut Bench) {
+fn all<T: ModelFloat>(bench: &mut Bench) {
     cases::ceiling::bench::<T>(bench);
     cases::attention::bench::<T>(bench);
     cases::cross_entropy::bench::<T>(bench);

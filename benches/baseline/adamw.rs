@@ -1,13 +1,13 @@
 //! AdamW as passes of their own: clipping, moments, decay, update, rounded copy.
 
-use retromae::device::{Buffer, Float, Stream};
+use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::Result;
 use retromae::ops::adamw::Hyperparameters;
 
 use super::{params, passes};
 
 /// Weights and state, `[count]` each, count a multiple of 8.
-pub struct AdamW<T: Float> {
+pub struct AdamW<T: ModelFloat> {
     pub parameters: Buffer<f32>,
     pub gradients: Buffer<f32>,
     pub first_moments: Buffer<f32>,
@@ -23,7 +23,7 @@ pub struct AdamW<T: Float> {
     pub hyperparameters: Hyperparameters,
 }
 
-impl<T: Float> AdamW<T> {
+impl<T: ModelFloat> AdamW<T> {
     pub fn step(&mut self, stream: &Stream) -> Result<()> {
         let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = self.hyperparameters;
         let all = params::AdamW {

@@ -1,7 +1,7 @@
 //! Unfused attention: padded matrices for each head, scores, scale, mask, softmax, dropout and products as passes of their own.
 
 use rayon::prelude::*;
-use retromae::device::{Buffer, Float, Stream, View, ViewMut};
+use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
 use retromae::model::VisibilityBank;
 use retromae::ops::Result;
 use retromae::ops::product::Factor::{Plain, Transposed};
@@ -47,7 +47,7 @@ impl Shape {
 }
 
 /// All heads of a pack, with every intermediate of a forward and a backward pass.
-pub struct Attention<T: Float> {
+pub struct Attention<T: ModelFloat> {
     shape: Shape,
     cu_seqlens: Buffer<i32>,
     scale: f32,
@@ -68,7 +68,7 @@ pub struct Attention<T: Float> {
     d_heads: [Buffer<T>; 3],
 }
 
-impl<T: Float> Attention<T> {
+impl<T: ModelFloat> Attention<T> {
     /// Under `bank`, or full attention; a pack of unequal sentences is masked in either case, for its padding.
     pub fn new(
         stream: &Stream,
@@ -197,7 +197,7 @@ fn query_rows<'a>(cu_seqlens: &'a Buffer<i32>, shape: &Shape) -> DropoutRows<'a>
 }
 
 /// `[B, L, L]`: 0 where a query sees a key, −∞ elsewhere. Padded queries see what is no padding, so that no row is empty.
-fn dense_mask<T: Float>(bank: Option<&VisibilityBank>, shape: &Shape) -> Vec<T> {
+fn dense_mask<T: ModelFloat>(bank: Option<&VisibilityBank>, shape: &Shape) -> Vec<T> {
     let padded = shape.padded_length();
     let mut mask = vec![T::from_f32(0.0); shape.sentences() * padded * padded];
     let mut start = 0;

@@ -2,7 +2,7 @@
 //!
 //! The vocabulary is padded to a multiple of 8 with rows that nothing predicts, as one does for the sake of the products.
 
-use retromae::device::{Buffer, Float, Stream, View, ViewMut};
+use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use retromae::ops::product::Factor::{Plain, Transposed};
@@ -17,7 +17,7 @@ pub fn padded(vocabulary: usize) -> usize {
 
 /// Weights of a padded vocabulary.
 #[derive(Clone, Copy)]
-pub struct Weights<'a, T: Float> {
+pub struct Weights<'a, T: ModelFloat> {
     /// `[V, H]`, padded with zeros
     pub weight: View<'a, T>,
     /// `[V]`, padded with −∞
@@ -31,7 +31,7 @@ pub struct Gradients<'a> {
 }
 
 /// Targets and results, and three whole `[M, V]` matrices.
-pub struct CrossEntropy<T: Float> {
+pub struct CrossEntropy<T: ModelFloat> {
     rows: usize,
     hidden_size: usize,
     vocabulary: usize,
@@ -50,7 +50,7 @@ pub struct CrossEntropy<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> CrossEntropy<T> {
+impl<T: ModelFloat> CrossEntropy<T> {
     /// `vocabulary` is the padded one; `targets` and `row_weights` are `[M]`.
     pub fn new(
         stream: &Stream,

@@ -1,12 +1,12 @@
 //! The gradient of an embedding table by atomic additions.
 
-use retromae::device::{Float, Stream, View, ViewMut};
+use retromae::device::{ModelFloat, Stream, View, ViewMut};
 use retromae::ops::Result;
 
 use super::{params, passes};
 
 /// `table[ids[t]] += rows[t]`; `rows` is `[T, H]`, every id a row of the table `[V, H]`.
-pub fn backward<T: Float>(
+pub fn backward<T: ModelFloat>(
     stream: &Stream,
     rows: View<'_, T>,
     ids: View<'_, i32>,

@@ -1,6 +1,6 @@
 //! Unfused end of a block: bias, dropout, residual and LayerNorm as passes of their own, and their gradients.
 
-use retromae::device::{Buffer, Float, Stream, View};
+use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 
@@ -24,7 +24,7 @@ pub struct Parameters<'a> {
 }
 
 /// Results and every intermediate matrix.
-pub struct LayerNorm<T: Float> {
+pub struct LayerNorm<T: ModelFloat> {
     rows: usize,
     columns: usize,
     eps: f32,
@@ -47,7 +47,7 @@ pub struct LayerNorm<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> LayerNorm<T> {
+impl<T: ModelFloat> LayerNorm<T> {
     pub fn new(
         stream: &Stream,
         rows: usize,

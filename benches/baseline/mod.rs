@@ -14,7 +14,7 @@ pub mod params;
 pub mod passes;
 pub mod step;
 
-use retromae::device::{Buffer, Float, Stream, ViewMut};
+use retromae::device::{Buffer, ModelFloat, Stream, ViewMut};
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 use retromae::ops::{self, Result};
 use retromae::random::{dropout_scale, dropout_threshold};
@@ -54,7 +54,7 @@ impl Dropout {
 }
 
 /// `output = left · right` by the library.
-fn matmul<T: Float, O: Float>(
+fn matmul<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     sizes: Sizes,
     left: Factor<'_, T>,
@@ -65,7 +65,7 @@ fn matmul<T: Float, O: Float>(
 }
 
 /// `output += left · right` by the library.
-fn add_matmul<T: Float, O: Float>(
+fn add_matmul<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     sizes: Sizes,
     left: Factor<'_, T>,

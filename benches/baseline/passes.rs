@@ -1,6 +1,6 @@
 //! One launch a function: the elementary passes.
 
-use retromae::device::{Buffer, DType, Float, Stream, View, ViewMut};
+use retromae::device::{Buffer, DType, ModelFloat, Stream, View, ViewMut};
 use retromae::ops::Result;
 
 use super::{Dropout, params};
@@ -37,11 +37,11 @@ unsafe fn pass<P: Copy>(stream: &Stream, kernel: &str, count: usize, params: &P)
     unsafe { launch(stream, kernel, count.div_ceil(ELEMENTS_PER_BLOCK), 0, params) }
 }
 
-fn name<T: Float>(operation: &str) -> String {
+fn name<T: ModelFloat>(operation: &str) -> String {
     format!("baseline_{operation}_{}", T::DTYPE.name())
 }
 
-fn elementwise<T: Float>(
+fn elementwise<T: ModelFloat>(
     stream: &Stream,
     operation: &str,
     [input, other]: [u64; 2],
@@ -63,18 +63,18 @@ fn elementwise<T: Float>(
 }
 
 /// `values *= factor`
-pub fn scale<T: Float>(stream: &Stream, values: ViewMut<'_, T>, factor: f32) -> Result<()> {
+pub fn scale<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, factor: f32) -> Result<()> {
     elementwise(stream, "scale", [values.address(), 0], &values, 1, factor)
 }
 
 /// `values += other`
-pub fn add_to<T: Float>(stream: &Stream, values: ViewMut<'_, T>, other: View<'_, T>) -> Result<()> {
+pub fn add_to<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, other: View<'_, T>) -> Result<()> {
     assert_eq!(other.len(), values.len());
     elementwise(stream, "add", [values.address(), other.address()], &values, 1, 1.0)
 }
 
 /// `output = input + bias[column]`
-pub fn add_bias<T: Float>(
+pub fn add_bias<T: ModelFloat>(
     stream: &Stream,
     input: View<'_, T>,
     bias: View<'_, f32>,
@@ -85,32 +85,40 @@ pub fn add_bias<T: Float>(
 }
 
 /// `values += bias[column]`
-pub fn add_bias_to<T: Float>(stream: &Stream, values: ViewMut<'_, T>, bias: View<'_, f32>) -> Result<()> {
+pub fn add_bias_to<T: ModelFloat>(
+    stream: &Stream,
+    values: ViewMut<'_, T>,
+    bias: View<'_, f32>,
+) -> Result<()> {
     assert!(values.len().is_multiple_of(bias.len()));
     elementwise(stream, "add_bias", [values.address(), bias.address()], &values, bias.len(), 1.0)
 }
 
 /// `output = gelu(input)`
-pub fn gelu<T: Float>(stream: &Stream, input: View<'_, T>, output: ViewMut<'_, T>) -> Result<()> {
+pub fn gelu<T: ModelFloat>(stream: &Stream, input: View<'_, T>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
     elementwise(stream, "gelu_forward", [input.address(), 0], &output, 1, 1.0)
 }
 
 /// `gradient *= gelu'(input)`
-pub fn gelu_backward<T: Float>(stream: &Stream, input: View<'_, T>, gradient: ViewMut<'_, T>) -> Result<()> {
+pub fn gelu_backward<T: ModelFloat>(
+    stream: &Stream,
+    input: View<'_, T>,
+    gradient: ViewMut<'_, T>,
+) -> Result<()> {
     assert_eq!(input.len(), gradient.len());
     elementwise(stream, "gelu_backward", [input.address(), gradient.address()], &gradient, 1, 1.0)
 }
 
 /// `output = input`, rounded where T is narrower
-pub fn narrow<T: Float>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
+pub fn narrow<T: ModelFloat>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
     let operation = if T::DTYPE == DType::F32 { "scale" } else { "narrow" };
     elementwise(stream, operation, [input.address(), 0], &output, 1, 1.0)
 }
 
 /// Adds `mask`, `[sentences, length, length]`, to the scores of every head.
-pub fn add_mask<T: Float>(
+pub fn add_mask<T: ModelFloat>(
     stream: &Stream,
     scores: &mut Buffer<T>,
     mask: &Buffer<T>,
@@ -139,7 +147,7 @@ pub enum DropoutRows<'a> {
 }
 
 /// `output = input` with elements dropped; remembers which.
-pub fn dropout<T: Float>(
+pub fn dropout<T: ModelFloat>(
     stream: &Stream,
     dropout: &mut Dropout,
     rows: DropoutRows<'_>,
@@ -150,7 +158,7 @@ pub fn dropout<T: Float>(
 }
 
 /// The gradient of [`dropout`]'s input from that of its output.
-pub fn dropout_backward<T: Float>(
+pub fn dropout_backward<T: ModelFloat>(
     stream: &Stream,
     dropout: &Dropout,
     rows: DropoutRows<'_>,
@@ -161,7 +169,7 @@ pub fn dropout_backward<T: Float>(
 }
 
 /// [`dropout_backward`] in place.
-pub fn dropout_backward_to<T: Float>(
+pub fn dropout_backward_to<T: ModelFloat>(
     stream: &Stream,
     dropout: &Dropout,
     rows: DropoutRows<'_>,
@@ -170,7 +178,7 @@ pub fn dropout_backward_to<T: Float>(
     run_dropout(stream, "dropout_backward", dropout, rows, (gradient.address(), gradient.len()), &gradient)
 }
 
-fn run_dropout<T: Float>(
+fn run_dropout<T: ModelFloat>(
     stream: &Stream,
     operation: &str,
     dropout: &Dropout,
@@ -198,7 +206,7 @@ fn run_dropout<T: Float>(
 }
 
 /// Softmax over rows of `columns`.
-pub fn softmax<T: Float>(
+pub fn softmax<T: ModelFloat>(
     stream: &Stream,
     input: &Buffer<T>,
     output: &mut Buffer<T>,
@@ -210,7 +218,7 @@ pub fn softmax<T: Float>(
 }
 
 /// From the gradient of the result to that of the input, in place.
-pub fn softmax_backward<T: Float>(
+pub fn softmax_backward<T: ModelFloat>(
     stream: &Stream,
     gradient: &mut Buffer<T>,
     result: &Buffer<T>,
@@ -222,7 +230,7 @@ pub fn softmax_backward<T: Float>(
 }
 
 /// Log-softmax over rows of `columns`.
-pub fn log_softmax<T: Float>(
+pub fn log_softmax<T: ModelFloat>(
     stream: &Stream,
     input: &Buffer<T>,
     output: &mut Buffer<T>,
@@ -235,7 +243,7 @@ pub fn log_softmax<T: Float>(
 }
 
 /// From the gradient of the result to that of the input.
-pub fn log_softmax_backward<T: Float>(
+pub fn log_softmax_backward<T: ModelFloat>(
     stream: &Stream,
     gradient: &Buffer<T>,
     result: &Buffer<T>,
@@ -250,7 +258,7 @@ pub fn log_softmax_backward<T: Float>(
     }
 }
 
-fn softmax_params<T: Float>(
+fn softmax_params<T: ModelFloat>(
     input: &Buffer<T>,
     result: u64,
     output: &Buffer<T>,
@@ -267,7 +275,7 @@ fn softmax_params<T: Float>(
     }
 }
 
-fn run_softmax<T: Float>(stream: &Stream, operation: &str, params: &params::Softmax) -> Result<()> {
+fn run_softmax<T: ModelFloat>(stream: &Stream, operation: &str, params: &params::Softmax) -> Result<()> {
     let (rows, columns) = (params.rows as usize, params.columns as usize);
     if columns > SHORT_ROW {
         let kernel = name::<T>(&format!("{operation}_long"));
@@ -290,7 +298,7 @@ fn run_softmax<T: Float>(stream: &Stream, operation: &str, params: &params::Soft
 ///
 /// # Safety
 /// All arrays are valid for the rows and columns of `params`.
-pub unsafe fn likelihood<T: Float>(
+pub unsafe fn likelihood<T: ModelFloat>(
     stream: &Stream,
     operation: &str,
     params: &params::Likelihood,
@@ -304,7 +312,7 @@ pub unsafe fn likelihood<T: Float>(
 ///
 /// # Safety
 /// Both arrays and the prefix sums are valid for the sizes of `params`.
-pub unsafe fn heads<T: Float>(stream: &Stream, operation: &str, params: &params::Heads) -> Result<()> {
+pub unsafe fn heads<T: ModelFloat>(stream: &Stream, operation: &str, params: &params::Heads) -> Result<()> {
     let rows = params.sentences as usize * params.num_heads as usize * params.length as usize;
     // SAFETY: passed on to the caller.
     unsafe { pass(stream, &name::<T>(operation), rows * params.head_dim as usize, params) }
@@ -314,7 +322,7 @@ pub unsafe fn heads<T: Float>(stream: &Stream, operation: &str, params: &params:
 ///
 /// # Safety
 /// All arrays are valid for the sizes of `params`, and every id is a row of the table.
-pub unsafe fn embedding<T: Float>(stream: &Stream, params: &params::Embedding) -> Result<()> {
+pub unsafe fn embedding<T: ModelFloat>(stream: &Stream, params: &params::Embedding) -> Result<()> {
     let count = params.tokens as usize * params.columns as usize;
     // SAFETY: passed on to the caller.
     unsafe { pass(stream, &name::<T>("embedding_backward"), count, params) }

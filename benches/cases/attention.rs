@@ -4,7 +4,7 @@
 //! Bound, with S = A·ΣL² scores and T·H elements an operand: forward 4·S·d FLOPs and 4·T·H·e bytes (query, key, value, output), backward
 //! 10·S·d FLOPs and 8·T·H·e bytes (those four, the gradient of the output, three gradients); two-stream the mask's bits and row indices too.
 
-use retromae::device::{Buffer, Device, Float, Stream};
+use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Mask, Rows, RowsMut};
 
@@ -59,7 +59,7 @@ impl Case {
     }
 }
 
-pub fn bench<T: Float>(bench: &mut Bench) {
+pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let (tokens, columns) = if bench.on_gpu() { (32_768, 768) } else { (1024, 128) };
     let lengths: &[usize] =
         if bench.on_gpu() { &[32, 64, 128, 256, 512, 1024, 4096] } else { &[32, 64, 128, 512] };
@@ -94,7 +94,7 @@ pub fn bench<T: Float>(bench: &mut Bench) {
 }
 
 /// Operands and results on a device.
-struct Operands<T: Float> {
+struct Operands<T: ModelFloat> {
     query: Buffer<T>,
     key: Buffer<T>,
     value: Buffer<T>,
@@ -103,7 +103,7 @@ struct Operands<T: Float> {
     gradients: [Buffer<T>; 3],
 }
 
-impl<T: Float> Operands<T> {
+impl<T: ModelFloat> Operands<T> {
     fn new(device: &Device, elements: usize) -> Outcome<Self> {
         let upload = |seed| device.upload(&typed::<T>(seed, elements));
         let zeros = || device.zeros(elements);
@@ -165,7 +165,7 @@ impl Pack {
 }
 
 /// The fused operation.
-struct Fused<'a, T: Float> {
+struct Fused<'a, T: ModelFloat> {
     case: &'a Case,
     pass: Pass,
     pack: Pack,
@@ -173,7 +173,7 @@ struct Fused<'a, T: Float> {
     log_sum_exp: Buffer<f32>,
 }
 
-impl<'a, T: Float> Fused<'a, T> {
+impl<'a, T: ModelFloat> Fused<'a, T> {
     fn new(stream: &Stream, case: &'a Case, pass: Pass) -> Outcome<Self> {
         let device = stream.device();
         let mut fused = Self {
@@ -224,7 +224,7 @@ impl<'a, T: Float> Fused<'a, T> {
     }
 }
 
-impl<T: Float> Work for Fused<'_, T> {
+impl<T: ModelFloat> Work for Fused<'_, T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         match self.pass {
             Pass::Forward => self.forward(stream),
@@ -238,14 +238,14 @@ impl<T: Float> Work for Fused<'_, T> {
 }
 
 /// Kernels and products of the baseline.
-struct Unfused<T: Float> {
+struct Unfused<T: ModelFloat> {
     columns: usize,
     pass: Pass,
     attention: baseline::attention::Attention<T>,
     operands: Operands<T>,
 }
 
-impl<T: Float> Unfused<T> {
+impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: &Case, pass: Pass) -> Outcome<Self> {
         let shape = baseline::attention::Shape {
             lengths: case.lengths.clone(),
@@ -269,7 +269,7 @@ impl<T: Float> Unfused<T> {
     }
 }
 
-impl<T: Float> Work for Unfused<T> {
+impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         if self.pass == Pass::Forward {
             return self.forward(stream);

@@ -3,7 +3,7 @@
 //! Bound, with M rows, H columns, V words: 6·M·H·V FLOPs (logits, two gradients); bytes: hidden rows and their gradient 2·M·H·e, weight
 //! V·H·e, its gradient, which is added to, 8·V·H.
 
-use retromae::device::{Buffer, DType, Float, Stream};
+use retromae::device::{Buffer, DType, ModelFloat, Stream};
 use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
 
 use crate::harness::{
@@ -33,11 +33,11 @@ impl Case {
         vec![1.0 / self.rows as f32; self.rows]
     }
 
-    fn hidden<T: Float>(&self) -> Vec<T> {
+    fn hidden<T: ModelFloat>(&self) -> Vec<T> {
         typed(1, self.rows * self.hidden_size)
     }
 
-    fn weight<T: Float>(&self) -> Vec<T> {
+    fn weight<T: ModelFloat>(&self) -> Vec<T> {
         embeddings(self.vocabulary, self.hidden_size)
     }
 
@@ -51,7 +51,7 @@ impl Case {
     }
 }
 
-pub fn bench<T: Float>(bench: &mut Bench) {
+pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let on_gpu = bench.on_gpu();
     let (hidden_size, vocabulary, chunk) =
         if on_gpu { (768, 30_522, CHUNK_ON_GPU) } else { (128, 8192, CHUNK_ON_HOST) };
@@ -75,7 +75,7 @@ pub fn bench<T: Float>(bench: &mut Bench) {
 }
 
 /// The operation by one of its algorithms.
-struct Ours<T: Float> {
+struct Ours<T: ModelFloat> {
     case: Case,
     algorithm: Algorithm,
     hidden: Buffer<T>,
@@ -94,7 +94,7 @@ struct Ours<T: Float> {
     workspace: Buffer<u8>,
 }
 
-impl<T: Float> Ours<T> {
+impl<T: ModelFloat> Ours<T> {
     fn new(stream: &Stream, case: Case, algorithm: Algorithm) -> Outcome<Self> {
         let device = stream.device();
         let Case { rows, hidden_size, vocabulary, chunk } = case;
@@ -120,7 +120,7 @@ impl<T: Float> Ours<T> {
     }
 }
 
-impl<T: Float> Work for Ours<T> {
+impl<T: ModelFloat> Work for Ours<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let arguments = ForwardBackward {
             hidden: self.hidden.view(),
@@ -157,7 +157,7 @@ impl<T: Float> Work for Ours<T> {
 }
 
 /// Kernels and products of the baseline, whose vocabulary is padded.
-struct Unfused<T: Float> {
+struct Unfused<T: ModelFloat> {
     case: Case,
     hidden: Buffer<T>,
     weight: Buffer<T>,
@@ -167,7 +167,7 @@ struct Unfused<T: Float> {
     layer: baseline::cross_entropy::CrossEntropy<T>,
 }
 
-impl<T: Float> Unfused<T> {
+impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let vocabulary = baseline::cross_entropy::padded(case.vocabulary);
@@ -193,7 +193,7 @@ impl<T: Float> Unfused<T> {
     }
 }
 
-impl<T: Float> Work for Unfused<T> {
+impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         use baseline::cross_entropy::{Gradients, Weights};
         let weights = Weights { weight: self.weight.view(), bias: self.bias.view() };

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use retromae::device::{Buffer, Float, Stream};
+use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::group_by_key::{self, Keys};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::random::{key, philox};
@@ -35,7 +35,7 @@ impl Case {
         (0..self.tokens).map(id).collect()
     }
 
-    fn rows<T: Float>(&self) -> Vec<T> {
+    fn rows<T: ModelFloat>(&self) -> Vec<T> {
         typed(1, self.tokens * self.columns)
     }
 
@@ -45,7 +45,7 @@ impl Case {
     }
 }
 
-pub fn bench<T: Float>(bench: &mut Bench) {
+pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let on_gpu = bench.on_gpu();
     let case = if on_gpu {
         Case { tokens: 32_768, columns: 768, vocabulary: 30_522 }
@@ -71,7 +71,7 @@ fn results(table: Vec<f32>) -> Outcome<Results> {
 }
 
 /// Groups, and their sums.
-struct Fused<T: Float> {
+struct Fused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
     ids: Buffer<i32>,
@@ -82,7 +82,7 @@ struct Fused<T: Float> {
     table: Buffer<f32>,
 }
 
-impl<T: Float> Fused<T> {
+impl<T: ModelFloat> Fused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let segments = group_by_key::segments(case.tokens, case.vocabulary);
@@ -99,7 +99,7 @@ impl<T: Float> Fused<T> {
     }
 }
 
-impl<T: Float> Work for Fused<T> {
+impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let keys = Keys {
             keys: self.ids.view(),
@@ -126,14 +126,14 @@ impl<T: Float> Work for Fused<T> {
 }
 
 /// Atomic additions.
-struct Unfused<T: Float> {
+struct Unfused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
     ids: Buffer<i32>,
     table: Buffer<f32>,
 }
 
-impl<T: Float> Unfused<T> {
+impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         Ok(Self {
@@ -145,7 +145,7 @@ impl<T: Float> Unfused<T> {
     }
 }
 
-impl<T: Float> Work for Unfused<T> {
+impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let (rows, ids) = (self.input.view(), self.ids.view());
         Ok(baseline::embedding::backward(stream, rows, ids, self.table.view_mut(), self.case.columns)?)

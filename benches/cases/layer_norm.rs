@@ -3,7 +3,7 @@
 //! Bound, with R rows of C columns: no products; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward
 //! gradient of the output, sum, gradients of residual and input).
 
-use retromae::device::{Buffer, Float, Stream};
+use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::{self, layer_norm};
 use retromae::random;
 
@@ -23,7 +23,7 @@ struct Case {
 
 impl Case {
     /// input, residual, gradient of the output
-    fn matrices<T: Float>(&self) -> [Vec<T>; 3] {
+    fn matrices<T: ModelFloat>(&self) -> [Vec<T>; 3] {
         [1, 2, 3].map(|seed| typed(seed, self.rows * self.columns))
     }
 
@@ -37,7 +37,7 @@ impl Case {
     }
 }
 
-pub fn bench<T: Float>(bench: &mut Bench) {
+pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let on_gpu = bench.on_gpu();
     let (rows, columns) = if on_gpu { (32_768, 768) } else { (4096, 128) };
     for (operation, backward) in [("layer_norm_forward", false), ("layer_norm_backward", true)] {
@@ -62,7 +62,7 @@ fn results(arrays: Vec<(&str, Vec<f32>)>) -> Outcome<Results> {
 }
 
 /// The fused operation.
-struct Fused<T: Float> {
+struct Fused<T: ModelFloat> {
     case: Case,
     rng: Buffer<u32>,
     input: Buffer<T>,
@@ -81,7 +81,7 @@ struct Fused<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> Fused<T> {
+impl<T: ModelFloat> Fused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let Case { rows, columns, .. } = case;
@@ -146,7 +146,7 @@ impl<T: Float> Fused<T> {
     }
 }
 
-impl<T: Float> Work for Fused<T> {
+impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         if self.case.backward { self.backward(stream) } else { self.forward(stream) }
     }
@@ -165,7 +165,7 @@ impl<T: Float> Work for Fused<T> {
 }
 
 /// Kernels of the baseline.
-struct Unfused<T: Float> {
+struct Unfused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
     residual: Buffer<T>,
@@ -175,7 +175,7 @@ struct Unfused<T: Float> {
     layer: baseline::layer_norm::LayerNorm<T>,
 }
 
-impl<T: Float> Unfused<T> {
+impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
@@ -209,7 +209,7 @@ impl<T: Float> Unfused<T> {
     }
 }
 
-impl<T: Float> Work for Unfused<T> {
+impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         self.pass(stream, self.case.backward)
     }

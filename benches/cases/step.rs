@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use retromae::device::{DType, Float, Stream};
+use retromae::device::{DType, ModelFloat, Stream};
 use retromae::model::{
     AdamW, BankRows, Batch, Capacity, IGNORE_INDEX, Input, Masking, Model, ModelConfig, PackedSentences,
     StepRandomness, Ticket, TrainStep,
@@ -91,7 +91,7 @@ impl Case {
     }
 }
 
-pub fn bench<T: Float>(bench: &mut Bench) {
+pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let cases = if bench.on_gpu() {
         vec![("base_L128", Case::base(128)), ("base_L512", Case::base(512))]
     } else {
@@ -110,7 +110,7 @@ pub fn bench<T: Float>(bench: &mut Bench) {
     }
 }
 
-fn model<T: Float>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
+fn model<T: ModelFloat>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
     let capacity = Capacity {
         tokens: case.tokens(),
         sentences: case.lengths.len(),
@@ -123,7 +123,7 @@ fn model<T: Float>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
 
 /// Losses, and in f32 the gradient of every parameter but the keys' biases: these shift all scores of a row alike, so their gradients are
 /// nothing but rounding errors. In bf16 those of other parameters are noisy too; the tests compare them in f32.
-fn results<T: Float>(
+fn results<T: ModelFloat>(
     losses: [f32; 2],
     names: impl Iterator<Item = String>,
     gradient: impl Fn(&str) -> Outcome<Vec<f32>>,
@@ -140,7 +140,7 @@ fn results<T: Float>(
 }
 
 /// The model of the library.
-struct Fused<T: Float> {
+struct Fused<T: ModelFloat> {
     model: Model<T>,
     sentences: PackedSentences,
     /// None where it is drawn.
@@ -150,7 +150,7 @@ struct Fused<T: Float> {
     ticket: Option<Ticket>,
 }
 
-impl<T: Float> Fused<T> {
+impl<T: ModelFloat> Fused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         Ok(Self {
             model: model(stream, case)?,
@@ -162,7 +162,7 @@ impl<T: Float> Fused<T> {
     }
 }
 
-impl<T: Float> Work for Fused<T> {
+impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         self.updates += 1;
         let step = TrainStep {
@@ -188,12 +188,12 @@ impl<T: Float> Work for Fused<T> {
 }
 
 /// Kernels and products of the baseline. Its masks and dropout are those of the model's first step.
-struct Unfused<T: Float> {
+struct Unfused<T: ModelFloat> {
     step: baseline::step::Step<T>,
     names: Vec<String>,
 }
 
-impl<T: Float> Unfused<T> {
+impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         let model = model::<T>(stream, case)?;
         let shapes = model.parameter_shapes();
@@ -211,7 +211,7 @@ impl<T: Float> Unfused<T> {
     }
 }
 
-impl<T: Float> Work for Unfused<T> {
+impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         self.step.run(stream)?;
         Ok(self.step.update(stream)?)

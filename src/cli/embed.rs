@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use retromae::data::{Documents, Records};
-use retromae::device::{DType, Device, Float, bf16};
+use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::eval::{embed_texts, normalize_rows};
 use retromae::train::load_model;
 
@@ -54,7 +54,7 @@ impl Arguments {
         }
     }
 
-    fn embed<T: Float>(&self, device: &Device) -> Result<(), Error> {
+    fn embed<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let documents = Documents::open(std::slice::from_ref(&self.input), self.text.options())?;
         let mut records = Records::of(documents);
         let (mut model, tokenizer, capacity) =

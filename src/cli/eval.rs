@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use retromae::data::Corpus;
-use retromae::device::{DType, Device, Float, bf16};
+use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
 use retromae::train::load_model;
 
@@ -51,7 +51,7 @@ impl Arguments {
         }
     }
 
-    fn evaluate<T: Float>(&self, device: &Device) -> Result<(), Error> {
+    fn evaluate<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let corpus = Corpus::from_path(&self.corpus, &self.text.options())?;
         tell(&format!("corpus: {}", corpus.report));
         let held_out = split_held_out(corpus.passages, self.held_out, self.seed).held_out;

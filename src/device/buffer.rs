@@ -71,9 +71,16 @@ pub(super) fn element_address<T>(address: u64, length: usize, range: &Range<usiz
     address + (range.start * size_of::<T>()) as u64
 }
 
+/// The bytes of `length` elements; more than a number holds is more than there can be.
+pub(super) fn bytes_of<T>(device: &Device, length: usize) -> Result<usize> {
+    let out_of_memory = || Error::OutOfMemory { requested: usize::MAX, device: device.name() };
+    length.checked_mul(size_of::<T>()).ok_or_else(out_of_memory)
+}
+
 impl<T: Element> Buffer<T> {
     pub(super) fn uninitialised(device: &Device, length: usize) -> Result<Self> {
-        let address = device.backend().allocate(length * size_of::<T>())?;
+        device.require_no_capture("allocate a buffer")?;
+        let address = device.backend().allocate(bytes_of::<T>(device, length)?)?;
         Ok(Self { device: device.clone(), address, length, element: PhantomData })
     }
 
@@ -144,7 +151,8 @@ impl<T: Element> Buffer<T> {
     /// Overwrites the first `values.len()` elements, after all work that is enqueued on any stream of the device; returns when it is done.
     ///
     /// # Errors
-    /// When there are more values than elements; an error of the device, also of work enqueued before.
+    /// When there are more values than elements; an error of the device, also of work enqueued before; also within a
+    /// [capture](super::Stream::capture).
     pub fn write(&mut self, values: &[T]) -> Result<()> {
         self.view_mut().write(values)
     }
@@ -152,7 +160,7 @@ impl<T: Element> Buffer<T> {
     /// All elements, copied to the caller, after all work that is enqueued on any stream of the device.
     ///
     /// # Errors
-    /// An error of the device, also of work enqueued before.
+    /// An error of the device, also of work enqueued before; also within a [capture](super::Stream::capture).
     pub fn read(&self) -> Result<Vec<T>> {
         self.view().read()
     }
@@ -206,8 +214,9 @@ impl<'a, T: Element> View<'a, T> {
     /// All elements, copied to the caller, after all work that is enqueued on any stream of the device.
     ///
     /// # Errors
-    /// An error of the device, also of work enqueued before.
+    /// An error of the device, also of work enqueued before; also within a [capture](super::Stream::capture).
     pub fn read(&self) -> Result<Vec<T>> {
+        self.device.require_no_capture("read a buffer")?;
         let mut values = vec![T::zeroed(); self.length];
         // SAFETY: the view is valid for its length.
         unsafe { self.device.backend().download(bytemuck::cast_slice_mut(&mut values), self.address)? };
@@ -294,8 +303,10 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// Overwrites the first `values.len()` elements, after all work that is enqueued on any stream of the device; returns when it is done.
     ///
     /// # Errors
-    /// When there are more values than elements; an error of the device, also of work enqueued before.
+    /// When there are more values than elements; an error of the device, also of work enqueued before; also within a
+    /// [capture](super::Stream::capture).
     pub fn write(&mut self, values: &[T]) -> Result<()> {
+        self.device.require_no_capture("write to a buffer")?;
         if values.len() > self.length {
             return Err(Error::Argument {
                 argument: "values",

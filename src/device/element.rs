@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 pub use half::{bf16, f16};
 
-/// The type of floating-point operands, at run time. Kernels are built for f32 and bf16; attention, products and the heads also take f16.
+/// The type of floating-point operands, at run time: of a [`Float`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -44,12 +44,40 @@ impl Element for u16 {}
 impl Element for u32 {}
 impl Element for i32 {}
 
-/// A floating-point element type: f32 and bf16, which kernels compute with, and f16, which only attention, products and the heads take.
-pub trait Float: Element {
+/// A floating-point element type: f32, bf16 or f16. Attention, matrix products and the losses over the vocabulary are built for all three.
+pub trait Float: Element + sealed::Sealed {
     const DTYPE: DType;
     /// Rounds to nearest, ties to even.
     fn from_f32(value: f32) -> Self;
     fn to_f32(self) -> f32;
+}
+
+/// A type that every operation is built for, and so one that a model computes in: f32 or bf16.
+///
+/// ```compile_fail,E0277
+/// use retromae::device::f16;
+/// use retromae::model::Model;
+///
+/// fn halves(model: Model<f16>) {}
+/// ```
+/// ```compile_fail,E0277
+/// use retromae::device::f16;
+/// use retromae::ops::rows::Gather;
+///
+/// fn halves(arguments: Gather<f16>) {}
+/// ```
+pub trait ModelFloat: Float {}
+
+impl ModelFloat for f32 {}
+impl ModelFloat for bf16 {}
+
+/// Keeps [`Float`] to the types whose size and meaning the kernels know.
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for super::bf16 {}
+    impl Sealed for super::f16 {}
 }
 
 impl Float for f32 {

@@ -7,9 +7,7 @@ pub enum Error {
     #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
     Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
     /// No kernel of this name was built for the device.
-    #[error(
-        "kernel {0} is not built for this device: there are kernels for f32 and bf16, of attention for f16 too, and `retromae info --kernels` lists them"
-    )]
+    #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
     UnknownKernel(String),
     /// The launch itself is wrong.
     #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]
@@ -39,8 +37,8 @@ pub enum Error {
          what else uses the GPU"
     )]
     CudaOutOfMemory { requested: usize, free: usize, total: usize },
-    /// Something that a stream cannot do while its work is recorded.
-    #[error("cannot {0} while the stream is being captured; do it before or after the capture")]
+    /// Something that a stream cannot do while its work is recorded, nor the thread that records it.
+    #[error("cannot {0} while a stream is being captured; do it before or after the capture")]
     Capturing(&'static str),
     /// An argument of a device call is wrong.
     #[error("{argument} is {actual}; it should be {expected}")]

@@ -14,13 +14,16 @@ mod staging;
 mod stream;
 mod table;
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 pub(crate) use buffer::DeviceMemory;
 pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
-pub use element::{DType, Element, Float, bf16, f16};
+pub use element::{DType, Element, Float, ModelFloat, bf16, f16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, SharedAccess, ThreadOrder};
 pub use staging::Staging;
@@ -156,11 +159,11 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// `event` is one of this device's.
     unsafe fn wait_for_event(&self, event: u64) -> Result<()>;
-    /// From one event, which is over, to a later one, which is too.
+    /// Seconds from one event to another, both of which are over; below 0 where the other came first.
     ///
     /// # Safety
     /// Both are of this device.
-    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration>;
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<f64>;
     /// # Safety
     /// `event` is one of this device's and is not used afterwards.
     unsafe fn free_event(&self, event: u64);
@@ -188,15 +191,24 @@ pub(crate) trait Backend: Send + Sync {
     unsafe fn free_graph(&self, graph: u64);
 }
 
-/// A device that runs kernels. Cloning is cheap and names the same device.
+/// A device that runs kernels. Cloning is cheap and names the same device; two that were made apart are different devices, also of one GPU.
 #[derive(Clone)]
 pub struct Device {
-    backend: Arc<dyn Backend>,
+    shared: Arc<Shared>,
 }
 
-impl std::fmt::Debug for Device {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Device({})", self.backend.description())
+/// What all clones of a device have in common.
+struct Shared {
+    /// Counts the devices of this process, which may be alike in everything else.
+    number: u64,
+    /// The threads that capture a stream, once for each stream.
+    capturing: Mutex<Vec<ThreadId>>,
+    backend: Box<dyn Backend>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "device {} ({})", self.shared.number, self.description())
     }
 }
 
@@ -214,7 +226,7 @@ impl Device {
     /// # Errors
     /// As [`Device::host`].
     pub fn host_with(options: HostOptions) -> Result<Self> {
-        Ok(Self { backend: Arc::new(host::HostDevice::new(options)?) })
+        Ok(Self::of(Box::new(host::HostDevice::new(options)?)))
     }
 
     /// CUDA device number `ordinal`.
@@ -222,7 +234,13 @@ impl Device {
     /// # Errors
     /// When the kernels are not built for CUDA, or there is no driver or no such device.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        Ok(Self { backend: cuda::open(ordinal)? })
+        Ok(Self::of(cuda::open(ordinal)?))
+    }
+
+    fn of(backend: Box<dyn Backend>) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { shared: Arc::new(Shared { number, capturing: Mutex::default(), backend }) }
     }
 
     /// The device that `RETROMAE_TEST_DEVICE` names (`host` or `cuda`), else the host device: what tests run on.
@@ -244,13 +262,13 @@ impl Device {
     /// `"host"` or `"cuda"`.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        self.backend.name()
+        self.backend().name()
     }
 
     /// What the device is, for people.
     #[must_use]
     pub fn description(&self) -> String {
-        self.backend.description()
+        self.backend().description()
     }
 
     /// The device's own stream: work is done in the order in which it is enqueued.
@@ -283,7 +301,7 @@ impl Device {
     /// A buffer of `length` zeros.
     ///
     /// # Errors
-    /// When the device has not enough memory.
+    /// When the device has not enough memory; also within a [capture](Stream::capture).
     pub fn zeros<T: Element>(&self, length: usize) -> Result<Buffer<T>> {
         Buffer::zeros(self, length)
     }
@@ -291,7 +309,7 @@ impl Device {
     /// A buffer that holds a copy of `values`.
     ///
     /// # Errors
-    /// When the device has not enough memory.
+    /// When the device has not enough memory; also within a [capture](Stream::capture).
     pub fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
         let mut buffer = Buffer::uninitialised(self, values.len())?;
         buffer.write(values)?;
@@ -301,7 +319,7 @@ impl Device {
     /// Memory of the host, `length` zeros, that streams copy from and to while the host goes on.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// When there is not enough memory; also within a [capture](Stream::capture).
     pub fn staging<T: Element>(&self, length: usize) -> Result<Staging<T>> {
         Staging::new(self, length)
     }
@@ -309,13 +327,13 @@ impl Device {
     /// How the host device spent its time so far.
     #[must_use]
     pub fn timings(&self) -> Timings {
-        self.backend.timings()
+        self.backend().timings()
     }
 
     /// Shared memory that one block of a kernel may have, in bytes.
     #[must_use]
     pub fn shared_bytes_max(&self) -> u32 {
-        self.backend.shared_bytes_max()
+        self.backend().shared_bytes_max()
     }
 
     /// How the kernels that ran so far accessed shared memory, and what its bank conflicts cost: one entry for each source line, kind and
@@ -323,22 +341,36 @@ impl Device {
     /// out.
     #[must_use]
     pub fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
-        self.backend.shared_memory_accesses()
+        self.backend().shared_memory_accesses()
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
+        &*self.shared.backend
+    }
+
+    fn capturing(&self) -> MutexGuard<'_, Vec<ThreadId>> {
+        self.shared.capturing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the calling thread captures a stream of this device.
+    fn captures_here(&self) -> bool {
+        self.capturing().contains(&std::thread::current().id())
+    }
+
+    /// Refuses what would have to wait for a stream that the calling thread is capturing.
+    fn require_no_capture(&self, doing: &'static str) -> Result<()> {
+        if self.captures_here() { Err(Error::Capturing(doing)) } else { Ok(()) }
     }
 
     /// Refuses an argument of another device.
     pub(crate) fn require_same(&self, argument: &'static str, other: &Self) -> Result<()> {
-        if Arc::ptr_eq(&self.backend, &other.backend) {
+        if Arc::ptr_eq(&self.shared, &other.shared) {
             return Ok(());
         }
         Err(Error::Argument {
             argument,
             actual: format!("of {other:?}"),
-            expected: format!("of {self:?}, the same device"),
+            expected: format!("of {self:?}, as all of a call"),
         })
     }
 }

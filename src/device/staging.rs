@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::buffer::element_address;
+use super::buffer::{bytes_of, element_address};
 use super::stream::{Command, Direction, Transfer};
 use super::{Device, Element, Error, Event, Result, Stream, View, ViewMut};
 
@@ -21,7 +21,8 @@ pub struct Staging<T: Element> {
 
 impl<T: Element> Staging<T> {
     pub(super) fn new(device: &Device, length: usize) -> Result<Self> {
-        let bytes = length * size_of::<T>();
+        device.require_no_capture("allocate staging memory")?;
+        let bytes = bytes_of::<T>(device, length)?;
         let address = device.backend().allocate_staging(bytes)?;
         // SAFETY: host memory of this size.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
@@ -43,8 +44,9 @@ impl<T: Element> Staging<T> {
     /// The elements, after all copies so far.
     ///
     /// # Errors
-    /// An error of the work before the last copy.
+    /// An error of the work before the last copy; also within a [capture](Stream::capture).
     pub fn read(&mut self) -> Result<&[T]> {
+        self.device.require_no_capture("read staging memory")?;
         self.settle()?;
         // SAFETY: host memory of this length, initialised, and no copy is in flight while the slice borrows `self`.
         Ok(unsafe { std::slice::from_raw_parts(self.address as *const T, self.length) })
@@ -53,8 +55,9 @@ impl<T: Element> Staging<T> {
     /// The elements to be overwritten, after all copies so far.
     ///
     /// # Errors
-    /// An error of the work before the last copy.
+    /// An error of the work before the last copy; also within a [capture](Stream::capture).
     pub fn write(&mut self) -> Result<&mut [T]> {
+        self.device.require_no_capture("write to staging memory")?;
         self.settle()?;
         // SAFETY: as in `read`.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.address as *mut T, self.length) })
@@ -63,7 +66,7 @@ impl<T: Element> Staging<T> {
     /// Enqueues a copy of the elements of `range` to `destination`.
     ///
     /// # Errors
-    /// When a length does not fit, or something is of another device.
+    /// When a length does not fit, something is of another device, or the stream is being captured.
     pub fn upload(
         &mut self,
         stream: &Stream,
@@ -78,7 +81,7 @@ impl<T: Element> Staging<T> {
     /// Enqueues a copy of `source` to the elements of `range`.
     ///
     /// # Errors
-    /// When a length does not fit, or something is of another device.
+    /// When a length does not fit, something is of another device, or the stream is being captured.
     pub fn download(&mut self, stream: &Stream, range: Range<usize>, source: View<'_, T>) -> Result<()> {
         self.device.require_same("source", source.device())?;
         let destination = self.fitting(&range, "source", source.len())?;
@@ -107,6 +110,7 @@ impl<T: Element> Staging<T> {
         count: usize,
     ) -> Result<()> {
         self.device.require_same("stream", stream.device())?;
+        stream.require_running("copy from or to the host")?;
         let transfer = Transfer { direction, destination, source, bytes: count * size_of::<T>() };
         // Copies on several streams: this one's event must come after the earlier ones.
         if let Some(event) = &self.busy {
@@ -120,7 +124,7 @@ impl<T: Element> Staging<T> {
 
     /// Waits for the copies in flight.
     fn settle(&mut self) -> Result<()> {
-        self.busy.take().map_or(Ok(()), |event| event.synchronize())
+        self.busy.take().map_or(Ok(()), |event| event.settle())
     }
 }
 

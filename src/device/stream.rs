@@ -72,7 +72,7 @@ impl Drop for Handle {
 /// what goes wrong there is reported by a later call.
 ///
 /// Work of different streams is not ordered: a stream that needs what another one computes must [`wait`](Self::wait) for it. Reading and
-/// writing buffers from the host waits for all streams.
+/// writing buffers from the host waits for all streams, but for one that another thread is [capturing](Self::capture).
 #[derive(Clone, Debug)]
 pub struct Stream {
     handle: Arc<Handle>,
@@ -124,17 +124,27 @@ impl Stream {
         Ok(memory.address())
     }
 
-    /// Whether work is recorded instead of done.
+    /// Whether nothing can be waited for: work is recorded instead of done, or the calling thread records that of another stream.
     pub(crate) fn is_capturing(&self) -> Result<bool> {
         // SAFETY: the stream is alive and of this device.
-        unsafe { self.backend().is_capturing(self.handle.stream) }
+        Ok(self.device().captures_here() || unsafe { self.backend().is_capturing(self.handle.stream)? })
+    }
+
+    /// Refuses what makes no sense in a recording of this stream.
+    pub(super) fn require_running(&self, doing: &'static str) -> Result<()> {
+        // SAFETY: the stream is alive and of this device.
+        if unsafe { self.backend().is_capturing(self.handle.stream)? } {
+            return Err(Error::Capturing(doing));
+        }
+        Ok(())
     }
 
     /// Waits until all enqueued work is done.
     ///
     /// # Errors
-    /// The first error of that work.
+    /// The first error of that work; also within a capture.
     pub fn synchronize(&self) -> Result<()> {
+        self.device().require_no_capture("wait for a stream")?;
         // SAFETY: the stream lives as long as its handle.
         unsafe { self.backend().synchronize(self.handle.stream) }
     }
@@ -142,8 +152,9 @@ impl Stream {
     /// Marks the end of all that has been enqueued so far.
     ///
     /// # Errors
-    /// An error of the device.
+    /// An error of the device; also where this stream is being captured, as what it was given is not done.
     pub fn record(&self) -> Result<Event> {
+        self.require_running("record an event")?;
         // SAFETY: the stream lives as long as its handle.
         let event = unsafe { self.backend().record(self.handle.stream)? };
         Ok(Event { device: self.device().clone(), event })
@@ -152,9 +163,10 @@ impl Stream {
     /// All that is enqueued from here on begins after `event`.
     ///
     /// # Errors
-    /// When the event is of another device.
+    /// When the event is of another device, or this stream is being captured: a graph waits for nothing from outside.
     pub fn wait(&self, event: &Event) -> Result<()> {
         self.device().require_same("event", &event.device)?;
+        self.require_running("let a stream wait for an event")?;
         // SAFETY: both are of this device and alive.
         unsafe { self.backend().wait(self.handle.stream, event.event) }
     }
@@ -257,18 +269,22 @@ impl Stream {
     /// Records what `work` enqueues on this stream, instead of doing it. A graph of a whole training step saves the host the launches, and the
     /// GPU the gaps between kernels.
     ///
-    /// Kernels see device memory as it is when the graph runs; what they were given by value stays as it was when it was recorded. While it is
-    /// recorded, the stream can neither be waited for nor be read from.
+    /// Kernels see device memory as it is when the graph runs; what they were given by value stays as it was when it was recorded.
+    ///
+    /// Until `work` returns, this thread waits for nothing of the device, as what is recorded is not done: it can neither read, write nor
+    /// allocate [buffers](super::Buffer) and [staging memory](super::Staging), nor wait for a stream or an event. On the captured stream itself no
+    /// graph is launched, no event is recorded or waited for, and nothing is copied from or to the host. All of this is refused and leaves the
+    /// recording as it was. Other streams go on, and whatever is dropped meanwhile is freed when it may be.
     ///
     /// # Errors
-    /// Those of `work`, and an error of the device where something cannot be recorded.
+    /// Those of `work`, and an error of the device where something cannot be recorded; also when the stream is being captured already.
     pub fn capture<E: From<Error>>(
         &self,
         work: impl FnOnce(&Self) -> std::result::Result<(), E>,
     ) -> std::result::Result<Graph, E> {
         // SAFETY: the stream lives as long as its handle.
         unsafe { self.backend().begin_capture(self.handle.stream)? };
-        let capture = Capture { stream: self };
+        let capture = Capture::of(self);
         work(self)?;
         Ok(capture.end()?)
     }
@@ -279,26 +295,36 @@ struct Capture<'a> {
     stream: &'a Stream,
 }
 
-impl Capture<'_> {
+impl<'a> Capture<'a> {
+    /// Of a stream that is being captured since now.
+    fn of(stream: &'a Stream) -> Self {
+        stream.device().capturing().push(std::thread::current().id());
+        Self { stream }
+    }
+
     fn end(self) -> Result<Graph> {
-        let handle = &self.stream.handle;
+        let graph = self.finish();
         std::mem::forget(self);
-        // SAFETY: the stream is being captured since `capture`.
-        let (graph, kernels) = unsafe { handle.device.backend().end_capture(handle.stream)? };
-        Ok(Graph { device: handle.device.clone(), graph, kernels })
+        graph
+    }
+
+    fn finish(&self) -> Result<Graph> {
+        let Handle { device, stream, .. } = &*self.stream.handle;
+        let mut capturing = device.capturing();
+        if let Some(index) = capturing.iter().position(|&thread| thread == std::thread::current().id()) {
+            capturing.swap_remove(index);
+        }
+        drop(capturing);
+        // SAFETY: the stream is being captured since `of`.
+        let (graph, kernels) = unsafe { device.backend().end_capture(*stream)? };
+        Ok(Graph { device: device.clone(), graph, kernels })
     }
 }
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        let handle = &self.stream.handle;
-        let backend = handle.device.backend();
-        // SAFETY: as in `end`; the graph is of no use.
-        unsafe {
-            if let Ok((graph, _)) = backend.end_capture(handle.stream) {
-                backend.free_graph(graph);
-            }
-        }
+        // Of a recording that failed, the graph is of no use, and neither is what is wrong with it.
+        let _ = self.finish();
     }
 }
 
@@ -313,8 +339,14 @@ impl Event {
     /// Waits until the stream has come to this place.
     ///
     /// # Errors
-    /// An error of the work before it.
+    /// An error of the work before it; also within a capture.
     pub fn synchronize(&self) -> Result<()> {
+        self.device.require_no_capture("wait for an event")?;
+        self.settle()
+    }
+
+    /// As [`synchronize`](Self::synchronize), in a capture too: no event is of a captured stream.
+    pub(super) fn settle(&self) -> Result<()> {
         // SAFETY: of this device and alive.
         unsafe { self.device.backend().wait_for_event(self.event) }
     }
@@ -322,13 +354,18 @@ impl Event {
     /// The time between two places, as the device measures it; waits for both.
     ///
     /// # Errors
-    /// An error of the work before them, or when they are of different devices.
+    /// An error of the work before them; when they are of different devices, or `earlier` came later; also within a capture.
     pub fn elapsed_since(&self, earlier: &Self) -> Result<Duration> {
         self.device.require_same("earlier", &earlier.device)?;
         earlier.synchronize()?;
         self.synchronize()?;
         // SAFETY: both are of this device and over.
-        unsafe { self.device.backend().elapsed(earlier.event, self.event) }
+        let seconds = unsafe { self.device.backend().elapsed(earlier.event, self.event)? };
+        Duration::try_from_secs_f64(seconds).map_err(|_| Error::Argument {
+            argument: "earlier",
+            actual: format!("{} ms after this event", -1e3 * seconds),
+            expected: "recorded before it".into(),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{HeldOut, RetrievalScore, rank_dense};
 use crate::data::{self, Tokenizer};
-use crate::device::{Float, Stream};
+use crate::device::{ModelFloat, Stream};
 use crate::model::{Capacity, Model};
 use crate::ops;
 
@@ -23,7 +23,7 @@ pub enum EmbedError {
 ///
 /// # Errors
 /// [`EmbedError::Text`], [`EmbedError::Operation`].
-pub fn embed_texts<T: Float, S: AsRef<str>>(
+pub fn embed_texts<T: ModelFloat, S: AsRef<str>>(
     model: &mut Model<T>,
     stream: &Stream,
     tokenizer: &Tokenizer,
@@ -63,7 +63,7 @@ pub fn normalize_rows(vectors: &mut [f32], dim: usize) {
 ///
 /// # Errors
 /// [`EmbedError`].
-pub fn retrieval_score<T: Float>(
+pub fn retrieval_score<T: ModelFloat>(
     model: &mut Model<T>,
     stream: &Stream,
     tokenizer: &Tokenizer,

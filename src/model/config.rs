@@ -2,8 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::inputs::wrong;
+use crate::ops::Result;
 use crate::ops::attention::HEAD_DIMS;
-use crate::ops::{Error, Result};
+use crate::ops::layer_norm::COLUMNS_MAX;
+
+/// Names and places of the parameters are kept on the host, and each layer has dropout sites of its own.
+const LAYERS_MAX: usize = 1024;
+/// Keeps the bytes of a batch's activations within what a number holds.
+const INTERMEDIATE_SIZE_MAX: usize = 1 << 16;
+/// Keeps all initial weights finite.
+const INITIALIZER_RANGE_MAX: f32 = 1e30;
 
 /// How the one-layer decoder rebuilds a sentence (arXiv 2205.12035, sections 3.2 and 3.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,35 +37,47 @@ pub enum QueryKind {
 }
 
 /// Sizes of the BERT encoder and options of the decoder; the field names are those of Hugging Face's `config.json`.
+/// [`validate`](Self::validate) checks all that is said of the fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
+    /// In `1..2^31`.
     pub vocab_size: usize,
+    /// `num_attention_heads` times one of [`HEAD_DIMS`]; at most [`COLUMNS_MAX`], the longest row that the kernels normalise.
     pub hidden_size: usize,
+    /// In `1..=1024`.
     pub num_hidden_layers: usize,
+    /// At least 1.
     pub num_attention_heads: usize,
+    /// A multiple of 8 in `8..=65536`.
     pub intermediate_size: usize,
+    /// In `1..2^31`; attention takes sentences of up to [`LENGTH_MAX`](crate::ops::attention::LENGTH_MAX).
     pub max_position_embeddings: usize,
+    /// In `1..2^31`.
     #[serde(default = "two")]
     pub type_vocab_size: usize,
+    /// Added to the variance: positive and finite.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f32,
+    /// In `[0, 1)`, in steps of 1/256: [`dropout_threshold`](crate::random::dropout_threshold).
     #[serde(default = "one_tenth")]
     pub hidden_dropout_prob: f32,
+    /// As `hidden_dropout_prob`.
     #[serde(default = "one_tenth")]
     pub attention_probs_dropout_prob: f32,
+    /// Standard deviation of the initial matrices: in `[0, 10^30]`.
     #[serde(default = "initializer_range")]
     pub initializer_range: f32,
     #[serde(default, rename = "retromae_decoder")]
     pub decoder: DecoderKind,
     #[serde(default, rename = "retromae_query")]
     pub query: QueryKind,
-    /// Weight of the encoder's loss in the total.
+    /// Weight of the encoder's loss in the total: at least 0 and finite.
     #[serde(default = "one", rename = "retromae_encoder_loss_weight")]
     pub encoder_loss_weight: f32,
-    /// Weight of the decoder's loss in the total.
+    /// Weight of the decoder's loss in the total: at least 0 and finite.
     #[serde(default = "one", rename = "retromae_decoder_loss_weight")]
     pub decoder_loss_weight: f32,
-    /// Weight of the bag-of-words loss of DupMAE in the total; 0 leaves its head out.
+    /// Weight of the bag-of-words loss of DupMAE in the total, at least 0 and finite; 0 leaves its head out.
     #[serde(default, rename = "retromae_bag_of_words_loss_weight", skip_serializing_if = "is_zero")]
     pub bag_of_words_loss_weight: f32,
 }
@@ -80,51 +101,6 @@ fn one_tenth() -> f32 {
 }
 fn initializer_range() -> f32 {
     0.02
-}
-
-/// Refuses a configuration that the kernels cannot run.
-pub(super) fn check(config: &ModelConfig) -> Result<()> {
-    let wrong =
-        |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
-    let positive = [
-        ("vocab_size", config.vocab_size),
-        ("hidden_size", config.hidden_size),
-        ("num_hidden_layers", config.num_hidden_layers),
-        ("num_attention_heads", config.num_attention_heads),
-        ("intermediate_size", config.intermediate_size),
-        ("max_position_embeddings", config.max_position_embeddings),
-        ("type_vocab_size", config.type_vocab_size),
-    ];
-    for (argument, value) in positive {
-        if value == 0 || value > i32::MAX as usize {
-            return wrong(argument, value.to_string(), "positive and below 2^31".into());
-        }
-    }
-    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-    if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
-        let actual =
-            format!("{hidden} with {heads} heads, so a head size of {}", hidden as f64 / heads as f64);
-        return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
-    }
-    if !config.intermediate_size.is_multiple_of(8) {
-        return wrong("intermediate_size", config.intermediate_size.to_string(), "a multiple of 8".into());
-    }
-    for (argument, rate) in [
-        ("hidden_dropout_prob", config.hidden_dropout_prob),
-        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
-    ] {
-        if !(0.0..1.0).contains(&rate) {
-            return wrong(argument, rate.to_string(), "in [0, 1)".into());
-        }
-    }
-    if !(config.layer_norm_eps > 0.0 && config.layer_norm_eps.is_finite()) {
-        return wrong("layer_norm_eps", config.layer_norm_eps.to_string(), "positive".into());
-    }
-    let bag_weight = config.bag_of_words_loss_weight;
-    if !(bag_weight >= 0.0 && bag_weight.is_finite()) {
-        return wrong("bag_of_words_loss_weight", bag_weight.to_string(), "at least 0 and finite".into());
-    }
-    Ok(())
 }
 
 /// Dropout sites: the third Philox counter word, one for each place in the model that drops elements.
@@ -154,6 +130,66 @@ pub mod dropout_site {
 }
 
 impl ModelConfig {
+    /// Whether a model can be made of this: a [`Model`](super::Model) refuses any other configuration.
+    ///
+    /// # Errors
+    /// When a field is out of its range: names it, what it was and what it should be.
+    pub fn validate(&self) -> Result<()> {
+        self.validate_sizes()?;
+        for (argument, rate) in [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+        ] {
+            if !(0.0..1.0).contains(&rate) {
+                return wrong(argument, rate, "in [0, 1)");
+            }
+        }
+        if !(self.layer_norm_eps > 0.0 && self.layer_norm_eps.is_finite()) {
+            return wrong("layer_norm_eps", self.layer_norm_eps, "positive and finite");
+        }
+        if !(0.0..=INITIALIZER_RANGE_MAX).contains(&self.initializer_range) {
+            let expected = format!("in [0, {INITIALIZER_RANGE_MAX:e}]");
+            return wrong("initializer_range", self.initializer_range, expected);
+        }
+        for (argument, weight) in [
+            ("encoder_loss_weight", self.encoder_loss_weight),
+            ("decoder_loss_weight", self.decoder_loss_weight),
+            ("bag_of_words_loss_weight", self.bag_of_words_loss_weight),
+        ] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return wrong(argument, weight, "at least 0 and finite");
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_sizes(&self) -> Result<()> {
+        let ids = i32::MAX as usize;
+        for (argument, value, max) in [
+            ("vocab_size", self.vocab_size, ids),
+            ("hidden_size", self.hidden_size, COLUMNS_MAX),
+            ("num_hidden_layers", self.num_hidden_layers, LAYERS_MAX),
+            ("num_attention_heads", self.num_attention_heads, COLUMNS_MAX),
+            ("intermediate_size", self.intermediate_size, INTERMEDIATE_SIZE_MAX),
+            ("max_position_embeddings", self.max_position_embeddings, ids),
+            ("type_vocab_size", self.type_vocab_size, ids),
+        ] {
+            if !(1..=max).contains(&value) {
+                return wrong(argument, value, format!("in 1..={max}"));
+            }
+        }
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if !hidden.is_multiple_of(heads) || !HEAD_DIMS.contains(&(hidden / heads)) {
+            let head_dim = hidden as f64 / heads as f64;
+            let actual = format!("{hidden} with {heads} heads, so a head size of {head_dim}");
+            return wrong("hidden_size", actual, format!("heads times a head size of {HEAD_DIMS:?}"));
+        }
+        if !self.intermediate_size.is_multiple_of(8) {
+            return wrong("intermediate_size", self.intermediate_size, "a multiple of 8");
+        }
+        Ok(())
+    }
+
     /// Whether the model has the bag-of-words head of DupMAE.
     pub(super) fn has_bag_of_words(&self) -> bool {
         self.bag_of_words_loss_weight > 0.0

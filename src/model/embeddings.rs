@@ -5,7 +5,7 @@ use super::layer::dropout;
 use super::parameters::Weights;
 use super::scratch::Scratch;
 use super::{Capacity, ModelConfig};
-use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::Result;
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::embedding::{self, Embedding, Source};
@@ -13,7 +13,7 @@ use crate::ops::segment_sum::{SegmentSum, segment_sum};
 
 /// One embedded stream of the batch.
 #[derive(Debug)]
-pub(super) struct Embeddings<T: Float> {
+pub(super) struct Embeddings<T: ModelFloat> {
     /// `[T, H]`
     pub output: Buffer<T>,
     mean: Buffer<f32>,
@@ -22,7 +22,7 @@ pub(super) struct Embeddings<T: Float> {
 
 /// What every embedding of a step shares.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a, T: Float> {
+pub(super) struct Place<'a, T: ModelFloat> {
     pub stream: &'a Stream,
     pub config: &'a ModelConfig,
     pub weights: &'a Weights<T>,
@@ -31,7 +31,7 @@ pub(super) struct Place<'a, T: Float> {
     pub rng: Option<View<'a, u32>>,
 }
 
-impl<'a, T: Float> Place<'a, T> {
+impl<'a, T: ModelFloat> Place<'a, T> {
     fn embedding(&self, source: Source<'a, T>, site: u32) -> Embedding<'a, T> {
         let layout = &self.weights.layout;
         Embedding {
@@ -60,7 +60,7 @@ impl<'a, T: Float> Place<'a, T> {
     }
 }
 
-impl<T: Float> Embeddings<T> {
+impl<T: ModelFloat> Embeddings<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let tokens = capacity.tokens;
         let output = device.zeros(tokens * config.hidden_size)?;

@@ -5,13 +5,13 @@ use std::ops::Range;
 use super::layer::NormActivations;
 use super::layout::{Linear, Norm};
 use super::parameters::Parameters;
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::{Dropout, Result, layer_norm, linear};
 
 /// Gradients of a product: of the weight (added), and of the input (written, or added with `accumulate`).
 #[allow(clippy::too_many_arguments)]
-pub(super) fn linear_backward<T: Float>(
+pub(super) fn linear_backward<T: ModelFloat>(
     stream: &Stream,
     parameters: &mut Parameters<T>,
     ranges: &Linear,
@@ -30,7 +30,7 @@ pub(super) fn linear_backward<T: Float>(
 }
 
 /// Adds the column sums of `d_output` to the gradient of a bias.
-pub(super) fn bias_backward<T: Float>(
+pub(super) fn bias_backward<T: ModelFloat>(
     stream: &Stream,
     parameters: &mut Parameters<T>,
     bias: &Range<usize>,
@@ -44,7 +44,7 @@ pub(super) fn bias_backward<T: Float>(
 /// Backward of `LN(residual + dropout(input + bias))`: the gradients of residual and input, in this order; those of the norm and of the
 /// projection's bias are added.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn normalise_backward<T: Float>(
+pub(super) fn normalise_backward<T: ModelFloat>(
     stream: &Stream,
     parameters: &mut Parameters<T>,
     (norm, projection): (&Norm, &Linear),

@@ -8,7 +8,7 @@ use super::scratch::Scratch;
 use super::shape::labelled_capacity;
 use super::transform::Transform;
 use super::{Capacity, ModelConfig};
-use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::cross_entropy::{Algorithm, Totals};
 use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
 
@@ -17,7 +17,7 @@ pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 
 /// What the head computes of the labelled rows, M of them at most: the encoder's first, then the decoder's.
 #[derive(Debug)]
-pub(super) struct Head<T: Float> {
+pub(super) struct Head<T: ModelFloat> {
     /// `[M, H]`: gathered rows
     rows: Buffer<T>,
     transform: Transform<T>,
@@ -33,7 +33,7 @@ pub(super) struct Head<T: Float> {
     bag_loss: Buffer<f32>,
 }
 
-impl<T: Float> Head<T> {
+impl<T: ModelFloat> Head<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let rows = labelled_capacity(capacity);
         Ok(Self {

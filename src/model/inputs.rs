@@ -3,7 +3,9 @@
 use super::batch::bag_of_words;
 use super::filled::Filled;
 use super::shape::{Shape, labelled_capacity};
-use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences};
+use super::{
+    Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences, VisibilityBank,
+};
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::group_by_key::{self, Keys};
 use crate::ops::{Error, Result, require_length};
@@ -324,6 +326,7 @@ impl Labels {
 
 /// Refuses an input that the model cannot take.
 pub(super) fn check(config: &ModelConfig, capacity: Capacity, input: Input<'_>) -> Result<()> {
+    let capacity = capacity.of(input);
     match input {
         Input::Explicit(batch) => check_batch(config, capacity, batch),
         Input::Drawn(sentences, _) => check_packed(config, capacity, sentences),
@@ -356,18 +359,35 @@ fn check_batch(config: &ModelConfig, capacity: Capacity, batch: &Batch) -> Resul
         let actual = format!("{} rows and {} offsets", bank.rows.len(), bank.offsets.len());
         return wrong("visibility", actual, format!("{tokens} rows and {} offsets", batch.cu_seqlens.len()));
     }
+    check_bank(batch, bank)?;
+    let (words, row) = (bank.bits.len(), capacity.sentence_length.div_ceil(32));
+    if words > tokens * row {
+        let expected = format!("at most {}: a row of {row} for each token", tokens * row);
+        return wrong("visibility", format_args!("of {words} words"), expected);
+    }
+    Ok(())
+}
+
+/// Refuses a bank whose sentences lack rows.
+fn check_bank(batch: &Batch, bank: &VisibilityBank) -> Result<()> {
+    let all = bank.bits.len();
     for b in 0..batch.num_sentences() {
         let sentence = batch.sentence(b);
         let words = sentence.len().div_ceil(32);
         let rows = bank.rows[sentence].iter().max().map_or(0, |&row| usize::from(row) + 1);
         let (start, end) = (bank.offsets[b] as usize, bank.offsets[b + 1] as usize);
-        if start + rows * words > end || end > bank.bits.len() {
-            let actual = format!("{} words for sentence {b}", end.saturating_sub(start));
+        if start > end || end > all {
+            let actual = format!("of words {start} to {end} for sentence {b}");
             return wrong(
                 "visibility",
                 actual,
-                format!("at least {} ({rows} rows of {words} words)", rows * words),
+                format!("of words that ascend, to at most {all}, which there are"),
             );
+        }
+        if end - start < rows * words {
+            let actual = format!("{} words for sentence {b}", end - start);
+            let expected = format!("at least {} ({rows} rows of {words} words)", rows * words);
+            return wrong("visibility", actual, expected);
         }
     }
     Ok(())
@@ -380,12 +400,12 @@ pub(super) fn check_sentences(
     cu_seqlens: &[i32],
     (argument, ids): (&'static str, &[i32]),
 ) -> Result<usize> {
-    if cu_seqlens.len() < 2 || cu_seqlens[0] != 0 {
-        return wrong(
-            "cu_seqlens",
-            format!("{cu_seqlens:.8?}"),
-            "prefix sums from 0 of at least one sentence",
-        );
+    if cu_seqlens.len() < 2 {
+        let actual = format_args!("{} elements long", cu_seqlens.len());
+        return wrong("cu_seqlens", actual, "at least 2: prefix sums of at least one sentence");
+    }
+    if cu_seqlens[0] != 0 {
+        return wrong("cu_seqlens", format_args!("{} at first", cu_seqlens[0]), "prefix sums from 0");
     }
     if cu_seqlens.len() - 1 > capacity.sentences {
         return wrong(
@@ -394,7 +414,7 @@ pub(super) fn check_sentences(
             format!("at most {} (the capacity)", capacity.sentences),
         );
     }
-    let longest = capacity.sentence_length.min(config.max_position_embeddings);
+    let longest = capacity.sentence_length;
     for (b, pair) in cu_seqlens.windows(2).enumerate() {
         let length = i64::from(pair[1]) - i64::from(pair[0]);
         if length < 1 || length > longest as i64 {

@@ -9,13 +9,13 @@ use super::layout::{LayerRanges, Linear, Norm};
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
 use super::{Capacity, ModelConfig, dropout_site};
-use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use crate::ops::{Dropout, Result, bias_gelu, layer_norm, linear};
 
 /// What the backward pass of a layer needs from its forward pass.
 #[derive(Debug)]
-pub(super) struct Activations<T: Float> {
+pub(super) struct Activations<T: ModelFloat> {
     /// `[T, 3H]` of one stream; or `[T, H]` of queries, then `[T, 2H]` of keys and values
     query_key_value: Buffer<T>,
     /// `[T, H]`: the heads' outputs
@@ -36,7 +36,7 @@ pub(super) struct Activations<T: Float> {
 
 /// What was normalised, and by what.
 #[derive(Debug)]
-pub(super) struct NormActivations<T: Float> {
+pub(super) struct NormActivations<T: ModelFloat> {
     /// `[T, H]`
     pub sum: Buffer<T>,
     /// `[T]`
@@ -45,7 +45,7 @@ pub(super) struct NormActivations<T: Float> {
     pub rstd: Buffer<f32>,
 }
 
-impl<T: Float> NormActivations<T> {
+impl<T: ModelFloat> NormActivations<T> {
     pub(super) fn new(device: &Device, rows: usize, hidden: usize) -> Result<Self> {
         Ok(Self { sum: device.zeros(rows * hidden)?, mean: device.zeros(rows)?, rstd: device.zeros(rows)? })
     }
@@ -55,7 +55,7 @@ impl<T: Float> NormActivations<T> {
     }
 }
 
-impl<T: Float> Activations<T> {
+impl<T: ModelFloat> Activations<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let (tokens, hidden) = (capacity.tokens, config.hidden_size);
         Ok(Self {
@@ -93,7 +93,7 @@ pub(super) struct Layer<'a> {
 
 /// The streams a layer reads: queries (and the residual), and keys and values where they have a source of their own.
 #[derive(Clone, Copy)]
-pub(super) struct Streams<'a, T: Float> {
+pub(super) struct Streams<'a, T: ModelFloat> {
     /// `[T, H]`
     pub query: View<'a, T>,
     /// `[T, H]`
@@ -130,7 +130,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Queries, keys and values within their buffer.
-    fn split<'b, T: Float>(&self, buffer: View<'b, T>, two_streams: bool) -> [Rows<'b, T>; 3] {
+    fn split<'b, T: ModelFloat>(&self, buffer: View<'b, T>, two_streams: bool) -> [Rows<'b, T>; 3] {
         let (queries, hidden) = (self.tokens() * self.config.hidden_size, self.config.hidden_size);
         if !two_streams {
             return Rows::packed(buffer, hidden);
@@ -141,7 +141,7 @@ impl<'a> Layer<'a> {
     }
 
     /// As [`split`](Self::split), for gradients.
-    fn split_mut<'b, T: Float>(&self, buffer: ViewMut<'b, T>, two_streams: bool) -> [RowsMut<'b, T>; 3] {
+    fn split_mut<'b, T: ModelFloat>(&self, buffer: ViewMut<'b, T>, two_streams: bool) -> [RowsMut<'b, T>; 3] {
         let hidden = self.config.hidden_size;
         if !two_streams {
             return RowsMut::packed(buffer, hidden);
@@ -152,7 +152,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Runs the layer; its output is `activations.output`.
-    pub(super) fn forward<T: Float>(
+    pub(super) fn forward<T: ModelFloat>(
         &self,
         stream: &Stream,
         weights: &Weights<T>,
@@ -188,7 +188,7 @@ impl<'a> Layer<'a> {
     }
 
     /// Queries, keys and values.
-    fn project<T: Float>(
+    fn project<T: ModelFloat>(
         &self,
         stream: &Stream,
         weights: &Weights<T>,
@@ -218,7 +218,7 @@ impl<'a> Layer<'a> {
 
     /// `output = LN(residual + dropout(input · weightᵀ + bias))`.
     #[allow(clippy::too_many_arguments)]
-    fn project_and_normalise<T: Float>(
+    fn project_and_normalise<T: ModelFloat>(
         &self,
         stream: &Stream,
         weights: &Weights<T>,
@@ -255,7 +255,7 @@ impl<'a> Layer<'a> {
         layer_norm::forward(stream, forward)
     }
 
-    fn feed_forward<T: Float>(
+    fn feed_forward<T: ModelFloat>(
         &self,
         stream: &Stream,
         weights: &Weights<T>,
@@ -294,7 +294,7 @@ impl<'a> Layer<'a> {
 
     /// From the gradient of the output to those of the streams; parameter gradients are added.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward<T: Float>(
+    pub(super) fn backward<T: ModelFloat>(
         &self,
         stream: &Stream,
         parameters: &mut Parameters<T>,
@@ -313,7 +313,7 @@ impl<'a> Layer<'a> {
     }
 
     /// From `d_output` to `scratch.d_attention_output`.
-    fn feed_forward_backward<T: Float>(
+    fn feed_forward_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
         parameters: &mut Parameters<T>,
@@ -374,7 +374,7 @@ impl<'a> Layer<'a> {
     }
 
     /// From `scratch.d_attention_output` to `scratch.d_context`, and the residual's part of `d_query`.
-    fn attention_output_backward<T: Float>(
+    fn attention_output_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
         parameters: &mut Parameters<T>,
@@ -412,7 +412,7 @@ impl<'a> Layer<'a> {
     }
 
     /// From `scratch.d_context` to `scratch.d_query_key_value`.
-    fn attention_backward<T: Float>(
+    fn attention_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
         activations: &Activations<T>,
@@ -442,7 +442,7 @@ impl<'a> Layer<'a> {
     }
 
     /// From `scratch.d_query_key_value` to the gradients of the streams: added to `d_query`, written to `d_content`.
-    fn project_backward<T: Float>(
+    fn project_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
         parameters: &mut Parameters<T>,

@@ -40,6 +40,8 @@ impl Labelled {
 
 #[derive(Debug)]
 pub(super) struct Masks {
+    /// Of the longest sentence that there is room for.
+    length_max: usize,
     bits: Filled<u32>,
     offsets: Filled<u32>,
     rows: Filled<u16>,
@@ -53,20 +55,16 @@ pub(super) struct Masks {
     workspace: Buffer<u16>,
 }
 
-/// Words of all bit rows: no sentence has more rows than tokens.
-fn words(capacity: Capacity) -> usize {
-    capacity.tokens * capacity.sentence_length.div_ceil(32)
-}
-
 fn workspace(capacity: Capacity) -> usize {
     bank_workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
 }
 
 impl Masks {
     pub(super) fn new(device: &Device, capacity: Capacity) -> Result<Self> {
-        let Capacity { tokens, sentences, .. } = capacity;
+        let Capacity { tokens, sentences, sentence_length } = capacity;
         Ok(Self {
-            bits: Filled::new(device, words(capacity))?,
+            length_max: sentence_length,
+            bits: Filled::new(device, capacity.mask_words())?,
             offsets: Filled::new(device, sentences + 1)?,
             rows: Filled::new(device, tokens)?,
             independent: false,
@@ -79,7 +77,7 @@ impl Masks {
     }
 
     pub(super) fn bytes(capacity: Capacity) -> usize {
-        let words = words(capacity) + 6 * capacity.sentences + 3 + capacity.tokens.div_ceil(32);
+        let words = capacity.mask_words() + 6 * capacity.sentences + 3 + capacity.tokens.div_ceil(32);
         4 * words + 2 * (capacity.tokens + workspace(capacity))
     }
 
@@ -133,12 +131,14 @@ impl Masks {
         masking: Masking,
         shape: &Shape,
     ) -> Result<()> {
-        let (rows_max, limit) =
-            (masking.bank_rows.rows_max(shape.max_seqlen), BankRows::limit(shape.max_seqlen));
-        if !(1..=limit).contains(&rows_max) {
-            let expected = format!("1 to {limit} for sentences of up to {} tokens", shape.max_seqlen);
+        // Whatever this batch's sentences are: those of the next one may be the longest.
+        let limit = BankRows::limit(self.length_max);
+        if !(1..=limit).contains(&masking.bank_rows.rows_max(self.length_max)) {
+            let expected =
+                format!("1 to {limit} in a model of sentences of up to {} tokens", self.length_max);
             return wrong("bank_rows", masking.bank_rows, expected);
         }
+        let rows_max = masking.bank_rows.rows_max(shape.max_seqlen);
         let offsets = bank_offsets(&shape.cu_seqlens(cu_seqlens), rows_max)?;
         self.independent = masking.bank_rows == BankRows::Independent;
         self.bits.resize(offsets[shape.sentences] as usize);

@@ -1,6 +1,7 @@
 //! RetroMAE: a BERT encoder, a one-layer decoder, a shared masked-language-model head.
 
 mod batch;
+mod capacity;
 mod config;
 mod embeddings;
 mod filled;
@@ -20,6 +21,7 @@ mod transform;
 
 pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{BankRows, Batch, IGNORE_INDEX, Input, Masking, PackedSentences, VisibilityBank};
+pub use capacity::Capacity;
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-pub use model::{Capacity, Losses, Model, StepRandomness};
+pub use model::{Losses, Model, StepRandomness};
 pub use training::{Outcome, Ticket, TrainStep};

@@ -1,6 +1,5 @@
 //! The model on a device: parameters, activations, and the training step.
 
-use super::config;
 use super::embeddings::{Embeddings, Place};
 use super::filled::Filled;
 use super::head::Head;
@@ -8,26 +7,15 @@ use super::inputs::{self, Inputs};
 use super::layer::{Activations, Layer, Streams};
 use super::layout::LayerRanges;
 use super::masks::Masks;
-use super::parameters::{Parameters, Weights};
+use super::parameters::{Parameters, Weights, require_all};
 use super::scratch::Scratch;
 use super::shape::Shape;
 use super::training::Training;
-use super::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-use crate::device::{Buffer, Device, Float, Stream, View};
+use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
 use crate::ops::{Result, rows};
-
-/// The largest batch that a [`Model`] has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Packed tokens T.
-    pub tokens: usize,
-    /// Sentences B.
-    pub sentences: usize,
-    /// The longest sentence.
-    pub sentence_length: usize,
-}
 
 /// The randomness of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +40,10 @@ pub struct Losses {
 
 /// A RetroMAE model that computes in `T`; master weights, gradients and optimizer state are f32.
 ///
-/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch.
+/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch. As every call uses
+/// it, calls with different streams are in order only where these [wait](Stream::wait) for each other.
 #[derive(Debug)]
-pub struct Model<T: Float> {
+pub struct Model<T: ModelFloat> {
     pub(super) config: ModelConfig,
     pub(super) capacity: Capacity,
     pub(super) parameters: Parameters<T>,
@@ -83,13 +72,14 @@ pub struct Model<T: Float> {
     pub(super) training: Training,
 }
 
-impl<T: Float> Model<T> {
+impl<T: ModelFloat> Model<T> {
     /// Bytes of memory that [`Model::new`] allocates on `device`, which is all there is to a step.
     ///
     /// # Errors
-    /// When the configuration is not one that the kernels can run.
+    /// As [`ModelConfig::validate`] and [`Capacity::validate`].
     pub fn memory_bytes(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<usize> {
-        config::check(config)?;
+        config.validate()?;
+        capacity.validate(config)?;
         let parameters = super::layout::Layout::new(config).total;
         let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
         let hidden = config.hidden_size * T::DTYPE.bytes();
@@ -107,9 +97,10 @@ impl<T: Float> Model<T> {
     /// Allocates everything; parameters are zero until [`Model::initialise`] or [`Model::set_parameter`].
     ///
     /// # Errors
-    /// When the configuration is not one that the kernels can run, or the device has not enough memory.
+    /// As [`ModelConfig::validate`] and [`Capacity::validate`], or when the device has not enough memory.
     pub fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
-        config::check(config)?;
+        config.validate()?;
+        capacity.validate(config)?;
         let parameters = Parameters::new(device, config)?;
         let elements = capacity.tokens * config.hidden_size;
         let scratch = Scratch::new(device, config, capacity, parameters.weights.layout.total)?;
@@ -176,7 +167,7 @@ impl<T: Float> Model<T> {
     /// Overwrites a parameter.
     ///
     /// # Errors
-    /// When there is no parameter of this name, or it has another size.
+    /// When there is no parameter of this name, it has another size, or a value is not finite in `T`.
     pub fn set_parameter(&mut self, name: &str, values: &[f32]) -> Result<()> {
         self.parameters.weights.set(name, values)
     }
@@ -203,10 +194,14 @@ impl<T: Float> Model<T> {
     /// Overwrites the moments of a parameter.
     ///
     /// # Errors
-    /// When there is no parameter of this name, or it has another size.
+    /// When there is no parameter of this name, one has another size, a value is not finite, or a second moment is negative.
     pub fn set_moments(&mut self, name: &str, first: &[f32], second: &[f32]) -> Result<()> {
-        let range = self.parameters.weights.fitting(name, first)?;
-        self.parameters.weights.fitting(name, second)?;
+        let range = self.parameters.weights.fitting("first", name, first)?;
+        self.parameters.weights.fitting("second", name, second)?;
+        require_all("first", name, first, "finite", f32::is_finite)?;
+        require_all("second", name, second, "finite and not negative", |value| {
+            value.is_finite() && value >= 0.0
+        })?;
         self.parameters.first_moments.slice_mut(range.clone()).write(first)?;
         self.parameters.second_moments.slice_mut(range).write(second)?;
         Ok(())
@@ -396,12 +391,12 @@ impl<T: Float> Model<T> {
     }
 }
 
-fn encoder_source<'a, T: Float>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
+fn encoder_source<'a, T: ModelFloat>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
     Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
 /// Where the decoder's content and, in the enhanced decoder, its queries come from.
-fn decoder_sources<'a, T: Float>(
+fn decoder_sources<'a, T: ModelFloat>(
     config: &ModelConfig,
     weights: &'a Weights<T>,
     inputs: &'a Inputs,
@@ -417,7 +412,7 @@ fn decoder_sources<'a, T: Float>(
     (Source::Content(words, sentences), query)
 }
 
-fn decoder_streams<'a, T: Float>(
+fn decoder_streams<'a, T: ModelFloat>(
     config: &ModelConfig,
     query: &'a Embeddings<T>,
     content: &'a Embeddings<T>,

@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::ModelConfig;
+use super::inputs::wrong;
 use super::layout::{Entry, Layout};
-use crate::device::{Buffer, DType, Device, Float, View};
+use crate::device::{Buffer, DType, Device, ModelFloat, View};
 use crate::ops::{Error, Result};
 use crate::random::{key, philox};
 
@@ -12,7 +13,7 @@ use crate::random::{key, philox};
 const INITIALISATION: u32 = 0x4000_0000;
 
 #[derive(Debug)]
-pub(super) struct Parameters<T: Float> {
+pub(super) struct Parameters<T: ModelFloat> {
     pub weights: Weights<T>,
     pub gradients: Buffer<f32>,
     pub first_moments: Buffer<f32>,
@@ -21,14 +22,14 @@ pub(super) struct Parameters<T: Float> {
 
 /// What the forward pass reads.
 #[derive(Debug)]
-pub(super) struct Weights<T: Float> {
+pub(super) struct Weights<T: ModelFloat> {
     pub layout: Layout,
     pub master: Buffer<f32>,
     /// The copy in `T` that products read; absent where `T` is f32.
     pub compute: Option<Buffer<T>>,
 }
 
-impl<T: Float> Parameters<T> {
+impl<T: ModelFloat> Parameters<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig) -> Result<Self> {
         let layout = Layout::new(config);
         let total = layout.total;
@@ -67,7 +68,7 @@ impl<T: Float> Parameters<T> {
     }
 }
 
-impl<T: Float> Weights<T> {
+impl<T: ModelFloat> Weights<T> {
     /// A matrix or bias in `T`, as products read it.
     pub(super) fn operand(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {
@@ -89,21 +90,20 @@ impl<T: Float> Weights<T> {
         })
     }
 
-    /// The range of `name`, if `values` fill it.
-    pub(super) fn fitting(&self, name: &str, values: &[f32]) -> Result<Range<usize>> {
+    /// The range of `name`, if `argument`'s values fill it.
+    pub(super) fn fitting(&self, argument: &'static str, name: &str, values: &[f32]) -> Result<Range<usize>> {
         let entry = self.entry(name)?;
         if values.len() == entry.range.len() {
             return Ok(entry.range.clone());
         }
-        Err(Error::Argument {
-            argument: "values",
-            actual: format!("{} elements for {name}", values.len()),
-            expected: format!("{} (shape {:?})", entry.range.len(), entry.shape),
-        })
+        let actual = format_args!("{} elements for {name}", values.len());
+        wrong(argument, actual, format_args!("{} (shape {:?})", entry.range.len(), entry.shape))
     }
 
     pub(super) fn set(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let range = self.fitting(name, values)?;
+        let range = self.fitting("values", name, values)?;
+        let expected = format!("finite in {}", T::DTYPE.name());
+        require_all("values", name, values, &expected, |value| T::from_f32(value).to_f32().is_finite())?;
         self.master.slice_mut(range.clone()).write(values)?;
         if let Some(compute) = &mut self.compute {
             let rounded: Vec<T> = values.iter().map(|&value| T::from_f32(value)).collect();
@@ -113,9 +113,26 @@ impl<T: Float> Weights<T> {
     }
 }
 
+/// Refuses `values` for the parameter `name` unless all of them are `valid`.
+pub(super) fn require_all(
+    argument: &'static str,
+    name: &str,
+    values: &[f32],
+    expected: &str,
+    valid: impl Fn(f32) -> bool,
+) -> Result<()> {
+    match values.iter().position(|&value| !valid(value)) {
+        None => Ok(()),
+        Some(index) => {
+            wrong(argument, format_args!("{} at element {index} for {name}", values[index]), expected)
+        }
+    }
+}
+
 /// A standard normal by Box and Muller's transform.
 fn normal(seed: u64, parameter: u32, element: usize) -> f32 {
-    let words = philox(key(seed), [(element / 2) as u32, parameter, INITIALISATION, 0]);
+    let pair = element as u64 / 2;
+    let words = philox(key(seed), [pair as u32, parameter, INITIALISATION, (pair >> 32) as u32]);
     // In (0, 1), so that the logarithm is finite.
     let uniform = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
     let radius = (-2.0 * uniform(words[0]).ln()).sqrt();

@@ -3,7 +3,7 @@
 use super::head::HEAD_ALGORITHM;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
-use crate::device::{Buffer, Device, Float};
+use crate::device::{Buffer, Device, ModelFloat};
 use crate::ops::{Result, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce};
 
 /// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
@@ -13,18 +13,18 @@ const HOST_LOGIT_BYTES: usize = 8 << 20;
 const CUDA_LOGIT_ROWS: usize = 4096;
 
 /// Workspace of the cross-entropy for chunks of `rows` rows.
-fn head_bytes<T: Float>(config: &ModelConfig, rows: usize) -> usize {
+fn head_bytes<T: ModelFloat>(config: &ModelConfig, rows: usize) -> usize {
     cross_entropy::workspace(HEAD_ALGORITHM, T::DTYPE, rows, config.hidden_size, config.vocab_size)
 }
 
-fn logit_rows<T: Float>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
+fn logit_rows<T: ModelFloat>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
     let row_bytes = head_bytes::<T>(config, 1);
     let rows = if device.name() == "host" { (HOST_LOGIT_BYTES / row_bytes).max(64) } else { CUDA_LOGIT_ROWS };
     rows.min(labelled_capacity(capacity))
 }
 
 #[derive(Debug)]
-pub(super) struct Scratch<T: Float> {
+pub(super) struct Scratch<T: ModelFloat> {
     /// `[T, H]`: a product before its LayerNorm
     pub projection: Buffer<T>,
     pub d_projection: Buffer<T>,
@@ -50,7 +50,12 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new<T: Float>(device: &Device, config: &ModelConfig, capacity: Capacity, parameters: usize) -> Self {
+    fn new<T: ModelFloat>(
+        device: &Device,
+        config: &ModelConfig,
+        capacity: Capacity,
+        parameters: usize,
+    ) -> Self {
         let (tokens, hidden) = (capacity.tokens, config.hidden_size);
         let labelled = labelled_capacity(capacity);
         let logit_rows = logit_rows::<T>(device, config, capacity);
@@ -82,7 +87,7 @@ impl Sizes {
     }
 }
 
-impl<T: Float> Scratch<T> {
+impl<T: ModelFloat> Scratch<T> {
     /// `parameters` is the size of the arena, whose gradient norm is reduced here.
     pub(super) fn new(
         device: &Device,

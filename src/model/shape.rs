@@ -1,7 +1,7 @@
 //! What the launches of a step depend on. Batches of one shape are computed by the very same launches, which can therefore be recorded once and
 //! replayed.
 
-use super::{Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig};
+use super::{Capacity, DecoderKind, IGNORE_INDEX, Input};
 use crate::ops::Result;
 use crate::ops::masks::labelled_offsets;
 
@@ -70,13 +70,12 @@ impl Shape {
 
     /// The next shape that recurs, to which an input of this one is filled up: with sentences without labels, with empty sentences, and with
     /// labelled rows that are no rows.
-    pub(super) fn recurring(self, config: &ModelConfig, capacity: Capacity) -> Self {
+    pub(super) fn recurring(self, capacity: Capacity) -> Self {
         let exact = self;
         let up =
             |size: usize, capacity: usize| size.next_multiple_of(capacity.div_ceil(SHARES)).min(capacity);
-        let max_seqlen = capacity.sentence_length.min(config.max_position_embeddings);
         let tokens = up(exact.tokens, capacity.tokens);
-        let filling = (tokens - exact.tokens).div_ceil(max_seqlen);
+        let filling = (tokens - exact.tokens).div_ceil(capacity.sentence_length);
         // Without a sentence to spare, the tokens stay as they are.
         let (tokens, filling) = if exact.sentences + filling > capacity.sentences {
             (exact.tokens, 0)
@@ -86,7 +85,8 @@ impl Shape {
         Self {
             sentences: up(exact.sentences + filling, capacity.sentences),
             tokens,
-            max_seqlen,
+            // No more than there are tokens.
+            max_seqlen: capacity.sentence_length.min(tokens),
             encoder_labelled: up(exact.encoder_labelled, capacity.tokens),
             decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
         }
@@ -106,7 +106,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Batch;
+    use crate::model::{Batch, ModelConfig};
 
     fn batch(lengths: &[i32]) -> Batch {
         let mut cu_seqlens = vec![0];
@@ -129,7 +129,7 @@ mod tests {
         {
             let batch = batch(&lengths);
             let exact = Shape::exact(Input::Explicit(&batch), config.decoder).unwrap();
-            let shape = exact.recurring(&config, capacity);
+            let shape = exact.recurring(capacity);
             assert!(shape.tokens >= exact.tokens && shape.tokens <= capacity.tokens);
             assert!(shape.sentences >= exact.sentences && shape.sentences <= capacity.sentences);
             assert!(shape.encoder_labelled >= exact.encoder_labelled);

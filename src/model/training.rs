@@ -7,7 +7,7 @@ use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
-use crate::device::{self, DType, Device, Float, Graph, Staging, Stream};
+use crate::device::{Device, Graph, ModelFloat, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Error, Result, adamw, reduce, rng_state};
 
@@ -22,6 +22,7 @@ pub struct TrainStep<'a> {
     pub input: Input<'a>,
     pub randomness: StepRandomness,
     pub optimizer: &'a adamw::Hyperparameters,
+    /// In `[0, 1]`.
     pub learning_rate: f64,
     /// Counts from 1.
     pub update: u32,
@@ -84,7 +85,7 @@ impl Training {
     }
 }
 
-impl<T: Float> Model<T> {
+impl<T: ModelFloat> Model<T> {
     /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
     ///
     /// Without `randomness` nothing is dropped out, and nothing can be drawn.
@@ -107,7 +108,8 @@ impl<T: Float> Model<T> {
     /// that is not finite.
     ///
     /// # Errors
-    /// When a constant of the optimizer is out of range.
+    /// When a constant of the optimizer is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much) or takes more than
+    /// all of a weight with `weight_decay`, or `update` is 0.
     pub fn update(
         &mut self,
         stream: &Stream,
@@ -123,7 +125,8 @@ impl<T: Float> Model<T> {
     /// Enqueues a whole training step, gradients and update, and does not wait for it; its outcome is asked for by the ticket.
     ///
     /// On a GPU the step is recorded as a graph the second time that its shape comes up; inputs are filled up (with sentences without
-    /// labels) so that shapes recur. The optimizer's constants are recorded with it.
+    /// labels) so that shapes recur. That adds zeros to sums; but the library may add up a matrix product of another size in another order, so
+    /// results may differ from those of [`step`](Self::step) by the rounding of such sums. The optimizer's constants are recorded with it.
     ///
     /// ```
     /// use retromae::device::Device;
@@ -171,12 +174,13 @@ impl<T: Float> Model<T> {
     pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
         let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
         inputs::check(&self.config, self.capacity, input)?;
+        let schedule = optimizer.schedule(learning_rate, update)?;
         let mut shape = Shape::exact(input, self.config.decoder)?;
         if self.training.record {
-            shape = shape.recurring(&self.config, self.capacity);
+            shape = shape.recurring(self.capacity.of(input));
         }
         self.prepare(stream, input, Some(randomness), &shape)?;
-        self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
+        self.schedule.write(stream, &schedule)?;
         let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
         self.run(stream, &launches)?;
         let ticket = Ticket(self.training.steps);
@@ -245,10 +249,11 @@ impl<T: Float> Model<T> {
             if self.training.known.len() >= SHAPES_MAX {
                 self.training.known.clear();
             }
+            self.enqueue(stream, launches)?;
             if self.training.record {
                 self.training.known.push((*launches, None));
             }
-            return self.enqueue(stream, launches);
+            return Ok(());
         };
         if self.training.known[index].1.is_none() {
             let graph = stream.capture(|stream| self.enqueue(stream, launches))?;
@@ -296,11 +301,8 @@ impl<T: Float> Model<T> {
             gradients: gradients.view(),
             first_moments: first_moments.view_mut(),
             second_moments: second_moments.view_mut(),
-            compute_parameters: match T::DTYPE {
-                DType::F32 => None,
-                DType::F16 => return Err(device::Error::UnknownKernel("adamw_f16".into()).into()),
-                DType::Bf16 => compute.as_mut().map(|compute| compute.view_mut().same_type()),
-            },
+            // Of a 16-bit type, which is bf16.
+            compute_parameters: compute.as_mut().map(|compute| compute.view_mut().same_type()),
             squared_norm: self.squared_norm.view(),
             schedule: self.schedule.view(),
             decayed: layout.decayed,
@@ -310,15 +312,18 @@ impl<T: Float> Model<T> {
     }
 }
 
-/// The mean losses, from those that were weighted.
+/// The mean losses; the bag-of-words loss is weighted.
 fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Losses> {
     let [encoder, decoder] = [totals[0], totals[1]];
     encoder.check()?;
     decoder.check()?;
-    let mean = |totals: Totals, weight: f32| if weight == 0.0 { 0.0 } else { totals.loss / weight };
+    // Not from the weighted losses, which say nothing where the weight is 0.
+    let mean = |totals: Totals| {
+        if totals.labelled == 0 { 0.0 } else { -totals.log_likelihood / totals.labelled as f32 }
+    };
     Ok(Losses {
-        encoder: mean(encoder, config.encoder_loss_weight),
-        decoder: mean(decoder, config.decoder_loss_weight),
+        encoder: mean(encoder),
+        decoder: mean(decoder),
         bag_of_words: config.has_bag_of_words().then(|| bag_loss / config.bag_of_words_loss_weight),
         encoder_accuracy: encoder.accuracy(),
         decoder_accuracy: decoder.accuracy(),

@@ -3,12 +3,12 @@
 use super::ModelConfig;
 use super::gradients::bias_backward;
 use super::parameters::{Parameters, Weights};
-use crate::device::{Buffer, Device, Float, Stream, View, ViewMut};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::{Result, bias_gelu, layer_norm, linear};
 
 /// Activations and gradients of at most M rows.
 #[derive(Debug)]
-pub(super) struct Transform<T: Float> {
+pub(super) struct Transform<T: ModelFloat> {
     /// `[M, H]`: before bias and GELU
     product: Buffer<T>,
     /// `[M, H]`: after
@@ -23,7 +23,7 @@ pub(super) struct Transform<T: Float> {
     pub spare: Buffer<T>,
 }
 
-impl<T: Float> Transform<T> {
+impl<T: ModelFloat> Transform<T> {
     pub(super) fn new(device: &Device, rows: usize, columns: usize) -> Result<Self> {
         let elements = rows * columns;
         Ok(Self {

@@ -28,17 +28,24 @@ impl Default for Hyperparameters {
 }
 
 impl Hyperparameters {
-    /// The four words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for `step`, which counts from 1: learning
-    /// rate, `1 - beta1^step`, `1 - beta2^step`, and 0. To be uploaded before each step.
+    /// The four words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for an update, which counts from 1: learning
+    /// rate, `1 - beta1^update`, `1 - beta2^update`, and 0. To be uploaded before each step.
     ///
     /// # Errors
-    /// When `learning_rate` is negative or not finite in f32, or `step` is 0.
-    pub fn schedule(&self, learning_rate: f64, step: u32) -> Result<[f32; 4]> {
-        let rate = learning_rate as f32;
-        require(rate >= 0.0 && rate.is_finite(), "learning_rate", learning_rate, "finite and not negative")?;
-        require(step > 0, "step", step, "at least 1")?;
-        let correction = |beta: f64| (1.0 - beta.powf(f64::from(step))) as f32;
-        Ok([rate, correction(self.beta1), correction(self.beta2), 0.0])
+    /// When a constant is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much) or takes more than all of a weight
+    /// with `weight_decay`, or `update` is 0.
+    pub fn schedule(&self, learning_rate: f64, update: u32) -> Result<[f32; 4]> {
+        self.validate()?;
+        require((0.0..=1.0).contains(&learning_rate), "learning_rate", learning_rate, "in [0, 1]")?;
+        require(
+            learning_rate * self.weight_decay <= 1.0,
+            "weight_decay",
+            self.weight_decay,
+            format_args!("at most {}, 1 over the learning rate", 1.0 / learning_rate),
+        )?;
+        require(update > 0, "update", update, "at least 1")?;
+        let correction = |beta: f64| (1.0 - beta.powf(f64::from(update))) as f32;
+        Ok([learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0])
     }
 
     fn validate(&self) -> Result<()> {

@@ -4,7 +4,7 @@
 use super::Result;
 use super::error::{aligned, require_column_vector, require_length, require_rows};
 use crate::device::params::BiasGeluParams;
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// Elements that one block handles; `kBiasGeluElements` of the kernel.
 const ELEMENTS_PER_BLOCK: usize = 16384;
@@ -12,7 +12,7 @@ const THREADS: u32 = 256;
 
 /// Arguments of [`forward`], all aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Forward<'a, T: Float> {
+pub struct Forward<'a, T: ModelFloat> {
     /// `[rows, columns]`
     pub input: View<'a, T>,
     /// `[columns]`
@@ -23,7 +23,7 @@ pub struct Forward<'a, T: Float> {
 
 /// Arguments of [`backward`], all aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Backward<'a, T: Float> {
+pub struct Backward<'a, T: ModelFloat> {
     /// `[rows, columns]`, as in the forward pass
     pub input: View<'a, T>,
     /// `[columns]`
@@ -38,7 +38,7 @@ pub struct Backward<'a, T: Float> {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
-pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, output } = arguments;
     let params = BiasGeluParams {
         input: aligned(stream, "input", &input)?,
@@ -54,7 +54,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 ///
 /// # Errors
 /// As [`forward`].
-pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { input, bias, d_output, d_input } = arguments;
     let params = BiasGeluParams {
         input: aligned(stream, "input", &input)?,
@@ -74,7 +74,7 @@ fn shape(input: usize, columns: usize) -> Result<BiasGeluParams> {
     Ok(BiasGeluParams { rows: rows as u32, columns: columns as u32, ..BiasGeluParams::default() })
 }
 
-fn launch<T: Float>(stream: &Stream, pass: &str, params: &BiasGeluParams) -> Result<()> {
+fn launch<T: ModelFloat>(stream: &Stream, pass: &str, params: &BiasGeluParams) -> Result<()> {
     let elements = params.rows as usize * params.columns as usize;
     let grid = [elements.div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
     let kernel = format!("bias_gelu_{pass}_{}", T::DTYPE.name());

@@ -3,7 +3,7 @@
 use super::Result;
 use super::error::{aligned, require_column_vector, require_rows, require_workspace};
 use crate::device::params::ColumnSumParams;
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// Rows that one block sums up; more of them take a second launch over the blocks' sums.
 const ROWS_PER_BLOCK: usize = 512;
@@ -15,7 +15,7 @@ const SHARED_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK as u32 * 4;
 
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
-pub struct ColumnSum<'a, T: Float> {
+pub struct ColumnSum<'a, T: ModelFloat> {
     /// `[rows, columns]`, aligned to 16 bytes as the other arrays
     pub input: View<'a, T>,
     /// `[columns]`
@@ -36,7 +36,7 @@ pub fn workspace(rows: usize, columns: usize) -> usize {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8, a length or an alignment does not fit, or the workspace is too small.
-pub fn column_sum<T: Float>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Result<()> {
+pub fn column_sum<T: ModelFloat>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Result<()> {
     let ColumnSum { input, output, accumulate, workspace } = arguments;
     let columns = output.len();
     require_column_vector("output", columns)?;
@@ -68,7 +68,7 @@ pub(crate) struct SideBySide<'a> {
 impl SideBySide<'_> {
     /// # Safety
     /// All addresses are valid on the stream's device for the lengths above; outputs are `f32 [columns]` and overlap nothing.
-    pub(crate) unsafe fn launch<T: Float>(&self, stream: &Stream) -> Result<()> {
+    pub(crate) unsafe fn launch<T: ModelFloat>(&self, stream: &Stream) -> Result<()> {
         let width = self.outputs.len() * self.columns;
         let mut outputs = [0; 3];
         outputs[..self.outputs.len()].copy_from_slice(self.outputs);
@@ -101,7 +101,7 @@ impl SideBySide<'_> {
     }
 }
 
-fn enqueue<T: Float>(stream: &Stream, matrices: usize, params: &ColumnSumParams) -> Result<()> {
+fn enqueue<T: ModelFloat>(stream: &Stream, matrices: usize, params: &ColumnSumParams) -> Result<()> {
     // Without rows there is still one block, which writes zeros.
     let blocks = params.rows.div_ceil(params.rows_per_block.max(1)).max(1);
     let grid = [blocks, params.columns.div_ceil(COLUMNS_PER_BLOCK as u32), matrices as u32];

@@ -12,14 +12,14 @@ use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
     EmbeddingForwardParams,
 };
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// Sums over tokens that the backward makes: for gamma and beta.
 const SUMS: usize = 2;
 
 /// The words of a pack.
 #[derive(Clone, Copy, Debug)]
-pub struct Words<'a, T: Float> {
+pub struct Words<'a, T: ModelFloat> {
     /// `[tokens]`: rows of `table`
     pub ids: View<'a, i32>,
     /// `[vocabulary, columns]`
@@ -28,7 +28,7 @@ pub struct Words<'a, T: Float> {
 
 /// The sentences of a pack.
 #[derive(Clone, Copy, Debug)]
-pub struct Sentences<'a, T: Float> {
+pub struct Sentences<'a, T: ModelFloat> {
     /// `[tokens]`: the sentence of each token, a row of `vectors`
     pub indices: View<'a, i32>,
     /// `[sentences, columns]`
@@ -37,7 +37,7 @@ pub struct Sentences<'a, T: Float> {
 
 /// What a row is made of; `slot` is the token's place in its sentence.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a, T: Float> {
+pub enum Source<'a, T: ModelFloat> {
     /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
     Word(Words<'a, T>),
     /// As [`Word`](Self::Word), but slot 0 is the sentence vector itself: the enhanced decoder's content.
@@ -51,7 +51,7 @@ pub enum Source<'a, T: Float> {
 /// What both passes read; arrays with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
 /// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
-pub struct Embedding<'a, T: Float> {
+pub struct Embedding<'a, T: ModelFloat> {
     pub source: Source<'a, T>,
     /// `[tokens]`: the place of each token in its sentence, a row of `position`
     pub slots: View<'a, i32>,
@@ -71,7 +71,7 @@ pub struct Embedding<'a, T: Float> {
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
-pub struct Forward<'a, T: Float> {
+pub struct Forward<'a, T: ModelFloat> {
     pub embedding: Embedding<'a, T>,
     /// `[tokens, columns]`
     pub output: ViewMut<'a, T>,
@@ -83,7 +83,7 @@ pub struct Forward<'a, T: Float> {
 
 /// Arguments of [`backward`].
 #[derive(Debug)]
-pub struct Backward<'a, T: Float> {
+pub struct Backward<'a, T: ModelFloat> {
     /// As in the forward pass.
     pub embedding: Embedding<'a, T>,
     /// `[tokens]`, from the forward pass
@@ -113,7 +113,7 @@ pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8 or above the limit, or a length, an alignment, `eps` or the dropout rate does not fit.
-pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { embedding, output, mean, rstd } = arguments;
     let params = EmbeddingForwardParams {
         output: aligned(stream, "output", &output)?,
@@ -130,7 +130,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 ///
 /// # Errors
 /// As [`forward`], or when the workspace is too small.
-pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { embedding, mean, rstd, d_output, d_sum, d_gamma, d_beta, workspace } = arguments;
     let forward = embedding.params(stream, "d_output", d_output.len(), [mean, rstd])?;
     let (tokens, columns) = (forward.tokens as usize, forward.columns as usize);
@@ -154,7 +154,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     }
 }
 
-impl<T: Float> Embedding<'_, T> {
+impl<T: ModelFloat> Embedding<'_, T> {
     /// The parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
     fn params(
         &self,

@@ -9,7 +9,7 @@ use super::error::{
     require_workspace,
 };
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// The longest row: what a warp holds in registers, `kRowChunks` · 256 of the kernels.
 pub const COLUMNS_MAX: usize = 1024;
@@ -25,7 +25,7 @@ const SUMS: usize = 3;
 
 /// Arguments of [`forward`]; arrays with columns are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Forward<'a, T: Float> {
+pub struct Forward<'a, T: ModelFloat> {
     /// `[rows, columns]`, columns a multiple of 8 of at most [`COLUMNS_MAX`]
     pub input: View<'a, T>,
     /// `[columns]`
@@ -52,7 +52,7 @@ pub struct Forward<'a, T: Float> {
 
 /// Arguments of [`backward`]; arrays with columns are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Backward<'a, T: Float> {
+pub struct Backward<'a, T: ModelFloat> {
     /// `[rows, columns]`: gradient of the output
     pub d_output: View<'a, T>,
     /// `[rows, columns]`, from the forward pass; its `input` where that had no bias, residual and dropout
@@ -89,7 +89,7 @@ pub fn backward_workspace(rows: usize, columns: usize) -> usize {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8 or above [`COLUMNS_MAX`], or a length, an alignment, `eps` or the dropout rate does not fit.
-pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, residual, gamma, beta, eps, dropout, output, sum, mean, rstd } = arguments;
     let columns = gamma.len();
     let rows = require_row_shape("input", input.len(), columns)?;
@@ -129,7 +129,7 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
 ///
 /// # Errors
 /// As [`forward`], or when the workspace is too small.
-pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { d_output, sum, mean, rstd, gamma, dropout, d_residual, d_input, .. } = arguments;
     let Backward { d_gamma, d_beta, d_bias, workspace, .. } = arguments;
     let columns = gamma.len();

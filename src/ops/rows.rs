@@ -3,13 +3,13 @@
 use super::Result;
 use super::error::{aligned, elements, require_columns, require_count, require_length, require_rows};
 use crate::device::params::RowsParams;
-use crate::device::{Float, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 const THREADS: u32 = 256;
 
 /// Arguments of [`gather`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Gather<'a, T: Float> {
+pub struct Gather<'a, T: ModelFloat> {
     /// `[*, columns]`
     pub input: View<'a, T>,
     /// `[count]`: a row of `input`, or negative, for a row of zeros; one beyond the last gives a row of NaN
@@ -22,7 +22,7 @@ pub struct Gather<'a, T: Float> {
 
 /// Arguments of [`scatter_add`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct ScatterAdd<'a, T: Float> {
+pub struct ScatterAdd<'a, T: ModelFloat> {
     /// `[count, columns]`
     pub input: View<'a, T>,
     /// `[count]`: rows of `output`, none twice. What is negative or beyond the last row goes nowhere.
@@ -37,7 +37,7 @@ pub struct ScatterAdd<'a, T: Float> {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
-pub fn gather<T: Float>(stream: &Stream, arguments: Gather<'_, T>) -> Result<()> {
+pub fn gather<T: ModelFloat>(stream: &Stream, arguments: Gather<'_, T>) -> Result<()> {
     let Gather { input, rows, output, columns } = arguments;
     require_columns("columns", columns)?;
     let indexed_rows = require_rows("input", input.len(), columns)? as u32;
@@ -51,7 +51,7 @@ pub fn gather<T: Float>(stream: &Stream, arguments: Gather<'_, T>) -> Result<()>
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
-pub fn scatter_add<T: Float>(stream: &Stream, arguments: ScatterAdd<'_, T>) -> Result<()> {
+pub fn scatter_add<T: ModelFloat>(stream: &Stream, arguments: ScatterAdd<'_, T>) -> Result<()> {
     let ScatterAdd { input, rows, output, columns } = arguments;
     require_columns("columns", columns)?;
     let indexed_rows = require_rows("output", output.len(), columns)? as u32;
@@ -70,7 +70,7 @@ fn params(stream: &Stream, rows: View<'_, i32>, columns: usize) -> Result<RowsPa
     })
 }
 
-fn launch<T: Float>(stream: &Stream, operation: &str, params: &RowsParams) -> Result<()> {
+fn launch<T: ModelFloat>(stream: &Stream, operation: &str, params: &RowsParams) -> Result<()> {
     let groups = params.count as usize * (params.columns as usize / 8);
     let grid = [groups.div_ceil(THREADS as usize) as u32, 1, 1];
     let kernel = format!("{operation}_{}", T::DTYPE.name());

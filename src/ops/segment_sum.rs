@@ -5,7 +5,7 @@ use super::error::{
     aligned, optional, require, require_columns, require_count, require_length, require_rows,
 };
 use crate::device::params::SegmentSumParams;
-use crate::device::{DType, Float, Stream, View, ViewMut};
+use crate::device::{DType, ModelFloat, Stream, View, ViewMut};
 
 /// `kSegmentWarps` (a block's segments), threads and `kSegmentColumns` of the kernel.
 const SEGMENTS_PER_BLOCK: u32 = 8;
@@ -16,7 +16,7 @@ const SHARED_BYTES: u32 = SEGMENTS_PER_BLOCK * COLUMNS_PER_BLOCK * 4;
 
 /// Arguments of [`segment_sum`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct SegmentSum<'a, T: Float, O: Float> {
+pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     /// `[*, columns]`
     pub input: View<'a, T>,
     /// `[offsets[segments]]`, or more: rows of `input`, segment by segment; absent: segments are runs of consecutive rows. What is no row of `input`
@@ -37,7 +37,10 @@ pub struct SegmentSum<'a, T: Float, O: Float> {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8, a length or an alignment does not fit, or the output type is neither f32 nor that of the input.
-pub fn segment_sum<T: Float, O: Float>(stream: &Stream, arguments: SegmentSum<'_, T, O>) -> Result<()> {
+pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
+    stream: &Stream,
+    arguments: SegmentSum<'_, T, O>,
+) -> Result<()> {
     let SegmentSum { input, indices, offsets, rows, output, columns } = arguments;
     require_columns("columns", columns)?;
     let input_rows = require_rows("input", input.len(), columns)?;
@@ -57,15 +60,7 @@ pub fn segment_sum<T: Float, O: Float>(stream: &Stream, arguments: SegmentSum<'_
     let kernel = match (T::DTYPE, O::DTYPE) {
         (input, DType::F32) => format!("segment_sum_{}", input.name()),
         (input, output) if input == output => format!("segment_sum_narrow_{}", output.name()),
-        (DType::F32, output) => return require(false, "output", output.name(), "f32, as input"),
-        (input, output) => {
-            return require(
-                false,
-                "output",
-                output.name(),
-                format_args!("f32, or {} as input", input.name()),
-            );
-        }
+        (_, output) => return require(false, "output", output.name(), "f32, as input"),
     };
     let params = SegmentSumParams {
         input: aligned(stream, "input", &input)?,

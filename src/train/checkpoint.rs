@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Result};
 use super::export::{Tensor, values_of, write_tensors};
 use crate::data::{Position, checksum, write_synced};
-use crate::device::Float;
+use crate::device::ModelFloat;
 use crate::eval::RetrievalScore;
 use crate::model::Model;
 
@@ -75,7 +75,7 @@ impl CheckpointDirectory {
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
-    pub fn save<T: Float>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
+    pub fn save<T: ModelFloat>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
         std::fs::create_dir_all(&self.path)
             .map_err(|source| Error::Write { path: self.path.clone(), source })?;
         let tensors = format!("step-{:08}.safetensors", progress.step);
@@ -142,7 +142,7 @@ impl CheckpointDirectory {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] when the file is missing, truncated, damaged or of another model; the model is then half set.
-    pub fn load<T: Float>(&self, state: &State, model: &mut Model<T>) -> Result<()> {
+    pub fn load<T: ModelFloat>(&self, state: &State, model: &mut Model<T>) -> Result<()> {
         let path = self.path.join(&state.tensors);
         let failed = |reason| Error::Checkpoint { path: path.clone(), reason };
         let bytes = std::fs::read(&path).map_err(|error| failed(format!("cannot be read ({error})")))?;
@@ -171,7 +171,7 @@ impl CheckpointDirectory {
 }
 
 /// Every parameter and its two moments.
-fn tensors_of<T: Float>(model: &Model<T>) -> Result<Vec<Tensor>> {
+fn tensors_of<T: ModelFloat>(model: &Model<T>) -> Result<Vec<Tensor>> {
     let shapes = model.parameter_shapes();
     let mut tensors = Vec::with_capacity(3 * shapes.len());
     for (name, shape) in shapes {

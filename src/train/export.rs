@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::error::{Error, Result};
 use crate::data::{Tokenizer, write_whole};
-use crate::device::{Device, Float};
+use crate::device::{Device, ModelFloat};
 use crate::model::{Capacity, Model, ModelConfig};
 
 /// The encoder's and its head's weights in an exported directory.
@@ -26,7 +26,7 @@ pub(super) type Tensor = (String, Vec<usize>, Vec<f32>);
 ///
 /// # Errors
 /// [`Error::Write`], [`Error::Weights`], [`Error::Data`].
-pub fn save_model<T: Float>(
+pub fn save_model<T: ModelFloat>(
     directory: &Path,
     model: &Model<T>,
     tokenizer: &Tokenizer,
@@ -102,7 +102,7 @@ pub fn load_config(path: &Path, vocab_size: usize) -> Result<ModelConfig> {
 /// # Errors
 /// [`Error::Read`], [`Error::ModelConfig`], [`Error::Data`] for the tokenizer, [`Error::Weights`]; [`Error::Operation`]
 /// where the device has not enough memory.
-pub fn load_model<T: Float>(
+pub fn load_model<T: ModelFloat>(
     directory: &Path,
     device: &Device,
     batch_tokens: usize,
@@ -139,7 +139,7 @@ pub(super) fn check_vocabulary(path: &Path, config: &ModelConfig, tokenizer: &To
 ///
 /// Names may lack the leading `bert.`, as in files of a bare encoder, and LayerNorm may be `gamma` and `beta`, as in the
 /// oldest files.
-pub(super) fn load_weights<T: Float>(path: &Path, model: &mut Model<T>) -> Result<()> {
+pub(super) fn load_weights<T: ModelFloat>(path: &Path, model: &mut Model<T>) -> Result<()> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let failed = |reason: String| Error::Weights { path: path.to_owned(), reason };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| failed(error.to_string()))?;

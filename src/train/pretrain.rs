@@ -10,7 +10,7 @@ use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
 use super::{Observer, Options};
 use crate::data::{Position, lock};
-use crate::device::{DType, Device, Float, bf16};
+use crate::device::{DType, Device, ModelFloat, bf16};
 use crate::eval::{RetrievalScore, rank_bm25, retrieval_score};
 use crate::model::Model;
 
@@ -63,7 +63,7 @@ pub fn pretrain(
     }
 }
 
-fn run<T: Float>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
     // Before anything is read of it, and, where there is no such directory yet, when it has been made.
     let lock = lock(&options.out)?;
     let checkpoints = CheckpointDirectory::of_run(&options.out);
@@ -144,7 +144,7 @@ fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()
 }
 
 /// A model with the weights of the checkpoint, of `--init`, or fresh ones.
-fn make_model<T: Float>(
+fn make_model<T: ModelFloat>(
     options: &Options,
     prepared: &Prepared,
     device: &Device,
@@ -182,7 +182,7 @@ fn make_model<T: Float>(
 }
 
 /// The retrieval check of the untrained model, `before` where a checkpoint knows it.
-fn first_retrieval<T: Float>(
+fn first_retrieval<T: ModelFloat>(
     trainer: &mut Trainer<'_, T>,
     before: Option<RetrievalScore>,
 ) -> Result<Option<RetrievalTable>> {
@@ -198,13 +198,13 @@ fn first_retrieval<T: Float>(
     Ok(Some(RetrievalTable { held_out, before, after: None, bm25 }))
 }
 
-fn score<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<RetrievalScore> {
+fn score<T: ModelFloat>(trainer: &mut Trainer<'_, T>) -> Result<RetrievalScore> {
     let Prepared { tokenizer, capacity, held_out, .. } = trainer.prepared;
     Ok(retrieval_score(&mut trainer.model, &trainer.stream, tokenizer, *capacity, held_out)?)
 }
 
 /// Exports the model, checks retrieval again, and draws the picture.
-fn finish<T: Float>(trainer: &mut Trainer<'_, T>) -> Result<()> {
+fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>) -> Result<()> {
     let (options, prepared) = (trainer.options, trainer.prepared);
     save_model(&options.out, &trainer.model, &prepared.tokenizer, prepared.max_len)?;
     if let Some(mut table) = trainer.retrieval {

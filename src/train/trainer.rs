@@ -13,14 +13,14 @@ use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog};
 use super::schedule::linear_learning_rate;
 use crate::data::{BatchDrawer, Position};
-use crate::device::{Event, Float, Stream, Timings};
+use crate::device::{Event, ModelFloat, Stream, Timings};
 use crate::model::{AdamW, Input, Model, Outcome, StepRandomness, Ticket, TrainStep};
 
 /// The one that the device computes, and the one that waits for it.
 const STEPS_IN_FLIGHT: usize = 2;
 
 /// A run under way.
-pub(super) struct Trainer<'a, T: Float> {
+pub(super) struct Trainer<'a, T: ModelFloat> {
     pub options: &'a super::Options,
     pub prepared: &'a Prepared,
     pub model: Model<T>,
@@ -47,7 +47,7 @@ struct Submitted {
     position: Position,
 }
 
-impl<T: Float> Trainer<'_, T> {
+impl<T: ModelFloat> Trainer<'_, T> {
     /// Trains until `end` steps are done, with a checkpoint at the end. While a device computes a step, the next one is prepared.
     pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<()> {
         let mut prefetch = Prefetch::start(drawer, self.step..end);

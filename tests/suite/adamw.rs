@@ -204,16 +204,20 @@ fn the_schedule_is_rounded_once() {
     assert_eq!(hyperparameters.schedule(0.0, u32::MAX).unwrap(), [0.0, 1.0, 1.0, 0.0]);
 }
 
-/// A step of 0 has corrections of 0, and a negative rate would ascend.
+/// An update of 0 has corrections of 0, and a negative rate would ascend.
 #[test]
 fn schedules_that_would_ruin_the_weights_are_refused() {
     let refuse = |rate, step| Hyperparameters::default().schedule(rate, step).unwrap_err().to_string();
-    assert_eq!(refuse(1e-4, 0), "step is 0; it should be at least 1");
-    for rate in [-1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 3.5e38] {
-        let expected = format!("learning_rate is {rate}; it should be finite and not negative");
-        assert_eq!(refuse(rate, 1), expected);
+    assert_eq!(refuse(1e-4, 0), "update is 0; it should be at least 1");
+    for rate in [-1e-9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0001] {
+        assert_eq!(refuse(rate, 1), format!("learning_rate is {rate}; it should be in [0, 1]"));
     }
-    assert!(Hyperparameters::default().schedule(3.4e38, 1).is_ok());
+    assert!(Hyperparameters::default().schedule(1.0, 1).is_ok());
+    let decay = Hyperparameters { weight_decay: 3.0, ..Hyperparameters::default() };
+    let error = decay.schedule(0.5, 1).unwrap_err().to_string();
+    assert_eq!(error, "weight_decay is 3; it should be at most 2, 1 over the learning rate");
+    let beta = Hyperparameters { beta1: 1.0, ..Hyperparameters::default() };
+    assert_eq!(beta.schedule(0.5, 1).unwrap_err().to_string(), "beta1 is 1; it should be in [0, 1)");
 }
 
 #[test]

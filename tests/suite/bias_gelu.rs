@@ -1,12 +1,12 @@
 //! Bias + GELU against the f64 reference.
 
 use crate::common::{assert_close, devices, rounded, values, widened};
-use retromae::device::{Buffer, Device, Float, bf16};
+use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::bias_gelu;
 use retromae::reference::gelu;
 
 /// The naive composition: each step in f32, rounded to `T` where a framework would store it.
-fn naive<T: Float>(input: &[T], bias: &[f32], d_output: &[T]) -> (Vec<f64>, Vec<f64>) {
+fn naive<T: ModelFloat>(input: &[T], bias: &[f32], d_output: &[T]) -> (Vec<f64>, Vec<f64>) {
     let round = |value: f32| T::from_f32(value).to_f32();
     let erf = |x: f32| gelu::erf(f64::from(x)) as f32;
     let step = |(i, x): (usize, &T)| {
@@ -18,7 +18,7 @@ fn naive<T: Float>(input: &[T], bias: &[f32], d_output: &[T]) -> (Vec<f64>, Vec<
     input.iter().enumerate().map(step).unzip()
 }
 
-fn check<T: Float>(device: &Device, rows: usize, columns: usize, spread: f64) {
+fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, spread: f64) {
     let scaled = |seed, count| values(seed, count).iter().map(|v| v * spread).collect::<Vec<_>>();
     let input: Vec<T> = rounded(&scaled(1, rows * columns));
     let bias: Vec<f32> = rounded(&values(2, columns));

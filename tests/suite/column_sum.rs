@@ -1,10 +1,10 @@
 //! Column sums against sums in f64.
 
 use crate::common::{assert_close, devices, rounded, values, widened};
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::column_sum::{ColumnSum, column_sum, workspace};
 
-fn check<T: Float>(device: &Device, rows: usize, columns: usize, accumulate: bool) {
+fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, accumulate: bool) {
     let input: Vec<T> = rounded(&values(1, rows * columns));
     let before: Vec<f32> = rounded(&values(2, columns));
     let start = |c: usize| if accumulate { before[c] } else { 0.0 };

@@ -1,7 +1,7 @@
 //! The embeddings of tokens, content and query against the f64 reference.
 
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
-use retromae::device::{Buffer, Device, Float, bf16};
+use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
 use retromae::ops::{Dropout as Site, rng_state};
 use retromae::random::Dropout;
@@ -34,7 +34,7 @@ struct Data<T> {
     d_output: Vec<T>,
 }
 
-impl<T: Float> Data<T> {
+impl<T: ModelFloat> Data<T> {
     fn new(lengths: &[usize], columns: usize) -> Self {
         let tokens: usize = lengths.iter().sum();
         let ends = lengths.iter().scan(0, |sum, &length| {
@@ -64,7 +64,7 @@ impl<T: Float> Data<T> {
 type Results = [Vec<f64>; 6];
 const NAMES: [&str; 6] = ["output", "d_gamma", "d_beta", "d_word", "d_position", "d_sentence"];
 
-fn exact<T: Float>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &Data<T>) -> Results {
+fn exact<T: ModelFloat>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &Data<T>) -> Results {
     let tables = [&data.word, &data.position, &data.token_type, &data.vectors].map(|table| widened(table));
     let (gamma, beta) = (widened(&data.gamma), widened(&data.beta));
     let embedding = reference::Embedding {
@@ -93,7 +93,12 @@ fn exact<T: Float>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &Data<T
 }
 
 /// Adds the rows of `d_sum` to the tables that they are gradients of. The raw rows of content bring `d_output` to the sentence.
-fn scatter<T: Float>(mode: EmbeddingMode, data: &Data<T>, d_sum: &[f64], columns: usize) -> [Vec<f64>; 3] {
+fn scatter<T: ModelFloat>(
+    mode: EmbeddingMode,
+    data: &Data<T>,
+    d_sum: &[f64],
+    columns: usize,
+) -> [Vec<f64>; 3] {
     let mut gradients = [&data.word, &data.position, &data.vectors].map(|table| vec![0.0; table.len()]);
     let mut add = |table: usize, row: i32, token: usize, source: &dyn Fn(usize) -> f64| {
         for c in 0..columns {
@@ -116,7 +121,7 @@ fn scatter<T: Float>(mode: EmbeddingMode, data: &Data<T>, d_sum: &[f64], columns
 }
 
 /// The naive composition: each step in f32, rounded to `T` where a framework would store it.
-fn naive<T: Float>(
+fn naive<T: ModelFloat>(
     mode: EmbeddingMode,
     dropout: Option<&Dropout>,
     data: &Data<T>,
@@ -169,7 +174,13 @@ fn naive<T: Float>(
     [output, d_gamma, d_beta, d_word, d_position, d_sentence]
 }
 
-fn run<T: Float>(device: &Device, mode: EmbeddingMode, rate: f32, data: &Data<T>, columns: usize) -> Results {
+fn run<T: ModelFloat>(
+    device: &Device,
+    mode: EmbeddingMode,
+    rate: f32,
+    data: &Data<T>,
+    columns: usize,
+) -> Results {
     let (stream, tokens) = (device.stream(), data.slots.len());
     let [ids, slots, indices] =
         [&data.ids, &data.slots, &data.sentences].map(|array| device.upload(array).unwrap());
@@ -224,7 +235,7 @@ fn run<T: Float>(device: &Device, mode: EmbeddingMode, rate: f32, data: &Data<T>
     [wide(&output), wide_f32(&d_gamma), wide_f32(&d_beta), d_word, d_position, d_sentence]
 }
 
-fn check<T: Float>(devices: &[Device], lengths: &[usize], columns: usize, rate: f32) {
+fn check<T: ModelFloat>(devices: &[Device], lengths: &[usize], columns: usize, rate: f32) {
     let data = Data::<T>::new(lengths, columns);
     let dropout = (rate > 0.0).then(|| Dropout::new(rate, 11, 3, SITE));
     for mode in MODES {

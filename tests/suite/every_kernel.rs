@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use retromae::device::{Device, Float, bf16, f16, host_kernels};
+use retromae::device::{self, Device, Float, ModelFloat, bf16, cuda_kernels, f16, host_kernels};
 use retromae::model::{
     AdamW, BankRows, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, PackedSentences, QueryKind,
     StepRandomness, TrainStep,
@@ -37,7 +37,7 @@ fn sentences() -> PackedSentences {
 }
 
 /// Two steps, the second of which is recorded, launched and named.
-fn kernels<T: Float>(
+fn kernels<T: ModelFloat>(
     device: &Device,
     head_dim: usize,
     decoder: DecoderKind,
@@ -83,25 +83,29 @@ fn kernels<T: Float>(
     model.recorded_kernels().map(str::to_owned).collect()
 }
 
-/// Every variant of attention in 16 bits.
-fn attention_kernels<T: Float>(device: &Device, head_dim: usize) -> BTreeSet<String> {
+/// Attention in the variants that there are for `T`.
+fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Variant]) -> BTreeSet<String> {
     let mut launched = BTreeSet::new();
     for kind in [Kind::Full, Kind::Bank] {
         let case = Case { dropout: 0.1, ..Case::new(&LENGTHS, head_dim, kind) };
-        for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
+        for &variant in variants {
             launched.extend(passes::kernels::<T>(device, &case, variant));
         }
     }
     launched
 }
 
+/// Every operation in every type that it takes: together they launch every kernel that is built, and none that is not built for both kinds
+/// of device.
 #[test]
 fn every_kernel_runs() {
+    const ALL: [Variant; 3] = [Variant::Default, Variant::Tiled, Variant::Atomic];
     let device = Device::for_tests().expect("a device");
     let mut launched = BTreeSet::new();
     for head_dim in HEAD_DIMS {
-        launched.extend(attention_kernels::<bf16>(&device, head_dim));
-        launched.extend(attention_kernels::<f16>(&device, head_dim));
+        launched.extend(attention_kernels::<f32>(&device, head_dim, &ALL[..1]));
+        launched.extend(attention_kernels::<bf16>(&device, head_dim, &ALL));
+        launched.extend(attention_kernels::<f16>(&device, head_dim, &ALL));
         for (decoder, query) in [
             (DecoderKind::Basic, QueryKind::Embedding),
             (DecoderKind::Enhanced, QueryKind::Embedding),
@@ -111,6 +115,8 @@ fn every_kernel_runs() {
             launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
         }
     }
+    launched.extend(bag_of_words::kernels::<f32>(&device, Algorithm::Library));
+    launched.extend(bag_of_words::kernels::<bf16>(&device, Algorithm::Library));
     launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Library));
     launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Fused));
     launched.extend(bag_of_words::kernels::<bf16>(&device, Algorithm::Fused));
@@ -123,5 +129,10 @@ fn every_kernel_runs() {
     let of_training = |name: &&str| !OTHERS.iter().any(|prefix| name.starts_with(prefix));
     let built: BTreeSet<String> =
         host_kernels().iter().map(|kernel| kernel.name).filter(of_training).map(str::to_owned).collect();
-    assert_eq!(built.difference(&launched).collect::<Vec<_>>(), Vec::<&String>::new(), "never launched");
+    assert_eq!(launched, built, "launched, and built for the host device");
+    if device::nvcc().is_ok() {
+        let cuda: BTreeSet<String> =
+            cuda_kernels().iter().map(|kernel| kernel.name).filter(of_training).map(str::to_owned).collect();
+        assert_eq!(launched, cuda, "launched, and built for a GPU");
+    }
 }

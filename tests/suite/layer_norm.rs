@@ -1,7 +1,7 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
-use retromae::device::{Buffer, Device, Float, bf16};
+use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::{Dropout as Site, layer_norm, rng_state};
 use retromae::random::Dropout;
 use retromae::reference::layer_norm as reference;
@@ -35,7 +35,7 @@ struct Data<T> {
     d_output: Vec<T>,
 }
 
-impl<T: Float> Data<T> {
+impl<T: ModelFloat> Data<T> {
     fn new(case: Case) -> Self {
         let Case { rows, columns, mean, fused, .. } = case;
         let shifted = |seed, count, by: f64| values(seed, count).iter().map(|v| v + by).collect::<Vec<_>>();
@@ -61,7 +61,7 @@ const SUM: usize = 1;
 /// What the gradients of gamma, beta and bias hold before they are added to.
 const BEFORE: f64 = 0.5;
 
-fn exact<T: Float>(case: Case, data: &Data<T>) -> Results {
+fn exact<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
     let (x, bias, residual) = (widened(&data.input), widened(&data.bias), widened(&data.residual));
     let (gamma, dropout) = (widened(&data.gamma), case.dropout());
     let block = reference::DropoutResidual {
@@ -86,7 +86,7 @@ fn exact<T: Float>(case: Case, data: &Data<T>) -> Results {
 }
 
 /// The naive composition: each step in f32, rounded to `T` where a framework would store it.
-fn naive<T: Float>(case: Case, data: &Data<T>) -> Results {
+fn naive<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
     let round = |value: f32| T::from_f32(value).to_f32();
     let (columns, dropout) = (case.columns, case.dropout());
     let mut results: Results = Default::default();
@@ -126,7 +126,7 @@ fn naive<T: Float>(case: Case, data: &Data<T>) -> Results {
     results
 }
 
-fn run<T: Float>(device: &Device, case: Case, data: &Data<T>) -> Results {
+fn run<T: ModelFloat>(device: &Device, case: Case, data: &Data<T>) -> Results {
     let Case { rows, columns, fused, rate, .. } = case;
     let stream = device.stream();
     let [input, residual, d_output] =
@@ -184,7 +184,7 @@ fn run<T: Float>(device: &Device, case: Case, data: &Data<T>) -> Results {
     ]
 }
 
-fn check<T: Float>(devices: &[Device], case: Case) {
+fn check<T: ModelFloat>(devices: &[Device], case: Case) {
     let data = Data::<T>::new(case);
     let (exact, naive) = (exact(case, &data), naive(case, &data));
     for device in devices {

@@ -3,7 +3,7 @@
 //!
 //! Buffers lie between guard pages, so that a kernel that leaves them ends in an error.
 
-use retromae::device::{Buffer, Device, Float, Stream, View, bf16};
+use retromae::device::{Buffer, Device, ModelFloat, Stream, View, bf16};
 use retromae::model::IGNORE_INDEX;
 use retromae::ops::bag_of_words::{self, Algorithm};
 use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
@@ -20,12 +20,12 @@ const COLUMNS: usize = 16;
 /// Different garbage.
 const ROUNDS: u64 = 8;
 
-fn matrix<T: Float>(device: &Device, seed: u64, rows: usize) -> Buffer<T> {
+fn matrix<T: ModelFloat>(device: &Device, seed: u64, rows: usize) -> Buffer<T> {
     device.upload(&rounded::<T>(&values(seed, rows * COLUMNS))).unwrap()
 }
 
 /// A result before it is written.
-fn stale<T: Float>(device: &Device, elements: usize) -> Buffer<T> {
+fn stale<T: ModelFloat>(device: &Device, elements: usize) -> Buffer<T> {
     device.upload(&vec![T::from_f32(7.0); elements]).unwrap()
 }
 
@@ -39,7 +39,7 @@ fn is_index(value: i32, count: usize) -> bool {
 
 #[test]
 fn gathered_rows_beyond_the_last_are_nan() {
-    fn check<T: Float + PartialEq>(device: &Device, seed: u64) {
+    fn check<T: ModelFloat + PartialEq>(device: &Device, seed: u64) {
         let (table, indices) = (matrix::<T>(device, 1, 6), garbage(seed, 40, 6));
         let (uploaded, mut output) = (device.upload(&indices).unwrap(), stale::<T>(device, 40 * COLUMNS));
         let gather = Gather {
@@ -207,7 +207,7 @@ fn keys_out_of_range_are_grouped_behind_all_others() {
 }
 
 /// What the embeddings of one source are made of.
-struct Tables<T: Float> {
+struct Tables<T: ModelFloat> {
     word: Buffer<T>,
     position: Buffer<T>,
     token_type: Buffer<T>,
@@ -220,7 +220,7 @@ const WORDS: usize = 11;
 const POSITIONS: usize = 6;
 const VECTORS: usize = 4;
 
-impl<T: Float> Tables<T> {
+impl<T: ModelFloat> Tables<T> {
     fn new(device: &Device) -> Self {
         Self {
             word: matrix(device, 1, WORDS),
@@ -247,7 +247,12 @@ impl<T: Float> Tables<T> {
 }
 
 /// Output and gradient of the sum of table rows.
-fn embed<T: Float>(device: &Device, tables: &Tables<T>, source: usize, arrays: [&[i32]; 3]) -> [Vec<f32>; 2] {
+fn embed<T: ModelFloat>(
+    device: &Device,
+    tables: &Tables<T>,
+    source: usize,
+    arrays: [&[i32]; 3],
+) -> [Vec<f32>; 2] {
     let tokens = arrays[0].len();
     let [ids, slots, sentences] = arrays.map(|array| device.upload(array).unwrap());
     let words = Words { ids: ids.view(), table: tables.word.view() };
@@ -289,7 +294,7 @@ fn embed<T: Float>(device: &Device, tables: &Tables<T>, source: usize, arrays: [
 #[test]
 fn tokens_out_of_range_are_embedded_as_nan() {
     const TOKENS: usize = 70;
-    fn check<T: Float>(device: &Device, seed: u64) {
+    fn check<T: ModelFloat>(device: &Device, seed: u64) {
         let tables = Tables::<T>::new(device);
         let ids = garbage(seed, TOKENS, WORDS);
         let slots = garbage(seed + 1, TOKENS, POSITIONS);
@@ -334,7 +339,7 @@ fn tokens_out_of_range_are_embedded_as_nan() {
 }
 
 /// Losses and gradients of the hidden rows.
-fn bag<T: Float>(
+fn bag<T: ModelFloat>(
     device: &Device,
     algorithm: Algorithm,
     tokens: usize,
@@ -379,7 +384,7 @@ fn bag<T: Float>(
 
 #[test]
 fn bags_and_sentences_out_of_range_have_a_loss_of_nan() {
-    fn check<T: Float>(device: &Device, algorithm: Algorithm) {
+    fn check<T: ModelFloat>(device: &Device, algorithm: Algorithm) {
         let valid = bag::<T>(device, algorithm, 12, [&[0, 5, 12], &[0, 2, 4], &[3, 4, 5, 6]]);
         assert!(valid.iter().flatten().all(|value| value.is_finite()));
         // The second sentence leaves the pack, falls, or has a bag that does; the third begins before it ends.

@@ -2,8 +2,6 @@
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Device, Float, bf16, f16};
-use retromae::ops::Error;
-use retromae::ops::linear;
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,36 +248,4 @@ fn a_third_type_is_refused() {
     };
     let message = product(&device.stream(), arguments).unwrap_err().to_string();
     assert_eq!(message, "output is bf16; it should be f32, or f16 as the factors");
-}
-
-/// Products take f16; kernels do not, and say so.
-#[test]
-fn a_kernel_in_f16_is_refused_with_the_reason() {
-    let device = &devices()[0];
-    let stream = device.stream();
-    let input = device.zeros::<f16>(8).unwrap();
-    let bias = device.zeros::<f32>(8).unwrap();
-    let mut output = device.zeros::<f16>(8).unwrap();
-    let arguments = retromae::ops::bias_gelu::Forward {
-        input: input.view(),
-        bias: bias.view(),
-        output: output.view_mut(),
-    };
-    let message = match retromae::ops::bias_gelu::forward(&stream, arguments).unwrap_err() {
-        Error::Device(error) => error.to_string(),
-        other => panic!("{other}"),
-    };
-    assert!(
-        message.contains("f16 is not built for this device: there are kernels for f32 and bf16"),
-        "{message}"
-    );
-    let arguments = linear::Forward {
-        input: input.view(),
-        weight: input.slice(0..1),
-        bias: None,
-        output: output.view_mut(),
-        in_features: 1,
-        out_features: 1,
-    };
-    linear::forward(&stream, arguments).unwrap();
 }

@@ -1,7 +1,7 @@
 //! Gathering and scattering rows.
 
 use crate::common::{devices, integers, rounded, values};
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::rows;
 
 const TABLE_ROWS: usize = 150;
@@ -11,7 +11,7 @@ fn distinct(count: usize) -> Vec<i32> {
     (0..count).map(|i| (i * 7 + 3) as i32 % TABLE_ROWS as i32).collect()
 }
 
-fn check<T: Float + PartialEq>(device: &Device, count: usize, columns: usize) {
+fn check<T: ModelFloat + PartialEq>(device: &Device, count: usize, columns: usize) {
     let stream = device.stream();
     let table: Vec<T> = rounded(&values(1, TABLE_ROWS * columns));
     let device_table = device.upload(&table).unwrap();

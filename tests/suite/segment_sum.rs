@@ -1,7 +1,7 @@
 //! Segment sums against sums in f64.
 
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 
 /// Empty, short and long segments, in an order in which a block gets several of each.
@@ -17,7 +17,7 @@ fn offsets(segments: usize) -> Vec<i32> {
 }
 
 /// `indexed`: rows of input and output by index; otherwise consecutive.
-fn check<T: Float, O: Float>(device: &Device, segments: usize, columns: usize, indexed: bool) {
+fn check<T: ModelFloat, O: ModelFloat>(device: &Device, segments: usize, columns: usize, indexed: bool) {
     let offsets = offsets(segments);
     let terms = offsets[segments] as usize;
     let input_rows = if indexed { INPUT_ROWS } else { terms };

@@ -149,37 +149,6 @@ fn a_graph_replays_what_was_recorded() {
     }
 }
 
-#[test]
-fn what_cannot_be_recorded_is_refused_and_the_stream_goes_on() {
-    for device in devices() {
-        let stream = device.stream();
-        let mut staging = device.staging::<f32>(4).unwrap();
-        let mut buffer = device.upload(&[1.0f32; 4]).unwrap();
-        let refuse = |work: &mut dyn FnMut(&Stream) -> Result<(), Error>| {
-            stream.capture(|stream| work(stream)).unwrap_err().to_string()
-        };
-        for message in [
-            refuse(&mut |stream| stream.synchronize()),
-            refuse(&mut |_| buffer.read().map(drop)),
-            refuse(&mut |stream| stream.capture(|_| Ok(())).map(drop)),
-            refuse(&mut |stream| staging.upload(stream, 0..4, buffer.view_mut())),
-        ] {
-            assert!(message.contains("while the stream is being captured"), "{message}");
-        }
-        let mut dropped = false;
-        let graph = stream.capture(|stream| {
-            // Freed while the stream records: it must not disturb the recording.
-            drop(device.zeros::<f32>(4).map(|_| dropped = true));
-            stream.zero(buffer.slice_mut(0..2))
-        });
-        // Zeroing new memory needs the device's own stream, which records.
-        assert!(!dropped);
-        // SAFETY: the buffer is alive.
-        unsafe { graph.unwrap().launch(&stream).unwrap() };
-        assert_eq!(buffer.read().unwrap(), [0.0, 0.0, 1.0, 1.0]);
-    }
-}
-
 /// A launch that does not fit is refused where it is asked for.
 #[test]
 fn a_wrong_launch_is_refused_while_it_is_recorded() {
@@ -204,13 +173,13 @@ fn arguments_of_another_device_are_refused() {
     let foreign = other.upload(&floats(1)).unwrap();
     let mut output = device.zeros::<f32>(COUNT).unwrap();
     let message = gelu(&stream, &foreign, &bias, &mut output).unwrap_err().to_string();
-    assert!(message.starts_with("input is of Device(host"), "{message}");
-    assert!(message.ends_with("the same device"), "{message}");
+    assert!(message.starts_with("input is of device "), "{message}");
+    assert!(message.ends_with("as all of a call"), "{message}");
 
     let rows = other.zeros::<i32>(1).unwrap();
     let mut row = device.zeros::<f32>(8).unwrap();
     let gather = rows::Gather { input: output.view(), rows: rows.view(), output: row.view_mut(), columns: 8 };
-    assert!(rows::gather(&stream, gather).unwrap_err().to_string().starts_with("rows is of Device(host"));
+    assert!(rows::gather(&stream, gather).unwrap_err().to_string().starts_with("rows is of device "));
 
     let mut staging = other.staging::<f32>(8).unwrap();
     let message = staging.upload(&stream, 0..8, row.view_mut()).unwrap_err().to_string();

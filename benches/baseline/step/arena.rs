@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use retromae::device::{Buffer, Float, Stream, View, ViewMut};
+use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use retromae::ops::product::Factor::{Plain, Transposed};
 use retromae::ops::product::Sizes;
@@ -22,7 +22,7 @@ const BIAS_SUMS: usize = 1 << 20;
 const ALIGNMENT: usize = 8;
 
 /// Matrices, on which weight decay acts, come first.
-pub struct Arena<T: Float> {
+pub struct Arena<T: ModelFloat> {
     /// With the padding of the vocabulary.
     ranges: HashMap<String, Range<usize>>,
     /// Elements without padding.
@@ -31,7 +31,7 @@ pub struct Arena<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> Arena<T> {
+impl<T: ModelFloat> Arena<T> {
     pub fn new(
         stream: &Stream,
         shapes: &[(String, Vec<usize>)],

@@ -1,6 +1,6 @@
 //! `dropout(LN(row + position[slot] + type[0]))`, the row coming from a table of words or sentences.
 
-use retromae::device::{Buffer, Float, Stream, View};
+use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use retromae::ops::rows::{Gather, gather};
@@ -14,7 +14,7 @@ const POSITION: &str = "bert.embeddings.position_embeddings.weight";
 const TOKEN_TYPE: &str = "bert.embeddings.token_type_embeddings.weight";
 const NORM: &str = "bert.embeddings.LayerNorm";
 
-pub struct Embedding<T: Float> {
+pub struct Embedding<T: ModelFloat> {
     columns: usize,
     norm: LayerNorm<T>,
     /// `[T, H]`
@@ -25,7 +25,7 @@ pub struct Embedding<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> Embedding<T> {
+impl<T: ModelFloat> Embedding<T> {
     pub fn new(
         stream: &Stream,
         tokens: usize,

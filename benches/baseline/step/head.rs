@@ -1,6 +1,6 @@
 //! The masked-language-model head over the labelled rows of one stack: linear, GELU, LayerNorm, output layer, loss.
 
-use retromae::device::{Buffer, Float, Stream, View};
+use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::model::{IGNORE_INDEX, ModelConfig};
 use retromae::ops::rows::{Gather, ScatterAdd, gather, scatter_add};
 use retromae::ops::{Result, reduce};
@@ -13,7 +13,7 @@ use super::arena::Arena;
 const TRANSFORM: &str = "cls.predictions.transform.dense";
 const NORM: &str = "cls.predictions.transform.LayerNorm";
 
-pub struct Head<T: Float> {
+pub struct Head<T: ModelFloat> {
     columns: usize,
     /// `[M]`: the labelled rows
     rows: Buffer<i32>,
@@ -28,7 +28,7 @@ pub struct Head<T: Float> {
     workspace: Buffer<f32>,
 }
 
-impl<T: Float> Head<T> {
+impl<T: ModelFloat> Head<T> {
     pub fn new(stream: &Stream, config: &ModelConfig, arena: &Arena<T>, labels: &[i32]) -> Result<Self> {
         let device = stream.device();
         let columns = config.hidden_size;

@@ -1,6 +1,6 @@
 //! A transformer layer: queries and the residual come from one stream, keys and values from another.
 
-use retromae::device::{Buffer, Float, Stream, View};
+use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::model::ModelConfig;
 use retromae::ops::Result;
 
@@ -10,7 +10,7 @@ use super::super::{Dropout, passes};
 use super::arena::Arena;
 
 /// Gradients within a layer.
-pub struct Scratch<T: Float> {
+pub struct Scratch<T: ModelFloat> {
     /// `[T, F]`
     wide: Buffer<T>,
     /// `[T, H]` each
@@ -19,7 +19,7 @@ pub struct Scratch<T: Float> {
     query_key_value: [Buffer<T>; 3],
 }
 
-impl<T: Float> Scratch<T> {
+impl<T: ModelFloat> Scratch<T> {
     pub fn new(stream: &Stream, config: &ModelConfig, tokens: usize) -> Result<Self> {
         let matrix = || stream.device().zeros(tokens * config.hidden_size);
         Ok(Self {
@@ -33,7 +33,7 @@ impl<T: Float> Scratch<T> {
 
 const PROJECTIONS: [&str; 3] = ["query", "key", "value"];
 
-pub struct Layer<T: Float> {
+pub struct Layer<T: ModelFloat> {
     name: String,
     columns: usize,
     query_key_value: [Buffer<T>; 3],
@@ -50,7 +50,7 @@ pub struct Layer<T: Float> {
     output_norm: LayerNorm<T>,
 }
 
-impl<T: Float> Layer<T> {
+impl<T: ModelFloat> Layer<T> {
     /// `dropouts` follow the attention block and the feed-forward block.
     pub fn new(
         stream: &Stream,
@@ -173,7 +173,7 @@ impl<T: Float> Layer<T> {
 }
 
 /// `LN(residual + dropout(input · weightᵀ + bias))`
-fn block_end<T: Float>(
+fn block_end<T: ModelFloat>(
     stream: &Stream,
     arena: &Arena<T>,
     name: &str,
@@ -188,7 +188,7 @@ fn block_end<T: Float>(
 }
 
 /// The gradient of the input; that of the residual is left in `norm`.
-fn block_end_backward<T: Float>(
+fn block_end_backward<T: ModelFloat>(
     stream: &Stream,
     arena: &mut Arena<T>,
     name: &str,

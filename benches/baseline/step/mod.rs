@@ -8,7 +8,7 @@ mod embedding;
 mod head;
 mod layer;
 
-use retromae::device::{Buffer, Float, Stream};
+use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::model::{AdamW, Batch, ModelConfig, VisibilityBank, dropout_site};
 use retromae::ops::Result;
 use retromae::ops::rows::{Gather, ScatterAdd, gather, scatter_add};
@@ -70,7 +70,7 @@ pub struct Setting<'a> {
 }
 
 /// The model with its activations, and the batch.
-pub struct Step<T: Float> {
+pub struct Step<T: ModelFloat> {
     arena: Arena<T>,
     pack: Pack,
     columns: usize,
@@ -96,7 +96,7 @@ pub struct Step<T: Float> {
     d_sentence_rounded: Buffer<T>,
 }
 
-impl<T: Float> Step<T> {
+impl<T: ModelFloat> Step<T> {
     /// Parameters by their shapes and values.
     pub fn new(
         stream: &Stream,

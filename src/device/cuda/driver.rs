@@ -1,7 +1,6 @@
 //! The CUDA driver: whether it is there, what devices it has, and what its errors say.
 
 use std::fmt;
-use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
@@ -102,14 +101,14 @@ fn require_version() -> Result<()> {
     )))
 }
 
-/// The time between two events. The driver's newer function for it, which cudarc calls, is missing before CUDA 12.8.
+/// The milliseconds from one event to another, below 0 where the other came first. The driver's newer function for it, which cudarc calls, is missing before CUDA 12.8.
 ///
 /// # Safety
 /// Both events are alive and over.
-pub(super) unsafe fn elapsed(
+pub(super) unsafe fn milliseconds(
     from: sys::CUevent,
     to: sys::CUevent,
-) -> std::result::Result<Duration, result::DriverError> {
+) -> std::result::Result<f32, result::DriverError> {
     type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
     let mut milliseconds = 0.0f32;
     // SAFETY: `require_symbols` has seen the function, and this is its type; the events are the caller's promise.
@@ -118,7 +117,7 @@ pub(super) unsafe fn elapsed(
         let function = function.map_err(|_| result::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
         function(&raw mut milliseconds, from, to).result()?;
     }
-    Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))
+    Ok(milliseconds)
 }
 
 /// Every GPU that the driver lists.

@@ -7,9 +7,6 @@ mod memory;
 mod modules;
 mod streams;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use cudarc::driver::{result, sys};
 
 use super::{Backend, Command, Direction, Error, Result, Timings, Transfer, table};
@@ -25,11 +22,11 @@ use streams::{Streams, stream_of};
 ///
 /// # Errors
 /// When the kernels are not built for CUDA, there is no driver or no such device, or the device cannot run the kernels.
-pub(super) fn open(ordinal: usize) -> Result<Arc<dyn Backend>> {
+pub(super) fn open(ordinal: usize) -> Result<Box<dyn Backend>> {
     table::NVCC.map_err(|reason| Error::KernelsNotBuilt(reason.into()))?;
     let devices = cuda_devices()?;
     let device = choose(&devices, ordinal)?;
-    Ok(Arc::new(CudaBackend::open(device)?))
+    Ok(Box::new(CudaBackend::open(device)?))
 }
 
 /// Fields are dropped in order: the context last.
@@ -328,10 +325,11 @@ impl Backend for CudaBackend {
             .map_err(|error| self.context.failure("waiting for an event", error))
     }
 
-    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration> {
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<f64> {
         self.context.enter()?;
         // SAFETY: both are alive and over.
-        unsafe { driver::elapsed(from as sys::CUevent, to as sys::CUevent) }
+        unsafe { driver::milliseconds(from as sys::CUevent, to as sys::CUevent) }
+            .map(|milliseconds| f64::from(milliseconds) / 1e3)
             .map_err(|error| self.context.failure("measuring a time", error))
     }
 
@@ -355,8 +353,8 @@ impl Backend for CudaBackend {
         if let Ok(blas) = &self.blas {
             blas.prepare_capture(stream)?;
         }
-        // Other threads may allocate and launch meanwhile.
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // What makes no sense meanwhile, `Device` refuses; what this backend does of its own accord, such as to free memory, does no harm.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is alive.
         unsafe { result::stream::begin_capture(stream, mode) }
             .map_err(|error| self.context.failure("beginning a capture", error))?;

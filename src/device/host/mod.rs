@@ -252,10 +252,11 @@ impl Backend for HostDevice {
         Ok(())
     }
 
-    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<Duration> {
+    unsafe fn elapsed(&self, from: u64, to: u64) -> Result<f64> {
         // SAFETY: both came from `record` and are alive.
         let [from, to] = [from, to].map(|event| unsafe { *(event as *const Instant) });
-        Ok(to.saturating_duration_since(from))
+        let forwards = to.saturating_duration_since(from).as_secs_f64();
+        Ok(forwards - from.saturating_duration_since(to).as_secs_f64())
     }
 
     unsafe fn free_event(&self, event: u64) {

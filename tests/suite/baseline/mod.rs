@@ -6,7 +6,7 @@ mod step;
 #[path = "../../../benches/baseline/mod.rs"]
 mod unfused;
 
-use retromae::device::{Buffer, DType, Device, Float, Stream, bf16};
+use retromae::device::{Buffer, DType, Device, ModelFloat, Stream, bf16};
 use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
@@ -22,7 +22,7 @@ use crate::common::{devices, integers, prefix_sums, rounded, values};
 const PACKS: [&[usize]; 4] = [&[16, 16, 16], &[1, 2, 17, 40, 33], &[130, 7, 256], &[1040, 3]];
 const DROPOUT: f32 = 0.1;
 
-fn upload<T: Float>(device: &Device, seed: u64, count: usize) -> Buffer<T> {
+fn upload<T: ModelFloat>(device: &Device, seed: u64, count: usize) -> Buffer<T> {
     device.upload(&rounded::<T>(&values(seed, count))).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn floats(seed: u64, count: usize) -> Vec<f32> {
 }
 
 #[track_caller]
-fn assert_same<T: Float>(what: &str, actual: &Buffer<T>, expected: &Buffer<T>) {
+fn assert_same<T: ModelFloat>(what: &str, actual: &Buffer<T>, expected: &Buffer<T>) {
     let widen = |buffer: &Buffer<T>| buffer.read().unwrap().into_iter().map(T::to_f32).collect::<Vec<f32>>();
     let (actual, expected) = (widen(actual), widen(expected));
     assert_eq!(actual.len(), expected.len(), "{what}");
@@ -50,7 +50,7 @@ fn bank(lengths: &[usize]) -> VisibilityBank {
     mask_bank(5, 1, &sentences, Budget { ratio: 0.5, cap: None }, BankRows::AtMost(128))
 }
 
-fn attention_agrees<T: Float>(
+fn attention_agrees<T: ModelFloat>(
     stream: &Stream,
     lengths: &[usize],
     head_dim: usize,
@@ -148,7 +148,7 @@ fn attention_computes_what_the_fused_kernels_do() {
     }
 }
 
-fn cross_entropy_agrees<T: Float>(stream: &Stream, rows: usize, vocabulary: usize) {
+fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary: usize) {
     const HIDDEN: usize = 24;
     let device = stream.device();
     let hidden = upload::<T>(device, 1, rows * HIDDEN);
@@ -236,7 +236,7 @@ fn cross_entropy_computes_what_the_fused_operation_does() {
     }
 }
 
-fn layer_norm_agrees<T: Float>(stream: &Stream, rows: usize, columns: usize, whole: bool) {
+fn layer_norm_agrees<T: ModelFloat>(stream: &Stream, rows: usize, columns: usize, whole: bool) {
     const EPS: f32 = 1e-12;
     let device = stream.device();
     let elements = rows * columns;
@@ -315,7 +315,7 @@ fn layer_norm_computes_what_the_fused_kernels_do() {
     }
 }
 
-fn embedding_agrees<T: Float>(stream: &Stream) {
+fn embedding_agrees<T: ModelFloat>(stream: &Stream) {
     const TOKENS: usize = 90;
     const COLUMNS: usize = 40;
     const VOCABULARY: usize = 17;
@@ -393,7 +393,7 @@ fn adamw_takes_the_step_of_the_fused_kernel() {
     }
 }
 
-fn gelu_agrees<T: Float>(device: &Device) {
+fn gelu_agrees<T: ModelFloat>(device: &Device) {
     let stream = device.stream();
     let (rows, columns) = (37, 24);
     let input = upload::<T>(device, 1, rows * columns);

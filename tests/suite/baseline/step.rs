@@ -1,6 +1,6 @@
 //! The baseline's whole training step beside the model's.
 
-use retromae::device::{DType, Device, Float, bf16};
+use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, StepRandomness};
 use retromae::ops::adamw;
 
@@ -55,7 +55,7 @@ fn assert_near(what: &str, plain: &[f32], fused: &[f32], tolerance: f64) {
 }
 
 /// Tolerances are relative: of a loss, of the norm of a parameter or of its gradient.
-fn step_agrees<T: Float>(device: &Device, loss_tolerance: f64, tolerance: f64) {
+fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f64) {
     let (config, batch, stream) = (config(), batch(), device.stream());
     let capacity = Capacity { tokens: LENGTHS.iter().sum(), sentences: LENGTHS.len(), sentence_length: 40 };
     let mut model = Model::<T>::new(device, &config, capacity).unwrap();

@@ -3,7 +3,7 @@
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 
-use super::super::driver::elapsed;
+use super::super::driver::milliseconds;
 use super::plan::{Place, WORKSPACE_BYTES};
 
 /// Timed runs of each candidate, after one that is not: it loads the kernel.
@@ -66,7 +66,7 @@ impl Event {
     /// Both events have happened.
     fn milliseconds_until(&self, later: &Self) -> Result<f32, DriverError> {
         // SAFETY: the events are alive, and have happened.
-        unsafe { elapsed(self.0, later.0) }.map(|time| 1e3 * time.as_secs_f32())
+        unsafe { milliseconds(self.0, later.0) }
     }
 }
 

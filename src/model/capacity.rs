@@ -1,0 +1,65 @@
+//! How large a batch may be.
+
+use super::inputs::wrong;
+use super::{Input, ModelConfig};
+use crate::ops::{Result, attention, masks};
+
+/// The bag-of-words head takes no more: a grid has no more rows of blocks.
+const BAGS_MAX: usize = 65_535;
+
+/// The largest batch that a [`Model`](super::Model) has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Packed tokens T, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX).
+    pub tokens: usize,
+    /// Sentences B, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX); at most 65,535 where the model has the bag-of-words head.
+    pub sentences: usize,
+    /// The longest sentence: at least 1, at most the model's `max_position_embeddings` and [`LENGTH_MAX`](attention::LENGTH_MAX). Masks are drawn
+    /// for sentences of at most [`masks::LENGTH_MAX`].
+    pub sentence_length: usize,
+}
+
+impl Capacity {
+    /// Beyond this, a launch of attention would have more blocks than 31 bits count.
+    pub const TOKENS_MAX: usize = 1 << 24;
+
+    /// Whether a model of `config` can have this capacity.
+    ///
+    /// # Errors
+    /// When a number is out of its range: names it, what it was and what it should be.
+    pub fn validate(&self, config: &ModelConfig) -> Result<()> {
+        let Self { tokens, sentences, sentence_length } = *self;
+        let sentences_max = if config.has_bag_of_words() { BAGS_MAX } else { Self::TOKENS_MAX };
+        let length_max = config.max_position_embeddings.min(attention::LENGTH_MAX);
+        for (argument, value, max) in [
+            ("tokens", tokens, Self::TOKENS_MAX),
+            ("sentences", sentences, sentences_max),
+            ("sentence_length", sentence_length, length_max),
+        ] {
+            if !(1..=max).contains(&value) {
+                return wrong(argument, value, format!("in 1..={max}"));
+            }
+        }
+        // Where a sentence's bit rows begin is a number of 32 bits.
+        if u32::try_from(self.mask_words()).is_err() {
+            let expected = format!(
+                "less with sentences of {sentence_length} tokens, or they shorter: fewer than 2^32 words of masks"
+            );
+            return wrong("tokens", tokens, expected);
+        }
+        Ok(())
+    }
+
+    /// Words of the bit rows of a full batch: a row for each token.
+    pub(super) fn mask_words(&self) -> usize {
+        self.tokens * self.sentence_length.div_ceil(32)
+    }
+
+    /// What there is room for of such an input: masks are drawn for shorter sentences only.
+    pub(super) fn of(self, input: Input<'_>) -> Self {
+        match input {
+            Input::Explicit(_) => self,
+            Input::Drawn(..) => Self { sentence_length: self.sentence_length.min(masks::LENGTH_MAX), ..self },
+        }
+    }
+}

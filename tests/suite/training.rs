@@ -1,0 +1,169 @@
+//! Whole training steps against the reference's step and the reference's AdamW, several of them: every weight, and every number reported.
+
+use retromae::device::Device;
+use retromae::model::{
+    AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, ModelConfig, Outcome, QueryKind, StepRandomness,
+    TrainStep,
+};
+use retromae::ops::cross_entropy::Options;
+use retromae::reference::cross_entropy::{self, CrossEntropy};
+use retromae::reference::mask::draw_batch;
+use retromae::reference::optimizer::{self, clip_coefficient, global_norm};
+use retromae::reference::parameters::{get, zeros};
+use retromae::reference::{self, Parameters, StepResult, gelu, layer_norm, linear, parameter_shapes};
+
+use crate::common::max_error;
+use crate::model::{MASKING, SEED, config, model, parameters, sentences};
+
+/// Far from the defaults, so that each constant shows. `eps` is above what rounding leaves of a gradient that is 0, such as that of a key's
+/// bias, and below the others.
+const ADAM_W: AdamW = AdamW { beta1: 0.8, beta2: 0.95, eps: 1e-4, weight_decay: 0.3, max_norm: None };
+const STEPS: u32 = 4;
+/// Of a weight, over the learning rates so far: three times what f32's rounding of the gradients, in relation to `eps`, comes to.
+const TOLERANCE: f64 = 5e-4;
+
+fn learning_rate(update: u32) -> f64 {
+    4e-3 * f64::from(update)
+}
+
+/// The reference's model, and its optimizer's state.
+struct Reference {
+    config: ModelConfig,
+    parameters: Parameters,
+    first_moments: Parameters,
+    second_moments: Parameters,
+}
+
+impl Reference {
+    fn new(config: &ModelConfig) -> Self {
+        Self {
+            config: config.clone(),
+            parameters: parameters(config),
+            first_moments: zeros(config),
+            second_moments: zeros(config),
+        }
+    }
+
+    /// Applies the gradients; returns their norm before clipping.
+    fn update(&mut self, adamw: &AdamW, update: u32, gradients: &Parameters) -> f64 {
+        let norm = global_norm(gradients.values().map(Vec::as_slice));
+        let factor = adamw.max_norm.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
+        for (name, shape) in parameter_shapes(&self.config) {
+            let rule = optimizer::AdamW {
+                learning_rate: learning_rate(update),
+                beta1: adamw.beta1,
+                beta2: adamw.beta2,
+                epsilon: adamw.eps,
+                // Neither LayerNorm nor biases.
+                weight_decay: if shape.len() == 2 { adamw.weight_decay } else { 0.0 },
+            };
+            let gradient: Vec<f64> = gradients[&name].iter().map(|value| factor * value).collect();
+            let state =
+                |tensors: &mut Parameters| tensors.remove(&name).expect("every parameter has a state");
+            let mut first = state(&mut self.first_moments);
+            let mut second = state(&mut self.second_moments);
+            let parameter = self.parameters.get_mut(&name).expect("every parameter is there");
+            rule.update(update, parameter, &gradient, &mut first, &mut second);
+            self.first_moments.insert(name.clone(), first);
+            self.second_moments.insert(name, second);
+        }
+        norm
+    }
+
+    /// The share of the labels that the head puts first, from the hidden states `[T, H]`.
+    fn accuracy(&self, hidden: &[f64], labels: &[i32]) -> f64 {
+        let parameter = |name: &str| get(&self.parameters, name);
+        let head = |name: &str| parameter(&format!("cls.predictions.transform.{name}"));
+        let eps = f64::from(self.config.layer_norm_eps);
+        let dense = linear::forward(hidden, head("dense.weight"), None, self.config.hidden_size);
+        let activated = gelu::forward(&dense, head("dense.bias"));
+        let hidden = layer_norm::forward(&activated, head("LayerNorm.weight"), head("LayerNorm.bias"), eps);
+        let loss = cross_entropy::forward(&CrossEntropy {
+            hidden: &hidden,
+            weight: parameter("bert.embeddings.word_embeddings.weight"),
+            bias: parameter("cls.predictions.bias"),
+            targets: labels,
+            row_weights: &vec![1.0; labels.len()],
+            options: Options { ignore_index: IGNORE_INDEX, ..Options::default() },
+        });
+        let count = |of: &mut dyn Iterator<Item = bool>| of.filter(|&yes| yes).count() as f64;
+        let labelled = count(&mut labels.iter().map(|&label| label != IGNORE_INDEX));
+        count(&mut loss.correct.into_iter()) / labelled
+    }
+}
+
+#[track_caller]
+fn assert_near(what: &str, actual: f32, expected: f64, tolerance: f64) {
+    let error = (f64::from(actual) - expected).abs();
+    assert!(error <= tolerance * expected.abs(), "{what} is {actual}; it should be {expected}");
+}
+
+/// Every number that a step reports.
+fn assert_reported(outcome: &Outcome, step: &StepResult, norm: f64, reference: &Reference, batch: &Batch) {
+    let losses = &outcome.losses;
+    assert_near("the encoder's loss", losses.encoder, step.encoder_loss, 1e-5);
+    assert_near("the decoder's loss", losses.decoder, step.decoder_loss, 1e-5);
+    assert_eq!(losses.bag_of_words.is_some(), reference.config.bag_of_words_loss_weight > 0.0);
+    let bag_loss = losses.bag_of_words.unwrap_or(0.0);
+    assert_near("the bag-of-words loss", bag_loss, step.bag_of_words_loss, 1e-5);
+    assert_near("the encoder's perplexity", losses.encoder_perplexity, step.encoder_loss.exp(), 1e-4);
+    assert_near("the decoder's perplexity", losses.decoder_perplexity, step.decoder_loss.exp(), 1e-4);
+    let encoder = reference.accuracy(&step.encoder_hidden, &batch.encoder_labels);
+    let decoder = reference.accuracy(&step.decoder_hidden, &batch.decoder_labels);
+    assert_near("the encoder's accuracy", losses.encoder_accuracy, encoder, 1e-6);
+    assert_near("the decoder's accuracy", losses.decoder_accuracy, decoder, 1e-6);
+    assert_near("the gradients' norm", outcome.gradient_norm, norm, 1e-5);
+}
+
+/// Trains both and compares; returns the decoder's last accuracy and the last norm.
+fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, record: bool) -> (f32, f32) {
+    let mut reference = Reference::new(config);
+    let mut model = model::<f32>(device, config, &reference.parameters);
+    model.record_steps(record);
+    let sentences = sentences();
+    let mut last = (0.0, 0.0);
+    for update in 1..=STEPS {
+        // The step's number is not the update's: each has its use.
+        let number = 10 + update / 2;
+        let batch = draw_batch(SEED, number, &sentences, MASKING, config);
+        let step = TrainStep {
+            input: Input::Drawn(&sentences, MASKING),
+            randomness: StepRandomness { seed: SEED, step: number },
+            optimizer: adamw,
+            learning_rate: learning_rate(update),
+            update,
+        };
+        let ticket = model.train_step(&device.stream(), &step).unwrap();
+        let outcome = model.outcome(ticket).unwrap();
+        let expected = reference::step(config, &reference.parameters, &batch, Some((SEED, number)));
+        let norm = global_norm(expected.gradients.values().map(Vec::as_slice));
+        assert_reported(&outcome, &expected, norm, &reference, &batch);
+        assert_eq!(reference.update(adamw, update, &expected.gradients), norm);
+        let tolerance = TOLERANCE * (1..=update).map(learning_rate).sum::<f64>();
+        for (name, expected) in &reference.parameters {
+            let actual: Vec<f64> = model.parameter(name).unwrap().into_iter().map(f64::from).collect();
+            let error = max_error(&actual, expected);
+            assert!(
+                error <= tolerance,
+                "{name} is off by {error:e} after update {update}, above {tolerance:e}"
+            );
+        }
+        last = (outcome.losses.decoder_accuracy, outcome.gradient_norm);
+    }
+    last
+}
+
+#[test]
+fn training_steps_match_the_reference_and_its_optimizer() {
+    let device = Device::for_tests().expect("a device");
+    let dropped = |decoder, query| ModelConfig { encoder_loss_weight: 0.7, ..config(decoder, query, 0.1) };
+    let clipped = AdamW { max_norm: Some(0.5), ..ADAM_W };
+    let (accuracy, norm) =
+        check(&device, &dropped(DecoderKind::Basic, QueryKind::Embedding), &clipped, false);
+    assert!(norm > 0.5 && accuracy > 0.0, "{norm} {accuracy}");
+    let enhanced = dropped(DecoderKind::Enhanced, QueryKind::Embedding);
+    let (accuracy, norm) = check(&device, &enhanced, &AdamW { max_norm: Some(1e3), ..ADAM_W }, true);
+    assert!(norm < 1e3 && accuracy > 0.0, "{norm} {accuracy}");
+    check(&device, &dropped(DecoderKind::Enhanced, QueryKind::Position), &ADAM_W, true);
+    check(&device, &ModelConfig { bag_of_words_loss_weight: 0.25, ..enhanced }, &clipped, true);
+}
