@@ -8,7 +8,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match cli::Command::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", cli::chain(&*error));
             ExitCode::FAILURE

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use retromae::device::{DType, Device, Float, bf16};
-use retromae::eval::{embed_texts, normalize_rows};
+use retromae::eval::{Embedder, normalize_rows};
 use retromae::train::load_model;
 
 use super::{DeviceArguments, Error, no_kernels};
@@ -49,12 +49,13 @@ impl Arguments {
     }
 
     fn embed<T: Float>(&self, device: &Device) -> Result<(), Error> {
-        let (mut model, tokenizer, capacity) =
-            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let (mut model, tokenizer) = load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
         let stream = device.stream();
         let dim = model.config().hidden_size;
         let mut lines = open_input(&self.input)?.lines().enumerate();
         let mut output = open_output(&self.output)?;
+        let mut embedder =
+            Embedder { model: &mut model, stream: &stream, tokenizer: &tokenizer, stop: &mut || false };
         loop {
             let texts = lines
                 .by_ref()
@@ -66,7 +67,7 @@ impl Arguments {
             if texts.is_empty() {
                 return Ok(output.flush()?);
             }
-            let mut vectors = embed_texts(&mut model, &stream, &tokenizer, capacity, &texts)?;
+            let mut vectors = embedder.embed(&texts)?;
             if self.normalize {
                 normalize_rows(&mut vectors, dim);
             }

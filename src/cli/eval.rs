@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use retromae::data::{Corpus, ReadOptions};
 use retromae::device::{DType, Device, Float, bf16};
-use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
+use retromae::eval::{Embedder, RetrievalScore, rank_bm25, split_held_out};
 use retromae::train::load_model;
 
 use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_row};
@@ -63,9 +63,11 @@ impl Arguments {
             )
             .into());
         }
-        let (mut model, tokenizer, capacity) =
-            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
-        let score = retrieval_score(&mut model, &device.stream(), &tokenizer, capacity, &held_out)?;
+        let (mut model, tokenizer) = load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let stream = device.stream();
+        let mut embedder =
+            Embedder { model: &mut model, stream: &stream, tokenizer: &tokenizer, stop: &mut || false };
+        let score = embedder.retrieval_score(&held_out)?;
         let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
         if self.json {
             println!("{}", serde_json::json!({ "held_out": held_out.len(), "model": score, "bm25": bm25 }));

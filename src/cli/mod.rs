@@ -5,10 +5,15 @@ mod eval;
 mod info;
 mod pretrain;
 mod progress;
+mod signals;
 mod tokenize;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use retromae::device::{DType, Device};
+
+use signals::Signals;
 
 /// Whatever goes wrong in a command.
 pub type Error = Box<dyn std::error::Error>;
@@ -36,14 +41,16 @@ enum Action {
 }
 
 impl Command {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let signals = Signals::install()?;
         match self.action {
-            Action::Pretrain(arguments) => arguments.run(),
+            Action::Pretrain(arguments) => arguments.run(&signals),
             Action::Tokenize(arguments) => arguments.run(),
             Action::Embed(arguments) => arguments.run(),
             Action::Eval(arguments) => arguments.run(),
             Action::Info(arguments) => arguments.run(),
-        }
+        }?;
+        Ok(signals.exit_code())
     }
 }
 

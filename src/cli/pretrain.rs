@@ -8,6 +8,7 @@ use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
 use super::progress::Terminal;
+use super::signals::Signals;
 use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -172,13 +173,16 @@ impl Arguments {
         }
     }
 
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, signals: &Signals) -> Result<(), Error> {
         let options = self.options();
         // Before the device: a typing error should not wait for a driver.
         options.validate()?;
         let (device, dtype) = self.device.open()?;
-        let outcome = pretrain(&options, &device, dtype, &mut Terminal::default())?;
+        let outcome = pretrain(&options, &device, dtype, &mut Terminal::new(signals.clone()))?;
         print_outcome(&outcome);
+        if outcome.stopped {
+            print_stopped(&outcome, signals.received().unwrap_or_default());
+        }
         Ok(())
     }
 }
@@ -204,10 +208,27 @@ fn print_outcome(outcome: &Outcome) {
         print_table(&SCORE_HEADER, &rows, 1);
         println!("{} first sentences, each to find its passage among as many", table.held_out);
     }
-    let done = outcome.records.last().map_or(0, |record| record.step);
+    if outcome.stopped {
+        return;
+    }
+    let done = steps_done(outcome);
     println!();
     if done < outcome.total_steps {
         println!("stopped after step {done} of {}; --resume goes on", outcome.total_steps);
     }
     println!("model, checkpoint, training.jsonl and training.svg are in {}", outcome.out.display());
+}
+
+fn steps_done(outcome: &Outcome) -> u64 {
+    outcome.records.last().map_or(0, |record| record.step)
+}
+
+/// On the standard error: whoever sent the signal may not read the other.
+fn print_stopped(outcome: &Outcome, signal: &str) {
+    eprintln!(
+        "{signal}: stopped after step {} of {}; the checkpoint is in {}; the same command with --resume goes on",
+        steps_done(outcome),
+        outcome.total_steps,
+        outcome.out.join("checkpoint").display()
+    );
 }

@@ -145,6 +145,12 @@ impl<T: Float> Model<T> {
         &self.config
     }
 
+    /// The largest batch that the model has room for.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
     /// BERT's initialisation: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
     ///
     /// # Errors

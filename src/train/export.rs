@@ -107,7 +107,7 @@ pub fn load_model<T: Float>(
     device: &Device,
     batch_tokens: usize,
     max_len: usize,
-) -> Result<(Model<T>, Tokenizer, Capacity)> {
+) -> Result<(Model<T>, Tokenizer)> {
     let tokenizer = Tokenizer::from_path(directory)?;
     let config_path = directory.join(CONFIG_FILE);
     let config = load_config(&config_path, tokenizer.vocab_size())?;
@@ -119,7 +119,7 @@ pub fn load_model<T: Float>(
     let capacity = Capacity { tokens, sentences: tokens / 2, sentence_length: max_len };
     let mut model = Model::new(device, &config, capacity)?;
     load_weights(&directory.join(WEIGHTS_FILE), &mut model)?;
-    Ok((model, tokenizer, capacity))
+    Ok((model, tokenizer))
 }
 
 pub(super) fn check_vocabulary(path: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {

@@ -48,14 +48,19 @@ struct Submitted {
 }
 
 impl<T: Float> Trainer<'_, T> {
-    /// Trains until `end` steps are done, with a checkpoint at the end. While a device computes a step, the next one is prepared.
-    pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<()> {
+    /// Trains until `end` steps are done, with a checkpoint at the end; false where the observer stopped it, when the steps under way
+    /// were done. While a device computes a step, the next one is prepared.
+    pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<bool> {
+        let (whole, mut end) = (end, end);
         let mut prefetch = Prefetch::start(drawer, self.step..end);
         observer.start(self.step, end);
         let mut submitted = self.step;
         let mut last = self.stream.record()?;
         let mut pending = VecDeque::new();
         while self.step < end {
+            if submitted < end && observer.stop() {
+                end = submitted;
+            }
             while submitted < end && pending.len() < STEPS_IN_FLIGHT && !self.checkpoint_is_due(submitted) {
                 pending.push_back(self.submit(&mut prefetch, submitted)?);
                 submitted += 1;
@@ -71,7 +76,7 @@ impl<T: Float> Trainer<'_, T> {
             }
         }
         observer.finish();
-        Ok(())
+        Ok(end == whole)
     }
 
     /// Whether nothing may be enqueued after `step` steps before they are saved.
@@ -160,7 +165,7 @@ impl<T: Float> Trainer<'_, T> {
         Err(Error::NonFinite { what, value, step: record.step, kept })
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    pub fn checkpoint(&mut self) -> Result<()> {
         let progress = Progress {
             step: self.step,
             position: self.position.clone(),
