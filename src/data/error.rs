@@ -11,6 +11,8 @@ pub enum Error {
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write `{path}`: {source}")]
     Write { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` looks to be {what}; it should be {expected}")]
+    Kind { path: PathBuf, what: String, expected: &'static str },
     #[error(
         "corpus directory `{path}` has no .txt, .md or .jsonl file, plain, .gz or .zst; it should have at least one, at any depth"
     )]

@@ -4,6 +4,7 @@
 //! [`BatchDrawer`] draws batches that are a pure function of seed and position, so a run can stop anywhere
 //! and go on exactly.
 
+mod content;
 mod corpus;
 mod documents;
 mod drawer;
@@ -16,6 +17,7 @@ pub mod store;
 mod tokenize;
 mod tokenizer;
 
+pub(crate) use content::{Content, HEAD_BYTES, read_text};
 pub use corpus::{Corpus, CorpusReport};
 pub use documents::{Document, Documents, ReadOptions, Standing, TextFormat};
 pub use drawer::{BatchDrawer, BatchOptions, Position};

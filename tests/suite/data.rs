@@ -206,6 +206,45 @@ fn faulty_tokenizers_are_refused() {
     assert!(matches!(Tokenizer::train_word_piece::<&str>(&[], 100), Err(Error::NoPassages)));
 }
 
+/// What a download can leave in place of a file is named, and a configuration that is there is read or refused.
+#[test]
+fn what_stands_in_place_of_a_tokenizer_is_named() {
+    let saved = tempfile::tempdir().unwrap();
+    tokenizer().save(saved.path(), 128).unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 231508\n";
+    let page = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>";
+    for file in ["tokenizer.json", "vocab.txt", "tokenizer_config.json"] {
+        let message = |bytes: &[u8]| {
+            let directory = tempfile::tempdir().unwrap();
+            let vocabulary = if file == "vocab.txt" { file } else { "tokenizer.json" };
+            std::fs::copy(saved.path().join(vocabulary), directory.path().join(vocabulary)).unwrap();
+            std::fs::write(directory.path().join(file), bytes).unwrap();
+            Tokenizer::from_path(directory.path()).unwrap_err().to_string()
+        };
+        for (bytes, expected) in [
+            (&pointer[..], "Git LFS pointer in place of the file itself (run `git lfs pull`)"),
+            (page, "looks to be an HTML page"),
+            (b"\xff\xfe[\0", "looks to be UTF-16 text"),
+            (b"\x1f\x8b\x08\0", "looks to be a gzip file"),
+            (b"{\"a\": \"\xff\"}", "looks to be text that is not UTF-8"),
+        ] {
+            let message = message(bytes);
+            assert!(message.contains(file) && message.contains(expected), "{file}: {message}");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::copy(saved.path().join("vocab.txt"), directory.path().join("vocab.txt")).unwrap();
+    for (config, expected) in [
+        ("{", "tokenizer_config.json`: it is no JSON"),
+        ("[]", "it should be a JSON object"),
+        ("{\"do_lower_case\": \"no\"}", "do_lower_case is \"no\"; it should be true or false"),
+    ] {
+        write(directory.path(), "tokenizer_config.json", config.as_bytes());
+        let message = Tokenizer::from_path(directory.path()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{config}: {message}");
+    }
+}
+
 #[test]
 fn a_cased_vocabulary_is_obeyed() {
     let directory = tempfile::tempdir().unwrap();

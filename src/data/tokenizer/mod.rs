@@ -6,6 +6,7 @@ mod train;
 mod word_piece;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use tokenizers::{AddedToken, Tokenizer as Pipeline};
 pub use encode::{EncodeReport, EncodedCorpus};
 pub use special::SpecialTokens;
 
-use super::{Error, checksum, write_whole};
+use super::{Error, checksum, read_text, write_whole};
 use special::KNOWN;
 
 /// Room for the special tokens and a small alphabet.
@@ -70,22 +71,26 @@ impl Tokenizer {
     /// lower-cased.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a malformed file,
-    /// [`Error::MissingSpecialTokens`].
+    /// [`Error::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a malformed file, the
+    /// configuration included, [`Error::Kind`] for one of another kind, [`Error::MissingSpecialTokens`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let unreadable = |source| Error::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(unreadable)?.is_dir() {
             let inside = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name));
-            let found = inside.iter().find(|file| file.is_file());
+            let found = inside.iter().find(|file| file.symlink_metadata().is_ok());
             return Self::from_path(found.ok_or_else(|| Error::TokenizerPath { path: path.to_owned() })?);
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let config = std::fs::read(path.with_file_name("tokenizer_config.json")).unwrap_or_default();
-        let config = serde_json::from_slice(&config).unwrap_or_default();
+        let config = || tokenizer_config(&path.with_file_name("tokenizer_config.json"));
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => Self::from_json(text, config, &path.display().to_string()),
-            Some("txt") => Self::from_vocabulary(&text, &config, path),
+            Some("json") => {
+                let json = read_text(path, "a tokenizer.json of the `tokenizers` library")?;
+                Self::from_json(json, config()?, &path.display().to_string())
+            }
+            Some("txt") => {
+                let text = read_text(path, "a vocab.txt with a token a line")?;
+                Self::from_vocabulary(&text, &config()?, path)
+            }
             _ => Err(Error::TokenizerPath { path: path.to_owned() }),
         }
     }
@@ -254,6 +259,25 @@ impl Tokenizer {
         known["model_max_length"] = max_len.into();
         known
     }
+}
+
+/// What a `tokenizer_config.json` says, null where there is none.
+fn tokenizer_config(path: &Path) -> Result<Value, Error> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(Value::Null);
+    }
+    let text = read_text(path, "a JSON object")?;
+    let failed = |reason: String| Error::Tokenizer { origin: path.display().to_string(), reason };
+    let config: Value =
+        serde_json::from_str(&text).map_err(|error| failed(format!("it is no JSON: {error}")))?;
+    if !config.is_object() {
+        return Err(failed("it should be a JSON object".into()));
+    }
+    let lowercase = &config["do_lower_case"];
+    if !lowercase.is_boolean() && !lowercase.is_null() {
+        return Err(failed(format!("do_lower_case is {lowercase}; it should be true or false")));
+    }
+    Ok(config)
 }
 
 /// The tokens of a vocabulary by id.
