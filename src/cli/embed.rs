@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{Embedder, normalize_rows};
-use retromae::train::load_model;
+use retromae::train::{LoadedModel, load_model};
 
 use super::{DeviceArguments, Error, no_kernels};
 
@@ -49,13 +49,23 @@ impl Arguments {
     }
 
     fn embed<T: Float>(&self, device: &Device) -> Result<(), Error> {
-        let (mut model, tokenizer) = load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let LoadedModel { mut model, tokenizer, pooling, normalize, weights } =
+            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        if weights.is_partial() {
+            eprintln!("{weights}");
+        }
+        let normalize = self.normalize || normalize;
         let stream = device.stream();
         let dim = model.config().hidden_size;
         let mut lines = open_input(&self.input)?.lines().enumerate();
         let mut output = open_output(&self.output)?;
-        let mut embedder =
-            Embedder { model: &mut model, stream: &stream, tokenizer: &tokenizer, stop: &mut || false };
+        let mut embedder = Embedder {
+            model: &mut model,
+            stream: &stream,
+            tokenizer: &tokenizer,
+            pooling,
+            stop: &mut || false,
+        };
         loop {
             let texts = lines
                 .by_ref()
@@ -68,7 +78,7 @@ impl Arguments {
                 return Ok(output.flush()?);
             }
             let mut vectors = embedder.embed(&texts)?;
-            if self.normalize {
+            if normalize {
                 normalize_rows(&mut vectors, dim);
             }
             for vector in vectors.chunks_exact(dim) {

@@ -6,7 +6,7 @@ use clap::Args;
 use retromae::data::{Corpus, ReadOptions};
 use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{Embedder, RetrievalScore, rank_bm25, split_held_out};
-use retromae::train::load_model;
+use retromae::train::{LoadedModel, load_model};
 
 use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_row};
 
@@ -63,10 +63,19 @@ impl Arguments {
             )
             .into());
         }
-        let (mut model, tokenizer) = load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let LoadedModel { mut model, tokenizer, pooling, weights, .. } =
+            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        if weights.is_partial() {
+            eprintln!("{weights}");
+        }
         let stream = device.stream();
-        let mut embedder =
-            Embedder { model: &mut model, stream: &stream, tokenizer: &tokenizer, stop: &mut || false };
+        let mut embedder = Embedder {
+            model: &mut model,
+            stream: &stream,
+            tokenizer: &tokenizer,
+            pooling,
+            stop: &mut || false,
+        };
         let score = embedder.retrieval_score(&held_out)?;
         let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
         if self.json {

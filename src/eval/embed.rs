@@ -3,7 +3,7 @@
 use super::{HeldOut, RetrievalScore, rank_dense};
 use crate::data::{self, Tokenizer};
 use crate::device::{Float, Stream};
-use crate::model::Model;
+use crate::model::{Model, Pooling};
 use crate::ops;
 
 /// An error of [`Embedder`].
@@ -24,6 +24,7 @@ pub struct Embedder<'a, T: Float> {
     pub model: &'a mut Model<T>,
     pub stream: &'a Stream,
     pub tokenizer: &'a Tokenizer,
+    pub pooling: Pooling,
     /// Asked before each batch: whether to end early.
     pub stop: &'a mut dyn FnMut() -> bool,
 }
@@ -60,7 +61,7 @@ impl<T: Float> Embedder<'_, T> {
         if (self.stop)() {
             return Err(EmbedError::Stopped);
         }
-        Ok(self.model.embed(self.stream, cu_seqlens, ids)?)
+        Ok(self.model.embed_pooled(self.stream, cu_seqlens, ids, self.pooling)?)
     }
 
     /// How well the model finds each held-out passage by the cosine.

@@ -82,8 +82,8 @@ fn initializer_range() -> f32 {
     0.02
 }
 
-/// Refuses a configuration that the kernels cannot run.
-pub(super) fn check(config: &ModelConfig) -> Result<()> {
+/// [`ModelConfig::validate`].
+fn check(config: &ModelConfig) -> Result<()> {
     let wrong =
         |argument, actual: String, expected: String| Err(Error::Argument { argument, actual, expected });
     let positive = [
@@ -154,6 +154,14 @@ pub mod dropout_site {
 }
 
 impl ModelConfig {
+    /// Refuses a configuration that the kernels cannot run.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] names the field, its value, and what it should be.
+    pub fn validate(&self) -> Result<()> {
+        check(self)
+    }
+
     /// Whether the model has the bag-of-words head of DupMAE.
     pub(super) fn has_bag_of_words(&self) -> bool {
         self.bag_of_words_loss_weight > 0.0

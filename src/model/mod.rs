@@ -21,5 +21,5 @@ mod transform;
 pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{BankRows, Batch, IGNORE_INDEX, Input, Masking, PackedSentences, VisibilityBank};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-pub use model::{Capacity, Losses, Model, StepRandomness};
+pub use model::{Capacity, Losses, Model, Pooling, StepRandomness};
 pub use training::{Outcome, Ticket, TrainStep};

@@ -10,7 +10,8 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use super::export::{Tensor, values_of, write_tensors};
+use super::export::{Tensor, write_tensors};
+use super::import::values_of;
 use crate::data::{Position, checksum, write_synced};
 use crate::device::Float;
 use crate::eval::RetrievalScore;
@@ -74,7 +75,8 @@ impl CheckpointDirectory {
     /// Writes a checkpoint and drops the one before.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
+    /// [`Error::NonFiniteWeight`], [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before
+    /// stays the current one.
     pub fn save<T: Float>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
         std::fs::create_dir_all(&self.path)
             .map_err(|source| Error::Write { path: self.path.clone(), source })?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CheckpointDirectory, State};
 use super::error::{Error, Result, require_flag};
-use super::export::{CONFIG_FILE, WEIGHTS_FILE, load_weights, save_config, save_model};
+use super::export::{save_config, save_model};
+use super::import::{CONFIG_FILE, Purpose, WEIGHTS_FILE, load_weights};
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
@@ -12,7 +13,7 @@ use super::{Observer, Options};
 use crate::data::{Position, lock};
 use crate::device::{DType, Device, Float, bf16};
 use crate::eval::{EmbedError, Embedder, RetrievalScore, rank_bm25};
-use crate::model::Model;
+use crate::model::{Model, Pooling};
 
 const LOG_FILE: &str = "training.jsonl";
 /// What a run leaves in its directory beside `checkpoint/`.
@@ -184,8 +185,8 @@ fn make_model<T: Float>(
     }
     model.initialise(options.seed)?;
     if let Some(directory) = &options.init {
-        load_weights(&directory.join(WEIGHTS_FILE), &mut model)?;
-        observer.note(&format!("weights: the encoder of {}", directory.display()));
+        let weights = load_weights(&directory.join(WEIGHTS_FILE), Purpose::Training, &mut model)?;
+        observer.note(&weights.to_string());
     }
     Ok(model)
 }
@@ -217,7 +218,7 @@ fn score<T: Float>(
 ) -> Result<Option<RetrievalScore>> {
     let Prepared { tokenizer, held_out, .. } = trainer.prepared;
     let (model, stream, stop) = (&mut trainer.model, &trainer.stream, &mut || observer.stop());
-    match (Embedder { model, stream, tokenizer, stop }).retrieval_score(held_out) {
+    match (Embedder { model, stream, tokenizer, pooling: Pooling::Cls, stop }).retrieval_score(held_out) {
         Ok(score) => Ok(Some(score)),
         Err(EmbedError::Stopped) => Ok(None),
         Err(error) => Err(error.into()),

@@ -158,11 +158,15 @@ impl<T: Float> Trainer<'_, T> {
         let Some((what, value)) = values.into_iter().find(|(_, value)| !value.is_finite()) else {
             return Ok(());
         };
+        Err(self.non_finite(what.to_owned(), value))
+    }
+
+    fn non_finite(&self, what: String, value: f32) -> Error {
         let kept = match self.saved_step {
             Some(step) => format!("the checkpoint of step {step} is kept"),
             None => "no checkpoint had been written".to_owned(),
         };
-        Err(Error::NonFinite { what, value, step: record.step, kept })
+        Error::NonFinite { what, value, step: self.step, kept }
     }
 
     pub fn checkpoint(&mut self) -> Result<()> {
@@ -173,7 +177,11 @@ impl<T: Float> Trainer<'_, T> {
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),
         };
-        self.checkpoints.save(&self.model, progress)?;
+        // What the last update made of the weights, no loss has shown yet.
+        self.checkpoints.save(&self.model, progress).map_err(|error| match error {
+            Error::NonFiniteWeight { tensor, value, .. } => self.non_finite(tensor, value),
+            other => other,
+        })?;
         self.saved_step = Some(self.step);
         self.draw()
     }

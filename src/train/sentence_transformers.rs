@@ -1,0 +1,202 @@
+//! The files of sentence-transformers beside a model, which say how its vectors are made.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::error::{Error, Result};
+use super::import::{CONFIG_FILE, read_json};
+use crate::model::Pooling;
+
+const MODULES_FILE: &str = "modules.json";
+/// Where the pooling is when no [`MODULES_FILE`] says it.
+const POOLING_FOLDER: &str = "1_Pooling";
+const POOLING_FIELD: &str = "pooling_mode";
+
+/// How a model makes a vector of a text.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Modules {
+    /// The directory of weights, sizes and tokenizer.
+    pub transformer: PathBuf,
+    pub pooling: Pooling,
+    /// Whether vectors are scaled to length 1.
+    pub normalize: bool,
+}
+
+/// An entry of `modules.json`.
+#[derive(Deserialize)]
+struct Module {
+    path: PathBuf,
+    /// The path of a Python class.
+    #[serde(rename = "type")]
+    class: String,
+}
+
+impl Modules {
+    /// Those that `directory` names; the vector of `[CLS]` where it names none.
+    ///
+    /// # Errors
+    /// [`Error::ModelConfig`] names a file that cannot be read, or asks for what is not computed here.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(MODULES_FILE);
+        let mut modules = Self { transformer: directory.to_owned(), pooling: Pooling::Cls, normalize: false };
+        if !is_there(&path) {
+            let folder = directory.join(POOLING_FOLDER);
+            if is_there(&folder) {
+                modules.pooling = read_pooling(&folder.join(CONFIG_FILE))?;
+            }
+            return Ok(modules);
+        }
+        let listed: Vec<Module> = read_json(&path)?;
+        for (index, module) in listed.iter().enumerate() {
+            let folder = directory.join(&module.path);
+            match (index, module.class.rsplit('.').next()) {
+                (0, Some("Transformer")) => modules.transformer = folder,
+                (1, Some("Pooling")) => modules.pooling = read_pooling(&folder.join(CONFIG_FILE))?,
+                (2, Some("Normalize")) => modules.normalize = true,
+                _ => return Err(not_computed(path, format!("module {index} is {}", module.class))),
+            }
+        }
+        if listed.len() < 2 {
+            return Err(not_computed(path, format!("it lists {} modules", listed.len())));
+        }
+        Ok(modules)
+    }
+}
+
+fn not_computed(path: PathBuf, found: String) -> Error {
+    let reason =
+        format!("{found}; there should be a Transformer, a Pooling and at most a Normalize, in this order");
+    Error::ModelConfig { path, reason }
+}
+
+/// Whether there is anything of this name, a broken link included.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// The one mode of a pooling's `config.json`: a flag for each, or, as newer ones say it, a name.
+fn read_pooling(path: &Path) -> Result<Pooling> {
+    let failed = |reason| Error::ModelConfig { path: path.to_owned(), reason };
+    let fields: Map<String, Value> = read_json(path)?;
+    let mut modes = Vec::new();
+    for (name, value) in fields.iter().filter(|(name, _)| name.starts_with(POOLING_FIELD)) {
+        match value {
+            Value::Bool(true) if name != POOLING_FIELD => modes.push(name.as_str()),
+            Value::Bool(false) if name != POOLING_FIELD => {}
+            Value::String(mode) if name == POOLING_FIELD => modes.push(mode),
+            Value::Null if name == POOLING_FIELD => {}
+            _ => return Err(failed(format!("{name} is {value}; it should be {}", kind_of(name)))),
+        }
+    }
+    let known = |mode: &&str| match *mode {
+        "cls" | "pooling_mode_cls_token" => Some(Pooling::Cls),
+        "mean" | "pooling_mode_mean_tokens" => Some(Pooling::Mean),
+        _ => None,
+    };
+    match modes.first().and_then(known) {
+        Some(pooling) if modes.iter().all(|mode| known(mode) == Some(pooling)) => Ok(pooling),
+        _ => {
+            let modes = if modes.is_empty() { "nothing".to_owned() } else { modes.join(" and ") };
+            Err(failed(format!("it pools by {modes}; it should be by cls or by mean alone")))
+        }
+    }
+}
+
+fn kind_of(field: &str) -> &'static str {
+    if field == POOLING_FIELD { "\"cls\" or \"mean\"" } else { "true or false" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path, name: &str, text: &str) {
+        let path = directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn a_pooling_has_one_mode_that_is_computed() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Modules::read(directory.path()).unwrap().pooling, Pooling::Cls);
+        let pooling = |text: &str| {
+            write(directory.path(), "1_Pooling/config.json", text);
+            Modules::read(directory.path()).map(|modules| modules.pooling).map_err(|error| error.to_string())
+        };
+        let flags = |cls: bool, mean: bool, max: bool| {
+            format!(
+                "{{\"word_embedding_dimension\": 32, \"pooling_mode_cls_token\": {cls}, \"pooling_mode_mean_tokens\": {mean}, \
+                 \"pooling_mode_max_tokens\": {max}, \"include_prompt\": true}}"
+            )
+        };
+        assert_eq!(pooling(&flags(true, false, false)), Ok(Pooling::Cls));
+        assert_eq!(pooling(&flags(false, true, false)), Ok(Pooling::Mean));
+        assert_eq!(
+            pooling(r#"{"pooling_mode": "mean", "pooling_mode_mean_tokens": true}"#),
+            Ok(Pooling::Mean)
+        );
+        assert_eq!(pooling(r#"{"embedding_dimension": 32, "pooling_mode": "cls"}"#), Ok(Pooling::Cls));
+        let refusals = [
+            (flags(false, false, true), "it pools by pooling_mode_max_tokens; it should be"),
+            (flags(true, true, false), "it pools by pooling_mode_cls_token and pooling_mode_mean_tokens"),
+            (flags(false, false, false), "it pools by nothing"),
+            (r#"{"pooling_mode": "lasttoken"}"#.into(), "it pools by lasttoken"),
+            (
+                r#"{"pooling_mode_cls_token": 1}"#.into(),
+                "pooling_mode_cls_token is 1; it should be true or false",
+            ),
+            (r#"{"pooling_mode": ["cls"]}"#.into(), "it should be \"cls\" or \"mean\""),
+            ("[1]".into(), "1_Pooling/config.json`: invalid type"),
+            ("{".into(), "1_Pooling/config.json`: EOF"),
+            ("<!doctype html>".into(), "1_Pooling/config.json` looks to be an HTML page"),
+        ];
+        for (text, expected) in refusals {
+            let message = pooling(&text).unwrap_err();
+            assert!(message.contains(expected), "{text}: {message:?} should say {expected:?}");
+        }
+        std::fs::remove_file(directory.path().join("1_Pooling/config.json")).unwrap();
+        assert!(Modules::read(directory.path()).unwrap_err().to_string().contains("1_Pooling/config.json"));
+    }
+
+    #[test]
+    fn modules_are_read_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), "1_Pooling/config.json", "{\"pooling_mode_cls_token\": true}");
+        write(directory.path(), "mean/config.json", "{\"pooling_mode\": \"mean\"}");
+        let modules = |list: &[(&str, &str)]| {
+            let module = |(path, class): &(&str, &str)| {
+                format!("{{\"idx\": 0, \"name\": \"0\", \"path\": \"{path}\", \"type\": \"{class}\"}}")
+            };
+            let list: Vec<String> = list.iter().map(module).collect();
+            write(directory.path(), MODULES_FILE, &format!("[{}]", list.join(", ")));
+            Modules::read(directory.path()).map_err(|error| error.to_string())
+        };
+        let transformer = ("0_Transformer", "sentence_transformers.models.Transformer");
+        let pooling = ("mean", "sentence_transformers.models.Pooling");
+        let normalize = ("2_Normalize", "sentence_transformers.models.Normalize");
+        let expected = Modules {
+            transformer: directory.path().join("0_Transformer"),
+            pooling: Pooling::Mean,
+            normalize: true,
+        };
+        assert_eq!(modules(&[transformer, pooling, normalize]).as_ref(), Ok(&expected));
+        assert_eq!(modules(&[transformer, pooling]), Ok(Modules { normalize: false, ..expected }));
+        let dense = ("2_Dense", "sentence_transformers.models.Dense");
+        let refusals = [
+            (vec![transformer, pooling, dense], "module 2 is sentence_transformers.models.Dense"),
+            (vec![transformer, normalize], "module 1 is sentence_transformers.models.Normalize"),
+            (vec![transformer], "it lists 1 modules"),
+        ];
+        for (list, expected) in refusals {
+            let message = modules(&list).unwrap_err();
+            assert!(message.contains("modules.json`") && message.contains(expected), "{message}");
+        }
+        write(directory.path(), MODULES_FILE, "{}");
+        assert!(
+            Modules::read(directory.path()).unwrap_err().to_string().contains("modules.json`: invalid type")
+        );
+    }
+}
