@@ -8,7 +8,7 @@ use retromae::device::{DType, Device, Float, bf16};
 use retromae::eval::{Embedder, RetrievalScore, rank_bm25, split_held_out};
 use retromae::train::{LoadedModel, load_model};
 
-use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_row};
+use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score_note, score_row};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -59,7 +59,9 @@ impl Arguments {
         if held_out.is_empty() {
             let path = self.corpus.display();
             return Err(format!(
-                "--corpus `{path}` gives no passage to find; it should have at least ten, of several sentences each"
+                "--corpus `{path}` with --held-out {} gives no two passages to find; there should be at least twenty, of several sentences \
+                 each, and --held-out at least 2",
+                self.held_out
             )
             .into());
         }
@@ -83,7 +85,7 @@ impl Arguments {
             return Ok(());
         }
         print_table(&SCORE_HEADER, &[score_row("model", score), score_row("BM25", bm25)], 1);
-        println!("{} first sentences, each to find its passage among as many", held_out.len());
+        println!("{}", score_note(held_out.len(), bm25));
         Ok(())
     }
 }

@@ -138,7 +138,17 @@ fn print_table(header: &[&str], rows: &[Vec<String>], left: usize) {
 
 /// A row of the retrieval table.
 fn score_row(name: &str, score: retromae::eval::RetrievalScore) -> Vec<String> {
-    vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), format!("{:.3}", score.recall_at_10)]
+    let recall = score.recall_at_10.map_or("–".into(), |recall| format!("{recall:.3}"));
+    vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), recall]
+}
+
+/// What the scores of `held_out` passages are of.
+fn score_note(held_out: usize, score: retromae::eval::RetrievalScore) -> String {
+    let by_construction = match score.recall_at_10 {
+        Some(_) => "",
+        None => "; Recall@10 is left out: of at most ten passages each is among the first ten",
+    };
+    format!("{held_out} first sentences, each to find its passage among as many{by_construction}")
 }
 
 const SCORE_HEADER: [&str; 3] = ["retrieval", "MRR@10", "Recall@10"];

@@ -9,7 +9,7 @@ use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
 use super::progress::Terminal;
 use super::signals::Signals;
-use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_row};
+use super::{DeviceArguments, Error, SCORE_HEADER, print_table, score_note, score_row};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Decoder {
@@ -206,7 +206,7 @@ fn print_outcome(outcome: &Outcome) {
         rows.push(score_row("BM25", table.bm25));
         println!();
         print_table(&SCORE_HEADER, &rows, 1);
-        println!("{} first sentences, each to find its passage among as many", table.held_out);
+        println!("{}", score_note(table.held_out, table.bm25));
     }
     if outcome.stopped {
         return;

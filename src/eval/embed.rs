@@ -6,6 +6,9 @@ use crate::device::{Float, Stream};
 use crate::model::{Model, Pooling};
 use crate::ops;
 
+/// What an error message quotes of a text.
+const QUOTED_CHARS: usize = 60;
+
 /// An error of [`Embedder`].
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
@@ -15,6 +18,10 @@ pub enum EmbedError {
     Operation(#[from] ops::Error),
     #[error(transparent)]
     Ranking(#[from] super::Error),
+    #[error(
+        "the vector of the text {text:?} has a value that is {value}; every one should be finite, so the model's weights are too large"
+    )]
+    NonFinite { text: String, value: f32 },
     #[error("stopped before all texts were embedded, as was asked for")]
     Stopped,
 }
@@ -35,7 +42,7 @@ impl<T: Float> Embedder<'_, T> {
     /// As many texts as the model has room for go to the device at once.
     ///
     /// # Errors
-    /// [`EmbedError::Text`], [`EmbedError::Operation`]; [`EmbedError::Stopped`].
+    /// [`EmbedError::Text`], [`EmbedError::Operation`], [`EmbedError::NonFinite`]; [`EmbedError::Stopped`].
     pub fn embed<S: AsRef<str>>(&mut self, texts: &[S]) -> Result<Vec<f32>, EmbedError> {
         let capacity = self.model.capacity();
         let mut vectors = Vec::with_capacity(texts.len() * self.model.config().hidden_size);
@@ -54,7 +61,14 @@ impl<T: Float> Embedder<'_, T> {
         if !ids.is_empty() {
             vectors.extend(self.embed_batch(&cu_seqlens, &ids)?);
         }
-        Ok(vectors)
+        let dim = self.model.config().hidden_size;
+        match vectors.iter().position(|value| !value.is_finite()) {
+            None => Ok(vectors),
+            Some(at) => {
+                let text = texts[at / dim].as_ref().chars().take(QUOTED_CHARS).collect();
+                Err(EmbedError::NonFinite { text, value: vectors[at] })
+            }
+        }
     }
 
     fn embed_batch(&mut self, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>, EmbedError> {

@@ -217,7 +217,7 @@ mod tests {
             position: Position { epoch: 1, cursor: 3, put_off: vec![7] },
             options: [("--seed".to_owned(), "1".to_owned())].into(),
             device: "host".into(),
-            retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: 0.5 }),
+            retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: Some(0.5) }),
             tensors: "step-00000007.safetensors".into(),
             tensors_bytes: 0,
             tensors_checksum: checksum(b""),

@@ -263,6 +263,7 @@ pub(super) fn values_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::export::{Tensor, write_tensors};
 
     #[test]
     fn names_of_other_writers_are_found() {
@@ -274,6 +275,104 @@ mod tests {
             names_of("cls.predictions.bias"),
             ["cls.predictions.bias", "cls.predictions.decoder.bias"]
         );
+    }
+
+    /// What becomes of a model's own tensors, in another writer's names, after `change`; and whether all of it was taken as it was.
+    fn reloaded(purpose: Purpose, change: impl FnOnce(&mut Vec<Tensor>)) -> Result<(LoadedWeights, bool)> {
+        let device = Device::host().unwrap();
+        let config = ModelConfig {
+            hidden_size: 32,
+            num_attention_heads: 1,
+            intermediate_size: 64,
+            ..ModelConfig::tiny(40)
+        };
+        let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
+        let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
+        model.initialise(1).unwrap();
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let values = model.parameter(&name).unwrap();
+            (name, shape, values)
+        };
+        let mut tensors: Vec<Tensor> = model.parameter_shapes().into_iter().map(tensor).collect();
+        tensors.iter_mut().filter(|tensor| tensor.1.len() == 1).for_each(|tensor| tensor.2[1] = 0.5);
+        let expected: Vec<Vec<f32>> = tensors.iter().map(|tensor| tensor.2.clone()).collect();
+        change(&mut tensors);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(WEIGHTS_FILE);
+        write_tensors(&path, &tensors).unwrap();
+        let weights = load_weights(&path, purpose, &mut model)?;
+        let names = model.parameter_shapes().into_iter();
+        let same = names.zip(&expected).all(|((name, _), values)| model.parameter(&name).unwrap() == *values);
+        Ok((weights, same))
+    }
+
+    #[test]
+    fn all_is_taken_whatever_its_writer_called_it() {
+        type Change = fn(&mut Vec<Tensor>);
+        let renamed = |tensors: &mut Vec<Tensor>, rename: fn(&str) -> String| {
+            tensors.iter_mut().for_each(|tensor| tensor.0 = rename(&tensor.0));
+        };
+        let word = |tensors: &[Tensor]| {
+            tensors.iter().find(|tensor| tensor.0.contains("word_embeddings")).unwrap().clone()
+        };
+        let changes: [Change; 5] = [
+            |_| {},
+            |tensors| renamed(tensors, |name| name.trim_start_matches("bert.").to_owned()),
+            |tensors| {
+                renamed(tensors, |name| {
+                    name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                        .replace("LayerNorm.bias", "LayerNorm.beta")
+                });
+            },
+            |tensors| {
+                renamed(tensors, |name| name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"))
+            },
+            |tensors| {
+                let (_, shape, values) = word(tensors);
+                tensors.push((TIED_WEIGHT.into(), shape, values));
+            },
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let (weights, same) = reloaded(Purpose::Training, change).unwrap();
+            assert!(same && !weights.is_partial(), "change {index}: {weights}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_lost_is_refused() {
+        let message = |purpose, change: fn(&mut Vec<Tensor>)| {
+            reloaded(purpose, change)
+                .map(|(weights, _)| weights.to_string())
+                .map_err(|error| error.to_string())
+        };
+        let untied: fn(&mut Vec<Tensor>) = |tensors| {
+            let mut tensor = tensors[0].clone();
+            (tensor.0, tensor.2[3]) = (TIED_WEIGHT.into(), 9.0);
+            tensors.push(tensor);
+        };
+        let expected = "tensors bert.embeddings.word_embeddings.weight and cls.predictions.decoder.weight are one parameter of this \
+                        model; they should be equal, and are not";
+        assert!(message(Purpose::Training, untied).unwrap_err().contains(expected));
+        // Embedding has no use for the head.
+        message(Purpose::Embedding, untied).unwrap();
+        let twice = message(Purpose::Embedding, |tensors| {
+            let bias = tensors.iter().find(|tensor| tensor.0 == "bert.embeddings.LayerNorm.bias").unwrap();
+            tensors.push(("embeddings.LayerNorm.beta".into(), bias.1.clone(), vec![0.25; 32]));
+        });
+        assert!(
+            twice
+                .unwrap_err()
+                .contains("bert.embeddings.LayerNorm.bias and embeddings.LayerNorm.beta are one")
+        );
+        let shape = message(Purpose::Training, |tensors| {
+            tensors.push(("cls.predictions.decoder.bias".into(), vec![39], vec![0.0; 39]));
+        });
+        assert!(
+            shape.unwrap_err().contains("cls.predictions.decoder.bias has shape [39]; it should have [40]")
+        );
+        let missing =
+            message(Purpose::Embedding, |tensors| tensors.retain(|tensor| !tensor.0.contains("position")));
+        assert!(missing.unwrap_err().contains("bert.embeddings.position_embeddings.weight is missing"));
     }
 
     #[test]

@@ -156,6 +156,7 @@ impl Options {
             batch_tokens,
             format_args!("at least --max-len, {least}, and below 2^31"),
         )?;
+        require_flag(self.held_out != 1, "--held-out", 1, "0, or at least 2: any model finds one alone")?;
         require_flag(self.checkpoint_every > 0, "--checkpoint-every", 0, "at least 1")?;
         require_flag(
             !(self.resume && self.overwrite),

@@ -170,7 +170,9 @@ fn draw_facts(area: &Area, records: &[StepRecord], retrieval: Option<&RetrievalT
         text(area, &queries, (LEFT, y), 13, FAINT_INK, HPos::Left)?;
         y += 30;
         text(area, "MRR@10", (MIDDLE, y), 13, FAINT_INK, HPos::Right)?;
-        text(area, "Recall@10", (RIGHT, y), 13, FAINT_INK, HPos::Right)?;
+        if table.bm25.recall_at_10.is_some() {
+            text(area, "Recall@10", (RIGHT, y), 13, FAINT_INK, HPos::Right)?;
+        }
         let rows = [
             ("before", Some(table.before), INK),
             ("after", table.after, ENCODER),
@@ -184,7 +186,10 @@ fn draw_facts(area: &Area, records: &[StepRecord], retrieval: Option<&RetrievalT
             };
             text(area, name, (LEFT, y), 15, color, HPos::Left)?;
             text(area, &cell(|score| score.mrr_at_10), (MIDDLE, y), 15, color, HPos::Right)?;
-            text(area, &cell(|score| score.recall_at_10), (RIGHT, y), 15, color, HPos::Right)?;
+            if table.bm25.recall_at_10.is_some() {
+                let recall = cell(|score| score.recall_at_10.unwrap_or(0.0));
+                text(area, &recall, (RIGHT, y), 15, color, HPos::Right)?;
+            }
         }
         y += 56;
     }
@@ -293,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("training.svg");
         let records: Vec<StepRecord> = (1..=5000).map(record).collect();
-        let score = |mrr_at_10, recall_at_10| RetrievalScore { mrr_at_10, recall_at_10 };
+        let score = |mrr_at_10, recall| RetrievalScore { mrr_at_10, recall_at_10: Some(recall) };
         let table = RetrievalTable {
             held_out: 1234,
             before: score(0.125, 0.25),

@@ -129,7 +129,7 @@ impl<T: Float> Trainer<'_, T> {
             encoder_perplexity: losses.encoder_perplexity,
             decoder_perplexity: losses.decoder_perplexity,
             gradient_norm,
-            tokens_per_s: record.tokens as f32 / spent.as_secs_f32().max(f32::MIN_POSITIVE),
+            tokens_per_s: tokens_per_second(record.tokens, spent),
             step_ms: milliseconds(spent),
             ..record
         })
@@ -198,6 +198,11 @@ impl<T: Float> Trainer<'_, T> {
         let path: PathBuf = self.options.out.join("training.svg");
         Ok(write_training_svg(path, &title, &self.records, self.retrieval.as_ref())?)
     }
+}
+
+/// 0 where the clock is too coarse to tell.
+fn tokens_per_second(tokens: usize, spent: Duration) -> f32 {
+    if spent.is_zero() { 0.0 } else { tokens as f32 / spent.as_secs_f32() }
 }
 
 fn milliseconds(duration: Duration) -> f32 {
