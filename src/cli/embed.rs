@@ -16,7 +16,8 @@ const LINES_AT_ONCE: usize = 1024;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer
+    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
+    /// they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text, one a line; - is the standard input
@@ -28,9 +29,9 @@ pub struct Arguments {
     /// Scale each vector to length 1
     #[arg(long)]
     normalize: bool,
-    /// Tokens of a text, at most; what is beyond is cut off
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_len: usize,
+    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    #[arg(long, value_name = "N")]
+    max_len: Option<usize>,
     /// Tokens that go to the device at once, at most
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,

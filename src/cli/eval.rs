@@ -12,7 +12,8 @@ use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, print_table, score
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer
+    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
+    /// they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file or a directory
@@ -27,9 +28,9 @@ pub struct Arguments {
     /// Of the draw of passages: with a run's seed and --held-out they are those that it did not train on
     #[arg(long, value_name = "N", default_value_t = retromae::train::Options::default().seed)]
     seed: u64,
-    /// Tokens of a text, at most; what is beyond is cut off
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_len: usize,
+    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    #[arg(long, value_name = "N")]
+    max_len: Option<usize>,
     /// Tokens that go to the device at once, at most
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,

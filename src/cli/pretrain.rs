@@ -64,7 +64,7 @@ pub struct Arguments {
     /// Tokens of a passage, at most; longer texts are split [default: the store's, else 128]
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
-    /// Peak of the learning rate
+    /// Peak of the learning rate, at most 1
     #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate, allow_negative_numbers = true)]
     lr: f32,
     /// Steps in which the learning rate rises [default: a tenth of all]

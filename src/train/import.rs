@@ -18,6 +18,8 @@ use crate::model::{Capacity, Model, ModelConfig, Pooling};
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The sizes, beside the weights.
 pub const CONFIG_FILE: &str = "config.json";
+/// Tokens of a text to embed, where nobody says otherwise and the model has so many positions.
+const LONGEST_TEXT: usize = 512;
 /// The head's output matrix, which is the word embedding: a file may hold it again under this name.
 const TIED_WEIGHT: &str = "cls.predictions.decoder.weight";
 
@@ -68,7 +70,8 @@ pub struct LoadedModel<T: Float> {
 
 /// Reads the encoder of an exported or downloaded directory; a decoder is left at zero, as embedding needs none.
 ///
-/// Where the directory has the files of sentence-transformers (`modules.json`, `1_Pooling/config.json`), they say how vectors are made.
+/// Where the directory has the files of sentence-transformers (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`),
+/// they say how vectors are made, and how long a text may be where `max_len` does not.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::ModelConfig`], [`Error::Data`] for the tokenizer, [`Error::Weights`]; [`Error::Operation`]
@@ -77,14 +80,14 @@ pub fn load_model<T: Float>(
     directory: &Path,
     device: &Device,
     batch_tokens: usize,
-    max_len: usize,
+    max_len: Option<usize>,
 ) -> Result<LoadedModel<T>> {
-    let Modules { transformer, pooling, normalize } = Modules::read(directory)?;
+    let Modules { transformer, pooling, normalize, max_len: own_max_len } = Modules::read(directory)?;
     let tokenizer = Tokenizer::from_path(&transformer)?;
     let config_path = transformer.join(CONFIG_FILE);
     let config = load_config(&config_path, tokenizer.vocab_size())?;
     check_vocabulary(&config_path, &config, &tokenizer)?;
-    let max_len = max_len.min(config.max_position_embeddings);
+    let max_len = max_len.or(own_max_len).unwrap_or(LONGEST_TEXT).min(config.max_position_embeddings);
     let tokens = batch_tokens.max(max_len);
     // The shortest text is [CLS] [SEP].
     let capacity = Capacity { tokens, sentences: tokens / 2, sentence_length: max_len };
@@ -171,8 +174,13 @@ pub(super) fn load_weights<T: Float>(
     purpose: Purpose,
     model: &mut Model<T>,
 ) -> Result<LoadedWeights> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let failed = |reason: String| Error::Weights { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|source| match other_weights(path) {
+        Some(name) => failed(format!(
+            "it is not there, and {name} is not read; weights should be in one safetensors file"
+        )),
+        None => Error::Read { path: path.to_owned(), source },
+    })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| {
         let what = Content::other_than_text(&bytes[..bytes.len().min(HEAD_BYTES)]).unwrap_or("text");
         failed(format!("it looks to be {what}; it should be a whole safetensors file ({error})"))
@@ -212,6 +220,12 @@ pub(super) fn load_weights<T: Float>(
     }
     let left = left.into_iter().map(str::to_owned).collect();
     Ok(LoadedWeights { path: path.to_owned(), taken, fresh, left })
+}
+
+/// The name of the file that a directory has in the place of `path`, if one is known.
+fn other_weights(path: &Path) -> Option<&'static str> {
+    let names = ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+    names.into_iter().find(|name| !path.exists() && path.with_file_name(name).exists())
 }
 
 /// The names under which a parameter may stand in a file, the model's own first: without the leading `bert.`, as in files of a bare
@@ -309,12 +323,9 @@ mod tests {
     #[test]
     fn all_is_taken_whatever_its_writer_called_it() {
         type Change = fn(&mut Vec<Tensor>);
-        let renamed = |tensors: &mut Vec<Tensor>, rename: fn(&str) -> String| {
+        fn renamed(tensors: &mut [Tensor], rename: fn(&str) -> String) {
             tensors.iter_mut().for_each(|tensor| tensor.0 = rename(&tensor.0));
-        };
-        let word = |tensors: &[Tensor]| {
-            tensors.iter().find(|tensor| tensor.0.contains("word_embeddings")).unwrap().clone()
-        };
+        }
         let changes: [Change; 5] = [
             |_| {},
             |tensors| renamed(tensors, |name| name.trim_start_matches("bert.").to_owned()),
@@ -328,7 +339,8 @@ mod tests {
                 renamed(tensors, |name| name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"))
             },
             |tensors| {
-                let (_, shape, values) = word(tensors);
+                let (name, shape, values) = tensors[0].clone();
+                assert_eq!(name, "bert.embeddings.word_embeddings.weight");
                 tensors.push((TIED_WEIGHT.into(), shape, values));
             },
         ];

@@ -14,7 +14,7 @@ pub const DEFAULT_MAX_LEN: usize = 128;
 /// Weight of the bag-of-words loss where the model has none (Liu et al., arXiv 2305.02564).
 pub const BAG_OF_WORDS_LOSS_WEIGHT: f32 = 0.1;
 /// A passage needs `[CLS]`, one token and `[SEP]`.
-const SHORTEST_PASSAGE: usize = 3;
+pub(super) const SHORTEST_PASSAGE: usize = 3;
 /// Part of the run in which the learning rate rises, where nobody says otherwise.
 const WARMUP_PART: u64 = 10;
 

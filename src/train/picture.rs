@@ -210,9 +210,10 @@ fn facts(records: &[StepRecord]) -> Vec<(&'static str, String)> {
     };
     let tokens: usize = records.iter().map(|record| record.tokens).sum();
     let loss = |value: fn(&StepRecord) -> f32| final_mean(&series(records, value));
+    let shown = |loss: f64| if loss.is_finite() { format!("{loss:.3}") } else { "–".to_owned() };
     vec![
-        ("encoder loss", format!("{:.3}", loss(|record| record.encoder_loss))),
-        ("decoder loss", format!("{:.3}", loss(|record| record.decoder_loss))),
+        ("encoder loss", shown(loss(|record| record.encoder_loss))),
+        ("decoder loss", shown(loss(|record| record.decoder_loss))),
         ("steps", whole_number(last.step as f64)),
         ("tokens", whole_number(tokens as f64)),
         ("tokens a second, median", whole_number(f64::from(median(records, |record| record.tokens_per_s)))),
@@ -290,7 +291,10 @@ mod tests {
     fn losses_that_are_not_numbers_are_left_out() {
         let directory = tempfile::tempdir().unwrap();
         let diverged = StepRecord { encoder_loss: f32::NAN, gradient_norm: f32::NAN, ..record(1) };
-        write_training_svg(directory.path().join("a.svg"), "diverged", &[diverged], None).unwrap();
+        let path = directory.path().join("a.svg");
+        write_training_svg(&path, "diverged", &[diverged], None).unwrap();
+        let svg = std::fs::read_to_string(path).unwrap();
+        assert!(!svg.contains("NaN") && svg.contains('–'), "{svg}");
     }
 
     #[test]

@@ -7,12 +7,17 @@ use serde_json::{Map, Value};
 
 use super::error::{Error, Result};
 use super::import::{CONFIG_FILE, read_json};
+use super::options::SHORTEST_PASSAGE;
 use crate::model::Pooling;
 
 const MODULES_FILE: &str = "modules.json";
 /// Where the pooling is when no [`MODULES_FILE`] says it.
 const POOLING_FOLDER: &str = "1_Pooling";
 const POOLING_FIELD: &str = "pooling_mode";
+/// Beside the weights: how long a text may be.
+const TRANSFORMER_FILE: &str = "sentence_bert_config.json";
+/// Beside the modules: what is put before each text.
+const PROMPTS_FILE: &str = "config_sentence_transformers.json";
 
 /// How a model makes a vector of a text.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub(super) struct Modules {
     pub pooling: Pooling,
     /// Whether vectors are scaled to length 1.
     pub normalize: bool,
+    /// Tokens of a text, at most, where the files say it.
+    pub max_len: Option<usize>,
 }
 
 /// An entry of `modules.json`.
@@ -40,12 +47,19 @@ impl Modules {
     /// [`Error::ModelConfig`] names a file that cannot be read, or asks for what is not computed here.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(MODULES_FILE);
-        let mut modules = Self { transformer: directory.to_owned(), pooling: Pooling::Cls, normalize: false };
+        let mut modules = Self {
+            transformer: directory.to_owned(),
+            pooling: Pooling::Cls,
+            normalize: false,
+            max_len: None,
+        };
+        refuse_prompt(&directory.join(PROMPTS_FILE))?;
         if !is_there(&path) {
             let folder = directory.join(POOLING_FOLDER);
             if is_there(&folder) {
                 modules.pooling = read_pooling(&folder.join(CONFIG_FILE))?;
             }
+            modules.max_len = read_max_len(directory)?;
             return Ok(modules);
         }
         let listed: Vec<Module> = read_json(&path)?;
@@ -61,6 +75,7 @@ impl Modules {
         if listed.len() < 2 {
             return Err(not_computed(path, format!("it lists {} modules", listed.len())));
         }
+        modules.max_len = read_max_len(&modules.transformer)?;
         Ok(modules)
     }
 }
@@ -74,6 +89,46 @@ fn not_computed(path: PathBuf, found: String) -> Error {
 /// Whether there is anything of this name, a broken link included.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// Tokens of a text, at most, as the file beside the weights in `transformer` says it.
+fn read_max_len(transformer: &Path) -> Result<Option<usize>> {
+    const FIELD: &str = "max_seq_length";
+    let path = transformer.join(TRANSFORMER_FILE);
+    if !is_there(&path) {
+        return Ok(None);
+    }
+    let fields: Map<String, Value> = read_json(&path)?;
+    let Some(value) = fields.get(FIELD).filter(|value| !value.is_null()) else { return Ok(None) };
+    match value
+        .as_u64()
+        .and_then(|length| usize::try_from(length).ok())
+        .filter(|&length| length >= SHORTEST_PASSAGE)
+    {
+        Some(length) => Ok(Some(length)),
+        None => {
+            let reason = format!(
+                "{FIELD} is {value}; it should be at least {SHORTEST_PASSAGE}: [CLS], one token, [SEP]"
+            );
+            Err(Error::ModelConfig { path, reason })
+        }
+    }
+}
+
+/// Texts are embedded as they are.
+fn refuse_prompt(path: &Path) -> Result<()> {
+    const FIELD: &str = "default_prompt_name";
+    if !is_there(path) {
+        return Ok(());
+    }
+    let fields: Map<String, Value> = read_json(path)?;
+    match fields.get(FIELD).filter(|value| !value.is_null()) {
+        None => Ok(()),
+        Some(name) => {
+            let reason = format!("{FIELD} is {name}; it should be null, as no prompt is put before a text");
+            Err(Error::ModelConfig { path: path.to_owned(), reason })
+        }
+    }
 }
 
 /// The one mode of a pooling's `config.json`: a flag for each, or, as newer ones say it, a name.
@@ -181,6 +236,7 @@ mod tests {
             transformer: directory.path().join("0_Transformer"),
             pooling: Pooling::Mean,
             normalize: true,
+            max_len: None,
         };
         assert_eq!(modules(&[transformer, pooling, normalize]).as_ref(), Ok(&expected));
         assert_eq!(modules(&[transformer, pooling]), Ok(Modules { normalize: false, ..expected }));
@@ -194,6 +250,22 @@ mod tests {
             let message = modules(&list).unwrap_err();
             assert!(message.contains("modules.json`") && message.contains(expected), "{message}");
         }
+        write(directory.path(), "0_Transformer/sentence_bert_config.json", "{\"max_seq_length\": 24}");
+        assert_eq!(modules(&[transformer, pooling]).unwrap().max_len, Some(24));
+        write(directory.path(), "0_Transformer/sentence_bert_config.json", "{\"max_seq_length\": \"24\"}");
+        let message = modules(&[transformer, pooling]).unwrap_err();
+        assert!(
+            message.contains("sentence_bert_config.json`: max_seq_length is \"24\"; it should be"),
+            "{message}"
+        );
+        write(
+            directory.path(),
+            PROMPTS_FILE,
+            "{\"prompts\": {\"query\": \"q: \"}, \"default_prompt_name\": \"query\"}",
+        );
+        let message = modules(&[transformer, pooling]).unwrap_err();
+        assert!(message.contains("default_prompt_name is \"query\"; it should be null"), "{message}");
+        write(directory.path(), PROMPTS_FILE, "{\"default_prompt_name\": null}");
         write(directory.path(), MODULES_FILE, "{}");
         assert!(
             Modules::read(directory.path()).unwrap_err().to_string().contains("modules.json`: invalid type")
