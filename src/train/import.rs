@@ -82,17 +82,19 @@ pub fn load_model<T: Float>(
     batch_tokens: usize,
     max_len: Option<usize>,
 ) -> Result<LoadedModel<T>> {
-    let Modules { transformer, pooling, normalize, max_len: own_max_len } = Modules::read(directory)?;
-    let tokenizer = Tokenizer::from_path(&transformer)?;
-    let config_path = transformer.join(CONFIG_FILE);
+    let modules = Modules::read(directory)?;
+    let tokenizer = Tokenizer::from_path(&modules.transformer)?;
+    let config_path = modules.transformer.join(CONFIG_FILE);
     let config = load_config(&config_path, tokenizer.vocab_size())?;
+    modules.check_dimension(config.hidden_size)?;
     check_vocabulary(&config_path, &config, &tokenizer)?;
-    let max_len = max_len.or(own_max_len).unwrap_or(LONGEST_TEXT).min(config.max_position_embeddings);
+    let max_len = max_len.or(modules.max_len).unwrap_or(LONGEST_TEXT).min(config.max_position_embeddings);
     let tokens = batch_tokens.max(max_len);
     // The shortest text is [CLS] [SEP].
     let capacity = Capacity { tokens, sentences: tokens / 2, sentence_length: max_len };
     let mut model = Model::new(device, &config, capacity)?;
-    let weights = load_weights(&transformer.join(WEIGHTS_FILE), Purpose::Embedding, &mut model)?;
+    let weights = load_weights(&modules.transformer.join(WEIGHTS_FILE), Purpose::Embedding, &mut model)?;
+    let Modules { pooling, normalize, .. } = modules;
     Ok(LoadedModel { model, tokenizer, pooling, normalize, weights })
 }
 
@@ -137,18 +139,21 @@ impl LoadedWeights {
 }
 
 impl fmt::Display for LoadedWeights {
-    /// Names of one kind are told as one: `decoder.* (16)`; those of the heads and what was left, each by its own.
+    /// What was taken, a decoder that is fresh as a whole, and what was left in large numbers are told as groups: `decoder.* (16)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const FEW: usize = 20;
         write!(f, "weights of {}: taken: {}", self.path.display(), grouped(&self.taken))?;
         if !self.fresh.is_empty() {
-            let (decoder, rest): (Vec<_>, Vec<_>) =
-                self.fresh.iter().cloned().partition(|name| name.starts_with("decoder."));
-            let names: Vec<String> =
-                rest.into_iter().chain((!decoder.is_empty()).then(|| grouped(&decoder))).collect();
+            let is_decoder = |name: &String| name.starts_with("decoder.");
+            let whole = !self.taken.iter().any(is_decoder);
+            let (decoder, mut names): (Vec<_>, Vec<_>) =
+                self.fresh.iter().cloned().partition(|name| whole && is_decoder(name));
+            names.extend((!decoder.is_empty()).then(|| grouped(&decoder)));
             write!(f, "; fresh: {}", names.join(", "))?;
         }
         if !self.left.is_empty() {
-            write!(f, "; left: {}", self.left.join(", "))?;
+            let few = self.left.len() <= FEW;
+            write!(f, "; left: {}", if few { self.left.join(", ") } else { grouped(&self.left) })?;
         }
         Ok(())
     }

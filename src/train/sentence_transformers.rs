@@ -14,6 +14,8 @@ const MODULES_FILE: &str = "modules.json";
 /// Where the pooling is when no [`MODULES_FILE`] says it.
 const POOLING_FOLDER: &str = "1_Pooling";
 const POOLING_FIELD: &str = "pooling_mode";
+/// In older and in newer files.
+const DIMENSION_FIELDS: [&str; 2] = ["word_embedding_dimension", "embedding_dimension"];
 /// Beside the weights: how long a text may be.
 const TRANSFORMER_FILE: &str = "sentence_bert_config.json";
 /// Beside the modules: what is put before each text.
@@ -29,6 +31,8 @@ pub(super) struct Modules {
     pub normalize: bool,
     /// Tokens of a text, at most, where the files say it.
     pub max_len: Option<usize>,
+    /// Elements of a vector, where a pooling says it, and its file.
+    dimension: Option<(PathBuf, Value)>,
 }
 
 /// An entry of `modules.json`.
@@ -52,12 +56,13 @@ impl Modules {
             pooling: Pooling::Cls,
             normalize: false,
             max_len: None,
+            dimension: None,
         };
         refuse_prompt(&directory.join(PROMPTS_FILE))?;
         if !is_there(&path) {
             let folder = directory.join(POOLING_FOLDER);
             if is_there(&folder) {
-                modules.pooling = read_pooling(&folder.join(CONFIG_FILE))?;
+                modules.read_pooling(folder.join(CONFIG_FILE))?;
             }
             modules.max_len = read_max_len(directory)?;
             return Ok(modules);
@@ -67,7 +72,7 @@ impl Modules {
             let folder = directory.join(&module.path);
             match (index, module.class.rsplit('.').next()) {
                 (0, Some("Transformer")) => modules.transformer = folder,
-                (1, Some("Pooling")) => modules.pooling = read_pooling(&folder.join(CONFIG_FILE))?,
+                (1, Some("Pooling")) => modules.read_pooling(folder.join(CONFIG_FILE))?,
                 (2, Some("Normalize")) => modules.normalize = true,
                 _ => return Err(not_computed(path, format!("module {index} is {}", module.class))),
             }
@@ -77,6 +82,31 @@ impl Modules {
         }
         modules.max_len = read_max_len(&modules.transformer)?;
         Ok(modules)
+    }
+
+    fn read_pooling(&mut self, path: PathBuf) -> Result<()> {
+        let fields: Map<String, Value> = read_json(&path)?;
+        self.pooling =
+            mode_of(&fields).map_err(|reason| Error::ModelConfig { path: path.clone(), reason })?;
+        let dimension = DIMENSION_FIELDS.iter().find_map(|name| fields.get(*name));
+        self.dimension = dimension.map(|value| (path, value.clone()));
+        Ok(())
+    }
+
+    /// Refuses a pooling of vectors of another length.
+    ///
+    /// # Errors
+    /// [`Error::ModelConfig`].
+    pub fn check_dimension(&self, hidden_size: usize) -> Result<()> {
+        match &self.dimension {
+            Some((path, value)) if *value != hidden_size => {
+                let reason = format!(
+                    "the vectors are of {value} elements; they should be of {hidden_size}, the hidden_size of the model"
+                );
+                Err(Error::ModelConfig { path: path.clone(), reason })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -132,9 +162,7 @@ fn refuse_prompt(path: &Path) -> Result<()> {
 }
 
 /// The one mode of a pooling's `config.json`: a flag for each, or, as newer ones say it, a name.
-fn read_pooling(path: &Path) -> Result<Pooling> {
-    let failed = |reason| Error::ModelConfig { path: path.to_owned(), reason };
-    let fields: Map<String, Value> = read_json(path)?;
+fn mode_of(fields: &Map<String, Value>) -> std::result::Result<Pooling, String> {
     let mut modes = Vec::new();
     for (name, value) in fields.iter().filter(|(name, _)| name.starts_with(POOLING_FIELD)) {
         match value {
@@ -142,7 +170,7 @@ fn read_pooling(path: &Path) -> Result<Pooling> {
             Value::Bool(false) if name != POOLING_FIELD => {}
             Value::String(mode) if name == POOLING_FIELD => modes.push(mode),
             Value::Null if name == POOLING_FIELD => {}
-            _ => return Err(failed(format!("{name} is {value}; it should be {}", kind_of(name)))),
+            _ => return Err(format!("{name} is {value}; it should be {}", kind_of(name))),
         }
     }
     let known = |mode: &&str| match *mode {
@@ -154,7 +182,7 @@ fn read_pooling(path: &Path) -> Result<Pooling> {
         Some(pooling) if modes.iter().all(|mode| known(mode) == Some(pooling)) => Ok(pooling),
         _ => {
             let modes = if modes.is_empty() { "nothing".to_owned() } else { modes.join(" and ") };
-            Err(failed(format!("it pools by {modes}; it should be by cls or by mean alone")))
+            Err(format!("it pools by {modes}; it should be by cls or by mean alone"))
         }
     }
 }
@@ -212,6 +240,14 @@ mod tests {
             let message = pooling(&text).unwrap_err();
             assert!(message.contains(expected), "{text}: {message:?} should say {expected:?}");
         }
+        pooling(&flags(false, true, false)).unwrap();
+        let modules = Modules::read(directory.path()).unwrap();
+        modules.check_dimension(32).unwrap();
+        let message = modules.check_dimension(64).unwrap_err().to_string();
+        assert!(
+            message.contains("1_Pooling/config.json`: the vectors are of 32 elements; they should be of 64"),
+            "{message}"
+        );
         std::fs::remove_file(directory.path().join("1_Pooling/config.json")).unwrap();
         assert!(Modules::read(directory.path()).unwrap_err().to_string().contains("1_Pooling/config.json"));
     }
@@ -237,6 +273,7 @@ mod tests {
             pooling: Pooling::Mean,
             normalize: true,
             max_len: None,
+            dimension: None,
         };
         assert_eq!(modules(&[transformer, pooling, normalize]).as_ref(), Ok(&expected));
         assert_eq!(modules(&[transformer, pooling]), Ok(Modules { normalize: false, ..expected }));
