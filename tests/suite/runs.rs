@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use retromae::data::{BatchDrawer, BatchOptions, Position, TokenStore, Tokenizer};
 use retromae::device::Device;
-use retromae::eval::{HeldOut, split_held_out};
+use retromae::eval::{HeldOut, rank_bm25, split_held_out};
 use retromae::model::{
     AdamW, BankRows, Capacity, Input, Masking, Model, ModelConfig, Outcome, StepRandomness, TrainStep,
 };
@@ -313,6 +313,11 @@ fn retrieval_is_told_as_it_is_and_by_the_cosine() {
             .collect::<Vec<_>>()
     };
     assert_eq!(line("trained"), row(scores(&place, "out", &held_out, true)));
+    let ranks = rank_bm25(&held_out);
+    let reciprocals: f64 = ranks.iter().map(|&rank| if rank <= 10 { 1.0 / rank as f64 } else { 0.0 }).sum();
+    let found = ranks.iter().filter(|&&rank| rank <= 10).count();
+    assert_eq!(line("BM25"), row((reciprocals / 30.0, found as f64 / 30.0)));
+    assert!(printed.contains("30 first sentences, each to find its passage among as many\n"), "{printed}");
     with_initial_weights(&place);
     assert_eq!(line("untrained"), row(scores(&place, "initial", &held_out, true)));
     with_uneven_vectors(&place, "out", "uneven");
