@@ -6,7 +6,7 @@
 
 use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::VisibilityBank;
-use retromae::ops::attention::{self, Mask, Rows, RowsMut};
+use retromae::ops::attention::{self, HEAD_DIMS, Mask, Rows, RowsMut};
 
 use crate::harness::{
     BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, cu_seqlens, mixed_lengths,
@@ -63,7 +63,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let (tokens, columns) = if bench.on_gpu() { (32_768, 768) } else { (1024, 128) };
     let lengths: &[usize] =
         if bench.on_gpu() { &[32, 64, 128, 256, 512, 1024, 4096] } else { &[32, 64, 128, 512] };
-    let head_dims: &[usize] = if bench.on_gpu() { &[32, 64, 128] } else { &[32, 64] };
+    let head_dims: &[usize] = if bench.on_gpu() { &HEAD_DIMS } else { &[32, 64, 96] };
     for (operation, masked, pass) in [
         ("attention_forward", false, Pass::Forward),
         ("attention_backward", false, Pass::Backward),
@@ -72,6 +72,8 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     ] {
         let mut cases = Vec::new();
         for &head_dim in head_dims {
+            // Whole heads only.
+            let columns = columns / head_dim * head_dim;
             for &length in lengths {
                 let lengths = vec![length; tokens / length];
                 cases.push((format!("L{length}_d{head_dim}"), Case { lengths, columns, head_dim, masked }));

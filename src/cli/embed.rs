@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use retromae::data::{Documents, Records};
 use retromae::device::{DType, Device, ModelFloat, bf16};
-use retromae::eval::{embed_texts, normalize_rows};
-use retromae::train::load_model;
+use retromae::eval::{Embedder, normalize_rows};
+use retromae::train::{LoadedModel, load_model};
 
 use super::output::{Output, tell};
 use super::text::TextArguments;
@@ -19,7 +19,8 @@ const NO_VECTOR: &[u8] = b"null\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer
+    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
+    /// they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
@@ -34,9 +35,9 @@ pub struct Arguments {
     /// Scale each vector to length 1
     #[arg(long)]
     normalize: bool,
-    /// Tokens of a text, at most; what is beyond is cut off
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_len: usize,
+    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    #[arg(long, value_name = "N")]
+    max_len: Option<usize>,
     /// Tokens that go to the device at once, at most
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,
@@ -57,11 +58,22 @@ impl Arguments {
     fn embed<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let documents = Documents::open(std::slice::from_ref(&self.input), self.text.options())?;
         let mut records = Records::of(documents);
-        let (mut model, tokenizer, capacity) =
+        let LoadedModel { mut model, tokenizer, pooling, normalize, weights } =
             load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        if weights.is_partial() {
+            tell(&weights.to_string());
+        }
+        let normalize = self.normalize || normalize;
         let stream = device.stream();
         let dim = model.config().hidden_size;
         let mut output = Output::open(&self.output)?;
+        let mut embedder = Embedder {
+            model: &mut model,
+            stream: &stream,
+            tokenizer: &tokenizer,
+            pooling,
+            stop: &mut || false,
+        };
         loop {
             let read = records.by_ref().take(RECORDS_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
             if read.is_empty() {
@@ -70,8 +82,8 @@ impl Arguments {
                 return Ok(());
             }
             let texts: Vec<&String> = read.iter().flatten().collect();
-            let mut vectors = embed_texts(&mut model, &stream, &tokenizer, capacity, &texts)?;
-            if self.normalize {
+            let mut vectors = embedder.embed(&texts)?;
+            if normalize {
                 normalize_rows(&mut vectors, dim);
             }
             let mut vectors = vectors.chunks_exact(dim);

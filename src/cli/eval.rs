@@ -5,16 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use retromae::data::Corpus;
 use retromae::device::{DType, Device, ModelFloat, bf16};
-use retromae::eval::{RetrievalScore, rank_bm25, retrieval_score, split_held_out};
-use retromae::train::load_model;
+use retromae::eval::{Embedder, RetrievalScore, rank_bm25, split_held_out};
+use retromae::train::{LoadedModel, load_model};
 
 use super::output::{print, tell};
 use super::text::TextArguments;
-use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, score_row, table};
+use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, score_note, score_row, table};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer
+    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
+    /// they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
@@ -28,9 +29,9 @@ pub struct Arguments {
     /// Of the draw of passages: with a run's seed and --held-out they are those that it did not train on
     #[arg(long, value_name = "N", default_value_t = retromae::train::Options::default().seed)]
     seed: u64,
-    /// Tokens of a text, at most; what is beyond is cut off
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    max_len: usize,
+    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    #[arg(long, value_name = "N")]
+    max_len: Option<usize>,
     /// Tokens that go to the device at once, at most
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,
@@ -58,20 +59,33 @@ impl Arguments {
         if held_out.is_empty() {
             let path = self.corpus.display();
             return Err(format!(
-                "--corpus `{path}` gives no passage to find; it should have at least ten, of several sentences each"
+                "--corpus `{path}` with --held-out {} gives no two passages to find; there should be at least twenty, of several sentences \
+                 each, and --held-out at least 2",
+                self.held_out
             )
             .into());
         }
-        let (mut model, tokenizer, capacity) =
+        let LoadedModel { mut model, tokenizer, pooling, weights, .. } =
             load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
-        let score = retrieval_score(&mut model, &device.stream(), &tokenizer, capacity, &held_out)?;
+        if weights.is_partial() {
+            tell(&weights.to_string());
+        }
+        let stream = device.stream();
+        let mut embedder = Embedder {
+            model: &mut model,
+            stream: &stream,
+            tokenizer: &tokenizer,
+            pooling,
+            stop: &mut || false,
+        };
+        let score = embedder.retrieval_score(&held_out)?;
         let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
         let held_out = held_out.len();
         let text = if self.json {
             format!("{}\n", serde_json::json!({ "held_out": held_out, "model": score, "bm25": bm25 }))
         } else {
             let table = table(&SCORE_HEADER, &[score_row("model", score), score_row("BM25", bm25)], 1);
-            format!("{table}{held_out} first sentences, each to find its passage among as many\n")
+            format!("{table}{}\n", score_note(held_out, bm25))
         };
         Ok(print(&text)?)
     }

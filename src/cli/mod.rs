@@ -6,15 +6,18 @@ mod info;
 mod output;
 mod pretrain;
 mod progress;
+mod signals;
 mod text;
 mod tokenize;
 
 use std::fmt::Write;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use retromae::device::{DType, Device};
 
 pub use output::{OutputError, tell};
+use signals::Signals;
 
 /// Whatever goes wrong in a command.
 pub type Error = Box<dyn std::error::Error>;
@@ -42,14 +45,16 @@ enum Action {
 }
 
 impl Command {
-    pub fn run(self) -> Result<(), Error> {
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let signals = Signals::install()?;
         match self.action {
-            Action::Pretrain(arguments) => arguments.run(),
+            Action::Pretrain(arguments) => arguments.run(&signals),
             Action::Tokenize(arguments) => arguments.run(),
             Action::Embed(arguments) => arguments.run(),
             Action::Eval(arguments) => arguments.run(),
             Action::Info(arguments) => arguments.run(),
-        }
+        }?;
+        Ok(signals.exit_code())
     }
 }
 
@@ -140,7 +145,17 @@ fn table(header: &[&str], rows: &[Vec<String>], left: usize) -> String {
 
 /// A row of the retrieval table.
 fn score_row(name: &str, score: retromae::eval::RetrievalScore) -> Vec<String> {
-    vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), format!("{:.3}", score.recall_at_10)]
+    let recall = score.recall_at_10.map_or("–".into(), |recall| format!("{recall:.3}"));
+    vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), recall]
+}
+
+/// What the scores of `held_out` passages are of.
+fn score_note(held_out: usize, score: retromae::eval::RetrievalScore) -> String {
+    let by_construction = match score.recall_at_10 {
+        Some(_) => "",
+        None => "; Recall@10 is left out: of at most ten passages each is among the first ten",
+    };
+    format!("{held_out} first sentences, each to find its passage among as many{by_construction}")
 }
 
 const SCORE_HEADER: [&str; 3] = ["retrieval", "MRR@10", "Recall@10"];

@@ -9,8 +9,9 @@ use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
 use super::output::print;
 use super::progress::Terminal;
+use super::signals::Signals;
 use super::text::TextArguments;
-use super::{DeviceArguments, Error, SCORE_HEADER, score_row, table};
+use super::{DeviceArguments, Error, SCORE_HEADER, score_note, score_row, table};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Decoder {
@@ -64,7 +65,7 @@ pub struct Arguments {
     /// Tokens of a passage, at most; longer texts are split [default: the store's, else 128]
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
-    /// Peak of the learning rate
+    /// Peak of the learning rate, at most 1
     #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate, allow_negative_numbers = true)]
     lr: f32,
     /// Steps in which the learning rate rises [default: a tenth of all]
@@ -173,12 +174,16 @@ impl Arguments {
         }
     }
 
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self, signals: &Signals) -> Result<(), Error> {
         let options = self.options();
         // Before the device: a typing error should not wait for a driver.
         options.validate()?;
         let (device, dtype) = self.device.open()?;
-        let outcome = pretrain(&options, &device, dtype, &mut Terminal::default())?;
+        let outcome = pretrain(&options, &device, dtype, &mut Terminal::new(signals.clone()))?;
+        if outcome.stopped {
+            // On the standard error: whoever sent the signal may not read the other.
+            tell(&stopped(&outcome, signals.received().unwrap_or_default()));
+        }
         Ok(print(&summary(&outcome))?)
     }
 }
@@ -202,15 +207,29 @@ fn summary(outcome: &Outcome) -> String {
         rows.extend(retrieval.after.map(|score| score_row("trained", score)));
         rows.push(score_row("BM25", retrieval.bm25));
         let scores = table(&SCORE_HEADER, &rows, 1);
-        let held_out = retrieval.held_out;
-        parts.push(format!("{scores}{held_out} first sentences, each to find its passage among as many\n"));
+        parts.push(format!("{scores}{}\n", score_note(retrieval.held_out, retrieval.bm25)));
     }
-    let done = outcome.records.last().map_or(0, |record| record.step);
-    let mut end = String::new();
-    if done < outcome.total_steps {
-        end = format!("stopped after step {done} of {}; --resume goes on\n", outcome.total_steps);
+    if !outcome.stopped {
+        let done = steps_done(outcome);
+        let mut end = String::new();
+        if done < outcome.total_steps {
+            end = format!("stopped after step {done} of {}; --resume goes on\n", outcome.total_steps);
+        }
+        let out = outcome.out.display();
+        parts.push(format!("{end}model, checkpoint, training.jsonl and training.svg are in {out}\n"));
     }
-    let out = outcome.out.display();
-    parts.push(format!("{end}model, checkpoint, training.jsonl and training.svg are in {out}\n"));
-    format!("\n{}", parts.join("\n"))
+    if parts.is_empty() { String::new() } else { format!("\n{}", parts.join("\n")) }
+}
+
+fn steps_done(outcome: &Outcome) -> u64 {
+    outcome.records.last().map_or(0, |record| record.step)
+}
+
+fn stopped(outcome: &Outcome, signal: &str) -> String {
+    format!(
+        "{signal}: stopped after step {} of {}; the checkpoint is in {}; the same command with --resume goes on",
+        steps_done(outcome),
+        outcome.total_steps,
+        outcome.out.join("checkpoint").display()
+    )
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use retromae::train::{Observer, report::StepRecord};
 
 use super::output::tell;
+use super::signals::Signals;
 
 /// Between lines where there is no terminal to draw on.
 pub const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -20,8 +21,11 @@ pub fn bar(template: &str) -> Option<ProgressBar> {
 }
 
 /// A progress bar on a terminal, else a line now and then; all on the standard error.
-#[derive(Default)]
 pub struct Terminal {
+    signals: Signals,
+    deferred: bool,
+    /// Whether it was told that the run will end early.
+    stopping: bool,
     bar: Option<ProgressBar>,
     total: u64,
     started: Option<(Instant, u64)>,
@@ -29,6 +33,18 @@ pub struct Terminal {
 }
 
 impl Terminal {
+    pub fn new(signals: Signals) -> Self {
+        Self {
+            signals,
+            deferred: false,
+            stopping: false,
+            bar: None,
+            total: 0,
+            started: None,
+            last_line: None,
+        }
+    }
+
     fn losses(record: &StepRecord) -> String {
         let bag = record.bag_of_words_loss.map(|loss| format!("bag {loss:.3}  ")).unwrap_or_default();
         format!(
@@ -83,7 +99,27 @@ impl Observer for Terminal {
 
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish();
+            // Leaves it where it is: a run that was stopped is not at its end.
+            bar.abandon();
         }
+    }
+
+    fn stop(&mut self) -> bool {
+        if self.stopping {
+            return true;
+        }
+        if !self.deferred {
+            self.signals.defer();
+            self.deferred = true;
+        }
+        let Some(signal) = self.signals.received() else { return false };
+        self.stopping = true;
+        let line =
+            format!("{signal}: saving a checkpoint after the step under way; a second signal ends at once");
+        match &self.bar {
+            Some(bar) => bar.suspend(|| tell(&line)),
+            None => tell(&line),
+        }
+        true
     }
 }

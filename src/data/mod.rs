@@ -17,7 +17,7 @@ pub mod store;
 mod tokenize;
 mod tokenizer;
 
-pub(crate) use content::{Content, read_text};
+pub(crate) use content::{Content, HEAD_BYTES, read_text};
 pub use corpus::{Corpus, CorpusReport};
 pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
 pub use drawer::{BatchDrawer, BatchOptions, Position};

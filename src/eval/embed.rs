@@ -3,10 +3,13 @@
 use super::{HeldOut, RetrievalScore, rank_dense};
 use crate::data::{self, Tokenizer};
 use crate::device::{ModelFloat, Stream};
-use crate::model::{Capacity, Model};
+use crate::model::{Model, Pooling};
 use crate::ops;
 
-/// An error of [`embed_texts`] or [`retrieval_score`].
+/// What an error message quotes of a text.
+const QUOTED_CHARS: usize = 60;
+
+/// An error of [`Embedder`].
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
     #[error(transparent)]
@@ -15,38 +18,82 @@ pub enum EmbedError {
     Operation(#[from] ops::Error),
     #[error(transparent)]
     Ranking(#[from] super::Error),
+    #[error(
+        "the vector of the text {text:?} has a value that is {value}; every one should be finite, so the model's weights are too large"
+    )]
+    NonFinite { text: String, value: f32 },
+    #[error("stopped before all texts were embedded, as was asked for")]
+    Stopped,
 }
 
-/// `[N, H]` the vector of each text, in order; what is beyond `capacity.sentence_length` tokens is cut off.
-///
-/// As many texts as `capacity` has room for go to the device at once; `model` must have been made with it.
-///
-/// # Errors
-/// [`EmbedError::Text`], [`EmbedError::Operation`].
-pub fn embed_texts<T: ModelFloat, S: AsRef<str>>(
-    model: &mut Model<T>,
-    stream: &Stream,
-    tokenizer: &Tokenizer,
-    capacity: Capacity,
-    texts: &[S],
-) -> Result<Vec<f32>, EmbedError> {
-    let mut vectors = Vec::with_capacity(texts.len() * model.config().hidden_size);
-    let mut cu_seqlens = vec![0];
-    let mut ids: Vec<i32> = Vec::with_capacity(capacity.tokens);
-    for text in texts {
-        let passage = tokenizer.encode(text.as_ref(), capacity.sentence_length)?;
-        if ids.len() + passage.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
-            vectors.extend(model.embed(stream, &cu_seqlens, &ids)?);
-            cu_seqlens.truncate(1);
-            ids.clear();
+/// Turns texts into vectors.
+pub struct Embedder<'a, T: ModelFloat> {
+    pub model: &'a mut Model<T>,
+    pub stream: &'a Stream,
+    pub tokenizer: &'a Tokenizer,
+    pub pooling: Pooling,
+    /// Asked before each batch: whether to end early.
+    pub stop: &'a mut dyn FnMut() -> bool,
+}
+
+impl<T: ModelFloat> Embedder<'_, T> {
+    /// `[N, H]` the vector of each text, in order; what is beyond the longest sentence of the model's capacity is cut off.
+    ///
+    /// As many texts as the model has room for go to the device at once.
+    ///
+    /// # Errors
+    /// [`EmbedError::Text`], [`EmbedError::Operation`], [`EmbedError::NonFinite`]; [`EmbedError::Stopped`].
+    pub fn embed<S: AsRef<str>>(&mut self, texts: &[S]) -> Result<Vec<f32>, EmbedError> {
+        let capacity = self.model.capacity();
+        let mut vectors = Vec::with_capacity(texts.len() * self.model.config().hidden_size);
+        let mut cu_seqlens = vec![0];
+        let mut ids: Vec<i32> = Vec::with_capacity(capacity.tokens);
+        for text in texts {
+            let passage = self.tokenizer.encode(text.as_ref(), capacity.sentence_length)?;
+            if ids.len() + passage.len() > capacity.tokens || cu_seqlens.len() > capacity.sentences {
+                vectors.extend(self.embed_batch(&cu_seqlens, &ids)?);
+                cu_seqlens.truncate(1);
+                ids.clear();
+            }
+            ids.extend(passage.iter().map(|&id| id as i32));
+            cu_seqlens.push(ids.len() as i32);
         }
-        ids.extend(passage.iter().map(|&id| id as i32));
-        cu_seqlens.push(ids.len() as i32);
+        if !ids.is_empty() {
+            vectors.extend(self.embed_batch(&cu_seqlens, &ids)?);
+        }
+        let dim = self.model.config().hidden_size;
+        match vectors.iter().position(|value| !value.is_finite()) {
+            None => Ok(vectors),
+            Some(at) => {
+                let text = texts[at / dim].as_ref().chars().take(QUOTED_CHARS).collect();
+                Err(EmbedError::NonFinite { text, value: vectors[at] })
+            }
+        }
     }
-    if !ids.is_empty() {
-        vectors.extend(model.embed(stream, &cu_seqlens, &ids)?);
+
+    fn embed_batch(&mut self, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>, EmbedError> {
+        if (self.stop)() {
+            return Err(EmbedError::Stopped);
+        }
+        Ok(self.model.embed_pooled(self.stream, cu_seqlens, ids, self.pooling)?)
     }
-    Ok(vectors)
+
+    /// How well the model finds each held-out passage by the cosine.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub fn retrieval_score(&mut self, held_out: &[HeldOut]) -> Result<RetrievalScore, EmbedError> {
+        let dim = self.model.config().hidden_size;
+        let mut vectors_of = |part: fn(&HeldOut) -> &str| -> Result<Vec<f32>, EmbedError> {
+            let texts: Vec<&str> = held_out.iter().map(part).collect();
+            let mut vectors = self.embed(&texts)?;
+            normalize_rows(&mut vectors, dim);
+            Ok(vectors)
+        };
+        let queries = vectors_of(|pair| &pair.query)?;
+        let documents = vectors_of(|pair| &pair.document)?;
+        Ok(RetrievalScore::from_ranks(&rank_dense(&queries, &documents, dim)?))
+    }
 }
 
 /// Scales each row of `[N, dim]` to length 1; a row of zeros stays.
@@ -57,29 +104,6 @@ pub fn normalize_rows(vectors: &mut [f32], dim: usize) {
             row.iter_mut().for_each(|value| *value = (f64::from(*value) / norm) as f32);
         }
     }
-}
-
-/// How well the model finds each held-out passage by the cosine.
-///
-/// # Errors
-/// [`EmbedError`].
-pub fn retrieval_score<T: ModelFloat>(
-    model: &mut Model<T>,
-    stream: &Stream,
-    tokenizer: &Tokenizer,
-    capacity: Capacity,
-    held_out: &[HeldOut],
-) -> Result<RetrievalScore, EmbedError> {
-    let dim = model.config().hidden_size;
-    let mut vectors_of = |part: fn(&HeldOut) -> &str| -> Result<Vec<f32>, EmbedError> {
-        let texts: Vec<&str> = held_out.iter().map(part).collect();
-        let mut vectors = embed_texts(model, stream, tokenizer, capacity, &texts)?;
-        normalize_rows(&mut vectors, dim);
-        Ok(vectors)
-    };
-    let queries = vectors_of(|pair| &pair.query)?;
-    let documents = vectors_of(|pair| &pair.document)?;
-    Ok(RetrievalScore::from_ranks(&rank_dense(&queries, &documents, dim)?))
 }
 
 #[cfg(test)]

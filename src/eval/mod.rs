@@ -5,7 +5,7 @@ mod embed;
 mod retrieval;
 
 pub use bm25::Bm25;
-pub use embed::{EmbedError, embed_texts, normalize_rows, retrieval_score};
+pub use embed::{EmbedError, Embedder, normalize_rows};
 pub use retrieval::{
     Error, HeldOut, RetrievalScore, Split, draw_held_out, rank_bm25, rank_dense, split_held_out,
 };

@@ -16,6 +16,8 @@ const HELD_OUT: u32 = 0x8000_0101;
 const FEWEST_QUERY_WORDS: usize = 6;
 /// A document of fewer words holds nothing to find.
 const FEWEST_DOCUMENT_WORDS: usize = 12;
+/// One passage alone is found by any model.
+const FEWEST_HELD_OUT: usize = 2;
 /// At most one in so many passages is held out, so that a small corpus keeps its training text.
 const ONE_IN: usize = 10;
 /// Passages of a store that are looked at for each that is to be held out: most do if they are of several sentences, and where hardly
@@ -31,6 +33,8 @@ pub enum Error {
     NoDimensions,
     #[error("{name} was {length} numbers long; it should be a multiple of dim = {dim}")]
     Shape { name: &'static str, length: usize, dim: usize },
+    #[error("{name} has a value that is {value} in row {row}; every one should be finite")]
+    NonFinite { name: &'static str, row: usize, value: f32 },
     #[error("there were {queries} queries for {documents} documents; each query should have its document")]
     MissingDocuments { queries: usize, documents: usize },
 }
@@ -55,19 +59,22 @@ pub struct Split {
 pub struct RetrievalScore {
     /// Mean over the queries of 1/rank, counted as 0 beyond rank 10.
     pub mrr_at_10: f32,
-    /// The part of the queries whose document is among the first 10.
-    pub recall_at_10: f32,
+    /// The part of the queries whose document is among the first 10; none where there are no more documents, so that it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recall_at_10: Option<f32>,
 }
 
 impl RetrievalScore {
-    /// From the rank of each query's document, 1 for the best. No ranks score 0.
+    /// From the rank of each query's document among as many documents as there are queries, 1 for the best. No ranks score 0.
     #[must_use]
     pub fn from_ranks(ranks: &[usize]) -> Self {
         let found = || ranks.iter().filter(|&&rank| (1..=DEPTH).contains(&rank));
         let queries = ranks.len().max(1) as f64;
+        // Not `sum`, for which nothing is -0.
+        let reciprocals = found().fold(0.0, |sum, &rank| sum + 1.0 / rank as f64);
         Self {
-            mrr_at_10: (found().map(|&rank| 1.0 / rank as f64).sum::<f64>() / queries) as f32,
-            recall_at_10: (found().count() as f64 / queries) as f32,
+            mrr_at_10: (reciprocals / queries) as f32,
+            recall_at_10: (ranks.len() > DEPTH).then(|| (found().count() as f64 / queries) as f32),
         }
     }
 }
@@ -75,7 +82,8 @@ impl RetrievalScore {
 /// Holds out `count` passages, or a tenth of them if that is less, drawn by `seed`.
 ///
 /// Only passages with a first sentence of at least 6 words and at least 12 words after it are drawn, and only those whose
-/// first sentence is neither repeated in the rest nor the first sentence of another one.
+/// first sentence is neither repeated in the rest nor the first sentence of another one. Where only one is, none is held out: there would
+/// be no other to take for it.
 #[must_use]
 pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let all = u32::try_from(passages.len()).unwrap_or(u32::MAX);
@@ -124,6 +132,9 @@ fn draw<E, S: AsRef<str>>(
             held_out.push(pair);
         }
     }
+    if held_out.len() < FEWEST_HELD_OUT {
+        return Ok((Vec::new(), Vec::new()));
+    }
     indices.sort_unstable();
     Ok((indices, held_out))
 }
@@ -141,10 +152,10 @@ fn query_and_document(passage: &str) -> Option<HeldOut> {
 ///
 /// `queries` is `[Q, dim]` and `documents` `[N, dim]`, `N >= Q`; for the cosine give vectors of length 1. A document with
 /// the same score is ranked ahead of the right one, so that equal embeddings find nothing, and so is one whose score is not
-/// a number.
+/// a number, as where two products of large numbers cancel.
 ///
 /// # Errors
-/// [`Error`] when the shapes do not fit.
+/// [`Error`] when the shapes do not fit, or a value is not finite.
 pub fn rank_dense(queries: &[f32], documents: &[f32], dim: usize) -> Result<Vec<usize>, Error> {
     if dim == 0 {
         return Err(Error::NoDimensions);
@@ -152,6 +163,11 @@ pub fn rank_dense(queries: &[f32], documents: &[f32], dim: usize) -> Result<Vec<
     for (name, array) in [("queries", queries), ("documents", documents)] {
         if !array.len().is_multiple_of(dim) {
             return Err(Error::Shape { name, length: array.len(), dim });
+        }
+    }
+    for (name, array) in [("queries", queries), ("documents", documents)] {
+        if let Some(at) = array.iter().position(|value| !value.is_finite()) {
+            return Err(Error::NonFinite { name, row: at / dim, value: array[at] });
         }
     }
     if documents.len() < queries.len() {
@@ -190,18 +206,25 @@ mod tests {
 
     #[test]
     fn scores_of_known_ranks() {
-        let score = RetrievalScore::from_ranks(&[1, 2, 10, 11]);
-        assert!((score.mrr_at_10 - 1.6 / 4.0).abs() < 1e-7, "{score:?}");
-        assert!((score.recall_at_10 - 0.75).abs() < 1e-7, "{score:?}");
-        assert_eq!(RetrievalScore::from_ranks(&[]), RetrievalScore::default());
+        let score = RetrievalScore::from_ranks(&[1, 2, 10, 11, 12, 13, 1, 1, 1, 1, 1, 90]);
+        assert!((score.mrr_at_10 - 6.6 / 12.0).abs() < 1e-7, "{score:?}");
+        assert!((score.recall_at_10.unwrap() - 8.0 / 12.0).abs() < 1e-7, "{score:?}");
+        // All of ten are among the first ten.
+        assert_eq!(RetrievalScore::from_ranks(&[10; 10]).recall_at_10, None);
+        let nothing = RetrievalScore::from_ranks(&[]);
+        assert_eq!((nothing.mrr_at_10.to_bits(), nothing.recall_at_10), (0, None));
+        let nothing = RetrievalScore::from_ranks(&[11; 12]);
+        assert_eq!((nothing.mrr_at_10.to_bits(), nothing.recall_at_10), (0, Some(0.0)));
     }
 
     #[test]
-    fn dense_ranks_count_ties_and_nan_against_the_model() {
+    fn dense_ranks_count_ties_against_the_model() {
         let documents = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
         assert_eq!(rank_dense(&[0.9, 0.1, 0.6, 0.7], &documents, 2).unwrap(), [1, 2]);
         assert_eq!(rank_dense(&[1.0; 3], &[1.0; 3], 1).unwrap(), [3, 3, 3], "equal embeddings find nothing");
-        assert_eq!(rank_dense(&[f32::NAN, 1.0], &[1.0, 1.0], 1).unwrap(), [2, 2]);
+        // Both scores of the first query are not numbers.
+        let large = [3e38, -3e38, 3e38, 3e38];
+        assert_eq!(rank_dense(&[3e38, 3e38, 1.0, 0.0], &large, 2).unwrap(), [2, 2]);
     }
 
     #[test]
@@ -213,6 +236,13 @@ mod tests {
         assert!(message(&[1.0; 3], &[1.0; 4], 2).contains("queries was 3 numbers long"));
         assert!(message(&[1.0; 4], &[1.0; 3], 2).contains("documents was 3 numbers long"));
         assert!(message(&[1.0; 4], &[1.0; 2], 2).contains("2 queries for 1 documents"));
+        assert!(
+            message(&[1.0; 2], &[1.0, 1.0, f32::NAN, 1.0], 2)
+                .contains("documents has a value that is NaN in row 1")
+        );
+        assert!(
+            message(&[1.0, f32::INFINITY], &[1.0; 4], 2).contains("queries has a value that is inf in row 0")
+        );
     }
 
     #[test]
@@ -235,8 +265,10 @@ mod tests {
         assert_ne!(split_held_out(passages.clone(), 8, 2).held_out, split.held_out);
         assert_eq!(split_held_out(passages, 50, 1).held_out.len(), 10, "a tenth at most");
         assert!(split_held_out(vec![], 5, 1).held_out.is_empty());
-        let repeated = vec![long(1); 30];
-        assert_eq!(split_held_out(repeated, 3, 1).held_out.len(), 1);
+        let repeated = |others: usize| [vec![long(1); 30], (2..2 + others).map(long).collect()].concat();
+        assert_eq!(split_held_out(repeated(1), 31, 1).held_out.len(), 2);
+        let alone = split_held_out(repeated(0), 3, 1);
+        assert_eq!((alone.held_out.len(), alone.training.len()), (0, 30), "one is found by any model");
     }
 
     #[test]

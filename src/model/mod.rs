@@ -23,5 +23,5 @@ pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use batch::{BankRows, Batch, IGNORE_INDEX, Input, Masking, PackedSentences, VisibilityBank};
 pub use capacity::Capacity;
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
-pub use model::{Losses, Model, StepRandomness};
+pub use model::{Losses, Model, Pooling, StepRandomness};
 pub use training::{Outcome, Ticket, TrainStep};

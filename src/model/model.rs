@@ -15,7 +15,18 @@ use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
+use crate::ops::segment_sum::{SegmentSum, segment_sum};
 use crate::ops::{Result, rows};
+
+/// How the vector of a sentence is made of its tokens' last hidden states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// That of slot 0, `[CLS]`: what RetroMAE trains.
+    #[default]
+    Cls,
+    /// The mean over all tokens, `[CLS]` and `[SEP]` included.
+    Mean,
+}
 
 /// The randomness of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +147,12 @@ impl<T: ModelFloat> Model<T> {
         &self.config
     }
 
+    /// The largest batch that the model has room for.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
     /// BERT's initialisation: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
     ///
     /// # Errors
@@ -216,12 +233,55 @@ impl<T: ModelFloat> Model<T> {
     /// # Errors
     /// When the sentences are inconsistent or exceed the capacity.
     pub fn embed(&mut self, stream: &Stream, cu_seqlens: &[i32], ids: &[i32]) -> Result<Vec<f32>> {
+        self.embed_pooled(stream, cu_seqlens, ids, Pooling::Cls)
+    }
+
+    /// [`Model::embed`] with another pooling. The vector of an empty sentence is zero.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn embed_pooled(
+        &mut self,
+        stream: &Stream,
+        cu_seqlens: &[i32],
+        ids: &[i32],
+        pooling: Pooling,
+    ) -> Result<Vec<f32>> {
         inputs::check_sentences(&self.config, self.capacity, cu_seqlens, ("ids", ids))?;
         self.inputs.write_sentences(stream, cu_seqlens, &Shape::of_sentences(cu_seqlens))?;
         self.inputs.encoder_ids.write(stream, ids)?;
         self.encode(stream, false)?;
-        let elements = self.inputs.sentences * self.config.hidden_size;
-        Ok(self.sentence_vectors.slice(0..elements).read()?.into_iter().map(T::to_f32).collect())
+        if pooling == Pooling::Mean {
+            self.sum_sentences(stream)?;
+        }
+        let columns = self.config.hidden_size;
+        let elements = self.inputs.sentences * columns;
+        let mut vectors: Vec<f32> =
+            self.sentence_vectors.slice(0..elements).read()?.into_iter().map(T::to_f32).collect();
+        if pooling == Pooling::Mean {
+            for (vector, pair) in vectors.chunks_exact_mut(columns).zip(cu_seqlens.windows(2)) {
+                let length = (pair[1] - pair[0]).max(1) as f32;
+                vector.iter_mut().for_each(|value| *value /= length);
+            }
+        }
+        Ok(vectors)
+    }
+
+    /// Puts the sums of the encoder's last hidden states, summed in f32, in the place of the sentence vectors.
+    fn sum_sentences(&mut self, stream: &Stream) -> Result<()> {
+        let columns = self.config.hidden_size;
+        let hidden = self.layers.last().map_or(&self.encoder_input.output, |layer| &layer.output);
+        let vectors = 0..self.inputs.sentences * columns;
+        stream.zero(self.sentence_vectors.slice_mut(vectors.clone()))?;
+        let sum = SegmentSum {
+            input: hidden.slice(0..self.inputs.tokens * columns),
+            indices: None,
+            offsets: self.inputs.cu_seqlens.view(),
+            rows: None,
+            output: self.sentence_vectors.slice_mut(vectors),
+            columns,
+        };
+        segment_sum(stream, sum)
     }
 
     /// Runs the encoder up to the sentence vectors.

@@ -10,7 +10,8 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use super::export::{Tensor, values_of, write_tensors};
+use super::export::{Tensor, write_tensors};
+use super::import::values_of;
 use crate::data::{Position, checksum, write_synced};
 use crate::device::ModelFloat;
 use crate::eval::RetrievalScore;
@@ -74,7 +75,8 @@ impl CheckpointDirectory {
     /// Writes a checkpoint and drops the one before.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before stays the current one.
+    /// [`Error::NonFiniteWeight`], [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before
+    /// stays the current one.
     pub fn save<T: ModelFloat>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
         std::fs::create_dir_all(&self.path)
             .map_err(|source| Error::Write { path: self.path.clone(), source })?;
@@ -215,7 +217,7 @@ mod tests {
             position: Position { epoch: 1, cursor: 3, put_off: vec![7] },
             options: [("--seed".to_owned(), "1".to_owned())].into(),
             device: "host".into(),
-            retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: 0.5 }),
+            retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: Some(0.5) }),
             tensors: "step-00000007.safetensors".into(),
             tensors_bytes: 0,
             tensors_checksum: checksum(b""),

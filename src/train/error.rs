@@ -27,6 +27,8 @@ pub enum Error {
     ModelConfig { path: PathBuf, reason: String },
     #[error("weights `{path}`: {reason}")]
     Weights { path: PathBuf, reason: String },
+    #[error("weights `{path}`: {tensor} would hold {value}, so it was not written; weights should be finite")]
+    NonFiniteWeight { path: PathBuf, tensor: String, value: f32 },
     #[error(
         "--out `{path}` exists and is not empty; give another directory, --resume to go on with its run, or --overwrite"
     )]
@@ -38,7 +40,7 @@ pub enum Error {
     #[error("{option} is {given}, but the run to resume has {saved}; they should be the same")]
     ResumeOption { option: String, given: String, saved: String },
     #[error("the {what} of step {step} is {value}, so training stopped; {kept}; a lower --lr may help")]
-    NonFinite { what: &'static str, value: f32, step: u64, kept: String },
+    NonFinite { what: String, value: f32, step: u64, kept: String },
     #[error("the thread that draws batches ended early, at step {step}")]
     DataThread { step: u64 },
 }

@@ -1,20 +1,16 @@
-//! A model as a directory in Hugging Face's BERT layout: written, and read back.
+//! A model written as a directory in Hugging Face's BERT layout.
 
 use std::fs::File;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::error::{Error, Result};
+use super::import::{CONFIG_FILE, WEIGHTS_FILE};
 use crate::data::{Tokenizer, write_whole};
-use crate::device::{Device, ModelFloat};
-use crate::model::{Capacity, Model, ModelConfig};
-
-/// The encoder's and its head's weights in an exported directory.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// The sizes, beside the weights.
-pub const CONFIG_FILE: &str = "config.json";
+use crate::device::ModelFloat;
+use crate::model::{Model, ModelConfig};
 
 /// A tensor of a file: name, shape, values.
 pub(super) type Tensor = (String, Vec<usize>, Vec<f32>);
@@ -25,7 +21,7 @@ pub(super) type Tensor = (String, Vec<usize>, Vec<f32>);
 /// output matrix is the word embedding, which Hugging Face ties by itself. `max_len` goes to the tokenizer's configuration.
 ///
 /// # Errors
-/// [`Error::Write`], [`Error::Weights`], [`Error::Data`].
+/// [`Error::NonFiniteWeight`], [`Error::Write`], [`Error::Weights`], [`Error::Data`].
 pub fn save_model<T: ModelFloat>(
     directory: &Path,
     model: &Model<T>,
@@ -72,126 +68,17 @@ fn shorten(value: &mut Value) {
     }
 }
 
-/// Reads a `config.json`. `vocab_size` is taken where the file has none.
-///
-/// # Errors
-/// [`Error::Read`]; [`Error::ModelConfig`] for a field that is missing or of another kind, or another activation.
-pub fn load_config(path: &Path, vocab_size: usize) -> Result<ModelConfig> {
-    let text = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let failed = |reason: String| Error::ModelConfig { path: path.to_owned(), reason };
-    let mut fields: Value = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-    let Some(object) = fields.as_object_mut() else {
-        return Err(failed("it should be a JSON object".into()));
-    };
-    object.entry("vocab_size").or_insert(vocab_size.into());
-    for (name, expected) in
-        [("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("model_type", "bert")]
-    {
-        match object.get(name) {
-            Some(actual) if actual != expected => {
-                return Err(failed(format!("{name} is {actual}; it should be \"{expected}\"")));
-            }
-            _ => {}
-        }
-    }
-    serde_json::from_value(fields).map_err(|error| failed(error.to_string()))
-}
-
-/// Reads the encoder of an exported or downloaded directory; a decoder is left at zero, as embedding needs none.
-///
-/// # Errors
-/// [`Error::Read`], [`Error::ModelConfig`], [`Error::Data`] for the tokenizer, [`Error::Weights`]; [`Error::Operation`]
-/// where the device has not enough memory.
-pub fn load_model<T: ModelFloat>(
-    directory: &Path,
-    device: &Device,
-    batch_tokens: usize,
-    max_len: usize,
-) -> Result<(Model<T>, Tokenizer, Capacity)> {
-    let tokenizer = Tokenizer::from_path(directory)?;
-    let config_path = directory.join(CONFIG_FILE);
-    let config = load_config(&config_path, tokenizer.vocab_size())?;
-    super::options::validate_sizes(&config)?;
-    check_vocabulary(&config_path, &config, &tokenizer)?;
-    let max_len = max_len.min(config.max_position_embeddings);
-    let tokens = batch_tokens.max(max_len);
-    // The shortest text is [CLS] [SEP].
-    let capacity = Capacity { tokens, sentences: tokens / 2, sentence_length: max_len };
-    let mut model = Model::new(device, &config, capacity)?;
-    load_weights(&directory.join(WEIGHTS_FILE), &mut model)?;
-    Ok((model, tokenizer, capacity))
-}
-
-pub(super) fn check_vocabulary(path: &Path, config: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
-    if tokenizer.vocab_size() <= config.vocab_size {
-        return Ok(());
-    }
-    let reason = format!(
-        "vocab_size is {}; it should be at least {}, the tokens of the vocabulary",
-        config.vocab_size,
-        tokenizer.vocab_size()
-    );
-    Err(Error::ModelConfig { path: path.to_owned(), reason })
-}
-
-/// Sets every parameter of `model` that the file has; those of the encoder must all be there, those of its head and of the
-/// decoder need not.
-///
-/// Names may lack the leading `bert.`, as in files of a bare encoder, and LayerNorm may be `gamma` and `beta`, as in the
-/// oldest files.
-pub(super) fn load_weights<T: ModelFloat>(path: &Path, model: &mut Model<T>) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let failed = |reason: String| Error::Weights { path: path.to_owned(), reason };
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| failed(error.to_string()))?;
-    for (name, shape) in model.parameter_shapes() {
-        let Some(view) = names_of(&name).iter().find_map(|name| file.tensor(name).ok()) else {
-            if name.starts_with("bert.") {
-                return Err(failed(format!("tensor {name} is missing; it should be there")));
-            }
-            continue;
-        };
-        model.set_parameter(&name, &values_of(&name, &shape, &view).map_err(failed)?)?;
-    }
-    Ok(())
-}
-
-/// The names under which a parameter may stand in a file.
-fn names_of(name: &str) -> Vec<String> {
-    let mut names = vec![name.to_owned()];
-    names.extend(name.strip_prefix("bert.").map(str::to_owned));
-    let old = |name: &String| {
-        let weight = name.strip_suffix("LayerNorm.weight").map(|stem| format!("{stem}LayerNorm.gamma"));
-        weight.or_else(|| name.strip_suffix("LayerNorm.bias").map(|stem| format!("{stem}LayerNorm.beta")))
-    };
-    let old: Vec<String> = names.iter().filter_map(old).collect();
-    names.extend(old);
-    names
-}
-
-/// The values of a tensor as f32, whatever floating-point type the file has.
-pub(super) fn values_of(
-    name: &str,
-    shape: &[usize],
-    view: &TensorView<'_>,
-) -> std::result::Result<Vec<f32>, String> {
-    if view.shape() != shape {
-        return Err(format!("tensor {name} has shape {:?}; it should have {shape:?}", view.shape()));
-    }
-    let data = view.data();
-    let halves = || data.chunks_exact(2).map(|bytes| [bytes[0], bytes[1]]);
-    match view.dtype() {
-        Dtype::F32 => {
-            let words = data.chunks_exact(4).map(|bytes| [bytes[0], bytes[1], bytes[2], bytes[3]]);
-            Ok(words.map(f32::from_le_bytes).collect())
-        }
-        Dtype::F16 => Ok(halves().map(|bytes| half::f16::from_le_bytes(bytes).to_f32()).collect()),
-        Dtype::BF16 => Ok(halves().map(|bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect()),
-        other => Err(format!("tensor {name} is of type {other:?}; it should be F32, F16 or BF16")),
-    }
-}
-
 /// Writes tensors to a temporary file beside `path`, waits until the disk has them, and renames it.
+///
+/// # Errors
+/// [`Error::NonFiniteWeight`] when a value is not finite, and nothing was written; [`Error::Weights`], [`Error::Write`].
 pub(super) fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
+    for (name, _, values) in tensors {
+        if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+            let (path, tensor) = (path.to_owned(), name.clone());
+            return Err(Error::NonFiniteWeight { path, tensor, value });
+        }
+    }
     let failed = |reason: String| Error::Weights { path: path.to_owned(), reason };
     let views = tensors
         .iter()
@@ -223,15 +110,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn old_and_bare_names_are_found() {
-        let names = names_of("bert.embeddings.LayerNorm.weight");
-        assert_eq!(names[1], "embeddings.LayerNorm.weight");
-        assert_eq!(names[2], "bert.embeddings.LayerNorm.gamma");
-        assert_eq!(names[3], "embeddings.LayerNorm.gamma");
-        assert_eq!(names_of("cls.predictions.bias"), ["cls.predictions.bias"]);
-    }
-
-    #[test]
     fn numbers_are_written_short_and_read_back() {
         let config = ModelConfig::small(10);
         let mut fields = serde_json::to_value(&config).unwrap();
@@ -239,19 +117,5 @@ mod tests {
         assert_eq!(fields["hidden_dropout_prob"], 0.1);
         assert_eq!(fields["layer_norm_eps"], 1e-12);
         assert_eq!(serde_json::from_value::<ModelConfig>(fields).unwrap(), config);
-    }
-
-    #[test]
-    fn configurations_of_other_models_are_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(CONFIG_FILE);
-        let message = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            load_config(&path, 10).unwrap_err().to_string()
-        };
-        assert!(message("[]").contains("it should be a JSON object"));
-        assert!(message("{\"hidden_act\": \"relu\"}").contains("it should be \"gelu\""));
-        assert!(message("{}").contains("missing field"));
-        assert!(message("{").contains("EOF"));
     }
 }

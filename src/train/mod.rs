@@ -5,6 +5,7 @@
 mod checkpoint;
 mod error;
 mod export;
+mod import;
 mod observer;
 mod options;
 pub mod picture;
@@ -13,12 +14,14 @@ mod prepare;
 mod pretrain;
 pub mod report;
 pub mod schedule;
+mod sentence_transformers;
 mod source;
 mod trainer;
 
 pub use checkpoint::{CheckpointDirectory, Progress as CheckpointProgress, State as CheckpointState};
 pub use error::{Error, Result};
-pub use export::{CONFIG_FILE, WEIGHTS_FILE, load_config, load_model, save_config, save_model};
+pub use export::{save_config, save_model};
+pub use import::{CONFIG_FILE, LoadedModel, LoadedWeights, WEIGHTS_FILE, load_config, load_model};
 pub use observer::{Observer, Silent};
-pub use options::{DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength, validate_sizes};
+pub use options::{DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength};
 pub use pretrain::{Outcome, pretrain};

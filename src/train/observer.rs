@@ -11,6 +11,11 @@ pub trait Observer {
     fn step(&mut self, record: &StepRecord);
     /// Training is over; not called where it failed.
     fn finish(&mut self);
+    /// Whether the run should end early, with a checkpoint to resume from: asked before anything is written, then
+    /// between steps and between the batches of an evaluation. Until it has been asked, ending the process loses nothing.
+    fn stop(&mut self) -> bool {
+        false
+    }
 }
 
 /// Shows nothing.

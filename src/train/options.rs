@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use super::error::{Result, require_flag};
 use crate::data::{Manifest, ReadOptions};
 use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
-use crate::ops::attention::HEAD_DIMS;
 use crate::ops::masks::LENGTH_MAX;
 
 /// Tokens of a trained vocabulary where nobody says otherwise.
@@ -15,7 +14,7 @@ pub const DEFAULT_MAX_LEN: usize = 128;
 /// Weight of the bag-of-words loss where the model has none (Liu et al., arXiv 2305.02564).
 pub const BAG_OF_WORDS_LOSS_WEIGHT: f32 = 0.1;
 /// A passage needs `[CLS]`, one token and `[SEP]`.
-const SHORTEST_PASSAGE: usize = 3;
+pub(super) const SHORTEST_PASSAGE: usize = 3;
 /// Part of the run in which the learning rate rises, where nobody says otherwise.
 const WARMUP_PART: u64 = 10;
 
@@ -130,7 +129,8 @@ impl Options {
         }
         require_flag(self.mask_cap != Some(0), "--mask-cap", 0, "at least 1")?;
         let rate = self.learning_rate;
-        require_flag(rate > 0.0 && rate.is_finite(), "--lr", rate, "a positive number")?;
+        // AdamW moves a weight by about the rate, and weights are of the size of 1.
+        require_flag(rate > 0.0 && rate <= 1.0, "--lr", rate, "above 0 and at most 1")?;
         match self.length {
             RunLength::Steps(steps) => require_flag(
                 (1..=u64::from(u32::MAX)).contains(&steps),
@@ -156,6 +156,7 @@ impl Options {
             batch_tokens,
             format_args!("at least --max-len, {least}, and below 2^31"),
         )?;
+        require_flag(self.held_out != 1, "--held-out", 1, "0, or at least 2: any model finds one alone")?;
         require_flag(self.checkpoint_every > 0, "--checkpoint-every", 0, "at least 1")?;
         require_flag(
             !(self.resume && self.overwrite),
@@ -195,7 +196,7 @@ impl Options {
     /// Refuses a model that has no kernels, or no position for the longest passage, and masks that it has no room for.
     ///
     /// # Errors
-    /// [`super::Error::Flag`].
+    /// [`super::Error::Flag`]; [`super::Error::Operation`] for the model.
     pub fn validate_model(&self, config: &ModelConfig, max_len: usize) -> Result<()> {
         let positions = config.max_position_embeddings;
         require_flag(
@@ -217,44 +218,14 @@ impl Options {
             self.bank_rows,
             format_args!("1 to {limit} for passages of up to {max_len} tokens"),
         )?;
-        validate_sizes(config)
+        Ok(config.validate()?)
     }
-}
-
-/// Refuses sizes that no kernel is built for.
-///
-/// # Errors
-/// [`super::Error::Flag`], about `--model`.
-pub fn validate_sizes(config: &ModelConfig) -> Result<()> {
-    const FLAG: &str = "--model";
-    let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-    require_flag(
-        heads > 0 && hidden.is_multiple_of(heads) && HEAD_DIMS.contains(&(hidden / heads)),
-        FLAG,
-        format_args!("of hidden_size {hidden} and num_attention_heads {heads}"),
-        format_args!("of head size hidden_size / num_attention_heads = 32, 64 or 128"),
-    )?;
-    require_flag(config.num_hidden_layers > 0, FLAG, "of num_hidden_layers 0", "of at least one layer")?;
-    let feed_forward = config.intermediate_size;
-    require_flag(
-        feed_forward > 0 && feed_forward.is_multiple_of(8),
-        FLAG,
-        format_args!("of intermediate_size {feed_forward}"),
-        "of an intermediate_size that is a positive multiple of 8",
-    )?;
-    for (name, rate) in [
-        ("hidden_dropout_prob", config.hidden_dropout_prob),
-        ("attention_probs_dropout_prob", config.attention_probs_dropout_prob),
-    ] {
-        let right = (0.0..1.0).contains(&rate);
-        require_flag(right, FLAG, format_args!("of {name} {rate}"), format_args!("of a {name} in [0, 1)"))?;
-    }
-    require_flag(config.type_vocab_size > 0, FLAG, "of type_vocab_size 0", "of at least one token type")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::attention::HEAD_DIMS;
 
     #[test]
     fn each_bad_option_is_named() {
@@ -269,7 +240,11 @@ mod tests {
         );
         assert!(message(|o| o.decoder_mask = f64::NAN).starts_with("--decoder-mask was NaN"));
         assert_eq!(message(|o| o.mask_cap = Some(0)), "--mask-cap was 0; it should be at least 1");
-        assert!(message(|o| o.learning_rate = -1.0).starts_with("--lr was -1"));
+        for rate in [-1.0, 0.0, 1.5, 3e38, f32::INFINITY, f32::NAN] {
+            let options = Options { learning_rate: rate, ..Options::default() };
+            let message = options.validate().unwrap_err().to_string();
+            assert_eq!(message, format!("--lr was {rate}; it should be above 0 and at most 1"));
+        }
         assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
         assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));
         assert!(message(|o| o.max_len = Some(2)).starts_with("--max-len was 2"));
@@ -304,18 +279,17 @@ mod tests {
     }
 
     #[test]
-    fn head_sizes_without_kernels_are_refused() {
-        let mut config = ModelConfig::tiny(100);
-        validate_sizes(&config).unwrap();
-        config.num_attention_heads = 16;
-        let message = validate_sizes(&config).unwrap_err().to_string();
-        assert!(message.contains("hidden_size 256 and num_attention_heads 16"), "{message}");
-        assert!(
-            Options::default()
-                .validate_model(&ModelConfig::tiny(9), 600)
-                .unwrap_err()
-                .to_string()
-                .contains("at most 512")
-        );
+    fn models_that_cannot_run_are_refused() {
+        let message = |config: ModelConfig, max_len| {
+            Options::default().validate_model(&config, max_len).unwrap_err().to_string()
+        };
+        assert!(message(ModelConfig::tiny(9), 600).contains("at most 512"));
+        let config = ModelConfig { num_attention_heads: 16, ..ModelConfig::tiny(100) };
+        assert_eq!(message(config.clone(), 64), config.validate().unwrap_err().to_string());
+        for head_dim in HEAD_DIMS {
+            let config =
+                ModelConfig { hidden_size: 2 * head_dim, num_attention_heads: 2, ..ModelConfig::tiny(9) };
+            Options::default().validate_model(&config, 64).unwrap();
+        }
     }
 }

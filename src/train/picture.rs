@@ -170,7 +170,9 @@ fn draw_facts(area: &Area, records: &[StepRecord], retrieval: Option<&RetrievalT
         text(area, &queries, (LEFT, y), 13, FAINT_INK, HPos::Left)?;
         y += 30;
         text(area, "MRR@10", (MIDDLE, y), 13, FAINT_INK, HPos::Right)?;
-        text(area, "Recall@10", (RIGHT, y), 13, FAINT_INK, HPos::Right)?;
+        if table.bm25.recall_at_10.is_some() {
+            text(area, "Recall@10", (RIGHT, y), 13, FAINT_INK, HPos::Right)?;
+        }
         let rows = [
             ("before", Some(table.before), INK),
             ("after", table.after, ENCODER),
@@ -184,7 +186,10 @@ fn draw_facts(area: &Area, records: &[StepRecord], retrieval: Option<&RetrievalT
             };
             text(area, name, (LEFT, y), 15, color, HPos::Left)?;
             text(area, &cell(|score| score.mrr_at_10), (MIDDLE, y), 15, color, HPos::Right)?;
-            text(area, &cell(|score| score.recall_at_10), (RIGHT, y), 15, color, HPos::Right)?;
+            if table.bm25.recall_at_10.is_some() {
+                let recall = cell(|score| score.recall_at_10.unwrap_or(0.0));
+                text(area, &recall, (RIGHT, y), 15, color, HPos::Right)?;
+            }
         }
         y += 56;
     }
@@ -205,9 +210,10 @@ fn facts(records: &[StepRecord]) -> Vec<(&'static str, String)> {
     };
     let tokens: usize = records.iter().map(|record| record.tokens).sum();
     let loss = |value: fn(&StepRecord) -> f32| final_mean(&series(records, value));
+    let shown = |loss: f64| if loss.is_finite() { format!("{loss:.3}") } else { "–".to_owned() };
     vec![
-        ("encoder loss", format!("{:.3}", loss(|record| record.encoder_loss))),
-        ("decoder loss", format!("{:.3}", loss(|record| record.decoder_loss))),
+        ("encoder loss", shown(loss(|record| record.encoder_loss))),
+        ("decoder loss", shown(loss(|record| record.decoder_loss))),
         ("steps", whole_number(last.step as f64)),
         ("tokens", whole_number(tokens as f64)),
         ("tokens a second, median", whole_number(f64::from(median(records, |record| record.tokens_per_s)))),
@@ -285,7 +291,10 @@ mod tests {
     fn losses_that_are_not_numbers_are_left_out() {
         let directory = tempfile::tempdir().unwrap();
         let diverged = StepRecord { encoder_loss: f32::NAN, gradient_norm: f32::NAN, ..record(1) };
-        write_training_svg(directory.path().join("a.svg"), "diverged", &[diverged], None).unwrap();
+        let path = directory.path().join("a.svg");
+        write_training_svg(&path, "diverged", &[diverged], None).unwrap();
+        let svg = std::fs::read_to_string(path).unwrap();
+        assert!(!svg.contains("NaN") && svg.contains('–'), "{svg}");
     }
 
     #[test]
@@ -293,7 +302,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("training.svg");
         let records: Vec<StepRecord> = (1..=5000).map(record).collect();
-        let score = |mrr_at_10, recall_at_10| RetrievalScore { mrr_at_10, recall_at_10 };
+        let score = |mrr_at_10, recall| RetrievalScore { mrr_at_10, recall_at_10: Some(recall) };
         let table = RetrievalTable {
             held_out: 1234,
             before: score(0.125, 0.25),

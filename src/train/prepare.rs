@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::checkpoint::State;
 use super::error::{Error, Result};
-use super::export::{CONFIG_FILE, check_vocabulary, load_config};
+use super::import::{CONFIG_FILE, check_vocabulary, load_config};
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::source::Source;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CheckpointDirectory, State};
 use super::error::{Error, Result, require_flag};
-use super::export::{CONFIG_FILE, WEIGHTS_FILE, load_weights, save_config, save_model};
+use super::export::{save_config, save_model};
+use super::import::{CONFIG_FILE, Purpose, WEIGHTS_FILE, load_weights};
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
 use super::{Observer, Options};
 use crate::data::{Position, lock};
 use crate::device::{DType, Device, ModelFloat, bf16};
-use crate::eval::{RetrievalScore, rank_bm25, retrieval_score};
-use crate::model::Model;
+use crate::eval::{EmbedError, Embedder, RetrievalScore, rank_bm25};
+use crate::model::{Model, Pooling};
 
 const LOG_FILE: &str = "training.jsonl";
 /// What a run leaves in its directory beside `checkpoint/`.
@@ -37,6 +38,8 @@ pub struct Outcome {
     pub total_steps: u64,
     /// Where the model lies.
     pub out: PathBuf,
+    /// The observer ended the run early: there is a checkpoint of the last step, and no model yet where there was none.
+    pub stopped: bool,
 }
 
 /// Pre-trains a model and leaves it in `options.out`, with its checkpoint and the record of the run.
@@ -73,6 +76,7 @@ fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Obs
         prepared.check_resumed(state)?;
     }
     let model = make_model::<T>(options, &prepared, device, state.as_ref(), &checkpoints, observer)?;
+    let stopped = observer.stop();
     start_out(options, &prepared, state.is_some())?;
     let _lock = match lock {
         Some(lock) => Some(lock),
@@ -94,13 +98,19 @@ fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Obs
         saved_step: state.as_ref().map(|state| state.step),
         retrieval: None,
     };
-    trainer.retrieval = first_retrieval(&mut trainer, state.and_then(|state| state.retrieval_before))?;
     let end = options.stop_at.unwrap_or(prepared.total_steps).min(prepared.total_steps);
     let drawer = prepared.drawer.at(position)?;
-    trainer.train(drawer, end, observer)?;
-    finish(&mut trainer)?;
+    let before = state.and_then(|state| state.retrieval_before);
+    let finished = !stopped
+        && check_retrieval(&mut trainer, before, observer)?
+        && trainer.train(drawer, end, observer)?
+        && finish(&mut trainer, observer)?;
+    if !finished && trainer.saved_step != Some(trainer.step) {
+        trainer.checkpoint()?;
+    }
     let Trainer { records, retrieval, .. } = trainer;
-    Ok(Outcome { records, retrieval, total_steps: prepared.total_steps, out: options.out.clone() })
+    let (total_steps, out) = (prepared.total_steps, options.out.clone());
+    Ok(Outcome { records, retrieval, total_steps, out, stopped: !finished })
 }
 
 /// The checkpoint to resume from, or none for a new run in a directory that is free for it.
@@ -175,41 +185,58 @@ fn make_model<T: ModelFloat>(
     }
     model.initialise(options.seed)?;
     if let Some(directory) = &options.init {
-        load_weights(&directory.join(WEIGHTS_FILE), &mut model)?;
-        observer.note(&format!("weights: the encoder of {}", directory.display()));
+        let weights = load_weights(&directory.join(WEIGHTS_FILE), Purpose::Training, &mut model)?;
+        observer.note(&weights.to_string());
     }
     Ok(model)
 }
 
-/// The retrieval check of the untrained model, `before` where a checkpoint knows it.
-fn first_retrieval<T: ModelFloat>(
+/// The retrieval check of the untrained model, `before` where a checkpoint knows it; false where it was stopped.
+fn check_retrieval<T: ModelFloat>(
     trainer: &mut Trainer<'_, T>,
     before: Option<RetrievalScore>,
-) -> Result<Option<RetrievalTable>> {
-    let held_out = trainer.prepared.held_out.len();
-    if held_out == 0 {
-        return Ok(None);
+    observer: &mut dyn Observer,
+) -> Result<bool> {
+    let held_out = &trainer.prepared.held_out;
+    if held_out.is_empty() {
+        return Ok(true);
     }
     let before = match before {
-        Some(before) => before,
-        None => score(trainer)?,
+        Some(before) => Some(before),
+        None => score(trainer, observer)?,
     };
-    let bm25 = RetrievalScore::from_ranks(&rank_bm25(&trainer.prepared.held_out));
-    Ok(Some(RetrievalTable { held_out, before, after: None, bm25 }))
+    let Some(before) = before else { return Ok(false) };
+    let bm25 = RetrievalScore::from_ranks(&rank_bm25(held_out));
+    trainer.retrieval = Some(RetrievalTable { held_out: held_out.len(), before, after: None, bm25 });
+    Ok(true)
 }
 
-fn score<T: ModelFloat>(trainer: &mut Trainer<'_, T>) -> Result<RetrievalScore> {
-    let Prepared { tokenizer, capacity, held_out, .. } = trainer.prepared;
-    Ok(retrieval_score(&mut trainer.model, &trainer.stream, tokenizer, *capacity, held_out)?)
+/// None where it was stopped.
+fn score<T: ModelFloat>(
+    trainer: &mut Trainer<'_, T>,
+    observer: &mut dyn Observer,
+) -> Result<Option<RetrievalScore>> {
+    let Prepared { tokenizer, held_out, .. } = trainer.prepared;
+    let (model, stream, stop) = (&mut trainer.model, &trainer.stream, &mut || observer.stop());
+    match (Embedder { model, stream, tokenizer, pooling: Pooling::Cls, stop }).retrieval_score(held_out) {
+        Ok(score) => Ok(Some(score)),
+        Err(EmbedError::Stopped) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Exports the model, checks retrieval again, and draws the picture.
-fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>) -> Result<()> {
+/// Exports the model, checks retrieval again, and draws the picture; false where it was stopped.
+fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>, observer: &mut dyn Observer) -> Result<bool> {
+    if observer.stop() {
+        return Ok(false);
+    }
     let (options, prepared) = (trainer.options, trainer.prepared);
     save_model(&options.out, &trainer.model, &prepared.tokenizer, prepared.max_len)?;
     if let Some(mut table) = trainer.retrieval {
-        table.after = Some(score(trainer)?);
+        let Some(after) = score(trainer, observer)? else { return Ok(false) };
+        table.after = Some(after);
         trainer.retrieval = Some(table);
     }
-    trainer.draw()
+    trainer.draw()?;
+    Ok(true)
 }

@@ -48,14 +48,19 @@ struct Submitted {
 }
 
 impl<T: ModelFloat> Trainer<'_, T> {
-    /// Trains until `end` steps are done, with a checkpoint at the end. While a device computes a step, the next one is prepared.
-    pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<()> {
+    /// Trains until `end` steps are done, with a checkpoint at the end; false where the observer stopped it, when the steps under way
+    /// were done. While a device computes a step, the next one is prepared.
+    pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<bool> {
+        let (whole, mut end) = (end, end);
         let mut prefetch = Prefetch::start(drawer, self.step..end);
         observer.start(self.step, end);
         let mut submitted = self.step;
         let mut last = self.stream.record()?;
         let mut pending = VecDeque::new();
         while self.step < end {
+            if submitted < end && observer.stop() {
+                end = submitted;
+            }
             while submitted < end && pending.len() < STEPS_IN_FLIGHT && !self.checkpoint_is_due(submitted) {
                 pending.push_back(self.submit(&mut prefetch, submitted)?);
                 submitted += 1;
@@ -71,7 +76,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
             }
         }
         observer.finish();
-        Ok(())
+        Ok(end == whole)
     }
 
     /// Whether nothing may be enqueued after `step` steps before they are saved.
@@ -124,7 +129,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
             encoder_perplexity: losses.encoder_perplexity,
             decoder_perplexity: losses.decoder_perplexity,
             gradient_norm,
-            tokens_per_s: record.tokens as f32 / spent.as_secs_f32().max(f32::MIN_POSITIVE),
+            tokens_per_s: tokens_per_second(record.tokens, spent),
             step_ms: milliseconds(spent),
             ..record
         })
@@ -153,14 +158,18 @@ impl<T: ModelFloat> Trainer<'_, T> {
         let Some((what, value)) = values.into_iter().find(|(_, value)| !value.is_finite()) else {
             return Ok(());
         };
+        Err(self.non_finite(what.to_owned(), value))
+    }
+
+    fn non_finite(&self, what: String, value: f32) -> Error {
         let kept = match self.saved_step {
             Some(step) => format!("the checkpoint of step {step} is kept"),
             None => "no checkpoint had been written".to_owned(),
         };
-        Err(Error::NonFinite { what, value, step: record.step, kept })
+        Error::NonFinite { what, value, step: self.step, kept }
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    pub fn checkpoint(&mut self) -> Result<()> {
         let progress = Progress {
             step: self.step,
             position: self.position.clone(),
@@ -168,7 +177,11 @@ impl<T: ModelFloat> Trainer<'_, T> {
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),
         };
-        self.checkpoints.save(&self.model, progress)?;
+        // What the last update made of the weights, no loss has shown yet.
+        self.checkpoints.save(&self.model, progress).map_err(|error| match error {
+            Error::NonFiniteWeight { tensor, value, .. } => self.non_finite(tensor, value),
+            other => other,
+        })?;
         self.saved_step = Some(self.step);
         self.draw()
     }
@@ -185,6 +198,11 @@ impl<T: ModelFloat> Trainer<'_, T> {
         let path: PathBuf = self.options.out.join("training.svg");
         Ok(write_training_svg(path, &title, &self.records, self.retrieval.as_ref())?)
     }
+}
+
+/// 0 where the clock is too coarse to tell.
+fn tokens_per_second(tokens: usize, spent: Duration) -> f32 {
+    if spent.is_zero() { 0.0 } else { tokens as f32 / spent.as_secs_f32() }
 }
 
 fn milliseconds(duration: Duration) -> f32 {

@@ -1,0 +1,528 @@
+//! What a run computes and tells, compared with what did not come from the trainer; and every way to end that is no signal.
+#![cfg(feature = "train")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Instant;
+
+use retromae::data::{BatchDrawer, BatchOptions, Position, TokenStore, Tokenizer};
+use retromae::device::Device;
+use retromae::eval::{HeldOut, rank_bm25, split_held_out};
+use retromae::model::{
+    AdamW, BankRows, Capacity, Input, Masking, Model, ModelConfig, Outcome, StepRandomness, TrainStep,
+};
+use retromae::ops::masks::Budget;
+use retromae::train::report::StepRecord;
+use retromae::train::{CheckpointDirectory, CheckpointProgress, CheckpointState};
+
+use crate::cli::{Workplace, numbers, program, run, stderr};
+use crate::model_files::{Tensors, read_tensors};
+
+const SEED: u64 = 11;
+const PEAK: f32 = 0.002;
+/// Of the schedule; the run ends before them.
+const STEPS: u64 = 6;
+const WARMUP: u64 = 2;
+/// By hand, from the documentation of the schedule: it rises over 2 steps, and falls over the 4 others to 0 behind them.
+const RATES: [f32; 4] = [PEAK / 2.0, PEAK, PEAK, PEAK * 3.0 / 4.0];
+const BATCH_TOKENS: usize = 128;
+const MAX_LEN: usize = 32;
+
+/// The texts of the workplace, cut to a few, so that batches come from several epochs.
+fn few_texts(place: &Workplace) -> Vec<String> {
+    let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
+    let lines: Vec<String> = text.lines().take(9).map(str::to_owned).collect();
+    place.write("few.txt", lines.join("\n").as_bytes());
+    let tokenizer = Tokenizer::train_word_piece(&lines, 120).unwrap();
+    std::fs::create_dir(place.path("vocabulary")).unwrap();
+    tokenizer.save(place.path("vocabulary"), MAX_LEN).unwrap();
+    lines
+}
+
+/// A step that was driven by hand, and what it was of.
+struct ByHand {
+    outcome: Outcome,
+    epoch: u32,
+    sentences: usize,
+    tokens: usize,
+}
+
+/// Drives the steps of a run by hand, without anything of `retromae::train`.
+fn by_hand(
+    place: &Workplace,
+    texts: &[String],
+    more: impl FnOnce(&mut ModelConfig),
+) -> (Vec<ByHand>, Model<f32>) {
+    let tokenizer = Tokenizer::from_path(place.path("vocabulary")).unwrap();
+    let text = std::fs::read_to_string(place.path("config.json")).unwrap();
+    let with_vocabulary = text.replace('{', &format!("{{\"vocab_size\": {}, ", tokenizer.vocab_size()));
+    let mut config: ModelConfig = serde_json::from_str(&with_vocabulary).unwrap();
+    assert_eq!(config.hidden_dropout_prob, 0.1, "the step's number must matter to dropout");
+    more(&mut config);
+    let passages = tokenizer.encode_corpus(texts, MAX_LEN).unwrap().passages;
+    let store = Arc::new(TokenStore::in_memory(&passages, tokenizer.vocab_size() as u32).unwrap());
+    let options = BatchOptions { seed: SEED, batch_tokens: BATCH_TOKENS, rank: 0, ranks: 1 };
+    let mut drawer = BatchDrawer::new(store, vec![], options, Position::default()).unwrap();
+    let device = Device::host().unwrap();
+    let capacity = Capacity { tokens: BATCH_TOKENS, sentences: BATCH_TOKENS / 3, sentence_length: MAX_LEN };
+    let mut model = Model::new(&device, &config, capacity).unwrap();
+    model.initialise(SEED).unwrap();
+    let masking = Masking {
+        mask_id: tokenizer.special_tokens().mask as i32,
+        encoder: Budget { ratio: 0.2, cap: Some(9) },
+        decoder: Budget { ratio: 0.7, cap: Some(9) },
+        bank_rows: BankRows::AtMost(5),
+    };
+    let mut step = |(index, &learning_rate): (usize, &f32)| {
+        let sentences = drawer.next_batch();
+        let step = TrainStep {
+            input: Input::Drawn(&sentences, masking),
+            randomness: StepRandomness { seed: SEED, step: index as u32 },
+            optimizer: &AdamW::default(),
+            learning_rate: f64::from(learning_rate),
+            update: index as u32 + 1,
+        };
+        let ticket = model.train_step(&device.stream(), &step).unwrap();
+        let outcome = model.outcome(ticket).unwrap();
+        let (epoch, tokens) = (drawer.position().epoch, sentences.ids.len());
+        ByHand { outcome, epoch, sentences: sentences.sentence_indices.len(), tokens }
+    };
+    let steps = RATES.iter().enumerate().map(&mut step).collect();
+    (steps, model)
+}
+
+/// The same steps by the command, with `more` flags.
+fn by_command(place: &Workplace, more: &[&str]) -> Output {
+    let (vocabulary, corpus) = (place.text("vocabulary"), place.text("few.txt"));
+    let (steps, warmup, stop) = (STEPS.to_string(), WARMUP.to_string(), RATES.len().to_string());
+    let (seed, peak) = (SEED.to_string(), PEAK.to_string());
+    let flags = [
+        ["--corpus", &corpus],
+        ["--vocab", &vocabulary],
+        ["--steps", &steps],
+        ["--warmup", &warmup],
+        ["--stop-at", &stop],
+        ["--seed", &seed],
+        ["--lr", &peak],
+        ["--encoder-mask", "0.2"],
+        ["--decoder-mask", "0.7"],
+        ["--mask-cap", "9"],
+        ["--bank-rows", "5"],
+        ["--held-out", "0"],
+    ];
+    place.pretrain("out", &[&flags.concat()[..], more].concat())
+}
+
+fn assert_same_bits(name: &str, actual: &[f32], expected: &[f32]) {
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    assert!(bits(actual) == bits(expected), "{name} differs");
+}
+
+/// All that was written is what the hand-driven model is.
+fn assert_same_model(place: &Workplace, model: &Model<f32>) {
+    let exported = read_tensors(&place.path("out/model.safetensors"));
+    let checkpoint = checkpoint(place);
+    for (name, _) in model.parameter_shapes() {
+        let expected = model.parameter(&name).unwrap();
+        let (first, second) = model.moments(&name).unwrap();
+        assert_same_bits(&name, &checkpoint[&name].1, &expected);
+        assert_same_bits(&name, &checkpoint[&format!("first_moment.{name}")].1, &first);
+        assert_same_bits(&name, &checkpoint[&format!("second_moment.{name}")].1, &second);
+        if !name.starts_with("decoder.") {
+            assert_same_bits(&name, &exported[&name].1, &expected);
+        }
+    }
+    assert_eq!(checkpoint.len(), 3 * model.parameter_shapes().len());
+}
+
+fn checkpoint(place: &Workplace) -> Tensors {
+    let directory = CheckpointDirectory::of_run(&place.path("out"));
+    read_tensors(&directory.path().join(directory.state().unwrap().tensors))
+}
+
+/// Every number of the record that a step decides is the step's; every other one follows from it, or from the clock.
+fn assert_same_record(record: &StepRecord, index: usize, step: &ByHand) {
+    let Outcome { losses, gradient_norm } = step.outcome;
+    let expected = StepRecord {
+        step: index as u64 + 1,
+        epoch: step.epoch,
+        encoder_loss: losses.encoder,
+        decoder_loss: losses.decoder,
+        bag_of_words_loss: losses.bag_of_words,
+        encoder_accuracy: losses.encoder_accuracy,
+        decoder_accuracy: losses.decoder_accuracy,
+        encoder_perplexity: losses.encoder_perplexity,
+        decoder_perplexity: losses.decoder_perplexity,
+        learning_rate: RATES[index],
+        gradient_norm,
+        sentences: step.sentences,
+        tokens: step.tokens,
+        tokens_per_s: record.tokens_per_s,
+        step_ms: record.step_ms,
+        gemm_ms: record.gemm_ms,
+        kernel_ms: record.kernel_ms,
+        data_wait_ms: record.data_wait_ms,
+    };
+    assert_eq!(*record, expected);
+    let rate = 1e3 * step.tokens as f32 / record.step_ms;
+    assert!((record.tokens_per_s - rate).abs() < 1e-3 * rate, "{record:?}");
+    assert!(
+        record.gemm_ms.unwrap() > 0.0 && record.kernel_ms.unwrap() > 0.0 && record.data_wait_ms >= 0.0,
+        "{record:?}"
+    );
+}
+
+#[test]
+fn a_run_is_the_steps_that_its_flags_say() {
+    let place = Workplace::new();
+    let texts = few_texts(&place);
+    let (steps, model) = by_hand(&place, &texts, |config| config.bag_of_words_loss_weight = 0.1);
+    assert!(steps[0].epoch < steps[3].epoch, "the steps should cross an epoch");
+    let started = Instant::now();
+    let output = by_command(&place, &["--dupmae"]);
+    let elapsed_ms = 1e3 * started.elapsed().as_secs_f32();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let records = retromae::train::report::read_training_log(place.path("out/training.jsonl")).unwrap();
+    assert_eq!(records.len(), steps.len());
+    for (index, (record, step)) in records.iter().zip(&steps).enumerate() {
+        assert_same_record(record, index, step);
+    }
+    let sum = |value: fn(&StepRecord) -> f32| records.iter().map(value).sum::<f32>();
+    let (all_ms, wait_ms) = (sum(|record| record.step_ms), sum(|record| record.data_wait_ms));
+    assert!(all_ms < elapsed_ms && wait_ms < elapsed_ms, "{all_ms} and {wait_ms} ms of {elapsed_ms} ms");
+    assert_same_model(&place, &model);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<Vec<&str>> = printed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let shown = |value: f32| format!("{value:.3}");
+    let (first, last) = (steps[0].outcome.losses, steps[3].outcome.losses);
+    let expected = [
+        vec!["loss".to_owned(), "step".into(), "1".into(), "step".into(), "4".into()],
+        vec!["encoder".to_owned(), shown(first.encoder), shown(last.encoder)],
+        vec!["decoder".to_owned(), shown(first.decoder), shown(last.decoder)],
+    ];
+    for line in expected {
+        assert!(words.contains(&line.iter().map(String::as_str).collect()), "{printed:?} lacks {line:?}");
+    }
+    let waited = format!("waiting for data: {:.2} % of the time", 100.0 * wait_ms / all_ms);
+    assert!(printed.contains(&waited), "{printed:?} lacks {waited:?}");
+    assert!(printed.contains("stopped after step 4 of 6;"), "{printed:?}");
+}
+
+/// `N` sentences that say something of their own, each with a passage to find.
+fn findable_texts(count: usize) -> String {
+    let words =
+        ["river", "castle", "engine", "orchard", "winter", "market", "signal", "garden", "letter", "bridge"];
+    let sentence = |n: usize| {
+        let word = |k: usize| words[(n / 10_usize.pow(k as u32 % 3) + 3 * k) % words.len()];
+        format!(
+            "The {} and the {} went to the {} number {n}. Behind the {} there was a {}, and nobody in the {} had any other \
+             word for the {} that they saw.",
+            word(0),
+            word(1),
+            word(2),
+            word(3),
+            word(4),
+            word(5),
+            word(0)
+        )
+    };
+    (0..count).map(sentence).collect::<Vec<_>>().join("\n")
+}
+
+/// `[N][H]` what `retromae embed` prints for each text.
+fn embedded(place: &Workplace, model: &str, texts: &[String]) -> Vec<Vec<f64>> {
+    place.write("texts.txt", texts.join("\n").as_bytes());
+    let mut command = Command::new(program());
+    command.args([
+        "embed",
+        "--device",
+        "host",
+        "--model",
+        &place.text(model),
+        "--input",
+        &place.text("texts.txt"),
+    ]);
+    let output = run(&mut command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// MRR@10 and Recall@10 of ranks by hand: by the cosine, or by the dot product.
+fn scores(place: &Workplace, model: &str, held_out: &[HeldOut], cosine: bool) -> (f64, f64) {
+    let vectors = |part: fn(&HeldOut) -> &String| {
+        let texts: Vec<String> = held_out.iter().map(|pair| part(pair).clone()).collect();
+        embedded(place, model, &texts)
+    };
+    let (queries, documents) = (vectors(|pair| &pair.query), vectors(|pair| &pair.document));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let score = |query: &[f64], document: &[f64]| {
+        if cosine { dot(query, document) / dot(document, document).sqrt() } else { dot(query, document) }
+    };
+    let rank = |(index, query): (usize, &Vec<f64>)| {
+        let right = score(query, &documents[index]);
+        documents.iter().filter(|document| score(query, document) >= right).count()
+    };
+    let ranks: Vec<usize> = queries.iter().enumerate().map(rank).collect();
+    let mean =
+        |value: fn(usize) -> f64| ranks.iter().map(|&rank| value(rank)).sum::<f64>() / ranks.len() as f64;
+    (
+        mean(|rank| if rank <= 10 { 1.0 / rank as f64 } else { 0.0 }),
+        mean(|rank| f64::from(u8::from(rank <= 10))),
+    )
+}
+
+/// Makes the lengths of vectors differ, so that cosine and dot product do: the last LayerNorm's bias adds to them.
+fn with_uneven_vectors(place: &Workplace, from: &str, to: &str) {
+    std::fs::create_dir(place.path(to)).unwrap();
+    for entry in std::fs::read_dir(place.path(from)).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_file() {
+            std::fs::copy(&entry, place.path(to).join(entry.file_name().unwrap())).unwrap();
+        }
+    }
+    let path = place.path(to).join("model.safetensors");
+    let mut tensors = read_tensors(&path);
+    let bias = &mut tensors.get_mut("bert.encoder.layer.0.output.LayerNorm.bias").unwrap().1;
+    bias.iter_mut().enumerate().for_each(|(index, value)| *value = (index as f32 * 0.7).sin());
+    crate::model_files::write_tensors(&path, &tensors);
+}
+
+#[test]
+fn retrieval_is_told_as_it_is_and_by_the_cosine() {
+    let place = Workplace::new();
+    place.write("corpus.txt", findable_texts(400).as_bytes());
+    let passages: Vec<String> = findable_texts(400).lines().map(str::to_owned).collect();
+    let held_out = split_held_out(passages, 30, SEED).held_out;
+    assert_eq!(held_out.len(), 30);
+    // Larger weights than BERT's, whose first vectors are all but equal: their order would hang on the last bit.
+    let config = std::fs::read_to_string(place.path("config.json")).unwrap();
+    place.write("config.json", config.replace('{', "{\"initializer_range\": 0.3, ").as_bytes());
+    let seed = SEED.to_string();
+    let output =
+        place.pretrain("out", &["--steps", "5", "--held-out", "30", "--seed", &seed, "--max-len", "64"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let row = |(mrr, recall): (f64, f64)| vec![format!("{mrr:.3}"), format!("{recall:.3}")];
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let line = |name: &str| {
+        let line = printed.lines().find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{printed}"))
+            .split_whitespace()
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(line("trained"), row(scores(&place, "out", &held_out, true)));
+    let ranks = rank_bm25(&held_out);
+    let reciprocals: f64 = ranks.iter().map(|&rank| if rank <= 10 { 1.0 / rank as f64 } else { 0.0 }).sum();
+    let found = ranks.iter().filter(|&&rank| rank <= 10).count();
+    assert_eq!(line("BM25"), row((reciprocals / 30.0, found as f64 / 30.0)));
+    assert!(printed.contains("30 first sentences, each to find its passage among as many\n"), "{printed}");
+    with_initial_weights(&place);
+    assert_eq!(line("untrained"), row(scores(&place, "initial", &held_out, true)));
+    with_uneven_vectors(&place, "out", "uneven");
+    let by_cosine = scores(&place, "uneven", &held_out, true);
+    assert_ne!(
+        by_cosine,
+        scores(&place, "uneven", &held_out, false),
+        "cosine and dot product should rank otherwise"
+    );
+    let mut command = Command::new(program());
+    command.args([
+        "eval",
+        "--device",
+        "host",
+        "--model",
+        &place.text("uneven"),
+        "--corpus",
+        &place.text("corpus.txt"),
+    ]);
+    let output = run(command.args(["--held-out", "30", "--seed", &seed, "--json"]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = |name: &str| told["model"][name].as_f64().unwrap();
+    assert!(
+        (told("mrr_at_10") - by_cosine.0).abs() < 1e-6 && (told("recall_at_10") - by_cosine.1).abs() < 1e-6
+    );
+}
+
+/// The model that the run in `out` began with, in `initial`.
+fn with_initial_weights(place: &Workplace) {
+    std::fs::create_dir(place.path("initial")).unwrap();
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(place.path("out").join(name), place.path("initial").join(name)).unwrap();
+    }
+    let config = serde_json::from_slice(&std::fs::read(place.path("out/config.json")).unwrap()).unwrap();
+    let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
+    let mut model = Model::<f32>::new(&Device::host().unwrap(), &config, capacity).unwrap();
+    model.initialise(SEED).unwrap();
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let values = model.parameter(&name).unwrap();
+        (name, (shape, values))
+    };
+    let tensors: Tensors = model.parameter_shapes().into_iter().map(tensor).collect();
+    crate::model_files::write_tensors(&place.path("initial/model.safetensors"), &tensors);
+}
+
+/// Of at most ten passages each is among the first ten, and one alone is the first: neither is a figure.
+#[test]
+fn a_score_that_could_not_be_otherwise_is_left_out() {
+    let place = Workplace::new();
+    place.write("corpus.txt", findable_texts(109).as_bytes());
+    let output = place.pretrain("out", &["--steps", "1", "--held-out", "10", "--max-len", "64"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let trained = printed.lines().find(|line| line.starts_with("trained")).unwrap();
+    assert!(trained.ends_with('–') && printed.contains("Recall@10 is left out"), "{printed}");
+    let svg = std::fs::read_to_string(place.path("out/training.svg")).unwrap();
+    assert!(svg.contains("MRR@10") && !svg.contains("Recall@10"));
+    let eval = |count: usize| {
+        place.write("some.txt", findable_texts(count).as_bytes());
+        let mut command = Command::new(program());
+        command.args([
+            "eval",
+            "--device",
+            "host",
+            "--model",
+            &place.text("out"),
+            "--corpus",
+            &place.text("some.txt"),
+            "--json",
+        ]);
+        run(&mut command)
+    };
+    for (count, is_told) in [(109, false), (110, true)] {
+        let told: serde_json::Value = serde_json::from_slice(&eval(count).stdout).unwrap();
+        for system in ["model", "bm25"] {
+            assert!(told[system]["mrr_at_10"].is_number(), "{told}");
+            assert_eq!(told[system]["recall_at_10"].is_number(), is_told, "{told}");
+        }
+    }
+    let alone = eval(19);
+    assert!(
+        !alone.status.success() && stderr(&alone).contains("gives no two passages to find"),
+        "{}",
+        stderr(&alone)
+    );
+}
+
+/// Changes the model of the checkpoint in `out`, which must be one of the workplace's own.
+fn with_checkpoint(place: &Workplace, change: impl FnOnce(&mut Model<f32>)) {
+    let directory = CheckpointDirectory::of_run(&place.path("out"));
+    let state = directory.state().unwrap();
+    let config = serde_json::from_slice(&std::fs::read(place.path("out/config.json")).unwrap()).unwrap();
+    let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
+    let mut model = Model::<f32>::new(&Device::host().unwrap(), &config, capacity).unwrap();
+    directory.load(&state, &mut model).unwrap();
+    change(&mut model);
+    let CheckpointState { step, position, options, device, retrieval_before, .. } = state;
+    directory.save(&model, CheckpointProgress { step, position, options, device, retrieval_before }).unwrap();
+}
+
+#[test]
+fn a_run_that_diverges_fails_and_keeps_its_checkpoint() {
+    let place = Workplace::new();
+    let flags = ["--steps", "3", "--held-out", "0"];
+    place.trained("out", &[&flags[..], &["--stop-at", "2"]].concat());
+    with_checkpoint(&place, |model| {
+        let name = "bert.encoder.layer.0.output.dense.weight";
+        let values: Vec<f32> = model.parameter(name).unwrap().iter().map(|value| 1e38 * value).collect();
+        model.set_parameter(name, &values).unwrap();
+    });
+    let resume = [&flags[..], &["--resume"]].concat();
+    place.refused("out", &resume, "of step 3 is NaN, so training stopped; the checkpoint of step 2 is kept");
+    assert_eq!(CheckpointDirectory::of_run(&place.path("out")).state().unwrap().step, 2);
+}
+
+/// The losses of the last step are of the weights before its update.
+#[test]
+fn what_the_last_update_made_of_the_weights_is_looked_at() {
+    let place = Workplace::new();
+    let flags = ["--steps", "3", "--held-out", "0"];
+    place.trained("out", &[&flags[..], &["--stop-at", "2"]].concat());
+    let exported = std::fs::read(place.path("out/model.safetensors")).unwrap();
+    let name = "bert.embeddings.position_embeddings.weight";
+    with_checkpoint(&place, |model| {
+        // The last position is beyond every passage: no loss depends on it.
+        let (mut first, second) = model.moments(name).unwrap();
+        assert_eq!(first.last(), Some(&0.0));
+        *first.last_mut().unwrap() = 1e38;
+        model.set_moments(name, &first, &second).unwrap();
+    });
+    let resume = [&flags[..], &["--resume"]].concat();
+    let message =
+        format!("the {name} of step 3 is -inf, so training stopped; the checkpoint of step 2 is kept");
+    place.refused("out", &resume, &message);
+    assert_eq!(CheckpointDirectory::of_run(&place.path("out")).state().unwrap().step, 2);
+    assert!(
+        std::fs::read(place.path("out/model.safetensors")).unwrap() == exported,
+        "the model was exported"
+    );
+}
+
+/// Runs `command` where no file can become larger than so many blocks of 512 bytes: as on a disk that is full.
+#[cfg(unix)]
+fn on_a_full_disk(command: &Command, blocks: u64) -> Output {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+    run(limited.arg(command.get_program()).args(command.get_args()))
+}
+
+#[cfg(unix)]
+fn assert_no_half_file(directory: &Path) {
+    for entry in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        assert!(entry.extension().is_none_or(|extension| extension != "tmp"), "{} is left", entry.display());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_ends_a_run_with_what_it_had_saved() {
+    let place = Workplace::new();
+    let flags = ["--steps", "4", "--held-out", "0"];
+    let straight = place.trained("straight", &flags);
+    let weights = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
+    let blocks = |name: &str| std::fs::metadata(place.path(name)).unwrap().len() / 512;
+    let exported = blocks("straight/model.safetensors");
+    assert!(blocks("straight/training.svg") < exported, "a picture should be smaller than a model");
+    // Too small for the second line of the record; for a checkpoint; for the model that a finished run exports.
+    let cases = [
+        ("2", 1, "training.jsonl"),
+        ("2", exported + 1, "step-00000004.safetensors"),
+        ("4", exported, "model.safetensors"),
+    ];
+    for (stop, blocks, file) in cases {
+        let out = format!("full of {file}");
+        place.trained(&out, &[&flags[..], &["--stop-at", stop]].concat());
+        std::fs::remove_file(place.path(&out).join("model.safetensors")).unwrap();
+        let resume = [&flags[..], &["--resume"]].concat();
+        let output = on_a_full_disk(&place.pretrain_command(&out, &resume), blocks);
+        let text = stderr(&output);
+        assert!(
+            !output.status.success() && text.contains(file) && text.contains("File too large"),
+            "{file}: {text}"
+        );
+        assert!(!text.contains("panicked"), "{text}");
+        assert_no_half_file(&place.path(&out));
+        assert_no_half_file(&place.path(&out).join("checkpoint"));
+        assert_eq!(CheckpointDirectory::of_run(&place.path(&out)).state().unwrap().step.to_string(), stop);
+        assert_eq!(numbers(&place.trained(&out, &resume)), numbers(&straight), "{file}");
+        assert!(weights(&out) == weights("straight"), "{file}: the models differ");
+    }
+}
+
+/// A picture that cannot be written costs nothing but the picture.
+#[test]
+fn a_picture_that_cannot_be_drawn_costs_no_step() {
+    let place = Workplace::new();
+    let flags = ["--steps", "4", "--held-out", "0"];
+    let straight = place.trained("straight", &flags);
+    place.trained("out", &[&flags[..], &["--stop-at", "2"]].concat());
+    std::fs::remove_file(place.path("out/training.svg")).unwrap();
+    std::fs::create_dir(place.path("out/training.svg")).unwrap();
+    let resume = [&flags[..], &["--resume"]].concat();
+    place.refused("out", &resume, "training.svg`");
+    assert_eq!(CheckpointDirectory::of_run(&place.path("out")).state().unwrap().step, 4);
+    std::fs::remove_dir(place.path("out/training.svg")).unwrap();
+    assert_eq!(numbers(&place.trained("out", &resume)), numbers(&straight));
+}
