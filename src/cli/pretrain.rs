@@ -7,7 +7,7 @@ use retromae::model::{BankRows, DecoderKind, QueryKind};
 use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
-use super::output::print;
+use super::output::{print, tell};
 use super::progress::Terminal;
 use super::signals::Signals;
 use super::text::TextArguments;

@@ -1,6 +1,6 @@
 //! Sentence vectors of every pooling against the reference's last hidden states.
 
-use retromae::device::{Device, Float, bf16};
+use retromae::device::{Device, ModelFloat, bf16};
 use retromae::model::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Model, ModelConfig, Pooling};
 use retromae::reference::{self, Parameters, parameter_shapes};
 
@@ -60,7 +60,7 @@ fn pooled(hidden: &[f64], batch: &Batch, pooling: Pooling, columns: usize) -> Ve
     (0..batch.num_sentences()).flat_map(vector).collect()
 }
 
-fn check<T: Float>(device: &Device, tolerance: f64) {
+fn check<T: ModelFloat>(device: &Device, tolerance: f64) {
     let (config, batch) = (config(), batch());
     let parameters = parameters(&config);
     let hidden = reference::step(&config, &parameters, &batch, None).encoder_hidden;
