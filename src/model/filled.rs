@@ -50,6 +50,16 @@ impl<T: Element> Filled<T> {
         self.buffer.slice_mut(0..self.length)
     }
 
+    /// All that there is room for: what is recorded must not depend on how much of it a batch uses.
+    pub(super) fn whole(&self) -> View<'_, T> {
+        self.buffer.view()
+    }
+
+    /// As [`whole`](Self::whole), to be written to.
+    pub(super) fn whole_mut(&mut self) -> ViewMut<'_, T> {
+        self.buffer.view_mut()
+    }
+
     /// Two parts of it, which do not overlap.
     pub(super) fn parts_mut(&mut self, parts: [&Range<usize>; 2]) -> [ViewMut<'_, T>; 2] {
         self.buffer.slices_mut(parts)

@@ -141,7 +141,6 @@ impl Masks {
         let rows_max = masking.bank_rows.rows_max(shape.max_seqlen);
         let offsets = bank_offsets(&shape.cu_seqlens(cu_seqlens), rows_max)?;
         self.independent = masking.bank_rows == BankRows::Independent;
-        self.bits.resize(offsets[shape.sentences] as usize);
         self.rows.resize(shape.tokens);
         self.offsets.write(stream, &offsets)
     }
@@ -211,7 +210,7 @@ impl Masks {
                     budget: decoder_budget,
                     rows_max: masking.bank_rows.rows_max(length_max),
                     offsets: self.offsets.view(),
-                    bits: self.bits.view_mut(),
+                    bits: self.bits.whole_mut(),
                     rows: (!self.independent).then(|| self.rows.view_mut()),
                     workspace: self.workspace.view_mut(),
                 };
@@ -245,7 +244,7 @@ impl Masks {
     }
 
     pub(super) fn mask(&self) -> Mask<'_> {
-        let (bits, offsets) = (self.bits.view(), self.offsets.view());
+        let (bits, offsets) = (self.bits.whole(), self.offsets.view());
         if self.independent {
             Mask::Independent { bits, offsets }
         } else {

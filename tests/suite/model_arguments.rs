@@ -335,6 +335,39 @@ fn masks_are_drawn_in_a_model_of_longer_sentences() {
     }
 }
 
+#[test]
+fn sentences_that_cannot_be_embedded_are_refused() {
+    let device = device();
+    let config = enhanced();
+    let mut model = model::<f32>(&device, &config, &parameters(&config));
+    let mut refuse = |cu_seqlens: &[i32], ids: &[i32], expected: &str| {
+        let message = model.embed(&device.stream(), cu_seqlens, ids).unwrap_err().to_string();
+        assert_eq!(message, expected);
+    };
+    refuse(&[0, 2], &[1, 97], "ids is 97 at token 1; it should be in 0..97");
+    refuse(&[0, 2], &[-1, 5], "ids is -1 at token 0; it should be in 0..97");
+    refuse(&[0, 2], &[1], "ids is 1 long; it should be 2 long (tokens)");
+    refuse(&[0, 2, 2], &[1, 2], "cu_seqlens is 0 tokens for sentence 1; it should be 1 to 80 tokens");
+    refuse(&[0, 2, 1], &[1, 2], "cu_seqlens is -1 tokens for sentence 1; it should be 1 to 80 tokens");
+    refuse(&[0, 81], &[1; 81], "cu_seqlens is 81 tokens for sentence 0; it should be 1 to 80 tokens");
+    refuse(
+        &[0, i32::MIN],
+        &[],
+        "cu_seqlens is -2147483648 tokens for sentence 0; it should be 1 to 80 tokens",
+    );
+    refuse(
+        &[],
+        &[],
+        "cu_seqlens is 0 elements long; it should be at least 2: prefix sums of at least one sentence",
+    );
+    refuse(&[0, 80, 160, 240, 257], &[1; 257], "tokens is 257; it should be at most 256 (the capacity)");
+    let nine: Vec<i32> = (0..=9).collect();
+    refuse(&nine, &[1; 9], "sentences is 9; it should be at most 8 (the capacity)");
+    // The largest batch, of a sentence of the longest length among others.
+    let largest = [0, 80, 160, 240, 252, 253, 254, 255, 256];
+    assert_eq!(model.embed(&device.stream(), &largest, &[96; 256]).unwrap().len(), 8 * 64);
+}
+
 /// A bank whose words are too few, too many, or not there at all; each says which.
 #[test]
 fn wrong_banks_are_refused() {

@@ -53,7 +53,7 @@ fn model_config(kind: usize, dropout: f32, bags: bool, positions: usize) -> Mode
 
 /// Capacities from a single token on; batches that fill them, or end in less.
 fn cases() -> impl Strategy<Value = Case> {
-    let capacity = (1usize..=70, 1usize..=9, 1usize..=70);
+    let capacity = (prop_oneof![1usize..=SHARES, SHARES + 1..=70], 1usize..=9, 1usize..=70);
     let kind = (0usize..3, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     (capacity, kind).prop_flat_map(|((tokens, sentences, length), (kind, dropout, bags, explicit, own))| {
         let lengths = prop::collection::vec(1..=length.min(tokens), 1..=sentences);
