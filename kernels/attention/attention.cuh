@@ -222,8 +222,9 @@ struct AnyMask {
     const uint32_t* bits;
     const uint16_t* rows;
     const uint16_t* ranks;
-    DrawnBank drawn;  // not in `bits` and `rows`: the compiler must know which memory it reads
-    uint32_t words;   // from the sentence's first on
+    DrawnBank drawn;      // not in `bits` and `rows`: the compiler must know which memory it reads
+    uint32_t first_word;  // the sentence's
+    uint32_t words;       // of all sentences
     uint32_t words_per_row;
     uint32_t keys;
     uint32_t kind;
@@ -237,12 +238,11 @@ struct AnyMask {
         const AttentionMaskParams& mask = params.mask;
         AnyMask result;
         result.bits = pointer<const uint32_t>(mask.bits);
-        result.words = 0;
-        if (mask.kind == ATTENTION_MASK_BITS) {
-            const uint32_t offset = pointer<const uint32_t>(mask.offsets)[sentence.index];
-            result.bits += offset;
-            result.words = offset < mask.words ? mask.words - offset : 0;
-        }
+        // Not added to the address, so that both it and the bound stay in the constant bank.
+        result.first_word = 0;
+        if (mask.kind == ATTENTION_MASK_BITS)
+            result.first_word = pointer<const uint32_t>(mask.offsets)[sentence.index];
+        result.words = mask.words;
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
         result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
         result.drawn = {nullptr, nullptr};
@@ -276,7 +276,10 @@ struct AnyMask {
     }
 
   private:
-    RETROMAE_MEMBER uint32_t stored(uint32_t word) const { return word < words ? bits[word] : 0; }
+    // Of the sentence's words. A sum that wraps is a wrong word, but one of the bits.
+    RETROMAE_MEMBER uint32_t stored(uint32_t word) const {
+        return first_word + word < words ? bits[first_word + word] : 0;
+    }
     RETROMAE_MEMBER uint32_t in_window(uint32_t slot, uint32_t first_key) const {
         const uint32_t begin = slot > left ? slot - left : 0;
         const uint32_t last = right < keys ? slot + right : keys;

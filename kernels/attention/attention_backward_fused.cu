@@ -13,9 +13,9 @@
 // are there to reach.
 //
 // d     shared memory: a query, and besides   registers sm_80, sm_90 (full; masked)   L = 128, 256
-// 32    264 B    16.5 KB                      180; 196    201; 210                    50 KB, 82 KB
-// 64    520 B    24.5 KB                      229; 241    250; 249                    90 KB, 155 KB
-// 96    776 B    28.3 KB                      248; 255    254; 255                    125 KB, 222 KB
+// 32    264 B    16.5 KB                      168; 202    205; 208                    50 KB, 82 KB
+// 64    520 B    24.5 KB                      210; 244    254; 249                    90 KB, 155 KB
+// 96    776 B    28.3 KB                      247; 254    255; 255                    125 KB, 222 KB
 // Two blocks an SM by registers; by shared memory two at L = 128 with 228 KB (H100) up to d = 64, one with
 // 164 KB (A100) at d = 64. Up to 256 queries where they fit: with 163 KB a block, 256 at d = 64 and 160 at d
 // = 96. Beyond, and at d = 128, see attention_backward_tiled.cu.
@@ -88,7 +88,7 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
     constexpr bool kMasked = Mask::kMasked;
     using Gradient = FusedQueryGradient<T, D>;
     const AttentionForwardParams& forward = params.forward;
-    const Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
+    Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
     const uint32_t head = block_head(forward);
     if (!sentence.exists) {
         write_absent_queries<T, D>(params, sentence, head, 0, sentence.queries);
@@ -96,6 +96,8 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
         return;
     }
     if (sentence.queries > params.fused_queries_max) return;
+    // Or what the checks made of it stays in registers, and one is spilled at d = 96.
+    sentence.queries = recomputed(sentence.queries);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);

@@ -18,10 +18,10 @@
 // H100).
 //
 // d      shared memory   registers sm_80, sm_90 (full; masked)   blocks an SM (64 K registers)
-// 32     20 KB           117; 142    120; 136                    4; 3
-// 64     40 KB           156; 168    158; 168                    3; 3
-// 96     60 KB           195; 213    198; 219                    2; 2
-// 128    80 KB           218; 239    236; 249                    2; 2
+// 32     20 KB           119; 141    119; 147                    4; 3
+// 64     40 KB           156; 167    156; 167                    3; 3
+// 96     60 KB           195; 217    199; 216                    2; 2
+// 128    80 KB           221; 243    234; 251                    2; 2
 // Masked kernels have 1.5 KB more, for bits. No spills, no stack.
 //
 // Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighbouring

@@ -163,6 +163,7 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
         (blockIdx.x * (kWeightThreads / kWeightGroups) + threadIdx.x / kWeightGroups) * kWeightWords;
     const uint32_t column = blockIdx.y * kWeightColumns + threadIdx.x % kWeightGroups * 8;
     if (first_word >= params.vocabulary || column >= params.hidden_size) return;
+    const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const T* hidden = pointer<const T>(params.hidden);
     float sums[kWeightWords][8] = {};
     float bias[kWeightWords] = {};
@@ -172,10 +173,11 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
         load(pointer<const float>(params.maxima) + place, gradients);
         const Pack<uint16_t, 8> slots =
             *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.slots) + place);
-        const uint32_t start = tokens_of(params, sentence).start;
+        const uint32_t start = cu_seqlens[sentence];
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < kWeightWords; ++i) {
-            // 0 where there is no token, too; what is beyond the vocabulary was never written.
+            // 0 where there is no token, or the sentence is out of range, too; what is beyond the vocabulary
+            // was never written.
             if (gradients[i] == 0.0f || first_word + i >= params.vocabulary) continue;
             const uint64_t row = start + slots.values[i];
             add_scaled(sums[i], gradients[i], hidden + row * params.hidden_size, column);

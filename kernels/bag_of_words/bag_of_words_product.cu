@@ -9,7 +9,7 @@
 // L2. A sentence costs as much as the next multiple of 128 tokens: against a library's product, whose logits
 // are written and read, 4·T·V bytes, this is for sentences that nearly fill their tiles.
 //
-// 57 KB shared memory, 216 registers on sm_80, 220 on sm_90, so two blocks an SM; no spills, no stack.
+// 57 KB shared memory, 216 registers on sm_80, 219 on sm_90, so two blocks an SM; no spills, no stack.
 // Bank conflicts: none; see SharedTile, and the shares' stride.
 #include "../core/product.cuh"
 #include "maximum.cuh"

@@ -6,8 +6,8 @@
 
 namespace retromae {
 
-// The rows that are added up for a token; an absent one is null. Where an index is no row of its table none
-// is read, and the sum is NaN.
+// The rows that are added up for a token; an absent one is null. An index that is no row of its table stands
+// for row 0, so that there is one to read, and makes the sum not `valid`.
 template <class T>
 struct EmbeddingRows {
     const T* content;  // of the word table or of the sentence vectors
@@ -17,26 +17,22 @@ struct EmbeddingRows {
     bool valid;
 
     RETROMAE_MEMBER EmbeddingRows(const EmbeddingForwardParams& params, uint32_t token) {
+        valid = true;
         const uint32_t slot = pointer<const int32_t>(params.slots)[token];
         const bool raw = params.mode == EMBEDDING_CONTENT && slot == 0;
-        uint32_t index, rows;
-        if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw)) {
-            index = pointer<const int32_t>(params.ids)[token];
-            rows = params.vocabulary;
-            content = row(params.word, index, params.columns);
-        } else {
-            index = pointer<const int32_t>(params.sentences)[token];
-            rows = params.vectors;
-            content = row(params.sentence_vectors, index, params.columns);
-        }
+        if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
+            content = row(params.word, pointer<const int32_t>(params.ids)[token], params.vocabulary,
+                          params.columns);
+        else
+            content = row(params.sentence_vectors, pointer<const int32_t>(params.sentences)[token],
+                          params.vectors, params.columns);
         normalised = !raw && params.mode != EMBEDDING_QUERY_POSITION;
-        position = raw ? nullptr : row(params.position, slot, params.columns);
+        position = raw ? nullptr : row(params.position, slot, params.positions, params.columns);
         type = normalised ? pointer<const T>(params.type) : nullptr;
-        valid = index < rows && (raw || slot < params.positions);
-        if (!valid) content = position = type = nullptr;
     }
 
-    // The mean of the first 8 columns of a normalised row's sum.
+    // The mean of the first 8 columns of a normalised row's sum; NaN, as then mean and rstd are, where an
+    // index is no row.
     RETROMAE_MEMBER float leading_mean() const {
         if (!valid) return NAN;
         return retromae::leading_mean(content) + retromae::leading_mean(position) +
@@ -45,13 +41,12 @@ struct EmbeddingRows {
 
     RETROMAE_MEMBER void sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};
-        if (content != nullptr) contents.load(content, columns);
+        contents.load(content, columns);
         if (position != nullptr) positions.load(position, columns);
         if (type != nullptr) types.load(type, columns);
         for_chunks(columns, [&](int slot, uint32_t) {
             float added[8];
             contents.widen(slot, row[slot]);
-            if (!valid) fill(row[slot], NAN);
             positions.widen(slot, added);
             RETROMAE_UNROLL
             for (int i = 0; i < 8; ++i) row[slot][i] += added[i];
@@ -62,8 +57,9 @@ struct EmbeddingRows {
     }
 
   private:
-    RETROMAE_DEVICE const T* row(DevicePointer table, uint32_t index, uint32_t columns) {
-        return pointer<const T>(table) + static_cast<uint64_t>(index) * columns;
+    RETROMAE_MEMBER const T* row(DevicePointer table, uint32_t index, uint32_t rows, uint32_t columns) {
+        valid = valid && index < rows;
+        return pointer<const T>(table) + static_cast<uint64_t>(index < rows ? index : 0) * columns;
     }
 };
 

@@ -31,6 +31,8 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
                       pointer<const float>(params.beta), column, row[slot]);
             apply_dropout(params.dropout, 0, token, column / 8u, row[slot]);
         });
+    } else if (!rows.valid) {
+        for_chunks(columns, [&](int slot, uint32_t) { fill(row[slot], NAN); });
     }
     T* output = pointer<T>(params.output) + static_cast<uint64_t>(token) * columns;
     for_chunks(columns, [&](int slot, uint32_t column) { store(output + column, row[slot]); });

@@ -170,9 +170,14 @@ impl<T: ModelFloat> Embedding<'_, T> {
         require_length("mean", mean.len(), tokens, "tokens")?;
         require_length("rstd", rstd.len(), tokens, "tokens")?;
         require_eps(self.eps)?;
-        let positions = require_rows("position", self.position.len(), columns)?;
-        let types = require_rows("token_type", self.token_type.len(), columns)?;
-        require(types > 0, "token_type", "empty", format_args!("at least {columns} elements long (a row)"))?;
+        // A row to read in place of one that is out of range.
+        let table_rows = |argument, length| {
+            let rows = require_rows(argument, length, columns)?;
+            let expected = format_args!("at least {columns} elements long (a row)");
+            require(rows > 0 || tokens == 0, argument, "empty", expected)?;
+            Ok(rows as u32)
+        };
+        table_rows("token_type", self.token_type.len())?;
         let (mode, words, sentences) = match self.source {
             Source::Word(words) => (EMBEDDING_WORD, Some(words), None),
             Source::Content(words, sentences) => (EMBEDDING_CONTENT, Some(words), Some(sentences)),
@@ -191,19 +196,19 @@ impl<T: ModelFloat> Embedding<'_, T> {
             columns: columns as u32,
             mode,
             eps: self.eps,
-            positions: positions as u32,
+            positions: table_rows("position", self.position.len())?,
             dropout: dropout_params(stream, self.dropout)?,
             ..EmbeddingForwardParams::default()
         };
         if let Some(Words { ids, table }) = words {
             require_length("ids", ids.len(), tokens, "tokens")?;
-            params.vocabulary = require_rows("word table", table.len(), columns)? as u32;
+            params.vocabulary = table_rows("word table", table.len())?;
             (params.ids, params.word) =
                 (stream.address("ids", &ids)?, aligned(stream, "word table", &table)?);
         }
         if let Some(Sentences { indices, vectors }) = sentences {
             require_length("sentence indices", indices.len(), tokens, "tokens")?;
-            params.vectors = require_rows("sentence vectors", vectors.len(), columns)? as u32;
+            params.vectors = table_rows("sentence vectors", vectors.len())?;
             (params.sentences, params.sentence_vectors) = (
                 stream.address("sentence indices", &indices)?,
                 aligned(stream, "sentence vectors", &vectors)?,
