@@ -184,7 +184,9 @@ impl Arguments {
             // On the standard error: whoever sent the signal may not read the other.
             tell(&stopped(&outcome, signals.received().unwrap_or_default()));
         }
-        Ok(print(&summary(&outcome))?)
+        let printed = print(&summary(&outcome));
+        // A signal to a whole pipeline has ended the reader of the output, too: the status is the signal's.
+        if outcome.stopped { Ok(()) } else { Ok(printed?) }
     }
 }
 

@@ -232,6 +232,22 @@ fn a_signal_while_text_is_read_leaves_nothing() {
     assert!(!place.path("out").exists());
 }
 
+/// As after Ctrl-C at `retromae pretrain | tee log`, which ends `tee` at once.
+#[test]
+fn a_signal_counts_for_more_than_a_reader_that_is_gone() {
+    let place = with_texts(60);
+    let flags = ["--steps", "100", "--held-out", "0", "--checkpoint-every", "1000"];
+    let mut command = place.pretrain_command("out", &flags);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let log = place.path("out/training.jsonl");
+    wait_for(&mut child, "a step", || std::fs::read(&log).is_ok_and(|log| !log.is_empty()));
+    send(&child, SIGINT);
+    let (status, text) = ended(child);
+    assert_eq!(status, Some(128 + SIGINT), "{text}");
+    assert!(text.contains("with --resume goes on"), "{text}");
+}
+
 /// What `nohup` starts goes on.
 #[test]
 fn a_hangup_that_was_ignored_stays_so() {
