@@ -246,3 +246,34 @@ impl ModelConfig {
         self.hidden_size / self.num_attention_heads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+    use std::collections::HashSet;
+
+    /// No two places of a model drop the same elements, nor do mask draws use a place's numbers.
+    #[test]
+    fn every_place_that_drops_has_a_site_of_its_own() {
+        let mut sites = vec![
+            dropout_site::ENCODER_EMBEDDING,
+            dropout_site::DECODER_QUERY,
+            dropout_site::DECODER_CONTENT,
+            Stream::EncoderMask as u32,
+            Stream::DecoderMask as u32,
+            Stream::MaskBank as u32,
+            Stream::BankRow as u32,
+            Stream::Corruption as u32,
+            crate::model::parameters::INITIALISATION,
+        ];
+        // The decoder is one more layer.
+        for layer in 0..=LAYERS_MAX {
+            sites.push(dropout_site::attention_probabilities(layer));
+            sites.push(dropout_site::attention_output(layer));
+            sites.push(dropout_site::feed_forward_output(layer));
+        }
+        let count = sites.len();
+        assert_eq!(sites.into_iter().collect::<HashSet<u32>>().len(), count);
+    }
+}

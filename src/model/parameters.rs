@@ -10,7 +10,7 @@ use crate::ops::{Error, Result};
 use crate::random::{key, philox};
 
 /// The third counter word of the draws that initialise parameters: apart from dropout sites and mask streams.
-const INITIALISATION: u32 = 0x4000_0000;
+pub(super) const INITIALISATION: u32 = 0x4000_0000;
 
 #[derive(Debug)]
 pub(super) struct Parameters<T: ModelFloat> {

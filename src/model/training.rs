@@ -3,13 +3,15 @@
 //! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. What differs from step to step (the batch, the
 //! seed, the learning rate) lies in device memory, so the sequence can be recorded once and replayed as one graph.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
 use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
 use crate::device::{Device, Graph, ModelFloat, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
-use crate::ops::{Error, Result, adamw, reduce, rng_state};
+use crate::ops::{Result, adamw, reduce, rng_state};
 
 /// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
 const OUTCOMES: usize = 2;
@@ -30,7 +32,12 @@ pub struct TrainStep<'a> {
 
 /// A step that was enqueued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    /// As [`Training::model`].
+    model: u64,
+    /// Counts from 0.
+    step: u64,
+}
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +73,8 @@ impl StagedOutcome {
 /// Recorded steps, and the outcomes of the last ones.
 #[derive(Debug)]
 pub(super) struct Training {
+    /// Tells this process's models apart.
+    model: u64,
     record: bool,
     /// Launches that were enqueued before, with their graph from the second time on.
     known: Vec<(Launches, Option<Graph>)>,
@@ -76,7 +85,9 @@ pub(super) struct Training {
 
 impl Training {
     pub(super) fn new(device: &Device) -> Result<Self> {
+        static MODELS: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
+            model: MODELS.fetch_add(1, Ordering::Relaxed),
             record: device.name() == "cuda",
             known: Vec::new(),
             outcomes: [StagedOutcome::new(device)?, StagedOutcome::new(device)?],
@@ -183,8 +194,8 @@ impl<T: ModelFloat> Model<T> {
         self.schedule.write(stream, &schedule)?;
         let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
         self.run(stream, &launches)?;
-        let ticket = Ticket(self.training.steps);
-        let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
+        let ticket = Ticket { model: self.training.model, step: self.training.steps };
+        let slot = &mut self.training.outcomes[(ticket.step % OUTCOMES as u64) as usize];
         slot.totals.download(stream, 0..2, self.head.totals())?;
         slot.floats.download(stream, 0..1, self.head.bag_loss())?;
         slot.floats.download(stream, 1..2, self.squared_norm.view())?;
@@ -195,17 +206,18 @@ impl<T: ModelFloat> Model<T> {
     /// What a step came to; waits for it.
     ///
     /// # Errors
-    /// When it is not one of the last two steps, or the device failed.
+    /// When it is not one of this model's last two steps, or the device failed.
     pub fn outcome(&mut self, ticket: Ticket) -> Result<Outcome> {
+        let Ticket { model, step } = ticket;
         let steps = self.training.steps;
-        if ticket.0 >= steps || steps - ticket.0 > OUTCOMES as u64 {
-            return Err(Error::Argument {
-                argument: "ticket",
-                actual: format!("of step {}", ticket.0 + 1),
-                expected: format!("of one of the last {OUTCOMES} steps of {steps}"),
-            });
+        let expected = format!("of one of the last {OUTCOMES} steps of {steps}");
+        if model != self.training.model {
+            return inputs::wrong("ticket", "of a step of another model", expected);
         }
-        let slot = &mut self.training.outcomes[(ticket.0 % OUTCOMES as u64) as usize];
+        if steps - step > OUTCOMES as u64 {
+            return inputs::wrong("ticket", format_args!("of step {}", step + 1), expected);
+        }
+        let slot = &mut self.training.outcomes[(step % OUTCOMES as u64) as usize];
         let floats = slot.floats.read()?;
         let losses = losses(&self.config, slot.totals.read()?, floats[0])?;
         Ok(Outcome { losses, gradient_norm: floats[1].sqrt() })

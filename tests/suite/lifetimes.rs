@@ -3,24 +3,16 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use retromae::device::{Buffer, Device, Error, Event, Graph, HostOptions, Staging, Stream};
-use retromae::model::{AdamW, Ticket};
-use retromae::model::{DecoderKind, Input, Model, QueryKind, StepRandomness, TrainStep};
+use retromae::device::{Buffer, Device, Error, Event, Graph, Staging, Stream};
+use retromae::model::{AdamW, DecoderKind, Input, Model, QueryKind, StepRandomness, Ticket, TrainStep};
 use retromae::ops::reduce;
 
 use crate::common::values;
 use crate::model::{MASKING, SEED, config, model, parameters, sentences};
+use crate::recorded::device;
 
 /// More than one block of a sum, so that it has a workspace.
 const COUNT: usize = 100_000;
-
-/// One host device, whose memory is fenced, or the CUDA device.
-fn device() -> Device {
-    match std::env::var("RETROMAE_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Device::for_tests().expect("a device"),
-        _ => Device::host_with(HostOptions { guard: true, ..HostOptions::default() }).expect("a device"),
-    }
-}
 
 /// What may be dropped: a part of what follows each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

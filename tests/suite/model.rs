@@ -92,7 +92,7 @@ fn gradients<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
 }
 
 /// Relative distance of two tensors in the L2 norm; `floor` is what counts as zero.
-fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
+pub fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let difference = norm(&mut actual.iter().zip(expected).map(|(a, e)| a - e));

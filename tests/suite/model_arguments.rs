@@ -286,6 +286,8 @@ fn weights_and_moments_that_are_not_finite_are_refused() {
     assert_eq!(model.moments(name).unwrap(), (vec![0.0; 64], vec![0.0; 64]));
     let message = model.set_parameter(name, &[1.0; 63]).unwrap_err().to_string();
     assert_eq!(message, format!("values is 63 elements for {name}; it should be 64 (shape [64])"));
+    model.set_moments(name, &[-2.0; 64], &[3.0; 64]).unwrap();
+    assert_eq!(model.moments(name).unwrap(), (vec![-2.0; 64], vec![3.0; 64]));
     let message = model.set_moments(name, &[0.0; 64], &[0.0; 65]).unwrap_err().to_string();
     assert_eq!(message, format!("second is 65 elements for {name}; it should be 64 (shape [64])"));
     let message = model.parameter("nothing").unwrap_err().to_string();

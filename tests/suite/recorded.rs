@@ -1,5 +1,7 @@
 //! Steps that are filled up to recurring shapes, recorded and replayed, against steps as they are, whatever the capacity and the batch.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Device, HostOptions};
@@ -11,6 +13,7 @@ use retromae::ops::masks::{Budget, word_start_bits};
 use retromae::reference::mask::draw_batch;
 
 use crate::common::{integers, prefix_sums};
+use crate::model;
 
 const VOCABULARY: usize = 40;
 /// Sizes are rounded up to this share of the capacity; not at all where that is no larger.
@@ -18,6 +21,14 @@ const SHARES: usize = 16;
 const LEARNING_RATE: f64 = 1e-2;
 /// With an `eps` by which the rounding of a gradient that is nearly 0 does not make a whole step.
 const ADAM_W: AdamW = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-3, weight_decay: 0.01, max_norm: Some(1.0) };
+
+/// One host device, whose memory is fenced, or the CUDA device.
+pub fn device() -> Device {
+    match std::env::var("RETROMAE_TEST_DEVICE").as_deref() {
+        Ok("cuda") => Device::for_tests().expect("a device"),
+        _ => Device::host_with(HostOptions { guard: true, ..HostOptions::default() }).expect("a device"),
+    }
+}
 
 /// A model, and the batches that it is trained on one after the other.
 #[derive(Clone, Debug)]
@@ -153,10 +164,7 @@ fn assert_same(case: &Case, plain: &(Vec<Outcome>, Vec<Vec<f32>>), recorded: &(V
 
 #[test]
 fn recorded_steps_are_those_of_others_whatever_the_capacity() {
-    let device = match std::env::var("RETROMAE_TEST_DEVICE").as_deref() {
-        Ok("cuda") => Device::for_tests().expect("a device"),
-        _ => Device::host_with(HostOptions { guard: true, ..HostOptions::default() }).expect("a device"),
-    };
+    let device = device();
     let mut runner = TestRunner::new_with_rng(
         Config { cases: 40, failure_persistence: None, ..Config::default() },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
@@ -166,4 +174,39 @@ fn recorded_steps_are_those_of_others_whatever_the_capacity() {
         Ok(())
     };
     runner.run(&cases(), equal).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// What is recorded with a step is not replayed for another one: what is hidden, and the optimizer's constants.
+#[test]
+fn a_graph_is_replayed_for_its_own_constants_alone() {
+    let device = &device();
+    let config = model::config(DecoderKind::Basic, QueryKind::Embedding, 0.0);
+    let sentences = model::sentences();
+    // Of the same shape.
+    let other = Masking { mask_id: 6, ..model::MASKING };
+    let train = |record| {
+        let mut trained = model::model::<f32>(device, &config, &model::parameters(&config));
+        trained.record_steps(record);
+        for update in 1..=8 {
+            let (masking, weight_decay) =
+                [(model::MASKING, 0.0), (other, 0.0), (model::MASKING, 0.9)][update as usize % 3];
+            let step = TrainStep {
+                input: Input::Drawn(&sentences, masking),
+                randomness: StepRandomness { seed: model::SEED, step: update },
+                optimizer: &AdamW { weight_decay, eps: 1e-3, ..AdamW::default() },
+                learning_rate: 1e-2,
+                update,
+            };
+            trained.train_step(&device.stream(), &step).unwrap();
+        }
+        let read = |(name, _): (String, Vec<usize>)| {
+            let values = trained.parameter(&name).unwrap().into_iter().map(f64::from).collect::<Vec<f64>>();
+            (name, values)
+        };
+        trained.parameter_shapes().into_iter().map(read).collect::<BTreeMap<_, _>>()
+    };
+    let (plain, recorded) = (train(false), train(true));
+    for (name, values) in plain {
+        assert!(model::distance(&recorded[&name], &values, 1e-2) < 1e-4, "{name}");
+    }
 }

@@ -88,6 +88,24 @@ fn staging_memory_carries_data_both_ways() {
     }
 }
 
+/// Copies on several streams are all waited for before the host's memory changes.
+#[test]
+fn staging_memory_is_not_overwritten_before_every_stream_has_copied_it() {
+    for device in devices() {
+        let streams = [(); 3].map(|()| device.new_stream().unwrap());
+        let mut buffers = [(); 3].map(|()| device.zeros::<f32>(COUNT).unwrap());
+        let mut staging = device.staging::<f32>(COUNT).unwrap();
+        staging.write().unwrap().fill(1.0);
+        for (stream, buffer) in streams.iter().zip(&mut buffers) {
+            staging.upload(stream, 0..COUNT, buffer.view_mut()).unwrap();
+        }
+        staging.write().unwrap().fill(2.0);
+        for buffer in &buffers {
+            assert_eq!(buffer.read().unwrap(), [1.0; COUNT]);
+        }
+    }
+}
+
 #[test]
 fn copies_and_zeros_come_in_order() {
     for device in devices() {

@@ -1,8 +1,8 @@
 //! Whole training steps against the reference's step and the reference's AdamW, several of them: every weight, and every number reported.
 
-use retromae::device::Device;
+use retromae::device::{Device, Stream};
 use retromae::model::{
-    AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, ModelConfig, Outcome, QueryKind, StepRandomness,
+    AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, Model, ModelConfig, Outcome, QueryKind, StepRandomness,
     TrainStep,
 };
 use retromae::ops::cross_entropy::Options;
@@ -115,11 +115,50 @@ fn assert_reported(outcome: &Outcome, step: &StepResult, norm: f64, reference: &
     assert_near("the gradients' norm", outcome.gradient_norm, norm, 1e-5);
 }
 
+/// How a step is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// `step` and `update`
+    InTwo,
+    /// `train_step`
+    AsOne,
+    /// As it is recorded and replayed
+    Recorded,
+}
+
+fn train(model: &mut Model<f32>, stream: &Stream, way: Way, step: &TrainStep<'_>) -> Outcome {
+    if way == Way::InTwo {
+        let losses = model.step(stream, step.input, Some(step.randomness)).unwrap();
+        let gradient_norm = model.update(stream, step.optimizer, step.learning_rate, step.update).unwrap();
+        return Outcome { losses, gradient_norm };
+    }
+    model.record_steps(way == Way::Recorded);
+    let ticket = model.train_step(stream, step).unwrap();
+    model.outcome(ticket).unwrap()
+}
+
+/// The weights and both moments after `update`, against the reference's.
+fn assert_state(model: &Model<f32>, reference: &Reference, update: u32) {
+    let widened = |values: Vec<f32>| -> Vec<f64> { values.into_iter().map(f64::from).collect() };
+    let tolerance = TOLERANCE * (1..=update).map(learning_rate).sum::<f64>();
+    for (name, expected) in &reference.parameters {
+        let error = max_error(&widened(model.parameter(name).unwrap()), expected);
+        assert!(error <= tolerance, "{name} is off by {error:e} after update {update}, above {tolerance:e}");
+        let (first, second) = model.moments(name).unwrap();
+        for (actual, expected) in
+            [(first, &reference.first_moments[name]), (second, &reference.second_moments[name])]
+        {
+            let largest = expected.iter().fold(0.0f64, |max, value| max.max(value.abs()));
+            let error = max_error(&widened(actual), expected);
+            assert!(error <= 1e-4 * largest + 1e-8, "a moment of {name} is off by {error:e} of {largest:e}");
+        }
+    }
+}
+
 /// Trains both and compares; returns the decoder's last accuracy and the last norm.
-fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, record: bool) -> (f32, f32) {
+fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, way: Way) -> (f32, f32) {
     let mut reference = Reference::new(config);
     let mut model = model::<f32>(device, config, &reference.parameters);
-    model.record_steps(record);
     let sentences = sentences();
     let mut last = (0.0, 0.0);
     for update in 1..=STEPS {
@@ -133,21 +172,12 @@ fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, record: bool) -> 
             learning_rate: learning_rate(update),
             update,
         };
-        let ticket = model.train_step(&device.stream(), &step).unwrap();
-        let outcome = model.outcome(ticket).unwrap();
+        let outcome = train(&mut model, &device.stream(), way, &step);
         let expected = reference::step(config, &reference.parameters, &batch, Some((SEED, number)));
         let norm = global_norm(expected.gradients.values().map(Vec::as_slice));
         assert_reported(&outcome, &expected, norm, &reference, &batch);
         assert_eq!(reference.update(adamw, update, &expected.gradients), norm);
-        let tolerance = TOLERANCE * (1..=update).map(learning_rate).sum::<f64>();
-        for (name, expected) in &reference.parameters {
-            let actual: Vec<f64> = model.parameter(name).unwrap().into_iter().map(f64::from).collect();
-            let error = max_error(&actual, expected);
-            assert!(
-                error <= tolerance,
-                "{name} is off by {error:e} after update {update}, above {tolerance:e}"
-            );
-        }
+        assert_state(&model, &reference, update);
         last = (outcome.losses.decoder_accuracy, outcome.gradient_norm);
     }
     last
@@ -159,11 +189,32 @@ fn training_steps_match_the_reference_and_its_optimizer() {
     let dropped = |decoder, query| ModelConfig { encoder_loss_weight: 0.7, ..config(decoder, query, 0.1) };
     let clipped = AdamW { max_norm: Some(0.5), ..ADAM_W };
     let (accuracy, norm) =
-        check(&device, &dropped(DecoderKind::Basic, QueryKind::Embedding), &clipped, false);
+        check(&device, &dropped(DecoderKind::Basic, QueryKind::Embedding), &clipped, Way::InTwo);
     assert!(norm > 0.5 && accuracy > 0.0, "{norm} {accuracy}");
     let enhanced = dropped(DecoderKind::Enhanced, QueryKind::Embedding);
-    let (accuracy, norm) = check(&device, &enhanced, &AdamW { max_norm: Some(1e3), ..ADAM_W }, true);
+    let (accuracy, norm) = check(&device, &enhanced, &AdamW { max_norm: Some(1e3), ..ADAM_W }, Way::Recorded);
     assert!(norm < 1e3 && accuracy > 0.0, "{norm} {accuracy}");
-    check(&device, &dropped(DecoderKind::Enhanced, QueryKind::Position), &ADAM_W, true);
-    check(&device, &ModelConfig { bag_of_words_loss_weight: 0.25, ..enhanced }, &clipped, true);
+    check(&device, &dropped(DecoderKind::Enhanced, QueryKind::Position), &ADAM_W, Way::AsOne);
+    check(&device, &ModelConfig { bag_of_words_loss_weight: 0.25, ..enhanced }, &clipped, Way::Recorded);
+}
+
+#[test]
+fn the_outcome_of_another_models_step_is_refused() {
+    let device = &Device::for_tests().expect("a device");
+    let config = config(DecoderKind::Basic, QueryKind::Embedding, 0.0);
+    let parameters = parameters(&config);
+    let [mut one, mut two] = [(); 2].map(|()| model::<f32>(device, &config, &parameters));
+    let sentences = sentences();
+    let step = TrainStep {
+        input: Input::Drawn(&sentences, MASKING),
+        randomness: StepRandomness { seed: SEED, step: 1 },
+        optimizer: &AdamW::default(),
+        learning_rate: 1e-3,
+        update: 1,
+    };
+    let [first, second] =
+        [&mut one, &mut two].map(|model| model.train_step(&device.stream(), &step).unwrap());
+    let message = one.outcome(second).unwrap_err().to_string();
+    assert_eq!(message, "ticket is of a step of another model; it should be of one of the last 2 steps of 1");
+    assert_eq!(one.outcome(first).unwrap(), two.outcome(second).unwrap());
 }
