@@ -171,7 +171,7 @@ impl<T: ModelFloat> Embedding<'_, T> {
         require_length("rstd", rstd.len(), tokens, "tokens")?;
         require_eps(self.eps)?;
         // A row to read in place of one that is out of range.
-        let table_rows = |argument, length| {
+        let table_rows = |argument, length| -> Result<u32> {
             let rows = require_rows(argument, length, columns)?;
             let expected = format_args!("at least {columns} elements long (a row)");
             require(rows > 0 || tokens == 0, argument, "empty", expected)?;
