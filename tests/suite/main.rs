@@ -38,6 +38,7 @@ mod product;
 mod recorded;
 mod reduce;
 mod rows;
+mod run_ends;
 mod runs;
 mod segment_sum;
 mod signals;
