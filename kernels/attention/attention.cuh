@@ -240,8 +240,10 @@ struct AnyMask {
         result.bits = pointer<const uint32_t>(mask.bits);
         // Not added to the address, so that both it and the bound stay in the constant bank.
         result.first_word = 0;
-        if (mask.kind == ATTENTION_MASK_BITS)
-            result.first_word = pointer<const uint32_t>(mask.offsets)[sentence.index];
+        if (mask.kind == ATTENTION_MASK_BITS) {
+            const uint32_t offset = pointer<const uint32_t>(mask.offsets)[sentence.index];
+            result.first_word = offset < mask.words ? offset : mask.words;
+        }
         result.words = mask.words;
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
         result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
@@ -276,9 +278,8 @@ struct AnyMask {
     }
 
   private:
-    // Of the sentence's words. A sum that wraps is a wrong word, but one of the bits.
     RETROMAE_MEMBER uint32_t stored(uint32_t word) const {
-        return first_word + word < words ? bits[first_word + word] : 0;
+        return word < words - first_word ? bits[first_word + word] : 0;
     }
     RETROMAE_MEMBER uint32_t in_window(uint32_t slot, uint32_t first_key) const {
         const uint32_t begin = slot > left ? slot - left : 0;

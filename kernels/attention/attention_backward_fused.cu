@@ -13,9 +13,9 @@
 // are there to reach.
 //
 // d     shared memory: a query, and besides   registers sm_80, sm_90 (full; masked)   L = 128, 256
-// 32    264 B    16.5 KB                      168; 202    205; 208                    50 KB, 82 KB
-// 64    520 B    24.5 KB                      210; 244    254; 249                    90 KB, 155 KB
-// 96    776 B    28.3 KB                      247; 254    255; 255                    125 KB, 222 KB
+// 32    264 B    16.5 KB                      168; 203    205; 210                    50 KB, 82 KB
+// 64    520 B    24.5 KB                      210; 244    254; 252                    90 KB, 155 KB
+// 96    776 B    28.3 KB                      247; 255    255; 255                    125 KB, 222 KB
 // Two blocks an SM by registers; by shared memory two at L = 128 with 228 KB (H100) up to d = 64, one with
 // 164 KB (A100) at d = 64. Up to 256 queries where they fit: with 163 KB a block, 256 at d = 64 and 160 at d
 // = 96. Beyond, and at d = 128, see attention_backward_tiled.cu.

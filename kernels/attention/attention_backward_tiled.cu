@@ -13,10 +13,10 @@
 //
 // Shared memory in KB and registers (sm_80, sm_90; masked):
 // d      key_value              query                 atomic
-// 32     26   202; 204          26   170; 168         34   208; 212
-// 64     50   246; 246          50   215; 214         58   252; 247
-// 96     49   240; 242          74   243; 245         53   240; 244
-// 128    65   255; 255          98   255; 250         69   255; 255
+// 32     26   202; 204          26   170; 168         34   206; 212
+// 64     50   246; 248          50   215; 214         58   244; 246
+// 96     49   239; 241          74   243; 245         53   246; 243
+// 128    65   255; 254          98   255; 250         69   255; 255
 // Two blocks an SM each, by registers; `query` at d = 128 one on parts with 100 KB. No spills, no stack.
 #include "../arch/atomic_add.cuh"
 #include "backward.cuh"

@@ -2,10 +2,7 @@
 
 use super::inputs::wrong;
 use super::{Input, ModelConfig};
-use crate::ops::{Result, attention, masks};
-
-/// The bag-of-words head takes no more: a grid has no more rows of blocks.
-const BAGS_MAX: usize = 65_535;
+use crate::ops::{Result, attention, bag_of_words, masks};
 
 /// The largest batch that a [`Model`](super::Model) has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +26,8 @@ impl Capacity {
     /// When a number is out of its range: names it, what it was and what it should be.
     pub fn validate(&self, config: &ModelConfig) -> Result<()> {
         let Self { tokens, sentences, sentence_length } = *self;
-        let sentences_max = if config.has_bag_of_words() { BAGS_MAX } else { Self::TOKENS_MAX };
+        let sentences_max =
+            if config.has_bag_of_words() { bag_of_words::SENTENCES_MAX } else { Self::TOKENS_MAX };
         let length_max = config.max_position_embeddings.min(attention::LENGTH_MAX);
         for (argument, value, max) in [
             ("tokens", tokens, Self::TOKENS_MAX),

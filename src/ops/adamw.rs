@@ -9,7 +9,7 @@ use crate::device::{Stream, View, ViewMut, bf16};
 const ELEMENTS_PER_BLOCK: usize = 4096;
 const THREADS: u32 = 256;
 
-/// What stays the same from step to step.
+/// What stays the same from step to step. Each must be in its range also when it is rounded to f32, as the kernel gets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
     pub beta1: f64,
@@ -48,15 +48,19 @@ impl Hyperparameters {
         Ok([learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0])
     }
 
+    /// Refuses constants that are out of range as the kernel gets them, rounded to f32.
     fn validate(&self) -> Result<()> {
         for (argument, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
-            require((0.0..1.0).contains(&beta), argument, beta, "in [0, 1)")?;
+            let fits = beta >= 0.0 && (beta as f32) < 1.0;
+            require(fits, argument, beta, "in [0, 1)")?;
         }
-        require(self.eps > 0.0 && self.eps.is_finite(), "eps", self.eps, "positive and finite")?;
+        let positive = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
+        require(positive(self.eps), "eps", self.eps, "positive and finite")?;
         let decay = self.weight_decay;
-        require(decay >= 0.0 && decay.is_finite(), "weight_decay", decay, "finite and not negative")?;
+        let fits = decay >= 0.0 && (decay as f32).is_finite();
+        require(fits, "weight_decay", decay, "finite and not negative")?;
         let norm = self.max_norm.unwrap_or(1.0);
-        require(norm > 0.0 && norm.is_finite(), "max_norm", norm, "positive and finite, or None")
+        require(positive(norm), "max_norm", norm, "positive and finite, or None")
     }
 }
 

@@ -12,6 +12,8 @@ use super::{Error, Result};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{DType, Float, Stream, View, ViewMut};
 
+/// As many sentences as one call takes.
+pub const SENTENCES_MAX: usize = 65_535;
 /// The fused product's, and eight shares of a value and a slot.
 const FUSED_SHARED_BYTES: u32 = PRODUCT_SHARED_BYTES + 2 * 8 * 136 * 4;
 /// `kMaximumThreads` of the kernel, of 8 words each.
@@ -197,7 +199,13 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
         });
     };
     // A row of blocks each, of which a grid has no more.
-    require(sentences <= 65_535, "cu_seqlens", format_args!("of {sentences} sentences"), "of at most 65535")?;
+    let fits = sentences <= SENTENCES_MAX;
+    require(
+        fits,
+        "cu_seqlens",
+        format_args!("of {sentences} sentences"),
+        format_args!("of at most {SENTENCES_MAX}"),
+    )?;
     let weight = elements([vocabulary, hidden_size]);
     for (name, length, expected, meaning) in [
         ("weight", arguments.weight.len(), weight, "vocabulary · hidden size"),

@@ -250,6 +250,15 @@ fn wrong_arguments_are_refused() {
     assert_eq!(refuse(0..16, 1, 17, good), "decayed is 17; it should be at most 16 (parameters)");
     let beta = Hyperparameters { beta2: 1.0, ..good };
     assert_eq!(refuse(0..16, 1, 0, beta), "beta2 is 1; it should be in [0, 1)");
+    // What rounds to 1, 0 or infinity in f32.
+    let beta = Hyperparameters { beta1: 1.0 - 1e-12, ..good };
+    assert!(refuse(0..16, 1, 0, beta).starts_with("beta1 is 0.999999999999; it should be in [0, 1)"));
+    let eps = Hyperparameters { eps: 1e-50, ..good };
+    assert!(refuse(0..16, 1, 0, eps).ends_with("it should be positive and finite"));
+    let decay = Hyperparameters { weight_decay: 1e300, ..good };
+    assert!(refuse(0..16, 1, 0, decay).ends_with("it should be finite and not negative"));
+    let norm = Hyperparameters { max_norm: Some(1e-50), ..good };
+    assert!(refuse(0..16, 1, 0, norm).ends_with("it should be positive and finite, or None"));
     let norm = Hyperparameters { max_norm: Some(0.0), ..good };
     assert_eq!(refuse(0..16, 1, 0, norm), "max_norm is 0; it should be positive and finite, or None");
 }

@@ -211,7 +211,8 @@ fn kernel_name<T: Float>(part: &str, attention: &Attention<'_>) -> String {
 fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
     let Attention { tokens, max_seqlen, num_heads, .. } = *attention;
     require((1..=usize::from(u16::MAX)).contains(&num_heads), "num_heads", num_heads, "in 1..=65535")?;
-    require(HEAD_DIMS.contains(&attention.head_dim), "head_dim", attention.head_dim, "32, 64, 96 or 128")?;
+    let built = HEAD_DIMS.contains(&attention.head_dim);
+    require(built, "head_dim", attention.head_dim, format_args!("one of {HEAD_DIMS:?}"))?;
     require(!attention.cu_seqlens.is_empty(), "cu_seqlens", "empty", "B + 1 prefix sums")?;
     for (argument, tokens) in [("tokens", tokens), ("queries.tokens", attention.query_tokens())] {
         require(i32::try_from(tokens).is_ok(), argument, tokens, "below 2^31")?;

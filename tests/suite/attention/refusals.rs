@@ -65,7 +65,7 @@ fn wrong_shapes_are_refused() {
     let refuse = |attention| pack.refuse_attention(attention);
     assert_eq!(
         refuse(Attention { head_dim: 48, ..attention }),
-        "head_dim is 48; it should be 32, 64, 96 or 128"
+        "head_dim is 48; it should be one of [32, 64, 96, 128]"
     );
     assert_eq!(refuse(Attention { num_heads: 0, ..attention }), "num_heads is 0; it should be in 1..=65535");
     for scale in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
