@@ -1,0 +1,165 @@
+//! Sentences, and where their masks and labels go.
+
+use retromae::device::Device;
+use retromae::model::IGNORE_INDEX;
+use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement};
+use retromae::ops::rng_state;
+
+use super::ROUNDS;
+use crate::common::{devices, garbage};
+
+/// A drawing of banks and inputs of encoder and decoder.
+struct Drawing {
+    tokens: usize,
+    length_max: usize,
+    cu_seqlens: Vec<i32>,
+    bank_offsets: Vec<u32>,
+    bits: usize,
+    labelled_offsets: Vec<i32>,
+    labelled: usize,
+}
+
+#[derive(Debug, PartialEq)]
+struct Drawn {
+    bits: Vec<u32>,
+    bank_rows: Vec<u16>,
+    input_ids: Vec<i32>,
+    labelled_rows: Vec<i32>,
+    targets: Vec<i32>,
+    counts: Vec<i32>,
+}
+
+impl Drawing {
+    fn new(lengths: &[i32]) -> Self {
+        let budget = Budget::of(0.5);
+        let mut cu_seqlens = vec![0];
+        lengths.iter().for_each(|length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length));
+        let bank_offsets = masks::bank_offsets(&cu_seqlens, 8).unwrap();
+        let labelled_offsets = masks::labelled_offsets(&cu_seqlens, budget).unwrap();
+        Self {
+            tokens: cu_seqlens[lengths.len()] as usize,
+            length_max: lengths.iter().copied().max().unwrap_or(1) as usize,
+            bits: bank_offsets[lengths.len()] as usize,
+            labelled: labelled_offsets[lengths.len()] as usize,
+            cu_seqlens,
+            bank_offsets,
+            labelled_offsets,
+        }
+    }
+
+    fn run(&self, device: &Device) -> Drawn {
+        let sentences = self.cu_seqlens.len() - 1;
+        let budget = Budget::of(0.5);
+        let rng = device.upload(&rng_state(3, 4)).unwrap();
+        let [cu_seqlens, labelled_offsets] =
+            [&self.cu_seqlens, &self.labelled_offsets].map(|array| device.upload(array).unwrap());
+        let bank_offsets = device.upload(&self.bank_offsets).unwrap();
+        let indices = device.upload(&(0..sentences as u32).collect::<Vec<_>>()).unwrap();
+        let word_starts = device.upload(&vec![u32::MAX; self.tokens.div_ceil(32)]).unwrap();
+        let ids = device.upload(&(100..100 + self.tokens as i32).collect::<Vec<_>>()).unwrap();
+        let mut bits = device.upload(&vec![7u32; self.bits]).unwrap();
+        let mut bank_rows = device.upload(&vec![7u16; self.tokens]).unwrap();
+        let mut workspace =
+            device.zeros::<u16>(masks::bank_workspace(self.tokens, self.length_max, 8)).unwrap();
+        let sevens = |count: usize| device.upload(&vec![7i32; count]).unwrap();
+        let mut input_ids = sevens(self.tokens);
+        let (mut labelled_rows, mut targets, mut counts) =
+            (sevens(self.labelled), sevens(self.labelled), sevens(sentences));
+        let sentences = masks::Sentences {
+            rng: rng.view(),
+            cu_seqlens: cu_seqlens.view(),
+            indices: indices.view(),
+            word_starts: word_starts.view(),
+            tokens: self.tokens,
+            length_max: self.length_max,
+        };
+        let bank = Bank {
+            budget,
+            rows_max: 8,
+            offsets: bank_offsets.view(),
+            bits: bits.view_mut(),
+            rows: Some(bank_rows.view_mut()),
+            workspace: workspace.view_mut(),
+        };
+        let corruption = Corruption {
+            budget,
+            replacement: Replacement::bert(4, 1000),
+            ids: ids.view(),
+            input_ids: input_ids.view_mut(),
+            offsets: labelled_offsets.view(),
+            labelled_rows: labelled_rows.view_mut(),
+            targets: targets.view_mut(),
+            counts: counts.view_mut(),
+        };
+        masks::draw(&device.stream(), sentences, Some(bank), Some(corruption), None).unwrap();
+        Drawn {
+            bits: bits.read().unwrap(),
+            bank_rows: bank_rows.read().unwrap(),
+            input_ids: input_ids.read().unwrap(),
+            labelled_rows: labelled_rows.read().unwrap(),
+            targets: targets.read().unwrap(),
+            counts: counts.read().unwrap(),
+        }
+    }
+}
+
+#[test]
+fn sentences_out_of_range_are_not_masked() {
+    for device in devices() {
+        let valid = Drawing::new(&[40, 30]).run(&device);
+        for end in [90, 3, -1, i32::MAX] {
+            let mut drawing = Drawing::new(&[40, 30]);
+            drawing.cu_seqlens[2] = end;
+            let actual = drawing.run(&device);
+            assert_eq!(actual.input_ids[..40], valid.input_ids[..40], "to {end}");
+            assert!(actual.input_ids[40..].iter().all(|&id| id == -1), "to {end}: {:?}", actual.input_ids);
+            let own = drawing.labelled_offsets[1] as usize;
+            assert_eq!(actual.labelled_rows[..own], valid.labelled_rows[..own], "to {end}");
+            assert!(actual.labelled_rows[own..].iter().all(|&row| row == -1), "to {end}");
+            assert!(actual.targets[own..].iter().all(|&id| id == IGNORE_INDEX), "to {end}");
+            assert_eq!(actual.counts, [valid.counts[0], 0], "to {end}");
+        }
+    }
+}
+
+/// Tokens behind the last sentence stay as they are.
+#[test]
+fn tokens_of_no_sentence_are_not_masked() {
+    for device in devices() {
+        let valid = Drawing::new(&[40, 30]).run(&device);
+        let mut drawing = Drawing::new(&[40, 30]);
+        drawing.tokens = 75;
+        drawing.labelled += 3;
+        let actual = drawing.run(&device);
+        assert_eq!(actual.input_ids[..70], valid.input_ids);
+        assert_eq!(actual.input_ids[70..], [170, 171, 172, 173, 174]);
+        assert_eq!(actual.bank_rows[70..], [0; 5]);
+        let labelled = valid.labelled_rows.len();
+        assert_eq!(actual.labelled_rows[labelled..], [-1; 3]);
+        assert_eq!(actual.targets[labelled..], [IGNORE_INDEX; 3]);
+        assert_eq!((actual.bits, actual.counts), (valid.bits, valid.counts));
+    }
+}
+
+#[test]
+fn drawn_masks_stay_within_their_arguments() {
+    for device in devices() {
+        for lengths in [&[40, 30, 1, 9][..], &[1100, 50]] {
+            for seed in 0..ROUNDS {
+                let mut drawing = Drawing::new(lengths);
+                let count = drawing.cu_seqlens.len();
+                match seed % 4 {
+                    0 => drawing.cu_seqlens = garbage(seed, count, drawing.tokens + 1),
+                    1 => {
+                        let draws = garbage(seed, count, drawing.bits);
+                        drawing.bank_offsets = draws.into_iter().map(|draw| draw as u32).collect();
+                    }
+                    2 => drawing.labelled_offsets = garbage(seed, count, drawing.labelled),
+                    // Too little room.
+                    _ => (drawing.bits, drawing.labelled) = (drawing.bits / 2, drawing.labelled / 2),
+                }
+                drawing.run(&device);
+            }
+        }
+    }
+}
