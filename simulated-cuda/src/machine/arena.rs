@@ -1,6 +1,8 @@
 //! Address space: every allocation lies between inaccessible pages, and no address is given twice.
 
-use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE};
+use libc::{
+    MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE,
+};
 
 /// Address space costs nothing until it is opened.
 const BYTES: u64 = 1 << 40;
@@ -8,6 +10,9 @@ const BYTES: u64 = 1 << 40;
 pub(crate) const POISON: u8 = 0xff;
 /// Bytes between an allocation and the fence after it, and before it down to its page: a write here is found when it is freed.
 const CANARY: u8 = 0xa5;
+
+/// Address space without memory.
+const RESERVED: i32 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
 /// A range of reserved addresses, handed out from its start.
 pub(crate) struct Arena {
@@ -22,9 +27,8 @@ impl Arena {
     pub(crate) fn reserve(alignment: u64) -> Option<Self> {
         // SAFETY: a fresh private mapping, and a plain question.
         let (start, page) = unsafe {
-            let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
             (
-                libc::mmap(std::ptr::null_mut(), BYTES as usize, PROT_NONE, flags, -1, 0),
+                libc::mmap(std::ptr::null_mut(), BYTES as usize, PROT_NONE, RESERVED, -1, 0),
                 libc::sysconf(libc::_SC_PAGESIZE) as u64,
             )
         };
@@ -79,9 +83,9 @@ impl Arena {
             let before = std::slice::from_raw_parts(start as *const u8, (address - start) as usize);
             let behind = std::slice::from_raw_parts(after as *const u8, (end - after) as usize);
             let intact = before.iter().chain(behind).all(|&byte| byte == CANARY);
+            // Mapped anew: pages that were once written stay a mapping of their own, of which a process may have 65,530.
             let pointer = start as *mut libc::c_void;
-            libc::madvise(pointer, (end - start) as usize, libc::MADV_DONTNEED);
-            libc::mprotect(pointer, (end - start) as usize, PROT_NONE);
+            libc::mmap(pointer, (end - start) as usize, PROT_NONE, RESERVED | MAP_FIXED, -1, 0);
             intact
         }
     }

@@ -28,7 +28,7 @@ pub(super) unsafe fn free(address: u64, bytes: usize, guard: bool) {
     if guard {
         let Guarded { before, total } = guarded_layout(bytes);
         // SAFETY: the mapping that `allocate_guarded` made.
-        unsafe { libc::munmap((address as usize - before) as *mut libc::c_void, total) };
+        unsafe { unmap(address as usize - before, total) };
     } else {
         let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("valid when allocated");
         // SAFETY: allocated with this layout.
@@ -60,6 +60,15 @@ fn allocate_guarded(bytes: usize) -> Option<u64> {
 pub(super) fn page_size() -> usize {
     // SAFETY: no preconditions.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Gives back what `map_fenced(total)` returned as `start`.
+///
+/// # Safety
+/// Nothing uses the mapping any more.
+pub(super) unsafe fn unmap(start: usize, total: usize) {
+    // SAFETY: passed on to the caller.
+    unsafe { libc::munmap(start as *mut libc::c_void, total) };
 }
 
 /// Maps `total` bytes of which the first and the last page are inaccessible.

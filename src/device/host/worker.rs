@@ -9,7 +9,7 @@ use corosensei::{Coroutine, CoroutineResult};
 use super::super::{Error, Launch, Result};
 use super::conflicts::{Counter, Totals};
 use super::fault;
-use super::memory::{POISON, map_fenced, page_size};
+use super::memory::{POISON, map_fenced, page_size, unmap};
 use super::scheduler::{
     Block, Context, Dim3, Exit, LANES, Lane, Place, State, Violation, Votes, Warp, retromae_simt_begin_block,
     retromae_simt_context, set_current, thread_main,
@@ -32,8 +32,13 @@ pub(super) struct LaneStack {
 }
 
 impl LaneStack {
+    /// Bytes of the mapping.
+    fn total() -> usize {
+        STACK_BYTES + 3 * page_size()
+    }
+
     fn new(lane: usize) -> Option<Self> {
-        let total = STACK_BYTES + 3 * page_size();
+        let total = Self::total();
         let start = map_fenced(total)?;
         let colour = lane * COLOUR_BYTES % COLOUR_RANGE;
         let base = (start + total - page_size() - colour) & !(corosensei::stack::STACK_ALIGNMENT - 1);
@@ -41,8 +46,8 @@ impl LaneStack {
     }
 }
 
-// SAFETY: the stack is fenced at its low end by the first page of the mapping, and far larger than the minimum. The mapping is
-// never released, so copies of the handle stay valid; a worker uses each stack for one coroutine at a time.
+// SAFETY: the stack is fenced at its low end by the first page of the mapping, and far larger than the minimum. The mapping stays
+// until the operating-system thread ends, so copies of the handle stay valid; a worker uses each stack for one coroutine at a time.
 unsafe impl Stack for LaneStack {
     fn base(&self) -> StackPointer {
         self.base
@@ -61,15 +66,33 @@ struct Worker {
     shared_end: usize,
 }
 
+impl Drop for Worker {
+    /// A process may have only so many mappings, and any number of threads after one another. The block is left to the process: a lane that a
+    /// fault has stopped is never gone on with.
+    fn drop(&mut self) {
+        for stack in &self.stacks {
+            // SAFETY: the whole mapping of a stack, on which nothing runs any more.
+            unsafe { unmap(stack.limit.get(), LaneStack::total()) };
+        }
+        let total = shared_total();
+        // SAFETY: the whole mapping of shared memory, which no block uses any more.
+        unsafe { unmap(self.shared_end + page_size() - total, total) };
+    }
+}
+
+/// Bytes of the mapping of shared memory, with its fences.
+fn shared_total() -> usize {
+    (SHARED_BYTES_MAX as usize).next_multiple_of(page_size()) + 2 * page_size()
+}
+
 thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
 
 impl Worker {
     fn new() -> Option<Self> {
-        let page = page_size();
-        let total = (SHARED_BYTES_MAX as usize).next_multiple_of(page) + 2 * page;
-        let shared_end = map_fenced(total)? + total - page;
+        let total = shared_total();
+        let shared_end = map_fenced(total)? + total - page_size();
         fault::use_alternate_stack()?;
         // SAFETY: the context of this thread.
         let context = unsafe { retromae_simt_context() };

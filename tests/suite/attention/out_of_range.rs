@@ -91,7 +91,8 @@ impl Rows<'_> {
     #[track_caller]
     fn assert_all(&self, tokens: Range<usize>, condition: impl Fn(f64) -> bool) {
         let values = &self.spoiled[tokens.start * self.columns..tokens.end * self.columns];
-        assert!(values.iter().all(|&value| condition(value)), "{}: {values:?}", self.what);
+        let wrong = values.iter().position(|&value| !condition(value));
+        assert_eq!(wrong.map(|at| values[at]), None, "{}: tokens {tokens:?}", self.what);
     }
 }
 

@@ -8,7 +8,10 @@ use retromae::random;
 use retromae::reference::attention as reference;
 
 use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
-use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, run_on, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
+
+/// What results hold before they are written: no attention comes to it, and it is no NaN, which some should come to.
+const STALE: f32 = 777.0;
 
 #[derive(Clone)]
 pub struct Operands<T> {
@@ -264,7 +267,7 @@ impl<'a, T: Float> Pass<'a, T> {
             row[columns..].copy_from_slice(&operands.value[own]);
         }
         // All of it must be overwritten.
-        let stale = |rows: usize| device.upload(&vec![T::from_f32(f32::NAN); rows * columns]).unwrap();
+        let stale = |rows: usize| device.upload(&vec![T::from_f32(STALE); rows * columns]).unwrap();
         let accumulated = accumulator_length(queries, case.heads, case.head_dim);
         Self {
             uploaded: Uploaded::new(device, case),
@@ -272,7 +275,7 @@ impl<'a, T: Float> Pass<'a, T> {
             key_value: device.upload(&packed).unwrap(),
             d_output: device.upload(&operands.d_output).unwrap(),
             output: stale(queries),
-            log_sum_exp: device.upload(&vec![f32::NAN; case.heads * queries]).unwrap(),
+            log_sum_exp: device.upload(&vec![STALE; case.heads * queries]).unwrap(),
             gradients: [stale(queries), stale(tokens), stale(tokens)],
             accumulator: (variant == Variant::Atomic).then(|| device.zeros(accumulated).unwrap()),
             case,
@@ -341,7 +344,12 @@ pub fn run_spoiled<T: Float>(
 ) -> Results {
     let mut pass = Pass::new(device, case, operands, variant);
     spoil(device, &mut pass.uploaded);
-    run_on(device, true, |stream| pass.enqueue(stream));
+    // The device's own stream: what a captured one needs of a library is kept until the device goes.
+    let stream = device.stream();
+    let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
+    // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+    unsafe { graph.launch(&stream) }.unwrap();
+    stream.synchronize().unwrap();
     pass.results()
 }
 
