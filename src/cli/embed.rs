@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use retromae::data::{Documents, Records};
 use retromae::device::{DType, Device, ModelFloat, bf16};
-use retromae::eval::{Embedder, normalize_rows};
-use retromae::train::{LoadedModel, load_model};
+use retromae::eval::normalize_rows;
 
 use super::output::{Output, tell};
 use super::text::TextArguments;
-use super::{DeviceArguments, Error, no_kernels};
+use super::{DeviceArguments, Error, load, no_kernels};
 
 /// Records read before they are embedded together.
 const RECORDS_AT_ONCE: usize = 1024;
@@ -58,22 +57,12 @@ impl Arguments {
     fn embed<T: ModelFloat>(&self, device: &Device) -> Result<(), Error> {
         let documents = Documents::open(std::slice::from_ref(&self.input), self.text.options())?;
         let mut records = Records::of(documents);
-        let LoadedModel { mut model, tokenizer, pooling, normalize, weights } =
-            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
-        if weights.is_partial() {
-            tell(&weights.to_string());
-        }
-        let normalize = self.normalize || normalize;
-        let stream = device.stream();
-        let dim = model.config().hidden_size;
+        let mut loaded = load::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let normalize = self.normalize || loaded.normalize;
+        let dim = loaded.model.config().hidden_size;
         let mut output = Output::open(&self.output)?;
-        let mut embedder = Embedder {
-            model: &mut model,
-            stream: &stream,
-            tokenizer: &tokenizer,
-            pooling,
-            stop: &mut || false,
-        };
+        let (stream, stop) = (device.stream(), &mut || false);
+        let mut embedder = loaded.embedder(&stream, stop);
         loop {
             let read = records.by_ref().take(RECORDS_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
             if read.is_empty() {

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use retromae::data::Corpus;
 use retromae::device::{DType, Device, ModelFloat, bf16};
-use retromae::eval::{Embedder, RetrievalScore, rank_bm25, split_held_out};
-use retromae::train::{LoadedModel, load_model};
+use retromae::eval::{RetrievalScore, rank_bm25, split_held_out};
 
 use super::output::{print, tell};
 use super::text::TextArguments;
-use super::{DeviceArguments, Error, SCORE_HEADER, no_kernels, score_note, score_row, table};
+use super::{DeviceArguments, Error, SCORE_HEADER, load, no_kernels, score_note, score_row, table};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -65,20 +64,8 @@ impl Arguments {
             )
             .into());
         }
-        let LoadedModel { mut model, tokenizer, pooling, weights, .. } =
-            load_model::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
-        if weights.is_partial() {
-            tell(&weights.to_string());
-        }
-        let stream = device.stream();
-        let mut embedder = Embedder {
-            model: &mut model,
-            stream: &stream,
-            tokenizer: &tokenizer,
-            pooling,
-            stop: &mut || false,
-        };
-        let score = embedder.retrieval_score(&held_out)?;
+        let mut loaded = load::<T>(&self.model, device, self.batch_tokens, self.max_len)?;
+        let score = loaded.embedder(&device.stream(), &mut || false).retrieval_score(&held_out)?;
         let bm25 = RetrievalScore::from_ranks(&rank_bm25(&held_out));
         let held_out = held_out.len();
         let text = if self.json {

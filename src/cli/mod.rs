@@ -11,10 +11,12 @@ mod text;
 mod tokenize;
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use retromae::device::{DType, Device};
+use retromae::device::{DType, Device, ModelFloat};
+use retromae::train::{LoadedModel, load_model};
 
 pub use output::{OutputError, tell};
 use signals::Signals;
@@ -115,6 +117,20 @@ impl DeviceArguments {
         };
         Ok((device, dtype))
     }
+}
+
+/// The model in a directory, to make vectors with; weights that are missing or left over are told.
+fn load<T: ModelFloat>(
+    directory: &Path,
+    device: &Device,
+    batch_tokens: usize,
+    max_len: Option<usize>,
+) -> Result<LoadedModel<T>, Error> {
+    let loaded = load_model::<T>(directory, device, batch_tokens, max_len)?;
+    if loaded.weights.is_partial() {
+        tell(&loaded.weights.to_string());
+    }
+    Ok(loaded)
 }
 
 /// Refuses a type that only products take.

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use super::error::{Error, Result};
 use super::sentence_transformers::Modules;
 use crate::data::{Content, HEAD_BYTES, Tokenizer, read_text};
-use crate::device::{Device, ModelFloat};
+use crate::device::{Device, ModelFloat, Stream};
+use crate::eval::Embedder;
 use crate::model::{Capacity, Model, ModelConfig, Pooling};
 
 /// The encoder's and its head's weights in an exported directory.
@@ -66,6 +67,18 @@ pub struct LoadedModel<T: ModelFloat> {
     /// Whether its vectors are scaled to length 1.
     pub normalize: bool,
     pub weights: LoadedWeights,
+}
+
+impl<T: ModelFloat> LoadedModel<T> {
+    /// Makes vectors as the model does; `stop` is asked before each batch whether to end early.
+    pub fn embedder<'a>(
+        &'a mut self,
+        stream: &'a Stream,
+        stop: &'a mut dyn FnMut() -> bool,
+    ) -> Embedder<'a, T> {
+        let Self { model, tokenizer, pooling, .. } = self;
+        Embedder { model, stream, tokenizer, pooling: *pooling, stop }
+    }
 }
 
 /// Reads the encoder of an exported or downloaded directory; a decoder is left at zero, as embedding needs none.

@@ -70,6 +70,20 @@ impl Workplace {
         run(&mut self.pretrain_command(out, more))
     }
 
+    /// `retromae embed` of the texts in `input` by the model in `model`, with `more` flags.
+    pub(crate) fn embed(&self, model: &str, input: &str, more: &[&str]) -> Output {
+        let (model, input) = (self.text(model), self.text(input));
+        let flags = ["embed", "--device", "host", "--model", &model, "--input", &input];
+        retromae(&[&flags[..], more].concat())
+    }
+
+    /// `retromae eval` on the texts in `corpus` of the model in `model`, with `more` flags.
+    pub(crate) fn eval(&self, model: &str, corpus: &str, more: &[&str]) -> Output {
+        let (model, corpus) = (self.text(model), self.text(corpus));
+        let flags = ["eval", "--device", "host", "--model", &model, "--corpus", &corpus];
+        retromae(&[&flags[..], more].concat())
+    }
+
     pub(crate) fn pretrain_command(&self, out: &str, more: &[&str]) -> Command {
         let (corpus, config, out) = (self.text("corpus.txt"), self.text("config.json"), self.text(out));
         let mut arguments = vec!["pretrain", "--out", &out];

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use retromae::data::Tokenizer;
 use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, ModelConfig};
 use retromae::reference::{self, Parameters, parameter_shapes};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::cli::{Workplace, program, run, stderr};
+use crate::cli::{Workplace, stderr};
 use crate::common::prefix_sums;
 
 /// Shape and values by name.
@@ -57,34 +57,15 @@ fn rename(tensors: &mut Tensors, from: &str, to: &str) {
 }
 
 fn embed(place: &Workplace, more: &[&str]) -> Output {
-    let mut command = Command::new(program());
-    command.args([
-        "embed",
-        "--device",
-        "host",
-        "--model",
-        &place.text("model"),
-        "--input",
-        &place.text("corpus.txt"),
-    ]);
-    run(command.args(more))
+    place.embed("model", "corpus.txt", more)
 }
 
 fn eval(place: &Workplace) -> Output {
-    let mut command = Command::new(program());
-    command.args([
-        "eval",
-        "--device",
-        "host",
-        "--model",
-        &place.text("model"),
-        "--corpus",
-        &place.text("corpus.txt"),
-    ]);
-    run(&mut command)
+    place.eval("model", "corpus.txt", &[])
 }
 
-fn vectors(output: &Output) -> Vec<Vec<f64>> {
+/// `[N][H]` what `retromae embed` printed.
+pub(crate) fn vectors(output: &Output) -> Vec<Vec<f64>> {
     assert!(output.status.success(), "{}", stderr(output));
     let printed = String::from_utf8(output.stdout.clone()).unwrap();
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,7 +1,7 @@
 //! What a run computes and tells, compared with what did not come from the trainer.
 #![cfg(feature = "train")]
 
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use retromae::ops::masks::Budget;
 use retromae::train::CheckpointDirectory;
 use retromae::train::report::StepRecord;
 
-use crate::cli::{Workplace, program, run, stderr};
-use crate::model_files::{Tensors, read_tensors};
+use crate::cli::{Workplace, stderr};
+use crate::model_files::{Tensors, read_tensors, vectors};
 
 const SEED: u64 = 11;
 const PEAK: f32 = 0.002;
@@ -232,20 +232,7 @@ fn findable_texts(count: usize) -> String {
 /// `[N][H]` what `retromae embed` prints for each text.
 fn embedded(place: &Workplace, model: &str, texts: &[String]) -> Vec<Vec<f64>> {
     place.write("texts.txt", texts.join("\n").as_bytes());
-    let mut command = Command::new(program());
-    command.args([
-        "embed",
-        "--device",
-        "host",
-        "--model",
-        &place.text(model),
-        "--input",
-        &place.text("texts.txt"),
-    ]);
-    let output = run(&mut command);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let printed = String::from_utf8(output.stdout).unwrap();
-    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    vectors(&place.embed(model, "texts.txt", &[]))
 }
 
 /// MRR@10 and Recall@10 of ranks by hand: by the cosine, or by the dot product.
@@ -326,17 +313,7 @@ fn retrieval_is_told_as_it_is_and_by_the_cosine() {
         scores(&place, "uneven", &held_out, false),
         "cosine and dot product should rank otherwise"
     );
-    let mut command = Command::new(program());
-    command.args([
-        "eval",
-        "--device",
-        "host",
-        "--model",
-        &place.text("uneven"),
-        "--corpus",
-        &place.text("corpus.txt"),
-    ]);
-    let output = run(command.args(["--held-out", "30", "--seed", &seed, "--json"]));
+    let output = place.eval("uneven", "corpus.txt", &["--held-out", "30", "--seed", &seed, "--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let told = |name: &str| told["model"][name].as_f64().unwrap();
@@ -377,18 +354,7 @@ fn a_score_that_could_not_be_otherwise_is_left_out() {
     assert!(svg.contains("MRR@10") && !svg.contains("Recall@10"));
     let eval = |count: usize| {
         place.write("some.txt", findable_texts(count).as_bytes());
-        let mut command = Command::new(program());
-        command.args([
-            "eval",
-            "--device",
-            "host",
-            "--model",
-            &place.text("out"),
-            "--corpus",
-            &place.text("some.txt"),
-            "--json",
-        ]);
-        run(&mut command)
+        place.eval("out", "some.txt", &["--json"])
     };
     for (count, is_told) in [(109, false), (110, true)] {
         let told: serde_json::Value = serde_json::from_slice(&eval(count).stdout).unwrap();
