@@ -42,7 +42,7 @@ struct Sentence {
         sentence.exists = sentence.valid && index < params.sentences;
         return sentence;
     }
-    // What rows of no sentence come out as.
+    // The value of rows that no sentence has.
     RETROMAE_MEMBER float absent() const { return valid ? 0.0f : NAN; }
     // Column `column` of the rows from `query` or `key` on.
     template <class T>

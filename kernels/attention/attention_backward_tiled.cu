@@ -23,8 +23,8 @@
 
 namespace retromae {
 
-// Whether a fused kernel has done the sentence's work; where one is launched, it also does that of tokens
-// that are of no sentence.
+// True where the fused kernel writes the sentence's gradients. If it is launched, it also writes those of
+// tokens of no sentence.
 RETROMAE_DEVICE bool is_fused(const AttentionBackwardParams& params, const Sentence& sentence) {
     return params.fused_queries_max > 0 && (!sentence.exists || sentence.queries <= params.fused_queries_max);
 }

@@ -1,4 +1,4 @@
-// Of which tokens a sentence's logits are, and which of them is a word's largest.
+// The token range of a sentence, and the order of logits.
 #pragma once
 
 #include "../core/token_range.cuh"

@@ -5,7 +5,7 @@
 
 namespace retromae {
 
-// Whether a row has a loss. The target of rows without one may be a word's id, too.
+// True where a row has a loss. `ignore_index` may be a word's id.
 RETROMAE_DEVICE bool is_labelled(int32_t target, uint32_t vocabulary, int32_t ignore_index) {
     return target != ignore_index && static_cast<uint32_t>(target) < vocabulary;
 }

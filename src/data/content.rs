@@ -166,7 +166,7 @@ fn markup(text: &[u8]) -> Option<&'static str> {
 fn not_utf8(bytes: &[u8]) -> Option<&'static str> {
     let zeros = |first: usize| bytes.iter().skip(first).step_by(2).filter(|&&byte| byte == 0).count();
     let (even, odd, pairs) = (zeros(0), zeros(1), bytes.len() / 2);
-    // Of letters that ASCII has, every second byte is zero.
+    // Every second byte of an ASCII letter in UTF-16 is zero.
     if pairs > 1 && 10 * even.max(odd) > 7 * pairs && 10 * even.min(odd) < pairs {
         return Some("UTF-16 text without a byte order mark");
     }

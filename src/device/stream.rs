@@ -323,7 +323,7 @@ impl<'a> Capture<'a> {
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        // Of a recording that failed, the graph is of no use, and neither is what is wrong with it.
+        // The recording failed, so its graph is dropped, and an error in ending it adds nothing.
         let _ = self.finish();
     }
 }

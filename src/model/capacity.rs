@@ -1,4 +1,4 @@
-//! How large a batch may be.
+//! The largest batch of a model.
 
 use super::inputs::wrong;
 use super::{Input, ModelConfig};
@@ -38,7 +38,7 @@ impl Capacity {
                 return wrong(argument, value, format!("in 1..={max}"));
             }
         }
-        // Where a sentence's bit rows begin is a number of 32 bits.
+        // The offset of a sentence's bit rows is a 32-bit number.
         if u32::try_from(self.mask_words()).is_err() {
             let expected = format!(
                 "less with sentences of {sentence_length} tokens, or they shorter: fewer than 2^32 words of masks"

@@ -313,7 +313,7 @@ impl<T: ModelFloat> Model<T> {
             gradients: gradients.view(),
             first_moments: first_moments.view_mut(),
             second_moments: second_moments.view_mut(),
-            // Of a 16-bit type, which is bf16.
+            // The only 16-bit type that a model computes in is bf16.
             compute_parameters: compute.as_mut().map(|compute| compute.view_mut().same_type()),
             squared_norm: self.squared_norm.view(),
             schedule: self.schedule.view(),

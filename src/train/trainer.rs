@@ -177,7 +177,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),
         };
-        // What the last update made of the weights, no loss has shown yet.
+        // The losses so far are of the weights before the last update.
         self.checkpoints.save(&self.model, progress).map_err(|error| match error {
             Error::NonFiniteWeight { tensor, value, .. } => self.non_finite(tensor, value),
             other => other,

@@ -209,7 +209,7 @@ fn text_files(
     report: &mut CorpusReport,
 ) -> Result<Vec<Source>, Error> {
     let is_named_as_text = |path: &PathBuf| matches!(Name::of(path), Name::Text(_) | Name::Json);
-    // What has the name of text and is none is missed sooner than others, and is named before them.
+    // Files named as text come first, so that those among them that are left out are named in the report.
     let (texts, others): (Vec<PathBuf>, Vec<PathBuf>) =
         files(directory)?.into_iter().partition(is_named_as_text);
     let mut sources = Vec::new();

@@ -353,7 +353,7 @@ impl Backend for CudaBackend {
         if let Ok(blas) = &self.blas {
             blas.prepare_capture(stream)?;
         }
-        // What makes no sense meanwhile, `Device` refuses; what this backend does of its own accord, such as to free memory, does no harm.
+        // `Device` refuses the calls that cannot be recorded. The backend's own calls, such as freeing memory, are harmless in a capture.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is alive.
         unsafe { result::stream::begin_capture(stream, mode) }
