@@ -1,4 +1,4 @@
-//! The project's own chores: the bundle for a GPU machine, and the report of what it measured.
+//! The project's own chores: the bundle for a GPU machine, what it does there, and the report of what it measured.
 
 mod bundle;
 mod collate;
@@ -7,6 +7,7 @@ mod files;
 mod report;
 mod result;
 mod summary;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -25,26 +26,23 @@ struct Command {
 enum Action {
     /// Build everything that a GPU machine without Rust needs to verify and measure, into one folder
     Bundle(bundle::Arguments),
-    /// Make one result file, and its summary, of what verify.sh left in a folder
-    Collate(collate::Arguments),
-    /// Set the losses of two training runs side by side; fails where they differ by more than the bound
-    CompareRuns(compare_runs::Arguments),
     /// Write the README's table and docs/benchmarks.svg from the newest GPU result
     Report(report::Arguments),
+    /// Verify and measure on this machine with a bundle's programs; verify.sh of a bundle calls it
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<()> = match Command::parse().action {
-        Action::Bundle(arguments) => arguments.run(),
-        Action::Collate(arguments) => arguments.run(),
-        Action::CompareRuns(arguments) => arguments.run(),
-        Action::Report(arguments) => arguments.run(),
+    let action = Command::parse().action;
+    // The statuses of a verification are its own: 1 means that something failed.
+    let refused = if matches!(action, Action::Verify(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
+    let outcome: Result<ExitCode> = match action {
+        Action::Bundle(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Action::Report(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Action::Verify(arguments) => arguments.run(),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        refused
+    })
 }

@@ -63,6 +63,18 @@ pub struct Device {
     pub clocks_after: Option<Clocks>,
     pub host_cpu: Option<String>,
     pub host_threads: Option<u32>,
+    /// One product of the library that multiplies matrices on this device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<Product>,
+}
+
+/// What multiplies matrices, and how well it did so once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Product {
+    pub library: Option<String>,
+    pub relative_error: Option<f64>,
+    /// Why there was no product.
+    pub error: Option<String>,
 }
 
 /// What nvidia-smi reported.
@@ -88,7 +100,7 @@ pub struct Ceilings {
 pub enum Status {
     Passed,
     Failed,
-    /// Measured as far as the time went; what was measured counts.
+    /// A limit of time was reached; what was done until then counts.
     Cut,
     /// Left out on purpose; the note says why.
     Skipped,
@@ -121,6 +133,9 @@ pub struct Stage {
     pub tests: Option<TestCounts>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// What failed or did not end, each by its name: tests, and cases of benches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +144,9 @@ pub struct TestCounts {
     pub failed: u32,
     /// Tests, or parts of them, that said they do not apply to this machine.
     pub ignored: u32,
+    /// Tests that did not end in their time, or for which there was none.
+    #[serde(default)]
+    pub unfinished: u32,
 }
 
 /// Two training runs of the same seeds side by side.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::result::{Clocks, Comparison, Device, Figure, ResultFile, Skipped, Stage, Status};
+use crate::result::{Clocks, Comparison, Device, Figure, Product, ResultFile, Skipped, Stage, Status};
 
 /// The whole summary of a run.
 pub fn markdown(result: &ResultFile) -> String {
@@ -12,10 +12,15 @@ pub fn markdown(result: &ResultFile) -> String {
     text.push_str(&table(&["", ""], 2, facts(result)));
     text.push_str("\n## Stages\n\n");
     text.push_str(&table(
-        &["stage", "status", "note", "seconds", "passed", "failed", "ignored"],
+        &["stage", "status", "note", "seconds", "passed", "failed", "unfinished", "ignored"],
         3,
         result.stages.iter().map(stage_row),
     ));
+    let problems = result
+        .stages
+        .iter()
+        .flat_map(|stage| stage.problems.iter().map(|problem| format!("{}: {problem}", stage.name)));
+    list(&mut text, "What failed or did not end", problems);
     text.push_str("\n## Training on both sides\n\n");
     text.push_str(&result.training.as_ref().map_or("Not compared.\n".into(), training));
     text.push_str("\n## Figures\n\n");
@@ -107,6 +112,11 @@ fn facts(result: &ResultFile) -> Vec<[String; 2]> {
         add("clocks before", device.clocks_before.as_ref().map(clocks));
         add("clocks after", device.clocks_after.as_ref().map(clocks));
     }
+    if let Some(Product { library, relative_error, error }) = &device.product {
+        let accuracy = relative_error.map(|error| format!("relative error of a bf16 product {error:.1e}"));
+        let parts = [library.clone(), accuracy, error.clone()];
+        add("products by", Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+    }
     add("processor", device.host_cpu.clone());
     add("processor threads", device.host_threads.map(|threads| threads.to_string()));
     add("retromae", Some(format!("{}, commit {}", build.version, commit(result))));
@@ -144,7 +154,7 @@ fn clocks(clocks: &Clocks) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn stage_row(stage: &Stage) -> [String; 7] {
+fn stage_row(stage: &Stage) -> [String; 8] {
     let count = |count: fn(&crate::result::TestCounts) -> u32| {
         stage.tests.as_ref().map_or(String::new(), |tests| count(tests).to_string())
     };
@@ -155,6 +165,7 @@ fn stage_row(stage: &Stage) -> [String; 7] {
         format!("{:.0}", stage.seconds),
         count(|tests| tests.passed),
         count(|tests| tests.failed),
+        count(|tests| tests.unfinished),
         count(|tests| tests.ignored),
     ]
 }

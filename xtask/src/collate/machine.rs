@@ -6,21 +6,32 @@ use serde::Deserialize;
 
 use super::{Gaps, Run};
 use crate::files::read_text;
-use crate::result::{Clocks, Device};
+use crate::result::{Clocks, Device, Product};
 
 /// What is needed of `retromae info --json`.
 #[derive(Deserialize)]
-struct Info {
+pub struct Info {
     devices: Vec<InfoDevice>,
 }
 
 #[derive(Deserialize)]
-struct InfoDevice {
+pub struct InfoDevice {
     name: String,
     description: Option<String>,
+    /// Why it cannot be used.
+    pub reason: Option<String>,
+    /// Where it was asked for.
+    pub product: Option<Product>,
 }
 
-/// A line of nvidia-smi, in the order that verify.sh asks for; what it does not know is none.
+impl Info {
+    /// What is said of the device `cuda` or `host`.
+    pub fn device(self, kind: &str) -> Option<InfoDevice> {
+        self.devices.into_iter().find(|device| device.name == kind)
+    }
+}
+
+/// A line of nvidia-smi, in the order that the verification asks for; what it does not know is none.
 struct SmiLine {
     name: Option<String>,
     compute_capability: Option<String>,
@@ -31,13 +42,13 @@ struct SmiLine {
 
 pub fn device(dir: &Path, run: &Run, gaps: &mut Gaps) -> Device {
     let info: Option<Info> = gaps.json(dir, "device/info.json");
-    let described = info.and_then(|info| {
-        let same = |device: &InfoDevice| device.name == run.device;
-        info.devices.into_iter().find(same).and_then(|device| device.description)
-    });
+    let (description, product) = info
+        .and_then(|info| info.device(&run.device))
+        .map_or((None, None), |device| (device.description, device.product));
     let mut device = Device {
         kind: run.device.clone(),
-        name: described.unwrap_or_default(),
+        name: description.unwrap_or_default(),
+        product,
         host_cpu: run.host_cpu.clone(),
         host_threads: run.host_threads,
         ..Device::default()

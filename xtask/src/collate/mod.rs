@@ -1,33 +1,20 @@
-//! `xtask collate`: one result file of what `verify.sh` left in a folder.
+//! One result file of what a verification has left in its folder so far.
 
 mod criterion;
 mod figures;
 mod machine;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use clap::Args;
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::files::{read_json, read_json_lines, write_whole};
+pub use machine::Info;
+
+use crate::files::{read_json, read_json_lines};
 use crate::result::{Build, FORMAT, ResultFile, Stage};
-use crate::summary;
 
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// The folder that verify.sh wrote to
-    #[arg(long)]
-    dir: PathBuf,
-    /// The result file; its summary, in Markdown, gets the same name with .md
-    #[arg(long, value_name = "FILE.json")]
-    out: PathBuf,
-    /// Where the summary goes instead
-    #[arg(long, value_name = "FILE.md")]
-    summary: Option<PathBuf>,
-}
-
-/// `run.json`: what verify.sh was asked, and what it alone can see.
+/// `run.json`: what was asked, and what was seen of the machine.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Run {
     device: String,
@@ -68,28 +55,8 @@ impl Gaps {
     }
 }
 
-impl Arguments {
-    pub fn run(&self) -> Result<()> {
-        let dir = &self.dir;
-        ensure!(
-            dir.is_dir(),
-            "--dir was `{}`; it should be the folder that verify.sh wrote to",
-            dir.display()
-        );
-        let result = collate(dir)?;
-        for warning in &result.warnings {
-            eprintln!("warning: {warning}");
-        }
-        let summary = self.summary.clone().unwrap_or_else(|| self.out.with_extension("md"));
-        ensure!(summary != self.out, "--out was `{}`; it should be a .json file", self.out.display());
-        write_whole(&self.out, format!("{}\n", serde_json::to_string_pretty(&result)?).as_bytes())?;
-        write_whole(&summary, summary::markdown(&result).as_bytes())?;
-        println!("among benches/results it is called {}", result.file_name());
-        Ok(())
-    }
-}
-
-fn collate(dir: &Path) -> Result<ResultFile> {
+/// The result of a run, finished or not. What is not there yet is named among what is missing.
+pub fn collate(dir: &Path) -> Result<ResultFile> {
     let run: Run = read_json(&dir.join("run.json")).context("without run.json there was no run")?;
     let mut gaps = Gaps::default();
     let stages: Vec<Stage> = gaps.json_lines(dir, "stages.jsonl");
@@ -139,9 +106,7 @@ mod tests {
         write(dir, "run.json", RUN);
         let stages = "{\"name\":\"twins\",\"status\":\"failed\",\"seconds\":1.5,\"tests\":{\"passed\":0,\"failed\":0,\"ignored\":0},\"note\":\"0 tests\"}\n{\"name\":\"tes";
         write(dir, "stages.jsonl", stages);
-        let out = dir.join("result.json");
-        Arguments { dir: dir.into(), out: out.clone(), summary: None }.run().unwrap();
-        let result: ResultFile = read_json(&out).unwrap();
+        let result = collate(dir).unwrap();
         assert_eq!(result.stages.len(), 1);
         assert_eq!((result.stages[0].status, result.stages[0].note.as_str()), (Status::Failed, "0 tests"));
         assert!(result.figures.is_empty() && result.training.is_none());
@@ -151,21 +116,16 @@ mod tests {
             assert!(result.missing.iter().any(|name| name == missing), "{missing}: {:?}", result.missing);
         }
         assert!(result.warnings[0].starts_with("stages.jsonl, line 2,"), "{:?}", result.warnings);
-        let summary = fs::read_to_string(dir.join("result.md")).unwrap();
+        let summary = crate::summary::markdown(&result);
         assert!(summary.contains("0 tests") && summary.contains("training.json"), "{summary}");
     }
 
     #[test]
-    fn a_folder_that_is_none_is_refused() {
+    fn a_folder_of_no_run_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let message = |dir: &Path| {
-            let arguments = Arguments { dir: dir.into(), out: dir.join("result.json"), summary: None };
-            format!("{:#}", arguments.run().unwrap_err())
-        };
-        assert!(message(&dir.path().join("absent")).contains("absent`; it should be the folder"));
+        let message = |dir: &Path| format!("{:#}", collate(dir).unwrap_err());
         assert!(message(dir.path()).contains("without run.json there was no run"));
         write(dir.path(), "run.json", &RUN.replace("cuda", "abacus"));
         assert!(message(dir.path()).contains("device.kind is \"abacus\""));
-        assert!(!dir.path().join("result.json").exists());
     }
 }

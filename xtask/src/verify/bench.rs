@@ -1,0 +1,93 @@
+//! The benches, begun anew behind a case that took the device down or did not end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::process::{End, Limits};
+use super::session::Session;
+use super::steps::skipped;
+use super::suite::last_line;
+use crate::result::{Stage, Status};
+
+/// What a variant may take to be prepared, compared and measured without a word.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A line by which the benches say what they begin.
+#[derive(Deserialize)]
+struct Begun {
+    begun: String,
+}
+
+/// Measures cases (`headline`, `rest` or `all`) with the variants in an order (`forward` or `reverse`).
+pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, cases: &str) -> Result<Stage> {
+    let program = session.bundled("bin/bench");
+    if !program.is_file() {
+        return Ok(skipped("the bundle has no bench"));
+    }
+    let deadline = Instant::now() + limit;
+    let mut after = None;
+    let mut problems = Vec::new();
+    let (mut failed, mut cut) = (false, false);
+    loop {
+        let mut command = session.program(&program);
+        command.args(["--bench", "--noplot"]);
+        command.env("CRITERION_HOME", session.work.join("criterion").join(order));
+        command.env("RETROMAE_BENCH_DEVICE", &session.device).env("RETROMAE_BENCH_ORDER", order);
+        command.env("RETROMAE_BENCH_CASES", cases);
+        command.env("RETROMAE_BENCH_BOUNDS", session.work.join("bounds.jsonl"));
+        if let Some(id) = &after {
+            command.env("RETROMAE_BENCH_AFTER", id);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (end, log) = session.run(&mut command, name, Limits { total: left, silence: Some(PATIENCE) })?;
+        let problem = match end {
+            End::Exited(status) if status.success() => break,
+            End::Exited(status) if status.code() == Some(DIFFERENT) => {
+                failed = true;
+                problems
+                    .extend(log.lines().filter(|line| line.contains(" differs from ")).map(str::to_owned));
+                break;
+            }
+            End::OutOfTime | End::Interrupted => {
+                cut = true;
+                break;
+            }
+            End::Silent => {
+                cut = true;
+                "nothing was heard of it any more".to_owned()
+            }
+            End::Exited(_) => {
+                failed = true;
+                last_line(&log)
+            }
+        };
+        // Behind that one, unless it did not even come so far.
+        let Some(id) = last_begun(session).filter(|id| after.as_ref() != Some(id)) else {
+            problems.push(problem);
+            break;
+        };
+        problems.push(format!("{id}: {problem}"));
+        after = Some(id);
+    }
+    let status = if failed {
+        Status::Failed
+    } else if cut {
+        Status::Cut
+    } else {
+        Status::Passed
+    };
+    Ok(Stage { status, problems, ..Stage::default() })
+}
+
+/// The benches' exit status when they measured all, but a variant computed something else than the others.
+const DIFFERENT: i32 = 1;
+
+/// The variant of a case that was begun last.
+fn last_begun(session: &Session) -> Option<String> {
+    let lines = fs::read_to_string(session.work.join("bounds.jsonl")).unwrap_or_default();
+    let begun = |line| serde_json::from_str::<Begun>(line).ok().map(|line| line.begun);
+    lines.lines().rev().find_map(begun)
+}

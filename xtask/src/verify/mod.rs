@@ -1,0 +1,195 @@
+//! `xtask verify`: what a bundle does on a GPU machine. `verify/README.md` describes it for those who run it.
+
+mod bench;
+mod machine;
+mod process;
+mod session;
+mod steps;
+mod suite;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::collate::Info;
+use crate::files::{children, read_json};
+use crate::result::{ResultFile, Stage, Status};
+use session::{Session, Setup};
+use steps::{STEPS, skipped};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What to verify: the first CUDA device, or the host device
+    #[arg(long, default_value = "cuda")]
+    device: Kind,
+    /// When to stop; above 8 more than the headline cases is measured
+    #[arg(long, value_name = "N", default_value_t = steps::MINUTES, value_parser = clap::value_parser!(u32).range(1..=9999))]
+    minutes: u32,
+    /// Where to leave result.json, summary.md and logs.tar.gz [default: retromae-verify-DATE in the working directory]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Kind {
+    Cuda,
+    Host,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        if self == Self::Cuda { "cuda" } else { "host" }
+    }
+}
+
+/// The exit status of a run that found no failure, but had no time for every check.
+const UNCHECKED: u8 = 3;
+/// Of a run that a signal ended.
+const INTERRUPTED: u8 = 130;
+
+impl Arguments {
+    pub fn run(&self) -> Result<ExitCode> {
+        let bundle = own_bundle()?;
+        for program in ["bin/suite", "bin/retromae"] {
+            let path = bundle.join(program);
+            ensure!(path.is_file(), "`{}` is missing; the bundle is incomplete", path.display());
+        }
+        let library_path = machine::library_path();
+        if self.device == Kind::Cuda {
+            refuse_without_cuda(&bundle, library_path.as_deref())?;
+        }
+        let started = machine::utc_now()?;
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| format!("retromae-verify-{}", started.replace(':', "")).into());
+        fs::create_dir_all(&out)
+            .with_context(|| format!("--out was `{}`, which cannot be made", out.display()))?;
+        ensure!(
+            children(&out).is_empty(),
+            "--out was `{}`, which is not empty; it should be a new folder",
+            out.display()
+        );
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // A second one ends this program at once; what there is has been written.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                i32::from(INTERRUPTED),
+                interrupted.clone(),
+            )?;
+            signal_hook::flag::register(signal, interrupted.clone())?;
+        }
+        let work = tempfile::Builder::new()
+            .prefix("retromae-verify-")
+            .tempdir()
+            .context("cannot create a folder for the run")?;
+        let setup = Setup {
+            bundle,
+            out: fs::canonicalize(&out).with_context(|| format!("`{}`", out.display()))?,
+            work: work.path().to_owned(),
+            device: self.device.name().into(),
+            minutes: self.minutes,
+            interrupted,
+            library_path,
+        };
+        let mut session = Session::new(setup, STEPS.iter().map(|step| step.name))?;
+        machine::describe_run(&session, &started)?;
+        println!(
+            "{} minutes at most on {}; logs in {}",
+            self.minutes,
+            self.device.name(),
+            work.path().join("logs").display()
+        );
+        take_steps(&mut session);
+        println!(
+            "\nresult:  {}\nsummary: {}",
+            out.join("result.json").display(),
+            out.join("summary.md").display()
+        );
+        let result: ResultFile = read_json(&out.join("result.json"))?;
+        println!("among benches/results it is called {}", result.file_name());
+        Ok(ExitCode::from(exit_status(&session)))
+    }
+}
+
+/// The folder above the one that this program lies in.
+fn own_bundle() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("where this program lies cannot be told")?;
+    let bundle = program.ancestors().nth(2).context("this program lies in no bundle")?;
+    Ok(bundle.to_owned())
+}
+
+fn refuse_without_cuda(bundle: &Path, library_path: Option<&std::ffi::OsStr>) -> Result<()> {
+    let mut command = Command::new(bundle.join("bin/retromae"));
+    if let Some(path) = library_path {
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    let output = command.args(["info", "--json"]).output().context("cannot run bin/retromae")?;
+    let info: Info = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`retromae info --json` ended with {} and said no JSON", output.status))?;
+    if let Some(reason) = info.device("cuda").and_then(|cuda| cuda.reason) {
+        bail!("there is no CUDA device to verify: {reason}. --device host verifies the host device");
+    }
+    Ok(())
+}
+
+fn take_steps(session: &mut Session) {
+    session.publish();
+    for (index, step) in STEPS.iter().enumerate() {
+        if session.interrupted() {
+            return;
+        }
+        let limit = step.limit(session.elapsed(), session.minutes);
+        if !step.is_asked(session.minutes) {
+            let note = format!("only with --minutes above {}", steps::MINUTES);
+            session.end(index, skipped(note));
+        } else if limit.as_secs() < 2 {
+            session.end(index, Stage { note: "the time was over".into(), ..Stage::default() });
+        } else {
+            println!("{:<14} at most {} s", step.name, limit.as_secs());
+            session.begin(index);
+            let found = (step.run)(session, limit).unwrap_or_else(|error| Stage {
+                status: Status::Failed,
+                note: format!("{error:#}"),
+                ..Stage::default()
+            });
+            session.end(index, found);
+        }
+        print_stage(&session.stages[index]);
+    }
+    if session.on_gpu() {
+        machine::card(session, "after");
+        session.publish();
+    }
+}
+
+fn print_stage(stage: &Stage) {
+    let tests = stage
+        .tests
+        .map_or(String::new(), |tests| format!(", {} tests passed, {} failed", tests.passed, tests.failed));
+    let note = if stage.note.is_empty() { String::new() } else { format!(": {}", stage.note) };
+    println!("{:<14} {} after {:.0} s{tests}{note}", stage.name, stage.status.name(), stage.seconds);
+    stage.problems.iter().for_each(|problem| println!("               {problem}"));
+}
+
+fn exit_status(session: &Session) -> u8 {
+    let any = |wanted: &[Status]| {
+        STEPS.iter().zip(&session.stages).any(|(step, stage)| step.check && wanted.contains(&stage.status))
+    };
+    if session.interrupted() {
+        INTERRUPTED
+    } else if session.stages.iter().any(|stage| stage.status == Status::Failed) {
+        1
+    } else if any(&[Status::Cut, Status::NotReached, Status::Interrupted]) {
+        UNCHECKED
+    } else {
+        0
+    }
+}

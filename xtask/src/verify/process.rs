@@ -1,0 +1,168 @@
+//! A program under a time limit, its output in a log.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+const POLL: Duration = Duration::from_millis(50);
+/// What a program gets to end by itself once it was asked to, and to vanish once it was killed.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long a program may run.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub total: Duration,
+    /// How long it may write nothing to its log, for those that say what they do.
+    pub silence: Option<Duration>,
+}
+
+impl Limits {
+    pub fn total(total: Duration) -> Self {
+        Self { total, silence: None }
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    Exited(ExitStatus),
+    OutOfTime,
+    Silent,
+    /// This program was told to end, and ended that one.
+    Interrupted,
+}
+
+impl End {
+    pub fn success(self) -> bool {
+        matches!(self, Self::Exited(status) if status.success())
+    }
+
+    pub fn code(self) -> Option<i32> {
+        if let Self::Exited(status) = self { status.code() } else { None }
+    }
+}
+
+/// Runs a program, its output added to `log`; calls `tick` while it waits. Whatever the program started ends with it.
+pub fn run(
+    command: &mut Command,
+    log: &Path,
+    limits: Limits,
+    interrupted: &AtomicBool,
+    tick: &mut dyn FnMut(),
+) -> Result<End> {
+    let file = append(log)?;
+    let begun = Instant::now();
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().context("cannot share a log")?)
+        .stderr(file)
+        // A group of its own, so that all of it can be ended at once.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run `{name}`"))?;
+    let mut heard = (written(log), begun);
+    let end = loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{name}`"))? {
+            return Ok(End::Exited(status));
+        }
+        let bytes = written(log);
+        if bytes != heard.0 {
+            heard = (bytes, Instant::now());
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            break End::Interrupted;
+        }
+        if begun.elapsed() >= limits.total {
+            break End::OutOfTime;
+        }
+        if limits.silence.is_some_and(|silence| heard.1.elapsed() >= silence) {
+            break End::Silent;
+        }
+        std::thread::sleep(POLL);
+        tick();
+    };
+    end_group(&mut child);
+    Ok(end)
+}
+
+/// A file to add to.
+pub fn append(path: &Path) -> Result<File> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+fn written(log: &Path) -> u64 {
+    fs::metadata(log).map_or(0, |metadata| metadata.len())
+}
+
+/// Asks a program and all that it started to end, then makes them. One that the kernel does not let go is left behind.
+fn end_group(child: &mut Child) {
+    let group = Pid::from_raw(child.id() as i32);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // It may be gone already.
+        let _ = killpg(group, signal);
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE {
+            if !matches!(child.try_wait(), Ok(None)) {
+                let _ = killpg(group, Signal::SIGKILL);
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limits: Limits, interrupted: bool) -> (End, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let end = run(&mut command, &log, limits, &AtomicBool::new(interrupted), &mut || ()).unwrap();
+        (end, fs::read_to_string(log).unwrap())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(300);
+
+    #[test]
+    fn a_program_that_ends_has_its_status_and_its_output() {
+        let (end, log) = shell("echo out; echo err >&2; exit 7", Limits::total(LONG), false);
+        assert_eq!((end.code(), end.success()), (Some(7), false));
+        assert_eq!(log, "out\nerr\n");
+    }
+
+    #[test]
+    fn each_limit_ends_a_program_and_what_it_started() {
+        // The shell waits for a child in its group that ignores the polite signal.
+        let script = "echo begun; (trap '' TERM; sleep 55) & wait";
+        for (limits, interrupted, expected) in [
+            (Limits::total(SHORT), false, End::OutOfTime),
+            (Limits { total: LONG, silence: Some(SHORT) }, false, End::Silent),
+            (Limits::total(LONG), true, End::Interrupted),
+        ] {
+            let begun = Instant::now();
+            let (end, _) = shell(script, limits, interrupted);
+            assert_eq!(end, expected);
+            assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+        }
+    }
+
+    #[test]
+    fn who_speaks_is_not_silent() {
+        let limits = Limits { total: LONG, silence: Some(Duration::from_secs(2)) };
+        let (end, _) = shell("for i in 1 2 3 4 5; do echo $i; sleep 0.7; done", limits, false);
+        assert!(end.success(), "{end:?}");
+    }
+}

@@ -1,0 +1,313 @@
+//! The steps of a verification, in their order: what is worth most first, so that a run that is cut lacks the least.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::process::{End, Limits};
+use super::session::Session;
+use super::suite::{self, Manner, Tally, complaint, last_line, module};
+use super::{bench, machine};
+use crate::collate::Info;
+use crate::compare_runs;
+use crate::files::write_whole;
+use crate::result::{Stage, Status};
+
+/// For this many minutes the shares are stated; fewer shrink them, and more are for what is measured beyond the headline cases.
+pub const MINUTES: u32 = 8;
+
+/// A part of the run, with a result of its own.
+pub struct Step {
+    pub name: &'static str,
+    /// Whether who trusts a device needs it to pass; the others measure as far as the time goes.
+    pub check: bool,
+    /// What it may take of [`MINUTES`] minutes. All together may be more than there is: most steps need less.
+    seconds: u32,
+    /// What it may take of the time above that, in percent.
+    more_percent: u32,
+    pub run: fn(&mut Session, Duration) -> Result<Stage>,
+}
+
+const fn check(name: &'static str, seconds: u32, run: fn(&mut Session, Duration) -> Result<Stage>) -> Step {
+    Step { name, check: true, seconds, more_percent: 0, run }
+}
+
+const fn measurement(
+    name: &'static str,
+    seconds: u32,
+    more_percent: u32,
+    run: fn(&mut Session, Duration) -> Result<Stage>,
+) -> Step {
+    Step { name, check: false, seconds, more_percent, run }
+}
+
+pub const STEPS: [Step; 12] = [
+    check("info", 10, info),
+    check("twins", 15, |session, limit| modules(session, limit, "twins", &["twins"])),
+    check("kernels", 30, kernels),
+    check("products", 30, |session, limit| modules(session, limit, "products", &PRODUCTS)),
+    check("tests", 120, |session, limit| modules(session, limit, "tests", &[])),
+    measurement("bench", 120, 0, |session, limit| bench::run(session, limit, "bench", "forward", "headline")),
+    measurement("peers", 90, 40, peers),
+    check("training", 30, training),
+    check("memcheck", 60, |session, limit| sanitizer(session, limit, "memcheck")),
+    check("racecheck", 120, |session, limit| sanitizer(session, limit, "racecheck")),
+    measurement("bench-more", 0, 40, |session, limit| {
+        bench::run(session, limit, "bench-more", "forward", "rest")
+    }),
+    measurement("bench-reverse", 0, 20, |session, limit| {
+        bench::run(session, limit, "bench-reverse", "reverse", "all")
+    }),
+];
+
+/// Modules of tests that go by themselves: matrix products of the library, and what streams and graphs may do.
+const PRODUCTS: [&str; 6] = ["linear", "product", "streams", "captures", "recorded", "lifetimes"];
+/// Of the other modules those that a new device is most likely to fail, in this order; the rest follow by name.
+const FIRST: [&str; 14] = [
+    "attention",
+    "cross_entropy",
+    "layer_norm",
+    "bias_gelu",
+    "embedding",
+    "segment_sum",
+    "group_by_key",
+    "column_sum",
+    "adamw",
+    "reduce",
+    "masks",
+    "bag_of_words",
+    "out_of_range",
+    "model",
+];
+/// What one module may take on a GPU, so that one that hangs leaves time for the others.
+const MODULE_LIMIT: Duration = Duration::from_secs(45);
+
+impl Step {
+    /// When this step ends at the latest, counted from the begin of the run: what earlier steps left over it may use, up to its own share.
+    pub fn limit(&self, elapsed: Duration, minutes: u32) -> Duration {
+        let index = STEPS.iter().position(|step| step.name == self.name).unwrap_or(0);
+        let until: Duration = STEPS[..=index].iter().map(|step| step.share(minutes)).sum();
+        let whole = Duration::from_secs(60 * u64::from(minutes));
+        until.min(whole).saturating_sub(elapsed).min(self.share(minutes))
+    }
+
+    fn share(&self, minutes: u32) -> Duration {
+        let stated = f64::from(self.seconds) * f64::from(minutes.min(MINUTES)) / f64::from(MINUTES);
+        let more = 0.6 * f64::from(self.more_percent) * f64::from(minutes.saturating_sub(MINUTES));
+        Duration::from_secs_f64(stated + more)
+    }
+
+    /// Whether the minutes that were asked for have time for this step at all.
+    pub fn is_asked(&self, minutes: u32) -> bool {
+        !self.share(minutes).is_zero()
+    }
+}
+
+pub fn skipped(note: impl Into<String>) -> Stage {
+    Stage { status: Status::Skipped, note: note.into(), ..Stage::default() }
+}
+
+/// How a program that must succeed ended; `note` says why it did not.
+pub fn outcome(end: End, note: impl FnOnce() -> String) -> Stage {
+    let (status, note) = match end {
+        End::Exited(status) if status.success() => (Status::Passed, String::new()),
+        End::Exited(_) => (Status::Failed, note()),
+        End::OutOfTime => (Status::Cut, String::new()),
+        End::Silent => (Status::Cut, "nothing was heard of it any more".into()),
+        End::Interrupted => (Status::Interrupted, String::new()),
+    };
+    Stage { status, note, ..Stage::default() }
+}
+
+/// The device and the machine, and whether the library's matrix product works.
+fn info(session: &mut Session, limit: Duration) -> Result<Stage> {
+    let mut command = session.program(session.bundled("bin/retromae"));
+    let (end, text) =
+        session.run(command.args(["info", "--check", "--json"]), "info", Limits::total(limit))?;
+    machine::software(session);
+    if session.on_gpu() {
+        machine::card(session, "before");
+    }
+    if !end.success() {
+        return Ok(outcome(end, || last_line(&text)));
+    }
+    // Behind what a library may have warned of.
+    let json = text.find('{').map_or("", |begin| &text[begin..]);
+    write_whole(&session.work.join("device/info.json"), json.as_bytes())?;
+    let info: Info = serde_json::from_str(json).context("`retromae info --json`")?;
+    let product = info.device(&session.device).and_then(|device| device.product);
+    Ok(match product.map(|product| product.error) {
+        Some(None) => Stage { status: Status::Passed, ..Stage::default() },
+        Some(Some(error)) => Stage { status: Status::Failed, note: error, ..Stage::default() },
+        None => Stage { status: Status::Failed, note: "nothing was multiplied".into(), ..Stage::default() },
+    })
+}
+
+/// Every kernel once, each waited for.
+fn kernels(session: &mut Session, limit: Duration) -> Result<Stage> {
+    let tests: Vec<String> =
+        suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+    let manner = Manner { synchronous: true, threads: 1, ..Manner::default() };
+    Ok(suite::group(session, "kernels", &tests, limit, &manner)?.stage())
+}
+
+/// Modules of tests, a process each; with none named, all that no other step has.
+fn modules(session: &mut Session, limit: Duration, step: &str, names: &[&str]) -> Result<Stage> {
+    let deadline = Instant::now() + limit;
+    let tests = suite::list(session)?;
+    let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    if names.is_empty() {
+        let elsewhere = |name: &&str| PRODUCTS.contains(name) || ["twins", "every_kernel"].contains(name);
+        let mut found: Vec<&str> =
+            tests.iter().map(|test| module(test)).filter(|name| !elsewhere(name)).collect();
+        found
+            .sort_by_key(|name| (FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()), *name));
+        found.dedup();
+        wanted = found.into_iter().map(str::to_owned).collect();
+    }
+    let mut tally = Tally::default();
+    for name in wanted {
+        let own: Vec<String> = tests.iter().filter(|test| module(test) == name).cloned().collect();
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left < Duration::from_secs(1) || session.interrupted() {
+            tally.unfinished.extend(own);
+            continue;
+        }
+        let limit = if session.on_gpu() { left.min(MODULE_LIMIT) } else { left };
+        let manner = Manner::default();
+        tally.add(suite::group(session, &format!("{step}-{name}"), &own, limit, &manner)?);
+    }
+    Ok(tally.stage())
+}
+
+/// Every kernel under a tool of Compute Sanitizer.
+fn sanitizer(session: &mut Session, limit: Duration, tool: &str) -> Result<Stage> {
+    if !session.on_gpu() {
+        return Ok(skipped("compute-sanitizer is for GPUs"));
+    }
+    let Some(program) = machine::sanitizer() else {
+        return Ok(skipped("there is no compute-sanitizer on this machine"));
+    };
+    let arguments = ["--tool", tool, "--error-exitcode", "86", "--target-processes", "application-only"];
+    let under = std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect();
+    let tests: Vec<String> =
+        suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+    let manner = Manner { under, synchronous: false, threads: 1 };
+    Ok(suite::group(session, tool, &tests, limit, &manner)?.stage())
+}
+
+/// One training run on a device, into a folder.
+fn train(
+    session: &mut Session,
+    limit: Duration,
+    device: &str,
+    order: &str,
+    out: &Path,
+) -> Result<(End, String)> {
+    let mut command = session.program(session.bundled("bin/retromae"));
+    command.env("RETROMAE_HOST_ORDER", order).arg("pretrain").arg("--corpus").arg(session.bundled("corpus"));
+    command.args([
+        "--device",
+        device,
+        "--dtype",
+        "f32",
+        "--steps",
+        "20",
+        "--seed",
+        "1",
+        "--vocab-size",
+        "1000",
+    ]);
+    command.args(["--batch-tokens", "512", "--max-len", "64", "--held-out", "0", "--out"]).arg(out);
+    session.run(&mut command, "training", Limits::total(limit))
+}
+
+/// The same 20 steps on both sides.
+fn training(session: &mut Session, limit: Duration) -> Result<Stage> {
+    let deadline = Instant::now() + limit;
+    // On the host device alone, the other order of threads stands for the other device.
+    let (name, order) = if session.on_gpu() { ("cuda", "forward") } else { ("host, reverse", "reverse") };
+    let [a, b] = ["training/a", "training/b"].map(|folder| session.work.join(folder));
+    let device = session.device.clone();
+    for (device, order, out) in [("host", "forward", &a), (device.as_str(), order, &b)] {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (end, text) = train(session, left, device, order, out)?;
+        if !end.success() {
+            return Ok(outcome(end, || complaint(&text)));
+        }
+    }
+    let sides = [("host", a.join("training.jsonl")), (name, b.join("training.jsonl"))];
+    let comparison = compare_runs::compare_files(&sides, 20, 2e-3)?;
+    write_whole(&session.work.join("training.json"), &serde_json::to_vec_pretty(&comparison)?)?;
+    let complaint = comparison.complaint();
+    let status = if complaint.is_some() { Status::Failed } else { Status::Passed };
+    Ok(Stage { status, note: complaint.unwrap_or_default(), ..Stage::default() })
+}
+
+/// The exit status of the peers' program where there is no PyTorch to measure.
+const PEERS_MISSING: i32 = 3;
+
+/// What PyTorch offers for the same operations.
+fn peers(session: &mut Session, limit: Duration) -> Result<Stage> {
+    let program = session.bundled("peers/run.py");
+    if !program.is_file() {
+        return Ok(skipped("the bundle has no peers"));
+    }
+    let device = if session.on_gpu() { "cuda" } else { "cpu" };
+    // It stops by itself, with a few seconds for its last figure.
+    let minutes = limit.as_secs_f64() * 0.9 / 60.0;
+    let mut command = Command::new("python3");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(program);
+    command.args(["--device", device, "--minutes", &format!("{minutes:.2}"), "--out"]);
+    command.arg(session.work.join("peers/figures.jsonl"));
+    let (end, text) = match session.run(&mut command, "peers", Limits::total(limit)) {
+        Ok(ended) => ended,
+        Err(_) if !has_python() => return Ok(skipped("there is no python3 on this machine")),
+        Err(error) => return Err(error).context("the peers"),
+    };
+    if end.code() == Some(PEERS_MISSING) {
+        return Ok(skipped(last_line(&text)));
+    }
+    Ok(outcome(end, || last_line(&text)))
+}
+
+fn has_python() -> bool {
+    Command::new("python3").arg("--version").output().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(name: &str, elapsed: u64, minutes: u32) -> u64 {
+        let step = STEPS.iter().find(|step| step.name == name).unwrap();
+        step.limit(Duration::from_secs(elapsed), minutes).as_secs()
+    }
+
+    #[test]
+    fn a_step_gets_its_share_and_what_is_left_over_but_no_more_than_it_may_take() {
+        assert_eq!(seconds("info", 0, 8), 10);
+        // One that began late, because an earlier one took all of its own: what is left of its own share.
+        assert_eq!(seconds("twins", 10, 8), 15);
+        assert_eq!(seconds("kernels", 2, 8), 30);
+        assert_eq!(seconds("tests", 90, 8), 115);
+        // Whatever happens, the run ends in time.
+        assert_eq!(seconds("memcheck", 445, 8), 35);
+        assert_eq!(seconds("racecheck", 480, 8), 0);
+        assert_eq!(seconds("racecheck", 300, 8), 120);
+    }
+
+    #[test]
+    fn fewer_minutes_shrink_every_share_and_more_are_for_measurements() {
+        assert_eq!(seconds("tests", 0, 4), 60);
+        assert_eq!(seconds("tests", 60, 20), 120);
+        assert_eq!(seconds("peers", 0, 18), 90 + 240);
+        let asked = |minutes| STEPS.iter().filter(|step| step.is_asked(minutes)).count();
+        assert_eq!((asked(8), asked(9)), (10, 12));
+        let more: u32 = STEPS.iter().map(|step| step.more_percent).sum();
+        assert_eq!(more, 100);
+    }
+}

@@ -1,0 +1,299 @@
+//! Groups of tests, each in a process of its own, so that one fault does not end the others' device.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::process::{End, Limits};
+use super::session::Session;
+use crate::result::{Stage, Status, TestCounts};
+
+/// Of one message.
+const MESSAGE_LENGTH_MAX: usize = 300;
+/// What a program says when the driver refuses all further work to its process.
+const DEVICE_ENDED: &str = "start it again";
+/// Below this it is not worth to begin a process.
+const LEAST: Duration = Duration::from_secs(2);
+
+/// How tests are run.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// A program and its arguments before those of the tests, such as a sanitizer.
+    pub under: Vec<OsString>,
+    /// Whether to wait after every kernel, so that a fault names the one that made it.
+    pub synchronous: bool,
+    /// Tests at once; 0: as many as a GPU is shared by.
+    pub threads: usize,
+}
+
+/// What tests came to, by name.
+#[derive(Debug, Default, PartialEq)]
+pub struct Tally {
+    pub passed: u32,
+    /// Tests, or parts of them, that said they do not apply to this machine.
+    pub ignored: u32,
+    /// Name and message of each that failed.
+    pub failed: Vec<String>,
+    /// Those that did not end in their time.
+    pub hung: Vec<String>,
+    /// Those for which there was no time.
+    pub unfinished: Vec<String>,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.ignored += other.ignored;
+        self.failed.extend(other.failed);
+        self.hung.extend(other.hung);
+        self.unfinished.extend(other.unfinished);
+    }
+
+    /// A step that consisted of these tests.
+    pub fn stage(self) -> Stage {
+        let Self { passed, ignored, failed, hung, unfinished } = self;
+        let count = |list: &[String]| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let tests = TestCounts {
+            passed,
+            failed: count(&failed),
+            ignored,
+            unfinished: count(&hung) + count(&unfinished),
+        };
+        let (status, note) = match (failed.first(), hung.first(), unfinished.first()) {
+            (Some(_), ..) => (Status::Failed, String::new()),
+            (None, Some(_), _) => (Status::Cut, String::new()),
+            (None, None, Some(first)) => (Status::Cut, format!("no time for {first}")),
+            (None, None, None) if passed == 0 => (Status::Failed, "0 tests".into()),
+            (None, None, None) => (Status::Passed, String::new()),
+        };
+        let hung = hung.into_iter().map(|test| format!("not ended in its time: {test}"));
+        Stage {
+            status,
+            tests: Some(tests),
+            note,
+            problems: failed.into_iter().chain(hung).collect(),
+            ..Stage::default()
+        }
+    }
+}
+
+/// The names of all tests.
+pub fn list(session: &mut Session) -> Result<Vec<String>> {
+    let mut command = session.program(session.bundled("bin/suite"));
+    let (end, text) = session.run(command.arg("--list"), "list", Limits::total(Duration::from_secs(30)))?;
+    ensure!(end.success(), "the tests cannot be listed: {}", last_line(&text));
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// The module at the top of a test's name.
+pub fn module(test: &str) -> &str {
+    test.split("::").next().unwrap_or(test)
+}
+
+/// What a program that is not heard of may take before it counts as hanging. Kernels are emulated on the host device.
+pub fn patience(session: &Session) -> Duration {
+    Duration::from_secs(if session.on_gpu() { 15 } else { 60 })
+}
+
+/// Runs tests in one process. Where a fault ended its device, or it hung, those without a sound result run once more, each in a process of its
+/// own, so that the one at fault is known and the others count.
+pub fn group(
+    session: &mut Session,
+    log: &str,
+    tests: &[String],
+    limit: Duration,
+    manner: &Manner,
+) -> Result<Tally> {
+    let deadline = Instant::now() + limit;
+    let mut command = command(session, tests, manner);
+    // What is left is for those that must run alone.
+    let limits =
+        Limits { total: limit.mul_f64(0.75).max(limit.min(LEAST)), silence: Some(patience(session)) };
+    let (end, text) = session.run(command.arg("--show-output"), log, limits)?;
+    let mut tally = Tally { ignored: parts_ignored(&text), ..Tally::default() };
+    let sound =
+        matches!(end, End::Exited(_)) && !text.contains(DEVICE_ENDED) && text.contains("\ntest result: ");
+    let outcomes = outcomes(&text);
+    for test in tests {
+        match outcomes.get(test.as_str()) {
+            Some(Outcome::Ok) => tally.passed += 1,
+            Some(Outcome::Ignored) => tally.ignored += 1,
+            Some(Outcome::Failed) if sound => tally.failed.push(format!("{test}: {}", message(&text, test))),
+            // A tool that found something in a test that passed.
+            None if sound => tally.failed.push(format!("{test}: no result")),
+            _ => alone(session, test, deadline, manner, &mut tally)?,
+        }
+    }
+    if tests.len() == tally.passed as usize && !end.success() && sound {
+        tally.failed.push(format!("all tests passed, but {end:?}: {}", complaint(&text)));
+    }
+    Ok(tally)
+}
+
+/// Runs one test in a process of its own, waiting after every kernel.
+fn alone(
+    session: &mut Session,
+    test: &str,
+    deadline: Instant,
+    manner: &Manner,
+    tally: &mut Tally,
+) -> Result<()> {
+    let limit = deadline.saturating_duration_since(Instant::now()).min(patience(session));
+    if limit < LEAST || session.interrupted() {
+        tally.unfinished.push(test.to_owned());
+        return Ok(());
+    }
+    let log = format!("alone-{}", test.replace("::", "-"));
+    let manner = Manner { synchronous: true, threads: 1, under: manner.under.clone() };
+    let mut command = command(session, std::slice::from_ref(&test.to_owned()), &manner);
+    // A hanging kernel's name would otherwise wait for the end of the test.
+    let (end, text) = session.run(command.arg("--nocapture"), &log, Limits::total(limit))?;
+    match end {
+        End::Exited(status) if status.success() && text.contains("1 passed") => tally.passed += 1,
+        End::Exited(_) => tally.failed.push(format!("{test}: {}", message(&text, test))),
+        // The message of a kernel that did not end, if there is one.
+        _ if text.contains("panicked at") => tally.hung.push(format!("{test}: {}", message(&text, test))),
+        _ => tally.hung.push(test.to_owned()),
+    }
+    Ok(())
+}
+
+fn command(session: &Session, tests: &[String], manner: &Manner) -> Command {
+    let suite = session.bundled("bin/suite");
+    let mut command = match manner.under.split_first() {
+        None => session.program(suite),
+        Some((tool, arguments)) => {
+            let mut command = session.program(tool);
+            command.args(arguments).arg(suite);
+            command
+        }
+    };
+    command.env("RETROMAE_TEST_DEVICE", &session.device);
+    // Tests multiply hundreds of sizes once: measuring algorithms for each would take longer than the tests.
+    command.env("RETROMAE_GEMM_TUNE", "0");
+    if manner.synchronous {
+        command.env("RETROMAE_CUDA_SYNC", "1");
+    }
+    command.arg("--exact").args(tests);
+    let threads = if manner.threads == 0 && session.on_gpu() { 4 } else { manner.threads };
+    if threads > 0 {
+        command.args(["--test-threads", &threads.to_string()]);
+    }
+    command
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    Ok,
+    Failed,
+    Ignored,
+}
+
+/// What the test program said of each test.
+fn outcomes(log: &str) -> BTreeMap<&str, Outcome> {
+    let outcome = |line: &'_ str| {
+        let (_, end) = line.split_once(" ... ")?;
+        match end {
+            "ok" => Some(Outcome::Ok),
+            "FAILED" => Some(Outcome::Failed),
+            end => end.starts_with("ignored").then_some(Outcome::Ignored),
+        }
+    };
+    let lines = log.lines().filter(|line| line.starts_with("test "));
+    lines.filter_map(|line| Some((line.split(' ').nth(1)?, outcome(line)?))).collect()
+}
+
+/// How many parts of tests said that they do not apply to this machine.
+fn parts_ignored(log: &str) -> u32 {
+    let count = log.lines().filter(|line| line.starts_with("ignored: ")).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Why a test failed, in one line.
+fn message(log: &str, test: &str) -> String {
+    let own = log.split_once(&format!("---- {test} stdout ----")).map_or(log, |(_, own)| own);
+    let mut lines = own.lines().skip_while(|line| !line.contains("panicked at"));
+    let place = lines.next();
+    let said: Vec<&str> =
+        lines.take_while(|line| !line.starts_with("note: ") && !line.is_empty()).take(3).collect();
+    let text = match place {
+        Some(_) if !said.is_empty() => said.join(" "),
+        Some(place) => place.to_owned(),
+        None => own.lines().rfind(|line| line.contains("rror")).map_or_else(|| last_line(own), str::to_owned),
+    };
+    text.chars().take(MESSAGE_LENGTH_MAX).collect()
+}
+
+/// The line by which a tool around the tests says what it found.
+pub fn complaint(log: &str) -> String {
+    let says = |line: &&str| line.contains("ERROR SUMMARY") || line.starts_with("error:");
+    log.lines().find(says).map_or_else(|| last_line(log), str::to_owned)
+}
+
+pub fn last_line(log: &str) -> String {
+    let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was said");
+    last.chars().take(MESSAGE_LENGTH_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "
+running 4 tests
+test a::good ... ok
+test a::other ... ignored, needs more
+test a::bad ... FAILED
+test a::lost ... FAILED
+
+successes:
+
+---- a::good stdout ----
+ignored: no GPU
+
+failures:
+
+---- a::bad stdout ----
+
+thread 'a::bad' (7) panicked at tests/suite/a.rs:7:9:
+the error is 3e-2,
+where 1e-3 would do
+note: run with `RUST_BACKTRACE=1`
+
+---- a::lost stdout ----
+Error: CudaEnded
+";
+
+    #[test]
+    fn outcomes_and_messages_are_read_from_a_log() {
+        let found = outcomes(LOG);
+        assert_eq!(found.len(), 4);
+        assert_eq!(
+            (found["a::good"], found["a::bad"], found["a::other"]),
+            (Outcome::Ok, Outcome::Failed, Outcome::Ignored)
+        );
+        assert_eq!(parts_ignored(LOG), 1);
+        assert_eq!(message(LOG, "a::bad"), "the error is 3e-2, where 1e-3 would do");
+        assert_eq!(message(LOG, "a::lost"), "Error: CudaEnded");
+        assert_eq!(message("terminated\n\n", "a::lost"), "terminated");
+    }
+
+    #[test]
+    fn a_limit_is_no_failure_and_nothing_run_is_one() {
+        let names = |name: &str| vec![name.to_owned()];
+        let stage = Tally { passed: 3, unfinished: names("a::late"), ..Tally::default() }.stage();
+        assert_eq!((stage.status, stage.note.as_str()), (Status::Cut, "no time for a::late"));
+        let stage = Tally { passed: 3, hung: names("a::hangs"), ..Tally::default() }.stage();
+        assert_eq!((stage.status, stage.problems), (Status::Cut, names("not ended in its time: a::hangs")));
+        let stage = Tally { failed: names("a::bad: x"), hung: names("a::hangs"), ..Tally::default() }.stage();
+        assert_eq!(
+            (stage.status, stage.problems.len(), stage.tests.unwrap().unfinished),
+            (Status::Failed, 2, 1)
+        );
+        assert_eq!(Tally::default().stage().status, Status::Failed);
+        assert_eq!(Tally { passed: 1, ..Tally::default() }.stage().status, Status::Passed);
+    }
+}
