@@ -27,10 +27,13 @@ fn main() -> ExitCode {
 fn run() -> Outcome<()> {
     let mut bench = Bench::new(Criterion::default().configure_from_args())?;
     println!("device: {}", bench.device().description());
-    if bench.on_gpu() {
-        all::<bf16>(&mut bench);
-    } else {
-        all::<f32>(&mut bench);
+    for &rank in harness::ranks()? {
+        bench.rank = rank;
+        if bench.on_gpu() {
+            all::<bf16>(&mut bench);
+        } else {
+            all::<f32>(&mut bench);
+        }
     }
     bench.finish()
 }

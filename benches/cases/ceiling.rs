@@ -5,7 +5,7 @@
 use retromae::device::{Buffer, Float, Stream};
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 
-use crate::harness::{Bench, Bound, Outcome, Results, Variant, Work, typed};
+use crate::harness::{Bench, Bound, Outcome, Rank, Results, Variant, Work, typed};
 
 pub fn bench<T: Float>(bench: &mut Bench) {
     let (megabytes, size) = if bench.on_gpu() { (1024, 8192) } else { (64, 1024) };
@@ -15,14 +15,14 @@ pub fn bench<T: Float>(bench: &mut Bench) {
         let device = stream.device();
         Ok(Copy { source: device.zeros(bytes)?, destination: device.zeros(bytes)? })
     });
-    group.case(&format!("{megabytes}MiB"), Bound::new(0, 2 * bytes), vec![copy]);
+    group.case(Rank::Headline, &format!("{megabytes}MiB"), Bound::new(0, 2 * bytes), vec![copy]);
     let matmul = Variant::new("matmul", move |stream: &Stream| {
         let device = stream.device();
         let [left, right] = [1, 2].map(|seed| device.upload(&typed::<T>(seed, size * size)));
         Ok(Matmul { size, left: left?, right: right?, output: device.zeros(size * size)? })
     });
     let bound = Bound::new(2 * size * size * size, 3 * size * size * T::DTYPE.bytes());
-    group.case(&format!("{size}_{}", T::DTYPE.name()), bound, vec![matmul]);
+    group.case(Rank::Headline, &format!("{size}_{}", T::DTYPE.name()), bound, vec![matmul]);
 }
 
 struct Copy {

@@ -7,8 +7,8 @@ use retromae::device::{Buffer, DType, ModelFloat, Stream};
 use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
 
 use crate::harness::{
-    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Results, UNFUSED, Variant, Work, embeddings, head_results,
-    typed, values, widened,
+    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, UNFUSED, Variant, Work, embeddings,
+    head_results, typed, values, widened,
 };
 use crate::{baseline, host_baseline};
 
@@ -55,7 +55,8 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     let on_gpu = bench.on_gpu();
     let (hidden_size, vocabulary, chunk) =
         if on_gpu { (768, 30_522, CHUNK_ON_GPU) } else { (128, 8192, CHUNK_ON_HOST) };
-    let sizes: &[usize] = if on_gpu { &[4096, 8192, 16_384, 32_768, 65_536] } else { &[1024] };
+    let (sizes, headline_rows): (&[usize], usize) =
+        if on_gpu { (&[4096, 8192, 16_384, 32_768, 65_536], 32_768) } else { (&[1024], 1024) };
     let mut group = bench.group("cross_entropy");
     for &rows in sizes {
         let case = Case { rows, hidden_size, vocabulary, chunk };
@@ -70,7 +71,8 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         if T::DTYPE == DType::Bf16 {
             variants.insert(1, ours(OWN_PRODUCT, Algorithm::Fused));
         }
-        group.case(&format!("M{rows}"), case.bound(T::DTYPE.bytes()), variants);
+        let rank = Rank::headline(rows == headline_rows);
+        group.case(rank, &format!("M{rows}"), case.bound(T::DTYPE.bytes()), variants);
     }
 }
 

@@ -10,7 +10,7 @@ use retromae::ops::group_by_key::{self, Keys};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum};
 use retromae::random::{key, philox};
 
-use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed};
+use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed};
 use crate::{baseline, host_baseline};
 
 const MASK_ID: i32 = 4;
@@ -60,6 +60,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
     };
     group.case(
+        Rank::Headline,
         &format!("T{}_H{}", case.tokens, case.columns),
         case.bound(T::DTYPE.bytes()),
         vec![fused, unfused],

@@ -7,7 +7,9 @@ use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::{self, layer_norm};
 use retromae::random;
 
-use crate::harness::{Bench, Bound, FUSED, Outcome, Results, UNFUSED, Variant, Work, typed, values, widened};
+use crate::harness::{
+    Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed, values, widened,
+};
 use crate::{baseline, host_baseline};
 
 const EPS: f32 = 1e-12;
@@ -50,6 +52,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
             Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
         };
         group.case(
+            Rank::Headline,
             &format!("R{}_C{}", case.rows, case.columns),
             case.bound(T::DTYPE.bytes()),
             vec![fused, unfused],

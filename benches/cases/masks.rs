@@ -14,7 +14,8 @@ use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentence
 use retromae::ops::rng_state;
 
 use crate::harness::{
-    Bench, Bound, FUSED, Outcome, RATIO, Results, UNFUSED, Variant, Work, cu_seqlens, visibility, word_starts,
+    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
+    visibility, word_starts,
 };
 
 const ENCODER_RATIO: f64 = 0.3;
@@ -71,7 +72,8 @@ pub fn bench(bench: &mut Bench) {
             Variant::new(UNFUSED, move |stream| Unfused::new(stream, case)),
             Variant::new("python", move |_| Python::new(case)),
         ];
-        group.case(&format!("B64_L512_K{bank_rows_max}"), case.bound(), variants);
+        let rank = Rank::headline(bank_rows_max == BANK_ROWS_MAX);
+        group.case(rank, &format!("B64_L512_K{bank_rows_max}"), case.bound(), variants);
     }
 }
 

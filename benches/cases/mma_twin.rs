@@ -5,7 +5,7 @@
 use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Float, Stream, bf16, f16};
 
-use crate::harness::{Bench, Bound, FUSED, Group, Outcome, Results, Variant, Work, typed};
+use crate::harness::{Bench, Bound, FUSED, Group, Outcome, Rank, Results, Variant, Work, typed};
 
 const THREADS: usize = 128;
 const BLOCKS: usize = 16;
@@ -29,7 +29,7 @@ fn case<T: Float>(group: &mut Group<'_>, [twin, naive]: [&'static str; 2]) {
     let bytes = 4 * THREADS * BLOCKS * (OPERANDS + SUMS);
     let variant = |name, kernel| Variant::new(name, move |stream| Products::<T>::new(stream, kernel));
     let variants = vec![variant(FUSED, twin), variant("naive", naive)];
-    group.case(T::DTYPE.name(), Bound::new(FLOPS, bytes), variants);
+    group.case(Rank::Rest, T::DTYPE.name(), Bound::new(FLOPS, bytes), variants);
 }
 
 /// The same operands in each round, so that the sums are those of the first times the rounds.

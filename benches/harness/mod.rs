@@ -1,7 +1,16 @@
 //! What the benches share: the device, lazily prepared variants of a case, and how they are timed and compared.
 //!
-//! Criterion's ids are `op/variant/case`. Two environment variables beside the device's: `RETROMAE_BENCH_ORDER=reverse` turns the order of
-//! the variants round, and `RETROMAE_BENCH_BOUNDS` names a file to which each case adds a line of JSON, what it must move and multiply.
+//! Criterion's ids are `op/variant/case`. Environment variables beside the device's:
+//!
+//! | variable | what it does |
+//! |---|---|
+//! | `RETROMAE_BENCH_CASES` | `headline`, `rest` or `all` (the default): the headline cases of every operation, and then the others |
+//! | `RETROMAE_BENCH_ORDER` | `reverse` turns the order of the variants round |
+//! | `RETROMAE_BENCH_AFTER` | the id behind which to begin |
+//! | `RETROMAE_BENCH_BOUNDS` | a file to which lines of JSON are added: what each case must move and multiply, and each id when it begins |
+//!
+//! The program ends with status 1 when a variant computed something else than another, and with 70 when the device cannot go on: a new
+//! process can, behind the id that was begun last.
 
 mod data;
 mod report;
@@ -12,7 +21,8 @@ use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
-use retromae::device::{Device, Stream};
+use retromae::device::{self, Device, Stream};
+use retromae::ops;
 
 pub use data::{
     BANK_ROWS_MAX, RATIO, cu_seqlens, embeddings, head_results, mixed_lengths, typed, values, visibility,
@@ -59,24 +69,46 @@ pub const UNFUSED: &str = "unfused";
 /// The algorithm of a head that is not the default.
 pub const OWN_PRODUCT: &str = "retromae_own_product";
 
+/// How important a case is: all of the first rank are measured before any of the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rank {
+    Headline,
+    Rest,
+}
+
+impl Rank {
+    pub fn headline(is_headline: bool) -> Self {
+        if is_headline { Self::Headline } else { Self::Rest }
+    }
+}
+
+/// What an environment variable says, which should be one of the names; the first is the default.
+fn choice<T: Copy>(variable: &str, names: &[(&str, T)]) -> Outcome<T> {
+    let Ok(value) = std::env::var(variable) else { return Ok(names[0].1) };
+    let found = names.iter().find(|(name, _)| *name == value);
+    found.map(|&(_, meaning)| meaning).ok_or_else(|| {
+        let known = names.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" or ");
+        format!("{variable} is {value:?}; it should be {known}").into()
+    })
+}
+
 /// The device that `RETROMAE_BENCH_DEVICE` names (`host` or `cuda`), else the host device.
 pub fn device() -> Outcome<Device> {
-    match std::env::var("RETROMAE_BENCH_DEVICE").as_deref() {
-        Ok("cuda") => Ok(Device::cuda(0)?),
-        Ok("host") | Err(_) => Ok(Device::host()?),
-        Ok(other) => Err(format!("RETROMAE_BENCH_DEVICE is {other:?}; it should be host or cuda").into()),
+    match choice("RETROMAE_BENCH_DEVICE", &[("host", false), ("cuda", true)])? {
+        true => Ok(Device::cuda(0)?),
+        false => Ok(Device::host()?),
     }
 }
 
 /// Whether the variants run in reverse order, as `RETROMAE_BENCH_ORDER` says.
 pub fn reversed() -> Outcome<bool> {
-    match std::env::var("RETROMAE_BENCH_ORDER").as_deref() {
-        Ok("forward") | Err(_) => Ok(false),
-        Ok("reverse") => Ok(true),
-        Ok(other) => {
-            Err(format!("RETROMAE_BENCH_ORDER is {other:?}; it should be forward or reverse").into())
-        }
-    }
+    choice("RETROMAE_BENCH_ORDER", &[("forward", false), ("reverse", true)])
+}
+
+/// The ranks to measure one after the other, as `RETROMAE_BENCH_CASES` says.
+pub fn ranks() -> Outcome<&'static [Rank]> {
+    const ALL: &[Rank] = &[Rank::Headline, Rank::Rest];
+    choice("RETROMAE_BENCH_CASES", &[("all", ALL), ("headline", &ALL[..1]), ("rest", &ALL[1..])])
 }
 
 /// Criterion, and where the benches run.
@@ -85,6 +117,10 @@ pub struct Bench {
     device: Device,
     timer: Timer,
     reversed: bool,
+    /// What is measured now.
+    pub rank: Rank,
+    /// The id behind which to begin.
+    after: Option<String>,
     /// Variants that computed something else than the one before them.
     different: usize,
 }
@@ -93,7 +129,16 @@ impl Bench {
     pub fn new(criterion: Criterion) -> Outcome<Self> {
         let device = device()?;
         let timer = Timer::new(&device)?;
-        Ok(Self { criterion, timer, device, reversed: reversed()?, different: 0 })
+        let after = std::env::var("RETROMAE_BENCH_AFTER").ok();
+        Ok(Self {
+            criterion,
+            timer,
+            device,
+            reversed: reversed()?,
+            rank: Rank::Headline,
+            after,
+            different: 0,
+        })
     }
 
     pub fn device(&self) -> &Device {
@@ -123,6 +168,8 @@ impl Bench {
             stream: self.device.stream(),
             timer: &self.timer,
             reversed: self.reversed,
+            rank: self.rank,
+            after: &mut self.after,
             different: &mut self.different,
         }
     }
@@ -147,6 +194,8 @@ pub struct Group<'a> {
     stream: Stream,
     timer: &'a Timer,
     reversed: bool,
+    rank: Rank,
+    after: &'a mut Option<String>,
     different: &'a mut usize,
 }
 
@@ -163,9 +212,12 @@ struct Different {
 }
 
 impl Group<'_> {
-    /// Measures the variants that criterion's filter lets through. One that cannot run, or computes something else than the one before
-    /// it, is reported and left out.
-    pub fn case(&mut self, case: &str, bound: Bound, mut variants: Vec<Variant<'_>>) {
+    /// Measures the variants that criterion's filter lets through, if it is this case's turn. One that cannot run, or computes something else
+    /// than the one before it, is reported and left out.
+    pub fn case(&mut self, rank: Rank, case: &str, bound: Bound, mut variants: Vec<Variant<'_>>) {
+        if rank != self.rank {
+            return;
+        }
         if self.reversed {
             variants.reverse();
         }
@@ -177,6 +229,12 @@ impl Group<'_> {
         let mut expected = None;
         let mut announced = false;
         for variant in &variants {
+            if let Some(after) = &*self.after {
+                if *after == format!("{}/{}/{case}", self.operation, variant.name) {
+                    *self.after = None;
+                }
+                continue;
+            }
             // Criterion reports an error of its own by a panic, which passes on.
             let measured = catch_unwind(AssertUnwindSafe(|| {
                 self.measure(case, variant, &mut expected, &mut announced, bound);
@@ -186,6 +244,10 @@ impl Group<'_> {
                 Err(Ok(skipped)) => {
                     *self.different += usize::from(skipped.0.is::<Different>());
                     report::skipped(self.operation, case, variant.name, &skipped.0.to_string());
+                    if ends_the_device(&*skipped.0) {
+                        eprintln!("error: {}", skipped.0);
+                        std::process::exit(DEVICE_ENDED);
+                    }
                 }
                 Err(Err(panic)) => resume_unwind(panic),
             }
@@ -210,7 +272,9 @@ impl Group<'_> {
             let work = match &mut work {
                 Some(work) => work,
                 empty => {
-                    let work = prepare(variant, stream, expected).unwrap_or_else(skip);
+                    report::begun(operation, case, variant.name);
+                    let mut work = prepare(variant, stream, expected).unwrap_or_else(skip);
+                    timer.warm_up(&mut *work, stream).unwrap_or_else(skip);
                     if let Some(bytes) = work.extra_bytes() {
                         report::memory(operation, case, variant.name, bytes);
                     }
@@ -221,6 +285,18 @@ impl Group<'_> {
                 .iter_custom(|iterations| timer.time(&mut **work, stream, iterations).unwrap_or_else(skip));
         });
     }
+}
+
+/// The exit status when the device cannot go on in this process.
+const DEVICE_ENDED: i32 = 70;
+
+/// Whether a kernel's fault has made the driver refuse all further work.
+fn ends_the_device(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = match error.downcast_ref() {
+        Some(ops::Error::Device(error)) => Some(error),
+        _ => error.downcast_ref::<device::Error>(),
+    };
+    matches!(error, Some(device::Error::CudaEnded(_)))
 }
 
 /// Leaves criterion's measurement of a variant, without a message: the caller reports it.

@@ -17,6 +17,11 @@ impl Bound {
     }
 }
 
+/// So that whoever drives the benches knows what they did last.
+pub fn begun(operation: &str, case: &str, variant: &str) {
+    append(&serde_json::json!({"begun": format!("{operation}/{variant}/{case}")}));
+}
+
 pub fn bound(operation: &str, case: &str, bound: Bound) {
     append(&serde_json::json!({"op": operation, "case": case, "flops": bound.flops, "bytes": bound.bytes}));
 }

@@ -1,26 +1,86 @@
 //! Times of work on a stream.
 
-use std::cell::RefCell;
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use retromae::device::{Buffer, Device, Stream};
+use retromae::ops::reduce;
 
 use super::{Outcome, Work};
 
 /// More than the L2 of any GPU holds.
-const FLUSH_BYTES: usize = 256 << 20;
+const FLUSH_ELEMENTS: usize = 64 << 20;
+/// Work that waits for the GPU cannot be enqueued ahead, however much there is to do before it.
+const FLUSHES_MAX: usize = 64;
 
-/// Times one run after the other, each on a cold L2 where there is one.
+/// Times one run after the other; on a GPU what the device does, each run on a cold L2.
 pub struct Timer {
-    /// Written before each run on a GPU.
-    flush: Option<RefCell<Buffer<u8>>>,
+    /// None on the host device, which runs work as it is enqueued.
+    flush: Option<RefCell<Flush>>,
+    /// How many times the cache is emptied before each run: the device is busy until the run is enqueued, so that what the host prepares for
+    /// it is not measured.
+    flushes: Cell<usize>,
+}
+
+/// Empties the L2 cache by reading, for what was written would be written back within the time that is measured.
+struct Flush {
+    input: Buffer<f32>,
+    sum: Buffer<f32>,
+    workspace: Buffer<f32>,
+    /// What one takes.
+    duration: Duration,
+}
+
+impl Flush {
+    fn new(device: &Device) -> Outcome<Self> {
+        let mut flush = Self {
+            input: device.zeros(FLUSH_ELEMENTS)?,
+            sum: device.zeros(1)?,
+            workspace: device.zeros(reduce::workspace(FLUSH_ELEMENTS))?,
+            duration: Duration::ZERO,
+        };
+        let stream = device.stream();
+        // The first one loads its kernels.
+        flush.run(&stream)?;
+        let start = stream.record()?;
+        flush.run(&stream)?;
+        flush.duration = stream.record()?.elapsed_since(&start)?;
+        Ok(flush)
+    }
+
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let arguments = reduce::Arguments {
+            input: self.input.view(),
+            output: self.sum.view_mut(),
+            accumulate: false,
+            workspace: self.workspace.view_mut(),
+        };
+        Ok(reduce::sum(stream, arguments)?)
+    }
 }
 
 impl Timer {
     pub fn new(device: &Device) -> Outcome<Self> {
         let on_gpu = device.name() != "host";
-        let flush = on_gpu.then(|| device.zeros(FLUSH_BYTES)).transpose()?;
-        Ok(Self { flush: flush.map(RefCell::new) })
+        let flush = on_gpu.then(|| Flush::new(device)).transpose()?;
+        Ok(Self { flush: flush.map(RefCell::new), flushes: Cell::new(1) })
+    }
+
+    /// Runs new work often enough that it records what it replays later, and sees how long it takes to enqueue.
+    pub fn warm_up(&self, work: &mut dyn Work, stream: &Stream) -> Outcome<()> {
+        let Some(flush) = &self.flush else { return Ok(()) };
+        for _ in 0..2 {
+            work.run(stream)?;
+        }
+        stream.synchronize()?;
+        let begun = Instant::now();
+        work.run(stream)?;
+        let enqueued = begun.elapsed();
+        stream.synchronize()?;
+        let one = flush.borrow().duration.max(Duration::from_micros(1));
+        let flushes = 1 + (1.5 * enqueued.as_secs_f64() / one.as_secs_f64()).ceil() as usize;
+        self.flushes.set(flushes.min(FLUSHES_MAX));
+        Ok(())
     }
 
     /// The sum of the times of `iterations` runs.
@@ -28,7 +88,9 @@ impl Timer {
         let mut total = Duration::ZERO;
         for _ in 0..iterations {
             if let Some(flush) = &self.flush {
-                stream.zero(flush.borrow_mut().view_mut())?;
+                for _ in 0..self.flushes.get() {
+                    flush.borrow_mut().run(stream)?;
+                }
             }
             let start = stream.record()?;
             work.run(stream)?;

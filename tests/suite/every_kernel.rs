@@ -4,6 +4,7 @@
 //! ragged, so that partial tiles are among them.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use retromae::device::{self, Device, Float, ModelFloat, bf16, cuda_kernels, f16, host_kernels};
 use retromae::model::{
@@ -42,7 +43,7 @@ fn kernels<T: ModelFloat>(
     head_dim: usize,
     decoder: DecoderKind,
     query: QueryKind,
-) -> BTreeSet<String> {
+) -> Vec<String> {
     let config = ModelConfig {
         hidden_size: 2 * head_dim,
         num_hidden_layers: 1,
@@ -84,8 +85,8 @@ fn kernels<T: ModelFloat>(
 }
 
 /// Attention in the variants that there are for `T`.
-fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Variant]) -> BTreeSet<String> {
-    let mut launched = BTreeSet::new();
+fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Variant]) -> Vec<String> {
+    let mut launched = Vec::new();
     for kind in [Kind::Full, Kind::Bank] {
         let case = Case { dropout: 0.1, ..Case::new(&LENGTHS, head_dim, kind) };
         for &variant in variants {
@@ -95,37 +96,85 @@ fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Var
     launched
 }
 
-/// Every operation in every type that it takes: together they launch every kernel that is built, and none that is not built for both kinds
-/// of device.
-#[test]
-fn every_kernel_runs() {
-    const ALL: [Variant; 3] = [Variant::Default, Variant::Tiled, Variant::Atomic];
-    let device = Device::for_tests().expect("a device");
-    let mut launched = BTreeSet::new();
-    for head_dim in HEAD_DIMS {
-        launched.extend(attention_kernels::<f32>(&device, head_dim, &ALL[..1]));
-        launched.extend(attention_kernels::<bf16>(&device, head_dim, &ALL));
-        launched.extend(attention_kernels::<f16>(&device, head_dim, &ALL));
-        for (decoder, query) in [
-            (DecoderKind::Basic, QueryKind::Embedding),
-            (DecoderKind::Enhanced, QueryKind::Embedding),
-            (DecoderKind::Enhanced, QueryKind::Position),
-        ] {
-            launched.extend(kernels::<f32>(&device, head_dim, decoder, query));
-            launched.extend(kernels::<bf16>(&device, head_dim, decoder, query));
-        }
+/// Kernels of one operation, launched once.
+type Launched = OnceLock<BTreeSet<String>>;
+
+/// An operation in every type that it takes. Each is a test of its own, so that a fault of one on a GPU does not end the others; what it
+/// launches is kept, as [`together_they_launch_every_kernel`] asks for it again.
+struct Part {
+    launch: fn(&Device) -> Vec<String>,
+    launched: Launched,
+}
+
+impl Part {
+    fn launched(&self) -> &BTreeSet<String> {
+        self.launched.get_or_init(|| {
+            let device = Device::for_tests().expect("a device");
+            let launched = (self.launch)(&device).into_iter().collect();
+            // Where they are counted: RETROMAE_HOST_BANK_CONFLICTS.
+            device.shared_memory_accesses().iter().for_each(|access| println!("{access}"));
+            launched
+        })
     }
-    launched.extend(bag_of_words::kernels::<f32>(&device, Algorithm::Library));
-    launched.extend(bag_of_words::kernels::<bf16>(&device, Algorithm::Library));
-    launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Library));
-    launched.extend(bag_of_words::kernels::<f16>(&device, Algorithm::Fused));
-    launched.extend(bag_of_words::kernels::<bf16>(&device, Algorithm::Fused));
-    launched.extend(cross_entropy::kernels::<f32>(&device, Algorithm::Library));
-    launched.extend(cross_entropy::kernels::<f16>(&device, Algorithm::Library));
-    launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Library));
-    launched.extend(cross_entropy::kernels::<bf16>(&device, Algorithm::Fused));
-    // Where they are counted: RETROMAE_HOST_BANK_CONFLICTS.
-    device.shared_memory_accesses().iter().for_each(|access| println!("{access}"));
+}
+
+/// Makes a test of each part, and the list of all parts.
+macro_rules! parts {
+    ($($name:ident: $launch:expr;)*) => {
+        static PARTS: [Part; [$(stringify!($name)),*].len()] =
+            [$(Part { launch: $launch, launched: Launched::new() }),*];
+
+        #[allow(non_camel_case_types)]
+        enum Index { $($name),* }
+
+        $(
+            #[test]
+            fn $name() {
+                assert!(!PARTS[Index::$name as usize].launched().is_empty());
+            }
+        )*
+    };
+}
+
+const VARIANTS: [Variant; 3] = [Variant::Default, Variant::Tiled, Variant::Atomic];
+
+fn attention_of_every_size<T: Float>(device: &Device, variants: &[Variant]) -> Vec<String> {
+    HEAD_DIMS.into_iter().flat_map(|head_dim| attention_kernels::<T>(device, head_dim, variants)).collect()
+}
+
+fn steps_of_every_size<T: ModelFloat>(device: &Device) -> Vec<String> {
+    let decoders = [
+        (DecoderKind::Basic, QueryKind::Embedding),
+        (DecoderKind::Enhanced, QueryKind::Embedding),
+        (DecoderKind::Enhanced, QueryKind::Position),
+    ];
+    let of_size = |head_dim| {
+        decoders.into_iter().flat_map(move |(decoder, query)| kernels::<T>(device, head_dim, decoder, query))
+    };
+    HEAD_DIMS.into_iter().flat_map(of_size).collect()
+}
+
+parts! {
+    attention_f32: |device| attention_of_every_size::<f32>(device, &VARIANTS[..1]);
+    attention_bf16: |device| attention_of_every_size::<bf16>(device, &VARIANTS);
+    attention_f16: |device| attention_of_every_size::<f16>(device, &VARIANTS);
+    bag_of_words_f32: |device| bag_of_words::kernels::<f32>(device, Algorithm::Library);
+    bag_of_words_bf16: |device| bag_of_words::kernels::<bf16>(device, Algorithm::Library);
+    bag_of_words_f16: |device| bag_of_words::kernels::<f16>(device, Algorithm::Library);
+    bag_of_words_fused_bf16: |device| bag_of_words::kernels::<bf16>(device, Algorithm::Fused);
+    bag_of_words_fused_f16: |device| bag_of_words::kernels::<f16>(device, Algorithm::Fused);
+    cross_entropy_f32: |device| cross_entropy::kernels::<f32>(device, Algorithm::Library);
+    cross_entropy_bf16: |device| cross_entropy::kernels::<bf16>(device, Algorithm::Library);
+    cross_entropy_f16: |device| cross_entropy::kernels::<f16>(device, Algorithm::Library);
+    cross_entropy_fused_bf16: |device| cross_entropy::kernels::<bf16>(device, Algorithm::Fused);
+    training_step_f32: steps_of_every_size::<f32>;
+    training_step_bf16: steps_of_every_size::<bf16>;
+}
+
+/// Together they launch every kernel that is built, and none that is not built for both kinds of device.
+#[test]
+fn together_they_launch_every_kernel() {
+    let launched: BTreeSet<String> = PARTS.iter().flat_map(|part| part.launched().iter().cloned()).collect();
     let of_training = |name: &&str| !OTHERS.iter().any(|prefix| name.starts_with(prefix));
     let built: BTreeSet<String> =
         host_kernels().iter().map(|kernel| kernel.name).filter(of_training).map(str::to_owned).collect();

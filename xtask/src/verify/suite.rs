@@ -15,6 +15,8 @@ use crate::result::{Stage, Status, TestCounts};
 const MESSAGE_LENGTH_MAX: usize = 300;
 /// What a program says when the driver refuses all further work to its process.
 const DEVICE_ENDED: &str = "start it again";
+/// What a program that waits after every kernel says of one that does not end.
+const STILL_RUNNING: &str = "still running after";
 /// Below this it is not worth to begin a process.
 const LEAST: Duration = Duration::from_secs(2);
 
@@ -154,8 +156,11 @@ fn alone(
     match end {
         End::Exited(status) if status.success() && text.contains("1 passed") => tally.passed += 1,
         End::Exited(_) => tally.failed.push(format!("{test}: {}", message(&text, test))),
-        // The message of a kernel that did not end, if there is one.
-        _ if text.contains("panicked at") => tally.hung.push(format!("{test}: {}", message(&text, test))),
+        // Where it was a kernel that did not end, the program has said so.
+        _ if text.contains(STILL_RUNNING) => {
+            let line = text.lines().find(|line| line.contains(STILL_RUNNING)).unwrap_or_default();
+            tally.hung.push(format!("{test}: {line}"));
+        }
         _ => tally.hung.push(test.to_owned()),
     }
     Ok(())
