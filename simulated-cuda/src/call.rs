@@ -1,5 +1,6 @@
 //! The boundary: every exported function runs in here, under one lock, and no panic leaves it.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,11 @@ pub(crate) type Outcome<T = (), C = CUresult> = Result<T, C>;
 
 static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| Mutex::new(Machine::new()));
 static LOG: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// The call under way on this thread never returns.
+    static STUCK: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The result codes of the two libraries.
 pub(crate) trait Code: Copy + std::fmt::Debug {
@@ -47,8 +53,21 @@ pub(crate) fn enter<C: Code>(name: &str, body: impl FnOnce(&mut Machine) -> Outc
             C::BROKEN
         }
     };
+    if STUCK.get() {
+        log(format_args!("{name} never returns"));
+        loop {
+            std::thread::park();
+        }
+    }
     log(format_args!("{name} -> {code:?}"));
     code
+}
+
+/// Makes the call that is under way on this thread never return. The code goes up through its body, which lets go of the machine: other threads
+/// go on.
+pub(crate) fn never_return() -> CUresult {
+    STUCK.set(true);
+    CUresult::CUDA_ERROR_UNKNOWN
 }
 
 /// As [`enter`], for functions that need a current context without an earlier error.

@@ -37,7 +37,8 @@
 //! | `driver=12000` | the version of the driver (13000 by default) |
 //! | `invalid-image` | modules have no code for the device |
 //! | `no-blas` | `cublasLtCreate` fails with `CUBLAS_STATUS_NOT_INITIALIZED` |
-//! | `illegal-address=KERNEL` | the first launch of that kernel in the process fails when it runs |
+//! | `illegal-address=KERNEL` | that kernel fails with `CUDA_ERROR_ILLEGAL_ADDRESS` when it runs, and so does every later call of the process |
+//! | `hang=KERNEL` | that kernel never finishes: queries say so, and what waits for it never returns |
 //!
 //! Whatever is refused or goes wrong is explained in a line on standard error, which begins with `simulated CUDA:`.
 //!
@@ -55,8 +56,8 @@
 //!   foreign memory ends in an error with its source line. Copies, fills and matrix products are checked against the table of allocations when
 //!   they are enqueued (`CUDA_ERROR_INVALID_VALUE`) and again when they run (`CUDA_ERROR_ILLEGAL_ADDRESS`). The bytes up to the next fence
 //!   are checked when memory is freed.
-//! * **Errors.** An error of executed work is the end of its context: every later call returns it, until the primary context was
-//!   released by all and is retained again. Handles are looked up, so stale ones are refused. A thread without a current context is refused.
+//! * **Errors.** An error of executed work is the end of CUDA in the process: every later call returns it, also after the primary context was
+//!   released by all. Handles are looked up, so stale ones are refused. A thread without a current context is refused.
 //! * **Events**, with times by the clock of the execution.
 //! * **Captures and graphs.** Launches, copies within the device and with page-locked memory, fills, matrix products, forks and joins by
 //!   events are recorded. What CUDA forbids is refused and spoils the capture, in the three modes; a graph keeps params from the capture and

@@ -1,13 +1,8 @@
 //! What the environment says: the order of work, the machine to pretend, and the faults to make.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 const MEMORY_BYTES: usize = 8 << 30;
 const DRIVER_VERSION: i32 = 13000;
 const CAPABILITY: (i32, i32) = (9, 0);
-
-/// Whether the one kernel of `illegal-address` has failed already.
-static ILLEGAL_ADDRESS_DONE: AtomicBool = AtomicBool::new(false);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -26,8 +21,10 @@ pub(crate) struct Faults {
     pub capability: (i32, i32),
     pub memory_bytes: usize,
     pub driver_version: i32,
-    /// A kernel whose first launch fails.
+    /// A kernel that fails when it runs.
     pub illegal_address: Option<String>,
+    /// A kernel that never finishes.
+    pub hang: Option<String>,
 }
 
 impl Default for Faults {
@@ -41,6 +38,7 @@ impl Default for Faults {
             memory_bytes: MEMORY_BYTES,
             driver_version: DRIVER_VERSION,
             illegal_address: None,
+            hang: None,
         }
     }
 }
@@ -70,7 +68,7 @@ impl Faults {
             let wrong = || {
                 format!(
                     "SIMULATED_CUDA_FAULT has {fault:?}; it should have no-device, no-driver, no-blas, invalid-image, \
-                     capability=MAJOR.MINOR, memory=BYTES, driver=VERSION or illegal-address=KERNEL"
+                     capability=MAJOR.MINOR, memory=BYTES, driver=VERSION, illegal-address=KERNEL or hang=KERNEL"
                 )
             };
             match fault.split_once('=') {
@@ -90,15 +88,11 @@ impl Faults {
                 Some(("memory", value)) => faults.memory_bytes = value.parse().map_err(|_| wrong())?,
                 Some(("driver", value)) => faults.driver_version = value.parse().map_err(|_| wrong())?,
                 Some(("illegal-address", kernel)) => faults.illegal_address = Some(kernel.into()),
+                Some(("hang", kernel)) => faults.hang = Some(kernel.into()),
                 Some(_) => return Err(wrong()),
             }
         }
         Ok(faults)
-    }
-
-    /// Whether this launch of `kernel` is the one that must fail.
-    pub(crate) fn hits(&self, kernel: &str) -> bool {
-        self.illegal_address.as_deref() == Some(kernel) && !ILLEGAL_ADDRESS_DONE.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -109,13 +103,14 @@ mod tests {
     #[test]
     fn faults_are_listed_with_commas() {
         let faults =
-            Faults::parse("capability=7.5, memory=1024,no-blas,illegal-address=adamw_f32,driver=12000")
-                .unwrap();
+            "capability=7.5, memory=1024,no-blas,illegal-address=adamw_f32,driver=12000,hang=twin_bit_count";
+        let faults = Faults::parse(faults).unwrap();
         let expected = Faults {
             capability: (7, 5),
             memory_bytes: 1024,
             no_blas: true,
             illegal_address: Some("adamw_f32".into()),
+            hang: Some("twin_bit_count".into()),
             driver_version: 12000,
             ..Faults::default()
         };

@@ -47,6 +47,8 @@ pub(crate) struct Machine {
     settings: Result<Settings, String>,
     initialised: bool,
     context: Option<Context>,
+    /// The error that ended an earlier context: CUDA does no more work in this process.
+    failure: Option<CUresult>,
     /// Memory of the last context: addresses are not given out again, so that a stale one stays invalid.
     spare: Option<Memory>,
     pub blas: Blas,
@@ -56,7 +58,14 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let settings = Settings::from_env();
         call::set_log(settings.as_ref().is_ok_and(|settings| settings.log));
-        Self { settings, initialised: false, context: None, spare: None, blas: Blas::default() }
+        Self {
+            settings,
+            initialised: false,
+            context: None,
+            failure: None,
+            spare: None,
+            blas: Blas::default(),
+        }
     }
 
     pub(crate) fn settings(&self) -> Outcome<&Settings> {
@@ -122,6 +131,9 @@ impl Machine {
 
     pub(crate) fn retain(&mut self, ordinal: i32) -> Outcome<Handle> {
         let settings = self.device(ordinal)?.clone();
+        if let Some(code) = self.failure {
+            return Err(code);
+        }
         if self.context.is_none() {
             let memory = match self.spare.take() {
                 Some(memory) => memory,
@@ -129,7 +141,7 @@ impl Machine {
             };
             self.context = Some(Context::new(settings, memory)?);
         }
-        let context = self.context.as_mut().expect("made above");
+        let context = self.context.as_mut().expect("made above").usable()?;
         context.references += 1;
         Ok(context.handle)
     }
@@ -141,6 +153,7 @@ impl Machine {
         };
         context.references -= 1;
         if context.references == 0 {
+            self.failure = context.failure;
             self.spare = self.context.take().map(Context::destroy);
         }
         Ok(())

@@ -23,13 +23,15 @@ pub(crate) struct Queue {
     next: OperationId,
     pending: HashMap<OperationId, Operation>,
     ready: BTreeSet<OperationId>,
+    /// An operation was begun that never ends.
+    hangs: bool,
     seed: u64,
     draws: u32,
 }
 
 impl Queue {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { next: 1, pending: HashMap::new(), ready: BTreeSet::new(), seed, draws: 0 }
+        Self { next: 1, pending: HashMap::new(), ready: BTreeSet::new(), hangs: false, seed, draws: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,6 +102,17 @@ impl Queue {
 
     pub(crate) fn work(&self, operation: OperationId) -> Option<Arc<Work>> {
         self.pending.get(&operation).map(|operation| operation.work.clone())
+    }
+
+    /// Notes that a ready operation has begun and will never be done.
+    pub(crate) fn hang(&mut self, operation: OperationId) {
+        self.ready.remove(&operation);
+        self.hangs = true;
+    }
+
+    /// Whether some operation will never be done.
+    pub(crate) fn hangs(&self) -> bool {
+        self.hangs
     }
 
     /// Notes that a ready operation is done.

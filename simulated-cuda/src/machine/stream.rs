@@ -7,7 +7,7 @@ use cudarc::driver::sys::CUresult;
 
 use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId};
-use crate::call::{Outcome, refuse};
+use crate::call::{Outcome, never_return, refuse};
 
 /// Launches wait once so many operations are enqueued, as they do when a GPU's queues are full.
 const QUEUE_MAX: usize = 16_384;
@@ -127,6 +127,9 @@ impl Context {
         while targets.iter().any(|&target| !self.queue.is_done(target)) {
             let among = if wander { None } else { Some(&needed) };
             let Some(ready) = self.queue.choose(among) else {
+                if self.queue.hangs() {
+                    return Err(never_return());
+                }
                 return refuse(
                     CUresult::CUDA_ERROR_UNKNOWN,
                     "the queue is stuck: a mistake of the simulation",

@@ -8,7 +8,7 @@ use retromae::device::Error;
 
 use super::{Context, Handle, OperationId};
 use crate::blas::Product;
-use crate::call::{Outcome, log};
+use crate::call::{Outcome, complain, log};
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +101,13 @@ impl Context {
     pub(super) fn run(&mut self, id: OperationId) -> Outcome {
         let Some(work) = self.queue.work(id) else { return Ok(()) };
         log(format_args!("operation {id}: {work}"));
+        if let Work::Kernel(launch) = &*work
+            && self.settings.faults.hang.as_deref() == Some(launch.kernel)
+        {
+            complain(format_args!("{work}: never finishes, as SIMULATED_CUDA_FAULT says"));
+            self.queue.hang(id);
+            return Ok(());
+        }
         match self.execute(id, &work) {
             Ok(()) => {
                 self.queue.finish(id);
@@ -167,7 +174,7 @@ impl Context {
 
     fn execute_kernel(&self, launch: &Launch) -> Result<(), (CUresult, String)> {
         let Launch { kernel, grid, threads, shared_bytes, params } = launch;
-        if self.settings.faults.hits(kernel) {
+        if self.settings.faults.illegal_address.as_deref() == Some(kernel) {
             return Err((CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, "fails as SIMULATED_CUDA_FAULT says".into()));
         }
         // SAFETY: the client's promise at the launch; freed and foreign memory is inaccessible, which ends in an error.

@@ -50,7 +50,7 @@ impl Gpu {
 }
 
 #[test]
-fn a_failed_launch_is_the_end_of_the_context() {
+fn a_failed_launch_is_the_end_of_cuda_in_the_process() {
     let written = simulate(&[("SIMULATED_CUDA_FAULT", "illegal-address=probe_reverse")], || {
         let gpu = Gpu::open();
         let stream = gpu.stream();
@@ -64,16 +64,40 @@ fn a_failed_launch_is_the_end_of_the_context() {
             let error = result::free_sync(input).unwrap_err();
             assert_eq!(error.error_name().unwrap(), c"CUDA_ERROR_ILLEGAL_ADDRESS");
             assert_eq!(error.error_string().unwrap(), c"an illegal memory access was encountered");
-            // Only a new context works again.
+            // A new context is refused for the same reason.
+            assert_eq!(code(result::primary_ctx::retain(0)), CUDA_ERROR_ILLEGAL_ADDRESS);
             result::primary_ctx::release(0).unwrap();
+            assert_eq!(code(result::primary_ctx::retain(0)), CUDA_ERROR_ILLEGAL_ADDRESS);
         }
-        let gpu = Gpu::open();
-        let (input, output) = (gpu.upload(&ramp(1.0)), gpu.allocate(BYTES));
-        assert_eq!(gpu.probe("probe_reverse", input, output, result::stream::null()), CUDA_SUCCESS);
-        assert_eq!(gpu.download::<f32>(output, COUNT, result::stream::null())[0], COUNT as f32);
     });
     let Some(written) = written else { return };
     assert!(written.stderr.contains("kernel probe_reverse, grid [1, 1, 1]: fails"), "{}", written.stderr);
+}
+
+/// A kernel that hangs holds up its own stream and whoever waits for it, and nobody else.
+#[test]
+fn a_kernel_that_hangs_never_finishes() {
+    let written = simulate(&[("SIMULATED_CUDA_FAULT", "hang=probe_reverse")], || {
+        let gpu = Gpu::open();
+        let [stream, other] = [gpu.stream(), gpu.stream()];
+        let (input, output) = (gpu.upload(&ramp(1.0)), gpu.allocate(BYTES));
+        assert_eq!(gpu.probe("probe_reverse", input, output, stream), CUDA_SUCCESS);
+        for _ in 0..100 {
+            // SAFETY: the stream is alive.
+            assert_eq!(code(unsafe { sys::cuStreamQuery(stream).result() }), CUDA_ERROR_NOT_READY);
+        }
+        let (handle, (done, waits)) = (stream as usize, std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            Gpu::enter();
+            // SAFETY: the stream is alive.
+            let _ = unsafe { result::stream::synchronize(handle as sys::CUstream) };
+            done.send(()).unwrap();
+        });
+        assert_eq!(gpu.download::<f32>(input, COUNT, other), ramp(1.0));
+        assert!(waits.recv_timeout(std::time::Duration::from_millis(200)).is_err());
+    });
+    let Some(written) = written else { return };
+    assert!(written.stderr.contains("kernel probe_reverse, grid [1, 1, 1]: never"), "{}", written.stderr);
 }
 
 #[test]
