@@ -3,7 +3,10 @@
 use std::fmt::Write;
 
 use clap::Args;
-use retromae::device::{Device, cuda_kernels, host_compiler, host_kernels, nvcc};
+use retromae::device::{Device, bf16, cuda_kernels, host_compiler, host_kernels, nvcc};
+use retromae::ops::linear;
+use retromae::random::{key, philox};
+use retromae::reference;
 use serde_json::{Value, json};
 
 use super::output::print;
@@ -14,28 +17,104 @@ pub struct Arguments {
     /// List every kernel
     #[arg(long)]
     kernels: bool,
+    /// Multiply two small bf16 matrices on each device, and say how far off the result is
+    #[arg(long)]
+    check: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// A device that was found, or why not.
-type Found = (&'static str, Result<String, String>);
+type Found = (&'static str, Result<Device, String>);
 
 fn devices() -> [Found; 2] {
-    let found = |device: Result<Device, retromae::device::Error>| match device {
-        Ok(device) => Ok(device.description()),
-        Err(error) => Err(error.to_string()),
-    };
-    [("host", found(Device::host())), ("cuda", found(Device::cuda(0)))]
+    [("host", Device::host()), ("cuda", Device::cuda(0))]
+        .map(|(name, found)| (name, found.map_err(|error| error.to_string())))
+}
+
+/// What multiplies matrices on a device, and how well.
+struct Product {
+    /// The library with its version, where it starts.
+    library: Option<String>,
+    /// The largest error beside the largest element of the result, or why there is none.
+    relative_error: Result<f64, String>,
+}
+
+impl Product {
+    /// A result in bf16 is off by half a unit in the last of 8 bits, 2⁻⁹; with the f32 sums before it, by less than this.
+    const ERROR_MAX: f64 = 1.0 / 256.0;
+    const ROWS: usize = 96;
+    const IN_FEATURES: usize = 128;
+    const OUT_FEATURES: usize = 64;
+
+    /// Multiplies on `device`.
+    fn of(device: &Device) -> Self {
+        let library = match device.gemm_library() {
+            Ok(library) => library,
+            Err(error) => return Self { library: None, relative_error: Err(error.to_string()) },
+        };
+        let relative_error = match Self::relative_error(device) {
+            Ok(error) if error <= Self::ERROR_MAX => Ok(error),
+            Ok(error) => Err(format!("the result is off by {error:.1e} of its largest element")),
+            Err(error) => Err(error.to_string()),
+        };
+        Self { library: Some(library), relative_error }
+    }
+
+    fn relative_error(device: &Device) -> Result<f64, retromae::ops::Error> {
+        let (rows, in_features, out_features) = (Self::ROWS, Self::IN_FEATURES, Self::OUT_FEATURES);
+        let values = |seed: u64, count: usize| -> Vec<bf16> {
+            let word = |index: usize| philox(key(seed), [index as u32, 0, 0, 0])[0];
+            let uniform = |index| f64::from(word(index)) / f64::from(u32::MAX) - 0.5;
+            (0..count).map(|index| bf16::from_f64(uniform(index))).collect()
+        };
+        let (input, weight) = (values(1, rows * in_features), values(2, out_features * in_features));
+        let bias = values(3, out_features);
+        let (input_there, weight_there) = (device.upload(&input)?, device.upload(&weight)?);
+        let bias_there = device.upload(&bias)?;
+        let mut output = device.zeros::<bf16>(rows * out_features)?;
+        let arguments = linear::Forward {
+            input: input_there.view(),
+            weight: weight_there.view(),
+            bias: Some(bias_there.view()),
+            output: output.view_mut(),
+            in_features,
+            out_features,
+        };
+        linear::forward(&device.stream(), arguments)?;
+        let wide = |values: &[bf16]| -> Vec<f64> { values.iter().map(|value| value.to_f64()).collect() };
+        let exact =
+            reference::linear::forward(&wide(&input), &wide(&weight), Some(&wide(&bias)), in_features);
+        let largest = exact.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        let output = wide(&output.read()?);
+        let errors = output.iter().zip(&exact).map(|(value, exact)| (value - exact).abs());
+        // A NaN must win, not lose, as it would in f64::max.
+        Ok(errors.fold(0.0, |worst, error| if error <= worst { worst } else { error }) / largest)
+    }
+
+    fn json(&self) -> Value {
+        match &self.relative_error {
+            Ok(error) => json!({ "library": self.library, "relative_error": error }),
+            Err(reason) => json!({ "library": self.library, "error": reason }),
+        }
+    }
+
+    fn text(&self) -> String {
+        let result = match &self.relative_error {
+            Ok(error) => format!("relative error {error:.1e}"),
+            Err(reason) => format!("it fails: {reason}"),
+        };
+        self.library.iter().chain([&result]).map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Arguments {
     pub fn run(&self) -> Result<(), Error> {
         let text = match (self.json, self.kernels) {
             (true, _) => format!("{:#}\n", self.json()),
-            (false, true) => format!("{}{}", facts(), kernel_tables()),
-            (false, false) => facts(),
+            (false, true) => format!("{}{}", self.facts(), kernel_tables()),
+            (false, false) => self.facts(),
         };
         Ok(print(&text)?)
     }
@@ -44,7 +123,14 @@ impl Arguments {
         let devices: Vec<Value> = devices()
             .into_iter()
             .map(|(name, found)| match found {
-                Ok(description) => json!({ "name": name, "available": true, "description": description }),
+                Ok(device) => {
+                    let mut facts =
+                        json!({ "name": name, "available": true, "description": device.description() });
+                    if self.check {
+                        facts["product"] = Product::of(&device).json();
+                    }
+                    facts
+                }
                 Err(reason) => json!({ "name": name, "available": false, "reason": reason }),
             })
             .collect();
@@ -62,6 +148,30 @@ impl Arguments {
             facts["kernels"] = kernels().into();
         }
         facts
+    }
+
+    fn facts(&self) -> String {
+        let mut text = format!("retromae {}\n", env!("CARGO_PKG_VERSION"));
+        let mut line = |name: &str, fact: &str| {
+            let _ = writeln!(text, "{name:<14} {fact}");
+        };
+        for (name, found) in devices() {
+            match found {
+                Ok(device) => {
+                    line(name, &device.description());
+                    if self.check {
+                        line("  product", &Product::of(&device).text());
+                    }
+                }
+                Err(reason) => line(name, &format!("not available: {reason}")),
+            }
+        }
+        line("nvcc", &nvcc().map_or_else(|reason| format!("none: {reason}"), str::to_owned));
+        let (compiler, march) = host_compiler();
+        line("host compiler", &format!("{compiler}, -march={march}"));
+        let cuda = cuda_kernels().len();
+        line("kernels", &format!("{} for the host, {cuda} for CUDA", host_kernels().len()));
+        text
     }
 }
 
@@ -81,22 +191,6 @@ fn kernels() -> Vec<Value> {
         })
     });
     host.chain(cuda).collect()
-}
-
-fn facts() -> String {
-    let mut text = format!("retromae {}\n", env!("CARGO_PKG_VERSION"));
-    let mut line = |name: &str, fact: &str| {
-        let _ = writeln!(text, "{name:<14} {fact}");
-    };
-    for (name, found) in devices() {
-        line(name, &found.unwrap_or_else(|reason| format!("not available: {reason}")));
-    }
-    line("nvcc", &nvcc().map_or_else(|reason| format!("none: {reason}"), str::to_owned));
-    let (compiler, march) = host_compiler();
-    line("host compiler", &format!("{compiler}, -march={march}"));
-    let cuda = cuda_kernels().len();
-    line("kernels", &format!("{} for the host, {cuda} for CUDA", host_kernels().len()));
-    text
 }
 
 /// A table for each device that has kernels, each behind a blank line.

@@ -12,6 +12,7 @@ mod host;
 pub mod params;
 mod staging;
 mod stream;
+mod switch;
 mod table;
 
 use std::fmt;
@@ -94,6 +95,8 @@ pub(crate) trait Backend: Send + Sync {
     fn timings(&self) -> Timings;
     /// Dynamic shared memory that one block may have, in bytes.
     fn shared_bytes_max(&self) -> u32;
+    /// The library that multiplies matrices, with its version where it tells one.
+    fn gemm_library(&self) -> Result<String>;
     /// Empty where nothing is counted.
     fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
         Vec::new()
@@ -183,9 +186,11 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// `stream` is one of this device's and is being captured.
     unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)>;
+    /// `kernels` are the names that `end_capture` gave, for messages.
+    ///
     /// # Safety
     /// Both are of this device, and all addresses that were recorded are still valid.
-    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()>;
+    unsafe fn launch_graph(&self, graph: u64, stream: u64, kernels: &[String]) -> Result<()>;
     /// # Safety
     /// `graph` is one of this device's and is not used afterwards.
     unsafe fn free_graph(&self, graph: u64);
@@ -328,6 +333,14 @@ impl Device {
     #[must_use]
     pub fn timings(&self) -> Timings {
         self.backend().timings()
+    }
+
+    /// The library that multiplies matrices on this device, such as `cuBLASLt 13.0.0`.
+    ///
+    /// # Errors
+    /// When the library is missing or does not start.
+    pub fn gemm_library(&self) -> Result<String> {
+        self.backend().gemm_library()
     }
 
     /// Shared memory that one block of a kernel may have, in bytes.

@@ -395,7 +395,7 @@ impl Graph {
     pub unsafe fn launch(&self, stream: &Stream) -> Result<()> {
         self.device.require_same("stream", stream.device())?;
         // SAFETY: both are of this device; the rest is the caller's promise.
-        unsafe { self.device.backend().launch_graph(self.graph, stream.handle.stream) }
+        unsafe { self.device.backend().launch_graph(self.graph, stream.handle.stream, &self.kernels) }
     }
 
     /// The names of its kernels in the order of their launches; matrix products of a library have none.

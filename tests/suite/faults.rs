@@ -3,8 +3,9 @@
 //! `RETROMAE_SIMULATED_CUDA` names the folder of the driver's libraries.
 #![cfg(feature = "train")]
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::cli::{Workplace, program, stderr};
 use retromae::device;
@@ -99,6 +100,53 @@ fn a_kernel_that_fails_is_named() {
     // Without waiting for each launch, one of the last ones.
     let (_place, output) = pretrain(&libraries, fault, &[]);
     assert_fails_with(&output, &["in one of the last launches", "RETROMAE_CUDA_SYNC=1 names it"]);
+}
+
+/// As whoever waits for the command can only end it, the kernel is named while it runs.
+#[test]
+fn a_kernel_that_hangs_is_named() {
+    let Some(libraries) = libraries() else { return };
+    let place = Workplace::new();
+    let mut command = place.pretrain_command("out", &["--device", "cuda", "--dtype", "f32", "--steps", "3"]);
+    let mut child = command
+        .env("LD_LIBRARY_PATH", &libraries)
+        .envs([("SIMULATED_CUDA_FAULT", "hang=bias_gelu_backward_f32"), ("RETROMAE_CUDA_SYNC", "1")])
+        .env("RETROMAE_GEMM_TUNE", "0")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command runs");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let named = lines.map_while(Result::ok).find(|line| line.contains("still running"));
+    child.kill().expect("it still runs");
+    child.wait().expect("it was killed");
+    let named = named.expect("a line before the end");
+    assert!(named.ends_with("still running after 5s: bias_gelu_backward_f32"), "{named}");
+}
+
+/// What `info --check` says of the CUDA device.
+fn checked(libraries: &PathBuf, fault: &str) -> serde_json::Value {
+    let output =
+        with_fault(Command::new(program()).args(["info", "--check", "--json"]), libraries, fault, &[]);
+    assert!(output.status.success(), "{fault}: {}", stderr(&output));
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    facts["devices"].as_array().unwrap().iter().find(|device| device["name"] == "cuda").unwrap().clone()
+}
+
+#[test]
+fn info_checks_cublaslt_or_says_what_it_lacks() {
+    let Some(libraries) = libraries() else { return };
+    let product = &checked(&libraries, "")["product"];
+    assert_eq!(product["library"], "cuBLASLt 13.0.0");
+    assert!(product["relative_error"].as_f64().unwrap() < 1.0 / 256.0, "{product}");
+
+    let device = checked(&libraries, "no-blas");
+    assert_eq!(device["available"], true);
+    let error = device["product"]["error"].as_str().unwrap();
+    assert!(device["product"]["library"].is_null() && error.contains("opening cuBLASLt"), "{device}");
+
+    let device = checked(&libraries, "no-device");
+    assert_eq!(device["available"], false);
+    assert!(device["product"].is_null(), "{device}");
 }
 
 #[test]

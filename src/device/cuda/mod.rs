@@ -7,8 +7,13 @@ mod memory;
 mod modules;
 mod streams;
 
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use cudarc::driver::{result, sys};
 
+use super::switch::switch;
 use super::{Backend, Command, Direction, Error, Result, Timings, Transfer, table};
 use blas::Blas;
 use context::Context;
@@ -28,6 +33,11 @@ pub(super) fn open(ordinal: usize) -> Result<Box<dyn Backend>> {
     let device = choose(&devices, ordinal)?;
     Ok(Box::new(CudaBackend::open(device)?))
 }
+
+/// What messages call a product, which has no kernel's name.
+const PRODUCT: &str = "a matrix product";
+/// A command that takes longer than this with `RETROMAE_CUDA_SYNC=1` is named while it runs, for it may never end.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Fields are dropped in order: the context last.
 struct CudaBackend {
@@ -53,10 +63,9 @@ impl CudaBackend {
         let context = Context::open(device.ordinal)?;
         let modules = Modules::load(context.device)?;
         let streams = Streams::open(&context)?;
-        let wait_for_each = std::env::var("RETROMAE_CUDA_SYNC").is_ok_and(|value| value == "1");
         Ok(Self {
             description: format!("cuda {device}"),
-            wait_for_each,
+            wait_for_each: switch("RETROMAE_CUDA_SYNC", false)?,
             modules,
             blas: Blas::open(&device.name),
             memory: Pool::open(&context)?,
@@ -83,6 +92,27 @@ impl CudaBackend {
         Ok(())
     }
 
+    /// Waits for `command`, which was enqueued last, so that an error is its own.
+    fn finish_one(&self, stream: sys::CUstream, command: &str) -> Result<()> {
+        let (begun, mut told) = (Instant::now(), false);
+        loop {
+            // SAFETY: the stream is alive.
+            match unsafe { sys::cuStreamQuery(stream) }.result() {
+                Ok(()) => break,
+                Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NOT_READY => {}
+                Err(error) => return Err(self.context.failure(format_args!("running {command}"), error)),
+            }
+            if !told && begun.elapsed() > SLOW {
+                // Not by a macro, whose output a test harness would hold back until the test ends.
+                let _ = writeln!(std::io::stderr(), "retromae: still running after {SLOW:?}: {command}");
+                told = true;
+            }
+            std::thread::yield_now();
+        }
+        self.context.settled();
+        Ok(())
+    }
+
     /// # Safety
     /// As [`Backend::enqueue`].
     unsafe fn execute(&self, stream: sys::CUstream, command: &Command<'_>) -> Result<()> {
@@ -93,7 +123,7 @@ impl CudaBackend {
                 unsafe { self.modules.launch(&self.context, launch, stream) }
             }
             Command::Gemm(gemm) => {
-                self.context.launched("a matrix product");
+                self.context.launched(PRODUCT);
                 let blas = self.blas.as_ref().map_err(Clone::clone)?;
                 // SAFETY: passed on to the caller.
                 unsafe { blas.run(gemm, stream) }
@@ -125,6 +155,12 @@ impl Drop for CudaBackend {
     }
 }
 
+/// What messages call a graph: by its kernels, each once.
+fn name_graph(kernels: &[String]) -> String {
+    let names: BTreeSet<&str> = kernels.iter().map(String::as_str).collect();
+    format!("a graph of {}", names.into_iter().collect::<Vec<_>>().join(", "))
+}
+
 /// # Safety
 /// Both ranges are valid and do not overlap.
 unsafe fn copy(transfer: &Transfer, stream: sys::CUstream) -> std::result::Result<(), result::DriverError> {
@@ -154,6 +190,10 @@ impl Backend for CudaBackend {
 
     fn shared_bytes_max(&self) -> u32 {
         self.modules.shared_bytes_max()
+    }
+
+    fn gemm_library(&self) -> Result<String> {
+        self.blas.as_ref().map(Blas::library).map_err(Clone::clone)
     }
 
     fn timings(&self) -> Timings {
@@ -265,11 +305,13 @@ impl Backend for CudaBackend {
     unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()> {
         let stream = stream_of(stream);
         self.context.enter()?;
-        let (kernel, with_host) = match command {
-            Command::Launch(launch) => (Some(launch.kernel), false),
-            Command::Transfer(Transfer { direction, .. }) => (None, *direction != Direction::WithinDevice),
-            _ => (None, false),
+        let (kernel, name) = match command {
+            Command::Launch(launch) => (Some(launch.kernel), launch.kernel),
+            Command::Gemm(_) => (None, PRODUCT),
+            Command::Transfer(_) => (None, "a copy"),
+            Command::Zero { .. } => (None, "a fill with zeros"),
         };
+        let with_host = matches!(command, Command::Transfer(Transfer { direction, .. }) if *direction != Direction::WithinDevice);
         let captured = self.streams.note(stream, kernel);
         if captured && with_host {
             return Err(Error::Capturing("copy from or to the host"));
@@ -277,11 +319,7 @@ impl Backend for CudaBackend {
         // SAFETY: passed on to the caller.
         unsafe { self.execute(stream, command)? };
         if self.wait_for_each && !captured {
-            // SAFETY: the stream is alive.
-            unsafe { result::stream::synchronize(stream) }.map_err(|error| {
-                self.context.failure(format_args!("running {}", kernel.unwrap_or("a command")), error)
-            })?;
-            self.context.settled();
+            self.finish_one(stream, name)?;
         }
         Ok(())
     }
@@ -379,18 +417,17 @@ impl Backend for CudaBackend {
         Ok((executable.map_err(failure)? as u64, kernels))
     }
 
-    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
+    unsafe fn launch_graph(&self, graph: u64, stream: u64, kernels: &[String]) -> Result<()> {
         self.context.enter()?;
         let stream = stream_of(stream);
         self.streams.require_running(&self.context, stream, "launch a graph")?;
-        self.context.launched("a graph");
+        let name = if self.wait_for_each { name_graph(kernels) } else { "a graph".into() };
+        self.context.launched(&name);
         // SAFETY: both are alive; the addresses are the caller's promise.
         unsafe { result::graph::launch(graph as sys::CUgraphExec, stream) }
             .map_err(|error| self.context.failure("launching a graph", error))?;
         if self.wait_for_each {
-            // SAFETY: the stream is alive.
-            unsafe { result::stream::synchronize(stream) }
-                .map_err(|error| self.context.failure("running a graph", error))?;
+            self.finish_one(stream, &name)?;
         }
         Ok(())
     }

@@ -278,7 +278,7 @@ impl Backend for HostDevice {
         Ok((Box::into_raw(Box::new(commands)) as u64, kernels))
     }
 
-    unsafe fn launch_graph(&self, graph: u64, stream: u64) -> Result<()> {
+    unsafe fn launch_graph(&self, graph: u64, stream: u64, _kernels: &[String]) -> Result<()> {
         self.streams.require_running(stream, "launch a graph")?;
         // SAFETY: it came from `end_capture` and is alive.
         let commands = unsafe { &*(graph as *const Vec<Recorded>) };
@@ -293,6 +293,10 @@ impl Backend for HostDevice {
 
     fn shared_bytes_max(&self) -> u32 {
         SHARED_BYTES_MAX
+    }
+
+    fn gemm_library(&self) -> Result<String> {
+        Ok("the crate gemm".into())
     }
 
     fn timings(&self) -> Timings {

@@ -1,5 +1,6 @@
 //! How the host device behaves: the switches that make bugs visible.
 
+use super::super::switch::switch;
 use super::super::{Error, Result};
 
 /// The order in which the scheduler runs the threads of a block. A correct kernel gives the same result in all.
@@ -41,7 +42,7 @@ impl HostOptions {
         };
         Ok(Self {
             order,
-            guard: flag("RETROMAE_HOST_GUARD")?,
+            guard: switch("RETROMAE_HOST_GUARD", false)?,
             sanitize: instrumented_flag("RETROMAE_HOST_SANITIZE")?,
             bank_conflicts: instrumented_flag("RETROMAE_HOST_BANK_CONFLICTS")?,
         })
@@ -73,19 +74,9 @@ fn parse_order(text: &str) -> Result<ThreadOrder> {
     })
 }
 
-fn flag(name: &'static str) -> Result<bool> {
-    match std::env::var(name).as_deref() {
-        Err(_) | Ok("0" | "") => Ok(false),
-        Ok("1") => Ok(true),
-        Ok(other) => {
-            Err(Error::Argument { argument: name, actual: format!("{other:?}"), expected: "0 or 1".into() })
-        }
-    }
-}
-
 /// A flag that takes instrumented kernels.
 fn instrumented_flag(name: &'static str) -> Result<bool> {
-    let wanted = flag(name)?;
+    let wanted = switch(name, false)?;
     require_instrumented(name, wanted).map(|()| wanted)
 }
 

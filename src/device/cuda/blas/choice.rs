@@ -1,8 +1,6 @@
 //! Which of a library's candidate algorithms a product takes: what was measured before, what wins a measurement, and what is good enough
 //! without one. Nothing here touches a device.
 
-use super::super::super::{Error, Result};
-
 /// An algorithm in the library's own encoding, which holds for one version of it.
 pub(super) type Algorithm = [u64; 8];
 
@@ -64,19 +62,6 @@ pub(super) fn size_class(size: usize) -> usize {
     size.checked_next_multiple_of(step.max(1)).unwrap_or(size)
 }
 
-/// Whether `RETROMAE_GEMM_TUNE` lets candidates be measured; they are where it is not set.
-pub(super) fn tuning(value: Option<&str>) -> Result<bool> {
-    match value {
-        None | Some("" | "1") => Ok(true),
-        Some("0") => Ok(false),
-        Some(other) => Err(Error::Argument {
-            argument: "RETROMAE_GEMM_TUNE",
-            actual: format!("{other:?}"),
-            expected: "0 (take the library's first algorithm) or 1 (measure them)".into(),
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,13 +113,5 @@ mod tests {
         assert_eq!(classes.len(), 9);
         assert!((1..100_000).all(|size| (size..=size + size / 8).contains(&size_class(size))));
         assert_eq!(size_class(usize::MAX), usize::MAX);
-    }
-
-    #[test]
-    fn the_switch_takes_two_values() {
-        assert!(tuning(None).unwrap() && tuning(Some("1")).unwrap());
-        assert!(!tuning(Some("0")).unwrap());
-        let message = tuning(Some("yes")).unwrap_err().to_string();
-        assert!(message.starts_with("RETROMAE_GEMM_TUNE is \"yes\"; it should be 0"), "{message}");
     }
 }

@@ -15,6 +15,7 @@ use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 use cudarc::driver;
 
+use super::super::switch::switch;
 use super::super::{Error, Gemm, Result};
 use super::driver::driver_error;
 use super::streams;
@@ -66,7 +67,7 @@ struct Planned {
 impl Blas {
     /// Opens the library in the current context, whose device the driver calls `device`.
     pub(super) fn open(device: &str) -> Result<Self> {
-        let tuning = choice::tuning(std::env::var("RETROMAE_GEMM_TUNE").ok().as_deref())?;
+        let tuning = switch("RETROMAE_GEMM_TUNE", true)?;
         // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::Cuda(
@@ -87,6 +88,13 @@ impl Blas {
         let handle = result::create_handle().map_err(|error| blas_error("opening cuBLASLt", error))?;
         let plans = Mutex::new(Plans { by_shape: HashMap::new(), cache });
         Ok(Self { handle, tuning, workspaces: Mutex::default(), plans })
+    }
+
+    /// The library's name and version.
+    pub(super) fn library(&self) -> String {
+        // SAFETY: the library is loaded.
+        let version = unsafe { sys::cublasLtGetVersion() };
+        format!("cuBLASLt {}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
     /// Allocates the workspace of a stream that is about to be captured; it then stays as long as the library, for the sake of the graph.
