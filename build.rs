@@ -14,8 +14,11 @@ use std::process::Command;
 
 #[path = "build/job.rs"]
 mod job;
+#[path = "build/nvcc.rs"]
+mod nvcc;
 
 use job::{Job, run_all};
+use nvcc::KernelReport;
 
 const DEFAULT_ARCHS: &str = "80;90a";
 
@@ -191,7 +194,8 @@ struct CudaBuild {
     /// nvcc's version, or why there is none.
     status: Result<String, String>,
     fatbins: Vec<(String, PathBuf)>,
-    kernels: Vec<KernelReport>,
+    /// Each with its file.
+    kernels: Vec<(String, KernelReport)>,
 }
 
 impl Default for CudaBuild {
@@ -200,27 +204,15 @@ impl Default for CudaBuild {
     }
 }
 
-/// What ptxas says of one kernel on one architecture.
-#[derive(Default)]
-struct KernelReport {
-    name: String,
-    file: String,
-    arch: String,
-    registers: u32,
-    shared_bytes: u32,
-    stack_bytes: u32,
-    spill_bytes: u32,
-}
-
 fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
     let required = env::var("RETROMAE_REQUIRE_NVCC").is_ok_and(|value| value == "1");
-    let Some(nvcc) = find_nvcc() else {
+    let Some(nvcc) = nvcc::find() else {
         let reason = "no nvcc in NVCC, CUDA_HOME, CUDA_PATH or PATH";
         assert!(!required, "{reason}, and RETROMAE_REQUIRE_NVCC=1");
         println!("cargo:warning={reason}: GPU kernels are not built, the host device still works");
         return CudaBuild { status: Err(reason.into()), ..CudaBuild::default() };
     };
-    let version = nvcc_version(&nvcc);
+    let version = nvcc::version(&nvcc);
     let folder = out.join("cuda");
     fs::create_dir_all(&folder).expect("OUT_DIR is writable");
     let archs = cuda_archs();
@@ -233,12 +225,11 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
         let output = folder.join(format!("{name}.fatbin"));
         let dependencies = output.with_extension("d");
         let mut command = Command::new(&nvcc);
-        command.args(["-fatbin", "-std=c++17", "-O3", "-Xptxas", "-v", "--expt-relaxed-constexpr"]);
+        command.arg("-fatbin").args(nvcc::FLAGS);
         // Line tables are more than half of a fatbin, and every program that links this crate holds all fatbins.
         if env::var("RETROMAE_CUDA_LINE_INFO").is_ok_and(|value| value == "1") {
             command.arg("-lineinfo");
         }
-        command.args(["-Wno-deprecated-gpu-targets", "-diag-suppress=177"]);
         command.arg("-Xfatbin=-compress-all");
         for arch in &archs {
             command.arg(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
@@ -256,33 +247,14 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
         fatbins.push((source.display().to_string(), output));
     }
     let printed = run_all(jobs);
-    let reports =
-        printed.iter().zip(&fatbins).flat_map(|(text, (file, _))| parse_ptxas(text, file)).collect();
+    let reports = printed
+        .iter()
+        .zip(&fatbins)
+        .flat_map(|(text, (file, _))| {
+            nvcc::parse_ptxas(text).into_iter().map(move |report| (file.clone(), report))
+        })
+        .collect();
     CudaBuild { status: Ok(version), fatbins, kernels: reports }
-}
-
-fn find_nvcc() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("NVCC").filter(|path| !path.is_empty()) {
-        let path = PathBuf::from(path);
-        assert!(path.is_file(), "NVCC is {}, which is not a file", path.display());
-        return Some(path);
-    }
-    let homes = ["CUDA_HOME", "CUDA_PATH"]
-        .into_iter()
-        .filter_map(env::var_os)
-        .map(|home| Path::new(&home).join("bin"));
-    let path = env::var_os("PATH").unwrap_or_default();
-    homes.chain(env::split_paths(&path)).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
-}
-
-fn nvcc_version(nvcc: &Path) -> String {
-    let output = Command::new(nvcc)
-        .arg("--version")
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {}: {error}", nvcc.display()));
-    let text = String::from_utf8_lossy(&output.stdout);
-    let release = text.lines().find_map(|line| line.split("release ").nth(1));
-    release.unwrap_or("unknown").split(", V").last().unwrap_or("unknown").to_string()
 }
 
 /// The architectures of `RETROMAE_CUDA_ARCHS`, such as `80;90a`.
@@ -297,34 +269,6 @@ fn cuda_archs() -> Vec<String> {
         "RETROMAE_CUDA_ARCHS is {text:?}; it should list architectures from 80 up, such as 80;90a"
     );
     archs
-}
-
-/// Reads `ptxas -v`: for each entry function a header, a line on its stack and a line on its resources.
-fn parse_ptxas(text: &str, file: &str) -> Vec<KernelReport> {
-    let number_before = |line: &str, unit: &str| -> u32 {
-        let before = line.split(unit).next().unwrap_or_default();
-        let digits = before.rsplit(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty());
-        if line.contains(unit) { digits.and_then(|d| d.parse().ok()).unwrap_or(0) } else { 0 }
-    };
-    let mut reports: Vec<KernelReport> = Vec::new();
-    for line in text.lines() {
-        if let Some(rest) = line.split("Compiling entry function '").nth(1) {
-            let mut parts = rest.split('\'');
-            let name = parts.next().unwrap_or_default().to_string();
-            let arch = parts.nth(1).unwrap_or_default().to_string();
-            reports.push(KernelReport { name, arch, file: file.into(), ..KernelReport::default() });
-        }
-        let Some(report) = reports.last_mut() else { continue };
-        if line.contains("bytes stack frame") {
-            report.stack_bytes = number_before(line, " bytes stack frame");
-            report.spill_bytes =
-                number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");
-        } else if line.contains("Used ") {
-            report.registers = number_before(line, " registers");
-            report.shared_bytes = number_before(line, " bytes smem");
-        }
-    }
-    reports
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
@@ -346,14 +290,17 @@ fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
         writeln!(text, "Fatbin {{ file: {file:?}, image: include_bytes!({path:?}) }},").unwrap();
     }
     writeln!(text, "];\npub static CUDA_KERNELS: &[CudaKernel] = &[").unwrap();
-    let sorted: BTreeMap<(&str, &str), &KernelReport> =
-        cuda.kernels.iter().map(|report| ((report.name.as_str(), report.arch.as_str()), report)).collect();
-    for report in sorted.values() {
+    let sorted: BTreeMap<(&str, &str), &(String, KernelReport)> = cuda
+        .kernels
+        .iter()
+        .map(|kernel| ((kernel.1.name.as_str(), kernel.1.arch.as_str()), kernel))
+        .collect();
+    for (file, report) in sorted.values() {
         writeln!(
             text,
             "CudaKernel {{ name: {:?}, file: {:?}, arch: {:?}, registers: {}, shared_bytes: {}, stack_bytes: {}, spill_bytes: {} }},",
             report.name,
-            report.file,
+            file,
             report.arch,
             report.registers,
             report.shared_bytes,

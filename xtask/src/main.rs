@@ -3,6 +3,7 @@
 mod bundle;
 mod collate;
 mod compare_runs;
+mod estimate;
 mod files;
 mod report;
 mod result;
@@ -26,6 +27,8 @@ struct Command {
 enum Action {
     /// Build everything that a GPU machine without Rust needs to verify and measure, into one folder
     Bundle(bundle::Arguments),
+    /// Count the machine code of the headline cases, and write what it would take on an H100 to docs/estimate.md
+    Estimate(estimate::Arguments),
     /// Write the README's table and docs/benchmarks.svg from the newest GPU result
     Report(report::Arguments),
     /// Verify and measure on this machine with a bundle's programs; verify.sh of a bundle calls it
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let refused = if matches!(action, Action::Verify(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let outcome: Result<ExitCode> = match action {
         Action::Bundle(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Action::Estimate(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Report(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Verify(arguments) => arguments.run(),
     };

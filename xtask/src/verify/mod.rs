@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::collate::Info;
 use crate::files::{children, read_json};
 use crate::result::{ResultFile, Stage, Status};
+pub use machine::utc_now;
 use session::{Session, Setup};
 use steps::{STEPS, skipped};
 

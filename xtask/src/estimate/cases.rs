@@ -1,0 +1,88 @@
+//! The headline cases as launches of kernels, at the sizes of a training step of BERT-base with 32,768 tokens in bf16: how many blocks there are, and how
+//! often each warp of a block goes through its kernel's hottest loop.
+
+/// A kernel of a case.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: &'static str,
+    /// Below `kernels`.
+    pub source: &'static str,
+    pub threads: u32,
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared: u32,
+    /// Blocks that have something to do.
+    pub blocks: f64,
+    /// How often a warp goes through the hottest loop; 0 where the kernel has none, or its code is gone through once.
+    pub trips: f64,
+    /// What must be read from and written to device memory.
+    pub bytes: f64,
+}
+
+pub struct Case {
+    pub operation: &'static str,
+    pub name: &'static str,
+    pub launches: Vec<Launch>,
+}
+
+const TOKENS: f64 = 32_768.0;
+const HIDDEN: f64 = 768.0;
+const HEADS: f64 = 12.0;
+const HEAD_DIM: u32 = 64;
+/// Queries and keys of a tile of attention.
+const TILE: f64 = 64.0;
+/// Of one operand or result of attention or a normalisation.
+const OPERAND: f64 = 2.0 * TOKENS * HIDDEN;
+/// The lengths of a pack of mixed sentences, in turn.
+const MIXED: [f64; 12] = [16.0, 24.0, 32.0, 48.0, 64.0, 80.0, 96.0, 128.0, 160.0, 192.0, 256.0, 512.0];
+
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, lengths) in [("L128_d64", &[128.0][..]), ("L512_d64", &[512.0]), ("mixed_d64", &MIXED)] {
+        for (masked, forward, backward) in [
+            (false, "attention_forward", "attention_backward"),
+            (true, "two_stream_forward", "two_stream_backward"),
+        ] {
+            cases.push(Case { operation: forward, name, launches: vec![attention_forward(lengths, masked)] });
+            cases.push(Case { operation: backward, name, launches: attention_backward(lengths, masked) });
+        }
+    }
+    cases
+}
+
+/// How many times `lengths` in turn fill the tokens.
+fn repeats(lengths: &[f64]) -> f64 {
+    TOKENS / lengths.iter().sum::<f64>()
+}
+
+fn tiles(length: f64) -> f64 {
+    (length / TILE).ceil()
+}
+
+/// Tiles of 64 queries or keys of all sentences and heads, and the mean number of tiles on the other side of each.
+fn tile_pairs(lengths: &[f64]) -> (f64, f64) {
+    let blocks: f64 = lengths.iter().map(|&length| tiles(length)).sum();
+    let pairs: f64 = lengths.iter().map(|&length| tiles(length) * tiles(length)).sum();
+    (HEADS * repeats(lengths) * blocks, pairs / blocks)
+}
+
+/// Bits that hide three tiles of keys from 64 rows.
+fn mask_bytes(masked: bool) -> u32 {
+    if masked { 3 * 64 * 2 * 4 } else { 0 }
+}
+
+fn attention_forward(lengths: &[f64], masked: bool) -> Launch {
+    let (blocks, trips) = tile_pairs(lengths);
+    Launch {
+        kernel: if masked { "attention_forward_masked_bf16_d64" } else { "attention_forward_full_bf16_d64" },
+        source: "attention/attention_forward.cu",
+        threads: 128,
+        shared: 5 * 64 * HEAD_DIM * 2 + mask_bytes(masked),
+        blocks,
+        trips,
+        bytes: 4.0 * OPERAND,
+    }
+}
+
+fn attention_backward(_lengths: &[f64], _masked: bool) -> Vec<Launch> {
+    Vec::new()
+}

@@ -1,0 +1,173 @@
+//! Machine code as nvdisasm lists it: instructions, and the loops that they form.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Wide products of one Philox 4x32 of seven rounds, the fewest that pass its authors' tests.
+const PHILOX_PRODUCTS: usize = 14;
+
+/// An instruction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instruction {
+    /// Such as `LDG.E.128`, without predicate and operands.
+    pub name: String,
+    /// Where it jumps to, by the index of an instruction.
+    target: Option<usize>,
+}
+
+/// A function's instructions in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Code {
+    pub instructions: Vec<Instruction>,
+}
+
+/// The functions of a listing, by name.
+pub fn functions(listing: &str) -> BTreeMap<String, Code> {
+    let mut found = BTreeMap::new();
+    let mut current: Option<(String, Vec<&str>)> = None;
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix(".text.").and_then(|rest| rest.strip_suffix(':')) {
+            finish(&mut found, current.replace((name.to_owned(), Vec::new())));
+        } else if line.trim_start().starts_with(".section") {
+            finish(&mut found, current.take());
+        } else if let Some((_, lines)) = &mut current {
+            lines.push(line);
+        }
+    }
+    finish(&mut found, current);
+    found
+}
+
+fn finish(found: &mut BTreeMap<String, Code>, function: Option<(String, Vec<&str>)>) {
+    if let Some((name, lines)) = function {
+        found.insert(name, Code::of(&lines));
+    }
+}
+
+impl Code {
+    fn of(lines: &[&str]) -> Self {
+        let mut labels = BTreeMap::new();
+        let mut parsed: Vec<(String, Option<&str>)> = Vec::new();
+        for line in lines {
+            if let Some(label) = line.strip_suffix(':').filter(|label| label.starts_with(".L")) {
+                labels.insert(label, parsed.len());
+            } else if let Some(instruction) = instruction(line) {
+                parsed.push(instruction);
+            }
+        }
+        let resolve = |(name, label): (String, Option<&str>)| Instruction {
+            name,
+            target: label.and_then(|label| labels.get(label).copied()),
+        };
+        Self { instructions: parsed.into_iter().map(resolve).collect() }
+    }
+
+    /// The innermost loop with the most weight, by a measure of an instruction; none without loops. A loop is what lies between a jump backwards
+    /// and its target.
+    pub fn hottest_loop(&self, weight: impl Fn(&Instruction) -> f64) -> Option<Range<usize>> {
+        let back = |(end, instruction): (usize, &Instruction)| {
+            // A jump to itself is where nothing goes on: it fills what lies behind the code.
+            instruction.target.filter(|&begin| begin < end).map(|begin| begin..end + 1)
+        };
+        let loops = self.instructions.iter().enumerate().filter_map(back);
+        let weigh = |code: &Range<usize>| self.instructions[code.clone()].iter().map(&weight).sum::<f64>();
+        // A loop around others weighs at least as much: of equal ones the shortest.
+        loops.max_by(|a, b| weigh(a).total_cmp(&weigh(b)).then(b.len().cmp(&a.len())))
+    }
+
+    /// The instructions of a part but for those that a jump forwards goes around to make no random numbers: where nothing is dropped out.
+    pub fn without_random(&self, part: Range<usize>) -> Vec<&Instruction> {
+        let mut kept = Vec::new();
+        let mut next = part.start;
+        while next < part.end {
+            let instruction = &self.instructions[next];
+            kept.push(instruction);
+            let around = instruction.target.filter(|&target| target > next && target <= part.end);
+            let skips = around.filter(|&target| self.is_random(next + 1..target));
+            next = skips.unwrap_or(next + 1);
+        }
+        kept
+    }
+
+    /// Whether a part makes a random number: a round of Philox multiplies two words by two constants, and keeps both halves of each product.
+    fn is_random(&self, part: Range<usize>) -> bool {
+        let is = |operation: &'static str| move |one: &&Instruction| one.name.starts_with(operation);
+        let count = |operation| self.instructions[part.clone()].iter().filter(is(operation)).count();
+        count("HMMA") == 0 && count("IMAD.WIDE.U32") + count("IMAD.HI.U32") >= PHILOX_PRODUCTS
+    }
+}
+
+/// The name of an instruction of a line such as `/*0190*/ @!P2 LOP3.LUT R10, RZ ;`, and the label that it jumps to.
+fn instruction(line: &str) -> Option<(String, Option<&str>)> {
+    let (address, rest) = line.trim_start().strip_prefix("/*")?.split_once("*/")?;
+    u64::from_str_radix(address, 16).ok()?;
+    let text = rest.trim_start();
+    let text =
+        if text.starts_with('@') { text.split_once(char::is_whitespace)?.1.trim_start() } else { text };
+    let name = text.split(|c: char| c.is_whitespace() || c == ';').next().filter(|name| !name.is_empty())?;
+    let label = if name.starts_with("BRA") {
+        text.split_once("`(").and_then(|(_, rest)| rest.split_once(')'))
+    } else {
+        None
+    };
+    Some((name.to_owned(), label.map(|(label, _)| label)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTING: &str = "
+	.section	.text.copy,\"ax\",@progbits
+copy:
+.text.copy:
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+.L_x_2:
+        /*0010*/                   LDG.E.128 R4, desc[UR8][R2.64] ;
+.L_x_1:
+        /*0020*/                   FFMA R8, R4, R5, R8 ;
+        /*0030*/              @!P1 BRA `(.L_x_1) ;
+        /*0040*/               @P0 BRA P2, `(.L_x_2) ;
+        /*0050*/               @P0 BRA `(.L_x_3) ;
+        /*0060*/                   STG.E desc[UR8][R2.64], R8 ;
+.L_x_3:
+        /*0070*/                   EXIT ;
+.L_x_4:
+        /*0080*/                   BRA `(.L_x_4);
+        /*0090*/                   NOP;
+	.section	.text.other,\"ax\",@progbits
+.text.other:
+        /*0000*/                   EXIT ;
+";
+
+    #[test]
+    fn functions_and_their_loops_are_found() {
+        let found = functions(LISTING);
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["copy", "other"]);
+        let copy = &found["copy"];
+        assert_eq!(copy.instructions.len(), 10);
+        let names = |part: Range<usize>| {
+            copy.instructions[part].iter().map(|one| one.name.clone()).collect::<Vec<_>>()
+        };
+        let is =
+            |wanted: &'static str| move |one: &Instruction| f64::from(u8::from(one.name.starts_with(wanted)));
+        assert_eq!(names(copy.hottest_loop(is("LDG")).unwrap()), ["LDG.E.128", "FFMA", "BRA", "BRA"]);
+        // Both loops have it: the inner one.
+        assert_eq!(names(copy.hottest_loop(is("FFMA")).unwrap()), ["FFMA", "BRA"]);
+        assert!(found["other"].hottest_loop(is("EXIT")).is_none());
+    }
+
+    #[test]
+    fn random_numbers_that_are_jumped_around_are_left_out() {
+        let wide = "/*0020*/ IMAD.WIDE.U32 R0, R1, R2, RZ ;\n".repeat(14);
+        let text =
+            |body: &str| format!(".text.f:\n/*0010*/ @P0 BRA `(.L_1) ;\n{body}.L_1:\n/*0030*/ EXIT ;\n");
+        let kept = |body: &str| {
+            let code = &functions(&text(body))["f"];
+            code.without_random(0..code.instructions.len()).len()
+        };
+        assert_eq!(kept(&wide), 2);
+        assert_eq!(kept(&wide.replacen("IMAD.WIDE.U32", "IADD3", 1)), 16);
+        assert_eq!(kept(&format!("{wide}/*0025*/ HMMA.16816.F32 R0, R1, R2, RZ ;\n")), 17);
+    }
+}
