@@ -2,12 +2,14 @@
 
 mod chart;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::estimate;
 use crate::files::{children, read_json, read_text, write_whole};
 use crate::result::{Figure, ResultFile};
 use crate::summary;
@@ -21,7 +23,7 @@ const NO_RESULT: &str = "No GPU has been measured yet: `cargo xtask bundle` make
                          with a GPU, checks and measures everything, and [benches/results](benches/results/README.md) says how its \
                          figures get here.\n";
 /// One case or two an operation: what the picture and the open table show. A result that has none of them shows all.
-const HEADLINES: [&str; 13] = [
+const HEADLINES: [&str; 14] = [
     "base_L128",
     "base_L512",
     "L128_d64",
@@ -29,6 +31,7 @@ const HEADLINES: [&str; 13] = [
     "L4096_d64",
     "mixed_d64",
     "M4096",
+    "M32768",
     "M65536",
     "R32768_C768",
     "T32768_H768",
@@ -36,6 +39,9 @@ const HEADLINES: [&str; 13] = [
     "B256_L128",
     "B64_L512",
 ];
+
+/// Seconds by operation and case.
+type Estimates = BTreeMap<(String, String), f64>;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -58,7 +64,11 @@ impl Arguments {
     pub fn run(&self) -> Result<()> {
         let root = self.root.clone().unwrap_or_else(repository);
         let report = match newest(&root.join(RESULTS))? {
-            Some((path, result)) => Report::new(&path, &result)?,
+            Some((path, result)) => {
+                // Where nothing is estimated, nothing stands beside what was measured.
+                let estimates = read_text(&root.join(estimate::FILE)).unwrap_or_default();
+                Report::new(&path, &result, &estimate::known(&estimates))?
+            }
             None => Report { section: NO_RESULT.into(), picture: None },
         };
         let readme_path = root.join(README);
@@ -115,7 +125,7 @@ fn with_section(readme: &str, section: &str) -> Result<String> {
 }
 
 impl Report {
-    fn new(path: &Path, result: &ResultFile) -> Result<Self> {
+    fn new(path: &Path, result: &ResultFile, estimates: &Estimates) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let compared: Vec<&Figure> = result
             .ours()
@@ -132,15 +142,16 @@ impl Report {
             return Ok(Self { section, picture: None });
         }
         section.push_str("![How many times as long others take](docs/benchmarks.svg)\n\n");
-        section.push_str(&rows(&headlines));
+        section.push_str(&rows(&headlines, estimates));
         section.push_str(
             "\n*Unfused* is the same operation composed of cuBLASLt products and plain kernels; *best PyTorch* the fastest of its \
              variants. × is how many times as long they take, so above 1 these kernels are faster. *Of bound* sets our time \
-             beside the least that the copy and the matrix product measured in the same run allow: 1 is the best possible.\n",
+             beside the least that the copy and the matrix product measured in the same run allow: 1 is the best possible. *Estimate* is what \
+             [the code counts to](docs/estimate.md) on an H100.\n",
         );
         if headlines.len() < compared.len() {
             section.push_str("\n<details><summary>All cases</summary>\n\n");
-            section.push_str(&rows(&compared));
+            section.push_str(&rows(&compared, estimates));
             section.push_str("\n</details>\n");
         }
         let subtitle = format!("{}, {}, commit {}", machine(result), day(result), summary::commit(result));
@@ -167,15 +178,18 @@ fn provenance(result: &ResultFile, name: &str) -> String {
     )
 }
 
-fn rows(figures: &[&Figure]) -> String {
-    let header = ["operation", "case", "best PyTorch", "ours", "unfused ×", "best PyTorch ×", "of bound"];
+fn rows(figures: &[&Figure], estimates: &Estimates) -> String {
+    let header =
+        ["operation", "case", "best PyTorch", "ours", "estimate", "unfused ×", "best PyTorch ×", "of bound"];
     let row = |figure: &&Figure| {
         let best = figure.best_peer();
+        let estimate = estimates.get(&(figure.op.clone(), figure.case.clone()));
         [
             figure.op.replace('_', " "),
             format!("`{}`", figure.case),
             best.map_or("–".into(), |(variant, _)| format!("`{variant}`")),
             summary::time(figure.median_ns),
+            estimate.map_or("–".into(), |seconds| summary::time(1e9 * seconds)),
             summary::times(figure.unfused_ratio()),
             summary::times(best.map(|(_, ratio)| ratio)),
             summary::times(figure.times_bound),
@@ -236,10 +250,14 @@ mod tests {
         let repository = Repository::new();
         repository.add("b-older.json", |result| result.date = "2024-12-31T00:00:00Z".into());
         repository.add("a-newer.json", |_| ());
+        let estimate =
+            "| operation | case | estimate |\n|---|---|---:|\n| attention_forward | L128_d64 | 67.1 µs |\n";
+        fs::write(repository.0.path().join(estimate::FILE), estimate).unwrap();
         let readme = repository.report(false).unwrap();
         assert!(readme.contains("benches/results/a-newer.json"), "{readme}");
         assert!(readme.contains("Sample device") && readme.contains("2025-01-31"), "{readme}");
-        let row = "| attention forward | `L128_d64` | `sdpa_flash` | 75.0 µs | 6.00× | 1.40× | 1.25× |";
+        let row =
+            "| attention forward | `L128_d64` | `sdpa_flash` | 75.0 µs | 67.1 µs | 6.00× | 1.40× | 1.25× |";
         assert!(readme.contains(row), "{readme}");
         assert!(readme.contains("<details>") && readme.contains("`L256_d64`"), "{readme}");
         let picture = read_text(&repository.0.path().join(PICTURE)).unwrap();
