@@ -1,4 +1,4 @@
-"""Attention, forward and backward: every backend of PyTorch's SDPA, FlexAttention and packed variants.
+"""Attention, forward and backward: each backend of PyTorch's SDPA, FlexAttention and packed variants.
 
 `attention` is full bidirectional attention within each sentence. `two_stream` is the enhanced decoder's:
 queries from another stream, and a random mask for each row that all heads share.
@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import methodcaller
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peer import Peer, Setting, Unavailable, Work, assert_all_close, leaf
+from peer import Peer, Rank, Setting, Unavailable, Work, assert_all_close, leaf
 
 # Sentences of a mixed pack take these lengths in turn until the tokens are used up.
 MIXED_LENGTHS = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512)
@@ -26,8 +27,18 @@ MIXED_HEAD_DIM = 64
 CHECKED_SENTENCES_MAX = 16
 CHECKED_SCORES_MAX = 1 << 26
 
-SDPA = ("sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "sdpa_math")
-MASKED_SDPA = ("sdpa_efficient", "sdpa_math", "sdpa_cudnn")
+# The likely fastest first. Flash attention takes no mask.
+FULL = ("sdpa_cudnn", "sdpa_flash", "sdpa_efficient", "sdpa_math")
+MIXED = (
+    "varlen_attn",
+    "sdpa_nested",
+    "flash_attn_varlen",
+    "sdpa_cudnn",
+    "sdpa_efficient",
+    "flex_attention",
+    "sdpa_math",
+)
+TWO_STREAM = ("sdpa_cudnn", "sdpa_efficient", "flex_attention", "sdpa_math")
 RESULTS = ("output", "d_query", "d_key", "d_value")
 
 
@@ -89,7 +100,7 @@ class Formulation:
     attend: Callable[..., Tensor]
     packed: Callable[[Tensor], Tensor]
     """Brings an output or a gradient back to `[T, A, d]`."""
-    context: Callable[[], AbstractContextManager] = nullcontext
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
     note: str | None = None
 
 
@@ -151,7 +162,7 @@ def check(setting: Setting, problem: Problem, formulation: Formulation, backward
     """Runs it once and compares; the gradients only where they are what is measured, for some have none."""
     sentences = checked_sentences(problem)
     output = formulation.attend(*formulation.inputs)
-    results = (output,)
+    results: tuple[Tensor, ...] = (output,)
     if backward:
         results += torch.autograd.grad(output, formulation.inputs, formulation.d_output)
     expected = reference(problem, sentences)
@@ -161,7 +172,7 @@ def check(setting: Setting, problem: Problem, formulation: Formulation, backward
     assert_all_close(expected, actual, setting.tolerance)
 
 
-def sdpa_backend(variant: str) -> Callable[[], AbstractContextManager]:
+def sdpa_backend(variant: str) -> Callable[[], AbstractContextManager[Any]]:
     """What allows SDPA that one backend only."""
     try:
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -193,7 +204,19 @@ def padded(problem: Problem, values: Tensor) -> Tensor:
 
 
 def dense_mask(problem: Problem) -> Tensor | None:
-    """The keys that SDPA may use, broadcast over heads; None where there is nothing to hide."""
+    """What SDPA adds to the scores, broadcast over heads; None where there is nothing to hide.
+
+    SDPA would make it of a boolean mask in every call.
+    """
+    visible = visible_keys(problem)
+    if visible is None:
+        return None
+    mask = torch.zeros(visible.shape, dtype=problem.query.dtype, device=visible.device)
+    return mask.masked_fill(~visible, float("-inf"))
+
+
+def visible_keys(problem: Problem) -> Tensor | None:
+    """The keys that each row of a padded batch sees."""
     lengths = torch.tensor(problem.lengths, device=problem.query.device)
     exists = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
     if problem.visible is None:
@@ -213,8 +236,17 @@ def sdpa(setting: Setting, problem: Problem, variant: str) -> Formulation:
         attend=partial(F.scaled_dot_product_attention, attn_mask=mask),
         packed=lambda values: values.transpose(1, 2)[sentence, slot],
         context=sdpa_backend(variant),
-        note="padded batch with a mask of the padding" if problem.mixed else None,
+        note=sdpa_note(problem, variant),
     )
+
+
+def sdpa_note(problem: Problem, variant: str) -> str | None:
+    parts = [f"cuDNN {torch.backends.cudnn.version()}"] if variant == "sdpa_cudnn" else []
+    if problem.mixed:
+        parts.append("padded batch")
+    if problem.mixed or problem.visible is not None:
+        parts.append(f"a mask to add in {problem.query.dtype}, made beforehand".replace("torch.", ""))
+    return ", ".join(parts) or None
 
 
 def flex_attention(setting: Setting, problem: Problem) -> Formulation:
@@ -225,22 +257,7 @@ def flex_attention(setting: Setting, problem: Problem) -> Formulation:
     )
     batch, _, length, _ = query.shape
     sentence, slot = problem.rows()
-    visible = problem.visible
-
-    def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return sentence[q] == sentence[k]
-
-    def in_visible_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (sentence[q] == sentence[k]) & visible[sentence[q], slot[q], slot[k]]
-
-    def in_visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return visible[b, q, k]
-
-    if problem.mixed:
-        allowed = in_document if visible is None else in_visible_document
-    else:
-        allowed = in_visible
-    attend, note = compiled_flex_attention(setting, allowed, batch, length)
+    attend, note = compiled_flex_attention(setting, flex_mask(problem), batch, length)
     return Formulation(
         inputs=tuple(leaf(values.contiguous()) for values in (query, key, value)),
         d_output=d_output.contiguous(),
@@ -252,6 +269,26 @@ def flex_attention(setting: Setting, problem: Problem) -> Formulation:
     )
 
 
+def flex_mask(problem: Problem) -> Callable[..., Tensor]:
+    """Whether a query sees a key: of a pack by their rows, else by sentence and slots."""
+    sentence, slot = problem.rows()
+
+    def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return sentence[q] == sentence[k]
+
+    if problem.visible is None:
+        return in_document
+    visible = problem.visible
+
+    def in_visible_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (sentence[q] == sentence[k]) & visible[sentence[q], slot[q], slot[k]]
+
+    def in_visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return visible[b, q, k]
+
+    return in_visible_document if problem.mixed else in_visible
+
+
 def compiled_flex_attention(
     setting: Setting, allowed: Callable[..., Tensor], batch: int, length: int
 ) -> tuple[Callable[..., Tensor], str]:
@@ -260,8 +297,8 @@ def compiled_flex_attention(
         from torch.nn.attention import flex_attention as flex
     except ImportError:
         raise Unavailable(f"PyTorch {torch.__version__} has no FlexAttention") from None
-    if setting.device.type == "cpu" and setting.compiler == "inductor":
-        raise Unavailable("FlexAttention is not compiled for training on a processor")
+    if setting.device.type == "cpu":
+        raise Unavailable("FlexAttention has no backward on a processor")
 
     def create() -> object:
         return flex.create_block_mask(allowed, batch, None, length, length, device=setting.device.type)
@@ -281,16 +318,40 @@ def nested(setting: Setting, problem: Problem) -> Formulation:
     make = getattr(torch.nested, "nested_tensor_from_jagged", None)
     if make is None:
         raise Unavailable(f"PyTorch {torch.__version__} has no torch.nested.nested_tensor_from_jagged")
-    offsets = problem.offsets().long()
+    # Known beforehand, or every call would wait for the device to tell them.
+    known = {
+        "offsets": problem.offsets().long(),
+        "min_seqlen": min(problem.lengths),
+        "max_seqlen": max(problem.lengths),
+    }
 
     def attend(*nested: Tensor) -> Tensor:
         query, key, value = (values.transpose(1, 2) for values in nested)
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
 
     # Operations on several nested tensors want the very same offsets.
-    query, key, value, d_output = (make(leaf(operand), offsets=offsets) for operand in problem.operands)
+    query, key, value, d_output = (make(leaf(operand), **known) for operand in problem.operands)
     packed = methodcaller("values")
     return Formulation((query, key, value), d_output.detach(), attend, packed)
+
+
+def varlen_attn(setting: Setting, problem: Problem) -> Formulation:
+    """PyTorch's own attention on the packed rows."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn as attention
+    except ImportError:
+        raise Unavailable(f"PyTorch {torch.__version__} has no torch.nn.attention.varlen") from None
+    if setting.device.type == "cpu":
+        raise Unavailable("varlen_attn is for GPUs")
+    offsets, longest = problem.offsets(), max(problem.lengths)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = attention(query, key, value, offsets, offsets, longest, longest)
+        # A pair where more than the output is asked for.
+        return output if isinstance(output, Tensor) else output[0]
+
+    inputs = tuple(leaf(values) for values in (problem.query, problem.key, problem.value))
+    return Formulation(inputs, problem.d_output, attend, packed=lambda values: values)
 
 
 def flash_attn_varlen(setting: Setting, problem: Problem) -> Formulation:
@@ -313,6 +374,8 @@ def formulate(setting: Setting, problem: Problem, variant: str) -> Formulation:
         return flex_attention(setting, problem)
     if variant == "sdpa_nested":
         return nested(setting, problem)
+    if variant == "varlen_attn":
+        return varlen_attn(setting, problem)
     if variant == "flash_attn_varlen":
         return flash_attn_varlen(setting, problem)
     return sdpa(setting, problem, variant)
@@ -325,25 +388,44 @@ class Case:
     name: str
     lengths: tuple[int, ...]
     head_dim: int
-    rank: int
+
+    @property
+    def mixed(self) -> bool:
+        return len(set(self.lengths)) > 1
+
+    @property
+    def main(self) -> bool:
+        return self.head_dim == 64 and (self.mixed or self.lengths[0] in (128, 512))
 
 
 def cases(sizes: Sizes) -> list[Case]:
     """Every length and head size, and a pack of mixed lengths."""
-    result = [Case(f"mixed_d{MIXED_HEAD_DIM}", mixed_lengths(sizes.tokens), MIXED_HEAD_DIM, rank=0)]
-    for head_dim in sizes.head_dims:
-        for length in sizes.lengths:
-            rank = 3 if head_dim != 64 else 0 if length in (128, 512) else 2
-            lengths = (length,) * (sizes.tokens // length)
-            result.append(Case(f"L{length}_d{head_dim}", lengths, head_dim, rank))
-    return result
+    result = [
+        Case(f"L{length}_d{head_dim}", (length,) * (sizes.tokens // length), head_dim)
+        for head_dim in sizes.head_dims
+        for length in sizes.lengths
+    ]
+    mixed = Case(f"mixed_d{MIXED_HEAD_DIM}", mixed_lengths(sizes.tokens), MIXED_HEAD_DIM)
+    # Among the main cases, which are the first two.
+    return [*result[:2], mixed, *result[2:]]
 
 
 def variants(stream: str, case: Case) -> tuple[str, ...]:
     if stream == "two_stream":
-        return (*MASKED_SDPA, "flex_attention")
-    packed = ("flex_attention", "sdpa_nested", "flash_attn_varlen")
-    return (*SDPA, *packed) if len(set(case.lengths)) > 1 else SDPA
+        return TWO_STREAM
+    return MIXED if case.mixed else FULL
+
+
+def rank(stream: str, case: Case, variant: str) -> Rank:
+    position = variants(stream, case).index(variant)
+    if variant == "sdpa_math":
+        return Rank.LAST
+    if variant == "flex_attention":
+        # With masks for each row it has no block to leave out: one case shows what that costs.
+        return Rank.LONG if stream == "two_stream" and case.name == "L512_d64" else Rank.LAST
+    if case.main:
+        return (Rank.FIRST, Rank.SECOND)[position] if position < 2 else Rank.OTHER
+    return Rank.CASES if position == 0 and case.head_dim == 64 else Rank.REST
 
 
 def work(setting: Setting, case: Case, stream: str, direction: str, variant: str) -> Work:
@@ -376,9 +458,9 @@ def peers(setting: Setting) -> list[Peer]:
             variant=variant,
             dtype=setting.dtype_name,
             prepare=partial(work, setting, case, stream, direction, variant),
+            rank=rank(stream, case, variant),
             # Compiling takes much longer than measuring.
-            rank=case.rank + (case.rank > 0 and variant == "flex_attention"),
-            seconds=20.0 if variant == "flex_attention" else 2.0,
+            seconds=15.0 if variant == "flex_attention" else 1.0,
         )
         for case in cases(SIZES[setting.scale])
         for stream in ("attention", "two_stream")

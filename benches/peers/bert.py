@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +34,6 @@ class Batch(NamedTuple):
 
     input_ids: Tensor
     """`[B, L]`, what the encoder reads: masked."""
-    attention_mask: Tensor
-    """`[B, L]`, 1 for a token."""
     encoder_labels: Tensor
     """`[B, L]`, the id where the encoder is to predict one, else -100."""
     original_ids: Tensor
@@ -67,8 +65,8 @@ class Layer(nn.Module):
         self.output = nn.Linear(config.intermediate_size, hidden)
         self.norm = nn.LayerNorm(hidden, config.eps)
 
-    def forward(self, queries: Tensor, content: Tensor, visible: Tensor) -> Tensor:
-        """`queries` and `content` are `[B, L, H]`, `visible` broadcasts to `[B, A, L, L]`."""
+    def forward(self, queries: Tensor, content: Tensor, visible: Tensor | None = None) -> Tensor:
+        """`queries` and `content` are `[B, L, H]`, `visible`, if any, broadcasts to `[B, A, L, L]`."""
         query, key, value = (
             values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for values in (self.query(queries), self.key(content), self.value(content))
@@ -127,17 +125,16 @@ class PlainBert(nn.Module):
 
     @property
     def first_intermediate(self) -> nn.Linear:
-        return self.layers[0].intermediate
+        return cast(Layer, self.layers[0]).intermediate
 
     def embed(self, vectors: Tensor) -> Tensor:
         """What goes into a layer for word vectors `[B, L, H]`."""
         return self.embeddings(vectors)
 
-    def encode(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def encode(self, ids: Tensor) -> Tensor:
         hidden = self.embed(self.embeddings.words(ids))
-        visible = attention_mask[:, None, None, :].bool()
         for layer in self.layers:
-            hidden = layer(hidden, hidden, visible)
+            hidden = layer(hidden, hidden)
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -171,7 +168,7 @@ class HuggingFaceBert(nn.Module):
 
     @property
     def first_intermediate(self) -> nn.Linear:
-        return self.model.bert.encoder.layer[0].intermediate.dense
+        return cast(nn.Linear, self.model.get_submodule("bert.encoder.layer.0.intermediate.dense"))
 
     @property
     def attention(self) -> str:
@@ -180,8 +177,8 @@ class HuggingFaceBert(nn.Module):
     def embed(self, vectors: Tensor) -> Tensor:
         return self.model.bert.embeddings(inputs_embeds=vectors)
 
-    def encode(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.bert(input_ids=ids, attention_mask=attention_mask)[0]
+    def encode(self, ids: Tensor) -> Tensor:
+        return self.model.bert(input_ids=ids)[0]
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.model.cls(hidden)
@@ -197,7 +194,7 @@ class RetroMae(nn.Module):
 
     def forward(self, batch: Batch, gathered: bool) -> Tensor:
         """`[2]`. `gathered` runs the head on rows with a label alone; else on all, and ignores the others."""
-        hidden = self.bert.encode(batch.input_ids, batch.attention_mask)
+        hidden = self.bert.encode(batch.input_ids)
         decoded = self.decode(hidden[:, :1], batch.original_ids, batch.visible)
         return torch.stack(
             (

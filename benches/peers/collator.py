@@ -55,7 +55,9 @@ def whole_word_mask(tokens: list[str], ratio: float, draw: random.Random) -> lis
     return [1 if slot in covered else 0 for slot in range(len(tokens))]
 
 
-def corrupted(ids: np.ndarray, chosen: np.ndarray, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def corrupted(
+    ids: np.ndarray, chosen: np.ndarray, draw: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """The encoder's input and labels, `[B, L]` each."""
     labels = np.where(chosen, ids, IGNORED)
     what = draw.random(ids.shape)

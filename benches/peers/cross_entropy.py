@@ -6,15 +6,22 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peer import Peer, Setting, Unavailable, Work, assert_all_close, leaf
+from peer import Peer, Rank, Setting, Unavailable, Work, assert_all_close, leaf
 
 RESULTS = ("loss", "d_hidden", "d_weight", "d_bias")
-VARIANTS = ("torch", "torch_compile", "liger", "cut_cross_entropy")
+# With the rank of the main case, and the seconds that it needs.
+VARIANTS = {
+    "torch": (Rank.FIRST, 2.0),
+    "liger": (Rank.SECOND, 5.0),
+    "cut_cross_entropy": (Rank.SECOND, 5.0),
+    "torch_compile": (Rank.COMPILED, 10.0),
+}
 # Rows of float32 logits that the check holds at once.
 CHECKED_ROWS = 4096
 
@@ -62,68 +69,88 @@ def problem(setting: Setting, sizes: Sizes, rows: int) -> Problem:
     )
 
 
-def reference(problem: Problem) -> dict[str, Tensor]:
+def reference(problem: Problem, with_bias: bool) -> dict[str, Tensor]:
     """Loss and gradients in plain float32, some rows at a time."""
     hidden, weight, bias = (leaf(values.float()) for values in problem.inputs)
     rows = len(problem.targets)
     loss = torch.zeros((), device=hidden.device)
     for chunk, targets in zip(hidden.split(CHECKED_ROWS), problem.targets.split(CHECKED_ROWS)):
-        logits = chunk @ weight.T + bias
+        logits = chunk @ weight.T + (bias if with_bias else 0)
         own = logits.gather(1, targets[:, None])[:, 0]
         part = (logits.logsumexp(dim=1) - own).sum() / rows
         part.backward()
         loss += part.detach()
-    return dict(zip(RESULTS, (loss, hidden.grad, weight.grad, bias.grad)))
+    results = dict(zip(RESULTS, (loss, hidden.grad, weight.grad, bias.grad)))
+    return {what: values for what, values in results.items() if values is not None}
+
+
+@dataclass(frozen=True)
+class Formulation:
+    """A peer's function."""
+
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    """Of hidden, weight, bias and targets."""
+    note: str | None = None
+    with_bias: bool = True
+    """Whether the bias is added, and has a gradient."""
 
 
 def plain_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, weight, bias), targets)
 
 
-def liger_loss() -> Callable[..., Tensor]:
+def liger() -> Formulation:
+    """From the operation itself: the package's modules want more of transformers than is needed here."""
     try:
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
-    except ImportError:
-        raise Unavailable("the package liger-kernel is not installed") from None
-    fused = LigerFusedLinearCrossEntropyLoss()
-    return lambda hidden, weight, bias, targets: fused(weight, hidden, targets, bias)
+        from liger_kernel.ops.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyFunction
+    except ImportError as error:
+        raise Unavailable(f"the package liger-kernel cannot be used: {error}") from None
+
+    def loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        return LigerFusedLinearCrossEntropyFunction.apply(hidden, weight, targets, bias)[0]
+
+    return Formulation(loss, f"liger-kernel {version('liger-kernel')}")
 
 
-def cut_loss() -> Callable[..., Tensor]:
+def cut_cross_entropy() -> Formulation:
     """Exact: by default it leaves out small gradients, which at random weights are nearly all."""
     try:
         from cut_cross_entropy import linear_cross_entropy
-    except ImportError:
-        raise Unavailable("the package cut-cross-entropy is not installed") from None
-    if "bias" not in inspect.signature(linear_cross_entropy).parameters:
-        raise Unavailable("the installed cut-cross-entropy takes no bias")
+    except ImportError as error:
+        raise Unavailable(f"the package cut-cross-entropy cannot be used: {error}") from None
+    with_bias = "bias" in inspect.signature(linear_cross_entropy).parameters
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        return linear_cross_entropy(hidden, weight, targets, bias=bias, filter_eps=None)
+        more = {"bias": bias} if with_bias else {}
+        return linear_cross_entropy(hidden, weight, targets, filter_eps=None, **more)
 
-    return loss
+    name = f"cut-cross-entropy {version('cut-cross-entropy')}, filter_eps=None: without its gradient filter"
+    return Formulation(loss, name if with_bias else f"{name}; less work: it takes no bias", with_bias)
 
 
-def loss_function(setting: Setting, variant: str) -> tuple[Callable[..., Tensor], str | None]:
-    """The variant's loss of hidden, weight, bias and targets, and what is to be noted about it."""
+def formulate(setting: Setting, variant: str) -> Formulation:
     if variant == "torch_compile":
-        return setting.compile(plain_loss), None
+        return Formulation(setting.compile(plain_loss))
     if variant == "liger":
-        return liger_loss(), None
+        return liger()
     if variant == "cut_cross_entropy":
-        return cut_loss(), "filter_eps=None: without its gradient filter"
-    return plain_loss, None
+        return cut_cross_entropy()
+    return Formulation(plain_loss)
 
 
 def work(setting: Setting, rows: int, variant: str) -> Work:
-    loss_of, note = loss_function(setting, variant)
+    form = formulate(setting, variant)
     given = problem(setting, SIZES[setting.scale], rows)
+    differentiated = given.inputs if form.with_bias else given.inputs[:2]
 
     def run() -> tuple[Tensor, ...]:
-        loss = loss_of(*given.inputs, given.targets)
-        return (loss.detach(), *torch.autograd.grad(loss, given.inputs))
+        loss = form.loss(*given.inputs, given.targets)
+        return (loss.detach(), *torch.autograd.grad(loss, differentiated))
 
-    return Work(run, lambda: assert_all_close(reference(given), run(), setting.tolerance), note)
+    def check() -> None:
+        assert_all_close(reference(given, form.with_bias), run(), setting.tolerance)
+
+    return Work(run, check, form.note)
 
 
 def peers(setting: Setting) -> list[Peer]:
@@ -135,9 +162,9 @@ def peers(setting: Setting) -> list[Peer]:
             variant=variant,
             dtype=setting.dtype_name,
             prepare=partial(work, setting, rows, variant),
-            rank=0 if rows == sizes.rows[0] else 2,
-            seconds=20.0 if variant == "torch_compile" else 5.0,
+            rank=rank if rows == sizes.rows[0] else Rank.CASES,
+            seconds=seconds,
         )
         for rows in sizes.rows
-        for variant in VARIANTS
+        for variant, (rank, seconds) in VARIANTS.items()
     ]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peer import Peer, Setting, Work, assert_close, leaf
+from peer import Peer, Rank, Setting, Work, assert_close, leaf
 
 # Of the encoder's input, so many tokens share this one id: the hard case of the sum.
 MASK_ID = 4
@@ -58,4 +58,4 @@ def work(setting: Setting) -> Work:
 def peers(setting: Setting) -> list[Peer]:
     sizes = SIZES[setting.scale]
     case = f"T{sizes.tokens}_H{sizes.hidden_size}"
-    return [Peer("embedding_backward", case, "torch", setting.dtype_name, partial(work, setting))]
+    return [Peer("embedding_backward", case, "torch", setting.dtype_name, partial(work, setting), Rank.FIRST)]

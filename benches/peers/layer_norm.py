@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peer import CheckFailed, Peer, Setting, Work, assert_all_close, leaf
+from peer import CheckFailed, Peer, Rank, Setting, Work, assert_all_close, leaf
 
 DROPOUT = 0.1
 EPS = 1e-12
 RESULTS = ("output", "d_input", "d_residual", "d_gamma", "d_beta")
+VARIANTS = (("torch", Rank.FIRST, 1.0), ("torch_compile", Rank.COMPILED, 6.0))
 # Standard deviations that the share of dropped values may be off.
 DEVIATIONS_MAX = 6
 
@@ -90,8 +91,9 @@ def peers(setting: Setting) -> list[Peer]:
             variant=variant,
             dtype=setting.dtype_name,
             prepare=partial(work, setting, direction, variant),
-            seconds=20.0 if variant == "torch_compile" else 2.0,
+            rank=rank,
+            seconds=seconds,
         )
         for direction in ("forward", "backward")
-        for variant in ("torch", "torch_compile")
+        for variant, rank, seconds in VARIANTS
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from peer import Peer, Setting, Work, assert_close
+from peer import Peer, Rank, Setting, Work, assert_close, gradient
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 0.01
@@ -49,7 +50,7 @@ def parameter_shapes(sizes: Sizes) -> list[tuple[int, ...]]:
     return embeddings + sizes.layers * layer + linear + norm + [(sizes.vocab_size,)]
 
 
-def optimizer_for(parameters: list[Tensor], **how: bool) -> torch.optim.AdamW:
+def optimizer_for(parameters: Sequence[Tensor], **how: bool) -> torch.optim.AdamW:
     """Weight decay for matrices alone, not for biases and LayerNorm."""
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
@@ -58,7 +59,7 @@ def optimizer_for(parameters: list[Tensor], **how: bool) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPS, **how)
 
 
-def clip(parameters: list[Tensor]) -> None:
+def clip(parameters: Sequence[Tensor]) -> None:
     torch.nn.utils.clip_grad_norm_(parameters, NORM_MAX)
 
 
@@ -89,12 +90,12 @@ def work(setting: Setting, variant: str) -> Work:
     def check() -> None:
         """How far the first and last tensors have moved: large and small, with weight decay and without."""
         samples = [i for i in range(len(shapes)) if i < 5 or i >= len(shapes) - 5]
-        norm = torch.stack([p.grad.norm() for p in parameters]).norm().item()
+        norm = torch.stack([gradient(p).norm() for p in parameters]).norm().item()
         before = {i: parameters[i].detach().clone() for i in samples}
-        expected = {i: first_step(before[i], parameters[i].grad, norm) for i in samples}
+        expected = {i: first_step(before[i], gradient(parameters[i]), norm) for i in samples}
         run()
         # Adam's first step is the same however gradients are scaled: clipping shows in them alone.
-        clipped = torch.stack([p.grad.norm() for p in parameters]).norm()
+        clipped = torch.stack([gradient(p).norm() for p in parameters]).norm()
         assert_close("the clipped norm", clipped, torch.tensor(NORM_MAX), TOLERANCE)
         for i in samples:
             moved, formula = parameters[i].detach() - before[i], expected[i] - before[i]
@@ -105,4 +106,7 @@ def work(setting: Setting, variant: str) -> Work:
 
 def peers(setting: Setting) -> list[Peer]:
     case = SIZES[setting.scale].case
-    return [Peer("adamw", case, variant, "f32", partial(work, setting, variant)) for variant in VARIANTS]
+    return [
+        Peer("adamw", case, variant, "f32", partial(work, setting, variant), rank)
+        for variant, rank in zip(VARIANTS, (Rank.FIRST, Rank.SECOND))
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -14,6 +15,25 @@ from torch import Tensor
 # all, and the softmax of 30,522 logits); a bench of something else is wrong by much of its norm. Finer
 # differences show in the self-test, which computes the same functions in float32.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
+
+
+class Rank(IntEnum):
+    """What is measured first: each operation's main case before any other, by what is likely fastest."""
+
+    FIRST = 0
+    """The likely fastest variant of a main case that need not be compiled for long."""
+    SECOND = 1
+    COMPILED = 2
+    """`torch.compile` of a main case."""
+    LONG = 3
+    """What compiles for most of a minute."""
+    OTHER = 4
+    """Other variants of main cases."""
+    CASES = 5
+    """The likely fastest variants of other cases."""
+    REST = 6
+    LAST = 7
+    """What nobody would pick."""
 
 
 class CheckFailed(Exception):
@@ -47,7 +67,9 @@ class Setting:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def compile(self, function: Callable, repeats_backward: bool = True, whole: bool = True) -> Callable:
+    def compile(
+        self, function: Callable[..., Any], repeats_backward: bool = True, whole: bool = True
+    ) -> Callable[..., Any]:
         """`torch.compile` for static shapes, with nothing kept of what was compiled before.
 
         Without the reset, case after case would count as recompilations of one function, and beyond a limit
@@ -55,11 +77,13 @@ class Setting:
         the buffers that the forward saved.
         """
         torch._dynamo.reset()
-        functorch = getattr(torch, "_functorch", None)
-        config = getattr(functorch, "config", None)
+        config = torch._functorch.config
         if hasattr(config, "donated_buffer"):
             config.donated_buffer = not repeats_backward
-        return torch.compile(function, dynamic=False, fullgraph=whole, backend=self.compiler)
+        compiled: Callable[..., Any] = torch.compile(
+            function, dynamic=False, fullgraph=whole, backend=self.compiler
+        )
+        return compiled
 
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)
@@ -82,8 +106,10 @@ class Work:
     check: Callable[[], None]
     """Compares what the timed part computes with plain float32; raises [`CheckFailed`]."""
     note: str | None = None
-    context: Callable[[], AbstractContextManager] = nullcontext
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Surrounds check and measurement, so that entering it is not timed."""
+    shares: int = 1
+    """How many times as much as the timed part the case is."""
     on_processor: bool = False
     """Whether it runs there, whatever the device."""
 
@@ -97,14 +123,20 @@ class Peer:
     variant: str
     dtype: str
     prepare: Callable[[], Work]
-    rank: int = 0
-    """Low ranks are measured first."""
-    seconds: float = 2.0
-    """With less time left than this, it is not begun."""
+    rank: Rank
+    seconds: float = 1.0
+    """With less time left than this, it is not begun; three times as long, and it is given up."""
 
     @property
     def name(self) -> dict[str, str]:
         return {"op": self.op, "case": self.case, "variant": self.variant}
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """What the backward has left there."""
+    if parameter.grad is None:
+        raise CheckFailed(f"a parameter of shape {list(parameter.shape)} has no gradient")
+    return parameter.grad
 
 
 def leaf(values: Tensor) -> Tensor:

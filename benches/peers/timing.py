@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 # More than any GPU's L2 holds, so that every sample reads its inputs from memory, as in a training step.
-FLUSH_BYTES = 256 * 1024 * 1024
+FLUSH_ELEMENTS = 64 * 1024 * 1024
 # A function that waits for the GPU cannot be enqueued ahead, however long the queue.
-FLUSHES_MAX = 32
+FLUSHES_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Limits:
     warm_up_seconds: float
 
 
-GPU_LIMITS = Limits(samples_min=5, samples_max=50, seconds=2.0, warm_up_runs=3, warm_up_seconds=0.1)
+GPU_LIMITS = Limits(samples_min=5, samples_max=50, seconds=0.4, warm_up_runs=3, warm_up_seconds=0.1)
 CPU_LIMITS = Limits(samples_min=3, samples_max=20, seconds=1.0, warm_up_runs=1, warm_up_seconds=0.1)
 ONCE = Limits(samples_min=1, samples_max=1, seconds=0.0, warm_up_runs=0, warm_up_seconds=0.0)
 
@@ -76,17 +76,24 @@ def _cpu_sampler(run: Callable[[], Any], limits: Limits) -> Callable[[], float]:
 def _cuda_sampler(run: Callable[[], Any], device: torch.device, limits: Limits) -> Callable[[], float]:
     """One sample in nanoseconds of device time.
 
-    Before each, the L2 cache is flushed by a large write, as often as it takes to keep the GPU busy while
-    Python enqueues the measured kernels: short operations would otherwise show the interpreter's time.
+    Before each, the L2 cache is flushed by reading a large buffer: what was written before is then in memory,
+    and nothing of it is left for the sample to write back. It is read as often as it takes to keep the GPU busy
+    while Python enqueues the measured kernels: short operations would otherwise show the interpreter's time.
     """
 
     def wait() -> None:
         torch.cuda.synchronize(device)
 
+    _warn_of_waiting(run)
     _warm_up(run, limits, wait)
-    cache = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device)
-    cache.zero_()
-    flush_seconds = _seconds_on_device(cache.zero_, device)
+    buffer = torch.zeros(FLUSH_ELEMENTS, dtype=torch.float32, device=device)
+    total = torch.empty((), dtype=torch.float32, device=device)
+
+    def flush() -> None:
+        torch.sum(buffer, dim=0, out=total)
+
+    flush()
+    flush_seconds = _seconds_on_device(flush, device)
     wait()
     begin = time.perf_counter()
     run()
@@ -96,10 +103,20 @@ def _cuda_sampler(run: Callable[[], Any], device: torch.device, limits: Limits) 
 
     def sample() -> float:
         for _ in range(flushes):
-            cache.zero_()
+            flush()
         return 1e9 * _seconds_on_device(run, device)
 
     return sample
+
+
+def _warn_of_waiting(run: Callable[[], Any]) -> None:
+    """Runs it once so that PyTorch warns where the processor waits for the GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        run()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _seconds_on_device(run: Callable[[], Any], device: torch.device) -> float:
@@ -110,4 +127,4 @@ def _seconds_on_device(run: Callable[[], Any], device: torch.device) -> float:
     run()
     end.record(stream)
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    return float(begin.elapsed_time(end)) / 1e3
