@@ -2,7 +2,9 @@
 
 mod cargo;
 mod symbols;
+mod wheels;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +83,7 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     let peers = root.join("benches/peers");
     if peers.is_dir() {
         copy_folder(&peers, &folder.join("peers"))?;
+        wheels::fetch(&folder.join("wheels"))?;
     } else {
         eprintln!("warning: there is no benches/peers: the bundle compares with no PyTorch");
     }
@@ -116,12 +119,17 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints what each file weighs; refuses a bundle that is too large to be handed on.
+/// Prints what each file weighs, of packages each folder; refuses a bundle that is too large to be handed on.
 fn check_size(folder: &Path, max_mb: u64) -> Result<()> {
     let mut files = Vec::new();
     list_files(folder, &mut files)?;
+    let mut weights: BTreeMap<PathBuf, u64> = BTreeMap::new();
     for (path, bytes) in &files {
-        println!("{:>9.3} MB  {}", *bytes as f64 / 1e6, path.strip_prefix(folder).unwrap_or(path).display());
+        let inside = path.strip_prefix(folder).unwrap_or(path);
+        *weights.entry(inside.components().take(2).collect()).or_default() += bytes;
+    }
+    for (path, bytes) in &weights {
+        println!("{:>9.3} MB  {}", *bytes as f64 / 1e6, path.display());
     }
     let total: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     println!("{:>9.3} MB  in all", total as f64 / 1e6);

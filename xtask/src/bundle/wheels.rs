@@ -1,0 +1,88 @@
+//! Packages that PyTorch is compared with, unpacked ready to import.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Pinned, so that bundles of one commit measure the same. Both are Python alone and run on whatever PyTorch and Triton they find.
+const PACKAGES: [&str; 2] = ["liger-kernel==0.8.5", "cut-cross-entropy==25.1.1"];
+/// Parts that the peers never import.
+const NOT_NEEDED: [&str; 5] = [
+    "liger_kernel/chunked_loss",
+    "liger_kernel/megatron",
+    "liger_kernel/testing",
+    "liger_kernel/transformers",
+    "liger_kernel/triton",
+];
+
+/// Fetches the packages, with their licences, by pip. Where that is impossible it warns and leaves no folder: the rest of a bundle needs
+/// none of them.
+pub fn fetch(folder: &Path) -> Result<()> {
+    let Err(error) = install(Command::new("python3"), folder) else { return Ok(()) };
+    eprintln!("warning: the bundle compares with PyTorch without {}: {error:#}", PACKAGES.join(" and "));
+    super::remove(folder)
+}
+
+fn install(mut python: Command, folder: &Path) -> Result<()> {
+    let output = python
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"])
+        .args(["--no-deps", "--only-binary", ":all:", "--no-compile", "--target"])
+        .arg(folder)
+        .args(PACKAGES)
+        .output()
+        .with_context(|| format!("cannot run {}", python.get_program().display()))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "pip: {}", errors.trim().lines().last().unwrap_or("it failed"));
+    trim(folder)
+}
+
+fn trim(folder: &Path) -> Result<()> {
+    NOT_NEEDED.iter().try_for_each(|part| {
+        let part = folder.join(part);
+        fs::remove_dir_all(&part)
+            .with_context(|| format!("cannot remove `{}`, which is not needed", part.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Python whose pip does what the script says; `$target` is the folder.
+    fn python(script: &str) -> Command {
+        let arguments = "set -e; while [ $# -gt 3 ]; do shift; done; target=$1 packages=\"$2 $3\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", &format!("{arguments}\n{script}"), "python"]);
+        command
+    }
+
+    #[test]
+    fn packages_keep_what_is_imported_and_their_licences() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = r#"
+mkdir -p "$target"/liger_kernel/{chunked_loss,megatron,testing,transformers,triton,ops} "$target/liger_kernel-0.8.5.dist-info/licenses"
+touch "$target/liger_kernel/ops/__init__.py" "$target/liger_kernel-0.8.5.dist-info/licenses/LICENSE"
+echo "$packages" >"$target/packages""#;
+        let target = folder.path().join("wheels");
+        install(python(script), &target).unwrap();
+        assert!(target.join("liger_kernel/ops/__init__.py").is_file());
+        assert!(target.join("liger_kernel-0.8.5.dist-info/licenses/LICENSE").is_file());
+        assert!(NOT_NEEDED.iter().all(|part| !target.join(part).exists()));
+        assert_eq!(fs::read_to_string(target.join("packages")).unwrap().trim(), PACKAGES.join(" "));
+        // Another layout than that of the pinned version is no silent gap.
+        let error = install(python("mkdir -p \"$target\""), &folder.path().join("other"));
+        assert!(error.unwrap_err().to_string().contains("liger_kernel/chunked_loss"));
+    }
+
+    #[test]
+    fn a_pip_that_fails_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo 'WARNING: a retry' >&2\necho 'ERROR: no such version' >&2\nexit 1";
+        let error = install(python(script), &folder.path().join("wheels")).unwrap_err();
+        assert_eq!(error.to_string(), "pip: ERROR: no such version");
+        let error = install(Command::new("/absent"), &folder.path().join("wheels")).unwrap_err();
+        assert!(error.to_string().contains("cannot run"), "{error}");
+    }
+}
