@@ -85,7 +85,9 @@ class Problem:
     def rows(self) -> tuple[Tensor, Tensor]:
         """Sentence and slot of each of the `[T]` rows."""
         lengths = torch.tensor(self.lengths, device=self.query.device)
-        sentence = torch.arange(len(self.lengths), device=lengths.device).repeat_interleave(lengths)
+        sentence = torch.arange(len(self.lengths), device=lengths.device).repeat_interleave(
+            lengths, output_size=sum(self.lengths)
+        )
         slot = torch.arange(sum(self.lengths), device=lengths.device) - self.offsets()[sentence].long()
         return sentence, slot
 

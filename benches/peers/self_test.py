@@ -21,10 +21,14 @@ PLANTED = ("measured", "crashes", "measured", "faults", "measured", "hangs", "no
 
 def run(ops: tuple[str, ...], describe: Callable[[Line], str]) -> int:
     """0 unless something computes wrong numbers, or lacks what every PyTorch has."""
+    # This one needs no PyTorch.
+    if failure := outcome("a figure that hangs or crashes costs itself alone", check_supervisor):
+        print(failure)
+        return 1
+    where = setting("cpu", self_test=True)
     from timing import ONCE
 
-    where = setting("cpu", self_test=True)
-    checks = [("a figure that hangs or crashes costs itself alone", check_supervisor)]
+    checks: list[tuple[str, Check]] = []
     for name in MODULES:
         checks += getattr(importlib.import_module(name), "self_checks", lambda setting: [])(where)
     failures = [failure for what, check in checks if (failure := outcome(what, check))]
