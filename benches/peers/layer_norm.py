@@ -15,7 +15,7 @@ from peer import CheckFailed, Peer, Rank, Setting, Work, assert_all_close, leaf
 DROPOUT = 0.1
 EPS = 1e-12
 RESULTS = ("output", "d_input", "d_residual", "d_gamma", "d_beta")
-VARIANTS = (("torch", Rank.FIRST, 1.0), ("torch_compile", Rank.COMPILED, 6.0))
+VARIANTS = (("torch", Rank.FIRST, 1.0), ("torch_compile", Rank.COMPILED, 8.0))
 # Standard deviations that the share of dropped values may be off.
 DEVIATIONS_MAX = 6
 

@@ -125,7 +125,7 @@ class Peer:
     prepare: Callable[[], Work]
     rank: Rank
     seconds: float = 1.0
-    """With less time left than this, it is not begun; three times as long, and it is given up."""
+    """With less time left than this, it is not begun."""
 
     @property
     def name(self) -> dict[str, str]:

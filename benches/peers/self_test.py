@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from supervisor import Done, Job, Line, Ready, Supervisor
@@ -67,13 +68,15 @@ def serve_planted(connection: Connection) -> None:
     """A worker whose figures do what [`PLANTED`] says."""
     jobs = [Job({"variant": what}, 600.0 if what == "not begun" else 0.0) for what in PLANTED]
     connection.send(Ready({}, jobs))
-    while True:
-        what = PLANTED[connection.recv()]
-        if what == "crashes":
-            os._exit(5)
-        if what == "hangs":
-            time.sleep(600)
-        connection.send(Done({"variant": what, "median_ns": 1.0, "process": os.getpid()}, what != "faults"))
+    with suppress(EOFError):
+        while True:
+            what = PLANTED[connection.recv()]
+            if what == "crashes":
+                os._exit(5)
+            if what == "hangs":
+                time.sleep(600)
+            line = {"variant": what, "median_ns": 1.0, "process": os.getpid()}
+            connection.send(Done(line, usable=what != "faults"))
 
 
 def check_supervisor() -> None:

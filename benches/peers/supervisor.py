@@ -19,6 +19,10 @@ NO_TIME = "the time was over"
 START_SECONDS_MAX = 120.0
 # The first figure of its kind loads libraries, too.
 FIGURE_SECONDS_MIN = 20.0
+# Compilers take longer on a machine that has not run them before.
+FIGURE_SECONDS_FACTOR = 5.0
+# For a process that has nothing to do, to end by itself.
+LEAVE_SECONDS_MAX = 2.0
 STOP_SECONDS_MAX = 10.0
 
 
@@ -38,7 +42,7 @@ class Job:
     @property
     def seconds_max(self) -> float:
         """After so long it hangs, or is not worth the time of the others."""
-        return max(FIGURE_SECONDS_MIN, 3 * self.seconds)
+        return max(FIGURE_SECONDS_MIN, FIGURE_SECONDS_FACTOR * self.seconds)
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,12 @@ class Worker:
         ready: Ready = self.receive(seconds)
         return ready
 
-    def stop(self) -> None:
-        """At once: what it was doing is lost."""
+    def stop(self, seconds: float) -> None:
+        """Ends it, where it does not leave by itself for so long: what it was doing is lost."""
+        self.connection.close()
+        self.process.join(seconds)
         self.process.kill()
         self.process.join(STOP_SECONDS_MAX)
-        self.connection.close()
 
 
 class Supervisor:
@@ -120,9 +125,9 @@ class Supervisor:
         except (EOFError, OSError):
             raise CannotMeasure("the process that measures ended while it started") from None
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = LEAVE_SECONDS_MAX) -> None:
         if self.worker is not None:
-            self.worker.stop()
+            self.worker.stop(seconds)
             self.worker = None
 
     def figures(self, jobs: list[Job]) -> Iterator[Line]:
@@ -152,7 +157,7 @@ class Supervisor:
         try:
             done = self.worker.measure(index, seconds)
         except TimeoutError:
-            self.stop()
+            self.stop(0.0)
             return {**job.name, "skipped": timeout(seconds, job.seconds_max)}
         except (EOFError, OSError):
             self.worker.process.join(STOP_SECONDS_MAX)
@@ -160,7 +165,7 @@ class Supervisor:
             self.stop()
             return {**job.name, "skipped": f"its process ended with code {code}"}
         if not done.usable:
-            self.stop()
+            self.stop(0.0)
         return done.line
 
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +98,10 @@ def serve(device: str, ops: tuple[str, ...], order: str, connection: Connection)
     connection.send(Ready(software(where), jobs))
     # What is imported stays: there is no need to search it for garbage after every figure.
     gc.freeze()
-    try:
+    with suppress(EOFError, BrokenPipeError):
         while True:
             line = figure(peers[connection.recv()], where, None)
             connection.send(Done(line, free_memory(where)))
-    except (EOFError, BrokenPipeError):
-        return
 
 
 def figure(peer: Peer, setting: Setting, limits: Limits | None) -> Line:
