@@ -20,9 +20,11 @@ const PYTHON_PATH: &str = "import sys; print('\\n'.join(filter(None, sys.path)))
 
 /// Versions of what the peers run on, as JSON.
 const SOFTWARE: &str = r#"
-import importlib.metadata, json, platform
+import importlib.metadata, json, platform, sys
+# Behind the site's own packages, as the peers import them.
+sys.path.append(sys.argv[1])
 found = {"python": platform.python_version()}
-for name in ("torch", "triton", "transformers", "flash-attn",
+for name in ("torch", "triton", "transformers", "liger-kernel", "cut-cross-entropy", "flash-attn",
              "nvidia-cudnn-cu12", "nvidia-cudnn-cu13", "nvidia-cublas-cu12", "nvidia-cublas"):
     try:
         found[name] = importlib.metadata.version(name)
@@ -87,7 +89,8 @@ pub fn card(session: &mut Session, when: &str) {
 /// Asks Python for the versions of what the peers run on.
 pub fn software(session: &mut Session) {
     let mut command = Command::new("python3");
-    keep(session, command.args(["-c", SOFTWARE]), "device/software.json", |line| line.starts_with('{'));
+    command.args(["-c", SOFTWARE]).arg(session.bundled("wheels"));
+    keep(session, &mut command, "device/software.json", |line| line.starts_with('{'));
 }
 
 /// Keeps the line that a program prints, warnings around it aside, unless it is missing, fails or takes too long: then there is no file.

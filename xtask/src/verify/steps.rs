@@ -249,6 +249,8 @@ fn training(session: &mut Session, limit: Duration) -> Result<Stage> {
 
 /// The exit status of the peers' program where there is no PyTorch to measure.
 const PEERS_MISSING: i32 = 3;
+/// What the peers' program may take to end its last figure.
+const PEERS_MARGIN: Duration = Duration::from_secs(8);
 
 /// What PyTorch offers for the same operations.
 fn peers(session: &mut Session, limit: Duration) -> Result<Stage> {
@@ -257,8 +259,8 @@ fn peers(session: &mut Session, limit: Duration) -> Result<Stage> {
         return Ok(skipped("the bundle has no peers"));
     }
     let device = if session.on_gpu() { "cuda" } else { "cpu" };
-    // It stops by itself, with a few seconds for its last figure.
-    let minutes = limit.as_secs_f64() * 0.9 / 60.0;
+    // It stops by itself, a little before.
+    let minutes = limit.saturating_sub(PEERS_MARGIN).max(limit / 2).as_secs_f64() / 60.0;
     let mut command = Command::new("python3");
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(program);
     command.args(["--device", device, "--minutes", &format!("{minutes:.2}"), "--out"]);
