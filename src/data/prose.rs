@@ -277,6 +277,12 @@ mod tests {
     }
 
     #[test]
+    fn underscores_around_words_are_emphasis_and_those_within_are_letters() {
+        let text = "_begins_ and _in between_, a snake_case_name, __main__.";
+        assert_eq!(markdown_paragraphs(text), ["begins and in between, a snake_case_name, main."]);
+    }
+
+    #[test]
     fn doc_comments_are_gathered_by_runs() {
         let source =
             "//! Crate.\n//! More.\n\n//// no\n/// Item\n    /// goes on\nfn x() {} // tail\n/// Last";
