@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Gaps;
 use super::criterion;
@@ -41,14 +42,31 @@ struct Work {
     bytes: f64,
 }
 
-/// A line of what the benches say of a case: its work, what memory a variant holds, or why it could not be measured.
+/// A line of what the benches say of a case: its work, what memory a variant holds, why it could not be measured, or that it was begun.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum BenchLine {
-    Bound { op: String, case: String, flops: f64, bytes: f64 },
-    Memory { op: String, case: String, variant: String, extra_bytes: u64 },
+    Bound {
+        op: String,
+        case: String,
+        flops: f64,
+        bytes: f64,
+    },
+    Memory {
+        op: String,
+        case: String,
+        variant: String,
+        extra_bytes: u64,
+    },
     Skipped(Skipped),
+    Begun {
+        #[serde(rename = "begun")]
+        _id: IgnoredAny,
+    },
 }
+
+/// What the peers' program says of figures that it did not begin.
+const NO_TIME: &str = "the time was over";
 
 /// A line of a figures file: a measurement, or why there is none.
 #[derive(Deserialize)]
@@ -71,7 +89,8 @@ pub fn collect(dir: &Path, gaps: &mut Gaps) -> Collected {
     for order in ["forward", "reverse"] {
         let home = format!("criterion/{order}");
         let measured = criterion::read(&dir.join(&home), &mut gaps.warnings);
-        if measured.is_empty() {
+        // The reverse order is asked for in long runs alone.
+        if measured.is_empty() && order == "forward" {
             gaps.missing.push(home);
         }
         for one in measured {
@@ -82,7 +101,13 @@ pub fn collect(dir: &Path, gaps: &mut Gaps) -> Collected {
         }
     }
     let mut skipped = Vec::new();
-    for line in gaps.json_lines::<FigureLine>(dir, "peers/figures.jsonl") {
+    let lines = gaps.json_lines::<FigureLine>(dir, "peers/figures.jsonl");
+    let (not_begun, lines): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|line| line.skipped.as_deref() == Some(NO_TIME));
+    if !not_begun.is_empty() {
+        gaps.warnings.push(format!("{} figures of the peers were not begun: {NO_TIME}", not_begun.len()));
+    }
+    for line in lines {
         add_peer(line, &mut figures, &mut skipped, &mut gaps.warnings);
     }
     let work = bounds(dir, &mut figures, &mut skipped, gaps);
@@ -150,6 +175,7 @@ fn bounds(
             // The run in the other order may have said so already.
             BenchLine::Skipped(line) if skipped.contains(&line) => {}
             BenchLine::Skipped(line) => skipped.push(line),
+            BenchLine::Begun { .. } => {}
         }
     }
     work
@@ -248,11 +274,13 @@ mod tests {
         let peers = [
             r#"{"op":"adamw","case":"base","variant":"torch","dtype":"bf16","median_ns":2000.0,"samples":50}"#,
             r#"{"op":"adamw","case":"base","variant":"liger","skipped":"has no optimizer"}"#,
+            r#"{"op":"adamw","case":"large","variant":"torch","skipped":"the time was over"}"#,
             r#"{"op":"adamw","case":"base","variant":"wrong","median_ns":-1.0,"samples":50}"#,
             r#"{"op":"adamw","case":"ba"#,
         ];
         fs::write(dir.join("peers/figures.jsonl"), peers.join("\n")).unwrap();
         let bounds = [
+            r#"{"begun":"ceiling/copy/copy"}"#,
             r#"{"op":"ceiling","case":"copy","flops":0,"bytes":2000}"#,
             r#"{"op":"ceiling","case":"matmul","flops":10000,"bytes":9}"#,
             r#"{"op":"adamw","case":"base","flops":3000,"bytes":800}"#,
@@ -277,7 +305,7 @@ mod tests {
         assert_eq!((ours.unfused_ratio(), ours.best_peer()), (Some(4.0), Some(("torch", 2.0))));
         let reasons: Vec<&str> = found.skipped.iter().map(|skipped| skipped.reason.as_str()).collect();
         assert_eq!(reasons, ["has no optimizer", "out of memory"]);
-        assert_eq!(gaps.warnings.len(), 3, "{:?}", gaps.warnings);
+        assert_eq!(gaps.warnings.len(), 4, "{:?}", gaps.warnings);
         assert!(gaps.missing.is_empty(), "{:?}", gaps.missing);
         assert!(found.figures.iter().filter(|figure| figure.op == CEILING).all(|f| f.bound_ns.is_none()));
     }

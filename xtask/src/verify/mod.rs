@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::collate::Info;
 use crate::files::{children, read_json};
-use crate::result::{ResultFile, Stage, Status};
+use crate::result::{ResultFile, Stage, Status, TestCounts};
 pub use machine::utc_now;
 use session::{Session, Setup};
 use steps::{STEPS, skipped};
@@ -51,6 +51,8 @@ impl Kind {
 
 /// The exit status of a run that found no failure, but had no time for every check.
 const UNCHECKED: u8 = 3;
+/// Of each step, on the screen; the summary has all.
+const PROBLEMS_SHOWN: usize = 8;
 /// Of a run that a signal ended.
 const INTERRUPTED: u8 = 130;
 
@@ -172,12 +174,17 @@ fn take_steps(session: &mut Session) {
 }
 
 fn print_stage(stage: &Stage) {
-    let tests = stage
-        .tests
-        .map_or(String::new(), |tests| format!(", {} tests passed, {} failed", tests.passed, tests.failed));
+    let tests = stage.tests.map_or(String::new(), |TestCounts { passed, failed, unfinished, .. }| {
+        let unfinished = if unfinished > 0 { format!(", {unfinished} unfinished") } else { String::new() };
+        format!(", {passed} tests passed, {failed} failed{unfinished}")
+    });
     let note = if stage.note.is_empty() { String::new() } else { format!(": {}", stage.note) };
     println!("{:<14} {} after {:.0} s{tests}{note}", stage.name, stage.status.name(), stage.seconds);
-    stage.problems.iter().for_each(|problem| println!("               {problem}"));
+    let (shown, others) = stage.problems.split_at(stage.problems.len().min(PROBLEMS_SHOWN));
+    shown.iter().for_each(|problem| println!("               {problem}"));
+    if !others.is_empty() {
+        println!("               and {} more", others.len());
+    }
 }
 
 fn exit_status(session: &Session) -> u8 {
