@@ -73,7 +73,8 @@ pub(crate) struct Gemm {
     pub output: DType,
     /// Add to `c` instead of overwriting it; then there is no bias.
     pub accumulate: bool,
-    /// `[n]` of the output type: added in f32 to each row, before the one rounding.
+    /// `[n]` of the output type: added in f32 to each row, before the one rounding. Then the rows of `c`, of all products, have no gaps between
+    /// them.
     pub bias: Option<u64>,
     pub batch: Batch,
 }
@@ -196,10 +197,20 @@ pub(crate) trait Backend: Send + Sync {
     unsafe fn free_graph(&self, graph: u64);
 }
 
-/// A device that runs kernels. Cloning is cheap and names the same device; two that were made apart are different devices, also of one GPU.
+/// A device that runs kernels. Cloning is cheap and names the same device.
+///
+/// [`Device::host`] and [`Device::cuda`] open a device the first time and give the same one from then on: it is there as long as the process. Each
+/// [`Device::host_with`] makes another one.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
+}
+
+/// Of what there is one device in a process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Host,
+    Cuda(usize),
 }
 
 /// What all clones of a device have in common.
@@ -218,15 +229,16 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// The host device: this machine's processor, with options from the environment (see [`HostOptions::from_env`]).
+    /// The host device: this machine's processor, with options from the environment as it is when it is opened (see
+    /// [`HostOptions::from_env`]).
     ///
     /// # Errors
     /// When the processor lacks the instructions that the kernels were compiled for, or an option is malformed.
     pub fn host() -> Result<Self> {
-        Self::host_with(HostOptions::from_env()?)
+        Self::opened(Place::Host, || Self::host_with(HostOptions::from_env()?))
     }
 
-    /// The host device with explicit options.
+    /// A host device of its own, with explicit options.
     ///
     /// # Errors
     /// As [`Device::host`].
@@ -239,7 +251,19 @@ impl Device {
     /// # Errors
     /// When the kernels are not built for CUDA, or there is no driver or no such device.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        Ok(Self::of(cuda::open(ordinal)?))
+        Self::opened(Place::Cuda(ordinal), || Ok(Self::of(cuda::open(ordinal)?)))
+    }
+
+    /// The device at a place, opened where it is not yet. What fails is tried again the next time.
+    fn opened(place: Place, open: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        static OPEN: Mutex<Vec<(Place, Device)>> = Mutex::new(Vec::new());
+        let mut all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, device)) = all.iter().find(|(known, _)| *known == place) {
+            return Ok(device.clone());
+        }
+        let device = open()?;
+        all.push((place, device.clone()));
+        Ok(device)
     }
 
     fn of(backend: Box<dyn Backend>) -> Self {
@@ -276,7 +300,8 @@ impl Device {
         self.backend().description()
     }
 
-    /// The device's own stream: work is done in the order in which it is enqueued.
+    /// The device's own stream, which all who have the device share: work is done in the order in which it is enqueued. It cannot be
+    /// [captured](Stream::capture).
     #[must_use]
     pub fn stream(&self) -> Stream {
         Stream::own(self)

@@ -271,17 +271,27 @@ impl Stream {
     ///
     /// Kernels see device memory as it is when the graph runs; what they were given by value stays as it was when it was recorded.
     ///
+    /// The device's [own stream](Device::stream) cannot be captured: what others give it meanwhile would end up in the recording.
+    ///
     /// Until `work` returns, this thread waits for nothing of the device, as what is recorded is not done: it can neither read, write nor
     /// allocate [buffers](super::Buffer) and [staging memory](super::Staging), nor wait for a stream or an event. On the captured stream itself no
     /// graph is launched, no event is recorded or waited for, and nothing is copied from or to the host. All of this is refused and leaves the
     /// recording as it was. Other streams go on, and whatever is dropped meanwhile is freed when it may be.
     ///
     /// # Errors
-    /// Those of `work`, and an error of the device where something cannot be recorded; also when the stream is being captured already.
+    /// Those of `work`, and an error of the device where something cannot be recorded; also when the stream is being captured already, or is the
+    /// device's own.
     pub fn capture<E: From<Error>>(
         &self,
         work: impl FnOnce(&Self) -> std::result::Result<(), E>,
     ) -> std::result::Result<Graph, E> {
+        if self.handle.owner == Owner::Device {
+            return Err(E::from(Error::Argument {
+                argument: "stream",
+                actual: "the device's own".into(),
+                expected: "one of Device::new_stream, as all may give the own one work".into(),
+            }));
+        }
         // SAFETY: the stream lives as long as its handle.
         unsafe { self.backend().begin_capture(self.handle.stream)? };
         let capture = Capture::of(self);

@@ -76,6 +76,8 @@ pub(super) struct Training {
     /// Tells this process's models apart.
     model: u64,
     record: bool,
+    /// What steps are recorded on, whatever stream they run on.
+    recorder: Stream,
     /// Launches that were enqueued before, with their graph from the second time on.
     known: Vec<(Launches, Option<Graph>)>,
     outcomes: [StagedOutcome; OUTCOMES],
@@ -89,6 +91,7 @@ impl Training {
         Ok(Self {
             model: MODELS.fetch_add(1, Ordering::Relaxed),
             record: device.name() == "cuda",
+            recorder: device.new_stream()?,
             known: Vec::new(),
             outcomes: [StagedOutcome::new(device)?, StagedOutcome::new(device)?],
             steps: 0,
@@ -268,7 +271,8 @@ impl<T: ModelFloat> Model<T> {
             return Ok(());
         };
         if self.training.known[index].1.is_none() {
-            let graph = stream.capture(|stream| self.enqueue(stream, launches))?;
+            let recorder = self.training.recorder.clone();
+            let graph = recorder.capture(|recorder| self.enqueue(recorder, launches))?;
             self.training.known[index].1 = Some(graph);
         }
         let graph = self.training.known[index].1.as_ref().expect("recorded above");

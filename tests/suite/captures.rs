@@ -8,11 +8,6 @@ use crate::common::devices;
 
 const COUNT: usize = 64;
 
-/// The streams that may be captured: the device's own, and another.
-fn streams(device: &Device) -> [Stream; 2] {
-    [device.stream(), device.new_stream().unwrap()]
-}
-
 /// What the work of a capture is tried with.
 struct Things {
     device: Device,
@@ -64,33 +59,32 @@ impl Things {
 #[test]
 fn a_capture_refuses_what_would_wait_and_is_not_disturbed() {
     for device in devices() {
-        for stream in streams(&device) {
-            let mut things = Things::new(&device);
-            let mut recorded = device.upload(&[3.0f32; COUNT]).unwrap();
-            let graph = stream.capture(|stream| {
-                stream.zero(recorded.slice_mut(0..1))?;
-                for (doing, result) in things.refused(stream) {
-                    let message = result.expect_err(doing).to_string();
-                    let expected = format!(
-                        "cannot {doing} while a stream is being captured; do it before or after the capture"
-                    );
-                    assert_eq!(message, expected);
-                }
-                stream.zero(recorded.slice_mut(2..3))
-            });
-            // Nothing was done to them, and nothing of what was recorded.
-            assert_eq!(things.buffer.read().unwrap(), [1.0; COUNT]);
-            assert_eq!(recorded.read().unwrap(), [3.0; COUNT]);
-            // SAFETY: the buffer is alive, and the read waits.
-            unsafe { graph.unwrap().launch(&stream).unwrap() };
-            assert_eq!(recorded.read().unwrap()[..4], [0.0, 3.0, 0.0, 3.0]);
-            assert!(
-                things
-                    .refused(&stream)
-                    .into_iter()
-                    .all(|(doing, result)| { result.map_err(|error| println!("{doing}: {error}")).is_ok() })
-            );
-        }
+        let stream = device.new_stream().unwrap();
+        let mut things = Things::new(&device);
+        let mut recorded = device.upload(&[3.0f32; COUNT]).unwrap();
+        let graph = stream.capture(|stream| {
+            stream.zero(recorded.slice_mut(0..1))?;
+            for (doing, result) in things.refused(stream) {
+                let message = result.expect_err(doing).to_string();
+                let expected = format!(
+                    "cannot {doing} while a stream is being captured; do it before or after the capture"
+                );
+                assert_eq!(message, expected);
+            }
+            stream.zero(recorded.slice_mut(2..3))
+        });
+        // Nothing was done to them, and nothing of what was recorded.
+        assert_eq!(things.buffer.read().unwrap(), [1.0; COUNT]);
+        assert_eq!(recorded.read().unwrap(), [3.0; COUNT]);
+        // SAFETY: the buffer is alive, and the read waits.
+        unsafe { graph.unwrap().launch(&stream).unwrap() };
+        assert_eq!(recorded.read().unwrap()[..4], [0.0, 3.0, 0.0, 3.0]);
+        assert!(
+            things
+                .refused(&stream)
+                .into_iter()
+                .all(|(doing, result)| { result.map_err(|error| println!("{doing}: {error}")).is_ok() })
+        );
     }
 }
 
@@ -98,47 +92,47 @@ fn a_capture_refuses_what_would_wait_and_is_not_disturbed() {
 #[test]
 fn other_streams_go_on_beside_a_capture() {
     for device in devices() {
-        for stream in streams(&device) {
-            let Things { other, mut buffer, mut staging, events, graph, .. } = Things::new(&device);
-            let mut copy = device.zeros::<f32>(COUNT).unwrap();
-            staging.write().unwrap().fill(5.0);
-            let mut recorded = device.upload(&[3.0f32; COUNT]).unwrap();
-            let dropped = device.upload(&[4.0f32; COUNT]).unwrap();
-            let replayed = stream.capture(|stream| {
-                stream.zero(recorded.slice_mut(0..1))?;
-                staging.upload(&other, 0..COUNT, buffer.view_mut())?;
-                let third = device.new_stream()?;
-                third.wait(&other.record()?)?;
-                third.copy(copy.view_mut(), buffer.view())?;
-                // All in flight, or never used again.
-                drop((third, dropped, staging, buffer, events, graph));
-                stream.zero(recorded.slice_mut(2..3))
-            });
-            assert_eq!(copy.read().unwrap(), [5.0; COUNT]);
-            assert_eq!(recorded.read().unwrap(), [3.0; COUNT]);
-            // SAFETY: the buffer is alive, and the read waits.
-            unsafe { replayed.unwrap().launch(&stream).unwrap() };
-            assert_eq!(recorded.read().unwrap()[..4], [0.0, 3.0, 0.0, 3.0]);
-        }
+        let stream = device.new_stream().unwrap();
+        let Things { other, mut buffer, mut staging, events, graph, .. } = Things::new(&device);
+        let mut copy = device.zeros::<f32>(COUNT).unwrap();
+        staging.write().unwrap().fill(5.0);
+        let mut recorded = device.upload(&[3.0f32; COUNT]).unwrap();
+        let dropped = device.upload(&[4.0f32; COUNT]).unwrap();
+        let replayed = stream.capture(|stream| {
+            stream.zero(recorded.slice_mut(0..1))?;
+            staging.upload(&other, 0..COUNT, buffer.view_mut())?;
+            let third = device.new_stream()?;
+            third.wait(&other.record()?)?;
+            third.copy(copy.view_mut(), buffer.view())?;
+            // All in flight, or never used again.
+            drop((third, dropped, staging, buffer, events, graph));
+            stream.zero(recorded.slice_mut(2..3))
+        });
+        assert_eq!(copy.read().unwrap(), [5.0; COUNT]);
+        assert_eq!(recorded.read().unwrap(), [3.0; COUNT]);
+        // SAFETY: the buffer is alive, and the read waits.
+        unsafe { replayed.unwrap().launch(&stream).unwrap() };
+        assert_eq!(recorded.read().unwrap()[..4], [0.0, 3.0, 0.0, 3.0]);
     }
 }
 
-/// What a thread captures does not bind others, but that the device's own stream carries their reads.
+/// What a thread captures does not bind others.
 #[test]
 fn another_thread_reads_beside_a_capture() {
     for device in devices() {
-        for (stream, allowed) in streams(&device).into_iter().zip([false, true]) {
-            let buffer = device.upload(&[1.0f32; COUNT]).unwrap();
-            let graph = stream.capture(|_| {
-                let read = std::thread::scope(|scope| scope.spawn(|| buffer.read()).join().unwrap());
-                match read {
-                    Ok(values) => assert!(allowed && values == [1.0; COUNT]),
-                    Err(error) => assert!(!allowed && matches!(error, Error::Capturing(_)), "{error}"),
-                }
-                Ok::<_, Error>(())
-            });
-            assert_eq!(graph.unwrap().kernels(), [""; 0]);
-        }
+        let stream = device.new_stream().unwrap();
+        let buffer = device.upload(&[1.0f32; COUNT]).unwrap();
+        let graph = stream.capture(|_| {
+            let read = || {
+                let mut copy = device.zeros::<f32>(COUNT)?;
+                copy.write(&buffer.read()?)?;
+                copy.read()
+            };
+            let read = std::thread::scope(|scope| scope.spawn(read).join().unwrap());
+            assert_eq!(read.unwrap(), [1.0; COUNT]);
+            Ok::<_, Error>(())
+        });
+        assert_eq!(graph.unwrap().kernels(), [""; 0]);
     }
 }
 
@@ -146,20 +140,33 @@ fn another_thread_reads_beside_a_capture() {
 #[test]
 fn a_capture_that_fails_leaves_the_device_usable() {
     for device in devices() {
-        for stream in streams(&device) {
-            let mut buffer = device.upload(&[1.0f32; COUNT]).unwrap();
-            let failed = stream.capture(|stream| {
-                stream.zero(buffer.view_mut())?;
-                device.zeros::<f32>(1).map(drop)
-            });
-            assert!(matches!(failed, Err(Error::Capturing("allocate a buffer"))), "{failed:?}");
-            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                stream.capture(|_| -> Result<(), Error> { panic!("on purpose") })
-            }));
-            assert!(panicked.is_err());
-            stream.synchronize().unwrap();
-            assert_eq!(buffer.read().unwrap(), [1.0; COUNT]);
-        }
+        let stream = device.new_stream().unwrap();
+        let mut buffer = device.upload(&[1.0f32; COUNT]).unwrap();
+        let failed = stream.capture(|stream| {
+            stream.zero(buffer.view_mut())?;
+            device.zeros::<f32>(1).map(drop)
+        });
+        assert!(matches!(failed, Err(Error::Capturing("allocate a buffer"))), "{failed:?}");
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            stream.capture(|_| -> Result<(), Error> { panic!("on purpose") })
+        }));
+        assert!(panicked.is_err());
+        stream.synchronize().unwrap();
+        assert_eq!(buffer.read().unwrap(), [1.0; COUNT]);
+    }
+}
+
+/// The own stream is everybody's: what others give it must not end up in a recording.
+#[test]
+fn the_own_stream_of_a_device_cannot_be_captured() {
+    for device in devices() {
+        let captured = device.stream().capture(|_| -> Result<(), Error> { panic!("it should not begin") });
+        let message = captured.unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "stream is the device's own; it should be one of Device::new_stream, as all may give the own one work"
+        );
+        device.stream().synchronize().unwrap();
     }
 }
 

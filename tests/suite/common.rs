@@ -22,8 +22,7 @@ pub fn devices() -> Vec<Device> {
     all.into_iter().map(|options| Device::host_with(options).expect("the host device")).collect()
 }
 
-/// Runs `work` on the device's stream; or, to learn the names of its kernels, captured on a stream of its own. What a graph holds of a
-/// library is kept until the device goes, so this is not for every call.
+/// Runs `work` on the device's stream; or, to learn the names of its kernels, captured on a stream of its own.
 pub fn run_on(
     device: &Device,
     capture: bool,

@@ -149,6 +149,23 @@ fn info_checks_cublaslt_or_says_what_it_lacks() {
     assert!(device["product"].is_null(), "{device}");
 }
 
+/// A module is loaded when one of its kernels is launched; `info` launches none, and sees that the device takes what nvcc made.
+#[test]
+fn modules_are_loaded_when_they_are_needed() {
+    let Some(libraries) = libraries() else { return };
+    let loads = |command: &mut Command| {
+        let output = with_fault(command, &libraries, "", &[("SIMULATED_CUDA_LOG", "1")]);
+        let written = stderr(&output);
+        assert!(output.status.success(), "{written}");
+        written.lines().filter(|line| line.ends_with("cuModuleLoadData -> CUDA_SUCCESS")).count()
+    };
+    assert_eq!(loads(Command::new(program()).args(["info", "--check"])), 1);
+    let place = Workplace::new();
+    let flags = ["--device", "cuda", "--dtype", "f32", "--steps", "2"];
+    let trained = loads(&mut place.pretrain_command("out", &flags));
+    assert!((5..device::fatbins().len()).contains(&trained), "{trained} modules");
+}
+
 #[test]
 fn a_run_on_the_simulated_driver_trains_as_on_the_host() {
     let Some(libraries) = libraries() else { return };

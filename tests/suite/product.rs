@@ -1,7 +1,7 @@
 //! Products of dense matrices against plain f64 sums: types, layouts, batches, addends, and sizes that nothing divides.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
-use retromae::device::{Device, Float, bf16, f16};
+use retromae::device::{Buffer, Device, Float, Stream, bf16, f16};
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +180,94 @@ fn operands_need_no_alignment_but_their_own() {
             let scale = aligned.iter().fold(0.0f64, |max, value| max.max(value.abs()));
             assert_close_to_scale::<bf16>(&format!("{offsets:?}"), &shifted, &aligned, &aligned, scale);
         }
+    }
+}
+
+/// A bias may begin at any element, also where the library cannot add it: for thin products it never can.
+fn check_bias_anywhere<T: Float>() {
+    const OFFSETS: usize = 9;
+    for device in devices() {
+        for [m, n, k] in [[130, 136, 64], [3, 1, 5], [19, 13, 1], [1, 2, 9], [5, 3, 0]] {
+            let (left, right, bias) = (values(1, m * k), values(2, k * n), values(3, n));
+            let [left, right, bias] = [left, right, bias].map(|values| rounded::<T>(&values));
+            let [left_there, right_there] = [&left, &right].map(|values| device.upload(values).unwrap());
+            let wide = [&left, &right, &bias].map(|values| widened(values));
+            let sum = |row: usize, column: usize, term: &dyn Fn(f64) -> f64| {
+                let terms = (0..k).map(|l| wide[0][row * k + l] * wide[1][l * n + column]);
+                terms.map(term).sum::<f64>() + term(wide[2][column])
+            };
+            let all = |term: &dyn Fn(f64) -> f64| -> Vec<f64> {
+                (0..m * n).map(|index| sum(index / n, index % n, term)).collect()
+            };
+            let (exact, magnitudes) = (all(&|value| value), all(&f64::abs));
+            let scale = magnitudes.into_iter().fold(0.0, f64::max);
+            for offset in 0..OFFSETS {
+                let mut padded = vec![T::from_f32(f32::NAN); OFFSETS + n];
+                padded[offset..offset + n].copy_from_slice(&bias);
+                let padded = device.upload(&padded).unwrap();
+                let mut output = device.upload(&vec![T::from_f32(f32::NAN); m * n]).unwrap();
+                let arguments = Product {
+                    sizes: Sizes { batch: 1, m, n, k },
+                    left: Factor::Plain(left_there.view()),
+                    right: Factor::Plain(right_there.view()),
+                    addend: Addend::Bias(padded.slice(offset..offset + n)),
+                    output: output.view_mut(),
+                };
+                product(&device.stream(), arguments).unwrap();
+                let what = format!("{m} x {k} x {n}, a bias from element {offset} on");
+                let output = widened(&output.read().unwrap());
+                assert_close_to_scale::<T>(&what, &output, &exact, &exact, scale);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bias_may_begin_anywhere() {
+    check_bias_anywhere::<f32>();
+    check_bias_anywhere::<bf16>();
+    check_bias_anywhere::<f16>();
+}
+
+/// A graph's products, and those of the stream that it was recorded on, which nothing orders, share nothing but what they read.
+#[test]
+fn products_of_a_graph_and_of_its_stream_do_not_meet() {
+    const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
+    const ROUNDS: usize = 4;
+    for device in devices() {
+        let [stream, first, second] = [(); 3].map(|()| device.new_stream().unwrap());
+        let left = device.upload(&rounded::<f32>(&values(1, SIZES.m * SIZES.k))).unwrap();
+        let right = device.upload(&rounded::<f32>(&values(2, SIZES.k * SIZES.n))).unwrap();
+        let mut outputs: Vec<_> =
+            (0..2 + ROUNDS).map(|_| device.zeros::<f32>(SIZES.m * SIZES.n).unwrap()).collect();
+        let multiply = |stream: &Stream, output: &mut Buffer<f32>| {
+            let arguments = Product {
+                sizes: SIZES,
+                left: Factor::Plain(left.view()),
+                right: Factor::Plain(right.view()),
+                addend: Addend::Zero,
+                output: output.view_mut(),
+            };
+            product(stream, arguments)
+        };
+        let (recorded, direct) = outputs.split_at_mut(2);
+        // The algorithm is chosen here, for all.
+        multiply(&stream, &mut direct[0]).unwrap();
+        let mut graphs = Vec::new();
+        for output in recorded {
+            graphs.push(stream.capture(|stream| multiply(stream, output)).unwrap());
+        }
+        for output in direct {
+            multiply(&stream, output).unwrap();
+            // SAFETY: all buffers are alive, and the reads wait.
+            unsafe {
+                graphs[0].launch(&first).unwrap();
+                graphs[1].launch(&second).unwrap();
+            }
+        }
+        drop((graphs, stream, first, second));
+        let read: Vec<Vec<f32>> = outputs.iter().map(|output| output.read().unwrap()).collect();
+        assert!(read.iter().all(|values| *values == read[0] && values.iter().all(|value| value.is_finite())));
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use cudarc::driver::{result, sys};
+
 use crate::common::{devices, values};
 use retromae::device::{Buffer, Device, Error, HostOptions, Stream};
-use retromae::ops::{self, bias_gelu, rows};
+use retromae::ops::{self, bias_gelu, linear, reduce, rows};
 
 const COUNT: usize = 1000;
 
@@ -171,7 +173,7 @@ fn a_graph_replays_what_was_recorded() {
 #[test]
 fn a_wrong_launch_is_refused_while_it_is_recorded() {
     for device in devices() {
-        let stream = device.stream();
+        let stream = device.new_stream().unwrap();
         let error = stream
             .capture(|stream| {
                 // SAFETY: it is refused.
@@ -209,12 +211,8 @@ fn arguments_of_another_device_are_refused() {
 /// A stream that somebody else made in the GPU's primary context.
 #[test]
 fn a_borrowed_stream_is_used_and_given_back() {
-    let (device, lender) = (Device::for_tests().unwrap(), Device::for_tests().unwrap());
-    if device.name() != "cuda" {
-        println!("ignored: the host device has no streams of others");
-        return;
-    }
-    let lent = lender.new_stream().unwrap();
+    let device = Device::for_tests().unwrap();
+    let Some(lent) = Lent::new(&device) else { return };
     let bias = device.zeros::<f32>(8).unwrap();
     let input = device.upload(&floats(1)).unwrap();
     let [mut borrowed, mut own] = [(); 2].map(|()| device.zeros::<f32>(COUNT).unwrap());
@@ -226,9 +224,111 @@ fn a_borrowed_stream_is_used_and_given_back() {
     drop(stream);
     gelu(&device.stream(), &input, &bias, &mut own).unwrap();
     assert_eq!(borrowed.read().unwrap(), own.read().unwrap());
-    let mut buffer = lender.upload(&[1.0f32; 4]).unwrap();
-    lent.zero(buffer.view_mut()).unwrap();
-    assert_eq!(buffer.read().unwrap(), [0.0; 4]);
+    // It is still the lender's to use.
+    lent.synchronize();
+}
+
+/// A stream of the GPU's primary context that this crate knows nothing of.
+struct Lent {
+    stream: sys::CUstream,
+}
+
+impl Lent {
+    fn new(device: &Device) -> Option<Self> {
+        if device.name() != "cuda" {
+            println!("ignored: the host device has no streams of others");
+            return None;
+        }
+        // SAFETY: device 0 is there, and its primary context stays retained.
+        unsafe {
+            let context = result::primary_ctx::retain(result::device::get(0).unwrap()).unwrap();
+            result::ctx::set_current(context).unwrap();
+        }
+        Some(Self { stream: result::stream::create(result::stream::StreamKind::NonBlocking).unwrap() })
+    }
+
+    fn handle(&self) -> u64 {
+        self.stream as u64
+    }
+
+    fn synchronize(&self) {
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::synchronize(self.stream) }.unwrap();
+    }
+
+    /// What `work` gives the stream, recorded by its owner in a mode that forbids everything, and done afterwards.
+    fn record(&self, work: impl FnOnce()) {
+        // SAFETY: the stream is alive; the graph is destroyed when its work is done.
+        unsafe {
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
+            result::stream::begin_capture(self.stream, mode).unwrap();
+            work();
+            let graph = result::stream::end_capture(self.stream).unwrap();
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap();
+            result::graph::launch(executable, self.stream).unwrap();
+            self.synchronize();
+            result::graph::exec_destroy(executable).unwrap();
+            result::graph::destroy(graph).unwrap();
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and nobody borrows it any more.
+        unsafe { result::stream::destroy(self.stream) }.unwrap();
+    }
+}
+
+/// What a borrowed stream is given while its owner captures it becomes part of the owner's graph: kernels that were never loaded and a product that
+/// was never multiplied among it. What this thread and others do beside it spoils nothing.
+#[test]
+fn the_owner_of_a_borrowed_stream_may_capture_it() {
+    let device = Device::for_tests().unwrap();
+    let Some(lent) = Lent::new(&device) else { return };
+    let [input, weight] = [1, 2].map(|seed| device.upload(&floats(seed)[..64]).unwrap());
+    let [mut recorded, mut direct] = [(); 2].map(|()| device.zeros::<f32>(64).unwrap());
+    let multiply = |stream: &Stream, output: &mut Buffer<f32>| {
+        let arguments = linear::Forward {
+            input: input.view(),
+            weight: weight.view(),
+            bias: None,
+            output: output.view_mut(),
+            in_features: 8,
+            out_features: 8,
+        };
+        linear::forward(stream, arguments).unwrap();
+    };
+    // SAFETY: the lender's stream outlives its use here.
+    let stream = unsafe { device.borrow_stream(lent.handle()) }.unwrap();
+    let mut sums = device.zeros::<f32>(1).unwrap();
+    let mut workspace = device.zeros::<f32>(reduce::workspace(64)).unwrap();
+    lent.record(|| {
+        multiply(&stream, &mut recorded);
+        let squares = reduce::Arguments {
+            input: recorded.view(),
+            output: sums.view_mut(),
+            accumulate: false,
+            workspace: workspace.view_mut(),
+        };
+        reduce::squares(&stream, squares).unwrap();
+        // Beside it, on this thread and on another.
+        let beside = || {
+            let buffer = device.upload(&floats(3)).unwrap();
+            let mut staging = device.staging::<f32>(COUNT).unwrap();
+            let other = device.new_stream().unwrap();
+            staging.download(&other, 0..COUNT, buffer.view()).unwrap();
+            assert_eq!(staging.read().unwrap(), floats(3));
+            other.synchronize().unwrap();
+        };
+        beside();
+        std::thread::scope(|scope| scope.spawn(beside).join().unwrap());
+    });
+    multiply(&device.stream(), &mut direct);
+    let direct = direct.read().unwrap();
+    assert_eq!(recorded.read().unwrap(), direct);
+    let expected: f32 = direct.iter().map(|value| value * value).sum();
+    assert!((sums.read().unwrap()[0] - expected).abs() < 1e-4 * expected);
 }
 
 #[test]

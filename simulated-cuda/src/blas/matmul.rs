@@ -20,7 +20,8 @@ const ALGORITHMS_MAX: usize = 3;
 const WORKSPACE_BYTES: [u64; ALGORITHMS_MAX] = [4 << 20, 0, 64 << 10];
 /// The smallest useful workspace.
 const WORKSPACE_MIN: u64 = 16;
-const WORKSPACE_ALIGNMENT: u64 = 16;
+/// As the documentation of the library has it, in bytes.
+const WORKSPACE_ALIGNMENT: u64 = 256;
 const MAGIC: u64 = 0x5c0d_a160;
 
 /// A description without addresses: what an algorithm is chosen for.
@@ -69,6 +70,9 @@ impl Shape {
                 "the types of A, B, C and D are {types:?}, of the bias {:?}",
                 self.bias_type
             ));
+        }
+        if self.has_bias && (m == 1 || k == 1) {
+            return Some(format!("there is no bias epilogue for [{m}, {k}] by [{k}, {n}]"));
         }
         if a.batch_count < 1 || self.layouts.iter().any(|layout| layout.batch_count != a.batch_count) {
             return Some(format!("the batch counts are {:?}", self.layouts.map(|layout| layout.batch_count)));
@@ -177,7 +181,10 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         }
         // SAFETY: not null, and valid by the client's promise.
         unsafe { returned.write(0) };
-        let (_, shape) = shape(&mut machine.blas, what, descriptor, [a, b, c, d])?;
+        let (descriptor, shape) = shape(&mut machine.blas, what, descriptor, [a, b, c, d])?;
+        if let Some(why) = descriptor.bias_refusal() {
+            return refuse(Status::CUBLAS_STATUS_NOT_SUPPORTED, format_args!("{what}: {why}"));
+        }
         let preference = *find(&mut machine.blas.preferences, what, preference as u64)?;
         for (name, (alignment, layout)) in
             ["A", "B", "C", "D"].iter().zip(preference.alignments.iter().zip(shape.layouts))
@@ -235,14 +242,20 @@ impl Operands {
         if self.matrices[2] == self.matrices[3] && c != d {
             return Some("C and D are the same memory with different layouts".into());
         }
-        if descriptor.has_bias && (descriptor.bias == 0 || !descriptor.bias.is_multiple_of(d.dtype.bytes())) {
-            return Some(format!("the epilogue adds a bias, whose address is {:#x}", descriptor.bias));
+        if descriptor.has_bias && descriptor.bias == 0 {
+            return Some("the epilogue adds a bias, whose address is null".into());
+        }
+        if let Some(why) = descriptor.bias_refusal() {
+            return Some(why);
         }
         if self.workspace_bytes > 0 && self.workspace == 0 {
             return Some(format!("the workspace of {} bytes is null", self.workspace_bytes));
         }
         if !self.workspace.is_multiple_of(WORKSPACE_ALIGNMENT) {
-            return Some(format!("the workspace at {:#x} is not aligned to 16 bytes", self.workspace));
+            return Some(format!(
+                "the workspace at {:#x} is not aligned to {WORKSPACE_ALIGNMENT} bytes",
+                self.workspace
+            ));
         }
         if algorithm.workspace_bytes > self.workspace_bytes {
             return Some(format!(

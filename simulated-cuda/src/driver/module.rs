@@ -23,6 +23,7 @@ const PREFERRED_SHARED_MEMORY_CARVEOUT: c_uint = 9;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> CUresult {
     in_context("cuModuleLoadData", |context| {
+        context.refuse_unsafe("cuModuleLoadData")?;
         if image.is_null() {
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, "cuModuleLoadData: the image is null");
         }
@@ -54,6 +55,7 @@ fn find_module(context: &Context, what: &str, module: CUmodule) -> Outcome<u64> 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuModuleUnload(module: CUmodule) -> CUresult {
     in_context("cuModuleUnload", |context| {
+        context.refuse_unsafe("cuModuleUnload")?;
         let module = find_module(context, "cuModuleUnload", module)?;
         context.modules.remove(&module);
         context.functions.retain(|_, function| function.module != module);

@@ -87,6 +87,7 @@ pub unsafe extern "C" fn cuMemPoolCreate(
     properties: *const CUmemPoolProps,
 ) -> CUresult {
     in_context("cuMemPoolCreate", |context| {
+        context.refuse_unsafe("cuMemPoolCreate")?;
         if properties.is_null() {
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, "cuMemPoolCreate: the properties are null");
         }
@@ -111,6 +112,7 @@ pub unsafe extern "C" fn cuMemPoolCreate(
 pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
     in_context("cuMemPoolDestroy", |context| {
         let what = "cuMemPoolDestroy";
+        context.refuse_unsafe(what)?;
         pool_of(context, what, pool as u64)?;
         if pool as u64 == context.memory.default_pool {
             let why = format_args!("{what}: the default pool cannot be destroyed");
@@ -124,7 +126,10 @@ pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, _bytes_to_keep: usize) -> CUresult {
-    in_context("cuMemPoolTrimTo", |context| pool_of(context, "cuMemPoolTrimTo", pool as u64).map(|_| ()))
+    in_context("cuMemPoolTrimTo", |context| {
+        context.refuse_unsafe("cuMemPoolTrimTo")?;
+        pool_of(context, "cuMemPoolTrimTo", pool as u64).map(|_| ())
+    })
 }
 
 fn no_attribute(what: &str, attribute: c_uint) -> Outcome {

@@ -4,8 +4,8 @@ use std::ffi::c_uint;
 
 use cudarc::driver::sys::{CUcontext, CUevent, CUgraph, CUresult, CUstream};
 
-use crate::call::{in_context, refuse, store};
-use crate::machine::{CaptureMode, Stream, new_handle};
+use crate::call::{enter, in_context, refuse, store};
+use crate::machine::{CaptureMode, Stream, exchange_thread_mode, new_handle};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) -> CUresult {
@@ -14,6 +14,7 @@ pub unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) ->
             let why = format_args!("cuStreamCreate: flags are {flags}, not 0 or 1 (non-blocking)");
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
         }
+        context.refuse_unsafe("cuStreamCreate")?;
         let handle = new_handle();
         context.streams.insert(handle, Stream::new(flags == 0));
         // SAFETY: the client's promise.
@@ -40,6 +41,7 @@ pub unsafe extern "C" fn cuStreamSynchronize(stream: CUstream) -> CUresult {
     in_context("cuStreamSynchronize", |context| {
         let what = "cuStreamSynchronize";
         let stream = context.refuse_captured(what, stream as u64)?;
+        context.refuse_unsafe(what)?;
         let work = context.order(what, stream)?;
         context.wait_for(&work)
     })
@@ -83,16 +85,22 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_ui
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint) -> CUresult {
     in_context("cuStreamBeginCapture_v2", |context| {
-        let mode = match mode {
-            0 => CaptureMode::Global,
-            1 => CaptureMode::ThreadLocal,
-            2 => CaptureMode::Relaxed,
-            _ => {
-                let why = format_args!("cuStreamBeginCapture: there is no mode {mode}");
-                return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
-            }
-        };
-        context.begin_capture(stream as u64, mode)
+        context.begin_capture(stream as u64, CaptureMode::of("cuStreamBeginCapture", mode)?)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(mode: *mut c_uint) -> CUresult {
+    let what = "cuThreadExchangeStreamCaptureMode";
+    enter(what, |machine| {
+        machine.initialised()?;
+        if mode.is_null() {
+            return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, format_args!("{what}: the mode is null"));
+        }
+        // SAFETY: not null, and valid by the client's promise.
+        let wanted = CaptureMode::of(what, unsafe { mode.read() })?;
+        // SAFETY: as above.
+        unsafe { store(mode, exchange_thread_mode(wanted) as c_uint) }
     })
 }
 

@@ -1,21 +1,45 @@
 //! Stream capture and graphs: work that is written down, and enqueued as often as the graph is launched.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
 use cudarc::driver::sys::CUresult;
 
-use super::stream::Event;
+use super::stream::{Event, Stream};
 use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId, new_handle};
 use crate::call::{Outcome, refuse};
 
-/// Which calls of other threads a capture forbids.
+/// Which calls a capture forbids, and by which captures a thread is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CaptureMode {
     Global,
     ThreadLocal,
     Relaxed,
+}
+
+impl CaptureMode {
+    pub(crate) fn of(what: &str, number: u32) -> Outcome<Self> {
+        match number {
+            0 => Ok(Self::Global),
+            1 => Ok(Self::ThreadLocal),
+            2 => Ok(Self::Relaxed),
+            _ => {
+                let why = format_args!("{what}: there is no mode {number}");
+                refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why)
+            }
+        }
+    }
+}
+
+thread_local! {
+    static THREAD_MODE: Cell<CaptureMode> = const { Cell::new(CaptureMode::Global) };
+}
+
+/// Sets the calling thread's mode; returns the mode before.
+pub(crate) fn exchange_thread_mode(mode: CaptureMode) -> CaptureMode {
+    THREAD_MODE.replace(mode)
 }
 
 #[derive(Clone)]
@@ -123,8 +147,15 @@ impl Context {
 
     /// Whether a stream is being captured, and whether the capture is still valid.
     pub(crate) fn capture_status(&mut self, stream: Handle) -> Outcome<Option<bool>> {
-        let (_, state) = self.stream("cuStreamIsCapturing", stream)?;
+        let what = "cuStreamIsCapturing";
+        let (handle, state) = self.stream(what, stream)?;
         let capture = state.capture;
+        let captured = |stream: &Stream| stream.blocking && stream.capture.is_some();
+        if handle == LEGACY_STREAM && self.streams.values().any(captured) {
+            let why =
+                format_args!("{what}: the legacy stream, while one that it waits for is being captured");
+            return refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, why);
+        }
         Ok(capture.map(|capture| !self.captures[&capture].invalidated))
     }
 
@@ -212,13 +243,15 @@ impl Context {
         Ok(handle)
     }
 
-    /// For calls that CUDA calls unsafe: a capture forbids them, on its own thread or on all, as its mode says.
+    /// For calls that CUDA calls unsafe, as a capture does not see them: captures of the calling thread forbid them, and global ones of others,
+    /// unless the thread's mode says that it takes care itself.
     pub(crate) fn refuse_unsafe(&mut self, what: &str) -> Outcome {
-        let me = std::thread::current().id();
-        self.refuse_during(what, |capture| match capture.mode {
-            CaptureMode::Global => true,
-            CaptureMode::ThreadLocal => capture.owner == me,
+        let (me, mode) = (std::thread::current().id(), THREAD_MODE.get());
+        self.refuse_during(what, |capture| match mode {
             CaptureMode::Relaxed => false,
+            _ if capture.owner == me => capture.mode != CaptureMode::Relaxed,
+            CaptureMode::ThreadLocal => false,
+            CaptureMode::Global => capture.mode == CaptureMode::Global,
         })
     }
 

@@ -17,7 +17,7 @@ use retromae::device::{Device, HostKernel, HostOptions, host_kernels};
 use crate::blas::Blas;
 use crate::call::{self, Outcome, complain, refuse};
 use crate::settings::Settings;
-pub(crate) use capture::{CaptureMode, Executable, Graph};
+pub(crate) use capture::{CaptureMode, Executable, Graph, exchange_thread_mode};
 pub(crate) use memory::{Memory, Pool};
 pub(crate) use queue::{OperationId, Queue};
 pub(crate) use stream::{Event, Stream};

@@ -326,12 +326,41 @@ fn unfit_products_are_refused() {
         set_descriptor(product.descriptor, DescriptorAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
         let with_bias = product.algorithms(1, 16).unwrap();
         assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        let address = gpu.upload(&encode(CASE.types[1], &bias));
+        let set_bias = |address: CUdeviceptr| {
+            set_descriptor(
+                product.descriptor,
+                DescriptorAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                address,
+            );
+        };
+        set_bias(address);
+        assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_SUCCESS);
+        set_bias(address + 8);
+        assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        assert_eq!(product.algorithms(1, 16).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
 
         for (rows, columns, leading) in [(17, 0, 20), (17, 9, 16), (18, 9, 20)] {
             let layout =
                 blas::create_matrix_layout(cudaDataType::CUDA_R_32F, rows, columns, leading).unwrap();
             product.layouts[2] = layout;
             assert_eq!(product.algorithms(1, 16).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
+        }
+    });
+}
+
+/// Products of single terms, or whose result has one row, have no bias epilogue, but are multiplied without.
+#[test]
+fn thin_products_have_no_bias_epilogue() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        for sizes in [[1, 9, 7], [17, 9, 1], [17, 1, 7]] {
+            let case = Case { sizes, ..CASE };
+            let (data, bias) = inputs(&case);
+            assert!(Product::new(&gpu, &case, &data, &bias).algorithms(1, 16).is_ok());
+            let with_bias = Product::new(&gpu, &Case { bias: true, ..case }, &data, &bias);
+            let refused = with_bias.algorithms(1, 16).is_err();
+            assert_eq!(refused, sizes[0] == 1 || sizes[2] == 1, "{sizes:?}");
         }
     });
 }

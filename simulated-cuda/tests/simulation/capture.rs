@@ -166,6 +166,74 @@ fn other_threads_are_bound_by_global_captures_alone() {
     });
 }
 
+/// Sets the calling thread's mode; returns the mode before.
+fn exchange(mut mode: Mode) -> Mode {
+    // SAFETY: the mode is there to be overwritten.
+    unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result().unwrap();
+    mode
+}
+
+#[test]
+fn a_thread_may_say_that_captures_do_not_bind_it() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        let [stream, other] = [gpu.stream(), gpu.stream()];
+        // SAFETY: a plain allocation.
+        let allocate = || code(unsafe { result::malloc_sync(8) });
+        for mode in [GLOBAL, THREAD_LOCAL] {
+            begin(stream, mode);
+            assert_eq!(exchange(RELAXED), GLOBAL);
+            assert_eq!(allocate(), CUDA_SUCCESS);
+            let _ = Gpu::open();
+            // SAFETY: both streams are alive.
+            unsafe {
+                stream::synchronize(other).unwrap();
+                stream::destroy(gpu.stream()).unwrap();
+            }
+            let elsewhere = std::thread::spawn(move || {
+                Gpu::enter();
+                let before = exchange(THREAD_LOCAL);
+                (before, allocate())
+            });
+            assert_eq!(elsewhere.join().unwrap(), (GLOBAL, CUDA_SUCCESS));
+            assert_eq!(exchange(GLOBAL), RELAXED);
+            end(stream).unwrap();
+            spoils(stream, mode, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, allocate);
+        }
+    });
+}
+
+/// What a capture does not see may be what it relies on.
+#[test]
+fn captures_forbid_what_they_do_not_see() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        let [stream, other] = [gpu.stream(), gpu.stream()];
+        let event = result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).unwrap();
+        // SAFETY: all is alive.
+        unsafe { result::event::record(event, other) }.unwrap();
+        let image = [0xBA55_ED50u32; 4];
+        // SAFETY: all is alive, or refused.
+        let calls: [&dyn Fn() -> CUresult; 6] = unsafe {
+            [
+                &|| code(result::module::load_data(image.as_ptr().cast())),
+                &|| code(stream::synchronize(other)),
+                &|| sys::cuStreamQuery(other),
+                &|| code(result::event::synchronize(event)),
+                &|| code(stream::create(stream::StreamKind::NonBlocking)),
+                &|| sys::cuMemFreeHost(std::ptr::null_mut()),
+            ]
+        };
+        for call in calls {
+            spoils(stream, GLOBAL, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, call);
+            spoils(stream, THREAD_LOCAL, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, call);
+            begin(stream, RELAXED);
+            assert_ne!(call(), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+            end(stream).unwrap();
+        }
+    });
+}
+
 #[test]
 fn the_legacy_stream_spoils_captures_of_blocking_streams() {
     simulate(&[], || {
@@ -175,6 +243,11 @@ fn the_legacy_stream_spoils_captures_of_blocking_streams() {
         // SAFETY: all is alive.
         let fill = || code(unsafe { result::memset_d8_async(memory, 0, BYTES, stream::null()) });
         spoils(blocking, RELAXED, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, fill);
+        begin(blocking, RELAXED);
+        // SAFETY: a question about the legacy stream, which spoils nothing.
+        let asked = code(unsafe { stream::is_capturing(stream::null()) });
+        assert_eq!(asked, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+        end(blocking).unwrap();
         let other = gpu.stream();
         begin(other, RELAXED);
         assert_eq!(fill(), CUDA_SUCCESS);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use cudarc::driver::sys::CUstreamCaptureMode as CaptureMode;
 use cudarc::driver::{result, sys};
 
 use super::super::{Error, Result};
@@ -12,7 +13,7 @@ use super::driver::driver_error;
 /// Launches that are remembered for the message of a failure.
 const RECENT_MAX: usize = 16;
 
-/// The device's primary context. Dropped last, so that it outlives all that was made in it.
+/// The device's primary context, which outlives all that was made in it.
 pub(super) struct Context {
     pub device: sys::CUdevice,
     context: sys::CUcontext,
@@ -22,22 +23,28 @@ pub(super) struct Context {
     ended: Mutex<Option<String>>,
 }
 
+// SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
+unsafe impl Send for Context {}
+// SAFETY: as above; what changes behind a shared reference is behind a mutex.
+unsafe impl Sync for Context {}
+
 impl Context {
     pub(super) fn open(ordinal: usize) -> Result<Self> {
         let opening = |error| driver_error(format_args!("opening device {ordinal}"), error);
         let device = result::device::get(ordinal as i32).map_err(opening)?;
         // SAFETY: `device` is what the driver returned.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(opening)?;
-        let context = Self { device, context, recent: Mutex::default(), ended: Mutex::default() };
-        context.enter()?;
-        Ok(context)
+        Ok(Self { device, context, recent: Mutex::default(), ended: Mutex::default() })
     }
 
-    /// Makes the context current on the calling thread; every call of the driver needs it.
-    pub(super) fn enter(&self) -> Result<()> {
+    /// Makes the context current on the calling thread, and lets it call the driver beside captures; every call needs it.
+    pub(super) fn enter(&self) -> Result<Entered> {
+        let failure = |error| self.failure("entering the device's context", error);
         // SAFETY: the context is retained.
-        unsafe { result::ctx::set_current(self.context) }
-            .map_err(|error| self.failure("entering the device's context", error))
+        unsafe { result::ctx::set_current(self.context) }.map_err(failure)?;
+        Ok(Entered {
+            mode: exchange_capture_mode(CaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failure)?,
+        })
     }
 
     /// Whether a stream was made in this context.
@@ -60,6 +67,13 @@ impl Context {
     /// Everything launched so far has been waited for.
     pub(super) fn settled(&self) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// An error that ended the context, found where a library of the driver only says that it failed.
+    pub(super) fn hidden_failure(&self, doing: impl fmt::Display) -> Option<Error> {
+        // It asks for nothing that a capture forbids.
+        let error = result::mem_get_info().err().filter(|error| ends_context(error.0))?;
+        Some(self.failure(doing, error))
     }
 
     /// An error of the driver; one that ends the context is remembered, and names what was launched before it.
@@ -88,8 +102,31 @@ impl Context {
     }
 }
 
+/// While it lives, no capture forbids the thread what the captured stream does not see, such as allocating memory, loading a module or waiting for
+/// another stream. A caller's capture, on this thread or in global mode on another one, would forbid it otherwise and be spoilt by it.
+#[must_use]
+pub(super) struct Entered {
+    /// What the thread was bound by before.
+    mode: CaptureMode,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // It cannot fail, with a mode that the driver gave.
+        let _ = exchange_capture_mode(self.mode);
+    }
+}
+
+/// Sets the calling thread's mode; returns the mode before.
+fn exchange_capture_mode(mut mode: CaptureMode) -> std::result::Result<CaptureMode, result::DriverError> {
+    // SAFETY: the mode is there to be overwritten.
+    unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result()?;
+    Ok(mode)
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
+        // Only where a device could not be opened: one that was is there as long as the process.
         // SAFETY: retained by `open`, and nothing uses it any more.
         let _ = unsafe { result::primary_ctx::release(self.device) };
     }
@@ -110,5 +147,8 @@ fn ends_context(error: sys::CUresult) -> bool {
             | E::CUDA_ERROR_INVALID_PC
             | E::CUDA_ERROR_LAUNCH_FAILED
             | E::CUDA_ERROR_ECC_UNCORRECTABLE
+            | E::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | E::CUDA_ERROR_CONTAINED
+            | E::CUDA_ERROR_EXTERNAL_DEVICE
     )
 }

@@ -62,7 +62,7 @@ pub(super) fn initialise() -> Result<()> {
 const VERSION_MIN: i32 = 12_000;
 
 /// What the device calls beside what every driver has had for ten years. cudarc panics at the first call of a function that the library lacks.
-const SYMBOLS: [&str; 8] = [
+const SYMBOLS: [&str; 9] = [
     "cuEventElapsedTime",
     "cuGraphInstantiateWithFlags",
     "cuGraphLaunch",
@@ -71,6 +71,7 @@ const SYMBOLS: [&str; 8] = [
     "cuMemPoolCreate",
     "cuStreamBeginCapture_v2",
     "cuStreamIsCapturing",
+    "cuThreadExchangeStreamCaptureMode",
 ];
 
 fn require_symbols() -> Result<()> {

@@ -3,7 +3,7 @@
 //! An allocation is made on a stream of its own that never has anything to wait for, so it is there when the call returns. A free is
 //! enqueued on another one, behind all that every stream was given before: no kernel outlives what it uses, and nobody waits.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{result, sys};
 
@@ -12,15 +12,21 @@ use super::context::Context;
 use super::streams::{self, Streams};
 
 pub(super) struct Pool {
+    pub context: Arc<Context>,
+    streams: Arc<Streams>,
     pool: sys::CUmemoryPool,
     allocating: sys::CUstream,
-    freeing: sys::CUstream,
     /// Freed while a stream was captured, which must not be disturbed.
     deferred: Mutex<Vec<u64>>,
 }
 
+// SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
+unsafe impl Send for Pool {}
+// SAFETY: as above; what changes behind a shared reference is behind a mutex.
+unsafe impl Sync for Pool {}
+
 impl Pool {
-    pub(super) fn open(context: &Context) -> Result<Self> {
+    pub(super) fn open(context: Arc<Context>, streams: Arc<Streams>) -> Result<Self> {
         let properties = sys::CUmemPoolProps {
             allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
             handleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
@@ -36,31 +42,19 @@ impl Pool {
         let making = |error| context.failure("making a memory pool", error);
         // SAFETY: the properties are complete.
         let pool = unsafe { result::mem_pool::create(&raw const properties) }.map_err(making)?;
-        // A failure below drops `made`, which destroys the pool; destroying a null stream is refused and does nothing.
-        let mut made = Self {
-            pool,
-            allocating: std::ptr::null_mut(),
-            freeing: std::ptr::null_mut(),
-            deferred: Mutex::default(),
-        };
         // By default a pool gives its memory back to the system whenever somebody waits.
         let mut keep = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         // SAFETY: the attribute is a 64-bit integer.
         unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut keep).cast()) }
             .map_err(making)?;
-        made.allocating = streams::create(context)?;
-        made.freeing = streams::create(context)?;
-        Ok(made)
+        let allocating = streams::create(&context)?;
+        Ok(Self { context, streams, pool, allocating, deferred: Mutex::default() })
     }
 
-    /// The stream that memory is freed on: what a released stream still does must come before later frees.
-    pub(super) fn freeing(&self) -> sys::CUstream {
-        self.freeing
-    }
-
-    pub(super) fn allocate(&self, context: &Context, streams: &Streams, bytes: usize) -> Result<u64> {
-        self.free_deferred(context, streams);
+    /// The context must be entered.
+    pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.free_deferred();
         let allocate = || {
             // SAFETY: the pool is alive; the driver refuses an allocation of no bytes.
             let address = unsafe { result::mem_pool::alloc_async(self.pool, bytes.max(1), self.allocating) }?;
@@ -71,55 +65,43 @@ impl Pool {
         let allocated = match allocate() {
             // What is being freed may be enough.
             // SAFETY: the stream is alive.
-            Err(error) if out_of_memory(&error) => match unsafe { result::stream::synchronize(self.freeing) }
-            {
-                Ok(()) => allocate(),
-                Err(error) => Err(error),
-            },
+            Err(error) if out_of_memory(&error) => {
+                match unsafe { result::stream::synchronize(self.streams.freeing) } {
+                    Ok(()) => allocate(),
+                    Err(error) => Err(error),
+                }
+            }
             other => other,
         };
         allocated.map_err(|error| match result::mem_get_info() {
             Ok((free, total)) if out_of_memory(&error) => {
                 Error::CudaOutOfMemory { requested: bytes, free, total }
             }
-            _ => context.failure(format_args!("allocating {bytes} bytes"), error),
+            _ => self.context.failure(format_args!("allocating {bytes} bytes"), error),
         })
     }
 
     /// # Safety
     /// `address` came from `allocate` and is not used by work that is enqueued afterwards.
-    pub(super) unsafe fn free(&self, context: &Context, streams: &Streams, address: u64) {
+    pub(super) unsafe fn free(&self, address: u64) {
         self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(address);
-        self.free_deferred(context, streams);
+        // A context that cannot be entered any more has lost its memory.
+        if let Ok(_entered) = self.context.enter() {
+            self.free_deferred();
+        }
     }
 
-    /// Enqueues all frees, unless a stream is being captured.
-    pub(super) fn free_deferred(&self, context: &Context, streams: &Streams) {
+    /// Enqueues all frees, unless a stream is being captured. The context must be entered.
+    pub(super) fn free_deferred(&self) {
         let mut deferred = self.deferred.lock().unwrap_or_else(PoisonError::into_inner);
-        if deferred.is_empty() || !matches!(streams.join(self.freeing), Ok(true)) {
+        if deferred.is_empty() || !matches!(self.streams.join(self.streams.freeing), Ok(true)) {
             return;
         }
         for address in deferred.drain(..) {
             // SAFETY: allocated from the pool, and everything that uses it comes before. An error here is an earlier one of a stream, which
             // its next call reports.
-            let freed = unsafe { result::free_async(address, self.freeing) };
-            let _ = freed.map_err(|error| context.failure("freeing memory", error));
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: made by `open`; the owner drops this while its context is current and all work is done.
-        unsafe {
-            for address in self.deferred.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                let _ = result::free_async(address, self.freeing);
-            }
-            let _ = result::stream::synchronize(self.freeing);
-            for stream in [self.allocating, self.freeing].into_iter().filter(|stream| !stream.is_null()) {
-                let _ = result::stream::destroy(stream);
-            }
-            let _ = result::mem_pool::destroy(self.pool);
+            let freed = unsafe { result::free_async(address, self.streams.freeing) };
+            let _ = freed.map_err(|error| self.context.failure("freeing memory", error));
         }
     }
 }

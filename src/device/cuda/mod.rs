@@ -3,22 +3,25 @@
 mod blas;
 mod context;
 mod driver;
+mod event;
 mod memory;
 mod modules;
 mod streams;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{result, sys};
 
 use super::switch::switch;
 use super::{Backend, Command, Direction, Error, Result, Timings, Transfer, table};
-use blas::Blas;
-use context::Context;
+use blas::{Blas, Recorder, Workspace};
+use context::{Context, Entered};
 use driver::choose;
 pub use driver::{CudaDevice, cuda_devices};
+use event::Event;
 use memory::Pool;
 use modules::Modules;
 use streams::{Streams, stream_of};
@@ -39,7 +42,8 @@ const PRODUCT: &str = "a matrix product";
 /// A command that takes longer than this with `RETROMAE_CUDA_SYNC=1` is named while it runs, for it may never end.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Fields are dropped in order: the context last.
+/// It is opened once a process, and there as long as the process: nothing is unloaded or destroyed beside somebody's capture, or while the driver
+/// itself goes.
 struct CudaBackend {
     description: String,
     /// Wait after every launch, so that an error is reported for the kernel that made it.
@@ -47,9 +51,15 @@ struct CudaBackend {
     modules: Modules,
     /// An error here is reported by the first product: kernels work without the library.
     blas: Result<Blas>,
-    memory: Pool,
-    streams: Streams,
-    context: Context,
+    memory: Arc<Pool>,
+    streams: Arc<Streams>,
+    context: Arc<Context>,
+}
+
+/// Recorded work, and what its products work in.
+struct Recording {
+    executable: sys::CUgraphExec,
+    workspace: Option<Arc<Workspace>>,
 }
 
 // SAFETY: the handles are process-wide, and every call makes the context current on its own thread; the driver and cuBLASLt
@@ -60,31 +70,42 @@ unsafe impl Sync for CudaBackend {}
 
 impl CudaBackend {
     fn open(device: &CudaDevice) -> Result<Self> {
-        let context = Context::open(device.ordinal)?;
-        let modules = Modules::load(context.device)?;
-        let streams = Streams::open(&context)?;
+        let context = Arc::new(Context::open(device.ordinal)?);
+        let _entered = context.enter()?;
+        let modules = Modules::open(context.device)?;
+        let streams = Arc::new(Streams::open(context.clone())?);
+        let memory = Arc::new(Pool::open(context.clone(), streams.clone())?);
         Ok(Self {
             description: format!("cuda {device}"),
             wait_for_each: switch("RETROMAE_CUDA_SYNC", false)?,
             modules,
-            blas: Blas::open(&device.name),
-            memory: Pool::open(&context)?,
+            blas: Blas::open(&device.name, memory.clone()),
+            memory,
             streams,
             context,
         })
     }
 
-    /// The own stream, made ready for a call that is to come after all work: on a thread in the context, behind every stream.
-    fn behind_all(&self, doing: &'static str) -> Result<sys::CUstream> {
-        self.context.enter()?;
-        let stream = self.streams.default_stream();
-        self.streams.require_running(&self.context, stream, doing)?;
+    /// A stream for a call that is to come after all work: on a thread in the context, behind every stream.
+    fn behind_all(&self, doing: &'static str) -> Result<(sys::CUstream, Entered)> {
+        let entered = self.context.enter()?;
+        let stream = self.streams.blocking;
         // A stream that is being captured does nothing that could be waited for.
         self.streams.join(stream).map_err(|error| self.context.failure(doing, error))?;
-        Ok(stream)
+        Ok((stream, entered))
     }
 
-    /// Waits for the own stream, and with it for all that it was ordered behind.
+    /// Who records what `stream` is given next; notes the kernel that this is, where it is this crate.
+    fn recorder(&self, stream: sys::CUstream, kernel: Option<&str>) -> Result<Recorder> {
+        if self.streams.note(stream, kernel) {
+            return Ok(Recorder::Own);
+        }
+        let captured = streams::is_capturing(stream)
+            .map_err(|error| self.context.failure("asking whether a stream is captured", error))?;
+        Ok(if captured { Recorder::Other } else { Recorder::None })
+    }
+
+    /// Waits for that stream, and with it for all that it was ordered behind.
     fn finish(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
         // SAFETY: the stream is alive.
         unsafe { result::stream::synchronize(stream) }.map_err(|error| self.context.failure(doing, error))?;
@@ -115,7 +136,7 @@ impl CudaBackend {
 
     /// # Safety
     /// As [`Backend::enqueue`].
-    unsafe fn execute(&self, stream: sys::CUstream, command: &Command<'_>) -> Result<()> {
+    unsafe fn execute(&self, stream: sys::CUstream, command: &Command<'_>, recorder: Recorder) -> Result<()> {
         match command {
             Command::Launch(launch) => {
                 self.context.launched(launch.kernel);
@@ -126,7 +147,7 @@ impl CudaBackend {
                 self.context.launched(PRODUCT);
                 let blas = self.blas.as_ref().map_err(Clone::clone)?;
                 // SAFETY: passed on to the caller.
-                unsafe { blas.run(gemm, stream) }
+                unsafe { blas.run(gemm, stream, recorder) }
             }
             Command::Transfer(transfer) => {
                 // SAFETY: passed on to the caller.
@@ -140,17 +161,6 @@ impl CudaBackend {
                 unsafe { result::memset_d8_async(*address, 0, *bytes, stream) }
                     .map_err(|error| self.context.failure(format_args!("zeroing {bytes} bytes"), error))
             }
-        }
-    }
-}
-
-impl Drop for CudaBackend {
-    fn drop(&mut self) {
-        // Not for the whole context: others in the process have it too, and may be recording.
-        if self.context.enter().is_ok() {
-            let _ = self.streams.join(self.memory.freeing());
-            // SAFETY: the stream is alive.
-            let _ = unsafe { result::stream::synchronize(self.memory.freeing()) };
         }
     }
 }
@@ -201,20 +211,17 @@ impl Backend for CudaBackend {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
-        self.context.enter()?;
-        self.memory.allocate(&self.context, &self.streams, bytes)
+        let _entered = self.context.enter()?;
+        self.memory.allocate(bytes)
     }
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
-        // A context that cannot be entered any more has lost its memory.
-        if self.context.enter().is_ok() {
-            // SAFETY: passed on to the caller.
-            unsafe { self.memory.free(&self.context, &self.streams, address) }
-        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.memory.free(address) }
     }
 
     fn allocate_staging(&self, bytes: usize) -> Result<u64> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         // SAFETY: a plain allocation; the driver refuses one of no bytes.
         let allocated = unsafe { result::malloc_host(bytes.max(1), 0) };
         allocated.map(|address| address as u64).map_err(|error| {
@@ -223,7 +230,7 @@ impl Backend for CudaBackend {
     }
 
     unsafe fn free_staging(&self, address: u64, _bytes: usize) {
-        if self.context.enter().is_ok() {
+        if let Ok(_entered) = self.context.enter() {
             // SAFETY: allocated by `allocate_staging`, and no copy is in flight.
             let _ = unsafe { result::free_host(address as *mut _) };
         }
@@ -231,7 +238,7 @@ impl Backend for CudaBackend {
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {
         let doing = "write to a buffer";
-        let stream = self.behind_all(doing)?;
+        let (stream, _entered) = self.behind_all(doing)?;
         if !source.is_empty() {
             // SAFETY: valid by the caller's promise; `source` is borrowed until the copy is done.
             unsafe { result::memcpy_htod_async(destination, source, stream) }
@@ -242,7 +249,7 @@ impl Backend for CudaBackend {
 
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()> {
         let doing = "read a buffer";
-        let stream = self.behind_all(doing)?;
+        let (stream, _entered) = self.behind_all(doing)?;
         if !destination.is_empty() {
             // SAFETY: as in `upload`, the other way.
             unsafe { result::memcpy_dtoh_async(destination, source, stream) }
@@ -253,9 +260,9 @@ impl Backend for CudaBackend {
 
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
         let doing = "zero a buffer";
-        let stream = self.behind_all(doing)?;
+        let (stream, _entered) = self.behind_all(doing)?;
         // SAFETY: passed on to the caller.
-        unsafe { self.execute(stream, &Command::Zero { address, bytes })? };
+        unsafe { self.execute(stream, &Command::Zero { address, bytes }, Recorder::None)? };
         self.finish(stream, doing)
     }
 
@@ -264,14 +271,14 @@ impl Backend for CudaBackend {
     }
 
     fn create_stream(&self) -> Result<u64> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let stream = streams::create(&self.context)?;
         self.streams.add(stream);
         Ok(stream as u64)
     }
 
     unsafe fn adopt_stream(&self, stream: u64) -> Result<()> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let owned = self
             .context
             .owns(stream_of(stream))
@@ -288,15 +295,13 @@ impl Backend for CudaBackend {
     }
 
     unsafe fn release_stream(&self, stream: u64, adopted: bool) {
-        if self.context.enter().is_err() {
-            return;
-        }
+        let Ok(_entered) = self.context.enter() else { return };
         let stream = stream_of(stream);
-        self.streams.remove(&self.context, stream, self.memory.freeing());
+        self.streams.remove(stream);
+        if let Ok(blas) = &self.blas {
+            blas.forget(stream);
+        }
         if !adopted {
-            if let Ok(blas) = &self.blas {
-                blas.forget(stream);
-            }
             // SAFETY: made by `create_stream`; the driver destroys it when its work is done.
             let _ = unsafe { result::stream::destroy(stream) };
         }
@@ -304,7 +309,7 @@ impl Backend for CudaBackend {
 
     unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()> {
         let stream = stream_of(stream);
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let (kernel, name) = match command {
             Command::Launch(launch) => (Some(launch.kernel), launch.kernel),
             Command::Gemm(_) => (None, PRODUCT),
@@ -312,44 +317,38 @@ impl Backend for CudaBackend {
             Command::Zero { .. } => (None, "a fill with zeros"),
         };
         let with_host = matches!(command, Command::Transfer(Transfer { direction, .. }) if *direction != Direction::WithinDevice);
-        let captured = self.streams.note(stream, kernel);
-        if captured && with_host {
+        let recorder = self.recorder(stream, kernel)?;
+        if recorder != Recorder::None && with_host {
             return Err(Error::Capturing("copy from or to the host"));
         }
         // SAFETY: passed on to the caller.
-        unsafe { self.execute(stream, command)? };
-        if self.wait_for_each && !captured {
+        unsafe { self.execute(stream, command, recorder)? };
+        if self.wait_for_each && recorder == Recorder::None {
             self.finish_one(stream, name)?;
         }
         Ok(())
     }
 
     unsafe fn synchronize(&self, stream: u64) -> Result<()> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let doing = "wait for the stream";
-        self.streams.require_running(&self.context, stream_of(stream), doing)?;
+        self.streams.require_running(stream_of(stream), doing)?;
         // SAFETY: the stream is alive.
         unsafe { result::stream::synchronize(stream_of(stream)) }
             .map_err(|error| self.context.failure("waiting for the stream", error))
     }
 
     unsafe fn record(&self, stream: u64) -> Result<u64> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let failure = |error| self.context.failure("recording an event", error);
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failure)?;
-        // SAFETY: both are alive.
-        match unsafe { result::event::record(event, stream_of(stream)) } {
-            Ok(()) => Ok(event as u64),
-            Err(error) => {
-                // SAFETY: made above.
-                let _ = unsafe { result::event::destroy(event) };
-                Err(failure(error))
-            }
-        }
+        let event = Event::timed().map_err(failure)?;
+        // SAFETY: the stream is alive.
+        unsafe { event.record(stream_of(stream)) }.map_err(failure)?;
+        Ok(event.into_handle())
     }
 
     unsafe fn wait(&self, stream: u64, event: u64) -> Result<()> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: both are alive.
         unsafe { result::stream::wait_event(stream_of(stream), event as sys::CUevent, flags) }
@@ -357,14 +356,14 @@ impl Backend for CudaBackend {
     }
 
     unsafe fn wait_for_event(&self, event: u64) -> Result<()> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         // SAFETY: the event is alive.
         unsafe { result::event::synchronize(event as sys::CUevent) }
             .map_err(|error| self.context.failure("waiting for an event", error))
     }
 
     unsafe fn elapsed(&self, from: u64, to: u64) -> Result<f64> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         // SAFETY: both are alive and over.
         unsafe { driver::milliseconds(from as sys::CUevent, to as sys::CUevent) }
             .map(|milliseconds| f64::from(milliseconds) / 1e3)
@@ -372,41 +371,31 @@ impl Backend for CudaBackend {
     }
 
     unsafe fn free_event(&self, event: u64) {
-        if self.context.enter().is_ok() {
-            // SAFETY: of this device, not used afterwards; the driver waits for it if it must.
-            let _ = unsafe { result::event::destroy(event as sys::CUevent) };
+        if let Ok(_entered) = self.context.enter() {
+            // SAFETY: of this device, not used afterwards.
+            drop(unsafe { Event::of_handle(event) });
         }
     }
 
     unsafe fn is_capturing(&self, stream: u64) -> Result<bool> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         streams::is_capturing(stream_of(stream))
             .map_err(|error| self.context.failure("asking whether a stream is captured", error))
     }
 
     unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
-        self.context.enter()?;
-        let stream = stream_of(stream);
-        self.streams.require_running(&self.context, stream, "begin another capture")?;
-        if let Ok(blas) = &self.blas {
-            blas.prepare_capture(stream)?;
-        }
-        // `Device` refuses the calls that cannot be recorded. The backend's own calls, such as freeing memory, are harmless in a capture.
-        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-        // SAFETY: the stream is alive.
-        unsafe { result::stream::begin_capture(stream, mode) }
-            .map_err(|error| self.context.failure("beginning a capture", error))?;
-        self.streams.begin_capture(stream);
-        Ok(())
+        let _entered = self.context.enter()?;
+        self.streams.begin_capture(stream_of(stream))
     }
 
     unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let failure = |error| self.context.failure("ending a capture", error);
-        let kernels = self.streams.end_capture(stream_of(stream));
+        let stream = stream_of(stream);
+        let kernels = self.streams.end_capture(stream);
         // SAFETY: the stream is being captured.
-        let captured = unsafe { result::stream::end_capture(stream_of(stream)) };
-        self.memory.free_deferred(&self.context, &self.streams);
+        let captured = unsafe { result::stream::end_capture(stream) };
+        self.memory.free_deferred();
         let graph = captured.map_err(failure)?;
         // SAFETY: the graph is complete; its executable form needs it no more.
         let executable = unsafe {
@@ -414,18 +403,27 @@ impl Backend for CudaBackend {
             let _ = result::graph::destroy(graph);
             executable
         };
-        Ok((executable.map_err(failure)? as u64, kernels))
+        let executable = executable.map_err(failure)?;
+        let workspace = self.blas.as_ref().ok().and_then(|blas| blas.recorded(stream));
+        Ok((Box::into_raw(Box::new(Recording { executable, workspace })) as u64, kernels))
     }
 
     unsafe fn launch_graph(&self, graph: u64, stream: u64, kernels: &[String]) -> Result<()> {
-        self.context.enter()?;
+        let _entered = self.context.enter()?;
         let stream = stream_of(stream);
-        self.streams.require_running(&self.context, stream, "launch a graph")?;
+        // SAFETY: it came from `end_capture` and is alive.
+        let Recording { executable, workspace } = unsafe { &*(graph as *const Recording) };
+        self.streams.require_running(stream, "launch a graph")?;
         let name = if self.wait_for_each { name_graph(kernels) } else { "a graph".into() };
         self.context.launched(&name);
         // SAFETY: both are alive; the addresses are the caller's promise.
-        unsafe { result::graph::launch(graph as sys::CUgraphExec, stream) }
-            .map_err(|error| self.context.failure("launching a graph", error))?;
+        let launch = || unsafe { result::graph::launch(*executable, stream) };
+        let launched = match workspace {
+            // SAFETY: the stream is alive.
+            Some(workspace) => unsafe { workspace.in_turn(stream, launch) },
+            None => launch(),
+        };
+        launched.map_err(|error| self.context.failure("launching a graph", error))?;
         if self.wait_for_each {
             self.finish_one(stream, &name)?;
         }
@@ -433,9 +431,12 @@ impl Backend for CudaBackend {
     }
 
     unsafe fn free_graph(&self, graph: u64) {
-        if self.context.enter().is_ok() {
+        // SAFETY: it came from `end_capture` and is not used any more.
+        let Recording { executable, workspace } = *unsafe { Box::from_raw(graph as *mut Recording) };
+        if let Ok(_entered) = self.context.enter() {
             // SAFETY: of this device, not used afterwards; one that still runs is destroyed after.
-            let _ = unsafe { result::graph::exec_destroy(graph as sys::CUgraphExec) };
+            let _ = unsafe { result::graph::exec_destroy(executable) };
         }
+        drop(workspace);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{result, sys};
 
@@ -9,105 +10,120 @@ use super::super::{Error, Launch, Result, host, table};
 use super::context::Context;
 use super::driver::driver_error;
 
-/// A kernel, ready to be launched.
-#[derive(Clone, Copy)]
-struct Function {
-    handle: sys::CUfunction,
+/// A kernel as both compilers' tables have it.
+struct Kernel {
+    /// Its place in the table of fatbins.
+    fatbin: usize,
     /// Threads a block and size of the params struct, as the host device's table of the same sources has them.
     threads: u32,
     params_bytes: u32,
+    /// From the first launch on.
+    function: OnceLock<Function>,
 }
 
-/// All kernels on one device. Loaded at once, so that a launch neither allocates nor waits.
+#[derive(Clone, Copy)]
+struct Function(sys::CUfunction);
+
+// SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+/// All kernels on one device. A module is loaded when the first of its kernels is launched, also within a capture, which does not see it.
 pub(super) struct Modules {
-    modules: Vec<sys::CUmodule>,
-    functions: HashMap<&'static str, Function>,
+    kernels: HashMap<&'static str, Kernel>,
+    /// By the place in the table of fatbins, as addresses; loaded ones stay as long as the process.
+    loaded: Mutex<Vec<Option<usize>>>,
     /// Dynamic shared memory that the device grants one block, in bytes.
     shared_bytes_max: u32,
 }
 
 impl Modules {
-    /// Loads every fatbin into the current context.
-    pub(super) fn load(device: sys::CUdevice) -> Result<Self> {
+    /// Loads one module into the current context, to see that the device takes what nvcc made.
+    pub(super) fn open(device: sys::CUdevice) -> Result<Self> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // SAFETY: `device` is what the driver returned.
         let shared_bytes_max = unsafe { result::device::get_attribute(device, attribute) }
             .map_err(|error| driver_error("asking for the size of shared memory", error))?;
-        // A failure below drops `all`, which unloads what was loaded.
-        let mut all = Self {
-            modules: Vec::new(),
-            functions: HashMap::new(),
+        let modules = Self {
+            kernels: kernels()?,
+            loaded: Mutex::new(vec![None; table::FATBINS.len()]),
             shared_bytes_max: u32::try_from(shared_bytes_max).unwrap_or(0),
         };
-        let host: HashMap<&str, (u32, u32)> =
-            host::kernels().map(|kernel| (kernel.name, (kernel.threads, kernel.params_bytes))).collect();
-        for fatbin in table::FATBINS {
-            // SAFETY: the image is nvcc's output, embedded whole.
-            let module =
-                unsafe { result::module::load_data(fatbin.image.as_ptr().cast()) }.map_err(|error| {
-                    let doing = format_args!(
-                        "loading the kernels of {}, built by nvcc {}; update the driver, or build with \
-                     RETROMAE_CUDA_ARCHS for this GPU",
-                        fatbin.file,
-                        table::NVCC.unwrap_or_default()
-                    )
-                    .to_string();
-                    driver_error(doing, error)
-                })?;
-            all.modules.push(module);
-            for kernel in table::CUDA_KERNELS.iter().filter(|kernel| kernel.file == fatbin.file) {
-                if !all.functions.contains_key(kernel.name) {
-                    let handle = all.function(module, kernel.name, kernel.shared_bytes)?;
-                    let &(threads, params_bytes) =
-                        host.get(kernel.name).ok_or_else(|| Error::UnknownKernel(kernel.name.to_string()))?;
-                    all.functions.insert(kernel.name, Function { handle, threads, params_bytes });
-                }
-            }
+        if !table::FATBINS.is_empty() {
+            modules.module(0)?;
         }
-        Ok(all)
+        Ok(modules)
     }
 
     pub(super) fn shared_bytes_max(&self) -> u32 {
         self.shared_bytes_max
     }
 
-    /// Finds a function and grants it all dynamic shared memory beside its `static_bytes`; 48 KB is the limit otherwise.
-    fn function(
-        &self,
-        module: sys::CUmodule,
-        name: &'static str,
-        static_bytes: u32,
-    ) -> Result<sys::CUfunction> {
+    /// A module, loaded if it is not yet.
+    fn module(&self, index: usize) -> Result<sys::CUmodule> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = loaded[index] {
+            return Ok(module as sys::CUmodule);
+        }
+        let fatbin = &table::FATBINS[index];
+        // SAFETY: the image is nvcc's output, embedded whole.
+        let module = unsafe { result::module::load_data(fatbin.image.as_ptr().cast()) }.map_err(|error| {
+            let nvcc = table::NVCC.unwrap_or_default();
+            let doing = format_args!(
+                "loading the kernels of {}, built by nvcc {nvcc}; update the driver, or build with RETROMAE_CUDA_ARCHS for this GPU",
+                fatbin.file
+            )
+            .to_string();
+            driver_error(doing, error)
+        })?;
+        loaded[index] = Some(module as usize);
+        Ok(module)
+    }
+
+    /// A kernel's function, which is granted all dynamic shared memory beside its static; 48 KB is the limit otherwise.
+    fn function(&self, name: &str, kernel: &Kernel) -> Result<sys::CUfunction> {
+        if let Some(function) = kernel.function.get() {
+            return Ok(function.0);
+        }
+        let module = self.module(kernel.fatbin)?;
         let text = CString::new(name).expect("a kernel's name has no NUL");
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        let bytes = self.shared_bytes_max.saturating_sub(static_bytes) as i32;
         // SAFETY: the module is loaded, and the function is its own.
         let found = unsafe {
             result::module::get_function(module, text).and_then(|function| {
-                result::function::set_function_attribute(function, attribute, bytes)?;
+                let static_bytes = result::function::get_function_attribute(
+                    function,
+                    sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+                )?;
+                result::function::set_function_attribute(
+                    function,
+                    sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                    self.shared_bytes_max as i32 - static_bytes,
+                )?;
                 Ok(function)
             })
         };
-        found.map_err(|error| driver_error(format_args!("finding kernel {name}"), error))
+        let found = found.map_err(|error| driver_error(format_args!("finding kernel {name}"), error))?;
+        Ok(kernel.function.get_or_init(|| Function(found)).0)
     }
 
     fn find(&self, launch: &Launch<'_>) -> Result<sys::CUfunction> {
         let kernel = launch.kernel;
-        let function = self.functions.get(kernel).ok_or_else(|| Error::UnknownKernel(kernel.to_string()))?;
+        let found = self.kernels.get(kernel).ok_or_else(|| Error::UnknownKernel(kernel.to_string()))?;
         let wrong = |argument, actual: u32, expected: String| {
             Err(Error::Launch { kernel: kernel.to_string(), argument, actual: actual.to_string(), expected })
         };
-        if launch.threads != function.threads {
-            return wrong("threads", launch.threads, function.threads.to_string());
+        if launch.threads != found.threads {
+            return wrong("threads", launch.threads, found.threads.to_string());
         }
-        if launch.params.len() != function.params_bytes as usize {
-            return wrong("params", launch.params.len() as u32, format!("{} bytes", function.params_bytes));
+        if launch.params.len() != found.params_bytes as usize {
+            return wrong("params", launch.params.len() as u32, format!("{} bytes", found.params_bytes));
         }
         if launch.shared_bytes > self.shared_bytes_max {
             let expected = format!("at most {} on this GPU", self.shared_bytes_max);
             return wrong("shared_bytes", launch.shared_bytes, expected);
         }
-        Ok(function.handle)
+        self.function(kernel, found)
     }
 
     /// Enqueues a launch on `stream`.
@@ -138,11 +154,17 @@ impl Modules {
     }
 }
 
-impl Drop for Modules {
-    fn drop(&mut self) {
-        for &module in &self.modules {
-            // SAFETY: loaded by `load`; the owner drops this while its context is current and its stream is idle.
-            let _ = unsafe { result::module::unload(module) };
-        }
-    }
+/// Every kernel that nvcc built.
+fn kernels() -> Result<HashMap<&'static str, Kernel>> {
+    let host: HashMap<&str, (u32, u32)> =
+        host::kernels().map(|kernel| (kernel.name, (kernel.threads, kernel.params_bytes))).collect();
+    let fatbins: HashMap<&str, usize> =
+        table::FATBINS.iter().enumerate().map(|(index, fatbin)| (fatbin.file, index)).collect();
+    let kernel = |kernel: &table::CudaKernel| {
+        let unknown = || Error::UnknownKernel(kernel.name.to_string());
+        let &(threads, params_bytes) = host.get(kernel.name).ok_or_else(unknown)?;
+        let &fatbin = fatbins.get(kernel.file).ok_or_else(unknown)?;
+        Ok((kernel.name, Kernel { fatbin, threads, params_bytes, function: OnceLock::new() }))
+    };
+    table::CUDA_KERNELS.iter().map(kernel).collect()
 }

@@ -1,12 +1,13 @@
 //! The streams of a device, who waits for whom, and captures.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 
 use super::super::{Error, Result};
 use super::context::Context;
+use super::event::Event;
 
 /// A stream that work may be enqueued on.
 struct Live {
@@ -17,9 +18,19 @@ struct Live {
 
 /// All streams that work may be enqueued on.
 pub(super) struct Streams {
+    context: Arc<Context>,
     default: sys::CUstream,
+    /// For what the caller waits for: reads, and writes from the host. Nobody else has it, so it is never captured.
+    pub blocking: sys::CUstream,
+    /// For frees; nobody else has it either.
+    pub freeing: sys::CUstream,
     live: Mutex<Vec<Live>>,
 }
+
+// SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
+unsafe impl Send for Streams {}
+// SAFETY: as above; what changes behind a shared reference is behind a mutex.
+unsafe impl Sync for Streams {}
 
 /// A stream as plain integers carry it.
 pub(super) fn stream_of(handle: u64) -> sys::CUstream {
@@ -33,9 +44,10 @@ pub(super) fn create(context: &Context) -> Result<sys::CUstream> {
 }
 
 impl Streams {
-    pub(super) fn open(context: &Context) -> Result<Self> {
-        let default = create(context)?;
-        Ok(Self { default, live: Mutex::new(vec![Live { stream: default as u64, capture: None }]) })
+    pub(super) fn open(context: Arc<Context>) -> Result<Self> {
+        let (default, blocking, freeing) = (create(&context)?, create(&context)?, create(&context)?);
+        let live = Mutex::new(vec![Live { stream: default as u64, capture: None }]);
+        Ok(Self { context, default, blocking, freeing, live })
     }
 
     pub(super) fn default_stream(&self) -> sys::CUstream {
@@ -50,23 +62,17 @@ impl Streams {
         self.live().push(Live { stream: stream as u64, capture: None });
     }
 
-    /// Forgets a stream. What it still does comes before all that the device's own stream and `freeing` are given from here on.
-    pub(super) fn remove(&self, context: &Context, stream: sys::CUstream, freeing: sys::CUstream) {
+    /// Forgets a stream. What it still does comes before all reads, writes and frees from here on.
+    pub(super) fn remove(&self, stream: sys::CUstream) {
         let mut live = self.live();
         // A caller may have lent the same stream twice.
         if let Some(index) = live.iter().position(|one| one.stream == stream as u64) {
             live.remove(index);
         }
         drop(live);
-        let left = match is_capturing(self.default) {
-            Ok(false) => order(stream, self.default).and_then(|()| order(stream, freeing)),
-            // A recording must not come to wait for this.
-            // SAFETY: the stream is alive.
-            Ok(true) => unsafe { result::stream::synchronize(stream) },
-            Err(error) => Err(error),
-        };
+        let left = [self.blocking, self.freeing].into_iter().try_for_each(|later| order(stream, later));
         // A failed stream has nothing left to do; the failure is kept for the next call.
-        let _ = left.map_err(|error| context.failure("leaving a stream", error));
+        let _ = left.map_err(|error| self.context.failure("leaving a stream", error));
     }
 
     /// Orders `stream` after all that the others were given so far. Says whether that is all of them: one that is captured must not be
@@ -84,25 +90,28 @@ impl Streams {
     }
 
     /// Refuses what a stream that is being captured cannot do.
-    pub(super) fn require_running(
-        &self,
-        context: &Context,
-        stream: sys::CUstream,
-        doing: &'static str,
-    ) -> Result<()> {
+    pub(super) fn require_running(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
         match is_capturing(stream) {
             Ok(false) => Ok(()),
             Ok(true) => Err(Error::Capturing(doing)),
-            Err(error) => Err(context.failure(doing, error)),
+            Err(error) => Err(self.context.failure(doing, error)),
         }
     }
 
-    /// Begins to note the kernels of a capture.
-    pub(super) fn begin_capture(&self, stream: sys::CUstream) {
+    /// Begins a capture, and to note its kernels.
+    pub(super) fn begin_capture(&self, stream: sys::CUstream) -> Result<()> {
+        // Held, so that nobody makes another stream wait for this one between asking whether it may.
         let mut live = self.live();
+        self.require_running(stream, "begin another capture")?;
+        // `Device` refuses what waits for the recorded work; whatever else this thread and others do meanwhile is not seen by the capture.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream is alive.
+        unsafe { result::stream::begin_capture(stream, mode) }
+            .map_err(|error| self.context.failure("beginning a capture", error))?;
         if let Some(one) = live.iter_mut().find(|one| one.stream == stream as u64) {
             one.capture = Some(Vec::new());
         }
+        Ok(())
     }
 
     /// Notes a kernel where its stream is being captured; says whether it is.
@@ -123,29 +132,23 @@ impl Streams {
     }
 }
 
-impl Drop for Streams {
-    fn drop(&mut self) {
-        // SAFETY: made by `open`; the owner drops this while its context is current and its work is done.
-        let _ = unsafe { result::stream::destroy(self.default) };
-    }
-}
-
 /// Whether what `stream` is given is recorded instead of done, by this crate or by anybody else.
 pub(super) fn is_capturing(stream: sys::CUstream) -> std::result::Result<bool, DriverError> {
     // SAFETY: the stream is alive.
-    let status = unsafe { result::stream::is_capturing(stream) }?;
-    Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    match unsafe { result::stream::is_capturing(stream) } {
+        Ok(status) => Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE),
+        // The legacy stream, while one that it would wait for is captured: it may be given nothing either.
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// All that `later` is given from here on begins after all that `earlier` was given so far.
 fn order(earlier: sys::CUstream, later: sys::CUstream) -> std::result::Result<(), DriverError> {
-    let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
-    let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-    // SAFETY: both streams are alive; an event may be destroyed while it is waited for.
+    let event = Event::new()?;
+    // SAFETY: both streams are alive.
     unsafe {
-        let done = result::event::record(event, earlier)
-            .and_then(|()| result::stream::wait_event(later, event, flags));
-        let _ = result::event::destroy(event);
-        done
+        event.record(earlier)?;
+        event.hold(later)
     }
 }

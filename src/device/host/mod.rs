@@ -175,14 +175,12 @@ impl Backend for HostDevice {
     }
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {
-        self.streams.require_running(Streams::DEFAULT, "write to a buffer")?;
         // SAFETY: `destination` is valid for the length and cannot overlap a borrowed host slice.
         unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), destination as *mut u8, source.len()) };
         Ok(())
     }
 
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()> {
-        self.streams.require_running(Streams::DEFAULT, "read a buffer")?;
         // SAFETY: as in `upload`, the other way.
         unsafe {
             std::ptr::copy_nonoverlapping(source as *const u8, destination.as_mut_ptr(), destination.len());
@@ -191,7 +189,6 @@ impl Backend for HostDevice {
     }
 
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()> {
-        self.streams.require_running(Streams::DEFAULT, "zero a buffer")?;
         // SAFETY: passed on to the caller.
         unsafe { std::ptr::write_bytes(address as *mut u8, 0, bytes) };
         Ok(())

@@ -344,8 +344,7 @@ pub fn run_spoiled<T: Float>(
 ) -> Results {
     let mut pass = Pass::new(device, case, operands, variant);
     spoil(device, &mut pass.uploaded);
-    // The device's own stream: what a captured one needs of a library is kept until the device goes.
-    let stream = device.stream();
+    let stream = device.new_stream().unwrap();
     let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
     // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
     unsafe { graph.launch(&stream) }.unwrap();

@@ -67,6 +67,17 @@ impl Shape {
         format!("{batch}x {m}x{n}x{k} {a}{b} {input}-{output} rows/{rows}{bias}{accumulate}")
     }
 
+    /// What every matrix of the batch is aligned to, in bytes.
+    fn pointer_alignments(&self) -> [u32; 3] {
+        let Batch { count, a_stride, b_stride, c_stride } = self.batch;
+        let [input, output] = self.types.map(DType::bytes);
+        let steps = [a_stride * input, b_stride * input, c_stride * output];
+        std::array::from_fn(|index| {
+            let step = if count == 1 { 0 } else { steps[index] };
+            alignment(u64::from(self.alignments[index]) | step as u64, ALIGNMENT_MAX)
+        })
+    }
+
     /// What every row of every matrix is aligned to, in bytes.
     fn row_alignments(&self) -> [u32; 3] {
         let [input, output] = self.types.map(DType::bytes);
@@ -138,7 +149,8 @@ impl Plan {
         })
     }
 
-    /// The algorithms that the library proposes for a product of this plan's `shape`, the one it expects to be fastest first; never none.
+    /// The algorithms that the library proposes for a product of this plan's `shape`, the one it expects to be fastest first; none where it refuses
+    /// the product.
     pub(super) fn candidates(
         &self,
         handle: sys::cublasLtHandle_t,
@@ -152,7 +164,7 @@ impl Plan {
         let mut found: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES_MAX] = unsafe { std::mem::zeroed() };
         let mut count = 0;
         // SAFETY: all descriptors are alive, and `found` has room for as many results as are asked for.
-        unsafe {
+        let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
                 handle,
                 descriptor.0,
@@ -165,17 +177,18 @@ impl Plan {
                 found.as_mut_ptr(),
                 &raw mut count,
             )
+        };
+        match status {
+            // Bias epilogues of thin products have been seen to be refused as invalid.
+            sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
+            | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE => return Ok(Vec::new()),
+            other => other.result()?,
         }
-        .result()?;
         let usable = found.iter().take(usize::try_from(count).unwrap_or(0)).filter(|found| {
             found.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS
                 && found.workspaceSize <= WORKSPACE_BYTES
         });
-        let candidates: Vec<Algorithm> = usable.map(|found| found.algo.data).collect();
-        if candidates.is_empty() {
-            return Err(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED));
-        }
-        Ok(candidates)
+        Ok(usable.map(|found| found.algo.data).collect())
     }
 
     /// Enqueues a product of this plan's shape.
@@ -288,15 +301,13 @@ struct Preference(sys::cublasLtMatmulPreference_t);
 impl Preference {
     fn new(shape: &Shape) -> Status<Self> {
         let preference = Self(result::create_matmul_pref()?);
-        let [a, b, c] = shape.alignments;
-        // There is no preference for the bias: it is read as widely as the result is written.
-        let d = shape.bias.map_or(c, |bias| c.min(bias));
+        let [a, b, c] = shape.pointer_alignments();
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
-        // The defaults take all pointers to be aligned to 256 bytes, which views are not.
+        // The defaults take all pointers to be aligned to 256 bytes, which views are not. The bias has none: its own address is looked at.
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &b)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c)?;
-        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d)?;
+        preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c)?;
         if shape.types[1] != DType::F32 {
             // Parts of a sum that is split among blocks are added in f32 as well, so that only the end is rounded to 16 bits.
             let schemes = ReductionScheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
@@ -351,7 +362,9 @@ pub(super) mod tests {
         assert_eq!(shape.transposed, [false, true]);
         assert_eq!(shape.row_alignments(), [8, 8, 4]);
         let batch = Batch { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
-        assert_eq!(Shape::of(&Gemm { batch, ..product() }).row_alignments(), [2, 8, 4]);
+        let batched = Shape::of(&Gemm { batch, ..product() });
+        assert_eq!(batched.row_alignments(), [2, 8, 4]);
+        assert_eq!((shape.pointer_alignments(), batched.pointer_alignments()), ([256, 16, 4], [2, 16, 4]));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! How long candidates take on the device, by its own clock.
 
+use cudarc::driver::result;
 use cudarc::driver::result::DriverError;
-use cudarc::driver::{result, sys};
 
-use super::super::driver::milliseconds;
+use super::super::event::Event;
 use super::plan::{Place, WORKSPACE_BYTES};
 
 /// Timed runs of each candidate, after one that is not: it loads the kernel.
@@ -20,7 +20,7 @@ pub(super) fn measure(
     count: usize,
     mut launch: impl FnMut(usize) -> bool,
 ) -> Result<Vec<Vec<f32>>, DriverError> {
-    let events = (0..=count).map(|_| Event::new()).collect::<Result<Vec<_>, _>>()?;
+    let events = (0..=count).map(|_| Event::timed()).collect::<Result<Vec<_>, _>>()?;
     let mut works = vec![true; count];
     let mut times = vec![Vec::with_capacity(RUNS); count];
     for round in 0..=RUNS {
@@ -28,10 +28,12 @@ pub(super) fn measure(
             // SAFETY: the workspace holds nothing between products, and is used in this stream's order.
             unsafe { result::memset_d8_async(place.workspace, 0, WORKSPACE_BYTES, place.stream)? };
         }
-        events[0].record(place.stream)?;
+        // SAFETY: the stream is alive.
+        unsafe { events[0].record(place.stream)? };
         for candidate in 0..count {
             works[candidate] = works[candidate] && launch(candidate);
-            events[candidate + 1].record(place.stream)?;
+            // SAFETY: as above.
+            unsafe { events[candidate + 1].record(place.stream)? };
         }
         events[count].synchronize()?;
         for candidate in (0..count).filter(|_| round > 0) {
@@ -44,35 +46,4 @@ pub(super) fn measure(
         }
     }
     Ok(times)
-}
-
-struct Event(sys::CUevent);
-
-impl Event {
-    fn new() -> Result<Self, DriverError> {
-        result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(Self)
-    }
-
-    fn record(&self, stream: sys::CUstream) -> Result<(), DriverError> {
-        // SAFETY: the event is alive, and so is the stream.
-        unsafe { result::event::record(self.0, stream) }
-    }
-
-    fn synchronize(&self) -> Result<(), DriverError> {
-        // SAFETY: the event is alive.
-        unsafe { result::event::synchronize(self.0) }
-    }
-
-    /// Both events have happened.
-    fn milliseconds_until(&self, later: &Self) -> Result<f32, DriverError> {
-        // SAFETY: the events are alive, and have happened.
-        unsafe { milliseconds(self.0, later.0) }
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, not used afterwards.
-        let _ = unsafe { result::event::destroy(self.0) };
-    }
 }

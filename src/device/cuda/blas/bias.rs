@@ -1,0 +1,45 @@
+//! What stands in the result before a product is added to it.
+
+use cudarc::driver::{result, sys};
+
+use super::super::super::Gemm;
+
+type Status = std::result::Result<(), result::DriverError>;
+
+/// Writes the addend of a product whose sums are empty, or are to be added: the bias in every row, else zeros.
+///
+/// # Safety
+/// The bias and the result are valid for their shapes, and the stream is alive.
+pub(super) unsafe fn write_addend(gemm: &Gemm, stream: sys::CUstream) -> Status {
+    let element = gemm.output.bytes();
+    let row_bytes = gemm.n * element;
+    if let Some(bias) = gemm.bias {
+        // SAFETY: with a bias all rows lie one behind the other.
+        return unsafe { repeat(bias, gemm.c, row_bytes, gemm.batch.count * gemm.m, stream) };
+    }
+    for index in 0..gemm.batch.count {
+        let c = gemm.c + (index * gemm.batch.c_stride * element) as u64;
+        // SAFETY: m rows of n elements.
+        unsafe { sys::cuMemsetD2D8Async(c, gemm.c_stride * element, 0, row_bytes, gemm.m, stream) }
+            .result()?;
+    }
+    Ok(())
+}
+
+/// Copies `bytes` bytes of `source` to `count` places behind each other: each copy doubles what is there.
+///
+/// # Safety
+/// Both sides are valid and do not overlap, and the stream is alive.
+unsafe fn repeat(source: u64, destination: u64, bytes: usize, count: usize, stream: sys::CUstream) -> Status {
+    // SAFETY: within the two sides.
+    unsafe { result::memcpy_dtod_async(destination, source, bytes, stream)? };
+    let mut done = 1;
+    while done < count {
+        let next = done.min(count - done);
+        let end = destination + (done * bytes) as u64;
+        // SAFETY: `next` of the copies so far, to behind them.
+        unsafe { result::memcpy_dtod_async(end, destination, next * bytes, stream)? };
+        done += next;
+    }
+    Ok(())
+}

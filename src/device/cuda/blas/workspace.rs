@@ -1,0 +1,106 @@
+//! Memory that products work in.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::result::DriverError;
+use cudarc::driver::sys;
+
+use super::super::super::Result;
+use super::super::event::Event;
+use super::super::memory::Pool;
+use super::plan::WORKSPACE_BYTES;
+
+/// Memory that one product at a time works in, freed when nothing holds it any more.
+pub(in super::super) struct Workspace {
+    memory: Arc<Pool>,
+    pub(super) address: sys::CUdeviceptr,
+    /// After the last graph whose products work in it.
+    last: Mutex<Event>,
+}
+
+impl Workspace {
+    fn new(memory: &Arc<Pool>) -> Result<Self> {
+        let failure = |error| memory.context.failure("making an event", error);
+        let last = Mutex::new(Event::new().map_err(failure)?);
+        Ok(Self { memory: memory.clone(), address: memory.allocate(WORKSPACE_BYTES)?, last })
+    }
+
+    /// Enqueues a graph on `stream` after all others that work in here.
+    ///
+    /// # Safety
+    /// The stream is alive.
+    pub(in super::super) unsafe fn in_turn(
+        &self,
+        stream: sys::CUstream,
+        enqueue: impl FnOnce() -> std::result::Result<(), DriverError>,
+    ) -> std::result::Result<(), DriverError> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the stream is alive.
+        unsafe {
+            last.hold(stream)?;
+            enqueue()?;
+            last.record(stream)
+        }
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new`; what was enqueued with it comes before the free.
+        unsafe { self.memory.free(self.address) }
+    }
+}
+
+/// Who records what a stream is given, so that products of it are done later, and again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Recorder {
+    /// Nobody: it is done.
+    None,
+    /// A capture of this crate, whose graph keeps what it needs.
+    Own,
+    /// Somebody else, with a stream that was lent.
+    Other,
+}
+
+/// The workspaces of all streams. Products of two streams may run at the same time, and so may a graph and products of the stream that it was
+/// recorded on: each of them has its own.
+#[derive(Default)]
+pub(super) struct Workspaces {
+    /// By the address of the stream's handle: for what it does, and for what it records.
+    by_stream: HashMap<(usize, bool), Arc<Workspace>>,
+    /// What graphs of others may work in, as long as the process lives.
+    kept: Vec<Arc<Workspace>>,
+}
+
+impl Workspaces {
+    /// The workspace for a product that `stream` is given.
+    pub(super) fn get(
+        &mut self,
+        memory: &Arc<Pool>,
+        stream: sys::CUstream,
+        recorder: Recorder,
+    ) -> Result<Arc<Workspace>> {
+        let place = (stream as usize, recorder != Recorder::None);
+        let workspace = match self.by_stream.get(&place) {
+            Some(workspace) => workspace.clone(),
+            None => self.by_stream.entry(place).insert_entry(Arc::new(Workspace::new(memory)?)).get().clone(),
+        };
+        if recorder == Recorder::Other && !self.kept.iter().any(|kept| Arc::ptr_eq(kept, &workspace)) {
+            self.kept.push(workspace.clone());
+        }
+        Ok(workspace)
+    }
+
+    /// What the products that `stream` has recorded work in, where there are any.
+    pub(super) fn recorded(&self, stream: sys::CUstream) -> Option<Arc<Workspace>> {
+        self.by_stream.get(&(stream as usize, true)).cloned()
+    }
+
+    /// Lets go of the workspaces of a stream that is to be destroyed, or given back.
+    pub(super) fn forget(&mut self, stream: sys::CUstream) {
+        for recorded in [false, true] {
+            self.by_stream.remove(&(stream as usize, recorded));
+        }
+    }
+}
