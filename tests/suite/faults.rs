@@ -149,7 +149,8 @@ fn info_checks_cublaslt_or_says_what_it_lacks() {
     assert!(device["product"].is_null(), "{device}");
 }
 
-/// A module is loaded when one of its kernels is launched; `info` launches none, and sees that the device takes what nvcc made.
+/// A module is loaded when one of its kernels is launched, and all are before a capture; `info` launches none, and sees that the device takes what nvcc
+/// made.
 #[test]
 fn modules_are_loaded_when_they_are_needed() {
     let Some(libraries) = libraries() else { return };
@@ -160,10 +161,14 @@ fn modules_are_loaded_when_they_are_needed() {
         written.lines().filter(|line| line.ends_with("cuModuleLoadData -> CUDA_SUCCESS")).count()
     };
     assert_eq!(loads(Command::new(program()).args(["info", "--check"])), 1);
-    let place = Workplace::new();
-    let flags = ["--device", "cuda", "--dtype", "f32", "--steps", "2"];
-    let trained = loads(&mut place.pretrain_command("out", &flags));
-    assert!((5..device::fatbins().len()).contains(&trained), "{trained} modules");
+    let trained = |steps| {
+        let place = Workplace::new();
+        let flags = ["--device", "cuda", "--dtype", "f32", "--steps", steps];
+        loads(&mut place.pretrain_command("out", &flags))
+    };
+    let one = trained("1");
+    assert!((5..device::fatbins().len()).contains(&one), "{one} modules");
+    assert_eq!(trained("8"), device::fatbins().len(), "a step is recorded");
 }
 
 #[test]

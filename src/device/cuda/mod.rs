@@ -10,7 +10,7 @@ mod streams;
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cudarc::driver::{result, sys};
@@ -46,8 +46,8 @@ const SLOW: Duration = Duration::from_secs(5);
 /// itself goes.
 struct CudaBackend {
     description: String,
-    /// Wait after every launch, so that an error is reported for the kernel that made it.
-    wait_for_each: bool,
+    /// Where there is one, it is held by whoever enqueues a command until that is done, so that an error is reported for the kernel that made it.
+    one_by_one: Option<Mutex<()>>,
     modules: Modules,
     /// An error here is reported by the first product: kernels work without the library.
     blas: Result<Blas>,
@@ -77,7 +77,7 @@ impl CudaBackend {
         let memory = Arc::new(Pool::open(context.clone(), streams.clone())?);
         Ok(Self {
             description: format!("cuda {device}"),
-            wait_for_each: switch("RETROMAE_CUDA_SYNC", false)?,
+            one_by_one: switch("RETROMAE_CUDA_SYNC", false)?.then(Mutex::default),
             modules,
             blas: Blas::open(&device.name, memory.clone()),
             memory,
@@ -111,6 +111,10 @@ impl CudaBackend {
         unsafe { result::stream::synchronize(stream) }.map_err(|error| self.context.failure(doing, error))?;
         self.context.settled();
         Ok(())
+    }
+
+    fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        self.one_by_one.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits for `command`, which was enqueued last, so that an error is its own.
@@ -321,12 +325,10 @@ impl Backend for CudaBackend {
         if recorder != Recorder::None && with_host {
             return Err(Error::Capturing("copy from or to the host"));
         }
+        let turn = self.turn().filter(|_| recorder == Recorder::None);
         // SAFETY: passed on to the caller.
         unsafe { self.execute(stream, command, recorder)? };
-        if self.wait_for_each && recorder == Recorder::None {
-            self.finish_one(stream, name)?;
-        }
-        Ok(())
+        if turn.is_some() { self.finish_one(stream, name) } else { Ok(()) }
     }
 
     unsafe fn synchronize(&self, stream: u64) -> Result<()> {
@@ -385,6 +387,7 @@ impl Backend for CudaBackend {
 
     unsafe fn begin_capture(&self, stream: u64) -> Result<()> {
         let _entered = self.context.enter()?;
+        self.modules.load_all()?;
         self.streams.begin_capture(stream_of(stream))
     }
 
@@ -414,7 +417,8 @@ impl Backend for CudaBackend {
         // SAFETY: it came from `end_capture` and is alive.
         let Recording { executable, workspace } = unsafe { &*(graph as *const Recording) };
         self.streams.require_running(stream, "launch a graph")?;
-        let name = if self.wait_for_each { name_graph(kernels) } else { "a graph".into() };
+        let turn = self.turn();
+        let name = if turn.is_some() { name_graph(kernels) } else { "a graph".into() };
         self.context.launched(&name);
         // SAFETY: both are alive; the addresses are the caller's promise.
         let launch = || unsafe { result::graph::launch(*executable, stream) };
@@ -424,10 +428,7 @@ impl Backend for CudaBackend {
             None => launch(),
         };
         launched.map_err(|error| self.context.failure("launching a graph", error))?;
-        if self.wait_for_each {
-            self.finish_one(stream, &name)?;
-        }
-        Ok(())
+        if turn.is_some() { self.finish_one(stream, &name) } else { Ok(()) }
     }
 
     unsafe fn free_graph(&self, graph: u64) {

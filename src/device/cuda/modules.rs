@@ -29,7 +29,7 @@ unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
 
-/// All kernels on one device. A module is loaded when the first of its kernels is launched, also within a capture, which does not see it.
+/// All kernels on one device. A module is loaded when the first of its kernels is launched.
 pub(super) struct Modules {
     kernels: HashMap<&'static str, Kernel>,
     /// By the place in the table of fatbins, as addresses; loaded ones stay as long as the process.
@@ -58,6 +58,11 @@ impl Modules {
 
     pub(super) fn shared_bytes_max(&self) -> u32 {
         self.shared_bytes_max
+    }
+
+    /// Loads whatever is not loaded yet: before a capture, as a driver that loads a kernel may wait for all that the device does.
+    pub(super) fn load_all(&self) -> Result<()> {
+        self.kernels.iter().try_for_each(|(name, kernel)| self.function(name, kernel).map(drop))
     }
 
     /// A module, loaded if it is not yet.
