@@ -24,9 +24,11 @@ RETROMAE_DEVICE void layer_norm_forward(const BaselineLayerNormParams& params) {
         const T* input = pointer<const T>(params.input) + start;
         RawRow<T> raw = {};
         raw.load(input, params.columns);
+        RowStart<T> row_start;
+        row_start.load(input);
         LaneRow x;
         for_chunks(params.columns, [&](int slot, uint32_t) { raw.widen(slot, x[slot]); });
-        const RowStatistics statistics = row_statistics(x, leading_mean(input), params.columns, params.eps);
+        const RowStatistics statistics = row_statistics(x, row_start.mean(), params.columns, params.eps);
         if (threadIdx.x % 32u == 0) {
             pointer<float>(params.mean)[row] = statistics.mean;
             pointer<float>(params.rstd)[row] = statistics.rstd;
@@ -40,23 +42,27 @@ RETROMAE_DEVICE void layer_norm_forward(const BaselineLayerNormParams& params) {
     });
 }
 
-// The normalised input and the gradient of the output of a row.
+// The input and the gradient of the output of a row.
 template <class T>
-RETROMAE_DEVICE void load_rows(const BaselineLayerNormParams& params, uint32_t row, LaneRow& normalised,
-                               LaneRow& gradient) {
-    const uint64_t start = static_cast<uint64_t>(row) * params.columns;
-    RawRow<T> input = {}, d_output = {};
-    input.load(pointer<const T>(params.input) + start, params.columns);
-    d_output.load(pointer<const T>(params.d_output) + start, params.columns);
-    const float mean = pointer<const float>(params.mean)[row];
-    const float rstd = pointer<const float>(params.rstd)[row];
-    for_chunks(params.columns, [&](int slot, uint32_t) {
-        input.widen(slot, normalised[slot]);
-        d_output.widen(slot, gradient[slot]);
+struct LoadedRows {
+    RawRow<T> input, d_output;
+    float mean, rstd;
+
+    RETROMAE_MEMBER LoadedRows(const BaselineLayerNormParams& params, uint32_t row) : input{}, d_output{} {
+        const uint64_t start = static_cast<uint64_t>(row) * params.columns;
+        input.load(pointer<const T>(params.input) + start, params.columns);
+        d_output.load(pointer<const T>(params.d_output) + start, params.columns);
+        mean = pointer<const float>(params.mean)[row];
+        rstd = pointer<const float>(params.rstd)[row];
+    }
+
+    RETROMAE_MEMBER void chunk(int slot, float (&normalised)[8], float (&gradient)[8]) const {
+        input.widen(slot, normalised);
+        d_output.widen(slot, gradient);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) normalised[slot][i] = (normalised[slot][i] - mean) * rstd;
-    });
-}
+        for (int i = 0; i < 8; ++i) normalised[i] = (normalised[i] - mean) * rstd;
+    }
+};
 
 // Column sums are another kernel's.
 struct NoTotals {
@@ -66,28 +72,30 @@ struct NoTotals {
 template <class T>
 RETROMAE_DEVICE void layer_norm_backward_input(const BaselineLayerNormParams& params) {
     for_rows(params, [&](uint32_t row) {
-        LaneRow normalised, gradient;
-        load_rows<T>(params, row, normalised, gradient);
-        NoTotals totals;
-        normalise_backward(normalised, gradient, pointer<const float>(params.gamma),
-                           pointer<const float>(params.rstd)[row], params.columns, totals);
+        const LoadedRows<T> rows(params, row);
         T* output = pointer<T>(params.output) + static_cast<uint64_t>(row) * params.columns;
-        for_chunks(params.columns,
-                   [&](int slot, uint32_t column) { store(output + column, gradient[slot]); });
+        NoTotals totals;
+        normalise_backward(
+            pointer<const float>(params.gamma), rows.rstd, params.columns, totals,
+            [&](int slot, float (&normalised)[8], float (&gradient)[8]) {
+                rows.chunk(slot, normalised, gradient);
+            },
+            [&](int, uint32_t column, float (&gradient)[8]) { store(output + column, gradient); });
     });
 }
 
 template <class T>
 RETROMAE_DEVICE void layer_norm_backward_parameters(const BaselineLayerNormParams& params) {
-    ColumnTotals<2> totals(params.columns);
+    ColumnTotals<2, kRowWarps> totals(params.columns);
     for_rows(params, [&](uint32_t row) {
-        LaneRow normalised, gradient;
-        load_rows<T>(params, row, normalised, gradient);
+        const LoadedRows<T> rows(params, row);
         for_chunks(params.columns, [&](int slot, uint32_t column) {
-            totals.add(1, column, gradient[slot]);
+            float normalised[8], gradient[8];
+            rows.chunk(slot, normalised, gradient);
+            totals.add(1, column, gradient);
             RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) gradient[slot][i] *= normalised[slot][i];
-            totals.add(0, column, gradient[slot]);
+            for (int i = 0; i < 8; ++i) gradient[i] *= normalised[i];
+            totals.add(0, column, gradient);
         });
     });
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 2u * params.columns);

@@ -6,57 +6,72 @@
 
 namespace retromae {
 
-// The rows that are added up for a token; an absent one is null. An index that is no row of its table stands
-// for row 0, so that there is one to read, and makes the sum not `valid`.
+// The rows that are added up for a token. An index that is no row of its table stands for row 0, so that
+// there is one to read, and makes the sum not `valid`.
 template <class T>
 struct EmbeddingRows {
     const T* content;  // of the word table or of the sentence vectors
     const T* position;
     const T* type;
-    bool normalised;  // LayerNorm and dropout follow
+    bool raw;         // the sentence vector alone
+    bool normalised;  // LayerNorm and dropout follow, and the type is added
     bool valid;
 
     RETROMAE_MEMBER EmbeddingRows(const EmbeddingForwardParams& params, uint32_t token) {
-        valid = true;
         const uint32_t slot = pointer<const int32_t>(params.slots)[token];
-        const bool raw = params.mode == EMBEDDING_CONTENT && slot == 0;
-        if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
-            content = row(params.word, pointer<const int32_t>(params.ids)[token], params.vocabulary,
-                          params.columns);
-        else
-            content = row(params.sentence_vectors, pointer<const int32_t>(params.sentences)[token],
-                          params.vectors, params.columns);
+        const uint32_t id = params.ids != 0 ? pointer<const int32_t>(params.ids)[token] : 0;
+        const uint32_t sentence = params.sentences != 0 ? pointer<const int32_t>(params.sentences)[token] : 0;
+        raw = params.mode == EMBEDDING_CONTENT && slot == 0;
         normalised = !raw && params.mode != EMBEDDING_QUERY_POSITION;
-        position = raw ? nullptr : row(params.position, slot, params.positions, params.columns);
-        type = normalised ? pointer<const T>(params.type) : nullptr;
+        valid = true;
+        if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
+            content = row(params.word, id, params.vocabulary, params.columns);
+        else
+            content = row(params.sentence_vectors, sentence, params.vectors, params.columns);
+        position = row(params.position, raw ? 0 : slot, params.positions, params.columns);
+        // Where it is loop-invariant, it waits in registers that the other rows need.
+        type = pointer<const T>(params.type) + recomputed(0);
     }
 
-    // The mean of the first 8 columns of a normalised row's sum; NaN, as then mean and rstd are, where an
-    // index is no row.
-    RETROMAE_MEMBER float leading_mean() const {
-        if (!valid) return NAN;
-        return retromae::leading_mean(content) + retromae::leading_mean(position) +
-               retromae::leading_mean(type);
-    }
-
-    RETROMAE_MEMBER void sum(uint32_t columns, LaneRow& row) const {
+    // The sum of a normalised row, and the mean of its first columns: NaN, as then mean and rstd are, where
+    // an index is no row. All rows are loaded before any is added.
+    RETROMAE_MEMBER float normalised_sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};
         contents.load(content, columns);
-        if (position != nullptr) positions.load(position, columns);
-        if (type != nullptr) types.load(type, columns);
+        positions.load(position, columns);
+        types.load(type, columns);
+        RowStart<T> content_start, position_start, type_start;
+        content_start.load(content);
+        position_start.load(position);
+        type_start.load(type);
         for_chunks(columns, [&](int slot, uint32_t) {
-            float added[8];
             contents.widen(slot, row[slot]);
-            positions.widen(slot, added);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) row[slot][i] += added[i];
-            types.widen(slot, added);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) row[slot][i] += added[i];
+            add(positions, slot, row[slot]);
+            add(types, slot, row[slot]);
+        });
+        const float mean = content_start.mean() + position_start.mean() + type_start.mean();
+        return valid ? mean : NAN;
+    }
+
+    // Any other row's: NaN where an index is no row.
+    RETROMAE_MEMBER void plain_sum(uint32_t columns, LaneRow& row) const {
+        RawRow<T> contents = {}, positions = {};
+        contents.load(content, columns);
+        if (!raw) positions.load(position, columns);
+        for_chunks(columns, [&](int slot, uint32_t) {
+            contents.widen(slot, row[slot]);
+            add(positions, slot, row[slot]);
+            if (!valid) fill(row[slot], NAN);
         });
     }
 
   private:
+    static RETROMAE_MEMBER void add(const RawRow<T>& raw_row, int slot, float (&row)[8]) {
+        float added[8];
+        raw_row.widen(slot, added);
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8; ++i) row[i] += added[i];
+    }
     RETROMAE_MEMBER const T* row(DevicePointer table, uint32_t index, uint32_t rows, uint32_t columns) {
         valid = valid && index < rows;
         return pointer<const T>(table) + static_cast<uint64_t>(index < rows ? index : 0) * columns;

@@ -7,23 +7,31 @@
 
 namespace retromae {
 
-// One warp a row: no barrier between the load of a row and its end. Four warps share a block, so that the
-// backward's column sums leave the SM once for four rows in flight, and 1024 columns of them fit into 48 KiB.
+// One warp a row: no barrier between the load of a row and its end.
 constexpr uint32_t kRowWarps = 4;
 constexpr uint32_t kRowThreads = 32 * kRowWarps;
 
-// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large. A
-// backward, which holds two rows, then needs 130 to 185 registers a thread: 8 to 12 warps an SM, each with
-// two or three rows of loads in flight.
+// A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large.
 constexpr int kRowChunks = 4;
-
-// Rows that a block of a backward kernel sums up before it writes its partial sums: at 32 they are a tenth of
-// the traffic.
-constexpr uint32_t kBackwardRows = 32;
 
 // Rows of a block of a forward kernel: eight for each warp, one after the other, so that starting a block
 // costs little beside them.
 constexpr uint32_t kForwardRows = 32;
+
+// A block of a backward kernel leaves a row of partial sums, so there are few and large ones: eight warps,
+// whose sums of 1024 columns are 96 KiB, two such blocks an SM of an H100. There are at most 256 (the host's
+// side has the number), which is one wave of the 264 that fit its 132 SMs; fewer would leave SMs idle. A warp
+// takes every so many-th row.
+constexpr uint32_t kBackwardWarps = 8;
+constexpr uint32_t kBackwardThreads = 32 * kBackwardWarps;
+
+// Calls `body(row)` for each row of this warp of a backward kernel.
+template <class Body>
+RETROMAE_DEVICE void for_backward_rows(uint32_t rows, Body body) {
+    for (uint32_t row = blockIdx.x * kBackwardWarps + threadIdx.x / 32u; row < rows;
+         row += gridDim.x * kBackwardWarps)
+        body(row);
+}
 
 using LaneRow = float[kRowChunks][8];
 
@@ -37,21 +45,63 @@ RETROMAE_DEVICE void for_chunks(uint32_t columns, Body body) {
     }
 }
 
-// Elements as they lie in memory. Loading a row whole, before any arithmetic, keeps all its loads in flight.
+// The elements of a word of 32 bits.
+RETROMAE_DEVICE void widen_word(float, uint32_t word, float* value) {
+    memcpy(value, &word, sizeof word);
+}
+RETROMAE_DEVICE void widen_word(bf16, uint32_t word, float* values) {
+    values[0] = bf16_to_float({static_cast<uint16_t>(word)});
+    values[1] = bf16_to_float({static_cast<uint16_t>(word >> 16)});
+}
+
+// Rounds to a type and back, two elements at a time.
+RETROMAE_DEVICE void round_chunk(float, float (&)[8]) {}
+RETROMAE_DEVICE void round_chunk(bf16, float (&values)[8]) {
+    RETROMAE_UNROLL
+    for (int i = 0; i < 8; i += 2) widen_word(bf16{}, bf16_pair(values[i], values[i + 1]), values + i);
+}
+
+// 8 columns as they lie in memory, in words of 32 bits: two 16-bit elements share a register until they are
+// widened.
+template <class T>
+struct RawChunk {
+    static constexpr int kQuads = 8 * sizeof(T) / 16;
+    Pack<uint32_t, 4> quads[kQuads];
+
+    RETROMAE_MEMBER void load(const T* source) {
+        RETROMAE_UNROLL
+        for (int quad = 0; quad < kQuads; ++quad)
+            quads[quad] = reinterpret_cast<const Pack<uint32_t, 4>*>(source)[quad];
+    }
+
+    RETROMAE_MEMBER void store(T* destination) const {
+        RETROMAE_UNROLL
+        for (int quad = 0; quad < kQuads; ++quad)
+            store_whole(reinterpret_cast<Pack<uint32_t, 4>*>(destination) + quad, quads[quad]);
+    }
+
+    RETROMAE_MEMBER void widen(float (&values)[8]) const {
+        constexpr int kElements = 4 / sizeof(T);  // of a word
+        RETROMAE_UNROLL
+        for (int i = 0; i < 8 / kElements; ++i)
+            widen_word(T{}, quads[i / 4].values[i % 4], values + i * kElements);
+    }
+};
+
+// A row as it lies in memory. Loading it whole, before any arithmetic, keeps all its loads in flight.
 template <class T>
 struct RawRow {
-    Pack<T, 8> chunks[kRowChunks];
+    RawChunk<T> chunks[kRowChunks];
 
     RETROMAE_MEMBER void load(const T* row, uint32_t columns) {
-        for_chunks(columns, [&](int slot, uint32_t column) {
-            chunks[slot] = *reinterpret_cast<const Pack<T, 8>*>(row + column);
-        });
+        for_chunks(columns, [&](int slot, uint32_t column) { chunks[slot].load(row + column); });
     }
 
-    RETROMAE_MEMBER void widen(int slot, float (&values)[8]) const {
-        RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) values[i] = to_float(chunks[slot].values[i]);
+    RETROMAE_MEMBER void store(T* row, uint32_t columns) const {
+        for_chunks(columns, [&](int slot, uint32_t column) { chunks[slot].store(row + column); });
     }
+
+    RETROMAE_MEMBER void widen(int slot, float (&values)[8]) const { chunks[slot].widen(values); }
 };
 
 RETROMAE_DEVICE float sum_of_8(const float (&values)[8]) {
@@ -59,13 +109,23 @@ RETROMAE_DEVICE float sum_of_8(const float (&values)[8]) {
            ((values[2] + values[6]) + (values[3] + values[7]));
 }
 
-// The mean of a row's first 8 elements.
+// The first 16 bytes of a row, of which each lane has its own copy.
 template <class T>
-RETROMAE_DEVICE float leading_mean(const T* row) {
-    float values[8];
-    load(row, values);
-    return sum_of_8(values) * 0.125f;
-}
+struct RowStart {
+    static constexpr int kElements = 16 / sizeof(T);
+    Pack<uint32_t, 4> words;
+
+    RETROMAE_MEMBER void load(const T* row) { words = *reinterpret_cast<const Pack<uint32_t, 4>*>(row); }
+
+    RETROMAE_MEMBER float mean() const {
+        float values[kElements], sum = 0.0f;
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) widen_word(T{}, words.values[i], values + i * kElements / 4);
+        RETROMAE_UNROLL
+        for (int i = 0; i < kElements; ++i) sum += values[i];
+        return sum * (1.0f / kElements);
+    }
+};
 
 struct RowStatistics {
     float mean;
@@ -87,8 +147,9 @@ RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, ui
         sums[1] += sum_of_8(square);
     });
     warp_butterfly<Sum, 32>(sums);
-    const float mean = sums[0] / static_cast<float>(columns);
-    const float variance = sums[1] / static_cast<float>(columns) - mean * mean;
+    const float share = 1.0f / static_cast<float>(columns);
+    const float mean = sums[0] * share;
+    const float variance = sums[1] * share - mean * mean;
     return {shift + mean, 1.0f / sqrtf((variance > 0.0f ? variance : 0.0f) + eps)};
 }
 
@@ -107,12 +168,12 @@ RETROMAE_DEVICE void normalise(const float (&x)[8], RowStatistics statistics, co
 // which a lane only touches its own columns; `finish` adds the copies up.
 //
 // A chunk's halves lie in two planes, so that consecutive lanes access consecutive 16 bytes.
-template <int Sums>
+template <int Sums, uint32_t Warps>
 class ColumnTotals {
   public:
     RETROMAE_MEMBER explicit ColumnTotals(uint32_t columns) : columns_(columns) {
         SharedMemory memory = SharedMemory::begin();
-        totals_ = memory.take<float>(kRowWarps * Sums * columns);
+        totals_ = memory.take<float>(Warps * Sums * columns);
         const float zeros[4] = {};
         for_chunks(columns, [&](int, uint32_t column) {
             RETROMAE_UNROLL
@@ -138,10 +199,10 @@ class ColumnTotals {
     RETROMAE_MEMBER void finish(float* partials) {
         __syncthreads();
         const uint32_t quads = columns_ / 4u;
-        for (uint32_t index = threadIdx.x; index < Sums * quads; index += kRowThreads) {
+        for (uint32_t index = threadIdx.x; index < Sums * quads; index += 32 * Warps) {
             float total[4] = {};
             RETROMAE_UNROLL
-            for (uint32_t warp = 0; warp < kRowWarps; ++warp) {
+            for (uint32_t warp = 0; warp < Warps; ++warp) {
                 float part[4];
                 load(totals_ + warp * Sums * columns_ + index * 4u, part);
                 RETROMAE_UNROLL
@@ -164,35 +225,41 @@ class ColumnTotals {
     float* totals_;
 };
 
-// With x̂ = `normalised` and g = gamma·`gradient`: replaces the gradient of the output by that of what was
-// normalised, rstd·(g - mean(g) - x̂·mean(g·x̂)), and adds gradient·x̂ to total 0 (gamma) and gradient to total
-// 1 (beta).
-template <class Totals>
-RETROMAE_DEVICE void normalise_backward(const LaneRow& normalised, LaneRow& gradient, const float* gamma,
-                                        float rstd, uint32_t columns, Totals& totals) {
+// With g = gamma·d_output, the gradient of what was normalised is rstd·(g - mean(g) - x̂·mean(g·x̂)):
+// `chunk(slot, x̂, d_output)` gives 8 columns of both, once for the means and once for the gradient, which
+// goes to `emit(slot, column, gradient)`. Adds d_output·x̂ to total 0 (gamma) and d_output to total 1 (beta).
+template <class Totals, class Chunk, class Emit>
+RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t columns, Totals& totals,
+                                        Chunk chunk, Emit emit) {
     float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int slot, uint32_t column) {
-        float gammas[8], products[8];
+        float normalised[8], gradient[8], products[8], gammas[8];
+        chunk(slot, normalised, gradient);
         load(gamma + column, gammas);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) products[i] = gradient[slot][i] * normalised[slot][i];
+        for (int i = 0; i < 8; ++i) products[i] = gradient[i] * normalised[i];
         totals.add(0, column, products);
-        totals.add(1, column, gradient[slot]);
+        totals.add(1, column, gradient);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) {
-            gradient[slot][i] *= gammas[i];
+            gradient[i] *= gammas[i];
             products[i] *= gammas[i];
         }
-        sums[0] += sum_of_8(gradient[slot]);
+        sums[0] += sum_of_8(gradient);
         sums[1] += sum_of_8(products);
     });
     warp_butterfly<Sum, 32>(sums);
-    const float mean = sums[0] / static_cast<float>(columns);
-    const float projection = sums[1] / static_cast<float>(columns);
-    for_chunks(columns, [&](int slot, uint32_t) {
+    // Anew for each row: a register more in the loop would cost the embeddings' backward a block an SM.
+    const float share = 1.0f / static_cast<float>(recomputed(columns));
+    const float mean = sums[0] * share, projection = sums[1] * share;
+    for_chunks(columns, [&](int slot, uint32_t column) {
+        float normalised[8], gradient[8], gammas[8];
+        chunk(slot, normalised, gradient);
+        load(gamma + column, gammas);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i)
-            gradient[slot][i] = rstd * (gradient[slot][i] - mean - normalised[slot][i] * projection);
+            gradient[i] = rstd * (gradient[i] * gammas[i] - mean - normalised[i] * projection);
+        emit(slot, column, gradient);
     });
 }
 

@@ -7,11 +7,10 @@ use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// Rows that one block sums up; more of them take a second launch over the blocks' sums.
 const ROWS_PER_BLOCK: usize = 512;
-/// `kColumnSumThreads` and `kColumnSumColumns` of the kernel.
+/// `kColumnSumThreads` of the kernel, `kColumnSumRows`, and the bytes of a row that a block takes.
 const THREADS: u32 = 256;
-const COLUMNS_PER_BLOCK: usize = 512;
-/// One sum for each warp and column.
-const SHARED_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK as u32 * 4;
+const ROWS_AT_ONCE: u32 = 32;
+const BLOCK_BYTES: usize = 128;
 
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
@@ -104,9 +103,11 @@ impl SideBySide<'_> {
 fn enqueue<T: ModelFloat>(stream: &Stream, matrices: usize, params: &ColumnSumParams) -> Result<()> {
     // Without rows there is still one block, which writes zeros.
     let blocks = params.rows.div_ceil(params.rows_per_block.max(1)).max(1);
-    let grid = [blocks, params.columns.div_ceil(COLUMNS_PER_BLOCK as u32), matrices as u32];
+    let columns = (BLOCK_BYTES / T::DTYPE.bytes()) as u32;
+    let grid = [blocks, params.columns.div_ceil(columns), matrices as u32];
+    let shared_bytes = ROWS_AT_ONCE * columns * size_of::<f32>() as u32;
     let kernel = format!("column_sum_{}", T::DTYPE.name());
     // SAFETY: by the contract of `SideBySide::launch`.
-    unsafe { stream.launch(&kernel, grid, THREADS, SHARED_BYTES, params)? };
+    unsafe { stream.launch(&kernel, grid, THREADS, shared_bytes, params)? };
     Ok(())
 }

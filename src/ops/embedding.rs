@@ -5,8 +5,8 @@ use super::Result;
 use super::dropout::{Dropout, dropout_params};
 use super::error::{aligned, require, require_eps, require_length, require_rows, require_workspace};
 use super::layer_norm::{
-    BACKWARD_ROWS_PER_BLOCK, FORWARD_ROWS_PER_BLOCK, THREADS, add_partials, partials_workspace,
-    require_row_shape, totals_bytes,
+    BACKWARD_THREADS, FORWARD_ROWS_PER_BLOCK, FORWARD_THREADS, add_partials, backward_blocks,
+    partials_workspace, require_row_shape, totals_bytes,
 };
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
@@ -122,7 +122,7 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
     let kernel = format!("embedding_forward_{}", T::DTYPE.name());
     let grid = [params.tokens.div_ceil(FORWARD_ROWS_PER_BLOCK as u32), 1, 1];
     // SAFETY: lengths were checked; the kernel checks ids and indices.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
+    unsafe { stream.launch(&kernel, grid, FORWARD_THREADS, 0, &params)? };
     Ok(())
 }
 
@@ -146,10 +146,10 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     };
     let outputs = [aligned(stream, "d_gamma", &d_gamma)?, aligned(stream, "d_beta", &d_beta)?];
     let kernel = format!("embedding_backward_{}", T::DTYPE.name());
-    let grid = [tokens.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
+    let grid = [backward_blocks(tokens) as u32, 1, 1];
     // SAFETY: lengths were checked; the kernel checks ids and indices.
     unsafe {
-        stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
+        stream.launch(&kernel, grid, BACKWARD_THREADS, totals_bytes(SUMS, columns), &params)?;
         add_partials(stream, tokens, columns, &outputs, params.partials)
     }
 }

@@ -13,13 +13,17 @@ use crate::device::{ModelFloat, Stream, View, ViewMut};
 
 /// The longest row: what a warp holds in registers, `kRowChunks` · 256 of the kernels.
 pub const COLUMNS_MAX: usize = 1024;
-/// `kRowWarps` and `kRowThreads` of the kernels.
-const WARPS: usize = 4;
-pub(crate) const THREADS: u32 = 128;
-/// `kForwardRows` of the kernels.
+/// `kRowThreads` and `kForwardRows` of the kernels.
+pub(crate) const FORWARD_THREADS: u32 = 128;
 pub(crate) const FORWARD_ROWS_PER_BLOCK: usize = 32;
-/// `kBackwardRows` of the kernels.
-pub(crate) const BACKWARD_ROWS_PER_BLOCK: usize = 32;
+/// `kBackwardWarps` and `kBackwardThreads` of the kernels.
+const BACKWARD_WARPS: usize = 8;
+pub(crate) const BACKWARD_THREADS: u32 = 32 * BACKWARD_WARPS as u32;
+/// Blocks of a backward kernel, each of which leaves a row of partial sums: two for each of 128 SMs, on every device, so that the order of
+/// additions depends on the number of rows alone.
+const BACKWARD_BLOCKS_MAX: usize = 256;
+/// Rows that are worth a block.
+const BACKWARD_ROWS_MIN: usize = 4 * BACKWARD_WARPS;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.
 const SUMS: usize = 3;
 
@@ -121,7 +125,7 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
     let kernel = format!("layer_norm_forward_{}", T::DTYPE.name());
     let grid = [rows.div_ceil(FORWARD_ROWS_PER_BLOCK) as u32, 1, 1];
     // SAFETY: all lengths were checked above; the kernel uses no shared memory.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, &params)? };
+    unsafe { stream.launch(&kernel, grid, FORWARD_THREADS, 0, &params)? };
     Ok(())
 }
 
@@ -159,7 +163,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
         dropout: dropout_params(stream, dropout)?,
     };
     let kernel = format!("layer_norm_backward_{}", T::DTYPE.name());
-    let grid = [rows.div_ceil(BACKWARD_ROWS_PER_BLOCK) as u32, 1, 1];
+    let grid = [backward_blocks(rows) as u32, 1, 1];
     let outputs = [
         aligned(stream, "d_gamma", &d_gamma)?,
         aligned(stream, "d_beta", &d_beta)?,
@@ -167,7 +171,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     ];
     // SAFETY: all lengths were checked above; the workspace holds the partial sums and what their sum needs.
     unsafe {
-        stream.launch(&kernel, grid, THREADS, totals_bytes(SUMS, columns), &params)?;
+        stream.launch(&kernel, grid, BACKWARD_THREADS, totals_bytes(SUMS, columns), &params)?;
         add_partials(stream, rows, columns, &outputs, params.partials)
     }
 }
@@ -184,15 +188,20 @@ pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: 
     require_rows(argument, length, columns)
 }
 
+/// Blocks of a backward kernel.
+pub(crate) fn backward_blocks(rows: usize) -> usize {
+    rows.div_ceil(BACKWARD_ROWS_MIN).min(BACKWARD_BLOCKS_MAX)
+}
+
 /// Elements of the partial sums of a backward kernel, `width` a block, and of the workspace of their sum.
 pub(crate) fn partials_workspace(rows: usize, width: usize) -> usize {
-    let blocks = rows.div_ceil(BACKWARD_ROWS_PER_BLOCK);
+    let blocks = backward_blocks(rows);
     blocks * width + column_sum::workspace(blocks, width)
 }
 
 /// Shared memory of a backward kernel: `sums` sums for each warp and column.
 pub(crate) fn totals_bytes(sums: usize, columns: usize) -> u32 {
-    (WARPS * sums * columns * size_of::<f32>()) as u32
+    (BACKWARD_WARPS * sums * columns * size_of::<f32>()) as u32
 }
 
 /// Adds the partial sums at the start of the workspace to `outputs`.
@@ -206,7 +215,7 @@ pub(crate) unsafe fn add_partials(
     outputs: &[u64],
     workspace: u64,
 ) -> Result<()> {
-    let blocks = rows.div_ceil(BACKWARD_ROWS_PER_BLOCK);
+    let blocks = backward_blocks(rows);
     let partials_bytes = blocks * outputs.len() * columns * size_of::<f32>();
     let sums = SideBySide {
         input: workspace,
