@@ -209,11 +209,14 @@ struct EmbeddingBackwardParams {
  * `rows` but those of empty segments. A row that `input` has not counts as NaN; what goes to a row that
  * `output` has not is dropped. */
 struct SegmentSumParams {
-    DevicePointer input;   /* T [input_rows, columns] */
-    DevicePointer output;  /* f32 or T [output_rows, columns] */
-    DevicePointer rows;    /* i32 [segments], optional: segment s itself */
-    DevicePointer offsets; /* i32 [segments + 1] */
-    DevicePointer indices; /* i32 [count], optional: k itself */
+    DevicePointer input;    /* T [input_rows, columns] */
+    DevicePointer output;   /* f32 or T [output_rows, columns] */
+    DevicePointer rows;     /* i32 [segments], optional: segment s itself */
+    DevicePointer offsets;  /* i32 [segments + 1] */
+    DevicePointer indices;  /* i32 [count], optional: k itself */
+    DevicePointer owners;   /* u32 [slices, 2]: the long segment of each partial sum */
+    DevicePointer partials; /* f32 [slices, 2, columns]: of the segment that goes on at a slice's start, and
+                               of that which begins in it */
     uint32_t segments;
     uint32_t columns;
     uint32_t input_rows;
@@ -427,7 +430,7 @@ struct ReduceParams {
 /* One AdamW step (Loshchilov and Hutter, arXiv 1711.05101) over a flat arena. */
 struct AdamWParams {
     DevicePointer parameters;         /* f32 [count] */
-    DevicePointer gradients;          /* f32 [count] */
+    DevicePointer gradients;          /* f32 [count]: read, then set to 0 */
     DevicePointer first_moments;      /* f32 [count] */
     DevicePointer second_moments;     /* f32 [count] */
     DevicePointer compute_parameters; /* T [count], optional: the rounded copy for the kernels */

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::group_by_key::{self, Keys};
-use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::random::{key, philox};
 
 use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed};
@@ -80,6 +80,7 @@ struct Fused<T: ModelFloat> {
     offsets: Buffer<i32>,
     indices: Buffer<i32>,
     workspace: Buffer<u32>,
+    sums: Buffer<f32>,
     table: Buffer<f32>,
 }
 
@@ -94,6 +95,7 @@ impl<T: ModelFloat> Fused<T> {
             offsets: device.zeros(segments + 1)?,
             indices: device.zeros(case.tokens)?,
             workspace: device.zeros(group_by_key::workspace(case.tokens))?,
+            sums: device.zeros(segment_sum::workspace(case.tokens, case.columns))?,
             table: device.zeros(case.vocabulary * case.columns)?,
             case,
         })
@@ -117,6 +119,7 @@ impl<T: ModelFloat> Work for Fused<T> {
             rows: Some(self.words.view()),
             output: self.table.view_mut(),
             columns: self.case.columns,
+            workspace: self.sums.view_mut(),
         };
         Ok(segment_sum(stream, arguments)?)
     }

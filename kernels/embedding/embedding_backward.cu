@@ -11,8 +11,8 @@
 // columns] partial sums; no atomics. The tables' gradients are segment sums of d_sum (segment_sum.cu).
 //
 // nvcc 13.0's code for sm_90a in bf16, before and after 16-bit elements shared registers: 182 → 128
-// registers, 8 → 16 warps an SM, 52 → 51 instructions an element (1024 columns, dropout). A token's 16 loads
-// of 16 bytes are all in flight before the first is waited for.
+// registers, 8 → 16 warps an SM, 8 → 16 loads of 16 bytes in flight, 52 → 51 instructions an element (1024
+// columns, dropout).
 #include "embedding.cuh"
 
 namespace retromae {

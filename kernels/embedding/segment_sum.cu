@@ -2,10 +2,22 @@
 // a table, gathered by the tokens that read each of its rows, so no atomics and the same order of additions
 // every time.
 //
-// A block takes 8 segments and 256 columns, a lane 8 of them (16 bytes of a 16-bit type). A short segment is
-// one warp's work. A long one, such as the [MASK] token's, which holds up to a quarter of a batch, is shared
-// by all eight warps of its block, or the launch would wait for one warp. Each row of input is read once,
-// with one addition an element: bound by memory; four rows are in flight.
+// A short segment is one warp's work; a lane takes 8 of a block's 256 columns (16 bytes of a 16-bit type). A
+// long one, such as the [MASK] token's, which holds up to a quarter of a batch, would keep the launch waiting
+// for one block. So segment_slices, which runs before, cuts the places k, not the segments, into slices of
+// 64, a block each: it sums what a slice holds of the long segment that goes on at its start and of the one
+// that begins in it, if they are there, and segment_sum adds these partial sums up, an eighth of them a warp.
+// Long is what has at least a slice's places: no slice holds parts of three such segments, so two sums a
+// slice are enough.
+//
+// Each row of input is read once, with one addition an element, and a long segment's sums are 1/32 of its
+// bytes in bf16: bound by memory. Of 8,192 rows that are one word's, 128 slices of 768 columns are 384
+// blocks, where the word had 3.
+//
+// nvcc 13.0's code for sm_90a in bf16, where each of four loads was in a branch of its own → where eight are
+// in flight: 69 → 71 registers, 3 blocks an SM, 2 → 8 loads in flight, 6.5 → 4.4 instructions an element.
+#include "../arch/bits.cuh"
+#include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/types.cuh"
 
@@ -13,108 +25,259 @@ namespace retromae {
 
 constexpr uint32_t kSegmentWarps = 8;
 constexpr uint32_t kSegmentThreads = 32 * kSegmentWarps;
+constexpr uint32_t kSegmentsPerBlock = 16;
 constexpr uint32_t kSegmentColumns = 256;
-constexpr int32_t kSegmentRowsInFlight = 4;
-// From here on sharing saves more than its two barriers cost.
-constexpr int32_t kLongSegment = 64;
+// Places of a slice, and of the shortest segment that is sliced.
+constexpr uint32_t kSlice = 64;
+constexpr uint32_t kNoSegment = ~0u;
 
 // A segment's part of the indices. Offsets that fall, or leave the indices, are the caller's mistake: it
 // shows.
 struct Segment {
-    int32_t begin;
-    int32_t end;
+    uint32_t begin;
+    uint32_t end;
     bool valid;
 
     RETROMAE_DEVICE Segment at(const SegmentSumParams& params, uint32_t index) {
         const int32_t* offsets = pointer<const int32_t>(params.offsets) + index;
         const int32_t begin = offsets[0], end = offsets[1];
         const bool valid = begin >= 0 && begin <= end && static_cast<uint32_t>(end) <= params.count;
-        return {valid ? begin : 0, valid ? end : 0, valid};
+        return {valid ? static_cast<uint32_t>(begin) : 0u, valid ? static_cast<uint32_t>(end) : 0u, valid};
+    }
+
+    RETROMAE_MEMBER bool is_long() const { return end - begin >= kSlice; }
+};
+
+// The row of input of each place. One that is out of range stands for row 0, so that there is one to read,
+// and makes the sum not `valid`.
+template <class T>
+struct IndexedRows {
+    using Element = T;
+    const T* input;
+    const int32_t* indices;
+    uint32_t columns;
+    uint32_t input_rows;
+    bool valid;
+
+    RETROMAE_MEMBER IndexedRows(const SegmentSumParams& params, uint32_t column)
+        : input(pointer<const T>(params.input) + column),
+          indices(pointer<const int32_t>(params.indices)),
+          columns(params.columns),
+          input_rows(params.input_rows),
+          valid(true) {}
+
+    RETROMAE_MEMBER const T* row(uint32_t place) {
+        const uint32_t index = indices != nullptr ? static_cast<uint32_t>(indices[place]) : place;
+        valid = valid && index < input_rows;
+        return input + static_cast<uint64_t>(index < input_rows ? index : 0) * columns;
     }
 };
 
-// The sum over every `step`-th k in begin..end, for this lane's columns from `column` on.
-template <class T>
-RETROMAE_DEVICE void sum_segment(const SegmentSumParams& params, int32_t begin, int32_t end, int32_t step,
-                                 uint32_t column, float (&total)[8]) {
-    const T* input = pointer<const T>(params.input) + column;
-    const int32_t* indices = pointer<const int32_t>(params.indices);
-    for (int32_t k = begin; k < end; k += step * kSegmentRowsInFlight) {
-        float values[kSegmentRowsInFlight][8] = {};
+// The partial sums of a long segment, slice by slice. Those of another segment, which are found where offsets
+// fall, make the sum not `valid`.
+struct PartialRows {
+    using Element = float;
+    const float* partials;
+    const uint32_t* owners;
+    uint32_t columns;
+    uint32_t segment;
+    uint32_t first_slice;
+    bool begins_inside;  // the first slice
+    bool valid;
+
+    RETROMAE_MEMBER PartialRows(const SegmentSumParams& params, uint32_t segment, uint32_t begin,
+                                uint32_t column)
+        : partials(pointer<const float>(params.partials) + column),
+          owners(pointer<const uint32_t>(params.owners)),
+          columns(params.columns),
+          segment(segment),
+          first_slice(begin / kSlice),
+          begins_inside(begin % kSlice != 0),
+          valid(true) {}
+
+    RETROMAE_MEMBER const float* row(uint32_t place) {
+        const uint32_t sum = (first_slice + place) * 2u + (place == 0 && begins_inside ? 1u : 0u);
+        valid = valid && owners[sum] == segment;
+        return partials + static_cast<uint64_t>(sum) * columns;
+    }
+};
+
+// Adds `Count` rows, each `step` places after the one before, all of them loaded first. Where not all places
+// are below `end`, as the first is, `Whole` is false.
+template <int Count, bool Whole, class Rows>
+RETROMAE_DEVICE void add_rows(Rows& rows, uint32_t place, uint32_t end, uint32_t step, float (&total)[8]) {
+    using T = typename Rows::Element;
+    const T* sources[Count];
+    Pack<T, 8> values[Count];
+    RETROMAE_UNROLL
+    for (int j = 0; j < Count; ++j) {
+        const uint32_t next = place + static_cast<uint32_t>(j) * step;
+        sources[j] = rows.row(Whole || next < end ? next : place);
+    }
+    RETROMAE_UNROLL
+    for (int j = 0; j < Count; ++j) values[j] = *reinterpret_cast<const Pack<T, 8>*>(sources[j]);
+    RETROMAE_UNROLL
+    for (int j = 0; j < Count; ++j) {
+        const bool counts = Whole || place + static_cast<uint32_t>(j) * step < end;
         RETROMAE_UNROLL
-        for (int32_t j = 0; j < kSegmentRowsInFlight; ++j) {
-            const int32_t next = k + j * step;
-            if (next >= end) continue;
-            const uint32_t row = indices != nullptr ? indices[next] : next;
-            if (row < params.input_rows)
-                load(input + static_cast<uint64_t>(row) * params.columns, values[j]);
-            else
-                fill(values[j], NAN);
-        }
-        RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) total[i] += (values[0][i] + values[1][i]) + (values[2][i] + values[3][i]);
+        for (int i = 0; i < 8; ++i) total[i] += counts ? to_float(values[j].values[i]) : 0.0f;
     }
 }
 
-template <class Output>
+// Adds every `step`-th row from `place` to `end`.
+template <class Rows>
+RETROMAE_DEVICE void sum_rows(Rows& rows, uint32_t place, uint32_t end, uint32_t step, float (&total)[8]) {
+    constexpr uint32_t kInFlight = 16 / sizeof(typename Rows::Element);  // 128 bytes a lane
+    for (; place + (kInFlight - 1) * step < end; place += kInFlight * step)
+        add_rows<kInFlight, true>(rows, place, end, step, total);
+    for (; place < end; place += kInFlight / 2 * step)
+        add_rows<kInFlight / 2, false>(rows, place, end, step, total);
+    if (!rows.valid) fill(total, NAN);
+}
+
+// Adds up the eight warps' sums of the block's columns. A thread below 64 gets those of 4 columns; `column`
+// is the first of them.
+RETROMAE_DEVICE bool block_total(const float (&total)[8], float* shared, float (&result)[4],
+                                 uint32_t& column) {
+    // The halves of a lane's columns lie in two planes, in which consecutive lanes have consecutive 16 bytes.
+    RETROMAE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        float part[4];
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) part[i] = total[half * 4 + i];
+        store(shared + threadIdx.x / 32u * kSegmentColumns + half * 128u + threadIdx.x % 32u * 4u, part);
+    }
+    __syncthreads();
+    column = threadIdx.x * 4u;
+    const bool has_columns = threadIdx.x < kSegmentColumns / 4u;
+    if (has_columns) {
+        fill(result, 0.0f);
+        RETROMAE_UNROLL
+        for (uint32_t warp = 0; warp < kSegmentWarps; ++warp) {
+            float part[4];
+            load(shared + warp * kSegmentColumns + threadIdx.x % 2u * 128u + threadIdx.x / 2u * 4u, part);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) result[i] += part[i];
+        }
+    }
+    __syncthreads();  // before the next sums overwrite these
+    return has_columns;
+}
+
+template <class Output, int Count>
 RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segment, uint32_t column,
-                                   const float (&total)[8]) {
+                                   const float (&total)[Count]) {
     const int32_t* rows = pointer<const int32_t>(params.rows);
     const uint32_t row = rows != nullptr ? rows[segment] : segment;
     if (row >= params.output_rows) return;
     Output* output = pointer<Output>(params.output) + static_cast<uint64_t>(row) * params.columns + column;
-    float result[8];
+    float result[Count];
     load(output, result);
     RETROMAE_UNROLL
-    for (int i = 0; i < 8; ++i) result[i] += total[i];
+    for (int i = 0; i < Count; ++i) result[i] += total[i];
     store(output, result);
 }
 
-// One segment by all warps of the block; warp 0 adds their sums up.
-template <class T, class Output>
-RETROMAE_DEVICE void sum_long_segment(const SegmentSumParams& params, uint32_t segment, int32_t begin,
-                                      int32_t end, uint32_t column, float* totals) {
-    const uint32_t warp = threadIdx.x / 32u, lane = threadIdx.x % 32u;
-    float total[8] = {};
-    if (column < params.columns)
-        sum_segment<T>(params, begin + static_cast<int32_t>(warp), end, kSegmentWarps, column, total);
-    store(totals + warp * kSegmentColumns + lane * 8u, total);
-    __syncthreads();
-    if (warp == 0 && column < params.columns) {
-        RETROMAE_UNROLL
-        for (uint32_t other = 1; other < kSegmentWarps; ++other) {
-            float part[8];
-            load(totals + other * kSegmentColumns + lane * 8u, part);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) total[i] += part[i];
-        }
-        add_to_output<Output>(params, segment, column, total);
+// The last segment that begins at `place` or before, which is the one that holds it; the first where none
+// does. A warp looks at 32 offsets at a time.
+RETROMAE_DEVICE uint32_t segment_of(const SegmentSumParams& params, uint32_t place) {
+    const int32_t* offsets = pointer<const int32_t>(params.offsets);
+    // How many begin there or before is in first..=first + range.
+    uint32_t first = 0, range = params.segments;
+    while (range > 0) {
+        const uint32_t step = (range + 31u) / 32u, end = first + range;
+        const uint32_t probe = first + lane_index() * step + step - 1u;
+        const bool begun = probe < end && offsets[probe] <= static_cast<int32_t>(place);
+        first += bit_count(warp_ballot(begun)) * step;
+        range = step - 1u < end - first ? step - 1u : end - first;
     }
-    __syncthreads();  // before the next long segment overwrites the sums
+    return first > 0 ? first - 1u : 0u;
+}
+
+template <class T>
+RETROMAE_DEVICE void segment_slices(const SegmentSumParams& params) {
+    SharedMemory memory = SharedMemory::begin();
+    float* shared = memory.take<float>(kSegmentWarps * kSegmentColumns);
+    uint32_t* found = memory.take<uint32_t>(2);
+    const uint32_t warp = threadIdx.x / 32u;
+    const uint32_t slice = blockIdx.x * kSlice;
+    const uint32_t slice_end = slice + kSlice < params.count ? slice + kSlice : params.count;
+    if (warp < 2) {
+        const uint32_t segment = segment_of(params, warp == 0 ? slice : slice_end - 1);
+        if (lane_index() == 0) found[warp] = segment;
+    }
+    __syncthreads();
+    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
+    for (uint32_t which = 0; which < 2; ++which) {
+        const uint32_t index = found[which];
+        const Segment segment = Segment::at(params, index);
+        const bool here = which == 0 ? segment.begin <= slice && slice < segment.end
+                                     : slice < segment.begin && segment.begin < slice_end;
+        const bool owned = segment.is_long() && here;
+        const uint64_t sum = static_cast<uint64_t>(blockIdx.x) * 2u + which;
+        if (threadIdx.x == 0 && blockIdx.y == 0)
+            pointer<uint32_t>(params.owners)[sum] = owned ? index : kNoSegment;
+        if (!owned) continue;
+        const uint32_t begin = segment.begin > slice ? segment.begin : slice;
+        const uint32_t end = segment.end < slice_end ? segment.end : slice_end;
+        float total[8] = {};
+        IndexedRows<T> rows(params, column);
+        if (column < params.columns) sum_rows(rows, begin + warp, end, kSegmentWarps, total);
+        float result[4];
+        uint32_t own;
+        if (!block_total(total, shared, result, own)) continue;
+        own += blockIdx.y * kSegmentColumns;
+        if (own < params.columns) store(pointer<float>(params.partials) + sum * params.columns + own, result);
+    }
+}
+
+// Adds up the partial sums of a long segment.
+template <class Output>
+RETROMAE_DEVICE void add_slices(const SegmentSumParams& params, uint32_t index, float* shared) {
+    const Segment segment = Segment::at(params, index);
+    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
+    PartialRows rows(params, index, segment.begin, column);
+    const uint32_t slices = (segment.end - 1) / kSlice - rows.first_slice + 1;
+    float total[8] = {};
+    if (column < params.columns) sum_rows(rows, threadIdx.x / 32u, slices, kSegmentWarps, total);
+    float result[4];
+    uint32_t own;
+    if (!block_total(total, shared, result, own)) return;
+    own += blockIdx.y * kSegmentColumns;
+    if (own < params.columns) add_to_output<Output>(params, index, own, result);
 }
 
 template <class T, class Output>
 RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
-    SharedMemory memory = SharedMemory::begin();
-    float* totals = memory.take<float>(kSegmentWarps * kSegmentColumns);
-    const uint32_t column = blockIdx.y * kSegmentColumns + threadIdx.x % 32u * 8u;
-    const uint32_t first = blockIdx.x * kSegmentWarps;
-    for (uint32_t index = first; index < first + kSegmentWarps && index < params.segments; ++index) {
+    float* shared = SharedMemory::begin().take<float>(kSegmentWarps * kSegmentColumns);
+    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
+    const uint32_t first = blockIdx.x * kSegmentsPerBlock;
+    const uint32_t own = first + lane_index();
+    const bool is_long =
+        lane_index() < kSegmentsPerBlock && own < params.segments && Segment::at(params, own).is_long();
+    const uint32_t long_segments = warp_ballot(is_long);
+    for (uint32_t i = 0; i < kSegmentsPerBlock; ++i)
+        if (long_segments >> i & 1u) add_slices<Output>(params, first + i, shared);
+    if (column >= params.columns) return;
+    for (uint32_t i = threadIdx.x / 32u; i < kSegmentsPerBlock; i += kSegmentWarps) {
+        const uint32_t index = first + i;
+        if (index >= params.segments || (long_segments >> i & 1u)) continue;
         const Segment segment = Segment::at(params, index);
-        if (segment.end - segment.begin >= kLongSegment)
-            sum_long_segment<T, Output>(params, index, segment.begin, segment.end, column, totals);
+        if (segment.valid && segment.begin == segment.end) continue;
+        float total[8];
+        fill(total, segment.valid ? 0.0f : NAN);
+        IndexedRows<T> rows(params, column);
+        sum_rows(rows, segment.begin, segment.end, 1, total);
+        add_to_output<Output>(params, index, column, total);
     }
-    const uint32_t index = first + threadIdx.x / 32u;
-    if (index >= params.segments || column >= params.columns) return;
-    const Segment segment = Segment::at(params, index);
-    if (segment.valid && (segment.begin == segment.end || segment.end - segment.begin >= kLongSegment))
-        return;
-    float total[8];
-    fill(total, segment.valid ? 0.0f : NAN);
-    sum_segment<T>(params, segment.begin, segment.end, 1, column, total);
-    add_to_output<Output>(params, index, column, total);
 }
 
+RETROMAE_KERNEL(segment_slices_f32, SegmentSumParams, kSegmentThreads) {
+    segment_slices<float>(params);
+}
+RETROMAE_KERNEL(segment_slices_bf16, SegmentSumParams, kSegmentThreads) {
+    segment_slices<bf16>(params);
+}
 RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, kSegmentThreads) {
     segment_sum<float, float>(params);
 }

@@ -14,11 +14,9 @@
 //
 // nvcc 13.0's code for sm_90a in bf16, where 16-bit elements had a register each → where two share one:
 //
-//              registers   warps an SM   instructions an element (1024 columns, dropout)
-//   forward    129 → 110   12 → 16       41 → 35
-//   backward   166 → 111   12 → 16       40 → 39, widened twice to hold packs instead of floats
-//
-// A row's 8 loads of 16 bytes are all in flight before the first is waited for.
+//              registers   warps an SM   loads in flight   instructions an element (1024 columns, dropout)
+//   forward    129 → 110   12 → 16       4 → 12            41 → 35
+//   backward   166 → 111   12 → 16       8 → 10            40 → 39, widened twice to hold packs, not floats
 #include "../core/philox.cuh"
 #include "row.cuh"
 

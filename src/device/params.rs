@@ -482,6 +482,8 @@ pub struct SegmentSumParams {
     pub rows: DevicePointer,
     pub offsets: DevicePointer,
     pub indices: DevicePointer,
+    pub owners: DevicePointer,
+    pub partials: DevicePointer,
     pub segments: u32,
     pub columns: u32,
     pub input_rows: u32,
@@ -491,7 +493,7 @@ pub struct SegmentSumParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of SegmentSumParams"][::core::mem::size_of::<SegmentSumParams>() - 64usize];
+    ["Size of SegmentSumParams"][::core::mem::size_of::<SegmentSumParams>() - 80usize];
     ["Alignment of SegmentSumParams"][::core::mem::align_of::<SegmentSumParams>() - 8usize];
     ["Offset of field: SegmentSumParams::input"][::core::mem::offset_of!(SegmentSumParams, input) - 0usize];
     ["Offset of field: SegmentSumParams::output"][::core::mem::offset_of!(SegmentSumParams, output) - 8usize];
@@ -500,17 +502,21 @@ const _: () = {
         [::core::mem::offset_of!(SegmentSumParams, offsets) - 24usize];
     ["Offset of field: SegmentSumParams::indices"]
         [::core::mem::offset_of!(SegmentSumParams, indices) - 32usize];
+    ["Offset of field: SegmentSumParams::owners"]
+        [::core::mem::offset_of!(SegmentSumParams, owners) - 40usize];
+    ["Offset of field: SegmentSumParams::partials"]
+        [::core::mem::offset_of!(SegmentSumParams, partials) - 48usize];
     ["Offset of field: SegmentSumParams::segments"]
-        [::core::mem::offset_of!(SegmentSumParams, segments) - 40usize];
+        [::core::mem::offset_of!(SegmentSumParams, segments) - 56usize];
     ["Offset of field: SegmentSumParams::columns"]
-        [::core::mem::offset_of!(SegmentSumParams, columns) - 44usize];
+        [::core::mem::offset_of!(SegmentSumParams, columns) - 60usize];
     ["Offset of field: SegmentSumParams::input_rows"]
-        [::core::mem::offset_of!(SegmentSumParams, input_rows) - 48usize];
+        [::core::mem::offset_of!(SegmentSumParams, input_rows) - 64usize];
     ["Offset of field: SegmentSumParams::output_rows"]
-        [::core::mem::offset_of!(SegmentSumParams, output_rows) - 52usize];
-    ["Offset of field: SegmentSumParams::count"][::core::mem::offset_of!(SegmentSumParams, count) - 56usize];
+        [::core::mem::offset_of!(SegmentSumParams, output_rows) - 68usize];
+    ["Offset of field: SegmentSumParams::count"][::core::mem::offset_of!(SegmentSumParams, count) - 72usize];
     ["Offset of field: SegmentSumParams::reserved"]
-        [::core::mem::offset_of!(SegmentSumParams, reserved) - 60usize];
+        [::core::mem::offset_of!(SegmentSumParams, reserved) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

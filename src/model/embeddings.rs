@@ -47,7 +47,13 @@ impl<'a, T: ModelFloat> Place<'a, T> {
     }
 
     /// Adds the rows of `input` to a table's gradient.
-    fn add_segments(&self, input: View<'_, T>, segments: &Segments, d_table: ViewMut<'_, f32>) -> Result<()> {
+    fn add_segments(
+        &self,
+        input: View<'_, T>,
+        segments: &Segments,
+        d_table: ViewMut<'_, f32>,
+        workspace: ViewMut<'_, f32>,
+    ) -> Result<()> {
         let sum = SegmentSum {
             input,
             indices: Some(segments.indices()),
@@ -55,6 +61,7 @@ impl<'a, T: ModelFloat> Place<'a, T> {
             rows: Some(segments.keys()),
             output: d_table,
             columns: self.config.hidden_size,
+            workspace,
         };
         segment_sum(self.stream, sum)
     }
@@ -116,9 +123,11 @@ impl<T: ModelFloat> Embeddings<T> {
             Source::Query(_) | Source::QueryPosition(_) => None,
         };
         if let Some(words) = words {
-            at.add_segments(d_sum, words, gradients.slice_mut(layout.word.clone()))?;
+            let d_table = gradients.slice_mut(layout.word.clone());
+            at.add_segments(d_sum, words, d_table, scratch.floats.view_mut())?;
         }
-        at.add_segments(d_sum, &at.inputs.positions, gradients.slice_mut(layout.position.clone()))?;
+        let d_table = gradients.slice_mut(layout.position.clone());
+        at.add_segments(d_sum, &at.inputs.positions, d_table, scratch.floats.view_mut())?;
         if !matches!(source, Source::QueryPosition(_)) {
             // Every token is of type 0: the first row of the table.
             let output = gradients.slice_mut(layout.token_type.start..layout.token_type.start + columns);
@@ -133,7 +142,15 @@ impl<T: ModelFloat> Embeddings<T> {
             // Every token of the sentence reads it.
             Source::Query(_) | Source::QueryPosition(_) => (d_sum, None, at.inputs.cu_seqlens.view()),
         };
-        let rows = Some(first_rows);
-        segment_sum(at.stream, SegmentSum { input, indices, offsets, rows, output: d_hidden, columns })
+        let sum = SegmentSum {
+            input,
+            indices,
+            offsets,
+            rows: Some(first_rows),
+            output: d_hidden,
+            columns,
+            workspace: scratch.floats.view_mut(),
+        };
+        segment_sum(at.stream, sum)
     }
 }

@@ -189,7 +189,7 @@ impl<T: ModelFloat> Model<T> {
         self.parameters.weights.set(name, values)
     }
 
-    /// The gradient of the last step's total loss.
+    /// The gradient of the total loss of the last [`step`](Self::step); an update leaves it at 0.
     ///
     /// # Errors
     /// When there is no parameter of this name.
@@ -280,6 +280,7 @@ impl<T: ModelFloat> Model<T> {
             rows: None,
             output: self.sentence_vectors.slice_mut(vectors),
             columns,
+            workspace: self.scratch.floats.view_mut(),
         };
         segment_sum(stream, sum)
     }

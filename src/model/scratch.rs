@@ -4,7 +4,9 @@ use super::head::HEAD_ALGORITHM;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat};
-use crate::ops::{Result, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce};
+use crate::ops::{
+    Result, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
+};
 
 /// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
 const HOST_LOGIT_BYTES: usize = 8 << 20;
@@ -75,6 +77,7 @@ impl Sizes {
             column_sum::workspace(labelled, hidden),
             layer_norm::backward_workspace(labelled, hidden),
             embedding::backward_workspace(tokens, hidden),
+            segment_sum::workspace(tokens.max(capacity.sentences), hidden),
             reduce::workspace(capacity.sentences),
             reduce::workspace(parameters),
         ];

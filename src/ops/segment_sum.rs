@@ -3,16 +3,21 @@
 use super::Result;
 use super::error::{
     aligned, optional, require, require_columns, require_count, require_length, require_rows,
+    require_workspace,
 };
 use crate::device::params::SegmentSumParams;
 use crate::device::{DType, ModelFloat, Stream, View, ViewMut};
 
-/// `kSegmentWarps` (a block's segments), threads and `kSegmentColumns` of the kernel.
-const SEGMENTS_PER_BLOCK: u32 = 8;
+/// `kSegmentsPerBlock`, `kSegmentThreads`, `kSegmentColumns` and `kSlice` of the kernels.
+const SEGMENTS_PER_BLOCK: u32 = 16;
 const THREADS: u32 = 256;
 const COLUMNS_PER_BLOCK: u32 = 256;
-/// One sum for each warp and column.
-const SHARED_BYTES: u32 = SEGMENTS_PER_BLOCK * COLUMNS_PER_BLOCK * 4;
+const SLICE: usize = 64;
+/// One sum for each warp and column; of slices, also two words, in 16 bytes.
+const SUMS_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK * 4;
+const FOUND_BYTES: u32 = 16;
+/// Partial sums of a slice.
+const SUMS: usize = 2;
 
 /// Arguments of [`segment_sum`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
@@ -22,7 +27,8 @@ pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     /// `[offsets[segments]]`, or more: rows of `input`, segment by segment; absent: segments are runs of consecutive rows. What is no row of `input`
     /// counts as NaN.
     pub indices: Option<View<'a, i32>>,
-    /// `[segments + 1]`: where each segment begins in `indices`, never falling; the sum of a segment that leaves the indices is NaN
+    /// `[segments + 1]`: where each segment begins in `indices`, never falling; the sum of a segment that leaves the indices is NaN, and so may
+    /// be that of one of 64 rows or more where offsets fall
     pub offsets: View<'a, i32>,
     /// `[segments]`: rows of `output`, none twice but for empty segments, which go nowhere; absent: segment `s` is row `s`. What is no row of
     /// `output` goes nowhere.
@@ -31,23 +37,41 @@ pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     pub output: ViewMut<'a, O>,
     /// A multiple of 8.
     pub columns: usize,
+    /// At least [`workspace`] elements, aligned to 16 bytes.
+    pub workspace: ViewMut<'a, f32>,
+}
+
+/// Elements of workspace for the sum of `count` rows, those of `indices` or, without them, of `input`.
+#[must_use]
+pub fn workspace(count: usize, columns: usize) -> usize {
+    if count < SLICE { 0 } else { owners(count) + SUMS * count.div_ceil(SLICE) * columns }
+}
+
+/// Elements of the workspace that say whose the partial sums are, which follow them at a multiple of 16 bytes.
+fn owners(count: usize) -> usize {
+    (SUMS * count.div_ceil(SLICE)).next_multiple_of(4)
 }
 
 /// Enqueues `output[rows[s]] += Σ input[indices[k]]` over `k` in `offsets[s]..offsets[s + 1]`, summed in f32.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8, a length or an alignment does not fit, or the output type is neither f32 nor that of the input.
+/// When `columns` is not a multiple of 8, a length or an alignment does not fit, the output type is neither f32 nor that of the input, or the
+/// workspace is too small.
 pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     arguments: SegmentSum<'_, T, O>,
 ) -> Result<()> {
-    let SegmentSum { input, indices, offsets, rows, output, columns } = arguments;
+    let SegmentSum { input, indices, offsets, rows, output, columns, workspace } = arguments;
     require_columns("columns", columns)?;
     let input_rows = require_rows("input", input.len(), columns)?;
     let output_rows = require_rows("output", output.len(), columns)?;
     require(!offsets.is_empty(), "offsets", "empty", "one element longer than the number of segments")?;
     let segments = offsets.len() - 1;
     let count = indices.map_or(Ok(input_rows as u32), |indices| require_count("indices", indices.len()))?;
+    // A row to read in place of one that is out of range.
+    let expected = format_args!("at least {columns} elements long (a row)");
+    require(input_rows > 0 || count == 0, "input", "empty", expected)?;
+    require_workspace(workspace.len(), self::workspace(count as usize, columns))?;
     match rows {
         Some(rows) => require_length("rows", rows.len(), segments, "segments")?,
         None => require(
@@ -62,12 +86,15 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         (input, output) if input == output => format!("segment_sum_narrow_{}", output.name()),
         (_, output) => return require(false, "output", output.name(), "f32, as input"),
     };
+    let owners = aligned(stream, "workspace", &workspace)?;
     let params = SegmentSumParams {
         input: aligned(stream, "input", &input)?,
         output: aligned(stream, "output", &output)?,
         rows: optional(stream, "rows", rows.as_ref())?,
         offsets: stream.address("offsets", &offsets)?,
         indices: optional(stream, "indices", indices.as_ref())?,
+        owners,
+        partials: owners + (size_of::<f32>() * self::owners(count as usize)) as u64,
         segments: require_count("offsets", segments)?,
         columns: columns as u32,
         input_rows: input_rows as u32,
@@ -75,8 +102,19 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         count,
         reserved: 0,
     };
-    let grid = [params.segments.div_ceil(SEGMENTS_PER_BLOCK), params.columns.div_ceil(COLUMNS_PER_BLOCK), 1];
-    // SAFETY: lengths were checked; the kernel checks offsets and indices.
-    unsafe { stream.launch(&kernel, grid, THREADS, SHARED_BYTES, &params)? };
+    if segments == 0 {
+        return Ok(());
+    }
+    let column_blocks = params.columns.div_ceil(COLUMNS_PER_BLOCK);
+    // SAFETY: lengths were checked; the kernels check offsets and indices.
+    unsafe {
+        if count as usize >= SLICE {
+            let grid = [count.div_ceil(SLICE as u32), column_blocks, 1];
+            let kernel = format!("segment_slices_{}", T::DTYPE.name());
+            stream.launch(&kernel, grid, THREADS, SUMS_BYTES + FOUND_BYTES, &params)?;
+        }
+        let grid = [params.segments.div_ceil(SEGMENTS_PER_BLOCK), column_blocks, 1];
+        stream.launch(&kernel, grid, THREADS, SUMS_BYTES, &params)?;
+    }
     Ok(())
 }

@@ -2,14 +2,14 @@
 
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Device, ModelFloat, bf16};
-use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{SegmentSum, segment_sum, workspace};
 
 /// Empty, short and long segments, in an order in which a block gets several of each.
 const LENGTHS: [usize; 19] = [0, 1, 2, 63, 64, 65, 200, 3, 0, 129, 5, 17, 1, 1, 700, 0, 4, 64, 33];
 const INPUT_ROWS: usize = 90;
 
-fn offsets(segments: usize) -> Vec<i32> {
-    let ends = LENGTHS[..segments].iter().scan(0, |sum, &length| {
+fn offsets(lengths: &[usize]) -> Vec<i32> {
+    let ends = lengths.iter().scan(0, |sum, &length| {
         *sum += length as i32;
         Some(*sum)
     });
@@ -17,8 +17,8 @@ fn offsets(segments: usize) -> Vec<i32> {
 }
 
 /// `indexed`: rows of input and output by index; otherwise consecutive.
-fn check<T: ModelFloat, O: ModelFloat>(device: &Device, segments: usize, columns: usize, indexed: bool) {
-    let offsets = offsets(segments);
+fn check<T: ModelFloat, O: ModelFloat>(device: &Device, lengths: &[usize], columns: usize, indexed: bool) {
+    let (segments, offsets) = (lengths.len(), offsets(lengths));
     let terms = offsets[segments] as usize;
     let input_rows = if indexed { INPUT_ROWS } else { terms };
     let indices: Vec<i32> =
@@ -45,6 +45,8 @@ fn check<T: ModelFloat, O: ModelFloat>(device: &Device, segments: usize, columns
 
     let (device_input, mut output) = (device.upload(&input).unwrap(), device.upload(&before).unwrap());
     let [offsets, indices, rows] = [&offsets, &indices, &rows].map(|array| device.upload(array).unwrap());
+    let count = if indexed { terms } else { input_rows };
+    let mut scratch = device.upload(&vec![f32::NAN; workspace(count, columns)]).unwrap();
     let arguments = SegmentSum {
         input: device_input.view(),
         indices: indexed.then(|| indices.view()),
@@ -52,6 +54,7 @@ fn check<T: ModelFloat, O: ModelFloat>(device: &Device, segments: usize, columns
         rows: indexed.then(|| rows.view()),
         output: output.view_mut(),
         columns,
+        workspace: scratch.view_mut(),
     };
     segment_sum(&device.stream(), arguments).unwrap();
     let what = format!("{segments} segments × {columns}, indexed {indexed}");
@@ -63,21 +66,77 @@ fn matches_f64_sums() {
     for device in devices() {
         for (segments, columns) in [(0, 8), (1, 8), (4, 16), (8, 264), (9, 128), (19, 32), (19, 768)] {
             for indexed in [false, true] {
-                check::<f32, f32>(&device, segments, columns, indexed);
-                check::<bf16, f32>(&device, segments, columns, indexed);
-                check::<bf16, bf16>(&device, segments, columns, indexed);
+                check::<f32, f32>(&device, &LENGTHS[..segments], columns, indexed);
+                check::<bf16, f32>(&device, &LENGTHS[..segments], columns, indexed);
+                check::<bf16, bf16>(&device, &LENGTHS[..segments], columns, indexed);
+            }
+        }
+    }
+}
+
+/// Segments of many slices: from a slice's start and from within one, to a slice's end and into one, next to each other and apart.
+#[test]
+fn a_frequent_row_is_summed_by_many_blocks() {
+    for device in devices() {
+        for lengths in [&[64, 128, 2000, 63, 65, 5][..], &[1, 191, 64, 1000], &[30, 64, 70, 3000], &[4999]] {
+            check::<f32, f32>(&device, lengths, 264, true);
+            check::<bf16, f32>(&device, lengths, 264, true);
+        }
+    }
+}
+
+/// Where offsets fall, the partial sums of a long segment may not be found; they are never taken for those of another.
+#[test]
+fn a_long_segment_among_falling_offsets_is_right_or_nan() {
+    const ROWS: usize = 1000;
+    for device in devices() {
+        let input: Vec<f32> = rounded(&values(1, ROWS * 8));
+        for seed in 0..20 {
+            let offsets: Vec<i32> = integers(seed, 40, ROWS as u32);
+            let segments = offsets.len() - 1;
+            let (input_view, offset_array) =
+                (device.upload(&input).unwrap(), device.upload(&offsets).unwrap());
+            let mut output = device.zeros::<f32>(segments * 8).unwrap();
+            let mut scratch = device.zeros(workspace(ROWS, 8)).unwrap();
+            let arguments = SegmentSum {
+                input: input_view.view(),
+                indices: None,
+                offsets: offset_array.view(),
+                rows: None,
+                output: output.view_mut(),
+                columns: 8,
+                workspace: scratch.view_mut(),
+            };
+            segment_sum(&device.stream(), arguments).unwrap();
+            let output = output.read().unwrap();
+            for (segment, pair) in offsets.windows(2).enumerate() {
+                let sum: f64 = (pair[0]..pair[1]).map(|row| f64::from(input[row as usize * 8])).sum();
+                let actual = output[segment * 8];
+                let nan_is_allowed = pair[0] > pair[1] || pair[1] - pair[0] >= 64;
+                let close = (f64::from(actual) - sum).abs() < 1e-3;
+                assert!(
+                    if actual.is_nan() { nan_is_allowed } else { close },
+                    "{pair:?}: {actual}, not {sum}"
+                );
             }
         }
     }
 }
 
 #[test]
+fn the_workspace_never_shrinks() {
+    assert!((0..5000).all(|count| workspace(count, 64) <= workspace(count + 1, 64)));
+    assert!((0..500).all(|columns| workspace(300, columns) <= workspace(300, columns + 1)));
+}
+
+#[test]
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
-    let input = device.zeros::<f32>(96).unwrap();
+    let input = device.zeros::<f32>(64 * 8).unwrap();
     let offsets = device.zeros::<i32>(3).unwrap();
     let refuse = |input_length: usize, output_length: usize, columns: usize, offset_count: usize, rows| {
         let mut output = device.zeros::<f32>(output_length).unwrap();
+        let mut scratch = device.zeros::<f32>(0).unwrap();
         let arguments = SegmentSum {
             input: input.slice(0..input_length),
             indices: None,
@@ -85,6 +144,7 @@ fn wrong_shapes_are_refused() {
             rows: Option::map(rows, |count| offsets.slice(0..count)),
             output: output.view_mut(),
             columns,
+            workspace: scratch.view_mut(),
         };
         segment_sum(&device.stream(), arguments).unwrap_err().to_string()
     };
@@ -98,8 +158,10 @@ fn wrong_shapes_are_refused() {
         "offsets is empty; it should be one element longer than the number of segments"
     );
     assert_eq!(refuse(32, 16, 16, 3, None), "output is 1 rows; it should be at least 2 (segments)");
+    assert_eq!(refuse(64 * 8, 16, 8, 3, None), "workspace is 0 elements long; it should be at least 20");
     assert_eq!(refuse(32, 32, 16, 3, Some(1)), "rows is 1 elements long; it should be 2 (segments)");
     let mut output = device.zeros::<bf16>(32).unwrap();
+    let mut scratch = device.zeros::<f32>(0).unwrap();
     let arguments = SegmentSum {
         input: input.slice(0..32),
         indices: None,
@@ -107,6 +169,7 @@ fn wrong_shapes_are_refused() {
         rows: None,
         output: output.view_mut(),
         columns: 16,
+        workspace: scratch.view_mut(),
     };
     let refusal = segment_sum(&device.stream(), arguments).unwrap_err().to_string();
     assert_eq!(refusal, "output is bf16; it should be f32, as input");

@@ -11,7 +11,7 @@ use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::cross_entropy::{self, Algorithm};
-use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::ops::{adamw, layer_norm};
 use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
 use unfused::attention::Shape;
@@ -331,6 +331,7 @@ fn embedding_agrees<T: ModelFloat>(stream: &Stream) {
     let below = |id: usize| ids.iter().filter(|&&other| (other as usize) < id).count() as i32;
     let offsets: Vec<i32> = (0..=VOCABULARY).map(below).collect();
     let (order, offsets) = (device.upload(&order).unwrap(), device.upload(&offsets).unwrap());
+    let mut workspace = device.zeros(segment_sum::workspace(order.len(), COLUMNS)).unwrap();
     let arguments = SegmentSum {
         input: rows.view(),
         indices: Some(order.view()),
@@ -338,6 +339,7 @@ fn embedding_agrees<T: ModelFloat>(stream: &Stream) {
         rows: None,
         output: fused.view_mut(),
         columns: COLUMNS,
+        workspace: workspace.view_mut(),
     };
     segment_sum(stream, arguments).unwrap();
     assert_same("table", &plain, &fused);

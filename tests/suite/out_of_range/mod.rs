@@ -12,7 +12,7 @@ use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
 use retromae::ops::group_by_key::{self, Keys, group_by_key};
 use retromae::ops::rows::{self, Gather, ScatterAdd};
-use retromae::ops::segment_sum::{SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 
 use crate::common::{devices, garbage, rounded, values};
 
@@ -114,6 +114,7 @@ fn segments_out_of_range_are_nan() {
         let mut output = stale::<f32>(device, OUTPUT_ROWS * COLUMNS);
         let [device_indices, device_offsets, device_rows] =
             [&indices, &offsets, &rows].map(|array| device.upload(array).unwrap());
+        let mut workspace = device.zeros(segment_sum::workspace(count, COLUMNS)).unwrap();
         let arguments = SegmentSum {
             input: input.view(),
             indices: indexed.then(|| device_indices.view()),
@@ -121,6 +122,7 @@ fn segments_out_of_range_are_nan() {
             rows: Some(device_rows.view()),
             output: output.view_mut(),
             columns: COLUMNS,
+            workspace: workspace.view_mut(),
         };
         segment_sum(&device.stream(), arguments).unwrap();
         let (input, output) = (input.read().unwrap(), output.read().unwrap());
@@ -376,6 +378,7 @@ fn misaligned_arrays_are_refused() {
     let gather =
         Gather { input: good, rows: indices.view(), output: output.slice_mut(1..33), columns: COLUMNS };
     assert_eq!(refused(rows::gather(stream, gather)), message("output"));
+    let mut workspace = device.zeros::<f32>(0).unwrap();
     let sum = SegmentSum {
         input: bad,
         indices: None,
@@ -383,6 +386,7 @@ fn misaligned_arrays_are_refused() {
         rows: None,
         output: output.slice_mut(0..32),
         columns: COLUMNS,
+        workspace: workspace.view_mut(),
     };
     assert_eq!(refused(segment_sum(stream, sum)), message("input"));
     let vector = |start: usize| floats.slice(start..start + COLUMNS);
