@@ -173,7 +173,14 @@ impl<T: ModelFloat> Work for Fused<T> {
         let outcome = self.model.outcome(self.ticket.ok_or("no step was taken")?)?;
         let losses = [outcome.losses.encoder, outcome.losses.decoder];
         let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
-        results::<T>(losses, names, |name| Ok(self.model.gradient(name)?))
+        // The update leaves no gradient; but the first one's moments are its multiple.
+        let AdamW { beta1, max_norm, .. } = AdamW::default();
+        let clip = max_norm.map_or(1.0, |norm| (norm / f64::from(outcome.gradient_norm)).min(1.0));
+        let factor = 1.0 / ((1.0 - beta1) * clip) as f32;
+        results::<T>(losses, names, |name| {
+            let (first, _) = self.model.moments(name)?;
+            Ok(first.into_iter().map(|moment| moment * factor).collect())
+        })
     }
 }
 

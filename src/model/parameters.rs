@@ -16,6 +16,8 @@ pub(super) const INITIALISATION: u32 = 0x4000_0000;
 pub(super) struct Parameters<T: ModelFloat> {
     pub weights: Weights<T>,
     pub gradients: Buffer<f32>,
+    /// Whether all work that was enqueued leaves `gradients` at 0.
+    pub gradients_are_zero: bool,
     pub first_moments: Buffer<f32>,
     pub second_moments: Buffer<f32>,
 }
@@ -37,6 +39,7 @@ impl<T: ModelFloat> Parameters<T> {
         Ok(Self {
             weights: Weights { layout, master: device.zeros(total)?, compute },
             gradients: device.zeros(total)?,
+            gradients_are_zero: true,
             first_moments: device.zeros(total)?,
             second_moments: device.zeros(total)?,
         })

@@ -114,12 +114,13 @@ impl<T: ModelFloat> Model<T> {
     ) -> Result<Losses> {
         inputs::check(&self.config, self.capacity, input)?;
         self.prepare(stream, input, randomness, &Shape::exact(input, self.config.decoder)?)?;
+        self.zero_gradients(stream)?;
         self.enqueue_gradients(stream, input.masking(), randomness.is_some())?;
         losses(&self.config, &self.head.totals().read()?, self.head.bag_loss().read()?[0])
     }
 
-    /// Clips the gradients and applies AdamW (`update` counts from 1); returns their global norm before clipping. Changes nothing when
-    /// that is not finite.
+    /// Clips the gradients, applies AdamW (`update` counts from 1) and sets them to 0; returns their global norm before clipping. Changes nothing
+    /// else when that is not finite.
     ///
     /// # Errors
     /// When a constant of the optimizer is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much) or takes more than
@@ -133,6 +134,7 @@ impl<T: ModelFloat> Model<T> {
     ) -> Result<f32> {
         self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
         self.enqueue_update(stream, optimizer)?;
+        self.parameters.gradients_are_zero = true;
         Ok(self.squared_norm.read()?[0].sqrt())
     }
 
@@ -196,7 +198,9 @@ impl<T: ModelFloat> Model<T> {
         self.prepare(stream, input, Some(randomness), &shape)?;
         self.schedule.write(stream, &schedule)?;
         let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
+        self.zero_gradients(stream)?;
         self.run(stream, &launches)?;
+        self.parameters.gradients_are_zero = true;
         let ticket = Ticket { model: self.training.model, step: self.training.steps };
         let slot = &mut self.training.outcomes[(ticket.step % OUTCOMES as u64) as usize];
         slot.totals.download(stream, 0..2, self.head.totals())?;
@@ -287,13 +291,21 @@ impl<T: ModelFloat> Model<T> {
         self.enqueue_update(stream, &launches.optimizer)
     }
 
+    /// Makes the gradients 0 for those of a step to be added to, unless the update before has left them so.
+    fn zero_gradients(&mut self, stream: &Stream) -> Result<()> {
+        let Parameters { gradients, gradients_are_zero, .. } = &mut self.parameters;
+        if !std::mem::replace(gradients_are_zero, false) {
+            stream.zero(gradients.view_mut())?;
+        }
+        Ok(())
+    }
+
     /// Enqueues the forward and backward pass of the prepared input.
     fn enqueue_gradients(&mut self, stream: &Stream, masking: Option<Masking>, dropout: bool) -> Result<()> {
         if let Some(masking) = masking {
             self.masks.draw(stream, &self.config, &mut self.inputs, masking, self.rng.view())?;
         }
         self.inputs.group(stream)?;
-        stream.zero(self.parameters.gradients.view_mut())?;
         self.encode(stream, dropout)?;
         self.decode(stream, dropout)?;
         self.losses_and_head(stream)?;
@@ -310,11 +322,11 @@ impl<T: ModelFloat> Model<T> {
             workspace: self.scratch.floats.view_mut(),
         };
         reduce::squares(stream, squares)?;
-        let Parameters { weights, gradients, first_moments, second_moments } = &mut self.parameters;
+        let Parameters { weights, gradients, first_moments, second_moments, .. } = &mut self.parameters;
         let Weights { layout, master, compute } = weights;
         let step = adamw::Step {
             parameters: master.view_mut(),
-            gradients: gradients.view(),
+            gradients: gradients.view_mut(),
             first_moments: first_moments.view_mut(),
             second_moments: second_moments.view_mut(),
             // The only 16-bit type that a model computes in is bf16.

@@ -69,8 +69,8 @@ impl Hyperparameters {
 pub struct Step<'a> {
     /// `[count]` master weights, aligned to 16 bytes as the other arrays
     pub parameters: ViewMut<'a, f32>,
-    /// `[count]`
-    pub gradients: View<'a, f32>,
+    /// `[count]`: read, then set to 0, for those of the next step to be added to
+    pub gradients: ViewMut<'a, f32>,
     /// `[count]`, zero before the first step
     pub first_moments: ViewMut<'a, f32>,
     /// `[count]`, zero before the first step
@@ -86,7 +86,7 @@ pub struct Step<'a> {
     pub hyperparameters: Hyperparameters,
 }
 
-/// Enqueues one update. Where `squared_norm` is infinite or NaN it changes nothing.
+/// Enqueues one update, which leaves the gradients at 0. Where `squared_norm` is infinite or NaN it changes nothing else.
 ///
 /// # Errors
 /// When a length, an alignment or a hyperparameter does not fit.

@@ -35,13 +35,13 @@ impl State<f32> {
         let upload = |values: &[f32]| device.upload(values).unwrap();
         let (mut parameters, mut first, mut second) =
             (upload(&self.parameters), upload(&self.first), upload(&self.second));
-        let gradients = upload(&case.gradients);
+        let mut gradients = upload(&case.gradients);
         let squared_norm = upload(&[case.squared_norm]);
         let schedule = upload(&case.hyperparameters.schedule(case.learning_rate, case.step).unwrap());
         let mut compute: Buffer<bf16> = device.zeros(self.parameters.len()).unwrap();
         let arguments = Step {
             parameters: parameters.view_mut(),
-            gradients: gradients.view(),
+            gradients: gradients.view_mut(),
             first_moments: first.view_mut(),
             second_moments: second.view_mut(),
             compute_parameters: copy.then(|| compute.view_mut()),
@@ -51,6 +51,7 @@ impl State<f32> {
             hyperparameters: case.hyperparameters,
         };
         adamw::step(&device.stream(), arguments).unwrap();
+        assert!(gradients.read().unwrap().iter().all(|&gradient| gradient == 0.0), "the gradients are not 0");
         let read = |buffer: &Buffer<f32>| buffer.read().unwrap();
         let state = Self { parameters: read(&parameters), first: read(&first), second: read(&second) };
         (state, copy.then(|| compute.read().unwrap()))
@@ -223,18 +224,19 @@ fn schedules_that_would_ruin_the_weights_are_refused() {
 #[test]
 fn wrong_arguments_are_refused() {
     let device = &devices()[0];
-    let gradients = device.zeros::<f32>(32).unwrap();
+    let scalar = device.zeros::<f32>(4).unwrap();
+    let mut gradients = device.zeros::<f32>(32).unwrap();
     let mut arrays: Vec<Buffer<f32>> = (0..3).map(|_| device.zeros(32).unwrap()).collect();
     let mut refuse = |range: std::ops::Range<usize>, scalars: usize, decayed, hyperparameters| {
         let [parameters, first, second] = &mut arrays[..] else { unreachable!() };
         let arguments = Step {
             parameters: parameters.slice_mut(0..16),
-            gradients: gradients.slice(range),
+            gradients: gradients.slice_mut(range),
             first_moments: first.slice_mut(0..16),
             second_moments: second.slice_mut(0..16),
             compute_parameters: None,
-            squared_norm: gradients.slice(0..scalars),
-            schedule: gradients.slice(0..4),
+            squared_norm: scalar.slice(0..scalars),
+            schedule: scalar.slice(0..4),
             decayed,
             hyperparameters,
         };

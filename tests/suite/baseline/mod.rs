@@ -377,7 +377,7 @@ fn adamw_takes_the_step_of_the_fused_kernel() {
         plain.step(&stream).unwrap();
         let step = adamw::Step {
             parameters: fused.parameters.view_mut(),
-            gradients: fused.gradients.view(),
+            gradients: fused.gradients.view_mut(),
             first_moments: fused.first_moments.view_mut(),
             second_moments: fused.second_moments.view_mut(),
             compute_parameters: fused.compute_parameters.as_mut().map(Buffer::view_mut),
