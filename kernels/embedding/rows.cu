@@ -3,22 +3,25 @@
 // whose length is that of a recorded launch. A row beyond the last is the caller's mistake, which shows: it
 // is gathered as NaN.
 //
-// A thread moves 8 columns (16 bytes of a 16-bit type). Gather reads and writes each element once, scatter
-// reads two and writes one: bound by memory.
+// A warp takes 256 columns of a row, a lane 8 of them (16 bytes of a 16-bit type). Gather reads and writes
+// each element once, scatter reads two and writes one: bound by memory.
 #include "../core/types.cuh"
 
 namespace retromae {
 
-constexpr uint32_t kRowsThreads = 256;
+constexpr uint32_t kRowsWarps = 8;
+constexpr uint32_t kRowsThreads = 32 * kRowsWarps;
+constexpr uint32_t kRowsColumns = 256;
 
-// Calls `body(row rows[i], element of it, element of row i)` for this thread's group of 8.
+// Calls `body(row rows[i], element of it, element of row i)` for this lane's group of 8.
 template <class Body>
 RETROMAE_DEVICE void for_row_group(const RowsParams& params, Body body) {
-    const uint64_t groups_a_row = params.columns / 8u;
-    const uint64_t group = static_cast<uint64_t>(blockIdx.x) * kRowsThreads + threadIdx.x;
-    if (group >= params.count * groups_a_row) return;
-    const int32_t row = pointer<const int32_t>(params.rows)[group / groups_a_row];
-    body(row, static_cast<uint64_t>(row) * params.columns + group % groups_a_row * 8u, group * 8u);
+    const uint32_t index = blockIdx.x * kRowsWarps + threadIdx.x / 32u;
+    const uint32_t column = blockIdx.y * kRowsColumns + lane_index() * 8u;
+    if (index >= params.count || column >= params.columns) return;
+    const int32_t row = pointer<const int32_t>(params.rows)[index];
+    body(row, static_cast<uint64_t>(row) * params.columns + column,
+         static_cast<uint64_t>(index) * params.columns + column);
 }
 
 template <class T>

@@ -5,7 +5,10 @@ use super::error::{aligned, elements, require_columns, require_count, require_le
 use crate::device::params::RowsParams;
 use crate::device::{ModelFloat, Stream, View, ViewMut};
 
-const THREADS: u32 = 256;
+/// `kRowsWarps` (a block's rows), `kRowsThreads` and `kRowsColumns` of the kernels.
+const ROWS_PER_BLOCK: u32 = 8;
+const THREADS: u32 = 32 * ROWS_PER_BLOCK;
+const COLUMNS_PER_BLOCK: u32 = 256;
 
 /// Arguments of [`gather`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
@@ -71,8 +74,7 @@ fn params(stream: &Stream, rows: View<'_, i32>, columns: usize) -> Result<RowsPa
 }
 
 fn launch<T: ModelFloat>(stream: &Stream, operation: &str, params: &RowsParams) -> Result<()> {
-    let groups = params.count as usize * (params.columns as usize / 8);
-    let grid = [groups.div_ceil(THREADS as usize) as u32, 1, 1];
+    let grid = [params.count.div_ceil(ROWS_PER_BLOCK), params.columns.div_ceil(COLUMNS_PER_BLOCK), 1];
     let kernel = format!("{operation}_{}", T::DTYPE.name());
     // SAFETY: lengths were checked; the kernel checks the indices.
     unsafe { stream.launch(&kernel, grid, THREADS, 0, params)? };
