@@ -26,6 +26,28 @@ const TENSOR_CORE_RULES: &[Rule] = &[
     ("has no generic addresses", |code| code.count(Ld) + code.count(St) == 0),
 ];
 
+/// What kernels need that read so much and compute so little that their time is that of their reads.
+struct Reads {
+    /// The start of the names of some kernels.
+    kernels: &'static str,
+    /// Loads of 16 bytes that are under way at once in a thread.
+    loads: usize,
+    /// The most registers a thread with which the warps fit an SM that their launch counts on.
+    registers: u32,
+}
+
+/// LayerNorm and embeddings: a row of up to four loads for each array that is read. The embeddings' f32 rows are too long for so few registers.
+const READS: &[Reads] = &[
+    Reads { kernels: "layer_norm_forward", loads: 8, registers: 128 },
+    Reads { kernels: "layer_norm_backward", loads: 8, registers: 128 },
+    Reads { kernels: "embedding_forward_bf16", loads: 12, registers: 128 },
+    Reads { kernels: "embedding_backward_bf16", loads: 12, registers: 128 },
+    Reads { kernels: "column_sum", loads: 8, registers: 64 },
+    Reads { kernels: "segment_s", loads: 8, registers: 80 },
+    Reads { kernels: "adamw", loads: 16, registers: 128 },
+    Reads { kernels: "reduce", loads: 8, registers: 80 },
+];
+
 /// A kernel on one architecture.
 struct Kernel {
     name: String,
@@ -108,5 +130,35 @@ fn products_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
     for kernel in maxima {
         let rules = &TENSOR_CORE_RULES[..2];
         assert!(rules.iter().all(|(_, holds)| holds(&kernel.code)), "{}", kernel.describe());
+    }
+}
+
+#[test]
+fn kernels_that_wait_for_memory_have_many_loads_in_flight() {
+    if !nvcc_built_kernels() {
+        return;
+    }
+    let registers = |kernel: &Kernel| {
+        let arch = format!("sm_{}", kernel.arch);
+        let mut tables = device::cuda_kernels().iter().filter(|table| table.name == kernel.name);
+        tables
+            .find(|table| table.arch.trim_end_matches('a') == arch)
+            .expect("a kernel of the table")
+            .registers
+    };
+    let kernels = kernels();
+    for reads in READS {
+        let named: Vec<_> = kernels.iter().filter(|kernel| kernel.name.starts_with(reads.kernels)).collect();
+        assert_eq!(named.is_empty(), kernels.is_empty(), "no kernel is named {}…", reads.kernels);
+        for kernel in named {
+            let (loads, registers) = (kernel.code.loads_in_flight, registers(kernel));
+            assert!(
+                loads >= reads.loads,
+                "{loads} loads in flight, not {}: {}",
+                reads.loads,
+                kernel.describe()
+            );
+            assert!(registers <= reads.registers, "{registers} registers: {}", kernel.describe());
+        }
     }
 }

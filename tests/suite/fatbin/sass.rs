@@ -1,8 +1,10 @@
 //! Counts what machine code does, by operation.
 //!
 //! An instruction of sm_80 to sm_90a is 16 bytes, little endian. Of its 128 bits, 0 to 8 are its operation, 9 to 11 say whether operands
-//! are registers, constants or uniform registers, and 73 to 75 are the width of a load or store. The vendor documents none of this: it is
-//! as cuobjdump of CUDA 13.2 shows the code of nvcc 13.0, and was compared with it for each instruction of every kernel.
+//! are registers, constants or uniform registers, and 73 to 75 are the width of a load or store. What is loaded is waited for by one of six
+//! barriers: 110 to 112 are that which a load sets (7: none), 116 to 121 those that are waited for before the instruction. The vendor
+//! documents none of this: it is as cuobjdump of CUDA 13.2 shows the code of nvcc 13.0, and was compared with it for each instruction of every
+//! kernel; the barriers are as public assemblers have them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +20,12 @@ const WIDTH_SHIFT: u32 = 73 - 64;
 const WIDTH_MASK: u64 = 7;
 /// Bytes of a width: u8, i8, u16, i16, and 32, 64 and 128 bits.
 const WIDTHS: [u32; 7] = [1, 1, 2, 2, 4, 8, 16];
+
+/// Places of the barriers in the upper word.
+const SET_SHIFT: u32 = 110 - 64;
+const SET_MASK: u64 = 7;
+const WAIT_SHIFT: u32 = 116 - 64;
+const BARRIERS: usize = 6;
 
 /// Kinds of instructions, by the names of the disassembler; those that are no concern of a test are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,19 +102,32 @@ fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
 pub struct Census {
     instructions: usize,
     counts: BTreeMap<(Operation, Option<u32>), usize>,
+    /// The most loads of 16 bytes of global memory that follow each other, as the code is laid out, before one of them is waited for.
+    pub loads_in_flight: usize,
 }
 
 impl Census {
     pub fn of(code: &[u8]) -> Self {
         assert_eq!(code.len() % INSTRUCTION_BYTES, 0, "{} bytes of code", code.len());
         let mut counts = BTreeMap::new();
+        let (mut pending, mut loads_in_flight) = ([0; BARRIERS], 0);
         for instruction in code.chunks_exact(INSTRUCTION_BYTES) {
             let word = |at| u64::from_le_bytes(instruction[at..at + 8].try_into().unwrap());
-            if let Some(found) = decode(word(0), word(8)) {
-                *counts.entry(found).or_insert(0) += 1;
+            for (barrier, loads) in pending.iter_mut().enumerate() {
+                if word(8) >> WAIT_SHIFT >> barrier & 1 != 0 {
+                    *loads = 0;
+                }
+            }
+            let Some(found) = decode(word(0), word(8)) else { continue };
+            *counts.entry(found).or_insert(0) += 1;
+            if found == (Operation::Ldg, Some(16)) {
+                if let Some(loads) = pending.get_mut((word(8) >> SET_SHIFT & SET_MASK) as usize) {
+                    *loads += 1;
+                }
+                loads_in_flight = loads_in_flight.max(pending.iter().sum());
             }
         }
-        Self { instructions: code.len() / INSTRUCTION_BYTES, counts }
+        Self { instructions: code.len() / INSTRUCTION_BYTES, counts, loads_in_flight }
     }
 
     pub fn count(&self, operation: Operation) -> usize {
