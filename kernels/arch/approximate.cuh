@@ -1,15 +1,13 @@
-// ex2.approx, and functions built on it that both compilers turn into straight-line code.
-//
-// The host twins are branch-free polynomials, so loops over them vectorise; their relative error is below
-// 2^-22, as is that of ex2.approx (PTX ISA, "ex2"). Between 2^127.5 and 2^128 the host overflows early, where
-// softmax never goes.
+// ex2.approx and rcp.approx: one instruction each, and no branch.
 #pragma once
 
 #include "../core/kernel.cuh"
 
 namespace retromae {
 
-// 2^x; 0 below the smallest normal result, infinity above the largest, NaN for NaN.
+// 2^x with a relative error below 2^-22 (PTX ISA, "ex2"); 0 below the smallest normal result, infinity above
+// the largest, NaN for NaN. The host twin is a branch-free polynomial, so that loops over it vectorise;
+// between 2^127.5 and 2^128, where softmax never goes, it overflows early.
 RETROMAE_DEVICE float exp2_approximate(float x) {
 #ifdef __CUDACC__
     float result;
@@ -45,14 +43,16 @@ RETROMAE_DEVICE float exp2_approximate(float x) {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-// e^x = 2^(x·log2 e), with a relative error below 1.5 · 2^-22. One float holds a large exponent too coarsely:
-// what rounding takes from the product, and from log2 e, is made good by the factor 2^low = 1 + low·ln 2.
-RETROMAE_DEVICE float exp_approximate(float x) {
-    const float high = x * kLog2E;
-    const float low = fmaf(x, kLog2E, -high) + x * 1.925963033e-8f;
-    const float power = exp2_approximate(high);
-    // An infinite product has no low part (inf - inf), and needs none.
-    return power > 0.0f && power < INFINITY ? fmaf(power, low * kLn2, power) : power;
+// 1/x with a relative error of at most 2^-23 (PTX ISA, "rcp"); 0 where that is below the smallest normal
+// number, infinity for 0 and what is below it. The host twin divides.
+RETROMAE_DEVICE float reciprocal_approximate(float x) {
+#ifdef __CUDACC__
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+#else
+    return 1.0f / x;
+#endif
 }
 
 }  // namespace retromae

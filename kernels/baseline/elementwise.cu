@@ -2,7 +2,7 @@
 //
 // Each reads its operands and writes its result once; all are bound by memory. A bias and a mask are read
 // again for every row and head, from the L2.
-#include "../core/normal.cuh"
+#include "../core/gelu.cuh"
 #include "pass.cuh"
 
 namespace retromae {
@@ -67,7 +67,7 @@ RETROMAE_DEVICE void gelu_forward(const BaselineElementwiseParams& params) {
         float x[8];
         load(pointer<const T>(params.input) + element, x);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) x[i] *= standard_normal(x[i]).cdf;
+        for (int i = 0; i < 8; ++i) x[i] = gelu(x[i]);
         store(pointer<T>(params.output) + element, x);
     });
 }
@@ -80,10 +80,7 @@ RETROMAE_DEVICE void gelu_backward(const BaselineElementwiseParams& params) {
         load(pointer<const T>(params.input) + element, x);
         load(pointer<const T>(params.other) + element, gradient);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) {
-            const Normal normal = standard_normal(x[i]);
-            gradient[i] *= fmaf(x[i], normal.pdf, normal.cdf);
-        }
+        for (int i = 0; i < 8; ++i) gradient[i] *= gelu_derivative(x[i]);
         store(pointer<T>(params.output) + element, gradient);
     });
 }

@@ -1,6 +1,6 @@
-// Twins of what kernels/core offers and a compiler may see differently: draws, the normal distribution,
+// Twins of what kernels/core offers and a compiler may see differently: draws, GELU,
 // strips, the order of memory accesses, the layout of shared memory.
-#include "../core/normal.cuh"
+#include "../core/gelu.cuh"
 #include "../core/philox.cuh"
 #include "../core/shared_memory.cuh"
 #include "../core/strip.cuh"
@@ -63,12 +63,12 @@ RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, kTwinThreads) {
         dropout_kept(twin_dropout_params(params), words[kTwinHead], own[0], own[1]);
 }
 
-// output[thread][2]: cdf and pdf.
-RETROMAE_KERNEL(twin_standard_normal, ProbeParams, kTwinThreads) {
-    const Normal normal = standard_normal(pointer<const float>(params.input)[twin_index()]);
+// output[thread][2]: GELU and its derivative.
+RETROMAE_KERNEL(twin_gelu, ProbeParams, kTwinThreads) {
+    const float x = pointer<const float>(params.input)[twin_index()];
     float* output = pointer<float>(params.output) + 2 * twin_index();
-    output[0] = normal.cdf;
-    output[1] = normal.pdf;
+    output[0] = gelu(x);
+    output[1] = gelu_derivative(x);
 }
 
 // input[thread][36]: start, two scales, factor, two sources of 16; output[thread][16]: factor · (start +

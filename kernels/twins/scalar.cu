@@ -51,9 +51,9 @@ RETROMAE_KERNEL(twin_exp2_approximate, ProbeParams, kTwinThreads) {
     pointer<float>(params.output)[i] = exp2_approximate(pointer<const float>(params.input)[i]);
 }
 
-RETROMAE_KERNEL(twin_exp_approximate, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_reciprocal_approximate, ProbeParams, kTwinThreads) {
     const uint32_t i = twin_index();
-    pointer<float>(params.output)[i] = exp_approximate(pointer<const float>(params.input)[i]);
+    pointer<float>(params.output)[i] = reciprocal_approximate(pointer<const float>(params.input)[i]);
 }
 
 }  // namespace retromae
