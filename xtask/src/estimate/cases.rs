@@ -26,6 +26,11 @@ pub struct Case {
 
 const TOKENS: f64 = 32_768.0;
 const HIDDEN: f64 = 768.0;
+const INTERMEDIATE: f64 = 3072.0;
+/// Of BERT-base.
+const PARAMETERS: f64 = 109_514_304.0;
+/// Of the bench's batch: 15 % is one word, the others follow Zipf's law over 30,522.
+const DISTINCT_WORDS: f64 = 7800.0;
 const HEADS: f64 = 12.0;
 const HEAD_DIM: u32 = 64;
 /// Queries and keys of a tile of attention.
@@ -46,7 +51,105 @@ pub fn all() -> Vec<Case> {
             cases.push(Case { operation: backward, name, launches: attention_backward(lengths, masked) });
         }
     }
+    cases.extend(memory_bound());
     cases
+}
+
+/// What is the same in most launches: code that is gone through once.
+const PLAIN: Launch =
+    Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, trips: 0.0, bytes: 0.0 };
+
+/// What is bound by memory, if its instructions do not take longer.
+fn memory_bound() -> Vec<Case> {
+    let one = |operation, name, launch| Case { operation, name, launches: vec![launch] };
+    let activations = TOKENS * INTERMEDIATE;
+    vec![
+        one(
+            "layer_norm_forward",
+            "R32768_C768",
+            Launch {
+                kernel: "layer_norm_forward_bf16",
+                source: "norm/layer_norm.cu",
+                threads: 128,
+                blocks: TOKENS / 32.0,
+                // A warp a row.
+                trips: 8.0,
+                bytes: 4.0 * OPERAND,
+                ..PLAIN
+            },
+        ),
+        one(
+            "layer_norm_backward",
+            "R32768_C768",
+            Launch {
+                kernel: "layer_norm_backward_bf16",
+                source: "norm/layer_norm.cu",
+                shared: 8 * 3 * 768 * 4,
+                blocks: 256.0,
+                trips: TOKENS / 256.0 / 8.0,
+                bytes: 4.0 * OPERAND,
+                ..PLAIN
+            },
+        ),
+        one(
+            "bias_gelu_forward",
+            "R32768_C3072",
+            Launch {
+                kernel: "bias_gelu_forward_bf16",
+                source: "activation/bias_gelu.cu",
+                // Eight times 8 elements a thread.
+                blocks: activations / 64.0 / 256.0,
+                bytes: 2.0 * 2.0 * activations,
+                ..PLAIN
+            },
+        ),
+        one(
+            "bias_gelu_backward",
+            "R32768_C3072",
+            Launch {
+                kernel: "bias_gelu_backward_bf16",
+                source: "activation/bias_gelu.cu",
+                blocks: activations / 32.0 / 256.0,
+                bytes: 3.0 * 2.0 * activations,
+                ..PLAIN
+            },
+        ),
+        one(
+            "embedding_backward",
+            "T32768_H768",
+            Launch {
+                kernel: "segment_sum_bf16",
+                source: "embedding/segment_sum.cu",
+                shared: 8 * 256 * 4,
+                // A warp takes 256 columns of eight rows at a time.
+                blocks: TOKENS * (HIDDEN / 256.0) / 8.0 / 8.0,
+                trips: 1.0,
+                bytes: OPERAND + 2.0 * 4.0 * HIDDEN * DISTINCT_WORDS,
+                ..PLAIN
+            },
+        ),
+        Case {
+            operation: "adamw",
+            name: "base",
+            launches: vec![
+                Launch {
+                    kernel: "reduce_squares_f32",
+                    source: "optimizer/reduce.cu",
+                    blocks: PARAMETERS / 16_384.0,
+                    trips: 2.0,
+                    bytes: 4.0 * PARAMETERS,
+                    ..PLAIN
+                },
+                Launch {
+                    kernel: "adamw_bf16",
+                    source: "optimizer/adamw.cu",
+                    blocks: PARAMETERS / 4096.0,
+                    bytes: 34.0 * PARAMETERS,
+                    ..PLAIN
+                },
+            ],
+        },
+    ]
 }
 
 /// How many times `lengths` in turn fill the tokens.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Wide products of one Philox 4x32 of seven rounds, the fewest that pass its authors' tests.
-const PHILOX_PRODUCTS: usize = 14;
+/// The two factors of a round of Philox 4x32, as they are and as negative numbers.
+const PHILOX: [&str; 4] = ["0xd2511f53", "0xcd9e8d57", "0x2daee0ad", "0x326172a9"];
 
 /// An instruction.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,8 @@ pub struct Instruction {
     pub name: String,
     /// Where it jumps to, by the index of an instruction.
     target: Option<usize>,
+    /// Whether it multiplies by a constant of Philox.
+    is_philox: bool,
 }
 
 /// A function's instructions in their order.
@@ -47,23 +49,24 @@ fn finish(found: &mut BTreeMap<String, Code>, function: Option<(String, Vec<&str
 impl Code {
     fn of(lines: &[&str]) -> Self {
         let mut labels = BTreeMap::new();
-        let mut parsed: Vec<(String, Option<&str>)> = Vec::new();
+        let mut parsed = Vec::new();
         for line in lines {
             if let Some(label) = line.strip_suffix(':').filter(|label| label.starts_with(".L")) {
                 labels.insert(label, parsed.len());
             } else if let Some(instruction) = instruction(line) {
-                parsed.push(instruction);
+                parsed.push((instruction, PHILOX.iter().any(|factor| line.contains(factor))));
             }
         }
-        let resolve = |(name, label): (String, Option<&str>)| Instruction {
+        let resolve = |((name, label), is_philox): ((String, Option<&str>), bool)| Instruction {
             name,
             target: label.and_then(|label| labels.get(label).copied()),
+            is_philox,
         };
         Self { instructions: parsed.into_iter().map(resolve).collect() }
     }
 
-    /// The innermost loop with the most weight, by a measure of an instruction; none without loops. A loop is what lies between a jump backwards
-    /// and its target.
+    /// The shortest loop with most of the weight that any loop has, by a measure of an instruction; none without loops. A loop is what lies between a
+    /// jump backwards and its target.
     pub fn hottest_loop(&self, weight: impl Fn(&Instruction) -> f64) -> Option<Range<usize>> {
         let back = |(end, instruction): (usize, &Instruction)| {
             // A jump to itself is where nothing goes on: it fills what lies behind the code.
@@ -71,8 +74,9 @@ impl Code {
         };
         let loops = self.instructions.iter().enumerate().filter_map(back);
         let weigh = |code: &Range<usize>| self.instructions[code.clone()].iter().map(&weight).sum::<f64>();
-        // A loop around others weighs at least as much: of equal ones the shortest.
-        loops.max_by(|a, b| weigh(a).total_cmp(&weigh(b)).then(b.len().cmp(&a.len())))
+        let heaviest = loops.clone().map(|one| weigh(&one)).fold(0.0, f64::max);
+        // One around others weighs at least as much as they do.
+        loops.filter(|one| weigh(one) >= heaviest / 2.0).min_by_key(Range::len)
     }
 
     /// The instructions of a part but for those that a jump forwards goes around to make no random numbers: where nothing is dropped out.
@@ -89,11 +93,10 @@ impl Code {
         kept
     }
 
-    /// Whether a part makes a random number: a round of Philox multiplies two words by two constants, and keeps both halves of each product.
+    /// Whether a part makes random numbers, and no product of matrices.
     fn is_random(&self, part: Range<usize>) -> bool {
-        let is = |operation: &'static str| move |one: &&Instruction| one.name.starts_with(operation);
-        let count = |operation| self.instructions[part.clone()].iter().filter(is(operation)).count();
-        count("HMMA") == 0 && count("IMAD.WIDE.U32") + count("IMAD.HI.U32") >= PHILOX_PRODUCTS
+        let part = &self.instructions[part];
+        part.iter().any(|one| one.is_philox) && !part.iter().any(|one| one.name.starts_with("HMMA"))
     }
 }
 
@@ -159,7 +162,7 @@ copy:
 
     #[test]
     fn random_numbers_that_are_jumped_around_are_left_out() {
-        let wide = "/*0020*/ IMAD.WIDE.U32 R0, R1, R2, RZ ;\n".repeat(14);
+        let wide = "/*0020*/ IMAD.WIDE.U32 R0, R1, -0x2daee0ad, RZ ;\n".repeat(14);
         let text =
             |body: &str| format!(".text.f:\n/*0010*/ @P0 BRA `(.L_1) ;\n{body}.L_1:\n/*0030*/ EXIT ;\n");
         let kept = |body: &str| {
@@ -167,7 +170,7 @@ copy:
             code.without_random(0..code.instructions.len()).len()
         };
         assert_eq!(kept(&wide), 2);
-        assert_eq!(kept(&wide.replacen("IMAD.WIDE.U32", "IADD3", 1)), 16);
+        assert_eq!(kept(&wide.replace("-0x2daee0ad", "0x10")), 16);
         assert_eq!(kept(&format!("{wide}/*0025*/ HMMA.16816.F32 R0, R1, R2, RZ ;\n")), 17);
     }
 }
