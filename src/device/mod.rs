@@ -199,7 +199,8 @@ pub(crate) trait Backend: Send + Sync {
 
 /// A device that runs kernels. Cloning is cheap and names the same device.
 ///
-/// [`Device::host`] and [`Device::cuda`] open a device the first time and give the same one from then on: it is there as long as the process. Each
+/// [`Device::host`] and [`Device::cuda`] open a device the first time and give the same one from then on: it is there as long as the process, and a
+/// CUDA device keeps the memory that it once had for later buffers. Each
 /// [`Device::host_with`] makes another one.
 #[derive(Clone)]
 pub struct Device {

@@ -41,7 +41,8 @@ pub unsafe extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
         if address == 0 {
             return Ok(());
         }
-        context.refuse_unsafe("cuMemFree")?;
+        // It waits for all that the device does.
+        context.refuse_any_capture("cuMemFree")?;
         context.memory.ask_free(address, false)?;
         context.wait_for_all()?;
         context.close(address)
@@ -92,7 +93,7 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> CUresult {
     in_context("cuMemFreeHost", |context| {
-        context.refuse_unsafe("cuMemFreeHost")?;
+        context.refuse_any_capture("cuMemFreeHost")?;
         // Copies that are enqueued may still need it.
         context.wait_for_all()?;
         context.memory.free_host(address as u64)

@@ -127,8 +127,12 @@ fn forbidden_calls_spoil_the_capture() {
             spoils(stream, RELAXED, unsupported, || code(result::malloc_async(stream, 8)));
             for mode in [GLOBAL, THREAD_LOCAL] {
                 spoils(stream, mode, unsupported, || code(result::malloc_sync(8)));
-                spoils(stream, mode, unsupported, || code(result::free_sync(memory)));
                 spoils(stream, mode, unsupported, || code(result::memcpy_dtod_sync(memory, memory, 4)));
+            }
+            for mode in [GLOBAL, THREAD_LOCAL, RELAXED] {
+                spoils(stream, mode, unsupported, || code(result::free_sync(memory)));
+                let locked = result::malloc_host(8, 0).unwrap();
+                spoils(stream, mode, unsupported, || code(result::free_host(locked)));
             }
             begin(stream, RELAXED);
             result::malloc_sync(8).unwrap();
@@ -214,14 +218,13 @@ fn captures_forbid_what_they_do_not_see() {
         unsafe { result::event::record(event, other) }.unwrap();
         let image = [0xBA55_ED50u32; 4];
         // SAFETY: all is alive, or refused.
-        let calls: [&dyn Fn() -> CUresult; 6] = unsafe {
+        let calls: [&dyn Fn() -> CUresult; 5] = unsafe {
             [
                 &|| code(result::module::load_data(image.as_ptr().cast())),
                 &|| code(stream::synchronize(other)),
                 &|| sys::cuStreamQuery(other),
                 &|| code(result::event::synchronize(event)),
                 &|| code(stream::create(stream::StreamKind::NonBlocking)),
-                &|| sys::cuMemFreeHost(std::ptr::null_mut()),
             ]
         };
         for call in calls {

@@ -226,18 +226,12 @@ impl Backend for CudaBackend {
 
     fn allocate_staging(&self, bytes: usize) -> Result<u64> {
         let _entered = self.context.enter()?;
-        // SAFETY: a plain allocation; the driver refuses one of no bytes.
-        let allocated = unsafe { result::malloc_host(bytes.max(1), 0) };
-        allocated.map(|address| address as u64).map_err(|error| {
-            self.context.failure(format_args!("allocating {bytes} bytes of page-locked host memory"), error)
-        })
+        self.memory.allocate_staging(bytes)
     }
 
     unsafe fn free_staging(&self, address: u64, _bytes: usize) {
-        if let Ok(_entered) = self.context.enter() {
-            // SAFETY: allocated by `allocate_staging`, and no copy is in flight.
-            let _ = unsafe { result::free_host(address as *mut _) };
-        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.memory.free_staging(address) }
     }
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {
