@@ -64,7 +64,7 @@
 //!   as plain frees do; and, as the modes of captures and threads say, whatever a capture does not see: to allocate other than in stream order, to load
 //!   and unload modules, to make streams and pools, and to wait or ask for any event or stream. A graph keeps params from the capture and reads page-locked memory when it runs.
 //! * **Matrix products** of cuBLASLt with f32, f16 and bf16 operands, f32 accumulation, transposes, leading dimensions, strided batches and
-//!   the bias epilogue, which is refused where the library has been seen to refuse it or to fail: for a bias that is aligned to less than 16 bytes, and
+//!   the bias epilogue, which is refused where the library has been seen to refuse it or to fail: with a bias that is aligned to less than 16 bytes, and
 //!   for products of one row or of single terms. Up to three algorithms are offered; all give the same result, but two use the workspace, and a workspace
 //!   that two streams share gives NaN where their products get into each other's way.
 //!

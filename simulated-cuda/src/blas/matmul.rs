@@ -20,6 +20,8 @@ const ALGORITHMS_MAX: usize = 3;
 const WORKSPACE_BYTES: [u64; ALGORITHMS_MAX] = [4 << 20, 0, 64 << 10];
 /// The smallest useful workspace.
 const WORKSPACE_MIN: u64 = 16;
+/// What kernels read of a bias at once, in bytes.
+const BIAS_ALIGNMENT: u64 = 16;
 /// As the documentation of the library has it, in bytes.
 const WORKSPACE_ALIGNMENT: u64 = 256;
 const MAGIC: u64 = 0x5c0d_a160;
@@ -181,10 +183,7 @@ pub unsafe extern "C" fn cublasLtMatmulAlgoGetHeuristic(
         }
         // SAFETY: not null, and valid by the client's promise.
         unsafe { returned.write(0) };
-        let (descriptor, shape) = shape(&mut machine.blas, what, descriptor, [a, b, c, d])?;
-        if let Some(why) = descriptor.bias_refusal() {
-            return refuse(Status::CUBLAS_STATUS_NOT_SUPPORTED, format_args!("{what}: {why}"));
-        }
+        let (_, shape) = shape(&mut machine.blas, what, descriptor, [a, b, c, d])?;
         let preference = *find(&mut machine.blas.preferences, what, preference as u64)?;
         for (name, (alignment, layout)) in
             ["A", "B", "C", "D"].iter().zip(preference.alignments.iter().zip(shape.layouts))
@@ -242,11 +241,13 @@ impl Operands {
         if self.matrices[2] == self.matrices[3] && c != d {
             return Some("C and D are the same memory with different layouts".into());
         }
-        if descriptor.has_bias && descriptor.bias == 0 {
-            return Some("the epilogue adds a bias, whose address is null".into());
-        }
-        if let Some(why) = descriptor.bias_refusal() {
-            return Some(why);
+        // Whatever alignments the choice was told.
+        let misaligned = descriptor.bias == 0 || !descriptor.bias.is_multiple_of(BIAS_ALIGNMENT);
+        if descriptor.has_bias && misaligned {
+            let bias = descriptor.bias;
+            return Some(format!(
+                "the epilogue adds a bias, which is at {bias:#x}, not aligned to {BIAS_ALIGNMENT} bytes"
+            ));
         }
         if self.workspace_bytes > 0 && self.workspace == 0 {
             return Some(format!("the workspace of {} bytes is null", self.workspace_bytes));

@@ -17,9 +17,6 @@ use crate::machine::Handle;
 pub(crate) use product::Product;
 use product::Type;
 
-/// What kernels take a bias to be aligned to, in bytes.
-const BIAS_ALIGNMENT: u64 = 16;
-
 /// What the library knows in a process. Descriptions belong to no context.
 #[derive(Default)]
 pub(crate) struct Blas {
@@ -49,18 +46,6 @@ struct Descriptor {
     /// Type of the bias where it is not that of the result.
     bias_type: Option<Type>,
     bias_batch_stride: i64,
-}
-
-impl Descriptor {
-    /// Why its bias cannot be added; an algorithm may be asked for before there is one.
-    fn bias_refusal(&self) -> Option<String> {
-        (self.has_bias && !self.bias.is_multiple_of(BIAS_ALIGNMENT)).then(|| {
-            format!(
-                "the epilogue adds a bias, which is at {:#x}; it should be aligned to {BIAS_ALIGNMENT}",
-                self.bias
-            )
-        })
-    }
 }
 
 #[derive(Clone, Copy, Debug)]

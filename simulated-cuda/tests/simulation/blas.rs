@@ -338,7 +338,6 @@ fn unfit_products_are_refused() {
         assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_SUCCESS);
         set_bias(address + 8);
         assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
-        assert_eq!(product.algorithms(1, 16).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
 
         for (rows, columns, leading) in [(17, 0, 20), (17, 9, 16), (18, 9, 20)] {
             let layout =
