@@ -1,8 +1,7 @@
-//! Device memory from a pool of the driver, which keeps what is freed for the next allocation, and page-locked memory of the host.
+//! Device memory from a pool of the driver, which keeps what is freed for the next allocation.
 //!
 //! An allocation is made on a stream of its own that never has anything to wait for, so it is there when the call returns. A free is
-//! enqueued on another one, behind all that every stream was given before: no kernel outlives what it uses, and nobody waits. Nothing is freed while a
-//! stream is captured.
+//! enqueued on another one, behind all that every stream was given before: no kernel outlives what it uses, and nobody waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,15 +17,7 @@ pub(super) struct Pool {
     pool: sys::CUmemoryPool,
     allocating: sys::CUstream,
     /// Freed while a stream was captured, which must not be disturbed.
-    deferred: Mutex<Vec<Freed>>,
-}
-
-/// Memory that nobody uses any more, but work that was enqueued before.
-#[derive(Clone, Copy)]
-enum Freed {
-    Device(u64),
-    /// Page-locked memory of the host, which is freed when all that the device does is done.
-    Staging(u64),
+    deferred: Mutex<Vec<u64>>,
 }
 
 // SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
@@ -93,27 +84,7 @@ impl Pool {
     /// # Safety
     /// `address` came from `allocate` and is not used by work that is enqueued afterwards.
     pub(super) unsafe fn free(&self, address: u64) {
-        self.defer(Freed::Device(address));
-    }
-
-    /// The context must be entered.
-    pub(super) fn allocate_staging(&self, bytes: usize) -> Result<u64> {
-        self.free_deferred();
-        // SAFETY: a plain allocation; the driver refuses one of no bytes.
-        let allocated = unsafe { result::malloc_host(bytes.max(1), 0) };
-        allocated.map(|address| address as u64).map_err(|error| {
-            self.context.failure(format_args!("allocating {bytes} bytes of page-locked host memory"), error)
-        })
-    }
-
-    /// # Safety
-    /// `address` came from `allocate_staging`, and no copy is in flight.
-    pub(super) unsafe fn free_staging(&self, address: u64) {
-        self.defer(Freed::Staging(address));
-    }
-
-    fn defer(&self, freed: Freed) {
-        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(freed);
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(address);
         // A context that cannot be entered any more has lost its memory.
         if let Ok(_entered) = self.context.enter() {
             self.free_deferred();
@@ -126,15 +97,10 @@ impl Pool {
         if deferred.is_empty() || !matches!(self.streams.join(self.streams.freeing), Ok(true)) {
             return;
         }
-        for freed in deferred.drain(..) {
-            // SAFETY: allocated by this pool, and everything that uses it comes before. An error here is an earlier one of a stream, which
+        for address in deferred.drain(..) {
+            // SAFETY: allocated from the pool, and everything that uses it comes before. An error here is an earlier one of a stream, which
             // its next call reports.
-            let freed = unsafe {
-                match freed {
-                    Freed::Device(address) => result::free_async(address, self.streams.freeing),
-                    Freed::Staging(address) => result::free_host(address as *mut _),
-                }
-            };
+            let freed = unsafe { result::free_async(address, self.streams.freeing) };
             let _ = freed.map_err(|error| self.context.failure("freeing memory", error));
         }
     }

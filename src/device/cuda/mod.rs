@@ -6,6 +6,7 @@ mod driver;
 mod event;
 mod memory;
 mod modules;
+mod page_locked;
 mod streams;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ pub use driver::{CudaDevice, cuda_devices};
 use event::Event;
 use memory::Pool;
 use modules::Modules;
+use page_locked::PageLocked;
 use streams::{Streams, stream_of};
 
 /// The backend of CUDA device number `ordinal`.
@@ -52,6 +54,7 @@ struct CudaBackend {
     /// An error here is reported by the first product: kernels work without the library.
     blas: Result<Blas>,
     memory: Arc<Pool>,
+    staging: PageLocked,
     streams: Arc<Streams>,
     context: Arc<Context>,
 }
@@ -81,6 +84,7 @@ impl CudaBackend {
             modules,
             blas: Blas::open(&device.name, memory.clone()),
             memory,
+            staging: PageLocked::default(),
             streams,
             context,
         })
@@ -226,12 +230,11 @@ impl Backend for CudaBackend {
 
     fn allocate_staging(&self, bytes: usize) -> Result<u64> {
         let _entered = self.context.enter()?;
-        self.memory.allocate_staging(bytes)
+        self.staging.allocate(&self.context, bytes)
     }
 
-    unsafe fn free_staging(&self, address: u64, _bytes: usize) {
-        // SAFETY: passed on to the caller.
-        unsafe { self.memory.free_staging(address) }
+    unsafe fn free_staging(&self, address: u64, bytes: usize) {
+        self.staging.free(address, bytes);
     }
 
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()> {

@@ -1,0 +1,43 @@
+//! Page-locked memory of the host. The driver frees it only when all that the device does is done, so it is kept and lent again instead.
+
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::result;
+
+use super::super::{Error, Result};
+use super::context::Context;
+
+/// What was given back: sizes in bytes, and addresses.
+#[derive(Default)]
+pub(super) struct PageLocked {
+    spare: Mutex<Vec<(usize, u64)>>,
+}
+
+/// What is allocated for `bytes` bytes: few sizes, so that what is given back fits the next.
+fn rounded(bytes: usize) -> Option<usize> {
+    bytes.checked_next_power_of_two()
+}
+
+impl PageLocked {
+    /// The context must be entered.
+    pub(super) fn allocate(&self, context: &Context, bytes: usize) -> Result<u64> {
+        let out_of_memory = || Error::OutOfMemory { requested: bytes, device: "cuda" };
+        let size = rounded(bytes).ok_or_else(out_of_memory)?;
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = spare.iter().position(|&(other, _)| other == size) {
+            return Ok(spare.swap_remove(index).1);
+        }
+        drop(spare);
+        // SAFETY: a plain allocation.
+        let allocated = unsafe { result::malloc_host(size, 0) };
+        allocated.map(|address| address as u64).map_err(|error| {
+            context.failure(format_args!("allocating {bytes} bytes of page-locked host memory"), error)
+        })
+    }
+
+    /// Takes back what was allocated for `bytes` bytes, when no copy from or to it is in flight.
+    pub(super) fn free(&self, address: u64, bytes: usize) {
+        let size = rounded(bytes).expect("as it was allocated");
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push((size, address));
+    }
+}
