@@ -317,7 +317,7 @@ impl Device {
     }
 
     /// The caller's own stream, a `CUstream` of the device's primary context, to enqueue work beside the caller's. It is not destroyed
-    /// with the value that is returned.
+    /// with the value that is returned. Its owner may capture it: what it is given meanwhile becomes part of the owner's graph.
     ///
     /// # Errors
     /// When the device is not a CUDA device, or the stream is of another context.

@@ -90,6 +90,18 @@ fn staging_memory_carries_data_both_ways() {
     }
 }
 
+/// Staging memory that was given back may be lent again, and is then as new.
+#[test]
+fn staging_memory_begins_with_zeros() {
+    for device in devices() {
+        for length in [COUNT, COUNT - 1, COUNT] {
+            let mut staging = device.staging::<f32>(length).unwrap();
+            assert!(staging.read().unwrap().iter().all(|&value| value == 0.0));
+            staging.write().unwrap().fill(f32::NAN);
+        }
+    }
+}
+
 /// Copies on several streams are all waited for before the host's memory changes.
 #[test]
 fn staging_memory_is_not_overwritten_before_every_stream_has_copied_it() {
