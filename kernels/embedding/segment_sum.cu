@@ -2,20 +2,20 @@
 // a table, gathered by the tokens that read each of its rows, so no atomics and the same order of additions
 // every time.
 //
-// A short segment is one warp's work; a lane takes 8 of a block's 256 columns (16 bytes of a 16-bit type). A
-// long one, such as the [MASK] token's, which holds up to a quarter of a batch, would keep the launch waiting
-// for one block. So segment_slices, which runs before, cuts the places k, not the segments, into slices of
-// 64, a block each: it sums what a slice holds of the long segment that goes on at its start and of the one
-// that begins in it, if they are there, and segment_sum adds these partial sums up, an eighth of them a warp.
-// Long is what has at least a slice's places: no slice holds parts of three such segments, so two sums a
-// slice are enough.
+// A short segment is one warp's work; a lane takes two quads of a block's 256 columns, each beside that of
+// the neighbouring lane, in the input as in the output. A long one, such as the [MASK] token's, which holds
+// up to a quarter of a batch, would keep the launch waiting for one block. So segment_slices, which runs
+// before, cuts the places k, not the segments, into slices of 64, a block each: it sums what a slice holds of
+// the long segment that goes on at its start and of the one that begins in it, if they are there, and
+// segment_sum adds these partial sums up, an eighth of them a warp. Long is what has at least a slice's
+// places: no slice holds parts of three such segments, so two sums a slice are enough.
 //
 // Each row of input is read once, with one addition an element, and a long segment's sums are 1/32 of its
 // bytes in bf16: bound by memory. Of 8,192 rows that are one word's, 128 slices of 768 columns are 384
 // blocks, where the word had 3.
 //
 // nvcc 13.0's code for sm_90a in bf16, where each of four loads was in a branch of its own → where eight are
-// in flight: 69 → 71 registers, 3 blocks an SM, 2 → 8 loads in flight, 6.5 → 4.4 instructions an element.
+// in flight: 69 → 72 registers, 3 blocks an SM, 2 → 8 rows in flight, 6.5 → 4.9 instructions an element.
 #include "../arch/bits.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
@@ -27,9 +27,13 @@ constexpr uint32_t kSegmentWarps = 8;
 constexpr uint32_t kSegmentThreads = 32 * kSegmentWarps;
 constexpr uint32_t kSegmentsPerBlock = 16;
 constexpr uint32_t kSegmentColumns = 256;
+constexpr uint32_t kSecondQuad = kSegmentColumns / 2;
 // Places of a slice, and of the shortest segment that is sliced.
 constexpr uint32_t kSlice = 64;
 constexpr uint32_t kNoSegment = ~0u;
+// A segment of more slices is summed by all warps of its block; else one warp's loads are few enough to wait
+// for.
+constexpr uint32_t kWarpSlices = 16;
 
 // A segment's part of the indices. Offsets that fall, or leave the indices, are the caller's mistake: it
 // shows.
@@ -46,7 +50,16 @@ struct Segment {
     }
 
     RETROMAE_MEMBER bool is_long() const { return end - begin >= kSlice; }
+    // Of a long one.
+    RETROMAE_MEMBER uint32_t slices() const { return (end - 1) / kSlice - begin / kSlice + 1; }
+    RETROMAE_MEMBER bool is_shared() const { return is_long() && slices() > kWarpSlices; }
 };
+
+// The first column of this lane's first quad; the second one begins kSecondQuad later, where there are so
+// many.
+RETROMAE_DEVICE uint32_t lane_column() {
+    return blockIdx.y * kSegmentColumns + lane_index() * 4u;
+}
 
 // The row of input of each place. One that is out of range stands for row 0, so that there is one to read,
 // and makes the sum not `valid`.
@@ -102,25 +115,31 @@ struct PartialRows {
     }
 };
 
-// Adds `Count` rows, each `step` places after the one before, all of them loaded first. Where not all places
-// are below `end`, as the first is, `Whole` is false.
+// Adds this lane's two quads of `Count` rows, each `step` places after the one before, all of them loaded
+// first. Where not all places are below `end`, as the first is, `Whole` is false.
 template <int Count, bool Whole, class Rows>
 RETROMAE_DEVICE void add_rows(Rows& rows, uint32_t place, uint32_t end, uint32_t step, float (&total)[8]) {
     using T = typename Rows::Element;
+    using Quad = Pack<T, 4>;
+    // A quad beyond the columns is read where the first is; nobody wants its sum.
+    const uint32_t second = lane_column() + kSecondQuad < rows.columns ? kSecondQuad : 0;
     const T* sources[Count];
-    Pack<T, 8> values[Count];
+    Quad values[Count][2];
     RETROMAE_UNROLL
     for (int j = 0; j < Count; ++j) {
         const uint32_t next = place + static_cast<uint32_t>(j) * step;
         sources[j] = rows.row(Whole || next < end ? next : place);
     }
     RETROMAE_UNROLL
-    for (int j = 0; j < Count; ++j) values[j] = *reinterpret_cast<const Pack<T, 8>*>(sources[j]);
+    for (int j = 0; j < Count; ++j) {
+        values[j][0] = *reinterpret_cast<const Quad*>(sources[j]);
+        values[j][1] = *reinterpret_cast<const Quad*>(sources[j] + second);
+    }
     RETROMAE_UNROLL
     for (int j = 0; j < Count; ++j) {
         const bool counts = Whole || place + static_cast<uint32_t>(j) * step < end;
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) total[i] += counts ? to_float(values[j].values[i]) : 0.0f;
+        for (int i = 0; i < 8; ++i) total[i] += counts ? to_float(values[j][i / 4].values[i % 4]) : 0.0f;
     }
 }
 
@@ -135,47 +154,49 @@ RETROMAE_DEVICE void sum_rows(Rows& rows, uint32_t place, uint32_t end, uint32_t
     if (!rows.valid) fill(total, NAN);
 }
 
-// Adds up the eight warps' sums of the block's columns. A thread below 64 gets those of 4 columns; `column`
-// is the first of them.
-RETROMAE_DEVICE bool block_total(const float (&total)[8], float* shared, float (&result)[4],
-                                 uint32_t& column) {
-    // The halves of a lane's columns lie in two planes, in which consecutive lanes have consecutive 16 bytes.
+// Adds up the eight warps' sums of the block's columns. A thread below 64 gets those of a quad, which begins
+// at `column`; false: it has none.
+RETROMAE_DEVICE bool block_total(const SegmentSumParams& params, const float (&total)[8], float* shared,
+                                 float (&result)[4], uint32_t& column) {
     RETROMAE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        float part[4];
-        RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i) part[i] = total[half * 4 + i];
-        store(shared + threadIdx.x / 32u * kSegmentColumns + half * 128u + threadIdx.x % 32u * 4u, part);
+    for (uint32_t quad = 0; quad < 2; ++quad) {
+        const float part[4] = {total[quad * 4], total[quad * 4 + 1], total[quad * 4 + 2],
+                               total[quad * 4 + 3]};
+        store(shared + threadIdx.x / 32u * kSegmentColumns + quad * kSecondQuad + lane_index() * 4u, part);
     }
     __syncthreads();
-    column = threadIdx.x * 4u;
-    const bool has_columns = threadIdx.x < kSegmentColumns / 4u;
-    if (has_columns) {
+    if (threadIdx.x < kSegmentColumns / 4u) {
         fill(result, 0.0f);
         RETROMAE_UNROLL
         for (uint32_t warp = 0; warp < kSegmentWarps; ++warp) {
             float part[4];
-            load(shared + warp * kSegmentColumns + threadIdx.x % 2u * 128u + threadIdx.x / 2u * 4u, part);
+            load(shared + warp * kSegmentColumns + threadIdx.x * 4u, part);
             RETROMAE_UNROLL
             for (int i = 0; i < 4; ++i) result[i] += part[i];
         }
     }
     __syncthreads();  // before the next sums overwrite these
-    return has_columns;
+    column = blockIdx.y * kSegmentColumns + threadIdx.x * 4u;
+    return threadIdx.x < kSegmentColumns / 4u && column < params.columns;
 }
 
-template <class Output, int Count>
+// Adds to the row of a segment, if it is one, from `column` on.
+template <class Output, int Quads>
 RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segment, uint32_t column,
-                                   const float (&total)[Count]) {
+                                   const float (&total)[4 * Quads]) {
     const int32_t* rows = pointer<const int32_t>(params.rows);
-    const uint32_t row = rows != nullptr ? rows[segment] : segment;
+    const uint32_t row = rows != nullptr ? static_cast<uint32_t>(rows[segment]) : segment;
     if (row >= params.output_rows) return;
     Output* output = pointer<Output>(params.output) + static_cast<uint64_t>(row) * params.columns + column;
-    float result[Count];
-    load(output, result);
     RETROMAE_UNROLL
-    for (int i = 0; i < Count; ++i) result[i] += total[i];
-    store(output, result);
+    for (uint32_t quad = 0; quad < Quads; ++quad) {
+        if (column + quad * kSecondQuad >= params.columns) continue;
+        float result[4];
+        load(output + quad * kSecondQuad, result);
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < 4; ++i) result[i] += total[quad * 4 + i];
+        store(output + quad * kSecondQuad, result);
+    }
 }
 
 // The last segment that begins at `place` or before, which is the one that holds it; the first where none
@@ -207,7 +228,7 @@ RETROMAE_DEVICE void segment_slices(const SegmentSumParams& params) {
         if (lane_index() == 0) found[warp] = segment;
     }
     __syncthreads();
-    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
+    const uint32_t column = lane_column();
     for (uint32_t which = 0; which < 2; ++which) {
         const uint32_t index = found[which];
         const Segment segment = Segment::at(params, index);
@@ -225,50 +246,57 @@ RETROMAE_DEVICE void segment_slices(const SegmentSumParams& params) {
         if (column < params.columns) sum_rows(rows, begin + warp, end, kSegmentWarps, total);
         float result[4];
         uint32_t own;
-        if (!block_total(total, shared, result, own)) continue;
-        own += blockIdx.y * kSegmentColumns;
-        if (own < params.columns) store(pointer<float>(params.partials) + sum * params.columns + own, result);
+        if (block_total(params, total, shared, result, own))
+            store(pointer<float>(params.partials) + sum * params.columns + own, result);
     }
 }
 
-// Adds up the partial sums of a long segment.
+// Adds up the partial sums of a long segment by all warps of the block.
 template <class Output>
 RETROMAE_DEVICE void add_slices(const SegmentSumParams& params, uint32_t index, float* shared) {
     const Segment segment = Segment::at(params, index);
-    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
-    PartialRows rows(params, index, segment.begin, column);
-    const uint32_t slices = (segment.end - 1) / kSlice - rows.first_slice + 1;
+    const uint32_t column = lane_column();
     float total[8] = {};
-    if (column < params.columns) sum_rows(rows, threadIdx.x / 32u, slices, kSegmentWarps, total);
+    PartialRows rows(params, index, segment.begin, column);
+    if (column < params.columns) sum_rows(rows, threadIdx.x / 32u, segment.slices(), kSegmentWarps, total);
     float result[4];
     uint32_t own;
-    if (!block_total(total, shared, result, own)) return;
-    own += blockIdx.y * kSegmentColumns;
-    if (own < params.columns) add_to_output<Output>(params, index, own, result);
+    if (block_total(params, total, shared, result, own)) add_to_output<Output, 1>(params, index, own, result);
+}
+
+// A segment by one warp.
+template <class T, class Output>
+RETROMAE_DEVICE void sum_segment(const SegmentSumParams& params, uint32_t index, const Segment& segment) {
+    const uint32_t column = lane_column();
+    float total[8];
+    fill(total, segment.valid ? 0.0f : NAN);
+    if (segment.is_long()) {
+        PartialRows rows(params, index, segment.begin, column);
+        sum_rows(rows, 0, segment.slices(), 1, total);
+    } else {
+        IndexedRows<T> rows(params, column);
+        sum_rows(rows, segment.begin, segment.end, 1, total);
+    }
+    add_to_output<Output, 2>(params, index, column, total);
 }
 
 template <class T, class Output>
 RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
     float* shared = SharedMemory::begin().take<float>(kSegmentWarps * kSegmentColumns);
-    const uint32_t column = blockIdx.y * kSegmentColumns + lane_index() * 8u;
     const uint32_t first = blockIdx.x * kSegmentsPerBlock;
     const uint32_t own = first + lane_index();
-    const bool is_long =
-        lane_index() < kSegmentsPerBlock && own < params.segments && Segment::at(params, own).is_long();
-    const uint32_t long_segments = warp_ballot(is_long);
+    const bool is_shared =
+        lane_index() < kSegmentsPerBlock && own < params.segments && Segment::at(params, own).is_shared();
+    const uint32_t shared_segments = warp_ballot(is_shared);
     for (uint32_t i = 0; i < kSegmentsPerBlock; ++i)
-        if (long_segments >> i & 1u) add_slices<Output>(params, first + i, shared);
-    if (column >= params.columns) return;
+        if (shared_segments >> i & 1u) add_slices<Output>(params, first + i, shared);
+    if (lane_column() >= params.columns) return;
     for (uint32_t i = threadIdx.x / 32u; i < kSegmentsPerBlock; i += kSegmentWarps) {
         const uint32_t index = first + i;
-        if (index >= params.segments || (long_segments >> i & 1u)) continue;
+        if (index >= params.segments || (shared_segments >> i & 1u)) continue;
         const Segment segment = Segment::at(params, index);
         if (segment.valid && segment.begin == segment.end) continue;
-        float total[8];
-        fill(total, segment.valid ? 0.0f : NAN);
-        IndexedRows<T> rows(params, column);
-        sum_rows(rows, segment.begin, segment.end, 1, total);
-        add_to_output<Output>(params, index, column, total);
+        sum_segment<T, Output>(params, index, segment);
     }
 }
 
