@@ -102,32 +102,32 @@ fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
 pub struct Census {
     instructions: usize,
     counts: BTreeMap<(Operation, Option<u32>), usize>,
-    /// The most loads of 16 bytes of global memory that follow each other, as the code is laid out, before one of them is waited for.
-    pub loads_in_flight: usize,
+    /// The most bytes a thread that loads of 8 and 16 bytes of global memory, as the code is laid out, ask for before one of them is waited for.
+    pub bytes_in_flight: u32,
 }
 
 impl Census {
     pub fn of(code: &[u8]) -> Self {
         assert_eq!(code.len() % INSTRUCTION_BYTES, 0, "{} bytes of code", code.len());
         let mut counts = BTreeMap::new();
-        let (mut pending, mut loads_in_flight) = ([0; BARRIERS], 0);
+        let (mut pending, mut bytes_in_flight) = ([0; BARRIERS], 0);
         for instruction in code.chunks_exact(INSTRUCTION_BYTES) {
             let word = |at| u64::from_le_bytes(instruction[at..at + 8].try_into().unwrap());
-            for (barrier, loads) in pending.iter_mut().enumerate() {
+            for (barrier, bytes) in pending.iter_mut().enumerate() {
                 if word(8) >> WAIT_SHIFT >> barrier & 1 != 0 {
-                    *loads = 0;
+                    *bytes = 0;
                 }
             }
             let Some(found) = decode(word(0), word(8)) else { continue };
             *counts.entry(found).or_insert(0) += 1;
-            if found == (Operation::Ldg, Some(16)) {
-                if let Some(loads) = pending.get_mut((word(8) >> SET_SHIFT & SET_MASK) as usize) {
-                    *loads += 1;
+            if let (Operation::Ldg, Some(width @ (8 | 16))) = found {
+                if let Some(bytes) = pending.get_mut((word(8) >> SET_SHIFT & SET_MASK) as usize) {
+                    *bytes += width;
                 }
-                loads_in_flight = loads_in_flight.max(pending.iter().sum());
+                bytes_in_flight = bytes_in_flight.max(pending.iter().sum());
             }
         }
-        Self { instructions: code.len() / INSTRUCTION_BYTES, counts, loads_in_flight }
+        Self { instructions: code.len() / INSTRUCTION_BYTES, counts, bytes_in_flight }
     }
 
     pub fn count(&self, operation: Operation) -> usize {
