@@ -15,7 +15,7 @@
 // blocks, where the word had 3.
 //
 // nvcc 13.0's code for sm_90a in bf16, where each of four loads was in a branch of its own → where eight are
-// in flight: 69 → 72 registers, 3 blocks an SM, 2 → 8 rows in flight, 6.5 → 4.9 instructions an element.
+// in flight: 69 → 68 registers, 3 blocks an SM, 2 → 8 rows in flight, 6.5 → 4.9 instructions an element.
 #include "../arch/bits.cuh"
 #include "../arch/warp_primitives.cuh"
 #include "../core/shared_memory.cuh"
@@ -165,8 +165,8 @@ RETROMAE_DEVICE bool block_total(const SegmentSumParams& params, const float (&t
         store(shared + threadIdx.x / 32u * kSegmentColumns + quad * kSecondQuad + lane_index() * 4u, part);
     }
     __syncthreads();
+    fill(result, 0.0f);
     if (threadIdx.x < kSegmentColumns / 4u) {
-        fill(result, 0.0f);
         RETROMAE_UNROLL
         for (uint32_t warp = 0; warp < kSegmentWarps; ++warp) {
             float part[4];
