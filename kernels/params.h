@@ -243,14 +243,13 @@ struct RowsParams {
  * label_smoothing)·y[target] − label_smoothing·mean y + z_loss·L²). */
 struct CrossEntropyParams {
     DevicePointer logits;          /* T [rows, stride]: in, without bias; out, the gradient */
-    DevicePointer bias;            /* f32 [vocabulary] */
+    DevicePointer bias;            /* f32 [vocabulary], aligned to 16 bytes */
     DevicePointer targets;         /* i32 [rows] */
     DevicePointer row_weights;     /* f32 [rows] */
     DevicePointer losses;          /* f32 [rows] */
     DevicePointer log_sum_exp;     /* f32 [rows] */
     DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
     DevicePointer correct;         /* u8 [rows]: whether no logit exceeds the target's */
-    DevicePointer ones;            /* T [rows]: set to 1 */
     DevicePointer hidden;          /* T [rows, hidden_size] */
     DevicePointer labelled_hidden; /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
     uint32_t rows;
@@ -271,6 +270,18 @@ struct CrossEntropyTotals {
     uint32_t correct;
     uint32_t invalid;       /* rows whose target is neither a word nor ignored */
     uint32_t first_invalid; /* the first of them; 0 where there is none */
+};
+
+/* d_bias[v] += Σ over rows of scales[row]·matrix[row, v], by way of sums over slabs of 64 rows. */
+struct CrossEntropyBiasParams {
+    DevicePointer matrix;    /* T [rows, stride] */
+    DevicePointer scales;    /* f32 [rows], optional: 1 */
+    DevicePointer slab_sums; /* f32 [ceil(rows / 64), stride] */
+    DevicePointer d_bias;    /* f32 [vocabulary] */
+    uint32_t rows;
+    uint32_t vocabulary;
+    uint32_t stride;
+    uint32_t reserved;
 };
 
 struct CrossEntropyTotalsParams {
@@ -301,7 +312,6 @@ struct CrossEntropyFusedParams {
     DevicePointer retries;       /* u32 [row tiles]: whether a reference was too small */
     DevicePointer exponentials;  /* T [rows, stride]: exp(logit − reference), later less the one-hot target */
     DevicePointer scales;        /* f32 [rows]: row weight over sum */
-    DevicePointer scales_typed;  /* T [rows]: rounded */
     DevicePointer scaled_hidden; /* T [rows, hidden_size]: hidden, times scale */
     DevicePointer products;      /* f32 [rows, hidden_size]: exponentials · weight */
     DevicePointer d_hidden;      /* T [rows, hidden_size]: products, times scale */

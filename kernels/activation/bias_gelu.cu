@@ -8,7 +8,7 @@
 // slab: one bias and one division for all of them, and the accesses of neighbouring threads are one run of
 // memory in every slab. All of a thread's loads are issued before its first arithmetic.
 #include "../core/gelu.cuh"
-#include "../core/words.cuh"
+#include "../core/packed.cuh"
 
 namespace retromae {
 
@@ -28,9 +28,9 @@ struct Place {
     uint64_t slab_elements;
 
     RETROMAE_DEVICE Place of(const BiasGeluParams& params) {
-        const uint32_t packs = params.columns / kWordsElements<T>;
+        const uint32_t packs = params.columns / kPackedElements<T>;
         const uint32_t thread = blockIdx.x * kBiasGeluThreads + threadIdx.x;
-        const uint32_t row = thread / packs, column = thread % packs * kWordsElements<T>;
+        const uint32_t row = thread / packs, column = thread % packs * kPackedElements<T>;
         const uint32_t slab_rows = (params.rows + Slabs - 1) / Slabs;
         return {column,
                 row,
@@ -56,17 +56,17 @@ template <class T>
 RETROMAE_DEVICE void bias_gelu_forward(const BiasGeluParams& params) {
     const auto place = Place<T, kForwardSlabs>::of(params);
     if (!place.exists()) return;
-    Words input[kForwardSlabs];
+    Packed input[kForwardSlabs];
     place.for_slabs([&](uint32_t slab, uint64_t element) {
-        input[slab] = load_words(pointer<const T>(params.input) + element);
+        input[slab] = load_packed(pointer<const T>(params.input) + element);
     });
-    float bias[kWordsElements<T>];
+    float bias[kPackedElements<T>];
     load(pointer<const float>(params.bias) + place.column, bias);
     place.for_slabs([&](uint32_t slab, uint64_t element) {
-        float x[kWordsElements<T>];
+        float x[kPackedElements<T>];
         widen(T{}, input[slab], x);
         RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kWordsElements<T>; ++i) x[i] = gelu(x[i] + bias[i]);
+        for (uint32_t i = 0; i < kPackedElements<T>; ++i) x[i] = gelu(x[i] + bias[i]);
         store(pointer<T>(params.output) + element, x);
     });
 }
@@ -75,19 +75,19 @@ template <class T>
 RETROMAE_DEVICE void bias_gelu_backward(const BiasGeluParams& params) {
     const auto place = Place<T, kBackwardSlabs>::of(params);
     if (!place.exists()) return;
-    Words input[kBackwardSlabs], d_output[kBackwardSlabs];
+    Packed input[kBackwardSlabs], d_output[kBackwardSlabs];
     place.for_slabs([&](uint32_t slab, uint64_t element) {
-        input[slab] = load_words(pointer<const T>(params.input) + element);
-        d_output[slab] = load_words(pointer<const T>(params.d_output) + element);
+        input[slab] = load_packed(pointer<const T>(params.input) + element);
+        d_output[slab] = load_packed(pointer<const T>(params.d_output) + element);
     });
-    float bias[kWordsElements<T>];
+    float bias[kPackedElements<T>];
     load(pointer<const float>(params.bias) + place.column, bias);
     place.for_slabs([&](uint32_t slab, uint64_t element) {
-        float x[kWordsElements<T>], gradient[kWordsElements<T>];
+        float x[kPackedElements<T>], gradient[kPackedElements<T>];
         widen(T{}, input[slab], x);
         widen(T{}, d_output[slab], gradient);
         RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kWordsElements<T>; ++i) gradient[i] *= gelu_derivative(x[i] + bias[i]);
+        for (uint32_t i = 0; i < kPackedElements<T>; ++i) gradient[i] *= gelu_derivative(x[i] + bias[i]);
         store(pointer<T>(params.d_input) + element, gradient);
     });
 }

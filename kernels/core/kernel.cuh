@@ -18,8 +18,11 @@
 #define RETROMAE_WHOLE(pack) (void)0
 
 // Kernel `name` takes one params struct by value and is launched with exactly `threads` threads a block.
-#define RETROMAE_KERNEL(name, Params, threads) \
-    extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Params params)
+#define RETROMAE_KERNEL(name, Params, threads) RETROMAE_RESIDENT_KERNEL(name, Params, threads, 1)
+
+// With so few registers that an SM has room for `blocks` blocks at a time.
+#define RETROMAE_RESIDENT_KERNEL(name, Params, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params params)
 
 // Where a collective was called from; only the host device wants to know.
 #define RETROMAE_SITE_PARAMETER

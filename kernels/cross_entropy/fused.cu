@@ -256,7 +256,6 @@ RETROMAE_DEVICE void rows(const CrossEntropyFusedParams& params) {
         pointer<float>(params.log_likelihoods)[row] = log_likelihood;
         pointer<uint8_t>(params.correct)[row] = correct;
         pointer<float>(params.scales)[row] = scale;
-        pointer<T>(params.scales_typed)[row] = from_float<T>(scale);
     }
     const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
     for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {

@@ -107,5 +107,7 @@ static inline Output warp_collective(const Input& input, Site site, Combine) {
     static const ::retromae::host::Registration name##_registration(&name##_kernel);  \
     static void name##_body([[maybe_unused]] const Params& params)
 
+#define RETROMAE_RESIDENT_KERNEL(name, Params, threads, blocks) RETROMAE_KERNEL(name, Params, threads)
+
 // A symbol that the Rust side refers to, so that the linker keeps this object file and its kernels.
 extern "C" void RETROMAE_ANCHOR() {}

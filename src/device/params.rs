@@ -553,7 +553,6 @@ pub struct CrossEntropyParams {
     pub log_sum_exp: DevicePointer,
     pub log_likelihoods: DevicePointer,
     pub correct: DevicePointer,
-    pub ones: DevicePointer,
     pub hidden: DevicePointer,
     pub labelled_hidden: DevicePointer,
     pub rows: u32,
@@ -567,7 +566,7 @@ pub struct CrossEntropyParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 120usize];
+    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 112usize];
     ["Alignment of CrossEntropyParams"][::core::mem::align_of::<CrossEntropyParams>() - 8usize];
     ["Offset of field: CrossEntropyParams::logits"]
         [::core::mem::offset_of!(CrossEntropyParams, logits) - 0usize];
@@ -584,28 +583,26 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyParams, log_likelihoods) - 48usize];
     ["Offset of field: CrossEntropyParams::correct"]
         [::core::mem::offset_of!(CrossEntropyParams, correct) - 56usize];
-    ["Offset of field: CrossEntropyParams::ones"]
-        [::core::mem::offset_of!(CrossEntropyParams, ones) - 64usize];
     ["Offset of field: CrossEntropyParams::hidden"]
-        [::core::mem::offset_of!(CrossEntropyParams, hidden) - 72usize];
+        [::core::mem::offset_of!(CrossEntropyParams, hidden) - 64usize];
     ["Offset of field: CrossEntropyParams::labelled_hidden"]
-        [::core::mem::offset_of!(CrossEntropyParams, labelled_hidden) - 80usize];
+        [::core::mem::offset_of!(CrossEntropyParams, labelled_hidden) - 72usize];
     ["Offset of field: CrossEntropyParams::rows"]
-        [::core::mem::offset_of!(CrossEntropyParams, rows) - 88usize];
+        [::core::mem::offset_of!(CrossEntropyParams, rows) - 80usize];
     ["Offset of field: CrossEntropyParams::vocabulary"]
-        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 92usize];
+        [::core::mem::offset_of!(CrossEntropyParams, vocabulary) - 84usize];
     ["Offset of field: CrossEntropyParams::stride"]
-        [::core::mem::offset_of!(CrossEntropyParams, stride) - 96usize];
+        [::core::mem::offset_of!(CrossEntropyParams, stride) - 88usize];
     ["Offset of field: CrossEntropyParams::hidden_size"]
-        [::core::mem::offset_of!(CrossEntropyParams, hidden_size) - 100usize];
+        [::core::mem::offset_of!(CrossEntropyParams, hidden_size) - 92usize];
     ["Offset of field: CrossEntropyParams::ignore_index"]
-        [::core::mem::offset_of!(CrossEntropyParams, ignore_index) - 104usize];
+        [::core::mem::offset_of!(CrossEntropyParams, ignore_index) - 96usize];
     ["Offset of field: CrossEntropyParams::label_smoothing"]
-        [::core::mem::offset_of!(CrossEntropyParams, label_smoothing) - 108usize];
+        [::core::mem::offset_of!(CrossEntropyParams, label_smoothing) - 100usize];
     ["Offset of field: CrossEntropyParams::z_loss"]
-        [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 112usize];
+        [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 104usize];
     ["Offset of field: CrossEntropyParams::soft_cap"]
-        [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 116usize];
+        [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -632,6 +629,39 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyTotals, invalid) - 16usize];
     ["Offset of field: CrossEntropyTotals::first_invalid"]
         [::core::mem::offset_of!(CrossEntropyTotals, first_invalid) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct CrossEntropyBiasParams {
+    pub matrix: DevicePointer,
+    pub scales: DevicePointer,
+    pub slab_sums: DevicePointer,
+    pub d_bias: DevicePointer,
+    pub rows: u32,
+    pub vocabulary: u32,
+    pub stride: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of CrossEntropyBiasParams"][::core::mem::size_of::<CrossEntropyBiasParams>() - 48usize];
+    ["Alignment of CrossEntropyBiasParams"][::core::mem::align_of::<CrossEntropyBiasParams>() - 8usize];
+    ["Offset of field: CrossEntropyBiasParams::matrix"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, matrix) - 0usize];
+    ["Offset of field: CrossEntropyBiasParams::scales"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, scales) - 8usize];
+    ["Offset of field: CrossEntropyBiasParams::slab_sums"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, slab_sums) - 16usize];
+    ["Offset of field: CrossEntropyBiasParams::d_bias"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, d_bias) - 24usize];
+    ["Offset of field: CrossEntropyBiasParams::rows"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, rows) - 32usize];
+    ["Offset of field: CrossEntropyBiasParams::vocabulary"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, vocabulary) - 36usize];
+    ["Offset of field: CrossEntropyBiasParams::stride"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, stride) - 40usize];
+    ["Offset of field: CrossEntropyBiasParams::reserved"]
+        [::core::mem::offset_of!(CrossEntropyBiasParams, reserved) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -684,7 +714,6 @@ pub struct CrossEntropyFusedParams {
     pub retries: DevicePointer,
     pub exponentials: DevicePointer,
     pub scales: DevicePointer,
-    pub scales_typed: DevicePointer,
     pub scaled_hidden: DevicePointer,
     pub products: DevicePointer,
     pub d_hidden: DevicePointer,
@@ -703,7 +732,7 @@ pub struct CrossEntropyFusedParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CrossEntropyFusedParams"][::core::mem::size_of::<CrossEntropyFusedParams>() - 192usize];
+    ["Size of CrossEntropyFusedParams"][::core::mem::size_of::<CrossEntropyFusedParams>() - 184usize];
     ["Alignment of CrossEntropyFusedParams"][::core::mem::align_of::<CrossEntropyFusedParams>() - 8usize];
     ["Offset of field: CrossEntropyFusedParams::hidden"]
         [::core::mem::offset_of!(CrossEntropyFusedParams, hidden) - 0usize];
@@ -729,38 +758,36 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyFusedParams, exponentials) - 80usize];
     ["Offset of field: CrossEntropyFusedParams::scales"]
         [::core::mem::offset_of!(CrossEntropyFusedParams, scales) - 88usize];
-    ["Offset of field: CrossEntropyFusedParams::scales_typed"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, scales_typed) - 96usize];
     ["Offset of field: CrossEntropyFusedParams::scaled_hidden"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, scaled_hidden) - 104usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, scaled_hidden) - 96usize];
     ["Offset of field: CrossEntropyFusedParams::products"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, products) - 112usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, products) - 104usize];
     ["Offset of field: CrossEntropyFusedParams::d_hidden"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, d_hidden) - 120usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, d_hidden) - 112usize];
     ["Offset of field: CrossEntropyFusedParams::losses"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, losses) - 128usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, losses) - 120usize];
     ["Offset of field: CrossEntropyFusedParams::log_sum_exp"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, log_sum_exp) - 136usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, log_sum_exp) - 128usize];
     ["Offset of field: CrossEntropyFusedParams::log_likelihoods"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, log_likelihoods) - 144usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, log_likelihoods) - 136usize];
     ["Offset of field: CrossEntropyFusedParams::correct"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, correct) - 152usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, correct) - 144usize];
     ["Offset of field: CrossEntropyFusedParams::rows"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, rows) - 160usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, rows) - 152usize];
     ["Offset of field: CrossEntropyFusedParams::vocabulary"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, vocabulary) - 164usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, vocabulary) - 156usize];
     ["Offset of field: CrossEntropyFusedParams::hidden_size"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, hidden_size) - 168usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, hidden_size) - 160usize];
     ["Offset of field: CrossEntropyFusedParams::stride"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, stride) - 172usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, stride) - 164usize];
     ["Offset of field: CrossEntropyFusedParams::splits"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, splits) - 176usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, splits) - 168usize];
     ["Offset of field: CrossEntropyFusedParams::ignore_index"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, ignore_index) - 180usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, ignore_index) - 172usize];
     ["Offset of field: CrossEntropyFusedParams::retry"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, retry) - 184usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, retry) - 176usize];
     ["Offset of field: CrossEntropyFusedParams::reserved"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, reserved) - 188usize];
+        [::core::mem::offset_of!(CrossEntropyFusedParams, reserved) - 180usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -25,7 +25,7 @@ struct Arrays {
     products: usize,
     scaled_hidden: usize,
     scales: usize,
-    scales_typed: usize,
+    slab_sums: usize,
     references: usize,
     target_logits: usize,
     sums: usize,
@@ -48,7 +48,7 @@ impl Arrays {
             products: take(rows * hidden_size, 4),
             scaled_hidden: take(rows * hidden_size, typed),
             scales: take(rows, 4),
-            scales_typed: take(rows, typed),
+            slab_sums: take(gradients::slab_sums(rows, vocab_size), 4),
             references: take(rows, 4),
             target_logits: take(rows, 4),
             sums: take(splits(vocab_size) * rows, 4),
@@ -72,7 +72,9 @@ pub(super) fn chunk<T: Float>(
     count: usize,
     vocabulary: usize,
 ) -> Result<()> {
-    let params = params(stream, arguments, start, count, vocabulary)?;
+    let arrays = Arrays::new(count, arguments.hidden_size, vocabulary);
+    let params = params(stream, arguments, &arrays, start..start + count)?;
+    let slab_sums = stream.address("workspace", &arguments.workspace)? + arrays.slab_sums as u64;
     let (rows, tiles) = ((count as u32).div_ceil(ROW_THREADS / 32), count.div_ceil(TILE) as u32);
     let product = |retry| {
         let params = CrossEntropyFusedParams { retry, ..params };
@@ -94,7 +96,8 @@ pub(super) fn chunk<T: Float>(
         rows: count,
         d_logits: params.exponentials,
         hidden: params.scaled_hidden,
-        ones: params.scales_typed,
+        scales: params.scales,
+        slab_sums,
         d_hidden: params.products,
         output: DType::F32,
     };
@@ -107,14 +110,12 @@ pub(super) fn chunk<T: Float>(
 fn params<T: Float>(
     stream: &Stream,
     arguments: &ForwardBackward<'_, T>,
-    start: usize,
-    count: usize,
-    vocabulary: usize,
+    arrays: &Arrays,
+    rows: std::ops::Range<usize>,
 ) -> Result<CrossEntropyFusedParams> {
-    let hidden_size = arguments.hidden_size;
-    let rows = start..start + count;
-    let elements = start * hidden_size..(start + count) * hidden_size;
-    let arrays = Arrays::new(count, hidden_size, vocabulary);
+    let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
+    let elements = rows.start * hidden_size..rows.end * hidden_size;
+    let count = rows.len();
     let workspace = stream.address("workspace", &arguments.workspace)?;
     let place = |offset: usize| workspace + offset as u64;
     Ok(CrossEntropyFusedParams {
@@ -130,7 +131,6 @@ fn params<T: Float>(
         retries: place(arrays.retries),
         exponentials: place(arrays.exponentials),
         scales: place(arrays.scales),
-        scales_typed: place(arrays.scales_typed),
         scaled_hidden: place(arrays.scaled_hidden),
         products: place(arrays.products),
         d_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,

@@ -1,9 +1,19 @@
-//! The products that a chunk's gradients are.
+//! A chunk's gradients: products of the logits' gradient, and its column sums.
 
 use super::ForwardBackward;
+use crate::device::params::CrossEntropyBiasParams;
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
 use crate::ops::Result;
 use crate::ops::logits::padded;
+
+/// `kBiasThreads` and `kBiasRows`: threads of a block, and rows of a slab that one sum is of.
+const BIAS_THREADS: usize = 128;
+const BIAS_ROWS: usize = 64;
+
+/// Elements of the column sums of slabs of `rows` rows.
+pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> usize {
+    rows.div_ceil(BIAS_ROWS) * padded(vocab_size)
+}
 
 /// Addresses of a chunk's matrices, of `rows` rows.
 pub(super) struct Operands {
@@ -12,8 +22,10 @@ pub(super) struct Operands {
     pub d_logits: u64,
     /// `[rows, H]`: hidden, times that number
     pub hidden: u64,
-    /// `[rows]`: 1, times that number
-    pub ones: u64,
+    /// f32 `[rows]`: that number; 0 where there is none
+    pub scales: u64,
+    /// [`slab_sums`] elements of f32, to be overwritten
+    pub slab_sums: u64,
     /// `[rows, H]` of `output`; may be where `hidden` is, and is written last
     pub d_hidden: u64,
     pub output: DType,
@@ -28,7 +40,7 @@ pub(super) unsafe fn enqueue<T: Float>(
     arguments: &ForwardBackward<'_, T>,
     operands: &Operands,
 ) -> Result<()> {
-    let Operands { rows, d_logits, hidden, ones, d_hidden, output } = *operands;
+    let Operands { rows, d_logits, hidden, d_hidden, output, .. } = *operands;
     let (vocabulary, hidden_size) = (arguments.bias.len(), arguments.hidden_size);
     let to_weight = Gemm {
         m: vocabulary,
@@ -48,15 +60,6 @@ pub(super) unsafe fn enqueue<T: Float>(
         bias: None,
         batch: Batch::ONE,
     };
-    // Column sums as a product with a vector: one more pass over the chunk, at the library's speed.
-    let to_bias = Gemm {
-        n: 1,
-        b: ones,
-        b_stride: 1,
-        c: stream.address("d_bias", &arguments.d_bias)?,
-        c_stride: 1,
-        ..to_weight
-    };
     let to_hidden = Gemm {
         m: rows,
         k: vocabulary,
@@ -67,9 +70,42 @@ pub(super) unsafe fn enqueue<T: Float>(
         accumulate: false,
         ..to_weight
     };
-    for product in [to_weight, to_bias, to_hidden] {
+    for product in [to_weight, to_hidden] {
         // SAFETY: passed on to the caller.
         unsafe { stream.gemm(&product)? };
     }
+    // SAFETY: passed on to the caller.
+    unsafe { to_bias(stream, arguments, operands) }
+}
+
+/// Enqueues the chunk's share of `d_bias`: column sums.
+///
+/// # Safety
+/// As [`enqueue`].
+unsafe fn to_bias<T: Float>(
+    stream: &Stream,
+    arguments: &ForwardBackward<'_, T>,
+    operands: &Operands,
+) -> Result<()> {
+    let vocabulary = arguments.bias.len();
+    let params = CrossEntropyBiasParams {
+        matrix: operands.d_logits,
+        scales: operands.scales,
+        slab_sums: operands.slab_sums,
+        d_bias: stream.address("d_bias", &arguments.d_bias)?,
+        rows: operands.rows as u32,
+        vocabulary: vocabulary as u32,
+        stride: padded(vocabulary) as u32,
+        reserved: 0,
+    };
+    let block_columns = BIAS_THREADS * (16 / T::DTYPE.bytes());
+    let slabs = operands.rows.div_ceil(BIAS_ROWS) as u32;
+    let grid = [slabs, padded(vocabulary).div_ceil(block_columns) as u32, 1];
+    let kernel = format!("cross_entropy_bias_slabs_{}", T::DTYPE.name());
+    // SAFETY: passed on to the caller.
+    unsafe { stream.launch(&kernel, grid, BIAS_THREADS as u32, 0, &params)? };
+    let grid = [vocabulary.div_ceil(BIAS_THREADS) as u32, 1, 1];
+    // SAFETY: passed on to the caller.
+    unsafe { stream.launch("cross_entropy_bias_f32", grid, BIAS_THREADS as u32, 0, &params)? };
     Ok(())
 }

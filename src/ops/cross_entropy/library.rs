@@ -7,11 +7,14 @@ use crate::device::{DType, Float, Stream};
 use crate::ops::Result;
 use crate::ops::logits::{self, padded};
 
-const THREADS: u32 = 64;
-/// Three arrays of one float for each warp, each rounded up to 16 bytes.
-const SHARED_BYTES: u32 = 48;
+const THREADS: usize = 256;
+/// `kPacks` and `kKeptSteps`: 16-byte accesses of a thread's step, and steps whose exponentials are kept in shared memory.
+const PACKS: usize = 4;
+const KEPT_STEPS: usize = 4;
+/// Three floats for each warp.
+const SCRATCH_BYTES: usize = 3 * THREADS / 32 * 4;
 
-/// The ones behind the logits begin at a multiple of this, in bytes.
+/// The sums behind the logits begin at a multiple of this, in bytes.
 const ALIGNMENT: usize = 16;
 
 /// Bytes of the logits of `rows` rows.
@@ -19,9 +22,16 @@ fn logits_bytes(dtype: DType, rows: usize, vocab_size: usize) -> usize {
     (rows * padded(vocab_size) * dtype.bytes()).next_multiple_of(ALIGNMENT)
 }
 
-/// Bytes of workspace for chunks of `rows` rows: logits, and a one for each row.
+/// Bytes of workspace for chunks of `rows` rows: logits, and column sums of their gradient.
 pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> usize {
-    logits_bytes(dtype, rows, vocab_size) + rows * dtype.bytes()
+    logits_bytes(dtype, rows, vocab_size) + gradients::slab_sums(rows, vocab_size) * size_of::<f32>()
+}
+
+/// Shared memory of the kernel: exponentials of a row, and the maximum of each thread's step.
+fn shared_bytes(dtype: DType, vocab_size: usize, plain: bool) -> usize {
+    let step_columns = THREADS * PACKS * (16 / dtype.bytes());
+    let kept = if plain { vocab_size.div_ceil(step_columns).min(KEPT_STEPS) } else { 0 };
+    SCRATCH_BYTES + kept * THREADS * (PACKS * 16 + size_of::<f32>())
 }
 
 /// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
@@ -35,17 +45,24 @@ pub(super) fn chunk<T: Float>(
     let hidden_size = arguments.hidden_size;
     let elements = start * hidden_size..(start + count) * hidden_size;
     let logits = stream.address("workspace", &arguments.workspace)?;
-    let ones = logits + logits_bytes(T::DTYPE, count, vocabulary) as u64;
+    let slab_sums = logits + logits_bytes(T::DTYPE, count, vocabulary) as u64;
     let hidden = stream.address("hidden", &arguments.hidden.slice(elements.clone()))?;
     let weight = stream.address("weight", &arguments.weight)?;
     let product = logits::Product { hidden, weight, logits, rows: count, vocabulary, hidden_size };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
     unsafe { logits::product::<T>(stream, product)? };
-    loss_and_gradient(stream, arguments, start..start + count, vocabulary, (logits, ones))?;
+    loss_and_gradient(stream, arguments, start..start + count, vocabulary, logits)?;
     // Until it is written, the gradient's place holds the hidden rows that have a target, and 0 for the others.
     let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
-    let operands =
-        Operands { rows: count, d_logits: logits, hidden: d_hidden, ones, d_hidden, output: T::DTYPE };
+    let operands = Operands {
+        rows: count,
+        d_logits: logits,
+        hidden: d_hidden,
+        scales: 0,
+        slab_sums,
+        d_hidden,
+        output: T::DTYPE,
+    };
     // SAFETY: as above.
     unsafe { gradients::enqueue(stream, arguments, &operands) }
 }
@@ -56,7 +73,7 @@ fn loss_and_gradient<T: Float>(
     arguments: &ForwardBackward<'_, T>,
     rows: std::ops::Range<usize>,
     vocabulary: usize,
-    (logits, ones): (u64, u64),
+    logits: u64,
 ) -> Result<()> {
     let options = &arguments.options;
     let count = rows.len() as u32;
@@ -72,7 +89,6 @@ fn loss_and_gradient<T: Float>(
         log_likelihoods: stream
             .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
         correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
-        ones,
         hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
         labelled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
         rows: count,
@@ -85,8 +101,9 @@ fn loss_and_gradient<T: Float>(
         soft_cap: options.soft_cap.unwrap_or(0.0),
     };
     let variant = if options.is_plain() { "" } else { "general_" };
+    let shared_bytes = shared_bytes(T::DTYPE, vocabulary, options.is_plain()) as u32;
     let kernel = format!("cross_entropy_{variant}{}", T::DTYPE.name());
     // SAFETY: the lengths were checked; `count` rows fit the workspace.
-    unsafe { stream.launch(&kernel, [count, 1, 1], THREADS, SHARED_BYTES, &params)? };
+    unsafe { stream.launch(&kernel, [count, 1, 1], THREADS as u32, shared_bytes, &params)? };
     Ok(())
 }

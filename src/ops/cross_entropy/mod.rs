@@ -76,7 +76,7 @@ pub struct ForwardBackward<'a, T: Float> {
     pub hidden: View<'a, T>,
     /// `[V, H]`: the word embeddings
     pub weight: View<'a, T>,
-    /// `[V]`
+    /// `[V]`, aligned to 16 bytes
     pub bias: View<'a, f32>,
     /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. They lie in device memory: any other makes its row's loss NaN and its gradient 0, and
     /// is counted, see [`Totals::check`].
@@ -200,6 +200,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
         format_args!("ascending, the last {rows} (targets)"),
     )?;
     require_length("totals", arguments.totals.len(), ends.len(), "groups")?;
+    require_aligned("bias", arguments.bias.address())?;
     require_aligned("workspace", arguments.workspace.address())?;
     check_algorithm(arguments)?;
     Ok((rows, vocabulary))

@@ -110,7 +110,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
 }
 
 /// The naive composition, sums in f32: what the algorithm stores is rounded to `T`, the gradients of logits and hidden rows, and either the
-/// logits, or hidden rows and ones times a row's factor. Also the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
+/// logits, or hidden rows times a row's factor. Also the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
 fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f64; 3]) {
     let (rows, vocabulary, columns) = (operands.rows(), operands.vocabulary(), operands.hidden_size);
     let Options { ignore_index, label_smoothing, z_loss, soft_cap } = operands.options;
@@ -140,11 +140,11 @@ fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f
         results.log_sum_exp[row] = f64::from(total);
         results.log_likelihoods[row] = f64::from(logits[target] - total);
         results.losses[row] = f64::from(row_weight * (total - smoothed + z_loss * total * total));
-        // What is stored of a logit's gradient, and the factors that its products with weight, hidden row and 1 take on.
+        // What is stored of a logit's gradient, and what its products with weight, hidden row and 1 take on.
         let fused = algorithm == Algorithm::Fused;
         let reference = if maximum - logits[target] > 30.0 { maximum } else { logits[target] };
         let scale = row_weight * (reference - total).exp();
-        let factors = |value: f32| if fused { round(scale * value) } else { value };
+        let scaled = |value: f32| if fused { scale * value } else { value };
         for (v, logit) in logits.iter().enumerate() {
             let one_hot = if v == target { 1.0 - label_smoothing } else { 0.0 };
             let probability = (1.0 + 2.0 * z_loss * total) * (logit - total).exp();
@@ -155,11 +155,10 @@ fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f
                 gradients[which][at] += term;
                 magnitudes[which][at] += term.abs();
             };
-            add(2, v, d_logit * factors(1.0));
+            add(2, v, scaled(d_logit));
             for k in 0..columns {
-                let d_hidden = d_logit * weight[v * columns + k];
-                add(0, row * columns + k, if fused { scale * d_hidden } else { d_hidden });
-                add(1, v * columns + k, d_logit * factors(input[k]));
+                add(0, row * columns + k, scaled(d_logit * weight[v * columns + k]));
+                add(1, v * columns + k, d_logit * if fused { round(scale * input[k]) } else { input[k] });
             }
         }
     }

@@ -60,8 +60,9 @@ fn large_shapes_match_the_reference() {
 #[test]
 fn every_option_matches_the_reference() {
     fn check<T: Float>(device: &Device, options: Options) {
-        for (rows, vocabulary) in [(17, 97), (5, 1003), (3, 7)] {
-            let operands = Operands::<T>::random(rows, vocabulary, 64).with(options);
+        // A thread's step is up to 8,192 words.
+        for (rows, vocabulary, hidden_size) in [(17, 97, 64), (5, 1003, 64), (3, 7, 64), (2, 9001, 16)] {
+            let operands = Operands::<T>::random(rows, vocabulary, hidden_size).with(options);
             let actual = run(device, &[&operands], way(Algorithm::Library, 8));
             assert_results(&actual, &operands, Algorithm::Library);
         }

@@ -10,6 +10,8 @@ struct Call {
     hidden: usize,
     weight: usize,
     bias: usize,
+    /// Elements before it.
+    bias_offset: usize,
     row_weights: usize,
     losses: usize,
     log_sum_exp: usize,
@@ -31,6 +33,7 @@ fn right() -> Call {
         hidden: 32,
         weight: 80,
         bias: 10,
+        bias_offset: 0,
         row_weights: 4,
         losses: 4,
         log_sum_exp: 4,
@@ -40,7 +43,7 @@ fn right() -> Call {
         d_weight: 80,
         d_bias: 10,
         totals: 1,
-        workspace: 68,
+        workspace: 128,
         hidden_size: 8,
         group_ends: &[4],
         options: Options::default(),
@@ -54,7 +57,7 @@ fn attempt<T: Float>(call: Call) -> retromae::ops::Result<()> {
     let typed = |length: usize| device.zeros::<T>(length).unwrap();
     let [hidden, weight, mut d_hidden] = [call.hidden, call.weight, call.d_hidden].map(typed);
     let targets = device.zeros::<i32>(4).unwrap();
-    let [bias, row_weights] = [call.bias, call.row_weights].map(floats);
+    let [bias, row_weights] = [call.bias_offset + call.bias, call.row_weights].map(floats);
     let [mut losses, mut log_sum_exp, mut log_likelihoods] =
         [call.losses, call.log_sum_exp, call.log_likelihoods].map(floats);
     let [mut d_weight, mut d_bias] = [call.d_weight, call.d_bias].map(floats);
@@ -63,7 +66,7 @@ fn attempt<T: Float>(call: Call) -> retromae::ops::Result<()> {
     let arguments = ForwardBackward {
         hidden: hidden.view(),
         weight: weight.view(),
-        bias: bias.view(),
+        bias: bias.slice(call.bias_offset..bias.len()),
         targets: targets.view(),
         row_weights: row_weights.view(),
         options: call.options,
@@ -125,10 +128,14 @@ fn wrong_shapes_are_refused() {
             "group_ends is [3, 2, 4]; it should be ascending, the last 4 (targets)",
         ),
         (
-            Call { workspace: 67, ..right() },
-            "workspace is 67 bytes long; it should be at least 68 (a chunk of one row)",
+            Call { workspace: 127, ..right() },
+            "workspace is 127 bytes long; it should be at least 128 (a chunk of one row)",
         ),
         (Call { hidden_size: 0, ..right() }, "hidden_size is 0; it should be positive"),
+        (
+            Call { bias_offset: 1, ..right() },
+            "bias is at an address of 4 modulo 16 bytes; it should be aligned to 16 bytes",
+        ),
     ] {
         assert_eq!(attempt::<f32>(call).unwrap_err().to_string(), message);
     }
