@@ -307,6 +307,8 @@ struct BackwardOperands {
     const T* output;
     const T* d_output;
     const float* log_sum_exp;
+    T* d_query;
+    uint32_t d_query_stride;
 
     RETROMAE_DEVICE BackwardOperands locate(const AttentionBackwardParams& params, const Sentence& sentence,
                                             uint32_t head, int d) {
@@ -317,7 +319,22 @@ struct BackwardOperands {
                 sentence.key_rows<const T>(forward.value, forward.value_stride, column),
                 sentence.query_rows<const T>(forward.output, forward.output_stride, column),
                 sentence.query_rows<const T>(params.d_output, forward.output_stride, column),
-                pointer<const float>(forward.log_sum_exp) + sentence.head_queries(forward, head)};
+                pointer<const float>(forward.log_sum_exp) + sentence.head_queries(forward, head),
+                sentence.query_rows<T>(params.d_query, params.d_query_stride, column),
+                params.d_query_stride};
+    }
+    // log2 of the sum of a query's exponentials. That of one that does not exist, or sees nothing, is +inf,
+    // which makes its probabilities 0.
+    RETROMAE_MEMBER float log_sum(uint32_t query, uint32_t queries) const {
+        const float log_sum = query < queries ? log_sum_exp[query] : -INFINITY;
+        return log_sum == -INFINITY ? INFINITY : log_sum * kLog2E;
+    }
+    // Where a query's δ is kept until its gradient is written there.
+    RETROMAE_MEMBER float* delta_place(uint32_t query) const {
+        return reinterpret_cast<float*>(d_query + static_cast<uint64_t>(query) * d_query_stride);
+    }
+    RETROMAE_MEMBER float delta(uint32_t query, uint32_t queries) const {
+        return query < queries ? *delta_place(query) : 0.0f;
     }
 };
 

@@ -3,8 +3,9 @@
 //
 // Two kernels, so that every gradient is summed in one place and in one order: `key_value` owns 64 keys and
 // walks over the queries (Sᵀ in registers, as in the fused kernel), `query` owns 64 queries and walks over
-// the keys (S in registers, dS the operand A of dQ as it is). Both recompute P from the saved log-sum-exp,
-// and δ from O: 14·L²·d FLOPs a head (7 products) instead of 10, no workspace. `atomic` is `key_value` that
+// the keys (S in registers, dS the operand A of dQ as it is). Both recompute P from the saved log-sum-exp:
+// 14·L²·d FLOPs a head (7 products) instead of 10, no workspace. Before them `delta` reads O and dO once and
+// leaves each query's δ where its dQ will be, in the first 4 bytes. `atomic` is `key_value` that
 // also adds each tile's dQ to an f32 accumulator in global memory, 10·L²·d FLOPs and 8·L·d bytes of traffic a
 // head and key tile in L2; `convert` rounds it. The order of those additions changes from run to run.
 //
@@ -13,12 +14,13 @@
 //
 // Shared memory in KB and registers (sm_80, sm_90; masked):
 // d      key_value              query                 atomic
-// 32     26   202; 204          26   170; 168         34   206; 212
-// 64     50   246; 248          50   215; 214         58   244; 246
-// 96     49   239; 241          74   243; 245         53   246; 243
-// 128    65   255; 254          98   255; 250         69   255; 255
+// 32     27   202; 200          26   163; 167         35   204; 208
+// 64     51   246; 246          50   204; 215         59   244; 246
+// 96     50   240; 242          74   247; 244         54   240; 244
+// 128    66   255; 255          98   255; 255         70   255; 255
 // Two blocks an SM each, by registers; `query` at d = 128 one on parts with 100 KB. No spills, no stack.
 #include "../arch/atomic_add.cuh"
+#include "../core/packed.cuh"
 #include "backward.cuh"
 
 namespace retromae {
@@ -35,11 +37,11 @@ struct KeyTiles {
     static constexpr int kQueries = kQueryTile<D>;
     static constexpr int kVisible = kTileRows * kQueries / 32;
 
-    SharedTile<T, D> keys;       // 64 rows
-    SharedTile<T, D> values;     // 64 rows
-    SharedTile<T, D> queries;    // 2 tiles
-    SharedTile<T, D> d_outputs;  // 2 tiles
-    RowStatistics statistics;
+    SharedTile<T, D> keys;             // 64 rows
+    SharedTile<T, D> values;           // 64 rows
+    SharedTile<T, D> queries;          // 2 tiles
+    SharedTile<T, D> d_outputs;        // 2 tiles
+    RowStatistics statistics;          // 2 tiles
     uint32_t* visible;                 // [3, queries / 32, 64 keys]
     SharedTile<T, kQueries> d_scores;  // 64 keys
 
@@ -49,7 +51,7 @@ struct KeyTiles {
         tiles.values.elements = memory.take<T>(kKeyTile * D);
         tiles.queries.elements = memory.take<T>(2 * kQueries * D);
         tiles.d_outputs.elements = memory.take<T>(2 * kQueries * D);
-        tiles.statistics = RowStatistics::take(memory, kQueries);
+        tiles.statistics = RowStatistics::take(memory, 2 * kQueries);
         tiles.visible = masked ? memory.take<uint32_t>(3 * kVisible) : nullptr;
         tiles.d_scores.elements = atomic ? memory.take<T>(kKeyTile * kQueries) : nullptr;
         return tiles;
@@ -131,19 +133,17 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     copy_queries(query, 0);
     while (query < sentence.queries) {
         const uint32_t stage = iteration % 2 * kQueries;
-        OutputRows<T, D, kQueries> outputs;
-        outputs.load(operands.output, forward.output_stride, query, sentence.queries);
+        // Of two tiles in turn: a slow warp may still read those of the last one.
+        const RowStatistics statistics = tiles.statistics.from(stage);
+        if (threadIdx.x < kQueries)
+            statistics.put(threadIdx.x, operands, query + threadIdx.x, sentence.queries);
         const uint32_t next = find_queries(query + kQueries, tiles.visible_in(iteration + 1));
         copy_queries(next, iteration % 2 ^ 1);
         copy_async_wait<1>();
         __syncthreads();
-        outputs.reduce(tiles.d_outputs.from(stage), operands.log_sum_exp, query, sentence.queries,
-                       tiles.statistics);
-        __syncthreads();
         key_rows.template add_queries<Atomic>(forward, sentence, head, tiles.keys, tiles.values, tile.start,
                                               tiles.queries.from(stage), tiles.d_outputs.from(stage),
-                                              tiles.statistics, tiles.visible_in(iteration), query,
-                                              tiles.d_scores);
+                                              statistics, tiles.visible_in(iteration), query, tiles.d_scores);
         if constexpr (Atomic) {
             __syncthreads();
             float* accumulator =
@@ -183,7 +183,6 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
     // dQ's at the end.
     const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
     const SharedTile<T, D> d_outputs = {memory.take<T>(kTileRows * D)};
-    const RowStatistics statistics = RowStatistics::take(memory, kTileRows);
     queries.template copy_rows<kTileRows, kAttentionThreads>(operands.query, forward.query_stride, tile.start,
                                                              sentence.queries);
     d_outputs.template copy_rows<kTileRows, kAttentionThreads>(operands.d_output, forward.output_stride,
@@ -192,29 +191,21 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
     const QueryRows own = QueryRows::of(forward, sentence, tile.start);
     const float scale = base2_scale(forward);
     float log_sums[2], deltas[2], d_query[D / 8][4] = {};
+    RETROMAE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        log_sums[half] = operands.log_sum(own.query + 8 * half, sentence.queries);
+        deltas[half] = operands.delta(own.query + 8 * half, sentence.queries);
+    }
     uint32_t iteration = 0;
     uint32_t key = stream.find(0, 0);
     stream.copy(key, 0);
     while (key < sentence.keys) {
         const uint32_t next = stream.find(key + kKeyTile, iteration + 1);
         stream.copy(next, iteration + 1);
-        if (iteration == 0) {
-            OutputRows<T, D, kTileRows> outputs;
-            outputs.load(operands.output, forward.output_stride, tile.start, sentence.queries);
-            copy_async_wait<1>();
-            __syncthreads();
-            outputs.reduce(d_outputs, operands.log_sum_exp, tile.start, sentence.queries, statistics);
-        }
         copy_async_wait<1>();
         __syncthreads();
         if (own.left > 0) {
             const uint32_t stage = iteration % 2 * kKeyTile;
-            RETROMAE_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                const uint32_t row = own.row + lane_index() / 4 + 8 * half;
-                log_sums[half] = statistics.log_sums[row];
-                deltas[half] = statistics.deltas[row];
-            }
             float probabilities[8][4] = {}, d_scores[8][4] = {};
             RETROMAE_UNROLL
             for (int k = 0; k < D / 16; ++k) {
@@ -271,6 +262,53 @@ RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& par
         params.d_query_stride, own.left);
 }
 
+// δ of 64 queries, where dQ will be: a quad of threads a row, whose loads are all issued before the first
+// use.
+template <class T, int D>
+RETROMAE_DEVICE void attention_backward_delta(const AttentionBackwardParams& params) {
+    constexpr int kPasses = kTileRows * 4 / static_cast<int>(kAttentionThreads);
+    constexpr int kChunks = D / 32;
+    const AttentionForwardParams& forward = params.forward;
+    const SentenceTile tile =
+        SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward.queries, forward);
+    const Sentence sentence = Sentence::at(forward, tile.sentence);
+    if (tile.start >= sentence.queries || is_fused(params, sentence) || !sentence.exists) return;
+    const BackwardOperands<T> operands =
+        BackwardOperands<T>::locate(params, sentence, block_head(forward), D);
+    Packed outputs[kPasses][kChunks] = {}, d_outputs[kPasses][kChunks] = {};
+    const uint32_t first = tile.start + threadIdx.x / 4;
+    RETROMAE_UNROLL
+    for (int pass = 0; pass < kPasses; ++pass) {
+        const uint32_t query = first + pass * (kAttentionThreads / 4);
+        if (query >= sentence.queries) continue;
+        RETROMAE_UNROLL
+        for (int j = 0; j < kChunks; ++j) {
+            const uint64_t element =
+                static_cast<uint64_t>(query) * forward.output_stride + 8 * (threadIdx.x % 4 + 4 * j);
+            outputs[pass][j] = load_packed(operands.output + element);
+            d_outputs[pass][j] = load_packed(operands.d_output + element);
+        }
+    }
+    float deltas[kPasses] = {};
+    RETROMAE_UNROLL
+    for (int pass = 0; pass < kPasses; ++pass) {
+        RETROMAE_UNROLL
+        for (int j = 0; j < kChunks; ++j) {
+            float output[8], d_output[8];
+            widen(T{}, outputs[pass][j], output);
+            widen(T{}, d_outputs[pass][j], d_output);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i) deltas[pass] = fmaf(output[i], d_output[i], deltas[pass]);
+        }
+    }
+    warp_butterfly<Sum, 4>(deltas);
+    RETROMAE_UNROLL
+    for (int pass = 0; pass < kPasses; ++pass) {
+        const uint32_t query = first + pass * (kAttentionThreads / 4);
+        if (threadIdx.x % 4 == 0 && query < sentence.queries) *operands.delta_place(query) = deltas[pass];
+    }
+}
+
 // dQ = scale · accumulator, for the sentences that are not fused.
 template <class T, int D>
 RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& params) {
@@ -295,15 +333,18 @@ RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& p
     }
 }
 
-#define RETROMAE_ATTENTION_CONVERT(part, mask_name, Mask, T, d)                                          \
-    RETROMAE_KERNEL(attention_backward_convert_##T##_d##d, AttentionBackwardParams, kAttentionThreads) { \
-        attention_backward_convert<T, d>(params);                                                        \
+// Kernels that no mask concerns.
+#define RETROMAE_ATTENTION_ROWS(part, mask_name, Mask, T, d)                                              \
+    RETROMAE_KERNEL(attention_backward_##part##_##T##_d##d, AttentionBackwardParams, kAttentionThreads) { \
+        attention_backward_##part<T, d>(params);                                                          \
     }
 
 RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, key_value)
 RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, query)
 RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, atomic)
-RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_CONVERT, convert, any, AnyMask, bf16)
-RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_CONVERT, convert, any, AnyMask, f16)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_ROWS, delta, any, AnyMask, bf16)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_ROWS, delta, any, AnyMask, f16)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_ROWS, convert, any, AnyMask, bf16)
+RETROMAE_ATTENTION_DIMS(RETROMAE_ATTENTION_ROWS, convert, any, AnyMask, f16)
 
 }  // namespace retromae

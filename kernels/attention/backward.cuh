@@ -12,8 +12,7 @@ constexpr int kQueryTile = D > 64 ? 32 : 64;
 template <int D>
 constexpr int kQueryStep = D > 64 ? 16 : 64;
 
-// What a row of scores needs of its query: log2 of the sum of exponentials, and δ = dot(dO, O). A row that
-// does not exist, or sees nothing, has +inf, which makes its probabilities 0.
+// What a row of scores needs of its query: log2 of the sum of exponentials, and δ = dot(dO, O).
 struct RowStatistics {
     float* log_sums;
     float* deltas;
@@ -25,60 +24,12 @@ struct RowStatistics {
         return statistics;
     }
     RETROMAE_MEMBER RowStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
-};
-
-// `Rows` rows of the output, in registers between their loads and their use: a quad of threads a row.
-template <class T, int D, int Rows>
-struct OutputRows {
-    static constexpr int kPasses = Rows * 4 / static_cast<int>(kAttentionThreads);
-    static constexpr int kChunks = D / 32;
-    Pack<T, 8> chunks[kPasses][kChunks];
-
-    RETROMAE_DEVICE uint32_t row(int pass) { return pass * kAttentionThreads / 4 + threadIdx.x / 4; }
-    // Neighbouring rows read different halves of 128 bytes, so that 8 threads meet 8 groups of 4 banks.
-    RETROMAE_DEVICE uint32_t column(int pass, int j) {
-        const uint32_t turned = SharedTile<T, D>::kChunks % 8 == 0 ? j ^ (row(pass) & 1) : j;
-        return threadIdx.x % 4 + 4 * turned;
-    }
-
-    RETROMAE_MEMBER void load(const T* output, uint32_t stride, uint32_t first, uint32_t end) {
-        RETROMAE_UNROLL
-        for (int pass = 0; pass < kPasses; ++pass) {
-            const bool exists = first + row(pass) < end;
-            RETROMAE_UNROLL
-            for (int j = 0; j < kChunks; ++j) {
-                chunks[pass][j] = {};
-                if (exists)
-                    chunks[pass][j] = *reinterpret_cast<const Pack<T, 8>*>(
-                        output + static_cast<uint64_t>(first + row(pass)) * stride + 8 * column(pass, j));
-            }
-        }
-    }
-
-    // Needs a barrier before others read the statistics.
-    RETROMAE_MEMBER void reduce(const SharedTile<T, D>& d_outputs, const float* log_sum_exp, uint32_t first,
-                                uint32_t end, const RowStatistics& statistics) const {
-        float deltas[kPasses] = {};
-        RETROMAE_UNROLL
-        for (int pass = 0; pass < kPasses; ++pass) {
-            RETROMAE_UNROLL
-            for (int j = 0; j < kChunks; ++j) {
-                float d_output[8];
-                retromae::load(d_outputs.chunk(row(pass), column(pass, j)), d_output);
-                RETROMAE_UNROLL
-                for (int i = 0; i < 8; ++i)
-                    deltas[pass] = fmaf(to_float(chunks[pass][j].values[i]), d_output[i], deltas[pass]);
-            }
-        }
-        warp_butterfly<Sum, 4>(deltas);
-        RETROMAE_UNROLL
-        for (int pass = 0; pass < kPasses; ++pass) {
-            if (threadIdx.x % 4 != 0) continue;
-            const uint32_t query = first + row(pass);
-            const float log_sum = query < end ? log_sum_exp[query] : -INFINITY;
-            statistics.log_sums[row(pass)] = log_sum == -INFINITY ? INFINITY : log_sum * kLog2E;
-            statistics.deltas[row(pass)] = deltas[pass];
-        }
+    // What `delta` kernels have left in global memory.
+    template <class T>
+    RETROMAE_MEMBER void put(uint32_t row, const BackwardOperands<T>& operands, uint32_t query,
+                             uint32_t queries) const {
+        log_sums[row] = operands.log_sum(query, queries);
+        deltas[row] = operands.delta(query, queries);
     }
 };
 

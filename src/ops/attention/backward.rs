@@ -96,6 +96,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     if fused > 0 && attention.query_seqlen_max() <= fused {
         return Ok(());
     }
+    launches.delta::<T>(&params)?;
     match &mut accumulator {
         None => launches.tiled::<T>(&params),
         Some(accumulator) => {
@@ -176,7 +177,14 @@ impl Launches<'_> {
     fn key_bytes(&self) -> usize {
         let d = self.attention.head_dim;
         let tile = query_tile(d);
-        2 * 2 * TILE * d + 2 * 2 * 2 * tile * d + 2 * 4 * tile + visible_bytes(self.attention, tile / 32)
+        2 * 2 * TILE * d + 2 * 2 * 2 * tile * d + 2 * 2 * 4 * tile + visible_bytes(self.attention, tile / 32)
+    }
+
+    /// Leaves each query's δ in the first four bytes of its gradient's place, for the kernels of long sentences.
+    fn delta<T: Float>(&self, params: &AttentionBackwardParams) -> Result<()> {
+        let attention = self.attention;
+        let kernel = format!("attention_backward_delta_{}_d{}", T::DTYPE.name(), attention.head_dim);
+        self.launch(&kernel, attention.grid(attention.query_tokens(), TILE), 0, params)
     }
 
     fn tiled<T: Float>(&self, params: &AttentionBackwardParams) -> Result<()> {
@@ -184,7 +192,7 @@ impl Launches<'_> {
         let key_value = kernel_name::<T>("backward_key_value", attention);
         self.launch(&key_value, attention.grid(attention.tokens, TILE), self.key_bytes(), params)?;
         let query = kernel_name::<T>("backward_query", attention);
-        let shared = 6 * 2 * TILE * attention.head_dim + 2 * 4 * TILE + visible_bytes(attention, 2);
+        let shared = 6 * 2 * TILE * attention.head_dim + visible_bytes(attention, 2);
         self.launch(&query, attention.grid(attention.query_tokens(), TILE), shared, params)
     }
 

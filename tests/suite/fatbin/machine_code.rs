@@ -84,11 +84,13 @@ fn broken_rules(code: &Census) -> Vec<&'static str> {
     TENSOR_CORE_RULES.iter().filter(|(_, holds)| !holds(code)).map(|&(rule, _)| rule).collect()
 }
 
-/// Attention in 16 bits is products of matrices, which tensor cores do an order of magnitude faster, but for what turns sums into
-/// gradients; and so is the cross-entropy that makes its own logits.
+/// Attention in 16 bits is products of matrices, which tensor cores do an order of magnitude faster, but for what works on rows: δ, and what
+/// turns sums into gradients; and so is the cross-entropy that makes its own logits.
 fn must_use_tensor_cores(name: &str) -> bool {
     let is_16_bit = ["_bf16_", "_f16_"].iter().any(|dtype| name.contains(dtype));
-    let attention = name.starts_with("attention_") && !name.starts_with("attention_backward_convert_");
+    let by_row =
+        ["convert", "delta"].iter().any(|part| name.starts_with(&format!("attention_backward_{part}_")));
+    let attention = name.starts_with("attention_") && !by_row;
     is_16_bit && attention || name == "cross_entropy_exponentials_bf16"
 }
 
