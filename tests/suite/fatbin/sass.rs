@@ -100,7 +100,7 @@ fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
 
 /// How often a kernel's code has each operation, by width in bytes.
 pub struct Census {
-    instructions: usize,
+    pub instructions: usize,
     counts: BTreeMap<(Operation, Option<u32>), usize>,
     /// The most bytes a thread that loads of 8 and 16 bytes of global memory, as the code is laid out, ask for before one of them is waited for.
     pub bytes_in_flight: u32,
