@@ -61,7 +61,7 @@
 //! * **Events**, with times by the clock of the execution.
 //! * **Captures and graphs.** Launches, copies within the device and with page-locked memory, fills, matrix products, forks and joins by
 //!   events are recorded. What CUDA forbids is refused and spoils the capture: in every mode what would wait for recorded work, and so for the whole device,
-//!   as plain frees do; and, as the modes of captures and threads say, whatever a capture does not see: to allocate other than in stream order, to load
+//!   as plain frees do and the loading of a kernel that is asked for the first time; and, as the modes of captures and threads say, whatever a capture does not see: to allocate other than in stream order, to load
 //!   and unload modules, to make streams and pools, and to wait or ask for any event or stream. A graph keeps params from the capture and reads page-locked memory when it runs.
 //! * **Matrix products** of cuBLASLt with f32, f16 and bf16 operands, f32 accumulation, transposes, leading dimensions, strided batches and
 //!   the bias epilogue, which is refused where the library has been seen to refuse it or to fail: with a bias that is aligned to less than 16 bytes, and

@@ -81,6 +81,11 @@ pub unsafe extern "C" fn cuModuleGetFunction(
             let why = format_args!("{what}: the host device has no kernel {name}");
             return refuse(CUresult::CUDA_ERROR_NOT_FOUND, why);
         };
+        // Kernels are loaded when they are asked for, and to load one the driver may wait for all that the device does.
+        if !context.functions.values().any(|other| (other.module, other.kernel.name) == (module, kernel.name))
+        {
+            context.refuse_any_capture(what)?;
+        }
         let handle = new_handle();
         let shared_bytes_max = SHARED_BYTES_DEFAULT;
         context.functions.insert(handle, Function { module, kernel, shared_bytes_max });

@@ -188,9 +188,10 @@ fn a_thread_may_say_that_captures_do_not_bind_it() {
             begin(stream, mode);
             assert_eq!(exchange(RELAXED), GLOBAL);
             assert_eq!(allocate(), CUDA_SUCCESS);
-            let _ = Gpu::open();
-            // SAFETY: both streams are alive.
+            let image = [0xBA55_ED50u32; 4];
+            // SAFETY: the image is what the simulation reads of one, and both streams are alive.
             unsafe {
+                result::module::load_data(image.as_ptr().cast()).unwrap();
                 stream::synchronize(other).unwrap();
                 stream::destroy(gpu.stream()).unwrap();
             }
@@ -204,6 +205,22 @@ fn a_thread_may_say_that_captures_do_not_bind_it() {
             end(stream).unwrap();
             spoils(stream, mode, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, allocate);
         }
+    });
+}
+
+/// A kernel is loaded when it is asked for the first time; that may wait for all that the device does.
+#[test]
+fn captures_let_no_kernel_be_loaded() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        let stream = gpu.stream();
+        begin(stream, RELAXED);
+        gpu.function("probe_reverse");
+        end(stream).unwrap();
+        spoils(stream, RELAXED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, || {
+            code(gpu.find("probe_write_out_of_bounds"))
+        });
+        gpu.function("probe_write_out_of_bounds");
     });
 }
 

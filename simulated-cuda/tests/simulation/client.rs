@@ -27,7 +27,10 @@ impl Gpu {
         Self::enter();
         // SAFETY: the image is what the simulation reads of one.
         let module = unsafe { result::module::load_data(IMAGE.as_ptr().cast()) }.unwrap();
-        Self { module }
+        let gpu = Self { module };
+        // For captures, which let no kernel be loaded.
+        gpu.function("probe_reverse");
+        gpu
     }
 
     /// Makes the context current on the calling thread.
@@ -83,9 +86,13 @@ impl Gpu {
         }
     }
 
-    pub fn function(&self, kernel: &str) -> CUfunction {
+    pub fn find(&self, kernel: &str) -> Result<CUfunction, DriverError> {
         // SAFETY: the module is loaded.
-        unsafe { result::module::get_function(self.module, CString::new(kernel).unwrap()) }.unwrap()
+        unsafe { result::module::get_function(self.module, CString::new(kernel).unwrap()) }
+    }
+
+    pub fn function(&self, kernel: &str) -> CUfunction {
+        self.find(kernel).unwrap()
     }
 
     /// Launches a probe kernel on one block.

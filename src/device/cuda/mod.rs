@@ -291,6 +291,8 @@ impl Backend for CudaBackend {
                 expected: format!("a stream of the primary context of {}", self.description),
             });
         }
+        // Its owner may capture it at any time.
+        self.modules.load_all()?;
         self.streams.add(stream_of(stream));
         Ok(())
     }
