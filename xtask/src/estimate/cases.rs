@@ -12,7 +12,9 @@ pub struct Launch {
     pub shared: u32,
     /// Blocks that have something to do.
     pub blocks: f64,
-    /// How often a warp goes through the hottest loop; 0 where the kernel has none, or its code is gone through once.
+    /// Loops that take its time; 0 where the code is gone through once.
+    pub loops: usize,
+    /// How often a warp goes through each of them.
     pub trips: f64,
     /// What must be read from and written to device memory.
     pub bytes: f64,
@@ -27,6 +29,7 @@ pub struct Case {
 const TOKENS: f64 = 32_768.0;
 const HIDDEN: f64 = 768.0;
 const INTERMEDIATE: f64 = 3072.0;
+const VOCABULARY: f64 = 30_522.0;
 /// Of BERT-base.
 const PARAMETERS: f64 = 109_514_304.0;
 /// Of the bench's batch: 15 % is one word, the others follow Zipf's law over 30,522.
@@ -57,13 +60,44 @@ pub fn all() -> Vec<Case> {
 
 /// What is the same in most launches: code that is gone through once.
 const PLAIN: Launch =
-    Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, trips: 0.0, bytes: 0.0 };
+    Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, loops: 0, trips: 0.0, bytes: 0.0 };
 
 /// What is bound by memory, if its instructions do not take longer.
 fn memory_bound() -> Vec<Case> {
     let one = |operation, name, launch| Case { operation, name, launches: vec![launch] };
     let activations = TOKENS * INTERMEDIATE;
     vec![
+        one(
+            "cross_entropy kernel",
+            "M32768",
+            Launch {
+                kernel: "cross_entropy_bf16",
+                source: "cross_entropy/cross_entropy.cu",
+                // A step's exponentials in f16, of 32 columns a thread.
+                shared: 4 * 256 * 32 * 2,
+                blocks: TOKENS,
+                // One reads, the other writes.
+                loops: 2,
+                trips: (VOCABULARY / (256.0 * 32.0)).ceil(),
+                bytes: 2.0 * 2.0 * TOKENS * VOCABULARY,
+                ..PLAIN
+            },
+        ),
+        one(
+            "cross_entropy bias",
+            "M32768",
+            Launch {
+                kernel: "cross_entropy_bias_slabs_bf16",
+                source: "cross_entropy/bias_gradient.cu",
+                threads: 128,
+                blocks: TOKENS / 64.0 * (VOCABULARY / 1024.0).ceil(),
+                loops: 1,
+                // Eight rows at a time.
+                trips: 8.0,
+                bytes: 2.0 * TOKENS * VOCABULARY,
+                ..PLAIN
+            },
+        ),
         one(
             "layer_norm_forward",
             "R32768_C768",
@@ -73,6 +107,7 @@ fn memory_bound() -> Vec<Case> {
                 threads: 128,
                 blocks: TOKENS / 32.0,
                 // A warp a row.
+                loops: 1,
                 trips: 8.0,
                 bytes: 4.0 * OPERAND,
                 ..PLAIN
@@ -86,6 +121,7 @@ fn memory_bound() -> Vec<Case> {
                 source: "norm/layer_norm.cu",
                 shared: 8 * 3 * 768 * 4,
                 blocks: 256.0,
+                loops: 1,
                 trips: TOKENS / 256.0 / 8.0,
                 bytes: 4.0 * OPERAND,
                 ..PLAIN
@@ -123,6 +159,7 @@ fn memory_bound() -> Vec<Case> {
                 shared: 8 * 256 * 4,
                 // A warp takes 256 columns of eight rows at a time.
                 blocks: TOKENS * (HIDDEN / 256.0) / 8.0 / 8.0,
+                loops: 1,
                 trips: 1.0,
                 bytes: OPERAND + 2.0 * 4.0 * HIDDEN * DISTINCT_WORDS,
                 ..PLAIN
@@ -136,6 +173,7 @@ fn memory_bound() -> Vec<Case> {
                     kernel: "reduce_squares_f32",
                     source: "optimizer/reduce.cu",
                     blocks: PARAMETERS / 16_384.0,
+                    loops: 1,
                     trips: 2.0,
                     bytes: 4.0 * PARAMETERS,
                     ..PLAIN
@@ -161,11 +199,11 @@ fn tiles(length: f64) -> f64 {
     (length / TILE).ceil()
 }
 
-/// Tiles of 64 queries or keys of all sentences and heads, and the mean number of tiles on the other side of each.
+/// Tiles of 64 queries or keys, and the mean number of tiles on the other side of each.
 fn tile_pairs(lengths: &[f64]) -> (f64, f64) {
-    let blocks: f64 = lengths.iter().map(|&length| tiles(length)).sum();
+    let own: f64 = lengths.iter().map(|&length| tiles(length)).sum();
     let pairs: f64 = lengths.iter().map(|&length| tiles(length) * tiles(length)).sum();
-    (HEADS * repeats(lengths) * blocks, pairs / blocks)
+    (own, pairs / own)
 }
 
 /// Bits that hide three tiles of keys from 64 rows.
@@ -174,18 +212,81 @@ fn mask_bytes(masked: bool) -> u32 {
 }
 
 fn attention_forward(lengths: &[f64], masked: bool) -> Launch {
-    let (blocks, trips) = tile_pairs(lengths);
+    let (tiles, trips) = tile_pairs(lengths);
     Launch {
         kernel: if masked { "attention_forward_masked_bf16_d64" } else { "attention_forward_full_bf16_d64" },
         source: "attention/attention_forward.cu",
         threads: 128,
         shared: 5 * 64 * HEAD_DIM * 2 + mask_bytes(masked),
-        blocks,
+        blocks: HEADS * repeats(lengths) * tiles,
+        loops: 1,
         trips,
         bytes: 4.0 * OPERAND,
     }
 }
 
-fn attention_backward(_lengths: &[f64], _masked: bool) -> Vec<Launch> {
-    Vec::new()
+/// The most queries of a sentence that is one block's work.
+const FUSED_QUERIES: f64 = 256.0;
+
+fn attention_backward(lengths: &[f64], masked: bool) -> Vec<Launch> {
+    let repeats = repeats(lengths);
+    let (short, long): (Vec<f64>, Vec<f64>) = lengths.iter().partition(|&&length| length <= FUSED_QUERIES);
+    let kind = usize::from(masked);
+    let mut launches = Vec::new();
+    // Of one operand or result.
+    let bytes = |lengths: &[f64]| 2.0 * HIDDEN * repeats * lengths.iter().sum::<f64>();
+    if !short.is_empty() {
+        let sentences = HEADS * repeats * short.len() as f64;
+        let pairs: f64 = short.iter().map(|&length| tiles(length) * tiles(length)).sum();
+        let rows = (short.iter().copied().fold(0.0, f64::max) / TILE).ceil() * TILE;
+        launches.push(Launch {
+            kernel: ["attention_backward_fused_full_bf16_d64", "attention_backward_fused_masked_bf16_d64"]
+                [kind],
+            source: "attention/attention_backward_fused.cu",
+            threads: 128,
+            // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; bits.
+            shared: rows as u32 * (8 * HEAD_DIM + 8) + 3 * 2 * 64 * HEAD_DIM + 4 * 64 * 64 / 32,
+            blocks: sentences,
+            loops: 1,
+            trips: pairs / short.len() as f64,
+            bytes: 8.0 * bytes(&short),
+        });
+    }
+    if !long.is_empty() {
+        let operand = bytes(&long);
+        let (tiles, trips) = tile_pairs(&long);
+        let blocks = HEADS * repeats * tiles;
+        let tiled = Launch {
+            source: "attention/attention_backward_tiled.cu",
+            threads: 128,
+            blocks,
+            loops: 1,
+            trips,
+            ..PLAIN
+        };
+        launches.push(Launch {
+            kernel: "attention_backward_delta_bf16_d64",
+            loops: 0,
+            trips: 0.0,
+            bytes: 2.0 * operand,
+            ..tiled.clone()
+        });
+        launches.push(Launch {
+            kernel: [
+                "attention_backward_key_value_full_bf16_d64",
+                "attention_backward_key_value_masked_bf16_d64",
+            ][kind],
+            shared: 6 * 2 * 64 * HEAD_DIM + 2 * 2 * 4 * 64 + mask_bytes(masked),
+            bytes: 6.0 * operand,
+            ..tiled.clone()
+        });
+        launches.push(Launch {
+            kernel: ["attention_backward_query_full_bf16_d64", "attention_backward_query_masked_bf16_d64"]
+                [kind],
+            shared: 6 * 2 * 64 * HEAD_DIM + mask_bytes(masked),
+            bytes: 5.0 * operand,
+            ..tiled
+        });
+    }
+    launches
 }

@@ -71,7 +71,7 @@ struct Estimate {
     launch: Launch,
     registers: u32,
     blocks_an_sm: u32,
-    /// Of the hottest loop, or of the whole kernel where nothing is repeated.
+    /// Of the hottest loops, or of the whole kernel where nothing is repeated.
     instructions: usize,
     clocks: BTreeMap<Pipe, f64>,
     bound_by: &'static str,
@@ -148,12 +148,17 @@ fn estimate(case: &Case, launch: &Launch, compiled: &Compiled) -> Result<Estimat
     ) else {
         bail!("kernels/{} has no kernel {kernel}", launch.source);
     };
-    let (part, trips) = match code.hottest_loop(pipes::heat) {
-        Some(part) if trips > 0.0 => (part, trips),
-        None if trips > 0.0 => bail!("{kernel} has no loop, but one is said to run {trips} times"),
-        _ => (0..code.instructions.len(), 1.0),
+    let loops = code.hottest_loops(launch.loops, pipes::heat);
+    ensure!(
+        loops.len() == launch.loops,
+        "{kernel} has {} loops, where {} are said to take its time",
+        loops.len(),
+        launch.loops
+    );
+    let (repeated, trips): (Vec<&Instruction>, f64) = match loops.len() {
+        0 => (code.without_random(0..code.instructions.len()), 1.0),
+        _ => (loops.into_iter().flat_map(|part| code.without_random(part)).collect(), trips),
     };
-    let repeated = code.without_random(part);
     let clocks = clocks(&repeated);
     let warps = blocks * f64::from(threads) / 32.0 / pipes::SMS;
     let busiest =
@@ -313,6 +318,7 @@ mod tests {
             threads: 128,
             shared: 0,
             blocks: 1.0,
+            loops: 0,
             trips: 0.0,
             bytes: 0.0,
         };

@@ -65,18 +65,29 @@ impl Code {
         Self { instructions: parsed.into_iter().map(resolve).collect() }
     }
 
-    /// The shortest loop with most of the weight that any loop has, by a measure of an instruction; none without loops. A loop is what lies between a
-    /// jump backwards and its target.
-    pub fn hottest_loop(&self, weight: impl Fn(&Instruction) -> f64) -> Option<Range<usize>> {
+    /// Loops apart from each other, at most `count`: each the shortest one with most of the weight that any has which is apart from those before it,
+    /// by a measure of an instruction. A loop is what lies between a jump backwards and its target.
+    pub fn hottest_loops(&self, count: usize, weight: impl Fn(&Instruction) -> f64) -> Vec<Range<usize>> {
         let back = |(end, instruction): (usize, &Instruction)| {
             // A jump to itself is where nothing goes on: it fills what lies behind the code.
             instruction.target.filter(|&begin| begin < end).map(|begin| begin..end + 1)
         };
-        let loops = self.instructions.iter().enumerate().filter_map(back);
+        let loops: Vec<Range<usize>> = self.instructions.iter().enumerate().filter_map(back).collect();
         let weigh = |code: &Range<usize>| self.instructions[code.clone()].iter().map(&weight).sum::<f64>();
-        let heaviest = loops.clone().map(|one| weigh(&one)).fold(0.0, f64::max);
-        // One around others weighs at least as much as they do.
-        loops.filter(|one| weigh(one) >= heaviest / 2.0).min_by_key(Range::len)
+        let mut found: Vec<Range<usize>> = Vec::new();
+        while found.len() < count {
+            let is_apart = |one: &&Range<usize>| {
+                found.iter().all(|other| one.end <= other.start || other.end <= one.start)
+            };
+            let apart: Vec<&Range<usize>> = loops.iter().filter(is_apart).collect();
+            let heaviest = apart.iter().map(|one| weigh(one)).fold(0.0, f64::max);
+            // One around others weighs at least as much as they do.
+            let hottest =
+                apart.into_iter().filter(|one| weigh(one) >= heaviest / 2.0).min_by_key(|one| one.len());
+            let Some(hottest) = hottest else { break };
+            found.push(hottest.clone());
+        }
+        found
     }
 
     /// The instructions of a part but for those that a jump forwards goes around to make no random numbers: where nothing is dropped out.
@@ -154,10 +165,11 @@ copy:
         };
         let is =
             |wanted: &'static str| move |one: &Instruction| f64::from(u8::from(one.name.starts_with(wanted)));
-        assert_eq!(names(copy.hottest_loop(is("LDG")).unwrap()), ["LDG.E.128", "FFMA", "BRA", "BRA"]);
-        // Both loops have it: the inner one.
-        assert_eq!(names(copy.hottest_loop(is("FFMA")).unwrap()), ["FFMA", "BRA"]);
-        assert!(found["other"].hottest_loop(is("EXIT")).is_none());
+        let hottest = |wanted| copy.hottest_loops(2, is(wanted)).into_iter().map(names).collect::<Vec<_>>();
+        assert_eq!(hottest("LDG"), [["LDG.E.128", "FFMA", "BRA", "BRA"]]);
+        // Both loops have it: the inner one, from which the other is not apart.
+        assert_eq!(hottest("FFMA"), [["FFMA", "BRA"]]);
+        assert!(found["other"].hottest_loops(1, is("EXIT")).is_empty());
     }
 
     #[test]
