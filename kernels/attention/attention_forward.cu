@@ -18,10 +18,10 @@
 // H100).
 //
 // d      shared memory   registers sm_80, sm_90 (full; masked)   blocks an SM (64 K registers)
-// 32     20 KB           119; 141    119; 147                    4; 3
-// 64     40 KB           156; 167    156; 167                    3; 3
-// 96     60 KB           195; 217    199; 216                    2; 2
-// 128    80 KB           221; 243    234; 251                    2; 2
+// 32     20 KB           123; 149    127; 145                    4; 3
+// 64     40 KB           156; 167    154; 167                    3; 3
+// 96     60 KB           195; 215    199; 216                    2; 2
+// 128    80 KB           221; 243    237; 251                    2; 2
 // Masked kernels have 1.5 KB more, for bits. No spills, no stack.
 //
 // Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighbouring
@@ -30,9 +30,9 @@
 //
 // Weighed and not taken, by counting instructions and bytes, as long as there is no card to ask:
 // - Bits packed beforehand in the order of the fragments, with a transposed copy and flags a tile: saves six
-//   instructions a tile of 32 scores a lane, each of which takes eight or so, for one more kernel and, as a
-//   bank's rows are gathered by query, L² instead of K · L bits. To transpose 32 × 32 bits in the backward
-//   takes five shuffles a warp and tile.
+//   instructions a lane and tile of 32 scores, for one more kernel and, as a bank's rows are gathered by
+//   query, L² instead of K · L bits. To transpose 32 × 32 bits in the backward takes five shuffles a warp and
+//   tile.
 // - A kernel for each kind of mask: six times the kernels, to save a uniform branch a tile.
 // - Rows padded by 16 bytes instead of swizzled: ldmatrix has no conflicts either, but copies have at d = 32
 //   and 96, and tiles are 6 to 25 % larger.

@@ -64,15 +64,19 @@ RETROMAE_DEVICE uint32_t dropout_kept(const DropoutParams& dropout, uint32_t hea
     const RngState& rng = *reinterpret_cast<const RngState*>(dropout.rng);
     const Random4 random =
         philox(rng.seed_low, rng.seed_high, group | head << 16, row, dropout.site, rng.step);
-    // Two bytes at a time, 16 bits apart: a byte of at least `threshold` carries into bit 8.
-    const uint32_t complement = (256 - dropout.threshold) * 0x00010001u;
+    // Four bytes at a time: their lower 7 bits carry into bit 7 from the threshold's lower 7 bits on. Of a
+    // threshold up to 128 that or the byte's own bit 7 keeps an element, of a greater one both do.
+    const bool either = dropout.threshold <= 128;
+    const uint32_t complement = ((either ? 128 : 256) - dropout.threshold) * 0x01010101u;
+    const uint32_t one_is_enough = either ? 0xffffffffu : 0u;
     uint32_t kept = 0;
     RETROMAE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-        const uint32_t even = (random.words[i] & 0x00ff00ffu) + complement;
-        const uint32_t odd = (random.words[i] >> 8 & 0x00ff00ffu) + complement;
-        const uint32_t pairs = (even >> 8 & 0x00010001u) | (odd >> 7 & 0x00020002u);
-        kept |= ((pairs | pairs >> 14) & 0xfu) << (4 * i);
+    for (int i = 3; i >= 0; --i) {
+        const uint32_t word = random.words[i];
+        const uint32_t carry = (word & 0x7f7f7f7fu) + complement;
+        const uint32_t top = ((word & carry) | ((word | carry) & one_is_enough)) & 0x80808080u;
+        // The product moves the bits 7, 15, 23 and 31 to 28 to 31; its other terms do not meet.
+        kept = kept << 4 | top * 0x00204081u >> 28;
     }
     return kept;
 }
