@@ -31,7 +31,7 @@ RETROMAE_DEVICE float gelu_exponential(float x) {
     return exp2_approximate(x * (-0.5f * kLog2E) * x);
 }
 
-// With a relative error below 1.2e-6 + 7e-8·x². The second term is the rounding of x² in the exponent, as
+// With a relative error below 1.6e-6 + 7e-8·x². The second term is the rounding of x² in the exponent, as
 // large as what half a unit in the last place of x does.
 RETROMAE_DEVICE float gelu(float x) {
     const float q = gelu_polynomial(reciprocal_approximate(fabsf(x) + kGeluShift), kGeluConstant);
