@@ -47,7 +47,7 @@ fn header(dropout: &Dropout, head: u32) -> Vec<u32> {
 
 /// Thresholds from none to all, at two sites, each with a head.
 fn dropouts() -> impl Iterator<Item = (Dropout, u32)> {
-    [0, 1, 26, 128, 255].into_iter().flat_map(|threshold| {
+    [0, 1, 26, 90, 128, 200, 255].into_iter().flat_map(|threshold| {
         [(0, 0, 0), (11, 70_000, 3)]
             .map(|(head, step, site)| (Dropout { seed: SEED, step, site, threshold }, head))
     })
