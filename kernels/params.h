@@ -92,9 +92,10 @@ struct AttentionForwardParams {
     DropoutParams dropout; /* row: the query's token among the keys; column: the key's slot */
 };
 
-/* Gradients of the above. `fused` kernels write those of sentences of at most `fused_queries_max` queries;
- * of the others, `key_value` kernels write d_key and d_value, `query` kernels d_query; `atomic` kernels write
- * d_key and d_value and add to `accumulator`, which `convert` kernels turn into d_query. */
+/* Gradients of the above. `fused` kernels write those of sentences of at most `fused_queries_max` queries; of
+ * the others, `delta` kernels leave what the next ones need in d_query, `key_value` kernels write d_key and
+ * d_value, `query` kernels d_query; `atomic` kernels write d_key and d_value and add to `accumulator`, which
+ * `convert` kernels turn into d_query. */
 struct AttentionBackwardParams {
     AttentionForwardParams forward;
     DevicePointer d_output;    /* T [queries, forward.output_stride] */
