@@ -1,9 +1,9 @@
 // Column sums: outputs[m][column] += Σ over rows of input[row, m·columns + column], as gradients of biases
 // need them.
 //
-// A block takes 128 bytes of columns: eight lanes of 16 bytes a row, 32 rows at once, and a thread loads
+// A block takes 256 bytes of columns: sixteen lanes of 16 bytes a row, 16 rows at once, and a thread loads
 // eight rows of its own before it adds them. So narrow a block makes enough of them where there are few rows,
-// such as the 256 of LayerNorm's partial sums (72 blocks for three sums of 768 columns, where 512 columns a
+// such as the 256 of LayerNorm's partial sums (36 blocks for three sums of 768 columns, where 512 columns a
 // block made 6). Each element is read once, with one addition: bound by memory. The threads' sums meet in
 // shared memory; where there are several blocks of rows, a second launch adds their sums up, in the same
 // order every time: no atomics.
@@ -16,7 +16,7 @@
 namespace retromae {
 
 constexpr uint32_t kColumnSumThreads = 256;
-constexpr uint32_t kColumnSumLanes = 8;  // of a row
+constexpr uint32_t kColumnSumLanes = 16;  // of a row
 constexpr uint32_t kColumnSumRows = kColumnSumThreads / kColumnSumLanes;
 
 // Adds `Count` rows, all of them loaded first.

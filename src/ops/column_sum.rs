@@ -9,8 +9,8 @@ use crate::device::{ModelFloat, Stream, View, ViewMut};
 const ROWS_PER_BLOCK: usize = 512;
 /// `kColumnSumThreads` of the kernel, `kColumnSumRows`, and the bytes of a row that a block takes.
 const THREADS: u32 = 256;
-const ROWS_AT_ONCE: u32 = 32;
-const BLOCK_BYTES: usize = 128;
+const ROWS_AT_ONCE: u32 = 16;
+const BLOCK_BYTES: usize = 256;
 
 /// Arguments of [`column_sum`].
 #[derive(Debug)]

@@ -23,7 +23,7 @@ pub(crate) const BACKWARD_THREADS: u32 = 32 * BACKWARD_WARPS as u32;
 /// additions depends on the number of rows alone.
 const BACKWARD_BLOCKS_MAX: usize = 256;
 /// Rows that are worth a block.
-const BACKWARD_ROWS_MIN: usize = 4 * BACKWARD_WARPS;
+const BACKWARD_ROWS_MIN: usize = 8 * BACKWARD_WARPS;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.
 const SUMS: usize = 3;
 
