@@ -51,7 +51,7 @@ const READS: &[Reads] = &[
     Reads { kernels: "cross_entropy_f32", bytes: 128, registers: 80 },
     Reads { kernels: "cross_entropy_bf16", bytes: 192, registers: 80 },
     Reads { kernels: "cross_entropy_f16", bytes: 192, registers: 80 },
-    Reads { kernels: "cross_entropy_bias_slabs_", bytes: 128, registers: 64 },
+    Reads { kernels: "cross_entropy_bias_slabs_", bytes: 128, registers: 72 },
     Reads { kernels: "attention_backward_delta_bf16_d64", bytes: 128, registers: 48 },
 ];
 
