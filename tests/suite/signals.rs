@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use libc::{SIGHUP, SIGINT, SIGTERM};
+use libc::{SIGCONT, SIGHUP, SIGINT, SIGSTOP, SIGTERM};
 use retromae::train::report::read_training_log;
 
 use crate::cli::{Workplace, numbers, program};
@@ -164,7 +164,8 @@ fn a_signal_during_the_last_evaluation_leaves_the_run_to_end() {
     assert_eq!(step, 2);
 }
 
-/// Two signals that are not the same, since a second one of a kind is lost while the first one waits.
+/// Two signals that are not the same, since a second one of a kind is lost while the first one waits. The process is stopped until both are
+/// there: it could write its checkpoint between them.
 #[test]
 fn a_second_signal_ends_at_once() {
     let place = with_large_checkpoints();
@@ -172,8 +173,9 @@ fn a_second_signal_ends_at_once() {
     let mut child = spawn(&mut place.pretrain_command("out", &flags));
     let log = place.path("out/training.jsonl");
     wait_for(&mut child, "a step", || std::fs::read(&log).is_ok_and(|log| !log.is_empty()));
-    send(&child, SIGTERM);
-    send(&child, SIGINT);
+    for signal in [SIGSTOP, SIGTERM, SIGINT, SIGCONT] {
+        send(&child, signal);
+    }
     let (status, text) = ended(child);
     assert!([Some(128 + SIGTERM), Some(128 + SIGINT)].contains(&status), "{status:?}: {text}");
     assert!(!place.path("out/checkpoint/state.json").exists(), "it did not end at once");

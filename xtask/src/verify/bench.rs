@@ -42,7 +42,8 @@ pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, case
             command.env("RETROMAE_BENCH_AFTER", id);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let (end, log) = session.run(&mut command, name, Limits { total: left, silence: Some(PATIENCE) })?;
+        let (end, log) =
+            session.run(&mut command, name, Limits { silence: Some(PATIENCE), ..Limits::total(left) })?;
         let problem = match end {
             End::Exited(status) if status.success() => break,
             End::Exited(status) if status.code() == Some(DIFFERENT) => {

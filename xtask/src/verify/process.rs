@@ -21,11 +21,13 @@ pub struct Limits {
     pub total: Duration,
     /// How long it may write nothing to its log, for those that say what they do.
     pub silence: Option<Duration>,
+    /// What it says when it will not end.
+    pub alarm: Option<&'static str>,
 }
 
 impl Limits {
     pub fn total(total: Duration) -> Self {
-        Self { total, silence: None }
+        Self { total, silence: None, alarm: None }
     }
 }
 
@@ -34,6 +36,7 @@ impl Limits {
 pub enum End {
     Exited(ExitStatus),
     OutOfTime,
+    /// It was not heard of any more, or said that it hangs.
     Silent,
     /// This program was told to end, and ended that one.
     Interrupted,
@@ -68,7 +71,8 @@ pub fn run(
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot run `{name}`"))?;
-    let mut heard = (written(log), begun);
+    let before = written(log);
+    let mut heard = (before, begun);
     let end = loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{name}`"))? {
             return Ok(End::Exited(status));
@@ -76,6 +80,9 @@ pub fn run(
         let bytes = written(log);
         if bytes != heard.0 {
             heard = (bytes, Instant::now());
+            if limits.alarm.is_some_and(|alarm| said_since(log, before).contains(alarm)) {
+                break End::Silent;
+            }
         }
         if interrupted.load(Ordering::Relaxed) {
             break End::Interrupted;
@@ -99,7 +106,14 @@ pub fn append(path: &Path) -> Result<File> {
     file.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-fn written(log: &Path) -> u64 {
+/// What was added to a log behind its first `before` bytes.
+pub fn said_since(log: &Path, before: u64) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let before = usize::try_from(before).unwrap_or(usize::MAX).min(bytes.len());
+    String::from_utf8_lossy(&bytes[before..]).into_owned()
+}
+
+pub fn written(log: &Path) -> u64 {
     fs::metadata(log).map_or(0, |metadata| metadata.len())
 }
 
@@ -149,7 +163,8 @@ mod tests {
         let script = "echo begun; (trap '' TERM; sleep 55) & wait";
         for (limits, interrupted, expected) in [
             (Limits::total(SHORT), false, End::OutOfTime),
-            (Limits { total: LONG, silence: Some(SHORT) }, false, End::Silent),
+            (Limits { silence: Some(SHORT), ..Limits::total(LONG) }, false, End::Silent),
+            (Limits { alarm: Some("begun"), ..Limits::total(LONG) }, false, End::Silent),
             (Limits::total(LONG), true, End::Interrupted),
         ] {
             let begun = Instant::now();
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn who_speaks_is_not_silent() {
-        let limits = Limits { total: LONG, silence: Some(Duration::from_secs(2)) };
+        let limits = Limits { silence: Some(Duration::from_secs(2)), ..Limits::total(LONG) };
         let (end, _) = shell("for i in 1 2 3 4 5; do echo $i; sleep 0.7; done", limits, false);
         assert!(end.success(), "{end:?}");
     }

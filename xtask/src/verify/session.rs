@@ -113,15 +113,14 @@ impl Session {
     /// Runs a program to its end or its limit, the result renewed now and then. Its output is added to a log, and returned.
     pub fn run(&mut self, command: &mut Command, log: &str, limits: Limits) -> Result<(End, String)> {
         let log = self.work.join("logs").join(format!("{log}.log"));
-        let before = fs::metadata(&log).map_or(0, |metadata| metadata.len() as usize);
+        let before = process::written(&log);
         let interrupted = self.interrupted.clone();
         let end = process::run(command, &log, limits, &interrupted, &mut || {
             if self.renewed.elapsed() >= RENEWAL {
                 self.publish();
             }
         })?;
-        let bytes = fs::read(&log).with_context(|| format!("cannot read `{}`", log.display()))?;
-        Ok((end, String::from_utf8_lossy(&bytes[before.min(bytes.len())..]).into_owned()))
+        Ok((end, process::said_since(&log, before)))
     }
 
     /// A step begins. Until it ends it counts as interrupted: a result that is read then belongs to a run that was killed.

@@ -150,8 +150,7 @@ fn info(session: &mut Session, limit: Duration) -> Result<Stage> {
 fn kernels(session: &mut Session, limit: Duration) -> Result<Stage> {
     let tests: Vec<String> =
         suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
-    let manner = Manner { synchronous: true, threads: 1, ..Manner::default() };
-    Ok(suite::group(session, "kernels", &tests, limit, &manner)?.stage())
+    Ok(suite::one_by_one(session, &tests, limit)?.stage())
 }
 
 /// Modules of tests, a process each; with none named, all that no other step has.
@@ -195,7 +194,7 @@ fn sanitizer(session: &mut Session, limit: Duration, tool: &str) -> Result<Stage
     let under = std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect();
     let tests: Vec<String> =
         suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
-    let manner = Manner { under, synchronous: false, threads: 1 };
+    let manner = Manner { under, threads: 1 };
     Ok(suite::group(session, tool, &tests, limit, &manner)?.stage())
 }
 

@@ -34,8 +34,6 @@ const LEAST: Duration = Duration::from_secs(2);
 pub struct Manner {
     /// A program and its arguments before those of the tests, such as a sanitizer.
     pub under: Vec<OsString>,
-    /// Whether to wait after every kernel, so that a fault names the one that made it.
-    pub synchronous: bool,
     /// Tests at once; 0: as many as a GPU is shared by.
     pub threads: usize,
 }
@@ -121,8 +119,10 @@ pub fn group(
     let deadline = Instant::now() + limit;
     let mut command = command(session, tests, manner);
     // What is left is for those that must run alone.
-    let limits =
-        Limits { total: limit.mul_f64(0.75).max(limit.min(LEAST)), silence: Some(patience(session)) };
+    let limits = Limits {
+        silence: Some(patience(session)),
+        ..Limits::total(limit.mul_f64(0.75).max(limit.min(LEAST)))
+    };
     let (end, text) = session.run(command.arg("--show-output"), log, limits)?;
     let mut tally = Tally { ignored: parts_ignored(&text), ..Tally::default() };
     let sound = matches!(end, End::Exited(_))
@@ -143,6 +143,16 @@ pub fn group(
     Ok(tally)
 }
 
+/// Runs tests one by one, each in a process of its own, waiting after every kernel.
+pub fn one_by_one(session: &mut Session, tests: &[String], limit: Duration) -> Result<Tally> {
+    let deadline = Instant::now() + limit;
+    let mut tally = Tally::default();
+    for test in tests {
+        alone(session, test, deadline, &Manner::default(), &mut tally)?;
+    }
+    Ok(tally)
+}
+
 /// Runs one test in a process of its own, waiting after every kernel.
 fn alone(
     session: &mut Session,
@@ -157,10 +167,13 @@ fn alone(
         return Ok(());
     }
     let log = format!("alone-{}", test.replace("::", "-"));
-    let manner = Manner { synchronous: true, threads: 1, under: manner.under.clone() };
+    let manner = Manner { threads: 1, ..manner.clone() };
     let mut command = command(session, std::slice::from_ref(&test.to_owned()), &manner);
     // A hanging kernel's name would otherwise wait for the end of the test.
-    let (end, text) = session.run(command.arg("--nocapture"), &log, Limits::total(limit))?;
+    // So that a fault names the kernel that made it.
+    command.env("RETROMAE_CUDA_SYNC", "1");
+    let limits = Limits { alarm: Some(STILL_RUNNING), ..Limits::total(limit) };
+    let (end, text) = session.run(command.arg("--nocapture"), &log, limits)?;
     match end {
         End::Exited(status) if status.success() && text.contains("1 passed") => tally.passed += 1,
         End::Exited(_) => tally.failed.push(format!("{test}: {}", message(&text, test))),
@@ -187,9 +200,6 @@ fn command(session: &Session, tests: &[String], manner: &Manner) -> Command {
     command.env("RETROMAE_TEST_DEVICE", &session.device);
     // Tests multiply hundreds of sizes once: measuring algorithms for each would take longer than the tests.
     command.env("RETROMAE_GEMM_TUNE", "0");
-    if manner.synchronous {
-        command.env("RETROMAE_CUDA_SYNC", "1");
-    }
     command.arg("--exact").args(tests);
     let threads = if manner.threads == 0 && session.on_gpu() { 4 } else { manner.threads };
     if threads > 0 {
