@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::process::{End, Limits};
-use super::session::Session;
 use super::steps::skipped;
 use super::suite::last_line;
+use super::verification::Verification;
 use crate::result::{Stage, Status};
 
 /// What a variant may take to be prepared, compared and measured without a word.
@@ -22,8 +22,14 @@ struct Begun {
 }
 
 /// Measures cases (`headline`, `rest` or `all`) with the variants in an order (`forward` or `reverse`).
-pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, cases: &str) -> Result<Stage> {
-    let program = session.bundled("bin/bench");
+pub fn run(
+    verification: &mut Verification,
+    limit: Duration,
+    name: &str,
+    order: &str,
+    cases: &str,
+) -> Result<Stage> {
+    let program = verification.bundled("bin/bench");
     if !program.is_file() {
         return Ok(skipped("the bundle has no bench"));
     }
@@ -32,18 +38,21 @@ pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, case
     let mut problems = Vec::new();
     let (mut failed, mut cut) = (false, false);
     loop {
-        let mut command = session.program(&program);
+        let mut command = verification.program(&program);
         command.args(["--bench", "--noplot"]);
-        command.env("CRITERION_HOME", session.work.join("criterion").join(order));
-        command.env("RETROMAE_BENCH_DEVICE", &session.device).env("RETROMAE_BENCH_ORDER", order);
+        command.env("CRITERION_HOME", verification.work.join("criterion").join(order));
+        command.env("RETROMAE_BENCH_DEVICE", &verification.device).env("RETROMAE_BENCH_ORDER", order);
         command.env("RETROMAE_BENCH_CASES", cases);
-        command.env("RETROMAE_BENCH_BOUNDS", session.work.join("bounds.jsonl"));
+        command.env("RETROMAE_BENCH_BOUNDS", verification.work.join("bounds.jsonl"));
         if let Some(id) = &after {
             command.env("RETROMAE_BENCH_AFTER", id);
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let (end, log) =
-            session.run(&mut command, name, Limits { silence: Some(PATIENCE), ..Limits::total(left) })?;
+        let (end, log) = verification.run(
+            &mut command,
+            name,
+            Limits { silence: Some(PATIENCE), ..Limits::total(left) },
+        )?;
         let problem = match end {
             End::Exited(status) if status.success() => break,
             End::Exited(status) if status.code() == Some(DIFFERENT) => {
@@ -66,7 +75,7 @@ pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, case
             }
         };
         // Behind that one, unless it did not even come so far.
-        let Some(id) = last_begun(session).filter(|id| after.as_ref() != Some(id)) else {
+        let Some(id) = last_begun(verification).filter(|id| after.as_ref() != Some(id)) else {
             problems.push(problem);
             break;
         };
@@ -87,8 +96,8 @@ pub fn run(session: &mut Session, limit: Duration, name: &str, order: &str, case
 const DIFFERENT: i32 = 1;
 
 /// The variant of a case that was begun last.
-fn last_begun(session: &Session) -> Option<String> {
-    let lines = fs::read_to_string(session.work.join("bounds.jsonl")).unwrap_or_default();
+fn last_begun(verification: &Verification) -> Option<String> {
+    let lines = fs::read_to_string(verification.work.join("bounds.jsonl")).unwrap_or_default();
     let begun = |line| serde_json::from_str::<Begun>(line).ok().map(|line| line.begun);
     lines.lines().rev().find_map(begun)
 }

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::process::Limits;
-use super::session::Session;
+use super::verification::Verification;
 use crate::files::{children, write_whole};
 
 const LIBRARY: &str = "libcublasLt.so";
@@ -76,48 +76,58 @@ fn package_folders() -> Vec<PathBuf> {
 }
 
 /// Asks nvidia-smi for the card's state, where there is one.
-pub fn card(session: &mut Session, when: &str) {
+pub fn card(verification: &mut Verification, when: &str) {
     const FIELDS: &str = "--query-gpu=name,compute_cap,memory.total,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw";
     let first = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
     let first = first.split(',').next().filter(|first| !first.is_empty()).unwrap_or("0");
     let mut command = Command::new("nvidia-smi");
     command.args(["-i", first, FIELDS, "--format=csv,noheader,nounits"]);
     let is_state = |line: &&str| line.split(',').count() == FIELDS.split(',').count();
-    keep(session, &mut command, &format!("device/smi-{when}.csv"), is_state);
+    keep(verification, &mut command, &format!("device/smi-{when}.csv"), is_state);
 }
 
 /// Asks Python for the versions of what the peers run on.
-pub fn software(session: &mut Session) {
+pub fn software(verification: &mut Verification) {
     let mut command = Command::new("python3");
-    command.args(["-c", SOFTWARE]).arg(session.bundled("wheels"));
-    keep(session, &mut command, "device/software.json", |line| line.starts_with('{'));
+    command.args(["-c", SOFTWARE]).arg(verification.bundled("wheels"));
+    keep(verification, &mut command, "device/software.json", |line| line.starts_with('{'));
+}
+
+/// Lets Python read PyTorch from the disk while something else is verified: it takes many seconds the first time, which would be the peers'.
+pub fn warm_up_python() {
+    let mut command = Command::new("timeout");
+    command.args(["60", "python3", "-c", "import torch, transformers"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Where it fails, the peers say why.
+    let _ = command.spawn();
 }
 
 /// Keeps the line that a program prints, warnings around it aside, unless it is missing, fails or takes too long: then there is no file.
-fn keep(session: &mut Session, command: &mut Command, file: &str, is_it: impl Fn(&&str) -> bool) {
+fn keep(verification: &mut Verification, command: &mut Command, file: &str, is_it: impl Fn(&&str) -> bool) {
     let log = file.replace(['/', '.'], "-");
-    let said = session.run(command, &log, Limits::total(QUERY_LIMIT)).ok().filter(|(end, _)| end.success());
+    let said =
+        verification.run(command, &log, Limits::total(QUERY_LIMIT)).ok().filter(|(end, _)| end.success());
     if let Some(line) = said.as_ref().and_then(|(_, text)| text.lines().find(is_it)) {
         // Without it the result names the file among what is missing.
-        let _ = write_whole(&session.work.join(file), line.as_bytes());
+        let _ = write_whole(&verification.work.join(file), line.as_bytes());
     }
 }
 
 /// What the run was asked, and what it alone can see of the machine.
-pub fn describe_run(session: &Session, started: &str) -> Result<()> {
+pub fn describe_run(verification: &Verification, started: &str) -> Result<()> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()));
     let run = serde_json::json!({
-        "device": session.device,
-        "minutes": session.minutes,
+        "device": verification.device,
+        "minutes": verification.minutes,
         "started": started,
         "host_cpu": model.unwrap_or(std::env::consts::ARCH),
         "host_threads": std::thread::available_parallelism().map_or(1, usize::from),
     });
-    write_whole(&session.work.join("run.json"), &serde_json::to_vec(&run)?)?;
-    let build = session.bundled("build.json");
+    write_whole(&verification.work.join("run.json"), &serde_json::to_vec(&run)?)?;
+    let build = verification.bundled("build.json");
     if build.is_file() {
-        fs::copy(&build, session.work.join("build.json"))
+        fs::copy(&build, verification.work.join("build.json"))
             .with_context(|| format!("`{}`", build.display()))?;
     }
     Ok(())

@@ -3,9 +3,9 @@
 mod bench;
 mod machine;
 mod process;
-mod session;
 mod steps;
 mod suite;
+mod verification;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,8 @@ use crate::collate::Info;
 use crate::files::{children, read_json};
 use crate::result::{ResultFile, Stage, Status, TestCounts};
 pub use machine::utc_now;
-use session::{Session, Setup};
 use steps::{STEPS, skipped};
+use verification::{Setup, Verification};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -102,15 +102,15 @@ impl Arguments {
             interrupted,
             library_path,
         };
-        let mut session = Session::new(setup, STEPS.iter().map(|step| step.name))?;
-        machine::describe_run(&session, &started)?;
+        let mut verification = Verification::new(setup, STEPS.iter().map(|step| step.name))?;
+        machine::describe_run(&verification, &started)?;
         println!(
             "{} minutes at most on {}; logs in {}",
             self.minutes,
             self.device.name(),
             work.path().join("logs").display()
         );
-        take_steps(&mut session);
+        take_steps(&mut verification);
         println!(
             "\nresult:  {}\nsummary: {}",
             out.join("result.json").display(),
@@ -118,7 +118,7 @@ impl Arguments {
         );
         let result: ResultFile = read_json(&out.join("result.json"))?;
         println!("among benches/results it is called {}", result.file_name());
-        Ok(ExitCode::from(exit_status(&session)))
+        Ok(ExitCode::from(exit_status(&verification)))
     }
 }
 
@@ -143,33 +143,33 @@ fn refuse_without_cuda(bundle: &Path, library_path: Option<&std::ffi::OsStr>) ->
     Ok(())
 }
 
-fn take_steps(session: &mut Session) {
-    session.publish();
+fn take_steps(verification: &mut Verification) {
+    verification.publish();
     for (index, step) in STEPS.iter().enumerate() {
-        if session.interrupted() {
+        if verification.interrupted() {
             return;
         }
-        let limit = step.limit(session.elapsed(), session.minutes);
-        if !step.is_asked(session.minutes) {
+        let limit = step.limit(verification.elapsed(), verification.minutes);
+        if !step.is_asked(verification.minutes) {
             let note = format!("only with --minutes above {}", steps::MINUTES);
-            session.end(index, skipped(note));
+            verification.end(index, skipped(note));
         } else if limit.as_secs() < 2 {
-            session.end(index, Stage { note: "the time was over".into(), ..Stage::default() });
+            verification.end(index, Stage { note: "the time was over".into(), ..Stage::default() });
         } else {
             println!("{:<14} at most {} s", step.name, limit.as_secs());
-            session.begin(index);
-            let found = (step.run)(session, limit).unwrap_or_else(|error| Stage {
+            verification.begin(index);
+            let found = (step.run)(verification, limit).unwrap_or_else(|error| Stage {
                 status: Status::Failed,
                 note: format!("{error:#}"),
                 ..Stage::default()
             });
-            session.end(index, found);
+            verification.end(index, found);
         }
-        print_stage(&session.stages[index]);
+        print_stage(&verification.stages[index]);
     }
-    if session.on_gpu() {
-        machine::card(session, "after");
-        session.publish();
+    if verification.on_gpu() {
+        machine::card(verification, "after");
+        verification.publish();
     }
 }
 
@@ -187,13 +187,16 @@ fn print_stage(stage: &Stage) {
     }
 }
 
-fn exit_status(session: &Session) -> u8 {
+fn exit_status(verification: &Verification) -> u8 {
     let any = |wanted: &[Status]| {
-        STEPS.iter().zip(&session.stages).any(|(step, stage)| step.check && wanted.contains(&stage.status))
+        STEPS
+            .iter()
+            .zip(&verification.stages)
+            .any(|(step, stage)| step.check && wanted.contains(&stage.status))
     };
-    if session.interrupted() {
+    if verification.interrupted() {
         INTERRUPTED
-    } else if session.stages.iter().any(|stage| stage.status == Status::Failed) {
+    } else if verification.stages.iter().any(|stage| stage.status == Status::Failed) {
         1
     } else if any(&[Status::Cut, Status::NotReached, Status::Interrupted]) {
         UNCHECKED

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::process::{End, Limits};
-use super::session::Session;
 use super::suite::{self, Manner, Tally, complaint, last_line, module};
+use super::verification::Verification;
 use super::{bench, machine};
 use crate::collate::Info;
 use crate::compare_runs;
@@ -28,10 +28,14 @@ pub struct Step {
     seconds: u32,
     /// What it may take of the time above that, in percent.
     more_percent: u32,
-    pub run: fn(&mut Session, Duration) -> Result<Stage>,
+    pub run: fn(&mut Verification, Duration) -> Result<Stage>,
 }
 
-const fn check(name: &'static str, seconds: u32, run: fn(&mut Session, Duration) -> Result<Stage>) -> Step {
+const fn check(
+    name: &'static str,
+    seconds: u32,
+    run: fn(&mut Verification, Duration) -> Result<Stage>,
+) -> Step {
     Step { name, check: true, seconds, more_percent: 0, run }
 }
 
@@ -39,27 +43,29 @@ const fn measurement(
     name: &'static str,
     seconds: u32,
     more_percent: u32,
-    run: fn(&mut Session, Duration) -> Result<Stage>,
+    run: fn(&mut Verification, Duration) -> Result<Stage>,
 ) -> Step {
     Step { name, check: false, seconds, more_percent, run }
 }
 
 pub const STEPS: [Step; 12] = [
     check("info", 10, info),
-    check("twins", 15, |session, limit| modules(session, limit, "twins", &["twins"])),
+    check("twins", 15, |verification, limit| modules(verification, limit, "twins", &["twins"])),
     check("kernels", 30, kernels),
-    check("products", 30, |session, limit| modules(session, limit, "products", &PRODUCTS)),
-    check("tests", 120, |session, limit| modules(session, limit, "tests", &[])),
-    measurement("bench", 120, 0, |session, limit| bench::run(session, limit, "bench", "forward", "headline")),
+    check("products", 30, |verification, limit| modules(verification, limit, "products", &PRODUCTS)),
+    check("tests", 120, |verification, limit| modules(verification, limit, "tests", &[])),
+    measurement("bench", 120, 0, |verification, limit| {
+        bench::run(verification, limit, "bench", "forward", "headline")
+    }),
     measurement("peers", 90, 40, peers),
     check("training", 30, training),
-    check("memcheck", 60, |session, limit| sanitizer(session, limit, "memcheck")),
-    check("racecheck", 120, |session, limit| sanitizer(session, limit, "racecheck")),
-    measurement("bench-more", 0, 40, |session, limit| {
-        bench::run(session, limit, "bench-more", "forward", "rest")
+    check("memcheck", 60, |verification, limit| sanitizer(verification, limit, "memcheck")),
+    check("racecheck", 120, |verification, limit| sanitizer(verification, limit, "racecheck")),
+    measurement("bench-more", 0, 40, |verification, limit| {
+        bench::run(verification, limit, "bench-more", "forward", "rest")
     }),
-    measurement("bench-reverse", 0, 20, |session, limit| {
-        bench::run(session, limit, "bench-reverse", "reverse", "all")
+    measurement("bench-reverse", 0, 20, |verification, limit| {
+        bench::run(verification, limit, "bench-reverse", "reverse", "all")
     }),
 ];
 
@@ -123,22 +129,23 @@ pub fn outcome(end: End, note: impl FnOnce() -> String) -> Stage {
 }
 
 /// The device and the machine, and whether the library's matrix product works.
-fn info(session: &mut Session, limit: Duration) -> Result<Stage> {
-    let mut command = session.program(session.bundled("bin/retromae"));
+fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
+    let mut command = verification.program(verification.bundled("bin/retromae"));
     let (end, text) =
-        session.run(command.args(["info", "--check", "--json"]), "info", Limits::total(limit))?;
-    machine::software(session);
-    if session.on_gpu() {
-        machine::card(session, "before");
+        verification.run(command.args(["info", "--check", "--json"]), "info", Limits::total(limit))?;
+    machine::software(verification);
+    if verification.on_gpu() {
+        machine::warm_up_python();
+        machine::card(verification, "before");
     }
     if !end.success() {
         return Ok(outcome(end, || last_line(&text)));
     }
     // Behind what a library may have warned of.
     let json = text.find('{').map_or("", |begin| &text[begin..]);
-    write_whole(&session.work.join("device/info.json"), json.as_bytes())?;
+    write_whole(&verification.work.join("device/info.json"), json.as_bytes())?;
     let info: Info = serde_json::from_str(json).context("`retromae info --json`")?;
-    let product = info.device(&session.device).and_then(|device| device.product);
+    let product = info.device(&verification.device).and_then(|device| device.product);
     Ok(match product.map(|product| product.error) {
         Some(None) => Stage { status: Status::Passed, ..Stage::default() },
         Some(Some(error)) => Stage { status: Status::Failed, note: error, ..Stage::default() },
@@ -147,16 +154,16 @@ fn info(session: &mut Session, limit: Duration) -> Result<Stage> {
 }
 
 /// Every kernel once, each waited for.
-fn kernels(session: &mut Session, limit: Duration) -> Result<Stage> {
+fn kernels(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let tests: Vec<String> =
-        suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
-    Ok(suite::one_by_one(session, &tests, limit)?.stage())
+        suite::list(verification)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+    Ok(suite::one_by_one(verification, &tests, limit)?.stage())
 }
 
 /// Modules of tests, a process each; with none named, all that no other step has.
-fn modules(session: &mut Session, limit: Duration, step: &str, names: &[&str]) -> Result<Stage> {
+fn modules(verification: &mut Verification, limit: Duration, step: &str, names: &[&str]) -> Result<Stage> {
     let deadline = Instant::now() + limit;
-    let tests = suite::list(session)?;
+    let tests = suite::list(verification)?;
     let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     if names.is_empty() {
         let elsewhere = |name: &&str| PRODUCTS.contains(name) || ["twins", "every_kernel"].contains(name);
@@ -171,20 +178,20 @@ fn modules(session: &mut Session, limit: Duration, step: &str, names: &[&str]) -
     for name in wanted {
         let own: Vec<String> = tests.iter().filter(|test| module(test) == name).cloned().collect();
         let left = deadline.saturating_duration_since(Instant::now());
-        if left < Duration::from_secs(1) || session.interrupted() {
+        if left < Duration::from_secs(1) || verification.interrupted() {
             tally.unfinished.extend(own);
             continue;
         }
-        let limit = if session.on_gpu() { left.min(MODULE_LIMIT) } else { left };
+        let limit = if verification.on_gpu() { left.min(MODULE_LIMIT) } else { left };
         let manner = Manner::default();
-        tally.add(suite::group(session, &format!("{step}-{name}"), &own, limit, &manner)?);
+        tally.add(suite::group(verification, &format!("{step}-{name}"), &own, limit, &manner)?);
     }
     Ok(tally.stage())
 }
 
 /// Every kernel under a tool of Compute Sanitizer.
-fn sanitizer(session: &mut Session, limit: Duration, tool: &str) -> Result<Stage> {
-    if !session.on_gpu() {
+fn sanitizer(verification: &mut Verification, limit: Duration, tool: &str) -> Result<Stage> {
+    if !verification.on_gpu() {
         return Ok(skipped("compute-sanitizer is for GPUs"));
     }
     let Some(program) = machine::sanitizer() else {
@@ -193,21 +200,25 @@ fn sanitizer(session: &mut Session, limit: Duration, tool: &str) -> Result<Stage
     let arguments = ["--tool", tool, "--error-exitcode", "86", "--target-processes", "application-only"];
     let under = std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect();
     let tests: Vec<String> =
-        suite::list(session)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+        suite::list(verification)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
     let manner = Manner { under, threads: 1 };
-    Ok(suite::group(session, tool, &tests, limit, &manner)?.stage())
+    Ok(suite::group(verification, tool, &tests, limit, &manner)?.stage())
 }
 
 /// One training run on a device, into a folder.
 fn train(
-    session: &mut Session,
+    verification: &mut Verification,
     limit: Duration,
     device: &str,
     order: &str,
     out: &Path,
 ) -> Result<(End, String)> {
-    let mut command = session.program(session.bundled("bin/retromae"));
-    command.env("RETROMAE_HOST_ORDER", order).arg("pretrain").arg("--corpus").arg(session.bundled("corpus"));
+    let mut command = verification.program(verification.bundled("bin/retromae"));
+    command
+        .env("RETROMAE_HOST_ORDER", order)
+        .arg("pretrain")
+        .arg("--corpus")
+        .arg(verification.bundled("corpus"));
     command.args([
         "--device",
         device,
@@ -221,26 +232,27 @@ fn train(
         "1000",
     ]);
     command.args(["--batch-tokens", "512", "--max-len", "64", "--held-out", "0", "--out"]).arg(out);
-    session.run(&mut command, "training", Limits::total(limit))
+    verification.run(&mut command, "training", Limits::total(limit))
 }
 
 /// The same 20 steps on both sides.
-fn training(session: &mut Session, limit: Duration) -> Result<Stage> {
+fn training(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let deadline = Instant::now() + limit;
     // On the host device alone, the other order of threads stands for the other device.
-    let (name, order) = if session.on_gpu() { ("cuda", "forward") } else { ("host, reverse", "reverse") };
-    let [a, b] = ["training/a", "training/b"].map(|folder| session.work.join(folder));
-    let device = session.device.clone();
+    let (name, order) =
+        if verification.on_gpu() { ("cuda", "forward") } else { ("host, reverse", "reverse") };
+    let [a, b] = ["training/a", "training/b"].map(|folder| verification.work.join(folder));
+    let device = verification.device.clone();
     for (device, order, out) in [("host", "forward", &a), (device.as_str(), order, &b)] {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (end, text) = train(session, left, device, order, out)?;
+        let (end, text) = train(verification, left, device, order, out)?;
         if !end.success() {
             return Ok(outcome(end, || complaint(&text)));
         }
     }
     let sides = [("host", a.join("training.jsonl")), (name, b.join("training.jsonl"))];
     let comparison = compare_runs::compare_files(&sides, 20, 2e-3)?;
-    write_whole(&session.work.join("training.json"), &serde_json::to_vec_pretty(&comparison)?)?;
+    write_whole(&verification.work.join("training.json"), &serde_json::to_vec_pretty(&comparison)?)?;
     let complaint = comparison.complaint();
     let status = if complaint.is_some() { Status::Failed } else { Status::Passed };
     Ok(Stage { status, note: complaint.unwrap_or_default(), ..Stage::default() })
@@ -252,19 +264,19 @@ const PEERS_MISSING: i32 = 3;
 const PEERS_MARGIN: Duration = Duration::from_secs(8);
 
 /// What PyTorch offers for the same operations.
-fn peers(session: &mut Session, limit: Duration) -> Result<Stage> {
-    let program = session.bundled("peers/run.py");
+fn peers(verification: &mut Verification, limit: Duration) -> Result<Stage> {
+    let program = verification.bundled("peers/run.py");
     if !program.is_file() {
         return Ok(skipped("the bundle has no peers"));
     }
-    let device = if session.on_gpu() { "cuda" } else { "cpu" };
+    let device = if verification.on_gpu() { "cuda" } else { "cpu" };
     // It stops by itself, a little before.
     let minutes = limit.saturating_sub(PEERS_MARGIN).max(limit / 2).as_secs_f64() / 60.0;
     let mut command = Command::new("python3");
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(program);
     command.args(["--device", device, "--minutes", &format!("{minutes:.2}"), "--out"]);
-    command.arg(session.work.join("peers/figures.jsonl"));
-    let (end, text) = match session.run(&mut command, "peers", Limits::total(limit)) {
+    command.arg(verification.work.join("peers/figures.jsonl"));
+    let (end, text) = match verification.run(&mut command, "peers", Limits::total(limit)) {
         Ok(ended) => ended,
         Err(_) if !has_python() => return Ok(skipped("there is no python3 on this machine")),
         Err(error) => return Err(error).context("the peers"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::process::{End, Limits};
-use super::session::Session;
+use super::verification::Verification;
 use crate::result::{Stage, Status, TestCounts};
 
 /// Of one message.
@@ -90,9 +90,10 @@ impl Tally {
 }
 
 /// The names of all tests.
-pub fn list(session: &mut Session) -> Result<Vec<String>> {
-    let mut command = session.program(session.bundled("bin/suite"));
-    let (end, text) = session.run(command.arg("--list"), "list", Limits::total(Duration::from_secs(30)))?;
+pub fn list(verification: &mut Verification) -> Result<Vec<String>> {
+    let mut command = verification.program(verification.bundled("bin/suite"));
+    let (end, text) =
+        verification.run(command.arg("--list"), "list", Limits::total(Duration::from_secs(30)))?;
     ensure!(end.success(), "the tests cannot be listed: {}", last_line(&text));
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
@@ -103,27 +104,27 @@ pub fn module(test: &str) -> &str {
 }
 
 /// What a program that is not heard of may take before it counts as hanging. Kernels are emulated on the host device.
-pub fn patience(session: &Session) -> Duration {
-    Duration::from_secs(if session.on_gpu() { 15 } else { 60 })
+pub fn patience(verification: &Verification) -> Duration {
+    Duration::from_secs(if verification.on_gpu() { 15 } else { 60 })
 }
 
 /// Runs tests in one process. Where a fault ended its device, or it hung, those without a sound result run once more, each in a process of its
 /// own, so that the one at fault is known and the others count.
 pub fn group(
-    session: &mut Session,
+    verification: &mut Verification,
     log: &str,
     tests: &[String],
     limit: Duration,
     manner: &Manner,
 ) -> Result<Tally> {
     let deadline = Instant::now() + limit;
-    let mut command = command(session, tests, manner);
+    let mut command = command(verification, tests, manner);
     // What is left is for those that must run alone.
     let limits = Limits {
-        silence: Some(patience(session)),
+        silence: Some(patience(verification)),
         ..Limits::total(limit.mul_f64(0.75).max(limit.min(LEAST)))
     };
-    let (end, text) = session.run(command.arg("--show-output"), log, limits)?;
+    let (end, text) = verification.run(command.arg("--show-output"), log, limits)?;
     let mut tally = Tally { ignored: parts_ignored(&text), ..Tally::default() };
     let sound = matches!(end, End::Exited(_))
         && !DEVICE_ENDED.iter().any(|said| text.contains(said))
@@ -134,7 +135,7 @@ pub fn group(
             Some(Outcome::Ok) => tally.passed += 1,
             Some(Outcome::Ignored) => tally.ignored += 1,
             Some(Outcome::Failed) if sound => tally.failed.push(format!("{test}: {}", message(&text, test))),
-            _ => alone(session, test, deadline, manner, &mut tally)?,
+            _ => alone(verification, test, deadline, manner, &mut tally)?,
         }
     }
     if tests.len() == tally.passed as usize && !end.success() && sound {
@@ -144,36 +145,36 @@ pub fn group(
 }
 
 /// Runs tests one by one, each in a process of its own, waiting after every kernel.
-pub fn one_by_one(session: &mut Session, tests: &[String], limit: Duration) -> Result<Tally> {
+pub fn one_by_one(verification: &mut Verification, tests: &[String], limit: Duration) -> Result<Tally> {
     let deadline = Instant::now() + limit;
     let mut tally = Tally::default();
     for test in tests {
-        alone(session, test, deadline, &Manner::default(), &mut tally)?;
+        alone(verification, test, deadline, &Manner::default(), &mut tally)?;
     }
     Ok(tally)
 }
 
 /// Runs one test in a process of its own, waiting after every kernel.
 fn alone(
-    session: &mut Session,
+    verification: &mut Verification,
     test: &str,
     deadline: Instant,
     manner: &Manner,
     tally: &mut Tally,
 ) -> Result<()> {
-    let limit = deadline.saturating_duration_since(Instant::now()).min(patience(session));
-    if limit < LEAST || session.interrupted() {
+    let limit = deadline.saturating_duration_since(Instant::now()).min(patience(verification));
+    if limit < LEAST || verification.interrupted() {
         tally.unfinished.push(test.to_owned());
         return Ok(());
     }
     let log = format!("alone-{}", test.replace("::", "-"));
     let manner = Manner { threads: 1, ..manner.clone() };
-    let mut command = command(session, std::slice::from_ref(&test.to_owned()), &manner);
+    let mut command = command(verification, std::slice::from_ref(&test.to_owned()), &manner);
     // A hanging kernel's name would otherwise wait for the end of the test.
     // So that a fault names the kernel that made it.
     command.env("RETROMAE_CUDA_SYNC", "1");
     let limits = Limits { alarm: Some(STILL_RUNNING), ..Limits::total(limit) };
-    let (end, text) = session.run(command.arg("--nocapture"), &log, limits)?;
+    let (end, text) = verification.run(command.arg("--nocapture"), &log, limits)?;
     match end {
         End::Exited(status) if status.success() && text.contains("1 passed") => tally.passed += 1,
         End::Exited(_) => tally.failed.push(format!("{test}: {}", message(&text, test))),
@@ -187,21 +188,21 @@ fn alone(
     Ok(())
 }
 
-fn command(session: &Session, tests: &[String], manner: &Manner) -> Command {
-    let suite = session.bundled("bin/suite");
+fn command(verification: &Verification, tests: &[String], manner: &Manner) -> Command {
+    let suite = verification.bundled("bin/suite");
     let mut command = match manner.under.split_first() {
-        None => session.program(suite),
+        None => verification.program(suite),
         Some((tool, arguments)) => {
-            let mut command = session.program(tool);
+            let mut command = verification.program(tool);
             command.args(arguments).arg(suite);
             command
         }
     };
-    command.env("RETROMAE_TEST_DEVICE", &session.device);
+    command.env("RETROMAE_TEST_DEVICE", &verification.device);
     // Tests multiply hundreds of sizes once: measuring algorithms for each would take longer than the tests.
     command.env("RETROMAE_GEMM_TUNE", "0");
     command.arg("--exact").args(tests);
-    let threads = if manner.threads == 0 && session.on_gpu() { 4 } else { manner.threads };
+    let threads = if manner.threads == 0 && verification.on_gpu() { 4 } else { manner.threads };
     if threads > 0 {
         command.args(["--test-threads", &threads.to_string()]);
     }

@@ -23,7 +23,7 @@ const RENEWAL: Duration = Duration::from_secs(15);
 /// What stays out of the logs: of no use elsewhere, and large.
 const NOT_LOGGED: [&str; 3] = ["cache", "checkpoint", "model.safetensors"];
 
-pub struct Session {
+pub struct Verification {
     /// The bundle's folder.
     bundle: PathBuf,
     /// Where the result, its summary and the logs go: nothing else.
@@ -45,7 +45,7 @@ pub struct Session {
     renewed: Instant,
 }
 
-/// What a session is made of.
+/// What a verification is made of.
 pub struct Setup {
     pub bundle: PathBuf,
     pub out: PathBuf,
@@ -56,7 +56,7 @@ pub struct Setup {
     pub library_path: Option<OsString>,
 }
 
-impl Session {
+impl Verification {
     pub fn new(setup: Setup, steps: impl Iterator<Item = &'static str>) -> Result<Self> {
         let Setup { bundle, out, work, device, minutes, interrupted, library_path } = setup;
         for folder in ["logs", "device", "peers", "training"] {
