@@ -133,7 +133,7 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     copy_queries(query, 0);
     while (query < sentence.queries) {
         const uint32_t stage = iteration % 2 * kQueries;
-        // Of two tiles in turn: a slow warp may still read those of the last one.
+        // Two tiles take turns, as a slow warp may still read the statistics of the last one.
         const RowStatistics statistics = tiles.statistics.from(stage);
         if (threadIdx.x < kQueries)
             statistics.put(threadIdx.x, operands, query + threadIdx.x, sentence.queries);

@@ -12,7 +12,7 @@ constexpr int kQueryTile = D > 64 ? 32 : 64;
 template <int D>
 constexpr int kQueryStep = D > 64 ? 16 : 64;
 
-// What a row of scores needs of its query: log2 of the sum of exponentials, and δ = dot(dO, O).
+// The statistics of a query for its row of scores: log2 of the sum of exponentials, and δ = dot(dO, O).
 struct RowStatistics {
     float* log_sums;
     float* deltas;
@@ -24,7 +24,7 @@ struct RowStatistics {
         return statistics;
     }
     RETROMAE_MEMBER RowStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
-    // What `delta` kernels have left in global memory.
+    // Copies what the `delta` kernels have left in global memory.
     template <class T>
     RETROMAE_MEMBER void put(uint32_t row, const BackwardOperands<T>& operands, uint32_t query,
                              uint32_t queries) const {

@@ -9,7 +9,7 @@
 namespace retromae {
 
 constexpr uint32_t kBiasThreads = 128;
-// Of a slab.
+// The rows of a slab, which one sum a column is of.
 constexpr uint32_t kBiasRows = 64;
 // Rows whose loads a thread issues before it uses the first.
 constexpr uint32_t kBiasBatch = 8;

@@ -41,7 +41,7 @@ constexpr uint32_t kCrossEntropyBlocks = 3;
 template <class T>
 constexpr uint32_t kStepColumns = kCrossEntropyThreads * kPacks * kPackedElements<T>;
 
-// What exponentials are kept in, and the power of two that they are multiplied by: the largest is 1.
+// The type of kept exponentials, and the power of two that they are multiplied by. The largest is 1.
 template <class T>
 struct Kept {
     using Type = f16;
@@ -128,7 +128,7 @@ RETROMAE_DEVICE void load_step(const CrossEntropyParams& params, const T* logits
     }
 }
 
-// What a thread has seen of its row: maximum, Σ exp(y − maximum) times the kept factor, Σ y.
+// The columns of a row that a thread has seen: maximum, Σ exp(y − maximum) times the kept factor, Σ y.
 struct Seen {
     // Finite from the start: a thread without columns must not produce -inf - -inf.
     float maximum = -3e38f;
@@ -202,7 +202,7 @@ struct KeptSteps {
     }
 };
 
-// Of a whole row, by every thread.
+// The same of the whole row, without the kept factor; every thread has it.
 struct RowSums {
     float maximum;
     float sum;
@@ -242,7 +242,7 @@ RETROMAE_DEVICE void write_row(const CrossEntropyParams& params, uint32_t row, f
     pointer<uint8_t>(params.correct)[row] = correct;
 }
 
-// Of a row without a loss.
+// Writes the results of a row without a loss.
 template <class T>
 RETROMAE_DEVICE void clear_row(const CrossEntropyParams& params, uint32_t row, T* logits, bool ignored) {
     const float zeros[kPackedElements<T>] = {};
@@ -254,7 +254,7 @@ RETROMAE_DEVICE void clear_row(const CrossEntropyParams& params, uint32_t row, T
     if (threadIdx.x == 0) write_row(params, row, value, value, value, false);
 }
 
-// What turns exponentials into a row's gradient.
+// The terms and factors that turn exponentials into a row's gradient.
 struct RowGradient {
     float maximum;
     float inverse_sum;

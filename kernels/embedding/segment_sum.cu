@@ -50,7 +50,7 @@ struct Segment {
     }
 
     RETROMAE_MEMBER bool is_long() const { return end - begin >= kSlice; }
-    // Of a long one.
+    // The slices that a long segment touches.
     RETROMAE_MEMBER uint32_t slices() const { return (end - 1) / kSlice - begin / kSlice + 1; }
     RETROMAE_MEMBER bool is_shared() const { return is_long() && slices() > kWarpSlices; }
 };
@@ -203,7 +203,7 @@ RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segm
 // does. A warp looks at 32 offsets at a time.
 RETROMAE_DEVICE uint32_t segment_of(const SegmentSumParams& params, uint32_t place) {
     const int32_t* offsets = pointer<const int32_t>(params.offsets);
-    // How many begin there or before is in first..=first + range.
+    // The number of segments that begin there or before lies in first..=first + range.
     uint32_t first = 0, range = params.segments;
     while (range > 0) {
         const uint32_t step = (range + 31u) / 32u, end = first + range;

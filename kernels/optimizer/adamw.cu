@@ -67,7 +67,7 @@ RETROMAE_DEVICE uint64_t adamw_quad(uint32_t quad) {
            group_offset(threadIdx.x, kAdamWThreads, quad, kAdamWQuads, 4);
 }
 
-// Of a block whose elements are all there.
+// The whole block, where none of its elements lies beyond the last.
 template <class Copy>
 RETROMAE_DEVICE void adamw_whole_block(const AdamWParams& params, const AdamWStep& step) {
     float g[kAdamWQuads][4], p[kAdamWQuads][4], m[kAdamWQuads][4], v[kAdamWQuads][4];
