@@ -2,6 +2,7 @@
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, Stream, bf16, f16};
+use retromae::ops;
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,36 +230,51 @@ fn a_bias_may_begin_anywhere() {
     check_bias_anywhere::<f16>();
 }
 
+/// The factors of one product, which is computed many times.
+struct Factors {
+    left: Buffer<f32>,
+    right: Buffer<f32>,
+}
+
+impl Factors {
+    const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
+
+    /// With places for `count` results.
+    fn with_outputs(device: &Device, count: usize) -> (Self, Vec<Buffer<f32>>) {
+        let Sizes { m, n, k, .. } = Self::SIZES;
+        let upload = |seed, count| device.upload(&rounded::<f32>(&values(seed, count))).unwrap();
+        let outputs = (0..count).map(|_| device.zeros(m * n).unwrap()).collect();
+        (Self { left: upload(1, m * k), right: upload(2, k * n) }, outputs)
+    }
+
+    fn multiply(&self, stream: &Stream, output: &mut Buffer<f32>) -> ops::Result<()> {
+        let arguments = Product {
+            sizes: Self::SIZES,
+            left: Factor::Plain(self.left.view()),
+            right: Factor::Plain(self.right.view()),
+            addend: Addend::Zero,
+            output: output.view_mut(),
+        };
+        product(stream, arguments)
+    }
+}
+
 /// A graph's products, and those of the stream that it was recorded on, which nothing orders, share nothing but what they read.
 #[test]
 fn products_of_a_graph_and_of_its_stream_do_not_meet() {
-    const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
     const ROUNDS: usize = 4;
     for device in devices() {
         let [stream, first, second] = [(); 3].map(|()| device.new_stream().unwrap());
-        let left = device.upload(&rounded::<f32>(&values(1, SIZES.m * SIZES.k))).unwrap();
-        let right = device.upload(&rounded::<f32>(&values(2, SIZES.k * SIZES.n))).unwrap();
-        let mut outputs: Vec<_> =
-            (0..2 + ROUNDS).map(|_| device.zeros::<f32>(SIZES.m * SIZES.n).unwrap()).collect();
-        let multiply = |stream: &Stream, output: &mut Buffer<f32>| {
-            let arguments = Product {
-                sizes: SIZES,
-                left: Factor::Plain(left.view()),
-                right: Factor::Plain(right.view()),
-                addend: Addend::Zero,
-                output: output.view_mut(),
-            };
-            product(stream, arguments)
-        };
+        let (factors, mut outputs) = Factors::with_outputs(&device, 2 + ROUNDS);
         let (recorded, direct) = outputs.split_at_mut(2);
         // The algorithm is chosen here, for all.
-        multiply(&stream, &mut direct[0]).unwrap();
+        factors.multiply(&stream, &mut direct[0]).unwrap();
         let mut graphs = Vec::new();
         for output in recorded {
-            graphs.push(stream.capture(|stream| multiply(stream, output)).unwrap());
+            graphs.push(stream.capture(|stream| factors.multiply(stream, output)).unwrap());
         }
         for output in direct {
-            multiply(&stream, output).unwrap();
+            factors.multiply(&stream, output).unwrap();
             // SAFETY: all buffers are alive, and the reads wait.
             unsafe {
                 graphs[0].launch(&first).unwrap();
@@ -274,23 +290,12 @@ fn products_of_a_graph_and_of_its_stream_do_not_meet() {
 /// Products on two streams, which nothing orders, share nothing but what they read.
 #[test]
 fn products_of_two_streams_do_not_meet() {
-    const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
     const ROUNDS: usize = 4;
     for device in devices() {
         let streams = [(); 2].map(|()| device.new_stream().unwrap());
-        let left = device.upload(&rounded::<f32>(&values(1, SIZES.m * SIZES.k))).unwrap();
-        let right = device.upload(&rounded::<f32>(&values(2, SIZES.k * SIZES.n))).unwrap();
-        let mut outputs: Vec<_> =
-            (0..2 * ROUNDS).map(|_| device.zeros::<f32>(SIZES.m * SIZES.n).unwrap()).collect();
+        let (factors, mut outputs) = Factors::with_outputs(&device, 2 * ROUNDS);
         for (output, stream) in outputs.iter_mut().zip(streams.iter().cycle()) {
-            let arguments = Product {
-                sizes: SIZES,
-                left: Factor::Plain(left.view()),
-                right: Factor::Plain(right.view()),
-                addend: Addend::Zero,
-                output: output.view_mut(),
-            };
-            product(stream, arguments).unwrap();
+            factors.multiply(stream, output).unwrap();
         }
         let results: Vec<Vec<f32>> = outputs.iter().map(|output| output.read().unwrap()).collect();
         assert!(results[0].iter().any(|&value| value != 0.0));
