@@ -54,7 +54,10 @@ pub fn all() -> Vec<Case> {
             cases.push(Case { operation: backward, name, launches: attention_backward(lengths, masked) });
         }
     }
-    cases.extend(memory_bound());
+    cases.extend(cross_entropy());
+    cases.extend(layer_norm());
+    cases.extend(bias_gelu());
+    cases.extend([embedding_backward(), adamw()]);
     cases
 }
 
@@ -62,132 +65,109 @@ pub fn all() -> Vec<Case> {
 const PLAIN: Launch =
     Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, loops: 0, trips: 0.0, bytes: 0.0 };
 
-/// What is bound by memory, if its instructions do not take longer.
-fn memory_bound() -> Vec<Case> {
-    let one = |operation, name, launch| Case { operation, name, launches: vec![launch] };
-    let activations = TOKENS * INTERMEDIATE;
-    vec![
-        one(
-            "cross_entropy kernel",
-            "M32768",
-            Launch {
-                kernel: "cross_entropy_bf16",
-                source: "cross_entropy/cross_entropy.cu",
-                // A step's exponentials in f16, of 32 columns a thread.
-                shared: 4 * 256 * 32 * 2,
-                blocks: TOKENS,
-                // One reads, the other writes.
-                loops: 2,
-                trips: (VOCABULARY / (256.0 * 32.0)).ceil(),
-                bytes: 2.0 * 2.0 * TOKENS * VOCABULARY,
-                ..PLAIN
-            },
-        ),
-        one(
-            "cross_entropy bias",
-            "M32768",
-            Launch {
-                kernel: "cross_entropy_bias_slabs_bf16",
-                source: "cross_entropy/bias_gradient.cu",
-                threads: 128,
-                blocks: TOKENS / 64.0 * (VOCABULARY / 1024.0).ceil(),
-                loops: 1,
-                // Eight rows at a time.
-                trips: 8.0,
-                bytes: 2.0 * TOKENS * VOCABULARY,
-                ..PLAIN
-            },
-        ),
-        one(
-            "layer_norm_forward",
-            "R32768_C768",
-            Launch {
-                kernel: "layer_norm_forward_bf16",
-                source: "norm/layer_norm.cu",
-                threads: 128,
-                blocks: TOKENS / 32.0,
-                // A warp a row.
-                loops: 1,
-                trips: 8.0,
-                bytes: 4.0 * OPERAND,
-                ..PLAIN
-            },
-        ),
-        one(
-            "layer_norm_backward",
-            "R32768_C768",
-            Launch {
-                kernel: "layer_norm_backward_bf16",
-                source: "norm/layer_norm.cu",
-                shared: 8 * 3 * 768 * 4,
-                blocks: 256.0,
-                loops: 1,
-                trips: TOKENS / 256.0 / 8.0,
-                bytes: 4.0 * OPERAND,
-                ..PLAIN
-            },
-        ),
-        one(
-            "bias_gelu_forward",
-            "R32768_C3072",
-            Launch {
-                kernel: "bias_gelu_forward_bf16",
-                source: "activation/bias_gelu.cu",
-                // Eight times 8 elements a thread.
-                blocks: activations / 64.0 / 256.0,
-                bytes: 2.0 * 2.0 * activations,
-                ..PLAIN
-            },
-        ),
-        one(
-            "bias_gelu_backward",
-            "R32768_C3072",
-            Launch {
-                kernel: "bias_gelu_backward_bf16",
-                source: "activation/bias_gelu.cu",
-                blocks: activations / 32.0 / 256.0,
-                bytes: 3.0 * 2.0 * activations,
-                ..PLAIN
-            },
-        ),
-        one(
-            "embedding_backward",
-            "T32768_H768",
-            Launch {
-                kernel: "segment_sum_bf16",
-                source: "embedding/segment_sum.cu",
-                shared: 8 * 256 * 4,
-                // A warp takes 256 columns of eight rows at a time.
-                blocks: TOKENS * (HIDDEN / 256.0) / 8.0 / 8.0,
-                loops: 1,
-                trips: 1.0,
-                bytes: OPERAND + 2.0 * 4.0 * HIDDEN * DISTINCT_WORDS,
-                ..PLAIN
-            },
-        ),
-        Case {
-            operation: "adamw",
-            name: "base",
-            launches: vec![
-                Launch {
-                    kernel: "reduce_squares_f32",
-                    source: "optimizer/reduce.cu",
-                    blocks: PARAMETERS / 16_384.0,
-                    loops: 1,
-                    trips: 2.0,
-                    bytes: 4.0 * PARAMETERS,
-                    ..PLAIN
-                },
-                Launch {
-                    kernel: "adamw_bf16",
-                    source: "optimizer/adamw.cu",
-                    blocks: PARAMETERS / 4096.0,
-                    bytes: 34.0 * PARAMETERS,
-                    ..PLAIN
-                },
-            ],
-        },
+/// A case of one kernel.
+fn one(operation: &'static str, name: &'static str, launch: Launch) -> Case {
+    Case { operation, name, launches: vec![launch] }
+}
+
+/// The kernel over the logits, and the gradient of the head's bias; the products are a library's.
+fn cross_entropy() -> [Case; 2] {
+    let logits = 2.0 * TOKENS * VOCABULARY;
+    let kernel = Launch {
+        kernel: "cross_entropy_bf16",
+        source: "cross_entropy/cross_entropy.cu",
+        // A step's exponentials in f16, of 32 columns a thread.
+        shared: 4 * 256 * 32 * 2,
+        blocks: TOKENS,
+        // One reads, the other writes.
+        loops: 2,
+        trips: (VOCABULARY / (256.0 * 32.0)).ceil(),
+        bytes: 2.0 * logits,
+        ..PLAIN
+    };
+    let bias = Launch {
+        kernel: "cross_entropy_bias_slabs_bf16",
+        source: "cross_entropy/bias_gradient.cu",
+        threads: 128,
+        blocks: TOKENS / 64.0 * (VOCABULARY / 1024.0).ceil(),
+        loops: 1,
+        // Eight rows at a time.
+        trips: 8.0,
+        bytes: logits,
+        ..PLAIN
+    };
+    [one("cross_entropy kernel", "M32768", kernel), one("cross_entropy bias", "M32768", bias)]
+}
+
+/// LayerNorm and its backward, a warp a row.
+fn layer_norm() -> [Case; 2] {
+    let both = Launch { source: "norm/layer_norm.cu", loops: 1, bytes: 4.0 * OPERAND, ..PLAIN };
+    let forward = Launch {
+        kernel: "layer_norm_forward_bf16",
+        threads: 128,
+        blocks: TOKENS / 32.0,
+        trips: 8.0,
+        ..both.clone()
+    };
+    let backward = Launch {
+        kernel: "layer_norm_backward_bf16",
+        shared: 8 * 3 * 768 * 4,
+        blocks: 256.0,
+        trips: TOKENS / 256.0 / 8.0,
+        ..both
+    };
+    [one("layer_norm_forward", "R32768_C768", forward), one("layer_norm_backward", "R32768_C768", backward)]
+}
+
+/// GELU and its backward: a thread takes packs of 8 elements, and reads or writes `arrays` of them.
+fn bias_gelu() -> [Case; 2] {
+    let pass = |operation, kernel, packs: f64, arrays: f64| {
+        let elements = TOKENS * INTERMEDIATE;
+        let (blocks, bytes) = (elements / (8.0 * packs) / 256.0, 2.0 * arrays * elements);
+        let launch = Launch { kernel, source: "activation/bias_gelu.cu", blocks, bytes, ..PLAIN };
+        one(operation, "R32768_C3072", launch)
+    };
+    [
+        pass("bias_gelu_forward", "bias_gelu_forward_bf16", 8.0, 2.0),
+        pass("bias_gelu_backward", "bias_gelu_backward_bf16", 4.0, 3.0),
     ]
+}
+
+/// The sums of the embeddings' gradients.
+fn embedding_backward() -> Case {
+    let launch = Launch {
+        kernel: "segment_sum_bf16",
+        source: "embedding/segment_sum.cu",
+        shared: 8 * 256 * 4,
+        // A warp takes 256 columns of eight rows at a time.
+        blocks: TOKENS * (HIDDEN / 256.0) / 8.0 / 8.0,
+        loops: 1,
+        trips: 1.0,
+        bytes: OPERAND + 2.0 * 4.0 * HIDDEN * DISTINCT_WORDS,
+        ..PLAIN
+    };
+    one("embedding_backward", "T32768_H768", launch)
+}
+
+/// The gradients' norm, and the update.
+fn adamw() -> Case {
+    let norm = Launch {
+        kernel: "reduce_squares_f32",
+        source: "optimizer/reduce.cu",
+        blocks: PARAMETERS / 16_384.0,
+        loops: 1,
+        trips: 2.0,
+        bytes: 4.0 * PARAMETERS,
+        ..PLAIN
+    };
+    let update = Launch {
+        kernel: "adamw_bf16",
+        source: "optimizer/adamw.cu",
+        blocks: PARAMETERS / 4096.0,
+        bytes: 34.0 * PARAMETERS,
+        ..PLAIN
+    };
+    Case { operation: "adamw", name: "base", launches: vec![norm, update] }
 }
 
 /// How many times `lengths` in turn fill the tokens.
@@ -231,62 +211,67 @@ const FUSED_QUERIES: f64 = 256.0;
 fn attention_backward(lengths: &[f64], masked: bool) -> Vec<Launch> {
     let repeats = repeats(lengths);
     let (short, long): (Vec<f64>, Vec<f64>) = lengths.iter().partition(|&&length| length <= FUSED_QUERIES);
-    let kind = usize::from(masked);
     let mut launches = Vec::new();
-    // Of one operand or result.
-    let bytes = |lengths: &[f64]| 2.0 * HIDDEN * repeats * lengths.iter().sum::<f64>();
     if !short.is_empty() {
-        let sentences = HEADS * repeats * short.len() as f64;
-        let pairs: f64 = short.iter().map(|&length| tiles(length) * tiles(length)).sum();
-        let rows = (short.iter().copied().fold(0.0, f64::max) / TILE).ceil() * TILE;
-        launches.push(Launch {
-            kernel: ["attention_backward_fused_full_bf16_d64", "attention_backward_fused_masked_bf16_d64"]
-                [kind],
-            source: "attention/attention_backward_fused.cu",
-            threads: 128,
-            // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; bits.
-            shared: rows as u32 * (8 * HEAD_DIM + 8) + 3 * 2 * 64 * HEAD_DIM + 4 * 64 * 64 / 32,
-            blocks: sentences,
-            loops: 1,
-            trips: pairs / short.len() as f64,
-            bytes: 8.0 * bytes(&short),
-        });
+        launches.push(attention_backward_fused(&short, repeats, masked));
     }
     if !long.is_empty() {
-        let operand = bytes(&long);
-        let (tiles, trips) = tile_pairs(&long);
-        let blocks = HEADS * repeats * tiles;
-        let tiled = Launch {
-            source: "attention/attention_backward_tiled.cu",
-            threads: 128,
-            blocks,
-            loops: 1,
-            trips,
-            ..PLAIN
-        };
-        launches.push(Launch {
-            kernel: "attention_backward_delta_bf16_d64",
-            loops: 0,
-            trips: 0.0,
-            bytes: 2.0 * operand,
-            ..tiled.clone()
-        });
-        launches.push(Launch {
-            kernel: [
-                "attention_backward_key_value_full_bf16_d64",
-                "attention_backward_key_value_masked_bf16_d64",
-            ][kind],
-            shared: 6 * 2 * 64 * HEAD_DIM + 2 * 2 * 4 * 64 + mask_bytes(masked),
-            bytes: 6.0 * operand,
-            ..tiled.clone()
-        });
-        launches.push(Launch {
-            kernel: ["attention_backward_query_full_bf16_d64", "attention_backward_query_masked_bf16_d64"]
-                [kind],
-            shared: 6 * 2 * 64 * HEAD_DIM + mask_bytes(masked),
-            bytes: 5.0 * operand,
-            ..tiled
-        });
+        launches.extend(attention_backward_tiled(&long, repeats, masked));
     }
     launches
+}
+
+/// Bytes of one operand or result of sentences that come `repeats` times.
+fn operand_bytes(lengths: &[f64], repeats: f64) -> f64 {
+    2.0 * HIDDEN * repeats * lengths.iter().sum::<f64>()
+}
+
+/// A block a sentence and head.
+fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Launch {
+    let sentences = lengths.len() as f64;
+    let (own, trips) = tile_pairs(lengths);
+    let rows = lengths.iter().map(|&length| tiles(length)).fold(0.0, f64::max) * TILE;
+    let kernels = ["attention_backward_fused_full_bf16_d64", "attention_backward_fused_masked_bf16_d64"];
+    Launch {
+        kernel: kernels[usize::from(masked)],
+        source: "attention/attention_backward_fused.cu",
+        threads: 128,
+        // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; bits.
+        shared: rows as u32 * (8 * HEAD_DIM + 8) + 3 * 2 * 64 * HEAD_DIM + 4 * 64 * 64 / 32,
+        blocks: HEADS * repeats * sentences,
+        loops: 1,
+        trips: own * trips / sentences,
+        bytes: 8.0 * operand_bytes(lengths, repeats),
+    }
+}
+
+/// δ once a query, then a block a tile of keys, and a block a tile of queries.
+fn attention_backward_tiled(lengths: &[f64], repeats: f64, masked: bool) -> [Launch; 3] {
+    let operand = operand_bytes(lengths, repeats);
+    let (own, trips) = tile_pairs(lengths);
+    let plain = Launch {
+        kernel: "attention_backward_delta_bf16_d64",
+        source: "attention/attention_backward_tiled.cu",
+        threads: 128,
+        blocks: HEADS * repeats * own,
+        bytes: 2.0 * operand,
+        ..PLAIN
+    };
+    let keys = ["attention_backward_key_value_full_bf16_d64", "attention_backward_key_value_masked_bf16_d64"];
+    let queries = ["attention_backward_query_full_bf16_d64", "attention_backward_query_masked_bf16_d64"];
+    let own_keys = Launch {
+        kernel: keys[usize::from(masked)],
+        shared: 6 * 2 * 64 * HEAD_DIM + 2 * 2 * 4 * 64 + mask_bytes(masked),
+        loops: 1,
+        trips,
+        bytes: 6.0 * operand,
+        ..plain.clone()
+    };
+    let own_queries = Launch {
+        kernel: queries[usize::from(masked)],
+        shared: 6 * 2 * 64 * HEAD_DIM + mask_bytes(masked),
+        bytes: 5.0 * operand,
+        ..own_keys.clone()
+    };
+    [plain, own_keys, own_queries]
 }

@@ -155,8 +155,7 @@ fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
 
 /// Every kernel once, each waited for.
 fn kernels(verification: &mut Verification, limit: Duration) -> Result<Stage> {
-    let tests: Vec<String> =
-        suite::list(verification)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+    let tests = suite::of_module(&suite::list(verification)?, "every_kernel");
     Ok(suite::one_by_one(verification, &tests, limit)?.stage())
 }
 
@@ -176,7 +175,7 @@ fn modules(verification: &mut Verification, limit: Duration, step: &str, names: 
     }
     let mut tally = Tally::default();
     for name in wanted {
-        let own: Vec<String> = tests.iter().filter(|test| module(test) == name).cloned().collect();
+        let own = suite::of_module(&tests, &name);
         let left = deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_secs(1) || verification.interrupted() {
             tally.unfinished.extend(own);
@@ -199,8 +198,7 @@ fn sanitizer(verification: &mut Verification, limit: Duration, tool: &str) -> Re
     };
     let arguments = ["--tool", tool, "--error-exitcode", "86", "--target-processes", "application-only"];
     let under = std::iter::once(program.into_os_string()).chain(arguments.map(OsString::from)).collect();
-    let tests: Vec<String> =
-        suite::list(verification)?.into_iter().filter(|test| module(test) == "every_kernel").collect();
+    let tests = suite::of_module(&suite::list(verification)?, "every_kernel");
     let manner = Manner { under, threads: 1 };
     Ok(suite::group(verification, tool, &tests, limit, &manner)?.stage())
 }

@@ -89,13 +89,22 @@ impl Tally {
     }
 }
 
-/// The names of all tests.
+/// The names of all tests, which are asked for once.
 pub fn list(verification: &mut Verification) -> Result<Vec<String>> {
-    let mut command = verification.program(verification.bundled("bin/suite"));
-    let (end, text) =
-        verification.run(command.arg("--list"), "list", Limits::total(Duration::from_secs(30)))?;
-    ensure!(end.success(), "the tests cannot be listed: {}", last_line(&text));
-    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+    if verification.tests.is_empty() {
+        let mut command = verification.program(verification.bundled("bin/suite"));
+        let limits = Limits::total(Duration::from_secs(30));
+        let (end, text) = verification.run(command.arg("--list"), "list", limits)?;
+        ensure!(end.success(), "the tests cannot be listed: {}", last_line(&text));
+        let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+        verification.tests = names.map(str::to_owned).collect();
+    }
+    Ok(verification.tests.clone())
+}
+
+/// The names of a module's tests.
+pub fn of_module(tests: &[String], name: &str) -> Vec<String> {
+    tests.iter().filter(|test| module(test) == name).cloned().collect()
 }
 
 /// The module at the top of a test's name.

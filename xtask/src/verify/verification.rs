@@ -38,6 +38,8 @@ pub struct Verification {
     interrupted: Arc<AtomicBool>,
     /// Where this bundle's programs look for CUDA's libraries.
     library_path: Option<OsString>,
+    /// The names of all tests, once they were asked for.
+    pub tests: Vec<String>,
     /// One for each step of the plan, in its order.
     pub stages: Vec<Stage>,
     /// The step that runs.
@@ -74,6 +76,7 @@ impl Verification {
             begun,
             interrupted,
             library_path,
+            tests: Vec::new(),
             stages,
             current: None,
             renewed: begun,
