@@ -61,6 +61,8 @@ pub fn run(
     tick: &mut dyn FnMut(),
 ) -> Result<End> {
     let file = append(log)?;
+    // Read before the program can write, or what it says at once would not be heard.
+    let before = written(log);
     let begun = Instant::now();
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
@@ -71,7 +73,6 @@ pub fn run(
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot run `{name}`"))?;
-    let before = written(log);
     let mut heard = (before, begun);
     let end = loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{name}`"))? {
