@@ -1,7 +1,7 @@
 // ex2.approx and rcp.approx: one instruction each, and no branch.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

@@ -3,7 +3,7 @@
 // The host twin performs a copy when it is waited for, never earlier, so a missing wait reads poison.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

@@ -3,7 +3,7 @@
 // The baseline alone uses it: the order of additions, and so the last bits of a sum, change from run to run.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

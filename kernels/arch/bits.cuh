@@ -1,7 +1,7 @@
 // Bit counting (PTX ISA, "popc").
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

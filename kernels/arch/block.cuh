@@ -1,7 +1,7 @@
 // Votes of a block (PTX ISA, "barrier.red").
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

@@ -1,7 +1,7 @@
 // cvt.rn of f32 to bf16 and f16, alone and in pairs, and the ways back (PTX ISA, "cvt"; bf16 needs sm_80).
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 #if !defined(__CUDACC__) && defined(__F16C__)
 #include <immintrin.h>

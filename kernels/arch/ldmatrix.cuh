@@ -2,7 +2,7 @@
 // "ldmatrix"; sm_75).
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

@@ -5,8 +5,8 @@
 // C [16, 8] is row g + 8·(i / 2), column 2t + i % 2.
 #pragma once
 
-#include "../core/kernel.cuh"
-#include "../core/strip.cuh"
+#include "../base/kernel.cuh"
+#include "../base/strip.cuh"
 #include "convert.cuh"
 
 namespace retromae {

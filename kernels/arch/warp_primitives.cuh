@@ -3,7 +3,7 @@
 // Every wrapper is for all 32 lanes; a divergent call is an error on the host device.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

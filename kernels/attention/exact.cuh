@@ -1,7 +1,7 @@
 // What the exact attention kernels share: every product in f32, on the FMA units.
 #pragma once
 
-#include "../core/strip.cuh"
+#include "../base/strip.cuh"
 #include "attention.cuh"
 
 namespace retromae {

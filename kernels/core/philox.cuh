@@ -3,7 +3,7 @@
 // Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once
 
-#include "kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

@@ -1,7 +1,7 @@
 // Dynamic shared memory, handed out in order.
 #pragma once
 
-#include "kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

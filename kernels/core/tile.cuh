@@ -6,7 +6,7 @@
 #include "../arch/ldmatrix.cuh"
 #include "../arch/mma.cuh"
 #include "../arch/warp_primitives.cuh"
-#include "kernel.cuh"
+#include "../base/kernel.cuh"
 #include "types.cuh"
 
 namespace retromae {

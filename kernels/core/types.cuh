@@ -4,7 +4,7 @@
 // does: no operator hides a conversion, and the host computes the very same bits.
 #pragma once
 
-#include "kernel.cuh"
+#include "../base/kernel.cuh"
 #include "../arch/convert.cuh"
 
 namespace retromae {

@@ -1,7 +1,7 @@
 // Which targets are predicted.
 #pragma once
 
-#include "../core/kernel.cuh"
+#include "../base/kernel.cuh"
 
 namespace retromae {
 

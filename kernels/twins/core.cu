@@ -3,7 +3,7 @@
 #include "../core/gelu.cuh"
 #include "../core/philox.cuh"
 #include "../core/shared_memory.cuh"
-#include "../core/strip.cuh"
+#include "../base/strip.cuh"
 #include "twins.cuh"
 
 namespace retromae {
