@@ -12,6 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+#[path = "build/handles.rs"]
+mod handles;
 #[path = "build/job.rs"]
 mod job;
 #[path = "build/nvcc.rs"]
@@ -52,7 +54,9 @@ fn main() {
     #[cfg(feature = "bindgen")]
     generate_params(&root);
 
-    let sources = kernel_sources(&root.join("kernels"));
+    let kernels = root.join("kernels");
+    let sources = kernel_sources(&kernels);
+    handles::write(host_compiler().to_command(), &kernels, &sources, &out);
     let documentation_only = env::var_os("DOCS_RS").is_some();
     let host = if documentation_only { HostBuild::default() } else { build_host(&root, &out, &sources) };
     let cuda = if documentation_only {
@@ -108,7 +112,7 @@ struct HostBuild {
 fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
     let kernels = root.join("kernels");
     let sanitize = env::var_os("CARGO_FEATURE_SANITIZE").is_some();
-    let tool = cc::Build::new().cpp(true).opt_level(3).debug(false).get_compiler();
+    let tool = host_compiler();
     let march = host_march();
     let objects = out.join("host");
     fs::create_dir_all(&objects).expect("OUT_DIR is writable");
@@ -163,6 +167,10 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
     }
     archive(out, &outputs);
     HostBuild { compiler: tool.path().display().to_string(), march, anchors }
+}
+
+fn host_compiler() -> cc::Tool {
+    cc::Build::new().cpp(true).opt_level(3).debug(false).get_compiler()
 }
 
 fn archive(out: &Path, objects: &[PathBuf]) {
@@ -322,25 +330,54 @@ fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
     fs::write(out.join("kernel_table.rs"), text).expect("OUT_DIR is writable");
 }
 
-/// Regenerates `src/device/params.rs` from `kernels/params.h`.
+/// The structs of `params.h` that other headers use are plain data, too.
+#[cfg(feature = "bindgen")]
+#[derive(Debug)]
+struct PlainData;
+
+#[cfg(feature = "bindgen")]
+impl bindgen::callbacks::ParseCallbacks for PlainData {
+    fn blocklisted_type_implements_trait(
+        &self,
+        _name: &str,
+        _trait: bindgen::callbacks::DeriveTrait,
+    ) -> Option<bindgen::callbacks::ImplementsTrait> {
+        Some(bindgen::callbacks::ImplementsTrait::Yes)
+    }
+}
+
+/// Regenerates `src/device/params.rs` and `baseline_params.rs` from the headers of the kernels.
 #[cfg(feature = "bindgen")]
 fn generate_params(root: &Path) {
-    let header = root.join("kernels/params.h");
-    let bindings = bindgen::Builder::default()
-        .header(header.display().to_string())
-        .clang_args(["-x", "c++", "-std=c++17"])
-        .allowlist_file(".*params\\.h")
-        .allowlist_recursively(false)
-        .use_core()
-        .derive_default(true)
-        .layout_tests(true)
-        .prepend_enum_name(false)
-        .disable_header_comment()
-        .raw_line("//! The parameter structs of the kernels: bindgen's output for `kernels/params.h`.")
-        .raw_line("//!")
-        .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
-        .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]")
-        .generate()
-        .unwrap_or_else(|error| panic!("bindgen on {}: {error}", header.display()));
-    bindings.write_to_file(root.join("src/device/params.rs")).expect("src/device is writable");
+    for (header, module, imports) in [
+        ("params.h", "params.rs", None),
+        (
+            "baseline/baseline_params.h",
+            "baseline_params.rs",
+            Some("use super::params::{DevicePointer, DropoutParams};"),
+        ),
+    ] {
+        let source = root.join("kernels").join(header);
+        let bindings = bindgen::Builder::default()
+            .header(source.display().to_string())
+            .clang_args(["-x", "c++", "-std=c++17"])
+            .allowlist_file(format!(".*/{}", header.replace('.', "\\.")))
+            .allowlist_recursively(false)
+            .parse_callbacks(Box::new(PlainData))
+            .use_core()
+            .derive_default(true)
+            .layout_tests(true)
+            .prepend_enum_name(false)
+            .disable_header_comment()
+            .raw_line(format!("//! Parameter structs of kernels: bindgen's output for `kernels/{header}`."))
+            .raw_line("//!")
+            .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
+            .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]");
+        let bindings = imports
+            .iter()
+            .fold(bindings, |bindings, imports| bindings.raw_line(*imports))
+            .generate()
+            .unwrap_or_else(|error| panic!("bindgen on {header}: {error}"));
+        bindings.write_to_file(root.join("src/device").join(module)).expect("src/device is writable");
+    }
 }

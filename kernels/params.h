@@ -16,6 +16,17 @@ struct RngState {
     uint32_t reserved;
 };
 
+/* Sizes of tiles that arrays are made for, or that the host's side cuts its work by. */
+enum TileSize : uint32_t {
+    VOCABULARY_TILE = 128,        /* rows, and words, of a tile of logits */
+    CROSS_ENTROPY_SLAB_ROWS = 64, /* rows that one partial sum of the bias's gradient is of */
+    SEGMENT_SLICE = 64,           /* indices of a slice of a long segment */
+    GROUP_TILE = 2048,            /* keys that one count of digits is of */
+    GROUP_DIGIT_BITS = 8,
+    MASK_ROWS_PER_BLOCK = 32,     /* bank rows that one block makes */
+    ROW_COLUMNS_MAX = 1024,       /* of a row that a warp holds in registers */
+};
+
 /* One dropout site. `threshold` of 256 byte values drop an element; the others scale it by `scale`. */
 struct DropoutParams {
     DevicePointer rng; /* RngState */
@@ -277,7 +288,7 @@ struct CrossEntropyTotals {
 struct CrossEntropyBiasParams {
     DevicePointer matrix;    /* T [rows, stride] */
     DevicePointer scales;    /* f32 [rows], optional: 1 */
-    DevicePointer slab_sums; /* f32 [ceil(rows / 64), stride] */
+    DevicePointer slab_sums; /* f32 [ceil(rows / CROSS_ENTROPY_SLAB_ROWS), stride] */
     DevicePointer d_bias;    /* f32 [vocabulary] */
     uint32_t rows;
     uint32_t vocabulary;
@@ -383,18 +394,20 @@ struct GroupedKeys {
     DevicePointer input_indices;  /* u32 [count], optional: else each key has its own row's */
     DevicePointer output_keys;    /* u32 [count] */
     DevicePointer output_indices; /* u32 [count] */
-    DevicePointer counts;         /* u32 [ceil(count / 2048), 256]: of each tile, how many have each digit */
-    DevicePointer rows;           /* i32 [segments]: the key of each run, then 0 */
-    DevicePointer offsets;        /* i32 [segments + 1]: where each run begins, then count */
-    uint32_t segments;            /* not below the number of different keys below key_count */
-    uint32_t key_count; /* no key: sorted behind all keys, and of no segment where there is none left */
+    DevicePointer counts;  /* u32 [ceil(count / GROUP_TILE), 256]: of each tile, how many have each digit */
+    DevicePointer rows;    /* i32 [segments]: the key of each run, then 0 */
+    DevicePointer offsets; /* i32 [segments + 1]: where each run begins, then count */
+    uint32_t segments;     /* not below the number of different keys below key_count */
+    uint32_t key_count;    /* no key: sorted behind all keys, and of no segment where there is none left */
 };
 
 /* Some arrays of keys, one a row of blocks. */
 struct GroupByKeyParams {
     GroupedKeys arrays[3];
+    uint32_t array_count;
     uint32_t count; /* rows of each */
     uint32_t shift; /* the lowest bit of the digit */
+    uint32_t reserved;
 };
 
 /* weights[i] = weight / (sum of the counts) for the rows that are not negative, and 0 for the others. */

@@ -1,10 +1,11 @@
 //! AdamW as passes of their own: clipping, moments, decay, update, rounded copy.
 
-use retromae::device::{Buffer, ModelFloat, Stream};
+use retromae::device::baseline_params::BaselineAdamWParams;
+use retromae::device::{Buffer, ModelFloat, Stream, kernels};
 use retromae::ops::Result;
 use retromae::ops::adamw::Hyperparameters;
 
-use super::{params, passes};
+use super::passes;
 
 /// Weights and state, `[count]` each, count a multiple of 8.
 pub struct AdamW<T: ModelFloat> {
@@ -26,7 +27,7 @@ pub struct AdamW<T: ModelFloat> {
 impl<T: ModelFloat> AdamW<T> {
     pub fn step(&mut self, stream: &Stream) -> Result<()> {
         let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = self.hyperparameters;
-        let all = params::AdamW {
+        let all = BaselineAdamWParams {
             parameters: self.parameters.view().address(),
             gradients: self.gradients.view().address(),
             first_moments: self.first_moments.view().address(),
@@ -41,16 +42,16 @@ impl<T: ModelFloat> AdamW<T> {
             max_norm: max_norm.unwrap_or(0.0) as f32,
             reserved: 0,
         };
-        let decayed = params::AdamW { count: self.decayed as u64, ..all };
+        let decayed = BaselineAdamWParams { count: self.decayed as u64, ..all };
         // SAFETY: all arrays have as many elements as the parameters.
         unsafe {
             if max_norm.is_some() {
-                passes::adamw(stream, "clip", &all)?;
+                stream.launch(kernels::BASELINE_ADAMW_CLIP, &all)?;
             }
-            passes::adamw(stream, "first_moment", &all)?;
-            passes::adamw(stream, "second_moment", &all)?;
-            passes::adamw(stream, "decay", &decayed)?;
-            passes::adamw(stream, "update", &all)?;
+            stream.launch(kernels::BASELINE_ADAMW_FIRST_MOMENT, &all)?;
+            stream.launch(kernels::BASELINE_ADAMW_SECOND_MOMENT, &all)?;
+            stream.launch(kernels::BASELINE_ADAMW_DECAY, &decayed)?;
+            stream.launch(kernels::BASELINE_ADAMW_UPDATE, &all)?;
         }
         match &mut self.compute_parameters {
             Some(copy) => passes::narrow(stream, self.parameters.view(), copy.view_mut()),

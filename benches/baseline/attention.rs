@@ -1,14 +1,15 @@
 //! Unfused attention: padded matrices for each head, scores, scale, mask, softmax, dropout and products as passes of their own.
 
 use rayon::prelude::*;
-use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
+use retromae::device::baseline_params::BaselineHeadsParams;
+use retromae::device::{Buffer, Family, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::model::VisibilityBank;
 use retromae::ops::Result;
 use retromae::ops::product::Factor::{Plain, Transposed};
 use retromae::ops::product::Sizes;
 
 use super::passes::{self, DropoutRows};
-use super::{Dropout, matmul, params};
+use super::{Dropout, matmul};
 
 /// A pack of sentences, as padded matrices.
 pub struct Shape {
@@ -111,7 +112,7 @@ impl<T: ModelFloat> Attention<T> {
         let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
         for (index, input) in inputs.into_iter().enumerate() {
             let address = self.heads[index].view().address();
-            self.copy_heads(stream, "split_heads", input.address(), address, stride)?;
+            self.copy_heads(stream, kernels::BASELINE_SPLIT_HEADS, input.address(), address, stride)?;
         }
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
         let sizes = self.shape.sizes(length, length, head_dim);
@@ -130,7 +131,13 @@ impl<T: ModelFloat> Attention<T> {
         let sizes = self.shape.sizes(length, head_dim, length);
         matmul(stream, sizes, Plain(weights), Plain(value), self.context.view_mut())?;
         let columns = self.shape.num_heads * head_dim;
-        self.copy_heads(stream, "merge_heads", output.address(), self.context.view().address(), columns)
+        self.copy_heads(
+            stream,
+            kernels::BASELINE_MERGE_HEADS,
+            output.address(),
+            self.context.view().address(),
+            columns,
+        )
     }
 
     /// From the gradient of the output, `[T, A·d]`, to those of query, key and value, rows of `stride`; after [`Attention::forward`].
@@ -143,7 +150,13 @@ impl<T: ModelFloat> Attention<T> {
     ) -> Result<()> {
         let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
         let columns = self.shape.num_heads * head_dim;
-        self.copy_heads(stream, "split_heads", d_output.address(), self.context.view().address(), columns)?;
+        self.copy_heads(
+            stream,
+            kernels::BASELINE_SPLIT_HEADS,
+            d_output.address(),
+            self.context.view().address(),
+            columns,
+        )?;
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
         let [d_query, d_key, d_value] = self.d_heads.each_mut().map(Buffer::view_mut);
         let d_context = Plain(self.context.view());
@@ -163,7 +176,7 @@ impl<T: ModelFloat> Attention<T> {
         matmul(stream, by_head, Transposed(d_scores), Plain(query), d_key)?;
         for (index, d_input) in d_inputs.into_iter().enumerate() {
             let address = self.d_heads[index].view().address();
-            self.copy_heads(stream, "merge_heads", d_input.address(), address, stride)?;
+            self.copy_heads(stream, kernels::BASELINE_MERGE_HEADS, d_input.address(), address, stride)?;
         }
         Ok(())
     }
@@ -171,12 +184,12 @@ impl<T: ModelFloat> Attention<T> {
     fn copy_heads(
         &self,
         stream: &Stream,
-        operation: &str,
+        family: Family<BaselineHeadsParams>,
         packed: u64,
         heads: u64,
         stride: usize,
     ) -> Result<()> {
-        let params = params::Heads {
+        let params = BaselineHeadsParams {
             packed,
             heads,
             cu_seqlens: self.cu_seqlens.view().address(),
@@ -188,7 +201,8 @@ impl<T: ModelFloat> Attention<T> {
             reserved: 0,
         };
         // SAFETY: the callers pass a packed array of T rows and a padded one of this shape.
-        unsafe { passes::heads::<T>(stream, operation, &params) }
+        unsafe { stream.launch(family.of(T::DTYPE)?, &params)? };
+        Ok(())
     }
 }
 

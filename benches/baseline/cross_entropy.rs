@@ -2,13 +2,14 @@
 //!
 //! The vocabulary is padded to a multiple of 8 with rows that nothing predicts, as one does for the sake of the products.
 
-use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
+use retromae::device::baseline_params::BaselineLikelihoodParams;
+use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use retromae::ops::product::Factor::{Plain, Transposed};
 use retromae::ops::product::Sizes;
 
-use super::{add_matmul, matmul, params, passes};
+use super::{add_matmul, matmul, passes};
 
 /// What a vocabulary is padded to.
 pub fn padded(vocabulary: usize) -> usize {
@@ -98,10 +99,10 @@ impl<T: ModelFloat> CrossEntropy<T> {
         passes::log_softmax(stream, &self.logits, &mut self.log_probabilities, vocabulary)?;
         let likelihood = self.likelihood();
         // SAFETY: the arrays were made for these rows and columns.
-        unsafe { passes::likelihood::<T>(stream, "likelihood_forward", &likelihood)? };
+        unsafe { stream.launch(kernels::BASELINE_LIKELIHOOD_FORWARD.of(T::DTYPE)?, &likelihood)? };
         stream.zero(self.d_log_probabilities.view_mut())?;
         // SAFETY: as above.
-        unsafe { passes::likelihood::<T>(stream, "likelihood_backward", &likelihood)? };
+        unsafe { stream.launch(kernels::BASELINE_LIKELIHOOD_BACKWARD.of(T::DTYPE)?, &likelihood)? };
         passes::log_softmax_backward(
             stream,
             &self.d_log_probabilities,
@@ -124,8 +125,8 @@ impl<T: ModelFloat> CrossEntropy<T> {
         column_sum(stream, d_bias)
     }
 
-    fn likelihood(&self) -> params::Likelihood {
-        params::Likelihood {
+    fn likelihood(&self) -> BaselineLikelihoodParams {
+        BaselineLikelihoodParams {
             log_probabilities: self.log_probabilities.view().address(),
             targets: self.targets.view().address(),
             row_weights: self.row_weights.view().address(),

@@ -1,9 +1,8 @@
 //! The gradient of an embedding table by atomic additions.
 
-use retromae::device::{ModelFloat, Stream, View, ViewMut};
+use retromae::device::baseline_params::BaselineEmbeddingParams;
+use retromae::device::{ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::ops::Result;
-
-use super::{params, passes};
 
 /// `table[ids[t]] += rows[t]`; `rows` is `[T, H]`, every id a row of the table `[V, H]`.
 pub fn backward<T: ModelFloat>(
@@ -14,7 +13,7 @@ pub fn backward<T: ModelFloat>(
     columns: usize,
 ) -> Result<()> {
     assert!(rows.len() == ids.len() * columns && table.len().is_multiple_of(columns));
-    let params = params::Embedding {
+    let params = BaselineEmbeddingParams {
         rows: rows.address(),
         table: table.address(),
         ids: ids.address(),
@@ -22,5 +21,6 @@ pub fn backward<T: ModelFloat>(
         columns: columns as u32,
     };
     // SAFETY: the lengths were compared; the ids are the caller's promise.
-    unsafe { passes::embedding::<T>(stream, &params) }
+    unsafe { stream.launch(kernels::BASELINE_EMBEDDING_BACKWARD.of(T::DTYPE)?, &params)? };
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Unfused end of a block: bias, dropout, residual and LayerNorm as passes of their own, and their gradients.
 
-use retromae::device::{Buffer, ModelFloat, Stream, View};
+use retromae::device::baseline_params::BaselineLayerNormParams;
+use retromae::device::{Buffer, Family, ModelFloat, Stream, View, kernels};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 
+use super::Dropout;
 use super::passes::{self, DropoutRows};
-use super::{Dropout, params};
 
 /// `kRowThreads` of the kernels.
 const THREADS: u32 = 128;
@@ -112,8 +113,9 @@ impl<T: ModelFloat> LayerNorm<T> {
 
     /// LayerNorm of `sum`, which the caller has filled.
     pub fn normalise(&mut self, stream: &Stream, parameters: Parameters<'_>) -> Result<()> {
-        let params = params::LayerNorm { output: self.output.view().address(), ..self.params(parameters) };
-        self.launch(stream, "forward", 0, &params)
+        let params =
+            BaselineLayerNormParams { output: self.output.view().address(), ..self.params(parameters) };
+        self.launch(stream, kernels::BASELINE_LAYER_NORM_FORWARD, &params)
     }
 
     /// After [`LayerNorm::forward`]: gradient of the sum, gradients of gamma and beta, dropout, gradient of the bias.
@@ -124,14 +126,13 @@ impl<T: ModelFloat> LayerNorm<T> {
         d_output: View<'_, T>,
     ) -> Result<()> {
         assert_eq!(d_output.len(), self.rows * self.columns);
-        let params = params::LayerNorm {
+        let params = BaselineLayerNormParams {
             d_output: d_output.address(),
             output: self.d_residual.view().address(),
             ..self.params(parameters)
         };
-        self.launch(stream, "backward_input", 0, &params)?;
-        let shared_bytes = (WARPS * SUMS * self.columns * size_of::<f32>()) as u32;
-        self.launch(stream, "backward_parameters", shared_bytes, &params)?;
+        self.launch(stream, kernels::BASELINE_LAYER_NORM_BACKWARD_INPUT, &params)?;
+        self.launch(stream, kernels::BASELINE_LAYER_NORM_BACKWARD_PARAMETERS, &params)?;
         let d_parameters = ColumnSum {
             input: self.partials.view(),
             output: self.d_parameters.view_mut(),
@@ -155,9 +156,9 @@ impl<T: ModelFloat> LayerNorm<T> {
         Ok(())
     }
 
-    fn params(&self, parameters: Parameters<'_>) -> params::LayerNorm {
+    fn params(&self, parameters: Parameters<'_>) -> BaselineLayerNormParams {
         assert_eq!((parameters.gamma.len(), parameters.beta.len()), (self.columns, self.columns));
-        params::LayerNorm {
+        BaselineLayerNormParams {
             input: self.sum.view().address(),
             gamma: parameters.gamma.address(),
             beta: parameters.beta.address(),
@@ -168,21 +169,18 @@ impl<T: ModelFloat> LayerNorm<T> {
             columns: self.columns as u32,
             eps: self.eps,
             rows_per_block: ROWS_PER_BLOCK as u32,
-            ..params::LayerNorm::default()
+            ..BaselineLayerNormParams::default()
         }
     }
 
     fn launch(
         &self,
         stream: &Stream,
-        operation: &str,
-        shared_bytes: u32,
-        params: &params::LayerNorm,
+        family: Family<BaselineLayerNormParams>,
+        params: &BaselineLayerNormParams,
     ) -> Result<()> {
-        let kernel = format!("baseline_layer_norm_{operation}_{}", T::DTYPE.name());
-        let grid = [self.rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1];
         // SAFETY: all arrays were made for these rows and columns; the gradient's length was checked.
-        unsafe { stream.launch(&kernel, grid, THREADS, shared_bytes, params)? };
+        unsafe { stream.launch(family.of(T::DTYPE)?, params)? };
         Ok(())
     }
 }

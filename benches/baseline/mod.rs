@@ -10,7 +10,6 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;
-pub mod params;
 pub mod passes;
 pub mod step;
 

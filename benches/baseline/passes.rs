@@ -1,56 +1,37 @@
 //! One launch a function: the elementary passes.
 
-use retromae::device::{Buffer, DType, ModelFloat, Stream, View, ViewMut};
+use retromae::device::baseline_params::{
+    BaselineDropoutParams, BaselineElementwiseParams, BaselineMaskParams, BaselineSoftmaxParams,
+};
+use retromae::device::{Buffer, DType, Family, Kernel, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::ops::Result;
 
-use super::{Dropout, params};
+use super::Dropout;
 
-const THREADS: u32 = 256;
-/// `kPassElements` of the kernels.
-const ELEMENTS_PER_BLOCK: usize = 8192;
 /// The longest row that `softmax_*` keeps in registers.
 const SHORT_ROW: usize = 1024;
-/// A float a warp, for rows that take a block.
-const SCRATCH_BYTES: u32 = 32;
 
-/// One launch of 256 threads a block.
+/// A pass over an array of `count` elements.
 ///
 /// # Safety
-/// As [`Stream::launch`].
-unsafe fn launch<P: Copy>(
-    stream: &Stream,
-    kernel: &str,
-    blocks: usize,
-    shared_bytes: u32,
-    params: &P,
-) -> Result<()> {
-    // SAFETY: passed on to the caller.
-    unsafe { stream.launch(kernel, [blocks as u32, 1, 1], THREADS, shared_bytes, params)? };
-    Ok(())
-}
-
-/// # Safety
 /// The arrays have `count` elements, a multiple of 8, as the kernel's parameters say.
-unsafe fn pass<P: Copy>(stream: &Stream, kernel: &str, count: usize, params: &P) -> Result<()> {
-    assert!(count.is_multiple_of(8), "{kernel}: {count} elements");
+unsafe fn pass<P: Copy>(stream: &Stream, kernel: Kernel<P>, count: usize, params: &P) -> Result<()> {
+    assert!(count.is_multiple_of(8), "{kernel:?}: {count} elements");
     // SAFETY: passed on to the caller.
-    unsafe { launch(stream, kernel, count.div_ceil(ELEMENTS_PER_BLOCK), 0, params) }
-}
-
-fn name<T: ModelFloat>(operation: &str) -> String {
-    format!("baseline_{operation}_{}", T::DTYPE.name())
+    unsafe { stream.launch(kernel, params)? };
+    Ok(())
 }
 
 fn elementwise<T: ModelFloat>(
     stream: &Stream,
-    operation: &str,
+    kernel: Kernel<BaselineElementwiseParams>,
     [input, other]: [u64; 2],
     output: &ViewMut<'_, T>,
     columns: usize,
     factor: f32,
 ) -> Result<()> {
     let count = output.len();
-    let params = params::Elementwise {
+    let params = BaselineElementwiseParams {
         input,
         other,
         output: output.address(),
@@ -59,18 +40,25 @@ fn elementwise<T: ModelFloat>(
         factor,
     };
     // SAFETY: the callers below compare the lengths.
-    unsafe { pass(stream, &name::<T>(operation), count, &params) }
+    unsafe { pass(stream, kernel, count, &params) }
 }
 
 /// `values *= factor`
 pub fn scale<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, factor: f32) -> Result<()> {
-    elementwise(stream, "scale", [values.address(), 0], &values, 1, factor)
+    elementwise(stream, kernels::BASELINE_SCALE.of(T::DTYPE)?, [values.address(), 0], &values, 1, factor)
 }
 
 /// `values += other`
 pub fn add_to<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, other: View<'_, T>) -> Result<()> {
     assert_eq!(other.len(), values.len());
-    elementwise(stream, "add", [values.address(), other.address()], &values, 1, 1.0)
+    elementwise(
+        stream,
+        kernels::BASELINE_ADD.of(T::DTYPE)?,
+        [values.address(), other.address()],
+        &values,
+        1,
+        1.0,
+    )
 }
 
 /// `output = input + bias[column]`
@@ -81,7 +69,14 @@ pub fn add_bias<T: ModelFloat>(
     output: ViewMut<'_, T>,
 ) -> Result<()> {
     assert!(input.len() == output.len() && input.len().is_multiple_of(bias.len()));
-    elementwise(stream, "add_bias", [input.address(), bias.address()], &output, bias.len(), 1.0)
+    elementwise(
+        stream,
+        kernels::BASELINE_ADD_BIAS.of(T::DTYPE)?,
+        [input.address(), bias.address()],
+        &output,
+        bias.len(),
+        1.0,
+    )
 }
 
 /// `values += bias[column]`
@@ -91,13 +86,20 @@ pub fn add_bias_to<T: ModelFloat>(
     bias: View<'_, f32>,
 ) -> Result<()> {
     assert!(values.len().is_multiple_of(bias.len()));
-    elementwise(stream, "add_bias", [values.address(), bias.address()], &values, bias.len(), 1.0)
+    elementwise(
+        stream,
+        kernels::BASELINE_ADD_BIAS.of(T::DTYPE)?,
+        [values.address(), bias.address()],
+        &values,
+        bias.len(),
+        1.0,
+    )
 }
 
 /// `output = gelu(input)`
 pub fn gelu<T: ModelFloat>(stream: &Stream, input: View<'_, T>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
-    elementwise(stream, "gelu_forward", [input.address(), 0], &output, 1, 1.0)
+    elementwise(stream, kernels::BASELINE_GELU_FORWARD.of(T::DTYPE)?, [input.address(), 0], &output, 1, 1.0)
 }
 
 /// `gradient *= gelu'(input)`
@@ -107,14 +109,21 @@ pub fn gelu_backward<T: ModelFloat>(
     gradient: ViewMut<'_, T>,
 ) -> Result<()> {
     assert_eq!(input.len(), gradient.len());
-    elementwise(stream, "gelu_backward", [input.address(), gradient.address()], &gradient, 1, 1.0)
+    elementwise(
+        stream,
+        kernels::BASELINE_GELU_BACKWARD.of(T::DTYPE)?,
+        [input.address(), gradient.address()],
+        &gradient,
+        1,
+        1.0,
+    )
 }
 
 /// `output = input`, rounded where T is narrower
 pub fn narrow<T: ModelFloat>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
-    let operation = if T::DTYPE == DType::F32 { "scale" } else { "narrow" };
-    elementwise(stream, operation, [input.address(), 0], &output, 1, 1.0)
+    let family = if T::DTYPE == DType::F32 { kernels::BASELINE_SCALE } else { kernels::BASELINE_NARROW };
+    elementwise(stream, family.of(T::DTYPE)?, [input.address(), 0], &output, 1, 1.0)
 }
 
 /// Adds `mask`, `[sentences, length, length]`, to the scores of every head.
@@ -126,7 +135,7 @@ pub fn add_mask<T: ModelFloat>(
     length: usize,
 ) -> Result<()> {
     assert_eq!(scores.len(), heads * mask.len());
-    let params = params::Mask {
+    let params = BaselineMaskParams {
         scores: scores.view().address(),
         mask: mask.view().address(),
         count: scores.len() as u64,
@@ -134,7 +143,7 @@ pub fn add_mask<T: ModelFloat>(
         length: length as u32,
     };
     // SAFETY: the lengths were compared.
-    unsafe { pass(stream, &name::<T>("add_mask"), scores.len(), &params) }
+    unsafe { pass(stream, kernels::BASELINE_ADD_MASK.of(T::DTYPE)?, scores.len(), &params) }
 }
 
 /// What a dropout's rows are.
@@ -154,7 +163,14 @@ pub fn dropout<T: ModelFloat>(
     input: View<'_, T>,
     output: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(stream, "dropout_forward", dropout, rows, (input.address(), input.len()), &output)
+    run_dropout(
+        stream,
+        kernels::BASELINE_DROPOUT_FORWARD,
+        dropout,
+        rows,
+        (input.address(), input.len()),
+        &output,
+    )
 }
 
 /// The gradient of [`dropout`]'s input from that of its output.
@@ -165,7 +181,14 @@ pub fn dropout_backward<T: ModelFloat>(
     gradient: View<'_, T>,
     output: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(stream, "dropout_backward", dropout, rows, (gradient.address(), gradient.len()), &output)
+    run_dropout(
+        stream,
+        kernels::BASELINE_DROPOUT_BACKWARD,
+        dropout,
+        rows,
+        (gradient.address(), gradient.len()),
+        &output,
+    )
 }
 
 /// [`dropout_backward`] in place.
@@ -175,12 +198,19 @@ pub fn dropout_backward_to<T: ModelFloat>(
     rows: DropoutRows<'_>,
     gradient: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(stream, "dropout_backward", dropout, rows, (gradient.address(), gradient.len()), &gradient)
+    run_dropout(
+        stream,
+        kernels::BASELINE_DROPOUT_BACKWARD,
+        dropout,
+        rows,
+        (gradient.address(), gradient.len()),
+        &gradient,
+    )
 }
 
 fn run_dropout<T: ModelFloat>(
     stream: &Stream,
-    operation: &str,
+    family: Family<BaselineDropoutParams>,
     dropout: &Dropout,
     rows: DropoutRows<'_>,
     (input, length): (u64, usize),
@@ -191,7 +221,7 @@ fn run_dropout<T: ModelFloat>(
         DropoutRows::Matrix { columns } => (0, 1, columns),
         DropoutRows::Queries { cu_seqlens, heads, length } => (cu_seqlens.view().address(), heads, length),
     };
-    let params = params::Dropout {
+    let params = BaselineDropoutParams {
         input,
         output: output.address(),
         kept: dropout.kept.view().address(),
@@ -202,7 +232,7 @@ fn run_dropout<T: ModelFloat>(
         dropout: dropout.params(),
     };
     // SAFETY: the lengths were compared.
-    unsafe { pass(stream, &name::<T>(operation), length, &params) }
+    unsafe { pass(stream, family.of(T::DTYPE)?, length, &params) }
 }
 
 /// Softmax over rows of `columns`.
@@ -214,7 +244,12 @@ pub fn softmax<T: ModelFloat>(
 ) -> Result<()> {
     assert_eq!(input.len(), output.len());
     let params = softmax_params(input, 0, output, columns);
-    run_softmax::<T>(stream, "softmax_forward", &params)
+    run_softmax::<T>(
+        stream,
+        kernels::BASELINE_SOFTMAX_FORWARD,
+        kernels::BASELINE_SOFTMAX_FORWARD_LONG,
+        &params,
+    )
 }
 
 /// From the gradient of the result to that of the input, in place.
@@ -226,7 +261,12 @@ pub fn softmax_backward<T: ModelFloat>(
 ) -> Result<()> {
     assert_eq!(gradient.len(), result.len());
     let params = softmax_params(gradient, result.view().address(), gradient, columns);
-    run_softmax::<T>(stream, "softmax_backward", &params)
+    run_softmax::<T>(
+        stream,
+        kernels::BASELINE_SOFTMAX_BACKWARD,
+        kernels::BASELINE_SOFTMAX_BACKWARD_LONG,
+        &params,
+    )
 }
 
 /// Log-softmax over rows of `columns`.
@@ -238,8 +278,9 @@ pub fn log_softmax<T: ModelFloat>(
 ) -> Result<()> {
     assert_eq!(input.len(), output.len());
     let params = softmax_params(input, 0, output, columns);
-    // SAFETY: the lengths were compared; a block a row.
-    unsafe { launch(stream, &name::<T>("log_softmax_forward"), params.rows as usize, SCRATCH_BYTES, &params) }
+    // SAFETY: the lengths were compared.
+    unsafe { stream.launch(kernels::BASELINE_LOG_SOFTMAX_FORWARD.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 /// From the gradient of the result to that of the input.
@@ -253,9 +294,8 @@ pub fn log_softmax_backward<T: ModelFloat>(
     assert_eq!((gradient.len(), result.len()), (output.len(), output.len()));
     let params = softmax_params(gradient, result.view().address(), output, columns);
     // SAFETY: as in `log_softmax`.
-    unsafe {
-        launch(stream, &name::<T>("log_softmax_backward"), params.rows as usize, SCRATCH_BYTES, &params)
-    }
+    unsafe { stream.launch(kernels::BASELINE_LOG_SOFTMAX_BACKWARD.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 fn softmax_params<T: ModelFloat>(
@@ -263,9 +303,9 @@ fn softmax_params<T: ModelFloat>(
     result: u64,
     output: &Buffer<T>,
     columns: usize,
-) -> params::Softmax {
+) -> BaselineSoftmaxParams {
     assert!(columns.is_multiple_of(8) && input.len().is_multiple_of(columns), "rows of {columns}");
-    params::Softmax {
+    BaselineSoftmaxParams {
         input: input.view().address(),
         result,
         output: output.view().address(),
@@ -275,64 +315,14 @@ fn softmax_params<T: ModelFloat>(
     }
 }
 
-fn run_softmax<T: ModelFloat>(stream: &Stream, operation: &str, params: &params::Softmax) -> Result<()> {
-    let (rows, columns) = (params.rows as usize, params.columns as usize);
-    if columns > SHORT_ROW {
-        let kernel = name::<T>(&format!("{operation}_long"));
-        // SAFETY: the callers compared the lengths; a block a row.
-        return unsafe { launch(stream, &kernel, rows, SCRATCH_BYTES, params) };
-    }
-    // As the kernels choose.
-    let lanes = match columns {
-        0..=32 => 4,
-        33..=64 => 8,
-        65..=128 => 16,
-        _ => 32,
-    };
-    let blocks = rows.div_ceil(THREADS as usize / lanes);
-    // SAFETY: as above.
-    unsafe { launch(stream, &name::<T>(operation), blocks, 0, params) }
-}
-
-/// Runs `likelihood_forward` or `likelihood_backward`, a thread a row.
-///
-/// # Safety
-/// All arrays are valid for the rows and columns of `params`.
-pub unsafe fn likelihood<T: ModelFloat>(
+fn run_softmax<T: ModelFloat>(
     stream: &Stream,
-    operation: &str,
-    params: &params::Likelihood,
+    short: Family<BaselineSoftmaxParams>,
+    long: Family<BaselineSoftmaxParams>,
+    params: &BaselineSoftmaxParams,
 ) -> Result<()> {
-    let blocks = (params.rows as usize).div_ceil(THREADS as usize);
-    // SAFETY: passed on to the caller.
-    unsafe { launch(stream, &name::<T>(operation), blocks, 0, params) }
-}
-
-/// Runs `split_heads` or `merge_heads`.
-///
-/// # Safety
-/// Both arrays and the prefix sums are valid for the sizes of `params`.
-pub unsafe fn heads<T: ModelFloat>(stream: &Stream, operation: &str, params: &params::Heads) -> Result<()> {
-    let rows = params.sentences as usize * params.num_heads as usize * params.length as usize;
-    // SAFETY: passed on to the caller.
-    unsafe { pass(stream, &name::<T>(operation), rows * params.head_dim as usize, params) }
-}
-
-/// Runs `embedding_backward`.
-///
-/// # Safety
-/// All arrays are valid for the sizes of `params`, and every id is a row of the table.
-pub unsafe fn embedding<T: ModelFloat>(stream: &Stream, params: &params::Embedding) -> Result<()> {
-    let count = params.tokens as usize * params.columns as usize;
-    // SAFETY: passed on to the caller.
-    unsafe { pass(stream, &name::<T>("embedding_backward"), count, params) }
-}
-
-/// Runs `baseline_adamw_<part>`.
-///
-/// # Safety
-/// All arrays have `count` elements.
-pub unsafe fn adamw(stream: &Stream, part: &str, params: &params::AdamW) -> Result<()> {
-    // SAFETY: passed on to the caller.
-    unsafe { pass(stream, &format!("baseline_adamw_{part}"), params.count as usize, params) }
+    let family = if params.columns as usize > SHORT_ROW { long } else { short };
+    // SAFETY: the callers compared the lengths.
+    unsafe { stream.launch(family.of(T::DTYPE)?, params)? };
+    Ok(())
 }

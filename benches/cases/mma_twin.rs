@@ -3,7 +3,7 @@
 //! Bound: 2·16·16·8 FLOPs for each product of a warp; each warp's operands and sums once.
 
 use retromae::device::params::ProbeParams;
-use retromae::device::{Buffer, Float, Stream, bf16, f16};
+use retromae::device::{Buffer, Float, LaunchShape, Stream, bf16, f16};
 
 use crate::harness::{Bench, Bound, FUSED, Group, Outcome, Rank, Results, Variant, Work, typed};
 
@@ -54,9 +54,9 @@ impl<T: Float> Work for Products<T> {
             output: self.sums.view().address(),
             count: ROUNDS as u64,
         };
-        let grid = [BLOCKS as u32, 1, 1];
+        let shape = LaunchShape { grid: [BLOCKS as u32, 1, 1], threads: THREADS as u32, shared_bytes: 0 };
         // SAFETY: both buffers have what the kernel reads and writes for so many threads, and outlive the launch.
-        unsafe { stream.launch(self.kernel, grid, THREADS as u32, 0, &params)? };
+        unsafe { stream.launch_shape(self.kernel, shape, &params)? };
         Ok(())
     }
 

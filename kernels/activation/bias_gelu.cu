@@ -92,16 +92,26 @@ RETROMAE_DEVICE void bias_gelu_backward(const BiasGeluParams& params) {
     });
 }
 
-RETROMAE_KERNEL(bias_gelu_forward_f32, BiasGeluParams, kBiasGeluThreads) {
+// A thread has 16 bytes of a row in each slab of rows. It has a number of 32 bits: enough for 2^32 · slabs ·
+// 16 bytes, more than a device has.
+template <class T, uint32_t Slabs>
+struct BiasGeluLaunch : Launch<kBiasGeluThreads> {
+    static Grid grid(const BiasGeluParams& params) {
+        const uint64_t threads = ceil_div(params.rows, Slabs) * (params.columns / (16 / sizeof(T)));
+        return {ceil_div(threads, kBiasGeluThreads)};
+    }
+};
+
+RETROMAE_KERNEL(bias_gelu_forward_f32, BiasGeluParams, BiasGeluLaunch<float, kForwardSlabs>) {
     bias_gelu_forward<float>(params);
 }
-RETROMAE_KERNEL(bias_gelu_forward_bf16, BiasGeluParams, kBiasGeluThreads) {
+RETROMAE_KERNEL(bias_gelu_forward_bf16, BiasGeluParams, BiasGeluLaunch<bf16, kForwardSlabs>) {
     bias_gelu_forward<bf16>(params);
 }
-RETROMAE_KERNEL(bias_gelu_backward_f32, BiasGeluParams, kBiasGeluThreads) {
+RETROMAE_KERNEL(bias_gelu_backward_f32, BiasGeluParams, BiasGeluLaunch<float, kBackwardSlabs>) {
     bias_gelu_backward<float>(params);
 }
-RETROMAE_KERNEL(bias_gelu_backward_bf16, BiasGeluParams, kBiasGeluThreads) {
+RETROMAE_KERNEL(bias_gelu_backward_bf16, BiasGeluParams, BiasGeluLaunch<bf16, kBackwardSlabs>) {
     bias_gelu_backward<bf16>(params);
 }
 

@@ -215,6 +215,20 @@ struct DrawnBank {
     }
 };
 
+// Shared memory of DrawnBank::draw for the longest sentence.
+struct DrawnBankBytes {
+    uint64_t kept;     // bits and rows
+    uint64_t passing;  // until the block's own arrays lie there
+
+    static DrawnBankBytes of(const AttentionForwardParams& params) {
+        const uint32_t length = params.key_seqlen_max, most = params.mask.bank_rows_max;
+        const uint64_t bank_rows = length < most ? length : most;
+        return {taken_bytes<uint32_t>(bank_rows * ceil_div(length, 32)) + taken_bytes<uint16_t>(length),
+                taken_bytes<uint32_t>(1) + taken_bytes<uint16_t>(uint64_t{length} + 1) +
+                    taken_bytes<uint16_t>(uint64_t{kAttentionThreads} * permutation_stride(length))};
+    }
+};
+
 // A sentence's part of AttentionMaskParams. One kernel serves all kinds: what the kind decides is 32 bits of
 // visibility at a time, which each thread makes once a tile, against 32 scores a thread.
 struct AnyMask {
@@ -337,6 +351,20 @@ struct BackwardOperands {
         return query < queries ? *delta_place(query) : 0.0f;
     }
 };
+
+// Enough blocks of `tile` tokens for any lengths of the sentences, and for the tokens that are of none, for
+// each head: see SentenceTile.
+inline Grid tiles_grid(const AttentionForwardParams& params, uint64_t tokens, uint64_t tile) {
+    return {(tokens / tile + params.sentences + 1) * params.heads};
+}
+
+// Shared memory of a block that needs `own` bytes beside what the mask keeps, after the mask has been made.
+template <class Mask>
+uint64_t bytes_with_mask(const AttentionForwardParams& params, uint64_t own) {
+    if (!Mask::kMasked || params.mask.kind != ATTENTION_MASK_DRAWN) return own;
+    const DrawnBankBytes bank = DrawnBankBytes::of(params);
+    return bank.kept + (own > bank.passing ? own : bank.passing);
+}
 
 // The head sizes that kernels are made for: X(part, mask's name, Mask, T, d).
 #define RETROMAE_ATTENTION_DIMS(X, part, mask_name, Mask, T) \

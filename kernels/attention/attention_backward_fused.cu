@@ -100,6 +100,12 @@ struct FusedTiles {
     SharedTile<T, kQueries> d_scores;  // 64 keys
     uint32_t* visible;                 // [queries / 32, 64 keys]
 
+    // Of what `take` takes.
+    static uint64_t bytes(uint64_t rows, bool masked) {
+        return 2 * taken_bytes<T>(rows * D) + 2 * taken_bytes<float>(rows) + taken_bytes<float>(rows * D) +
+               2 * taken_bytes<T>(kKeyTile * D) + taken_bytes<T>(kKeyTile * kQueries) +
+               (masked ? taken_bytes<uint32_t>(kTileRows * kQueries / 32) : 0);
+    }
     RETROMAE_DEVICE FusedTiles take(SharedMemory memory, uint32_t rows, bool masked) {
         FusedTiles tiles;
         tiles.queries.elements = memory.take<T>(rows * D);
@@ -233,6 +239,19 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
             params.d_query_stride, sentence.queries - query);
     }
 }
+
+// A sentence a block, and one for the tokens that are of none, for each head.
+template <class T, int D, class Mask>
+struct attention_backward_fused_launch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return {(uint64_t{params.forward.sentences} + 1) * params.forward.heads};
+    }
+    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
+        const uint32_t longest = params.forward.query_seqlen_max, most = params.fused_queries_max;
+        const uint64_t rows = ceil_div(longest < most ? longest : most, kQueryTile<D>) * kQueryTile<D>;
+        return bytes_with_mask<Mask>(params.forward, FusedTiles<T, D>::bytes(rows, Mask::kMasked));
+    }
+};
 
 // Not for d = 128, whose gradients would not fit the registers, nor more than 96 queries the shared memory of
 // sm_80.

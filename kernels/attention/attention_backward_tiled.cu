@@ -45,6 +45,12 @@ struct KeyTiles {
     uint32_t* visible;                 // [3, queries / 32, 64 keys]
     SharedTile<T, kQueries> d_scores;  // 64 keys
 
+    // Of what `take` takes.
+    static uint64_t bytes(bool masked, bool atomic) {
+        return 2 * taken_bytes<T>(kKeyTile * D) + 2 * taken_bytes<T>(2 * kQueries * D) +
+               2 * taken_bytes<float>(2 * kQueries) + (masked ? taken_bytes<uint32_t>(3 * kVisible) : 0) +
+               (atomic ? taken_bytes<T>(kKeyTile * kQueries) : 0);
+    }
     RETROMAE_DEVICE KeyTiles take(SharedMemory memory, bool masked, bool atomic) {
         KeyTiles tiles;
         tiles.keys.elements = memory.take<T>(kKeyTile * D);
@@ -333,10 +339,37 @@ RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& p
     }
 }
 
+// A tile of keys a block.
+template <class T, int D, class Mask, bool Atomic = false>
+struct attention_backward_key_value_launch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return tiles_grid(params.forward, params.forward.keys, kKeyTile);
+    }
+    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
+        return bytes_with_mask<Mask>(params.forward, KeyTiles<T, D>::bytes(Mask::kMasked, Atomic));
+    }
+};
+template <class T, int D, class Mask>
+using attention_backward_atomic_launch = attention_backward_key_value_launch<T, D, Mask, true>;
+
+// A tile of queries a block.
+struct QueryRowsLaunch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return tiles_grid(params.forward, params.forward.queries, kTileRows);
+    }
+};
+template <class T, int D, class Mask>
+struct attention_backward_query_launch : QueryRowsLaunch {
+    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
+        return bytes_with_mask<Mask>(params.forward,
+                                     KeyStream<T, D, Mask>::kBytes + 2 * taken_bytes<T>(kTileRows * D));
+    }
+};
+
 // Kernels that no mask concerns.
-#define RETROMAE_ATTENTION_ROWS(part, mask_name, Mask, T, d)                                              \
-    RETROMAE_KERNEL(attention_backward_##part##_##T##_d##d, AttentionBackwardParams, kAttentionThreads) { \
-        attention_backward_##part<T, d>(params);                                                          \
+#define RETROMAE_ATTENTION_ROWS(part, mask_name, Mask, T, d)                                            \
+    RETROMAE_KERNEL(attention_backward_##part##_##T##_d##d, AttentionBackwardParams, QueryRowsLaunch) { \
+        attention_backward_##part<T, d>(params);                                                        \
     }
 
 RETROMAE_ATTENTION_TYPES(RETROMAE_ATTENTION_BACKWARD, key_value)

@@ -178,9 +178,20 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         params.output_stride, own.left);
 }
 
+// A tile of queries a block.
+template <class T, int D, class Mask>
+struct AttentionForwardLaunch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionForwardParams& params) {
+        return tiles_grid(params, params.queries, kTileRows);
+    }
+    static uint64_t shared_bytes(const AttentionForwardParams& params) {
+        return bytes_with_mask<Mask>(params, KeyStream<T, D, Mask>::kBytes + taken_bytes<T>(kTileRows * D));
+    }
+};
+
 #define RETROMAE_ATTENTION_FORWARD_KERNEL(part, mask_name, Mask, T, d)                   \
     RETROMAE_KERNEL(attention_##part##_##mask_name##_##T##_d##d, AttentionForwardParams, \
-                    kAttentionThreads) {                                                 \
+                    AttentionForwardLaunch<T, d, Mask>) {                                \
         attention_##part<T, d, Mask>(params);                                            \
     }
 #define RETROMAE_ATTENTION_FORWARD(part, mask_name, Mask, T) \

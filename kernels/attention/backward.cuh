@@ -269,9 +269,10 @@ struct QueryShare {
     }
 };
 
+// `attention_backward_…_launch` declares the launch of `attention_backward_…`.
 #define RETROMAE_ATTENTION_BACKWARD_KERNEL(part, mask_name, Mask, T, d)                            \
     RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##T##_d##d, AttentionBackwardParams, \
-                    kAttentionThreads) {                                                           \
+                    attention_backward_##part##_launch<T, d, Mask>) {                              \
         attention_backward_##part<T, d, Mask>(params);                                             \
     }
 #define RETROMAE_ATTENTION_BACKWARD(part, mask_name, Mask, T) \

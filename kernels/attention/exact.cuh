@@ -24,6 +24,10 @@ struct ExactRows {
                   "whole rows a thread");
 };
 
+// Floats of a tile of 64 keys, as rows or transposed.
+template <int D>
+constexpr int kExactKeyFloats = kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile);
+
 // The 16 keys from `first_key` on that the query at `slot` sees.
 template <class Mask>
 RETROMAE_DEVICE uint32_t visible_keys(const Mask& mask, uint32_t slot, uint32_t first_key) {

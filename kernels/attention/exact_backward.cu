@@ -29,13 +29,16 @@ struct BackwardTiles {
     float* probabilities;  // [kQueryTile, kScoreStride], dropped
     float* d_scores;       // [kQueryTile, kScoreStride]
 
+    static constexpr uint64_t kBytes = 2 * taken_bytes<float>(kQueryTile * (D + kPad)) +
+                                       2 * taken_bytes<float>(kExactKeyFloats<D>) +
+                                       2 * taken_bytes<float>(kQueryTile * kScoreStride);
+
     RETROMAE_DEVICE BackwardTiles take(SharedMemory memory) {
-        constexpr int key_floats = kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile);
         BackwardTiles tiles;
         tiles.queries = memory.take<float>(kQueryTile * (D + kPad));
         tiles.d_outputs = memory.take<float>(kQueryTile * (D + kPad));
-        tiles.keys = memory.take<float>(key_floats);
-        tiles.values = memory.take<float>(key_floats);
+        tiles.keys = memory.take<float>(kExactKeyFloats<D>);
+        tiles.values = memory.take<float>(kExactKeyFloats<D>);
         tiles.probabilities = memory.take<float>(kQueryTile * kScoreStride);
         tiles.d_scores = memory.take<float>(kQueryTile * kScoreStride);
         return tiles;
@@ -249,9 +252,30 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
     }
 }
 
+template <int D, class Mask>
+struct ExactBackwardLaunch : Launch<kAttentionThreads> {
+    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
+        return bytes_with_mask<Mask>(params.forward, BackwardTiles<D>::kBytes);
+    }
+};
+// A tile of keys a block.
+template <int D, class Mask>
+struct exact_backward_key_value_launch : ExactBackwardLaunch<D, Mask> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return tiles_grid(params.forward, params.forward.keys, kKeyTile);
+    }
+};
+// A tile of queries a block.
+template <int D, class Mask>
+struct exact_backward_query_launch : ExactBackwardLaunch<D, Mask> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return tiles_grid(params.forward, params.forward.queries, BackwardRows<D>::tile);
+    }
+};
+
 #define RETROMAE_EXACT_BACKWARD(part, mask_name, Mask, T, d)                                       \
     RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##T##_d##d, AttentionBackwardParams, \
-                    kAttentionThreads) {                                                           \
+                    exact_backward_##part##_launch<d, Mask>) {                                     \
         exact_backward_##part<d, Mask>(params);                                                    \
     }
 

@@ -14,9 +14,11 @@
 
 namespace retromae {
 
+using ForwardRows = ExactRows<64>;
+
 template <int D, class Mask>
 RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
-    using Rows = ExactRows<64>;
+    using Rows = ForwardRows;
     constexpr int kRows = Rows::rows;
     constexpr int kColumns = D / kThreadsPerRow;
     constexpr int kKeyStride = kKeyTile + kPad;
@@ -35,7 +37,7 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(params, sentence, memory);
     float* queries = memory.take<float>(Rows::tile * (D + kPad));
-    float* keys = memory.take<float>(kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile));
+    float* keys = memory.take<float>(kExactKeyFloats<D>);
     float* values = keys;
     float* probabilities = memory.take<float>(Rows::tile * kKeyStride);
 
@@ -131,9 +133,22 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
     }
 }
 
+// A tile of queries a block.
+template <int D, class Mask>
+struct ExactForwardLaunch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionForwardParams& params) {
+        return tiles_grid(params, params.queries, ForwardRows::tile);
+    }
+    static uint64_t shared_bytes(const AttentionForwardParams& params) {
+        return bytes_with_mask<Mask>(params, taken_bytes<float>(ForwardRows::tile * (D + kPad)) +
+                                                 taken_bytes<float>(kExactKeyFloats<D>) +
+                                                 taken_bytes<float>(ForwardRows::tile * (kKeyTile + kPad)));
+    }
+};
+
 #define RETROMAE_EXACT_FORWARD(part, mask_name, Mask, T, d)                              \
     RETROMAE_KERNEL(attention_##part##_##mask_name##_##T##_d##d, AttentionForwardParams, \
-                    kAttentionThreads) {                                                 \
+                    ExactForwardLaunch<d, Mask>) {                                       \
         exact_##part<d, Mask>(params);                                                   \
     }
 

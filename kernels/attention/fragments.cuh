@@ -130,6 +130,9 @@ template <class T, int D, class Mask>
 struct KeyStream {
     static constexpr bool kMasked = Mask::kMasked;
     static constexpr int kVisible = kTileRows * 2;
+    // Of what `begin` takes after the mask.
+    static constexpr uint64_t kBytes =
+        2 * taken_bytes<T>(2 * kKeyTile * D) + (kMasked ? taken_bytes<uint32_t>(3 * kVisible) : 0);
 
     SharedTile<T, D> keys;    // 2 times 64 rows
     SharedTile<T, D> values;  // 2 times 64 rows

@@ -87,7 +87,13 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     store_whole(slots, best_slots);
 }
 
-RETROMAE_KERNEL(bag_of_words_loss_f32, BagOfWordsParams, kBagThreads) {
+// A block a sentence.
+struct BagLossLaunch : Launch<kBagThreads> {
+    static Grid grid(const BagOfWordsParams& params) { return {params.sentences}; }
+    static uint64_t shared_bytes(const BagOfWordsParams&) { return taken_bytes<float>(kBagWarps); }
+};
+
+RETROMAE_KERNEL(bag_of_words_loss, BagOfWordsParams, BagLossLaunch) {
     const uint32_t sentence = blockIdx.x;
     const uint32_t vocabulary = params.vocabulary;
     float* maxima = pointer<float>(params.maxima) + static_cast<uint64_t>(sentence) * params.stride;
@@ -263,15 +269,35 @@ RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
     }
 }
 
-#define RETROMAE_BAG_OF_WORDS(name, T)                                                \
-    RETROMAE_KERNEL(bag_of_words_maximum_##name, BagOfWordsParams, kMaximumThreads) { \
-        maximum<T>(params);                                                           \
-    }                                                                                 \
-    RETROMAE_KERNEL(bag_of_words_weight_##name, BagOfWordsParams, kWeightThreads) {   \
-        weight_gradient<T>(params);                                                   \
-    }                                                                                 \
-    RETROMAE_KERNEL(bag_of_words_hidden_##name, BagOfWordsParams, kBagThreads) {      \
-        hidden_gradient<T>(params);                                                   \
+// A thread has 8 words.
+struct BagMaximumLaunch : Launch<kMaximumThreads> {
+    static Grid grid(const BagOfWordsParams& params) {
+        return {ceil_div(params.vocabulary, 8 * kMaximumThreads), params.sentences};
+    }
+};
+struct BagWeightLaunch : Launch<kWeightThreads> {
+    static Grid grid(const BagOfWordsParams& params) {
+        return {ceil_div(params.vocabulary, kWeightThreads / kWeightGroups * kWeightWords),
+                ceil_div(params.hidden_size, kWeightColumns)};
+    }
+};
+// A block a row and 256 columns, 8 a lane.
+struct BagHiddenLaunch : Launch<kBagThreads> {
+    static Grid grid(const BagOfWordsParams& params) {
+        return {params.tokens, ceil_div(params.hidden_size, 256)};
+    }
+    static uint64_t shared_bytes(const BagOfWordsParams&) { return taken_bytes<float>(kBagWarps * 256); }
+};
+
+#define RETROMAE_BAG_OF_WORDS(name, T)                                                 \
+    RETROMAE_KERNEL(bag_of_words_maximum_##name, BagOfWordsParams, BagMaximumLaunch) { \
+        maximum<T>(params);                                                            \
+    }                                                                                  \
+    RETROMAE_KERNEL(bag_of_words_weight_##name, BagOfWordsParams, BagWeightLaunch) {   \
+        weight_gradient<T>(params);                                                    \
+    }                                                                                  \
+    RETROMAE_KERNEL(bag_of_words_hidden_##name, BagOfWordsParams, BagHiddenLaunch) {   \
+        hidden_gradient<T>(params);                                                    \
     }
 
 RETROMAE_BAG_OF_WORDS(f32, float)

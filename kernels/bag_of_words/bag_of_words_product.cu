@@ -103,10 +103,22 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     pointer<uint16_t>(params.slots)[place] = static_cast<uint16_t>(slot);
 }
 
-RETROMAE_KERNEL(bag_of_words_product_bf16, BagOfWordsParams, kProductThreads) {
+// A block a tile of words and sentence.
+template <class T>
+struct BagProductLaunch : Launch<kProductThreads> {
+    static Grid grid(const BagOfWordsParams& params) {
+        return {ceil_div(params.vocabulary, kProductTile), params.sentences};
+    }
+    static uint64_t shared_bytes(const BagOfWordsParams&) {
+        return product_bytes<T>() + taken_bytes<float>(kShares * kShareStride) +
+               taken_bytes<uint32_t>(kShares * kShareStride);
+    }
+};
+
+RETROMAE_KERNEL(bag_of_words_product_bf16, BagOfWordsParams, BagProductLaunch<bf16>) {
     product<bf16>(params);
 }
-RETROMAE_KERNEL(bag_of_words_product_f16, BagOfWordsParams, kProductThreads) {
+RETROMAE_KERNEL(bag_of_words_product_f16, BagOfWordsParams, BagProductLaunch<f16>) {
     product<f16>(params);
 }
 

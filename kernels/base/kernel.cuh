@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "../params.h"
+#include "launch.cuh"
 
 #ifdef __CUDACC__
 
@@ -17,17 +18,20 @@
 // Only the host device's instrumented build needs to be told.
 #define RETROMAE_WHOLE(pack) (void)0
 
-// Kernel `name` takes one params struct by value and is launched with exactly `threads` threads a block.
-#define RETROMAE_KERNEL(name, Params, threads) RETROMAE_RESIDENT_KERNEL(name, Params, threads, 1)
-
-// With so few registers that an SM has room for `blocks` blocks at a time.
-#define RETROMAE_RESIDENT_KERNEL(name, Params, threads, blocks) \
-    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params params)
+// Kernel `name` takes one params struct by value; the last argument is the type that declares its launch.
+#define RETROMAE_KERNEL(name, Params, ...)                                                                \
+    extern "C" __global__ void __launch_bounds__((__VA_ARGS__::kThreads), (__VA_ARGS__::kResidentBlocks)) \
+        name(const __grid_constant__ Params params)
 
 // Where a collective was called from; only the host device wants to know.
 #define RETROMAE_SITE_PARAMETER
 #define RETROMAE_SITE_ONLY_PARAMETER
 #define RETROMAE_SITE_ARGUMENT
+
+#elif defined RETROMAE_LIST_KERNELS
+
+// The build script reads the kernels' names and params behind the preprocessor.
+#define RETROMAE_KERNEL(name, Params, ...) RETROMAE_LISTED name Params
 
 #else
 

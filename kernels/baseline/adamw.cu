@@ -7,7 +7,7 @@
 namespace retromae {
 
 // gradients *= min(1, max_norm / (norm + 1e-6))
-RETROMAE_KERNEL(baseline_adamw_clip, BaselineAdamWParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_adamw_clip, BaselineAdamWParams, PassLaunch) {
     const float clip = params.max_norm / (sqrtf(*pointer<const float>(params.squared_norm)) + 1e-6f);
     const float factor = clip < 1.0f ? clip : 1.0f;
     for_pass(params.count, [&](uint64_t element) {
@@ -19,7 +19,7 @@ RETROMAE_KERNEL(baseline_adamw_clip, BaselineAdamWParams, kPassThreads) {
     });
 }
 
-RETROMAE_KERNEL(baseline_adamw_first_moment, BaselineAdamWParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_adamw_first_moment, BaselineAdamWParams, PassLaunch) {
     for_pass(params.count, [&](uint64_t element) {
         float g[8], m[8];
         load(pointer<const float>(params.gradients) + element, g);
@@ -30,7 +30,7 @@ RETROMAE_KERNEL(baseline_adamw_first_moment, BaselineAdamWParams, kPassThreads) 
     });
 }
 
-RETROMAE_KERNEL(baseline_adamw_second_moment, BaselineAdamWParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_adamw_second_moment, BaselineAdamWParams, PassLaunch) {
     for_pass(params.count, [&](uint64_t element) {
         float g[8], v[8];
         load(pointer<const float>(params.gradients) + element, g);
@@ -41,7 +41,7 @@ RETROMAE_KERNEL(baseline_adamw_second_moment, BaselineAdamWParams, kPassThreads)
     });
 }
 
-RETROMAE_KERNEL(baseline_adamw_decay, BaselineAdamWParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_adamw_decay, BaselineAdamWParams, PassLaunch) {
     const float rate = pointer<const AdamWSchedule>(params.schedule)->learning_rate;
     for_pass(params.count, [&](uint64_t element) {
         float p[8];
@@ -52,7 +52,7 @@ RETROMAE_KERNEL(baseline_adamw_decay, BaselineAdamWParams, kPassThreads) {
     });
 }
 
-RETROMAE_KERNEL(baseline_adamw_update, BaselineAdamWParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_adamw_update, BaselineAdamWParams, PassLaunch) {
     const AdamWSchedule schedule = *pointer<const AdamWSchedule>(params.schedule);
     const float step_size = schedule.learning_rate / schedule.bias_correction1;
     const float inverse_root = 1.0f / sqrtf(schedule.bias_correction2);

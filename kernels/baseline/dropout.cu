@@ -57,16 +57,16 @@ RETROMAE_DEVICE void dropout_backward(const BaselineDropoutParams& params) {
     });
 }
 
-RETROMAE_KERNEL(baseline_dropout_forward_f32, BaselineDropoutParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_dropout_forward_f32, BaselineDropoutParams, PassLaunch) {
     dropout_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_dropout_forward_bf16, BaselineDropoutParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_dropout_forward_bf16, BaselineDropoutParams, PassLaunch) {
     dropout_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_dropout_backward_f32, BaselineDropoutParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_dropout_backward_f32, BaselineDropoutParams, PassLaunch) {
     dropout_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_dropout_backward_bf16, BaselineDropoutParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_dropout_backward_bf16, BaselineDropoutParams, PassLaunch) {
     dropout_backward<bf16>(params);
 }
 

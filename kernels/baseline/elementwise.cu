@@ -85,45 +85,45 @@ RETROMAE_DEVICE void gelu_backward(const BaselineElementwiseParams& params) {
     });
 }
 
-RETROMAE_KERNEL(baseline_scale_f32, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_scale_f32, BaselineElementwiseParams, PassLaunch) {
     scale<float>(params);
 }
-RETROMAE_KERNEL(baseline_scale_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_scale_bf16, BaselineElementwiseParams, PassLaunch) {
     scale<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_add_f32, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_f32, BaselineElementwiseParams, PassLaunch) {
     add<float>(params);
 }
-RETROMAE_KERNEL(baseline_add_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_bf16, BaselineElementwiseParams, PassLaunch) {
     add<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_add_bias_f32, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_bias_f32, BaselineElementwiseParams, PassLaunch) {
     add_bias<float>(params);
 }
-RETROMAE_KERNEL(baseline_add_bias_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_bias_bf16, BaselineElementwiseParams, PassLaunch) {
     add_bias<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_add_mask_f32, BaselineMaskParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_mask_f32, BaselineMaskParams, PassLaunch) {
     add_mask<float>(params);
 }
-RETROMAE_KERNEL(baseline_add_mask_bf16, BaselineMaskParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_add_mask_bf16, BaselineMaskParams, PassLaunch) {
     add_mask<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_gelu_forward_f32, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_gelu_forward_f32, BaselineElementwiseParams, PassLaunch) {
     gelu_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_gelu_forward_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_gelu_forward_bf16, BaselineElementwiseParams, PassLaunch) {
     gelu_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_gelu_backward_f32, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_gelu_backward_f32, BaselineElementwiseParams, PassLaunch) {
     gelu_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_gelu_backward_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_gelu_backward_bf16, BaselineElementwiseParams, PassLaunch) {
     gelu_backward<bf16>(params);
 }
 
 // The copy of f32 master weights that kernels compute with.
-RETROMAE_KERNEL(baseline_narrow_bf16, BaselineElementwiseParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_narrow_bf16, BaselineElementwiseParams, PassLaunch) {
     for_pass(params.count, [&](uint64_t element) {
         float x[8];
         load(pointer<const float>(params.input) + element, x);

@@ -20,10 +20,10 @@ RETROMAE_DEVICE void embedding_backward(const BaselineEmbeddingParams& params) {
     });
 }
 
-RETROMAE_KERNEL(baseline_embedding_backward_f32, BaselineEmbeddingParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_embedding_backward_f32, BaselineEmbeddingParams, PassLaunch) {
     embedding_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_embedding_backward_bf16, BaselineEmbeddingParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_embedding_backward_bf16, BaselineEmbeddingParams, PassLaunch) {
     embedding_backward<bf16>(params);
 }
 

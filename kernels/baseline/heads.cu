@@ -44,16 +44,16 @@ RETROMAE_DEVICE void merge_heads(const BaselineHeadsParams& params) {
     });
 }
 
-RETROMAE_KERNEL(baseline_split_heads_f32, BaselineHeadsParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_split_heads_f32, BaselineHeadsParams, PassLaunch) {
     split_heads<float>(params);
 }
-RETROMAE_KERNEL(baseline_split_heads_bf16, BaselineHeadsParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_split_heads_bf16, BaselineHeadsParams, PassLaunch) {
     split_heads<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_merge_heads_f32, BaselineHeadsParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_merge_heads_f32, BaselineHeadsParams, PassLaunch) {
     merge_heads<float>(params);
 }
-RETROMAE_KERNEL(baseline_merge_heads_bf16, BaselineHeadsParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_merge_heads_bf16, BaselineHeadsParams, PassLaunch) {
     merge_heads<bf16>(params);
 }
 

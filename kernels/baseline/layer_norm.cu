@@ -101,22 +101,34 @@ RETROMAE_DEVICE void layer_norm_backward_parameters(const BaselineLayerNormParam
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 2u * params.columns);
 }
 
-RETROMAE_KERNEL(baseline_layer_norm_forward_f32, BaselineLayerNormParams, kRowThreads) {
+// `Sums` sums of every column in shared memory.
+template <int Sums>
+struct BaselineRowsLaunch : Launch<kRowThreads> {
+    static Grid grid(const BaselineLayerNormParams& params) {
+        return {ceil_div(params.rows, params.rows_per_block)};
+    }
+    static uint64_t shared_bytes(const BaselineLayerNormParams& params) {
+        return taken_bytes<float>(uint64_t{kRowWarps} * Sums * params.columns);
+    }
+};
+
+RETROMAE_KERNEL(baseline_layer_norm_forward_f32, BaselineLayerNormParams, BaselineRowsLaunch<0>) {
     layer_norm_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_layer_norm_forward_bf16, BaselineLayerNormParams, kRowThreads) {
+RETROMAE_KERNEL(baseline_layer_norm_forward_bf16, BaselineLayerNormParams, BaselineRowsLaunch<0>) {
     layer_norm_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_layer_norm_backward_input_f32, BaselineLayerNormParams, kRowThreads) {
+RETROMAE_KERNEL(baseline_layer_norm_backward_input_f32, BaselineLayerNormParams, BaselineRowsLaunch<0>) {
     layer_norm_backward_input<float>(params);
 }
-RETROMAE_KERNEL(baseline_layer_norm_backward_input_bf16, BaselineLayerNormParams, kRowThreads) {
+RETROMAE_KERNEL(baseline_layer_norm_backward_input_bf16, BaselineLayerNormParams, BaselineRowsLaunch<0>) {
     layer_norm_backward_input<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_f32, BaselineLayerNormParams, kRowThreads) {
+RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_f32, BaselineLayerNormParams, BaselineRowsLaunch<2>) {
     layer_norm_backward_parameters<float>(params);
 }
-RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_bf16, BaselineLayerNormParams, kRowThreads) {
+RETROMAE_KERNEL(baseline_layer_norm_backward_parameters_bf16, BaselineLayerNormParams,
+                BaselineRowsLaunch<2>) {
     layer_norm_backward_parameters<bf16>(params);
 }
 

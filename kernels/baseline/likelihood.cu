@@ -77,28 +77,33 @@ RETROMAE_DEVICE void likelihood_backward(const BaselineLikelihoodParams& params)
         from_float<T>(-pointer<const float>(params.row_weights)[row]);
 }
 
-RETROMAE_KERNEL(baseline_log_softmax_forward_f32, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_log_softmax_forward_f32, BaselineSoftmaxParams, LongRowLaunch) {
     log_softmax_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_log_softmax_forward_bf16, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_log_softmax_forward_bf16, BaselineSoftmaxParams, LongRowLaunch) {
     log_softmax_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_log_softmax_backward_f32, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_log_softmax_backward_f32, BaselineSoftmaxParams, LongRowLaunch) {
     log_softmax_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_log_softmax_backward_bf16, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_log_softmax_backward_bf16, BaselineSoftmaxParams, LongRowLaunch) {
     log_softmax_backward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_likelihood_forward_f32, BaselineLikelihoodParams, kPassThreads) {
+// A thread a row.
+struct LikelihoodLaunch : Launch<kPassThreads> {
+    static Grid grid(const BaselineLikelihoodParams& params) { return {ceil_div(params.rows, kPassThreads)}; }
+};
+
+RETROMAE_KERNEL(baseline_likelihood_forward_f32, BaselineLikelihoodParams, LikelihoodLaunch) {
     likelihood_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_likelihood_forward_bf16, BaselineLikelihoodParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_likelihood_forward_bf16, BaselineLikelihoodParams, LikelihoodLaunch) {
     likelihood_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_likelihood_backward_f32, BaselineLikelihoodParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_likelihood_backward_f32, BaselineLikelihoodParams, LikelihoodLaunch) {
     likelihood_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_likelihood_backward_bf16, BaselineLikelihoodParams, kPassThreads) {
+RETROMAE_KERNEL(baseline_likelihood_backward_bf16, BaselineLikelihoodParams, LikelihoodLaunch) {
     likelihood_backward<bf16>(params);
 }
 

@@ -39,4 +39,16 @@ RETROMAE_DEVICE RowSoftmax row_softmax(const T* row, uint32_t columns, float* sc
     return {row_maximum == kLowest ? 0.0f : row_maximum, sum};
 }
 
+// A row a block.
+struct LongRowLaunch : Launch<kLongRowThreads> {
+    template <class Params>
+    static Grid grid(const Params& params) {
+        return {params.rows};
+    }
+    template <class Params>
+    static uint64_t shared_bytes(const Params&) {
+        return taken_bytes<float>(kLongRowWarps);
+    }
+};
+
 }  // namespace retromae

@@ -24,4 +24,19 @@ RETROMAE_DEVICE void for_pass(uint64_t count, Body body) {
     }
 }
 
+// A block of a pass over all elements.
+struct PassLaunch : Launch<kPassThreads> {
+    template <class Params>
+    static Grid grid(const Params& params) {
+        return {ceil_div(params.count, kPassElements)};
+    }
+    static Grid grid(const BaselineHeadsParams& params) {
+        const uint64_t rows = uint64_t{params.sentences} * params.num_heads * params.length;
+        return {ceil_div(rows * params.head_dim, kPassElements)};
+    }
+    static Grid grid(const BaselineEmbeddingParams& params) {
+        return {ceil_div(uint64_t{params.tokens} * params.columns, kPassElements)};
+    }
+};
+
 }  // namespace retromae

@@ -85,35 +85,37 @@ RETROMAE_DEVICE void softmax_backward_rows(const BaselineSoftmaxParams& params) 
     gradient.store_row(params);
 }
 
-// As few lanes a row as hold it in one group of 8 columns each; the launch counts rows a block likewise.
+// As few lanes a row as hold it in one group of 8 columns each.
+constexpr uint32_t row_lanes(uint32_t columns) {
+    return columns <= 32 ? 4 : columns <= 64 ? 8 : columns <= 128 ? 16 : 32;
+}
+
 template <class T>
 RETROMAE_DEVICE void softmax_forward(const BaselineSoftmaxParams& params) {
-    if (params.columns <= 32) {
-        softmax_forward_rows<T, 4, 1>(params);
-    } else if (params.columns <= 64) {
-        softmax_forward_rows<T, 8, 1>(params);
-    } else if (params.columns <= 128) {
-        softmax_forward_rows<T, 16, 1>(params);
-    } else if (params.columns <= 256) {
-        softmax_forward_rows<T, 32, 1>(params);
-    } else {
-        softmax_forward_rows<T, 32, 4>(params);
+    switch (row_lanes(params.columns)) {
+        case 4:
+            return softmax_forward_rows<T, 4, 1>(params);
+        case 8:
+            return softmax_forward_rows<T, 8, 1>(params);
+        case 16:
+            return softmax_forward_rows<T, 16, 1>(params);
     }
+    if (params.columns <= 256) return softmax_forward_rows<T, 32, 1>(params);
+    softmax_forward_rows<T, 32, 4>(params);
 }
 
 template <class T>
 RETROMAE_DEVICE void softmax_backward(const BaselineSoftmaxParams& params) {
-    if (params.columns <= 32) {
-        softmax_backward_rows<T, 4, 1>(params);
-    } else if (params.columns <= 64) {
-        softmax_backward_rows<T, 8, 1>(params);
-    } else if (params.columns <= 128) {
-        softmax_backward_rows<T, 16, 1>(params);
-    } else if (params.columns <= 256) {
-        softmax_backward_rows<T, 32, 1>(params);
-    } else {
-        softmax_backward_rows<T, 32, 4>(params);
+    switch (row_lanes(params.columns)) {
+        case 4:
+            return softmax_backward_rows<T, 4, 1>(params);
+        case 8:
+            return softmax_backward_rows<T, 8, 1>(params);
+        case 16:
+            return softmax_backward_rows<T, 16, 1>(params);
     }
+    if (params.columns <= 256) return softmax_backward_rows<T, 32, 1>(params);
+    softmax_backward_rows<T, 32, 4>(params);
 }
 
 template <class T>
@@ -157,28 +159,34 @@ RETROMAE_DEVICE void softmax_backward_long(const BaselineSoftmaxParams& params) 
     }
 }
 
-RETROMAE_KERNEL(baseline_softmax_forward_f32, BaselineSoftmaxParams, kSoftmaxThreads) {
+struct SoftmaxLaunch : Launch<kSoftmaxThreads> {
+    static Grid grid(const BaselineSoftmaxParams& params) {
+        return {ceil_div(params.rows, kSoftmaxThreads / row_lanes(params.columns))};
+    }
+};
+
+RETROMAE_KERNEL(baseline_softmax_forward_f32, BaselineSoftmaxParams, SoftmaxLaunch) {
     softmax_forward<float>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_forward_bf16, BaselineSoftmaxParams, kSoftmaxThreads) {
+RETROMAE_KERNEL(baseline_softmax_forward_bf16, BaselineSoftmaxParams, SoftmaxLaunch) {
     softmax_forward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_backward_f32, BaselineSoftmaxParams, kSoftmaxThreads) {
+RETROMAE_KERNEL(baseline_softmax_backward_f32, BaselineSoftmaxParams, SoftmaxLaunch) {
     softmax_backward<float>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_backward_bf16, BaselineSoftmaxParams, kSoftmaxThreads) {
+RETROMAE_KERNEL(baseline_softmax_backward_bf16, BaselineSoftmaxParams, SoftmaxLaunch) {
     softmax_backward<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_forward_long_f32, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_softmax_forward_long_f32, BaselineSoftmaxParams, LongRowLaunch) {
     softmax_forward_long<float>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_forward_long_bf16, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_softmax_forward_long_bf16, BaselineSoftmaxParams, LongRowLaunch) {
     softmax_forward_long<bf16>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_backward_long_f32, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_softmax_backward_long_f32, BaselineSoftmaxParams, LongRowLaunch) {
     softmax_backward_long<float>(params);
 }
-RETROMAE_KERNEL(baseline_softmax_backward_long_bf16, BaselineSoftmaxParams, kLongRowThreads) {
+RETROMAE_KERNEL(baseline_softmax_backward_long_bf16, BaselineSoftmaxParams, LongRowLaunch) {
     softmax_backward_long<bf16>(params);
 }
 

@@ -10,13 +10,19 @@ namespace retromae {
 // of operands for 32 mma, which is half of what shared memory delivers in their time on an A100, and all of
 // it on an H100.
 constexpr uint32_t kProductThreads = 128;
-constexpr uint32_t kProductTile = 128;
+constexpr uint32_t kProductTile = VOCABULARY_TILE;
 constexpr uint32_t kWarpTile = 64;
 // Columns that are multiplied between two barriers, and how many such slices are in shared memory: one is
 // read, two are on their way. 48 KB let two blocks (as many as registers do) run on an SM of either kind.
 constexpr uint32_t kProductSlice = 32;
 constexpr uint32_t kProductStages = 3;
 constexpr uint32_t kSliceElements = kProductTile * kProductSlice;
+
+// Shared memory of the two operands' slices, in bytes.
+template <class T>
+constexpr uint64_t product_bytes() {
+    return 2 * taken_bytes<T>(kProductStages * kSliceElements);
+}
 
 // Rows of a row-major matrix from `first` on; those from `end` on, and columns from `columns` on, are zero.
 template <class T>

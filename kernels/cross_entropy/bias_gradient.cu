@@ -10,7 +10,7 @@ namespace retromae {
 
 constexpr uint32_t kBiasThreads = 128;
 // The rows of a slab, which one sum a column is of.
-constexpr uint32_t kBiasRows = 64;
+constexpr uint32_t kBiasRows = CROSS_ENTROPY_SLAB_ROWS;
 // Rows whose loads a thread issues before it uses the first.
 constexpr uint32_t kBiasBatch = 8;
 
@@ -45,17 +45,30 @@ RETROMAE_DEVICE void slab_sums(const CrossEntropyBiasParams& params) {
           sums);
 }
 
-RETROMAE_KERNEL(cross_entropy_bias_slabs_f32, CrossEntropyBiasParams, kBiasThreads) {
+template <class T>
+struct BiasSlabsLaunch : Launch<kBiasThreads> {
+    static Grid grid(const CrossEntropyBiasParams& params) {
+        return {ceil_div(params.rows, kBiasRows), ceil_div(params.stride, kBiasThreads * kPackedElements<T>)};
+    }
+};
+// A thread a word.
+struct BiasLaunch : Launch<kBiasThreads> {
+    static Grid grid(const CrossEntropyBiasParams& params) {
+        return {ceil_div(params.vocabulary, kBiasThreads)};
+    }
+};
+
+RETROMAE_KERNEL(cross_entropy_bias_slabs_f32, CrossEntropyBiasParams, BiasSlabsLaunch<float>) {
     slab_sums<float>(params);
 }
-RETROMAE_KERNEL(cross_entropy_bias_slabs_bf16, CrossEntropyBiasParams, kBiasThreads) {
+RETROMAE_KERNEL(cross_entropy_bias_slabs_bf16, CrossEntropyBiasParams, BiasSlabsLaunch<bf16>) {
     slab_sums<bf16>(params);
 }
-RETROMAE_KERNEL(cross_entropy_bias_slabs_f16, CrossEntropyBiasParams, kBiasThreads) {
+RETROMAE_KERNEL(cross_entropy_bias_slabs_f16, CrossEntropyBiasParams, BiasSlabsLaunch<f16>) {
     slab_sums<f16>(params);
 }
 
-RETROMAE_KERNEL(cross_entropy_bias_f32, CrossEntropyBiasParams, kBiasThreads) {
+RETROMAE_KERNEL(cross_entropy_bias, CrossEntropyBiasParams, BiasLaunch) {
     const uint32_t column = blockIdx.x * kBiasThreads + threadIdx.x;
     if (column >= params.vocabulary) return;
     const float* sums = pointer<const float>(params.slab_sums) + column;

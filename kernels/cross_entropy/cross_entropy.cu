@@ -381,13 +381,25 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     write_others<General, T>(params, kept.count, gradient, logits);
 }
 
-#define RETROMAE_CROSS_ENTROPY(T)                                                          \
-    RETROMAE_RESIDENT_KERNEL(cross_entropy_##T, CrossEntropyParams, kCrossEntropyThreads,  \
-                             kCrossEntropyBlocks) {                                        \
-        cross_entropy<false, T>(params);                                                   \
-    }                                                                                      \
-    RETROMAE_KERNEL(cross_entropy_general_##T, CrossEntropyParams, kCrossEntropyThreads) { \
-        cross_entropy<true, T>(params);                                                    \
+// A block a row; steps are kept where the logits themselves suffice.
+template <bool General, class T>
+struct CrossEntropyLaunch : Launch<kCrossEntropyThreads, General ? 1 : kCrossEntropyBlocks> {
+    static Grid grid(const CrossEntropyParams& params) { return {params.rows}; }
+    static uint64_t shared_bytes(const CrossEntropyParams& params) {
+        const uint64_t steps = ceil_div(params.vocabulary, kStepColumns<T>);
+        const uint64_t kept = General ? 0 : steps < kKeptSteps ? steps : kKeptSteps;
+        return taken_bytes<float>(3 * kCrossEntropyWarps) +
+               taken_bytes<Packed>(kept * kPacks * kCrossEntropyThreads) +
+               taken_bytes<float>(kept * kCrossEntropyThreads);
+    }
+};
+
+#define RETROMAE_CROSS_ENTROPY(T)                                                                 \
+    RETROMAE_KERNEL(cross_entropy_##T, CrossEntropyParams, CrossEntropyLaunch<false, T>) {        \
+        cross_entropy<false, T>(params);                                                          \
+    }                                                                                             \
+    RETROMAE_KERNEL(cross_entropy_general_##T, CrossEntropyParams, CrossEntropyLaunch<true, T>) { \
+        cross_entropy<true, T>(params);                                                           \
     }
 
 using f32 = float;

@@ -284,15 +284,37 @@ RETROMAE_DEVICE void rescale(const CrossEntropyFusedParams& params) {
     }
 }
 
-#define RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(part, threads)                           \
-    RETROMAE_KERNEL(cross_entropy_##part##_bf16, CrossEntropyFusedParams, threads) { \
-        part<bf16>(params);                                                          \
+// A warp a row.
+struct FusedRowsLaunch : Launch<kRowThreads> {
+    static Grid grid(const CrossEntropyFusedParams& params) {
+        return {ceil_div(params.rows, kRowThreads / 32)};
+    }
+};
+// A block a row tile.
+struct FusedRetriesLaunch : Launch<kRowThreads> {
+    static Grid grid(const CrossEntropyFusedParams& params) { return {ceil_div(params.rows, kProductTile)}; }
+};
+// A block a row tile and split of the vocabulary.
+template <class T>
+struct ExponentialsLaunch : Launch<kProductThreads> {
+    static Grid grid(const CrossEntropyFusedParams& params) {
+        return {ceil_div(params.rows, kProductTile), params.splits};
+    }
+    static uint64_t shared_bytes(const CrossEntropyFusedParams&) {
+        return product_bytes<T>() + taken_bytes<int32_t>(kProductTile) + taken_bytes<float>(kProductTile) +
+               taken_bytes<T>(kProductThreads / 32 * 16 * kWarpTile);
+    }
+};
+
+#define RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(part, ...)                                   \
+    RETROMAE_KERNEL(cross_entropy_##part##_bf16, CrossEntropyFusedParams, __VA_ARGS__) { \
+        part<bf16>(params);                                                              \
     }
 
-RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(references, kRowThreads)
-RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(exponentials, kProductThreads)
-RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(retries, kRowThreads)
-RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rows, kRowThreads)
-RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rescale, kRowThreads)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(references, FusedRowsLaunch)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(exponentials, ExponentialsLaunch<bf16>)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(retries, FusedRetriesLaunch)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rows, FusedRowsLaunch)
+RETROMAE_CROSS_ENTROPY_FUSED_KERNEL(rescale, FusedRowsLaunch)
 
 }  // namespace retromae

@@ -8,7 +8,14 @@ namespace retromae {
 
 constexpr uint32_t kMeanWeightsThreads = 256;
 
-RETROMAE_KERNEL(mean_weights_f32, MeanWeightsParams, kMeanWeightsThreads) {
+struct MeanWeightsLaunch : Launch<kMeanWeightsThreads> {
+    static Grid grid(const MeanWeightsParams& params) { return {ceil_div(params.rows, kMeanWeightsThreads)}; }
+    static uint64_t shared_bytes(const MeanWeightsParams&) {
+        return taken_bytes<uint32_t>(kMeanWeightsThreads / 32);
+    }
+};
+
+RETROMAE_KERNEL(mean_weights, MeanWeightsParams, MeanWeightsLaunch) {
     uint32_t* scratch = SharedMemory::begin().take<uint32_t>(kMeanWeightsThreads / 32);
     uint32_t count = 0;
     for (uint32_t sentence = threadIdx.x; sentence < params.sentences; sentence += kMeanWeightsThreads)

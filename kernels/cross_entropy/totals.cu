@@ -19,7 +19,13 @@ RETROMAE_DEVICE void add(CrossEntropyTotals& totals, const CrossEntropyTotals& o
     totals.invalid += others.invalid;
 }
 
-RETROMAE_KERNEL(cross_entropy_totals_f32, CrossEntropyTotalsParams, kTotalsThreads) {
+struct TotalsLaunch : Launch<kTotalsThreads> {
+    static uint64_t shared_bytes(const CrossEntropyTotalsParams&) {
+        return taken_bytes<CrossEntropyTotals>(kTotalsThreads);
+    }
+};
+
+RETROMAE_KERNEL(cross_entropy_totals, CrossEntropyTotalsParams, TotalsLaunch) {
     CrossEntropyTotals totals = {};
     for (uint32_t row = threadIdx.x; row < params.rows; row += kTotalsThreads) {
         const int32_t target = pointer<const int32_t>(params.targets)[row];

@@ -65,10 +65,18 @@ RETROMAE_DEVICE void embedding_backward(const EmbeddingBackwardParams& params) {
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 2u * columns);
 }
 
-RETROMAE_KERNEL(embedding_backward_f32, EmbeddingBackwardParams, kBackwardThreads) {
+// Sums for gamma and beta.
+struct EmbeddingBackwardLaunch : BackwardRowsLaunch<2> {
+    static Grid grid(const EmbeddingBackwardParams& params) { return grid_of(params.forward.tokens); }
+    static uint64_t shared_bytes(const EmbeddingBackwardParams& params) {
+        return shared_bytes_of(params.forward.columns);
+    }
+};
+
+RETROMAE_KERNEL(embedding_backward_f32, EmbeddingBackwardParams, EmbeddingBackwardLaunch) {
     embedding_backward<float>(params);
 }
-RETROMAE_KERNEL(embedding_backward_bf16, EmbeddingBackwardParams, kBackwardThreads) {
+RETROMAE_KERNEL(embedding_backward_bf16, EmbeddingBackwardParams, EmbeddingBackwardLaunch) {
     embedding_backward<bf16>(params);
 }
 

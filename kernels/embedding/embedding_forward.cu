@@ -50,10 +50,14 @@ RETROMAE_DEVICE void embedding_forward(const EmbeddingForwardParams& params) {
         embedding_forward_row<T>(params, token);
 }
 
-RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, kRowThreads) {
+struct EmbeddingForwardLaunch : ForwardRowsLaunch {
+    static Grid grid(const EmbeddingForwardParams& params) { return grid_of(params.tokens); }
+};
+
+RETROMAE_KERNEL(embedding_forward_f32, EmbeddingForwardParams, EmbeddingForwardLaunch) {
     embedding_forward<float>(params);
 }
-RETROMAE_KERNEL(embedding_forward_bf16, EmbeddingForwardParams, kRowThreads) {
+RETROMAE_KERNEL(embedding_forward_bf16, EmbeddingForwardParams, EmbeddingForwardLaunch) {
     embedding_forward<bf16>(params);
 }
 

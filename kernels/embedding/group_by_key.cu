@@ -21,7 +21,8 @@ constexpr uint32_t kGroupThreads = 256;
 constexpr uint32_t kGroupWarps = kGroupThreads / 32;
 constexpr uint32_t kGroupItems = 8;
 constexpr uint32_t kGroupTile = kGroupThreads * kGroupItems;
-constexpr uint32_t kDigits = 256;
+constexpr uint32_t kDigits = 1u << GROUP_DIGIT_BITS;
+static_assert(kGroupTile == GROUP_TILE, "as the workspace is made for");
 static_assert(kDigits == kGroupThreads, "a thread adds up one digit");
 
 // The row of a thread's item: a warp's items are consecutive.
@@ -57,7 +58,21 @@ RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKe
     }
 }
 
-RETROMAE_KERNEL(group_count, GroupByKeyParams, kGroupThreads) {
+// A tile of keys a block, and of `Counts` all warps' counts.
+template <bool Counts, bool Scan>
+struct GroupLaunch : Launch<kGroupThreads> {
+    // Without rows there is still one tile, whose block ends the segments.
+    static Grid grid(const GroupByKeyParams& params) {
+        const uint64_t tiles = ceil_div(params.count, kGroupTile);
+        return {tiles > 0 ? tiles : 1, params.array_count};
+    }
+    static uint64_t shared_bytes(const GroupByKeyParams&) {
+        return (Counts ? taken_bytes<uint32_t>(kGroupWarps * kDigits) : 0) +
+               (Scan ? taken_bytes<uint32_t>(kGroupWarps) : 0);
+    }
+};
+
+RETROMAE_KERNEL(group_count, GroupByKeyParams, GroupLaunch<true, false>) {
     const GroupedKeys& keys = params.arrays[blockIdx.y];
     uint32_t* counts = SharedMemory::begin().take<uint32_t>(kGroupWarps * kDigits);
     uint32_t digits[kGroupItems], ranks[kGroupItems];
@@ -69,7 +84,7 @@ RETROMAE_KERNEL(group_count, GroupByKeyParams, kGroupThreads) {
     pointer<uint32_t>(keys.counts)[blockIdx.x * kDigits + threadIdx.x] = total;
 }
 
-RETROMAE_KERNEL(group_scatter, GroupByKeyParams, kGroupThreads) {
+RETROMAE_KERNEL(group_scatter, GroupByKeyParams, GroupLaunch<true, true>) {
     const GroupedKeys& keys = params.arrays[blockIdx.y];
     SharedMemory memory = SharedMemory::begin();
     uint32_t* counts = memory.take<uint32_t>(kGroupWarps * kDigits);
@@ -112,7 +127,7 @@ RETROMAE_DEVICE bool begins_segment(const uint32_t* keys, uint32_t place) {
 
 // Each block counts again the segments before its tile: half the square of the tiles in reads (16 tiles and
 // 128 KB of keys for 32,768 rows), for one launch less.
-RETROMAE_KERNEL(group_segments, GroupByKeyParams, kGroupThreads) {
+RETROMAE_KERNEL(group_segments, GroupByKeyParams, GroupLaunch<false, true>) {
     const GroupedKeys& array = params.arrays[blockIdx.y];
     const uint32_t* keys = pointer<const uint32_t>(array.input_keys);
     uint32_t* rows = pointer<uint32_t>(array.rows);

@@ -52,16 +52,22 @@ RETROMAE_DEVICE void scatter_add_rows(const RowsParams& params) {
     });
 }
 
-RETROMAE_KERNEL(gather_rows_f32, RowsParams, kRowsThreads) {
+struct RowsLaunch : Launch<kRowsThreads> {
+    static Grid grid(const RowsParams& params) {
+        return {ceil_div(params.count, kRowsWarps), ceil_div(params.columns, kRowsColumns)};
+    }
+};
+
+RETROMAE_KERNEL(gather_rows_f32, RowsParams, RowsLaunch) {
     gather_rows<float>(params);
 }
-RETROMAE_KERNEL(gather_rows_bf16, RowsParams, kRowsThreads) {
+RETROMAE_KERNEL(gather_rows_bf16, RowsParams, RowsLaunch) {
     gather_rows<bf16>(params);
 }
-RETROMAE_KERNEL(scatter_add_rows_f32, RowsParams, kRowsThreads) {
+RETROMAE_KERNEL(scatter_add_rows_f32, RowsParams, RowsLaunch) {
     scatter_add_rows<float>(params);
 }
-RETROMAE_KERNEL(scatter_add_rows_bf16, RowsParams, kRowsThreads) {
+RETROMAE_KERNEL(scatter_add_rows_bf16, RowsParams, RowsLaunch) {
     scatter_add_rows<bf16>(params);
 }
 

@@ -29,7 +29,7 @@ constexpr uint32_t kSegmentsPerBlock = 16;
 constexpr uint32_t kSegmentColumns = 256;
 constexpr uint32_t kSecondQuad = kSegmentColumns / 2;
 // Places of a slice, and of the shortest segment that is sliced.
-constexpr uint32_t kSlice = 64;
+constexpr uint32_t kSlice = SEGMENT_SLICE;
 constexpr uint32_t kNoSegment = ~0u;
 // A segment of more slices is summed by all warps of its block; else one warp's loads are few enough to wait
 // for.
@@ -300,20 +300,37 @@ RETROMAE_DEVICE void segment_sum(const SegmentSumParams& params) {
     }
 }
 
-RETROMAE_KERNEL(segment_slices_f32, SegmentSumParams, kSegmentThreads) {
+struct SegmentSlicesLaunch : Launch<kSegmentThreads> {
+    static Grid grid(const SegmentSumParams& params) {
+        return {ceil_div(params.count, kSlice), ceil_div(params.columns, kSegmentColumns)};
+    }
+    static uint64_t shared_bytes(const SegmentSumParams&) {
+        return taken_bytes<float>(kSegmentWarps * kSegmentColumns) + taken_bytes<uint32_t>(2);
+    }
+};
+struct SegmentSumLaunch : Launch<kSegmentThreads> {
+    static Grid grid(const SegmentSumParams& params) {
+        return {ceil_div(params.segments, kSegmentsPerBlock), ceil_div(params.columns, kSegmentColumns)};
+    }
+    static uint64_t shared_bytes(const SegmentSumParams&) {
+        return taken_bytes<float>(kSegmentWarps * kSegmentColumns);
+    }
+};
+
+RETROMAE_KERNEL(segment_slices_f32, SegmentSumParams, SegmentSlicesLaunch) {
     segment_slices<float>(params);
 }
-RETROMAE_KERNEL(segment_slices_bf16, SegmentSumParams, kSegmentThreads) {
+RETROMAE_KERNEL(segment_slices_bf16, SegmentSumParams, SegmentSlicesLaunch) {
     segment_slices<bf16>(params);
 }
-RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, kSegmentThreads) {
+RETROMAE_KERNEL(segment_sum_f32, SegmentSumParams, SegmentSumLaunch) {
     segment_sum<float, float>(params);
 }
-RETROMAE_KERNEL(segment_sum_bf16, SegmentSumParams, kSegmentThreads) {
+RETROMAE_KERNEL(segment_sum_bf16, SegmentSumParams, SegmentSumLaunch) {
     segment_sum<bf16, float>(params);
 }
 // The output in the type of the input.
-RETROMAE_KERNEL(segment_sum_narrow_bf16, SegmentSumParams, kSegmentThreads) {
+RETROMAE_KERNEL(segment_sum_narrow_bf16, SegmentSumParams, SegmentSumLaunch) {
     segment_sum<bf16, bf16>(params);
 }
 

@@ -69,16 +69,16 @@ RETROMAE_DEVICE void probe_naive_mma(const ProbeParams& params) {
     probe_products<T>(params, [](auto& c, const auto& a, const auto& b) { naive_mma<T>(c, a, b); });
 }
 
-RETROMAE_KERNEL(probe_mma_bf16, ProbeParams, kThroughputThreads) {
+RETROMAE_KERNEL(probe_mma_bf16, ProbeParams, Launch<kThroughputThreads>) {
     probe_mma<bf16>(params);
 }
-RETROMAE_KERNEL(probe_mma_f16, ProbeParams, kThroughputThreads) {
+RETROMAE_KERNEL(probe_mma_f16, ProbeParams, Launch<kThroughputThreads>) {
     probe_mma<f16>(params);
 }
-RETROMAE_KERNEL(probe_naive_mma_bf16, ProbeParams, kThroughputThreads) {
+RETROMAE_KERNEL(probe_naive_mma_bf16, ProbeParams, Launch<kThroughputThreads>) {
     probe_naive_mma<bf16>(params);
 }
-RETROMAE_KERNEL(probe_naive_mma_f16, ProbeParams, kThroughputThreads) {
+RETROMAE_KERNEL(probe_naive_mma_f16, ProbeParams, Launch<kThroughputThreads>) {
     probe_naive_mma<f16>(params);
 }
 

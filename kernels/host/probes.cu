@@ -11,7 +11,7 @@ namespace retromae {
 constexpr uint32_t kProbeThreads = 64;
 
 // Reverses a block's values through shared memory.
-RETROMAE_KERNEL(probe_reverse, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_reverse, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(kProbeThreads);
     const uint32_t thread = threadIdx.x;
@@ -20,7 +20,7 @@ RETROMAE_KERNEL(probe_reverse, ProbeParams, kProbeThreads) {
     pointer<float>(params.output)[thread] = values[kProbeThreads - 1 - thread];
 }
 
-RETROMAE_KERNEL(probe_missing_barrier, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_missing_barrier, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(kProbeThreads);
     const uint32_t thread = threadIdx.x;
@@ -29,7 +29,7 @@ RETROMAE_KERNEL(probe_missing_barrier, ProbeParams, kProbeThreads) {
 }
 
 // The same within a warp: a write after the read, which a barrier should separate.
-RETROMAE_KERNEL(probe_write_after_read, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_write_after_read, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(kProbeThreads);
     const uint32_t thread = threadIdx.x;
@@ -42,7 +42,7 @@ RETROMAE_KERNEL(probe_write_after_read, ProbeParams, kProbeThreads) {
 }
 
 // Copies by cp.async, reversed.
-RETROMAE_KERNEL(probe_async_copy, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_async_copy, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
     const uint32_t thread = threadIdx.x;
@@ -54,7 +54,7 @@ RETROMAE_KERNEL(probe_async_copy, ProbeParams, kProbeThreads) {
         pointer<float>(params.output)[4 * thread + i] = values[4 * kProbeThreads - 1 - (4 * thread + i)];
 }
 
-RETROMAE_KERNEL(probe_missing_wait, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_missing_wait, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
     const uint32_t thread = threadIdx.x;
@@ -67,39 +67,39 @@ RETROMAE_KERNEL(probe_missing_wait, ProbeParams, kProbeThreads) {
     copy_async_wait<0>();
 }
 
-RETROMAE_KERNEL(probe_copies_left, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_copies_left, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(4 * kProbeThreads);
     copy_async_16(values + 4 * threadIdx.x, pointer<const float>(params.input) + 4 * threadIdx.x, true);
     copy_async_commit();
 }
 
-RETROMAE_KERNEL(probe_write_out_of_bounds, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_write_out_of_bounds, ProbeParams, Launch<kProbeThreads>) {
     const uint32_t thread = threadIdx.x;
     const float value = pointer<const float>(params.input)[thread];
     pointer<float>(params.output)[thread + 1] = value;  // mistake
 }
 
-RETROMAE_KERNEL(probe_shared_out_of_bounds, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_shared_out_of_bounds, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     float* values = memory.take<float>(kProbeThreads);
     values[threadIdx.x + params.count] = 1.0f;  // mistake
 }
 
-RETROMAE_KERNEL(probe_uninitialised, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_uninitialised, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     const float* values = memory.take<float>(kProbeThreads);
     pointer<float>(params.output)[threadIdx.x] = values[threadIdx.x];  // mistake
 }
 
-RETROMAE_KERNEL(probe_too_little_shared, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_too_little_shared, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();  // mistake
     float* values = memory.take<float>(1024);
     values[threadIdx.x] = 0.0f;
 }
 
 // All lanes read a word of their warp, to which one of them then adds, after a barrier of the warp.
-RETROMAE_KERNEL(probe_warp_count, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_warp_count, ProbeParams, Launch<kProbeThreads>) {
     uint32_t* word = SharedMemory::begin().take<uint32_t>(kProbeThreads / 32) + threadIdx.x / 32;
     if (lane_index() == 5) *word = 1;
     warp_barrier();
@@ -114,7 +114,7 @@ RETROMAE_KERNEL(probe_warp_count, ProbeParams, kProbeThreads) {
 }
 
 // The same without a barrier before the addition.
-RETROMAE_KERNEL(probe_warp_count_early, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_warp_count_early, ProbeParams, Launch<kProbeThreads>) {
     uint32_t* word = SharedMemory::begin().take<uint32_t>(kProbeThreads / 32) + threadIdx.x / 32;
     if (lane_index() == 5) *word = 1;
     warp_barrier();
@@ -124,14 +124,14 @@ RETROMAE_KERNEL(probe_warp_count_early, ProbeParams, kProbeThreads) {
     pointer<uint32_t>(params.output)[threadIdx.x] = read + *word;
 }
 
-RETROMAE_KERNEL(probe_divergent_barrier, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_divergent_barrier, ProbeParams, Launch<kProbeThreads>) {
     const uint32_t thread = threadIdx.x;
     if (thread >= 40) return;
     __syncthreads();  // mistake
     pointer<float>(params.output)[thread] = 1.0f;
 }
 
-RETROMAE_KERNEL(probe_two_barriers, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_two_barriers, ProbeParams, Launch<kProbeThreads>) {
     const uint32_t thread = threadIdx.x;
     if (thread < 32) {
         __syncthreads();  // mistake
@@ -141,18 +141,18 @@ RETROMAE_KERNEL(probe_two_barriers, ProbeParams, kProbeThreads) {
     pointer<float>(params.output)[thread] = 1.0f;
 }
 
-RETROMAE_KERNEL(probe_divergent_collective, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_divergent_collective, ProbeParams, Launch<kProbeThreads>) {
     const uint32_t thread = threadIdx.x;
     if (thread % 32 >= 8) return;
     pointer<uint32_t>(params.output)[thread] = warp_ballot(true);  // mistake
 }
 
-RETROMAE_KERNEL(probe_divide_by_zero, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_divide_by_zero, ProbeParams, Launch<kProbeThreads>) {
     volatile uint32_t zero = params.count;
     pointer<uint32_t>(params.output)[threadIdx.x] = threadIdx.x / zero;  // mistake
 }
 
-RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, kProbeThreads) {  // mistake
+RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, Launch<kProbeThreads>) {  // mistake
     volatile float local[64 * 1024];
     for (uint32_t i = 0; i < 64 * 1024; ++i) local[64 * 1024 - 1 - i] = 0.0f;
     pointer<float>(params.output)[threadIdx.x] = local[threadIdx.x];
@@ -160,7 +160,7 @@ RETROMAE_KERNEL(probe_stack_overflow, ProbeParams, kProbeThreads) {  // mistake
 
 // output[0..64]: the sum over each warp; [64..128]: the maximum over groups of 8 lanes; [128..192]: the value
 // of lane 3; [192..256]: how many lanes of the warp have a positive value.
-RETROMAE_KERNEL(probe_collectives, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_collectives, ProbeParams, Launch<kProbeThreads>) {
     const uint32_t thread = threadIdx.x;
     const float value = pointer<const float>(params.input)[thread];
     float* output = pointer<float>(params.output);
@@ -206,24 +206,24 @@ RETROMAE_DEVICE void bank_probe_stride(const ProbeParams& params) {
     bank_probe_output(params, values[0]);
 }
 
-RETROMAE_KERNEL(probe_bank_bf16, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_bf16, ProbeParams, Launch<kProbeThreads>) {
     bank_probe_stride<bf16, 1>(params);
 }
-RETROMAE_KERNEL(probe_bank_f32, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_f32, ProbeParams, Launch<kProbeThreads>) {
     bank_probe_stride<float, 1>(params);
 }
-RETROMAE_KERNEL(probe_bank_f32x2, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_f32x2, ProbeParams, Launch<kProbeThreads>) {
     bank_probe_stride<float, 2>(params);
 }
-RETROMAE_KERNEL(probe_bank_f32x4, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_f32x4, ProbeParams, Launch<kProbeThreads>) {
     bank_probe_stride<float, 4>(params);
 }
-RETROMAE_KERNEL(probe_bank_f32x8, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_f32x8, ProbeParams, Launch<kProbeThreads>) {
     bank_probe_stride<float, 8>(params);
 }
 
 // `params.count` is 32, which the compiler must not know.
-RETROMAE_KERNEL(probe_bank_reads, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_reads, ProbeParams, Launch<kProbeThreads>) {
     float* words = bank_probe_memory<float>();
     const uint32_t lane = threadIdx.x % 32, stride = static_cast<uint32_t>(params.count);
     for (uint32_t i = lane; i < kBankWords; i += 32) words[i] = 1.0f;  // write of all
@@ -241,7 +241,7 @@ RETROMAE_KERNEL(probe_bank_reads, ProbeParams, kProbeThreads) {
 }
 
 // Even and odd lanes in turn, with a barrier of the block (`params.count` = 1) or of the warp between them.
-RETROMAE_KERNEL(probe_bank_turns, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_turns, ProbeParams, Launch<kProbeThreads>) {
     float* words = bank_probe_memory<float>();
     const uint32_t lane = threadIdx.x % 32;
     words[32 * lane] = 1.0f;  // write
@@ -257,7 +257,7 @@ RETROMAE_KERNEL(probe_bank_turns, ProbeParams, kProbeThreads) {
     bank_probe_output(params, sum);
 }
 
-RETROMAE_KERNEL(probe_bank_copies, ProbeParams, kProbeThreads) {
+RETROMAE_KERNEL(probe_bank_copies, ProbeParams, Launch<kProbeThreads>) {
     float* place = bank_probe_memory<float>() + threadIdx.x % 32 * params.count;
     copy_async_16(place, pointer<const float>(params.input) + 4 * threadIdx.x, true);  // copy
     copy_async_commit();

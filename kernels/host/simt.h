@@ -20,6 +20,17 @@
 #define RETROMAE_SITE_ONLY_PARAMETER ::retromae::host::Site site = {__builtin_FILE(), __builtin_LINE()}
 #define RETROMAE_SITE_ARGUMENT , site
 
+// `RETROMAE_WHOLE(pack)` stands where a pack has been loaded or is to be stored. Compilers take a small
+// struct apart before they instrument its accesses; once it must exist as a whole, its copy stays the one
+// access that it is on the GPU.
+#ifdef RETROMAE_SANITIZE
+#define RETROMAE_SANITIZED 1
+#define RETROMAE_WHOLE(pack) asm volatile("" : "+m"(pack))
+#else
+#define RETROMAE_SANITIZED 0
+#define RETROMAE_WHOLE(pack) (void)0
+#endif
+
 extern "C" {
 // Defined with initial-exec storage in simt.cpp, so reading threadIdx costs one load.
 extern __thread RetromaeContext retromae_context;
@@ -78,36 +89,41 @@ static inline Output warp_collective(const Input& input, Site site, Combine) {
     return output;
 }
 
+// The entry of a kernel in the table, with the launch that its type declares.
+template <class Params, class Launch>
+static RetromaeHostKernel kernel(const char* name, const char* file, uint32_t line,
+                                 void (*run)(const void*)) {
+    const auto grid = [](const void* params, uint64_t* blocks) {
+        const auto grid = Launch::grid(*static_cast<const Params*>(params));
+        blocks[0] = grid.x;
+        blocks[1] = grid.y;
+        blocks[2] = grid.z;
+    };
+    const auto shared_bytes = [](const void* params) -> uint64_t {
+        return Launch::shared_bytes(*static_cast<const Params*>(params));
+    };
+    return {name,
+            file,
+            line,
+            static_cast<uint32_t>(sizeof(Params)),
+            Launch::kThreads,
+            RETROMAE_SANITIZED,
+            grid,
+            shared_bytes,
+            run,
+            nullptr};
+}
+
 }  // namespace host
 }  // namespace retromae
 
-// `RETROMAE_WHOLE(pack)` stands where a pack has been loaded or is to be stored. Compilers take a small
-// struct apart before they instrument its accesses; once it must exist as a whole, its copy stays the one
-// access that it is on the GPU.
-#ifdef RETROMAE_SANITIZE
-#define RETROMAE_SANITIZED 1
-#define RETROMAE_WHOLE(pack) asm volatile("" : "+m"(pack))
-#else
-#define RETROMAE_SANITIZED 0
-#define RETROMAE_WHOLE(pack) (void)0
-#endif
-
-// `threads` is checked at launch, as __launch_bounds__ is on the GPU.
-#define RETROMAE_KERNEL(name, Params, threads)                                        \
-    static void name##_body([[maybe_unused]] const Params& params);                   \
-    static RetromaeHostKernel name##_kernel = {                                       \
-        #name,                                                                        \
-        __FILE__,                                                                     \
-        __LINE__,                                                                     \
-        static_cast<uint32_t>(sizeof(Params)),                                        \
-        threads,                                                                      \
-        RETROMAE_SANITIZED,                                                           \
-        [](const void* params) { name##_body(*static_cast<const Params*>(params)); }, \
-        nullptr};                                                                     \
-    static const ::retromae::host::Registration name##_registration(&name##_kernel);  \
+#define RETROMAE_KERNEL(name, Params, ...)                                                   \
+    static void name##_body([[maybe_unused]] const Params& params);                          \
+    static RetromaeHostKernel name##_kernel = ::retromae::host::kernel<Params, __VA_ARGS__>( \
+        #name, __FILE__, __LINE__,                                                           \
+        [](const void* params) { name##_body(*static_cast<const Params*>(params)); });       \
+    static const ::retromae::host::Registration name##_registration(&name##_kernel);         \
     static void name##_body([[maybe_unused]] const Params& params)
-
-#define RETROMAE_RESIDENT_KERNEL(name, Params, threads, blocks) RETROMAE_KERNEL(name, Params, threads)
 
 // A symbol that the Rust side refers to, so that the linker keeps this object file and its kernels.
 extern "C" void RETROMAE_ANCHOR() {}

@@ -23,14 +23,14 @@
 
 namespace retromae {
 
-constexpr uint32_t kDrawMasksThreads = 32;
+constexpr uint32_t kDrawMasksThreads = MASK_ROWS_PER_BLOCK;
 constexpr int32_t kNoRow = -1;
 constexpr int32_t kNoId = -1;
 constexpr int32_t kIgnoreIndex = -100;
 
 // Words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in 32
 // banks.
-RETROMAE_DEVICE uint32_t mask_stride(uint32_t words_per_row) {
+constexpr uint32_t mask_stride(uint32_t words_per_row) {
     return words_per_row | 1u;
 }
 
@@ -89,7 +89,26 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
     if (lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = static_cast<int32_t>(count);
 }
 
-RETROMAE_KERNEL(draw_masks, DrawMasksParams, kDrawMasksThreads) {
+// A warp makes 32 rows of a sentence's bank, one more the sentence's corrupted inputs.
+struct DrawMasksLaunch : Launch<kDrawMasksThreads> {
+    static bool corrupts(const DrawMasksParams& params) {
+        return params.encoder.input_ids != 0 || params.decoder.input_ids != 0;
+    }
+    // One more than there are sentences, for the tokens behind them.
+    static Grid grid(const DrawMasksParams& params) {
+        return {uint64_t{params.sentences} + 1, uint64_t{params.bank_blocks} + corrupts(params)};
+    }
+    // The words, the bits of 32 rows, and the permutations that are not in the workspace: of 32 rows, or two.
+    static uint64_t shared_bytes(const DrawMasksParams& params) {
+        const uint64_t bank_rows = params.bank_blocks > 0 && params.workspace == 0 ? kDrawMasksThreads : 0;
+        const uint64_t rows = bank_rows > 0 ? bank_rows : corrupts(params) ? 2 : 0;
+        return taken_bytes<uint16_t>(uint64_t{params.length_max} + 1) +
+               taken_bytes<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u)) +
+               taken_bytes<uint16_t>(rows * permutation_stride(params.length_max));
+    }
+};
+
+RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
     const uint32_t sentence = blockIdx.x;
     const TokenRange tokens =
         TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, params.length_max);

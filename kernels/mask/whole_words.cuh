@@ -32,7 +32,7 @@ struct MaskDraw {
 
 // u16 entries between the permutations of two threads in shared memory: an odd number of 4-byte words, so
 // that equal places of 32 permutations lie in 32 banks.
-RETROMAE_DEVICE uint32_t permutation_stride(uint32_t length) {
+constexpr uint32_t permutation_stride(uint32_t length) {
     return (length + 3u) / 4u * 4u + 2u;
 }
 

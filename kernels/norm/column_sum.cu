@@ -88,10 +88,23 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     store(output, result);
 }
 
-RETROMAE_KERNEL(column_sum_f32, ColumnSumParams, kColumnSumThreads) {
+template <class T>
+struct ColumnSumLaunch : Launch<kColumnSumThreads> {
+    static constexpr uint32_t kColumns = kColumnSumLanes * 16 / sizeof(T);
+    // A matrix a layer. Without rows there is still one block, which writes zeros.
+    static Grid grid(const ColumnSumParams& params) {
+        const uint64_t blocks = params.rows == 0 ? 1 : ceil_div(params.rows, params.rows_per_block);
+        return {blocks, ceil_div(params.columns, kColumns), params.input_stride / params.columns};
+    }
+    static uint64_t shared_bytes(const ColumnSumParams&) {
+        return taken_bytes<float>(kColumnSumRows * kColumns);
+    }
+};
+
+RETROMAE_KERNEL(column_sum_f32, ColumnSumParams, ColumnSumLaunch<float>) {
     column_sum<float>(params);
 }
-RETROMAE_KERNEL(column_sum_bf16, ColumnSumParams, kColumnSumThreads) {
+RETROMAE_KERNEL(column_sum_bf16, ColumnSumParams, ColumnSumLaunch<bf16>) {
     column_sum<bf16>(params);
 }
 

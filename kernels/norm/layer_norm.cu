@@ -108,16 +108,27 @@ RETROMAE_DEVICE void layer_norm_backward(const LayerNormBackwardParams& params) 
     totals.finish(pointer<float>(params.partials) + static_cast<uint64_t>(blockIdx.x) * 3u * params.columns);
 }
 
-RETROMAE_KERNEL(layer_norm_forward_f32, LayerNormForwardParams, kRowThreads) {
+struct LayerNormForwardLaunch : ForwardRowsLaunch {
+    static Grid grid(const LayerNormForwardParams& params) { return grid_of(params.rows); }
+};
+// Sums for gamma, beta and the bias.
+struct LayerNormBackwardLaunch : BackwardRowsLaunch<3> {
+    static Grid grid(const LayerNormBackwardParams& params) { return grid_of(params.rows); }
+    static uint64_t shared_bytes(const LayerNormBackwardParams& params) {
+        return shared_bytes_of(params.columns);
+    }
+};
+
+RETROMAE_KERNEL(layer_norm_forward_f32, LayerNormForwardParams, LayerNormForwardLaunch) {
     layer_norm_forward<float>(params);
 }
-RETROMAE_KERNEL(layer_norm_forward_bf16, LayerNormForwardParams, kRowThreads) {
+RETROMAE_KERNEL(layer_norm_forward_bf16, LayerNormForwardParams, LayerNormForwardLaunch) {
     layer_norm_forward<bf16>(params);
 }
-RETROMAE_KERNEL(layer_norm_backward_f32, LayerNormBackwardParams, kBackwardThreads) {
+RETROMAE_KERNEL(layer_norm_backward_f32, LayerNormBackwardParams, LayerNormBackwardLaunch) {
     layer_norm_backward<float>(params);
 }
-RETROMAE_KERNEL(layer_norm_backward_bf16, LayerNormBackwardParams, kBackwardThreads) {
+RETROMAE_KERNEL(layer_norm_backward_bf16, LayerNormBackwardParams, LayerNormBackwardLaunch) {
     layer_norm_backward<bf16>(params);
 }
 

@@ -12,18 +12,37 @@ constexpr uint32_t kRowWarps = 4;
 constexpr uint32_t kRowThreads = 32 * kRowWarps;
 
 // A lane holds the chunks lane, lane + 32, … of 8 columns each. Four of them are 1024 columns, BERT-large.
-constexpr int kRowChunks = 4;
+constexpr int kRowChunks = ROW_COLUMNS_MAX / (32 * 8);
 
 // Rows of a block of a forward kernel: eight for each warp, one after the other, so that starting a block
 // costs little beside them.
 constexpr uint32_t kForwardRows = 32;
 
 // A block of a backward kernel leaves a row of partial sums, so there are few and large ones: eight warps,
-// whose sums of 1024 columns are 96 KiB, two such blocks an SM of an H100. There are at most 256 (the host's
-// side has the number), which is one wave of the 264 that fit its 132 SMs; fewer would leave SMs idle. A warp
-// takes every so many-th row.
+// whose sums of 1024 columns are 96 KiB, two such blocks an SM of an H100. There are at most 256, which is
+// one wave of the 264 that fit its 132 SMs; fewer would leave SMs idle. A warp takes every so many-th row,
+// eight of them at least.
 constexpr uint32_t kBackwardWarps = 8;
 constexpr uint32_t kBackwardThreads = 32 * kBackwardWarps;
+constexpr uint32_t kBackwardBlocksMax = 256;
+constexpr uint32_t kBackwardRowsMin = 8 * kBackwardWarps;
+
+// One warp a row, rows in turn.
+struct ForwardRowsLaunch : Launch<kRowThreads> {
+    static Grid grid_of(uint64_t rows) { return {ceil_div(rows, kForwardRows)}; }
+};
+
+// One row of partial sums a block: `Sums` of every column.
+template <int Sums>
+struct BackwardRowsLaunch : Launch<kBackwardThreads> {
+    static Grid grid_of(uint64_t rows) {
+        const uint64_t blocks = ceil_div(rows, kBackwardRowsMin);
+        return {blocks < kBackwardBlocksMax ? blocks : kBackwardBlocksMax};
+    }
+    static uint64_t shared_bytes_of(uint64_t columns) {
+        return taken_bytes<float>(kBackwardWarps * Sums * columns);
+    }
+};
 
 // Calls `body(row)` for each row of this warp of a backward kernel.
 template <class Body>

@@ -129,10 +129,14 @@ RETROMAE_DEVICE void adamw(const AdamWParams& params) {
     });
 }
 
-RETROMAE_KERNEL(adamw_f32, AdamWParams, kAdamWThreads) {
+struct AdamWLaunch : Launch<kAdamWThreads> {
+    static Grid grid(const AdamWParams& params) { return {ceil_div(params.count, kAdamWElements)}; }
+};
+
+RETROMAE_KERNEL(adamw_f32, AdamWParams, AdamWLaunch) {
     adamw<float>(params);
 }
-RETROMAE_KERNEL(adamw_bf16, AdamWParams, kAdamWThreads) {
+RETROMAE_KERNEL(adamw_bf16, AdamWParams, AdamWLaunch) {
     adamw<bf16>(params);
 }
 

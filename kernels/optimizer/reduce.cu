@@ -71,10 +71,19 @@ RETROMAE_DEVICE void reduce(const ReduceParams& params) {
     }
 }
 
-RETROMAE_KERNEL(reduce_sum_f32, ReduceParams, kReduceThreads) {
+// Without elements there is still one block, which writes a zero.
+struct ReduceLaunch : Launch<kReduceThreads> {
+    static Grid grid(const ReduceParams& params) {
+        const uint64_t blocks = ceil_div(params.count, params.elements_per_block);
+        return {blocks > 0 ? blocks : 1};
+    }
+    static uint64_t shared_bytes(const ReduceParams&) { return taken_bytes<float>(kReduceWarps); }
+};
+
+RETROMAE_KERNEL(reduce_sum, ReduceParams, ReduceLaunch) {
     reduce<Identity>(params);
 }
-RETROMAE_KERNEL(reduce_squares_f32, ReduceParams, kReduceThreads) {
+RETROMAE_KERNEL(reduce_squares, ReduceParams, ReduceLaunch) {
     reduce<Square>(params);
 }
 

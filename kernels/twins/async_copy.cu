@@ -55,7 +55,7 @@ RETROMAE_DEVICE void twin_copy(const uint32_t* input, uint32_t* staging, uint32_
 }
 
 // A block copies nine stretches of its input, one a depth.
-RETROMAE_KERNEL(twin_copy_async, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_copy_async, ProbeParams, Launch<kTwinThreads>) {
     SharedMemory memory = SharedMemory::begin();
     constexpr uint32_t kWords = kTwinCopies * kTwinRoundWords;
     uint32_t* staging = memory.take<uint32_t>(kWords);
@@ -77,7 +77,7 @@ constexpr uint64_t kTwinNowhere = 16;
 
 // input[thread][8]: 4 words, and whether they exist as a source; a source that does not is nowhere.
 // output[thread][4]: what the partner has copied over ones.
-RETROMAE_KERNEL(twin_copy_async_zeros, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_copy_async_zeros, ProbeParams, Launch<kTwinThreads>) {
     SharedMemory memory = SharedMemory::begin();
     uint32_t* staging = memory.take<uint32_t>(kTwinRoundWords);
     uint32_t* own = staging + threadIdx.x * kTwinCopyWords;

@@ -9,7 +9,7 @@
 namespace retromae {
 
 // input[thread][6]: key and counter; output[thread][4].
-RETROMAE_KERNEL(twin_philox, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_philox, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t* input = pointer<const uint32_t>(params.input) + 6 * twin_index();
     const Random4 random = philox(input[0], input[1], input[2], input[3], input[4], input[5]);
     uint32_t* output = pointer<uint32_t>(params.output) + 4 * twin_index();
@@ -18,7 +18,7 @@ RETROMAE_KERNEL(twin_philox, ProbeParams, kTwinThreads) {
 }
 
 // input[thread][2]: draw and bound.
-RETROMAE_KERNEL(twin_bounded, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_bounded, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t* input = pointer<const uint32_t>(params.input) + 2 * twin_index();
     pointer<uint32_t>(params.output)[twin_index()] = bounded(input[0], input[1]);
 }
@@ -47,16 +47,16 @@ RETROMAE_DEVICE void twin_dropout(const ProbeParams& params) {
     for (int i = 0; i < Count; ++i) pointer<float>(params.output)[Count * twin_index() + i] = values[i];
 }
 
-RETROMAE_KERNEL(twin_apply_dropout_8, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_apply_dropout_8, ProbeParams, Launch<kTwinThreads>) {
     twin_dropout<8>(params);
 }
 
-RETROMAE_KERNEL(twin_apply_dropout_16, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_apply_dropout_16, ProbeParams, Launch<kTwinThreads>) {
     twin_dropout<16>(params);
 }
 
 // Then come, for each thread, row and group.
-RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t* words = pointer<const uint32_t>(params.input);
     const uint32_t* own = words + kTwinDropoutWords + 2 * twin_index();
     pointer<uint32_t>(params.output)[twin_index()] =
@@ -64,7 +64,7 @@ RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, kTwinThreads) {
 }
 
 // output[thread][2]: GELU and its derivative.
-RETROMAE_KERNEL(twin_gelu, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_gelu, ProbeParams, Launch<kTwinThreads>) {
     const float x = pointer<const float>(params.input)[twin_index()];
     float* output = pointer<float>(params.output) + 2 * twin_index();
     output[0] = gelu(x);
@@ -73,7 +73,7 @@ RETROMAE_KERNEL(twin_gelu, ProbeParams, kTwinThreads) {
 
 // input[thread][36]: start, two scales, factor, two sources of 16; output[thread][16]: factor · (start +
 // scale0 · source0 + scale1 · source1).
-RETROMAE_KERNEL(twin_strip, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_strip, ProbeParams, Launch<kTwinThreads>) {
     const float* input = pointer<const float>(params.input) + 36 * twin_index();
     Strip<16> strip;
     strip.fill(input[0]);
@@ -87,14 +87,14 @@ RETROMAE_KERNEL(twin_strip, ProbeParams, kTwinThreads) {
 }
 
 // output[thread][5]: where this thread's groups of 4 elements lie.
-RETROMAE_KERNEL(twin_group_offset, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_group_offset, ProbeParams, Launch<kTwinThreads>) {
     uint32_t* output = pointer<uint32_t>(params.output) + 5 * twin_index();
     for (uint32_t group = 0; group < 5; ++group)
         output[group] = group_offset(threadIdx.x, kTwinThreads, group, 5, 4);
 }
 
 // output[thread][4]: the first array's address modulo 16, and how far from it the others begin, in bytes.
-RETROMAE_KERNEL(twin_shared_memory, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_shared_memory, ProbeParams, Launch<kTwinThreads>) {
     SharedMemory memory = SharedMemory::begin();
     const uintptr_t first = reinterpret_cast<uintptr_t>(memory.take<uint16_t>(1));
     const uintptr_t second = reinterpret_cast<uintptr_t>(memory.take<float>(5));

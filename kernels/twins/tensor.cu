@@ -28,22 +28,22 @@ RETROMAE_DEVICE void twin_products(const ProbeParams& params) {
     for (int i = 0; i < kSums; ++i) pointer<float>(params.output)[kSums * twin_index() + i] = c[i / 4][i % 4];
 }
 
-RETROMAE_KERNEL(twin_mma_bf16_1, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_bf16_1, ProbeParams, Launch<kTwinThreads>) {
     twin_products<bf16, 1>(params);
 }
-RETROMAE_KERNEL(twin_mma_bf16_2, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_bf16_2, ProbeParams, Launch<kTwinThreads>) {
     twin_products<bf16, 2>(params);
 }
-RETROMAE_KERNEL(twin_mma_bf16_4, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_bf16_4, ProbeParams, Launch<kTwinThreads>) {
     twin_products<bf16, 4>(params);
 }
-RETROMAE_KERNEL(twin_mma_f16_1, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_f16_1, ProbeParams, Launch<kTwinThreads>) {
     twin_products<f16, 1>(params);
 }
-RETROMAE_KERNEL(twin_mma_f16_2, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_f16_2, ProbeParams, Launch<kTwinThreads>) {
     twin_products<f16, 2>(params);
 }
-RETROMAE_KERNEL(twin_mma_f16_4, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_mma_f16_4, ProbeParams, Launch<kTwinThreads>) {
     twin_products<f16, 4>(params);
 }
 
@@ -71,22 +71,22 @@ RETROMAE_DEVICE void twin_matrices(const ProbeParams& params) {
         pointer<uint32_t>(params.output)[4 * Count * twin_index() + i] = fragments[i / 4][i % 4];
 }
 
-RETROMAE_KERNEL(twin_load_matrices_plain_1, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_plain_1, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<false, 1>(params);
 }
-RETROMAE_KERNEL(twin_load_matrices_plain_2, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_plain_2, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<false, 2>(params);
 }
-RETROMAE_KERNEL(twin_load_matrices_plain_4, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_plain_4, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<false, 4>(params);
 }
-RETROMAE_KERNEL(twin_load_matrices_transposed_1, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_transposed_1, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<true, 1>(params);
 }
-RETROMAE_KERNEL(twin_load_matrices_transposed_2, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_transposed_2, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<true, 2>(params);
 }
-RETROMAE_KERNEL(twin_load_matrices_transposed_4, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_load_matrices_transposed_4, ProbeParams, Launch<kTwinThreads>) {
     twin_matrices<true, 4>(params);
 }
 

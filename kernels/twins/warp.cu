@@ -7,7 +7,7 @@
 namespace retromae {
 
 // output[thread][3][32]: from lane s, from lane ^ s, and from lane + s, which wraps, for every s.
-RETROMAE_KERNEL(twin_warp_shuffle, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_shuffle, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t value = pointer<const uint32_t>(params.input)[twin_index()];
     uint32_t* output = pointer<uint32_t>(params.output) + 96 * twin_index();
@@ -19,21 +19,21 @@ RETROMAE_KERNEL(twin_warp_shuffle, ProbeParams, kTwinThreads) {
 }
 
 // output[thread][32]: the votes on each bit of the lanes' words.
-RETROMAE_KERNEL(twin_warp_ballot, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_ballot, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t word = pointer<const uint32_t>(params.input)[twin_index()];
     uint32_t* output = pointer<uint32_t>(params.output) + 32 * twin_index();
     for (uint32_t bit = 0; bit < 32; ++bit) output[bit] = warp_ballot((word >> bit & 1u) != 0);
 }
 
 // output[thread][32]: the lanes with the same lowest bits, of each number of them from 1 to 32.
-RETROMAE_KERNEL(twin_warp_match, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_match, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t word = pointer<const uint32_t>(params.input)[twin_index()];
     uint32_t* output = pointer<uint32_t>(params.output) + 32 * twin_index();
     for (uint32_t bits = 1; bits <= 32; ++bits) output[bits - 1] = warp_match(word << (32 - bits));
 }
 
 // output[thread][32]: what each lane of the warp wrote to shared memory, a round for each distance.
-RETROMAE_KERNEL(twin_warp_barrier, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_barrier, ProbeParams, Launch<kTwinThreads>) {
     SharedMemory memory = SharedMemory::begin();
     uint32_t* words = memory.take<uint32_t>(kTwinThreads);
     const uint32_t thread = threadIdx.x, lane = thread % 32;
@@ -48,14 +48,14 @@ RETROMAE_KERNEL(twin_warp_barrier, ProbeParams, kTwinThreads) {
 }
 
 // output[thread][32]: whether any thread of the block has each bit.
-RETROMAE_KERNEL(twin_block_any, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_block_any, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t word = pointer<const uint32_t>(params.input)[twin_index()];
     uint32_t* output = pointer<uint32_t>(params.output) + 32 * twin_index();
     for (uint32_t bit = 0; bit < 32; ++bit) output[bit] = block_any((word >> bit & 1u) != 0) ? 1 : 0;
 }
 
 // output[thread][4].
-RETROMAE_KERNEL(twin_quad_gather, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_quad_gather, ProbeParams, Launch<kTwinThreads>) {
     uint32_t values[4];
     quad_gather(pointer<const uint32_t>(params.input)[twin_index()], values);
     RETROMAE_UNROLL
@@ -63,7 +63,7 @@ RETROMAE_KERNEL(twin_quad_gather, ProbeParams, kTwinThreads) {
 }
 
 // output[thread][2]: transposed once, and once more.
-RETROMAE_KERNEL(twin_warp_transpose_bits, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_transpose_bits, ProbeParams, Launch<kTwinThreads>) {
     const uint32_t once = warp_transpose_bits(pointer<const uint32_t>(params.input)[twin_index()]);
     uint32_t* output = pointer<uint32_t>(params.output) + 2 * twin_index();
     output[0] = once;
@@ -71,12 +71,12 @@ RETROMAE_KERNEL(twin_warp_transpose_bits, ProbeParams, kTwinThreads) {
 }
 
 // Of two consecutive values.
-RETROMAE_KERNEL(twin_sum, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_sum, ProbeParams, Launch<kTwinThreads>) {
     const float* pair = pointer<const float>(params.input) + 2 * twin_index();
     pointer<float>(params.output)[twin_index()] = Sum::apply(pair[0], pair[1]);
 }
 
-RETROMAE_KERNEL(twin_maximum, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_maximum, ProbeParams, Launch<kTwinThreads>) {
     const float* pair = pointer<const float>(params.input) + 2 * twin_index();
     pointer<float>(params.output)[twin_index()] = Maximum::apply(pair[0], pair[1]);
 }
@@ -105,11 +105,11 @@ RETROMAE_DEVICE void twin_reduce_every_width(const ProbeParams& params) {
     twin_reduce<Operation, 32>(input, output + 16);
 }
 
-RETROMAE_KERNEL(twin_warp_butterfly_sum, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_butterfly_sum, ProbeParams, Launch<kTwinThreads>) {
     twin_reduce_every_width<Sum>(params);
 }
 
-RETROMAE_KERNEL(twin_warp_butterfly_maximum, ProbeParams, kTwinThreads) {
+RETROMAE_KERNEL(twin_warp_butterfly_maximum, ProbeParams, Launch<kTwinThreads>) {
     twin_reduce_every_width<Maximum>(params);
 }
 

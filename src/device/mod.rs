@@ -3,11 +3,17 @@
 //! A [`Device`] owns memory ([`Buffer`]) and launches kernels by name on a [`Stream`]. No code above this module knows
 //! which kind it is.
 
+#[cfg(feature = "baseline")]
+#[doc(hidden)]
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod baseline_params;
 mod buffer;
 mod cuda;
 mod element;
 mod error;
 mod host;
+mod kernel;
+#[doc(hidden)]
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod params;
 mod staging;
@@ -27,6 +33,8 @@ pub use cuda::{CudaDevice, cuda_devices};
 pub use element::{DType, Element, Float, ModelFloat, bf16, f16};
 pub use error::{Error, Result};
 pub use host::{HostKernel, HostOptions, SharedAccess, ThreadOrder};
+#[doc(hidden)]
+pub use kernel::{Family, Kernel, LaunchShape, handles as kernels};
 pub use staging::Staging;
 pub(crate) use stream::{Command, Direction, Launch, Transfer};
 pub use stream::{Event, Graph, Stream};

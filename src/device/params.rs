@@ -1,4 +1,4 @@
-//! The parameter structs of the kernels: bindgen's output for `kernels/params.h`.
+//! Parameter structs of kernels: bindgen's output for `kernels/params.h`.
 //!
 //! Do not edit; run `cargo build --features bindgen`.
 #![allow(missing_docs, clippy::pedantic, clippy::all)]
@@ -21,6 +21,14 @@ const _: () = {
     ["Offset of field: RngState::step"][::core::mem::offset_of!(RngState, step) - 8usize];
     ["Offset of field: RngState::reserved"][::core::mem::offset_of!(RngState, reserved) - 12usize];
 };
+pub const VOCABULARY_TILE: TileSize = 128;
+pub const CROSS_ENTROPY_SLAB_ROWS: TileSize = 64;
+pub const SEGMENT_SLICE: TileSize = 64;
+pub const GROUP_TILE: TileSize = 2048;
+pub const GROUP_DIGIT_BITS: TileSize = 8;
+pub const MASK_ROWS_PER_BLOCK: TileSize = 32;
+pub const ROW_COLUMNS_MAX: TileSize = 1024;
+pub type TileSize = u32;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct DropoutParams {
@@ -948,16 +956,22 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct GroupByKeyParams {
     pub arrays: [GroupedKeys; 3usize],
+    pub array_count: u32,
     pub count: u32,
     pub shift: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of GroupByKeyParams"][::core::mem::size_of::<GroupByKeyParams>() - 200usize];
+    ["Size of GroupByKeyParams"][::core::mem::size_of::<GroupByKeyParams>() - 208usize];
     ["Alignment of GroupByKeyParams"][::core::mem::align_of::<GroupByKeyParams>() - 8usize];
     ["Offset of field: GroupByKeyParams::arrays"][::core::mem::offset_of!(GroupByKeyParams, arrays) - 0usize];
-    ["Offset of field: GroupByKeyParams::count"][::core::mem::offset_of!(GroupByKeyParams, count) - 192usize];
-    ["Offset of field: GroupByKeyParams::shift"][::core::mem::offset_of!(GroupByKeyParams, shift) - 196usize];
+    ["Offset of field: GroupByKeyParams::array_count"]
+        [::core::mem::offset_of!(GroupByKeyParams, array_count) - 192usize];
+    ["Offset of field: GroupByKeyParams::count"][::core::mem::offset_of!(GroupByKeyParams, count) - 196usize];
+    ["Offset of field: GroupByKeyParams::shift"][::core::mem::offset_of!(GroupByKeyParams, shift) - 200usize];
+    ["Offset of field: GroupByKeyParams::reserved"]
+        [::core::mem::offset_of!(GroupByKeyParams, reserved) - 204usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -3,16 +3,41 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Device, DeviceMemory, Element, Error, Gemm, Result, View, ViewMut};
+use super::{
+    Backend, Device, DeviceMemory, Element, Error, Gemm, Kernel, LaunchShape, Result, View, ViewMut,
+};
 
 /// One kernel launch. `params` are the bytes of the kernel's params struct.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch<'a> {
     pub kernel: &'a str,
-    pub grid: [u32; 3],
-    pub threads: u32,
-    pub shared_bytes: u32,
+    pub shape: LaunchShape,
     pub params: &'a [u8],
+}
+
+impl Launch<'_> {
+    /// Refuses a launch that does not fit a kernel of `threads` threads a block and params of `params_bytes` bytes, or whose block wants more than
+    /// `shared_bytes_max` bytes of shared memory.
+    pub(super) fn check(&self, threads: u32, params_bytes: u32, shared_bytes_max: u32) -> Result<()> {
+        let wrong = |argument, actual: String, expected: String| {
+            Err(Error::Launch { kernel: self.kernel.to_string(), argument, actual, expected })
+        };
+        let LaunchShape { threads: actual, shared_bytes, .. } = self.shape;
+        if actual != threads {
+            return wrong("threads", actual.to_string(), threads.to_string());
+        }
+        if self.params.len() != params_bytes as usize {
+            return wrong("params", format!("{} bytes", self.params.len()), format!("{params_bytes} bytes"));
+        }
+        if shared_bytes > shared_bytes_max {
+            return wrong(
+                "shared_bytes",
+                shared_bytes.to_string(),
+                format!("at most {shared_bytes_max} on this device"),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// Which way bytes go.
@@ -206,47 +231,48 @@ impl Stream {
         unsafe { self.enqueue(&Command::Transfer(transfer)) }
     }
 
-    /// Launches `kernel` with `params` by value.
+    /// Launches `kernel` with `params` by value, as its source declares for them; without blocks it does nothing.
     ///
     /// # Errors
-    /// When there is no such kernel, or the launch does not fit it.
+    /// When the device has no such kernel, or cannot run so large a launch.
     ///
     /// # Safety
     /// Every address in `params` is valid for what the kernel does with it, until the work is done.
-    pub unsafe fn launch<P: Copy>(
-        &self,
-        kernel: &str,
-        grid: [u32; 3],
-        threads: u32,
-        shared_bytes: u32,
-        params: &P,
-    ) -> Result<()> {
-        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
-        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
+    #[doc(hidden)]
+    pub unsafe fn launch<P: Copy>(&self, kernel: Kernel<P>, params: &P) -> Result<()> {
         // SAFETY: passed on to the caller.
-        unsafe { self.launch_bytes(kernel, grid, threads, shared_bytes, params) }
+        unsafe { self.launch_shape(kernel.name(), kernel.shape(params)?, params) }
     }
 
-    /// As [`launch`](Self::launch), with the bytes of the params struct.
+    /// Launches the kernel of a name with another shape than it declares: for tests, of which some are wrong.
     ///
     /// # Errors
     /// When there is no such kernel, or the launch does not fit it.
     ///
     /// # Safety
-    /// As [`launch`](Self::launch).
-    pub unsafe fn launch_bytes(
-        &self,
-        kernel: &str,
-        grid: [u32; 3],
-        threads: u32,
-        shared_bytes: u32,
-        params: &[u8],
-    ) -> Result<()> {
-        if grid.contains(&0) {
+    /// As [`launch`](Self::launch); also, the kernel accepts the shape.
+    #[doc(hidden)]
+    pub unsafe fn launch_shape<P: Copy>(&self, kernel: &str, shape: LaunchShape, params: &P) -> Result<()> {
+        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
+        let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_bytes(kernel, shape, params) }
+    }
+
+    /// As [`launch_shape`](Self::launch_shape), with the bytes of the params struct.
+    ///
+    /// # Errors
+    /// As [`launch_shape`](Self::launch_shape).
+    ///
+    /// # Safety
+    /// As [`launch_shape`](Self::launch_shape).
+    #[doc(hidden)]
+    pub unsafe fn launch_bytes(&self, kernel: &str, shape: LaunchShape, params: &[u8]) -> Result<()> {
+        if shape.grid.contains(&0) {
             return Ok(());
         }
         // SAFETY: passed on to the caller.
-        unsafe { self.enqueue(&Command::Launch(Launch { kernel, grid, threads, shared_bytes, params })) }
+        unsafe { self.enqueue(&Command::Launch(Launch { kernel, shape, params })) }
     }
 
     /// # Safety

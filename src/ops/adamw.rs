@@ -3,11 +3,7 @@
 use super::Result;
 use super::error::{aligned, optional_aligned, require, require_length};
 use crate::device::params::AdamWParams;
-use crate::device::{Stream, View, ViewMut, bf16};
-
-/// `kAdamWElements` of the kernel.
-const ELEMENTS_PER_BLOCK: usize = 4096;
-const THREADS: u32 = 256;
+use crate::device::{DType, Stream, View, ViewMut, bf16, kernels};
 
 /// What stays the same from step to step. Each must be in its range also when it is rounded to f32, as the kernel gets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,9 +122,8 @@ pub fn step(stream: &Stream, arguments: Step<'_>) -> Result<()> {
         max_norm: max_norm.unwrap_or(0.0) as f32,
         reserved: 0,
     };
-    let kernel = if compute_parameters.is_some() { "adamw_bf16" } else { "adamw_f32" };
-    let grid = [count.div_ceil(ELEMENTS_PER_BLOCK) as u32, 1, 1];
+    let copy = if compute_parameters.is_some() { DType::Bf16 } else { DType::F32 };
     // SAFETY: all arrays were checked to have `count` elements and the alignment of the widest access.
-    unsafe { stream.launch(kernel, grid, THREADS, 0, &params)? };
+    unsafe { stream.launch(kernels::ADAMW.of(copy)?, &params)? };
     Ok(())
 }

@@ -7,26 +7,13 @@
 
 pub use super::cross_entropy::Algorithm;
 use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
-use super::logits::{self, ALIGNMENT, PRODUCT_SHARED_BYTES, PRODUCT_THREADS, TILE, padded};
+use super::logits::{self, ALIGNMENT, padded};
 use super::{Error, Result};
 use crate::device::params::BagOfWordsParams;
-use crate::device::{DType, Float, Stream, View, ViewMut};
+use crate::device::{DType, Family, Float, Stream, View, ViewMut, kernels};
 
 /// As many sentences as one call takes.
 pub const SENTENCES_MAX: usize = 65_535;
-/// The fused product's, and eight shares of a value and a slot.
-const FUSED_SHARED_BYTES: u32 = PRODUCT_SHARED_BYTES + 2 * 8 * 136 * 4;
-/// `kMaximumThreads` of the kernel, of 8 words each.
-const MAXIMUM_THREADS: u32 = 64;
-/// `kBagThreads`
-const THREADS: u32 = 256;
-const WARPS: u32 = THREADS / 32;
-/// Columns of a warp in the gradient of the hidden rows.
-const WARP_COLUMNS: u32 = 256;
-/// `kWeightThreads`, and the words and columns of such a block.
-const WEIGHT_THREADS: u32 = 512;
-const WEIGHT_WORDS: u32 = 512;
-const WEIGHT_COLUMNS: u32 = 64;
 
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
@@ -104,40 +91,24 @@ pub fn workspace(
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
     check(&arguments)?;
     let params = params(stream, &arguments)?;
-    let (tokens, sentences) = (arguments.hidden.len() / arguments.hidden_size, params.sentences);
+    let tokens = arguments.hidden.len() / arguments.hidden_size;
     match arguments.algorithm {
         Algorithm::Library => maxima_of_logits(stream, &arguments, &params, tokens)?,
-        Algorithm::Fused => {
-            let blocks = params.vocabulary.div_ceil(TILE as u32);
-            launch::<T>(
-                stream,
-                "product",
-                [blocks, sentences, 1],
-                PRODUCT_THREADS,
-                FUSED_SHARED_BYTES,
-                &params,
-            )?;
-        }
+        Algorithm::Fused => launch::<T>(stream, kernels::BAG_OF_WORDS_PRODUCT, &params)?,
     }
-    let slices = params.hidden_size.div_ceil(WARP_COLUMNS);
     // SAFETY: the lengths were checked.
-    unsafe { stream.launch("bag_of_words_loss_f32", [sentences, 1, 1], THREADS, WARPS * 4, &params)? };
-    let tiles = [params.vocabulary.div_ceil(WEIGHT_WORDS), params.hidden_size.div_ceil(WEIGHT_COLUMNS), 1];
-    launch::<T>(stream, "weight", tiles, WEIGHT_THREADS, 0, &params)?;
-    launch::<T>(stream, "hidden", [tokens as u32, slices, 1], THREADS, WARPS * WARP_COLUMNS * 4, &params)
+    unsafe { stream.launch(kernels::BAG_OF_WORDS_LOSS, &params)? };
+    launch::<T>(stream, kernels::BAG_OF_WORDS_WEIGHT, &params)?;
+    launch::<T>(stream, kernels::BAG_OF_WORDS_HIDDEN, &params)
 }
 
 fn launch<T: Float>(
     stream: &Stream,
-    kernel: &str,
-    grid: [u32; 3],
-    threads: u32,
-    shared_bytes: u32,
+    family: Family<BagOfWordsParams>,
     params: &BagOfWordsParams,
 ) -> Result<()> {
-    let kernel = format!("bag_of_words_{kernel}_{}", T::DTYPE.name());
     // SAFETY: the lengths were checked, and the workspace has room for a chunk.
-    unsafe { stream.launch(&kernel, grid, threads, shared_bytes, params)? };
+    unsafe { stream.launch(family.of(T::DTYPE)?, params)? };
     Ok(())
 }
 
@@ -151,7 +122,6 @@ fn maxima_of_logits<T: Float>(
     let (vocabulary, stride) = (params.vocabulary as usize, params.stride as usize);
     let room = arguments.workspace.len() - Arrays::new(params.sentences as usize, vocabulary).logits;
     let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
-    let blocks = params.vocabulary.div_ceil(8 * MAXIMUM_THREADS);
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
         let product = logits::Product {
@@ -165,7 +135,7 @@ fn maxima_of_logits<T: Float>(
         // SAFETY: the lengths were checked, and the workspace has room for the rows.
         unsafe { logits::product::<T>(stream, product)? };
         let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..*params };
-        launch::<T>(stream, "maximum", [blocks, params.sentences, 1], MAXIMUM_THREADS, 0, &part)?;
+        launch::<T>(stream, kernels::BAG_OF_WORDS_MAXIMUM, &part)?;
     }
     Ok(())
 }

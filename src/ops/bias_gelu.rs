@@ -4,14 +4,7 @@
 use super::Result;
 use super::error::{aligned, require_column_vector, require_length, require_rows};
 use crate::device::params::BiasGeluParams;
-use crate::device::{ModelFloat, Stream, View, ViewMut};
-
-const THREADS: u32 = 256;
-/// `kForwardSlabs` and `kBackwardSlabs` of the kernel: rows that one thread handles.
-const FORWARD_SLABS: usize = 8;
-const BACKWARD_SLABS: usize = 4;
-/// What a thread handles of a row.
-const BYTES_PER_THREAD: usize = 16;
+use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Arguments of [`forward`], all aligned to 16 bytes.
 #[derive(Debug)]
@@ -50,7 +43,9 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
         ..shape(input.len(), bias.len())?
     };
     require_length("output", output.len(), input.len(), "as input")?;
-    launch::<T>(stream, "forward", FORWARD_SLABS, &params)
+    // SAFETY: all arrays were checked to have rows · columns elements, the bias columns.
+    unsafe { stream.launch(kernels::BIAS_GELU_FORWARD.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 /// Enqueues `d_input = d_output · gelu'(input + bias)`.
@@ -68,22 +63,13 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     };
     require_length("d_output", d_output.len(), input.len(), "as input")?;
     require_length("d_input", d_input.len(), input.len(), "as input")?;
-    launch::<T>(stream, "backward", BACKWARD_SLABS, &params)
+    // SAFETY: as in `forward`.
+    unsafe { stream.launch(kernels::BIAS_GELU_BACKWARD.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 fn shape(input: usize, columns: usize) -> Result<BiasGeluParams> {
     require_column_vector("bias", columns)?;
     let rows = require_rows("input", input, columns)?;
     Ok(BiasGeluParams { rows: rows as u32, columns: columns as u32, ..BiasGeluParams::default() })
-}
-
-fn launch<T: ModelFloat>(stream: &Stream, pass: &str, slabs: usize, params: &BiasGeluParams) -> Result<()> {
-    let row_bytes = params.columns as usize * T::DTYPE.bytes();
-    let threads = (params.rows as usize).div_ceil(slabs) * (row_bytes / BYTES_PER_THREAD);
-    // The kernel numbers its threads in 32 bits: enough for 2^32 · slabs · 16 bytes, more than a device has.
-    let grid = [threads.div_ceil(THREADS as usize) as u32, 1, 1];
-    let kernel = format!("bias_gelu_{pass}_{}", T::DTYPE.name());
-    // SAFETY: all arrays were checked to have rows · columns elements, the bias columns.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, params)? };
-    Ok(())
 }

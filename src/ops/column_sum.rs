@@ -3,14 +3,10 @@
 use super::Result;
 use super::error::{aligned, require_column_vector, require_rows, require_workspace};
 use crate::device::params::ColumnSumParams;
-use crate::device::{ModelFloat, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Rows that one block sums up; more of them take a second launch over the blocks' sums.
 const ROWS_PER_BLOCK: usize = 512;
-/// `kColumnSumThreads` of the kernel, `kColumnSumRows`, and the bytes of a row that a block takes.
-const THREADS: u32 = 256;
-const ROWS_AT_ONCE: u32 = 16;
-const BLOCK_BYTES: usize = 256;
 
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
@@ -82,7 +78,7 @@ impl SideBySide<'_> {
             accumulate: u32::from(self.accumulate),
         };
         if self.rows <= ROWS_PER_BLOCK {
-            return enqueue::<T>(stream, self.outputs.len(), &last);
+            return enqueue::<T>(stream, &last);
         }
         let place = |matrix: usize| self.workspace + (matrix * self.columns * size_of::<f32>()) as u64;
         let wanted = |matrix: usize| if outputs[matrix] == 0 { 0 } else { place(matrix) };
@@ -93,21 +89,15 @@ impl SideBySide<'_> {
             accumulate: 0,
             ..last
         };
-        enqueue::<T>(stream, self.outputs.len(), &first)?;
+        enqueue::<T>(stream, &first)?;
         let blocks = self.rows.div_ceil(ROWS_PER_BLOCK) as u32;
         let second = ColumnSumParams { input: self.workspace, rows: blocks, rows_per_block: blocks, ..last };
-        enqueue::<f32>(stream, self.outputs.len(), &second)
+        enqueue::<f32>(stream, &second)
     }
 }
 
-fn enqueue<T: ModelFloat>(stream: &Stream, matrices: usize, params: &ColumnSumParams) -> Result<()> {
-    // Without rows there is still one block, which writes zeros.
-    let blocks = params.rows.div_ceil(params.rows_per_block.max(1)).max(1);
-    let columns = (BLOCK_BYTES / T::DTYPE.bytes()) as u32;
-    let grid = [blocks, params.columns.div_ceil(columns), matrices as u32];
-    let shared_bytes = ROWS_AT_ONCE * columns * size_of::<f32>() as u32;
-    let kernel = format!("column_sum_{}", T::DTYPE.name());
+fn enqueue<T: ModelFloat>(stream: &Stream, params: &ColumnSumParams) -> Result<()> {
     // SAFETY: by the contract of `SideBySide::launch`.
-    unsafe { stream.launch(&kernel, grid, THREADS, shared_bytes, params)? };
+    unsafe { stream.launch(kernels::COLUMN_SUM.of(T::DTYPE)?, params)? };
     Ok(())
 }

@@ -4,15 +4,12 @@
 use super::Result;
 use super::dropout::{Dropout, dropout_params};
 use super::error::{aligned, require, require_eps, require_length, require_rows, require_workspace};
-use super::layer_norm::{
-    BACKWARD_THREADS, FORWARD_ROWS_PER_BLOCK, FORWARD_THREADS, add_partials, backward_blocks,
-    partials_workspace, require_row_shape, totals_bytes,
-};
+use super::layer_norm::{add_partials, partials_workspace, require_row_shape};
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
     EmbeddingForwardParams,
 };
-use crate::device::{ModelFloat, Stream, View, ViewMut};
+use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Sums over tokens that the backward makes: for gamma and beta.
 const SUMS: usize = 2;
@@ -106,7 +103,18 @@ pub struct Backward<'a, T: ModelFloat> {
 /// Elements of workspace that [`backward`] needs for `tokens` rows of `columns` columns.
 #[must_use]
 pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
-    partials_workspace(tokens, SUMS * columns)
+    partials_workspace(partial_rows(tokens, columns), SUMS * columns)
+}
+
+/// Rows of partial sums that the backward leaves.
+fn partial_rows(tokens: usize, columns: usize) -> usize {
+    let forward = EmbeddingForwardParams {
+        tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        columns: columns as u32,
+        ..EmbeddingForwardParams::default()
+    };
+    kernels::EMBEDDING_BACKWARD
+        .blocks(&EmbeddingBackwardParams { forward, ..EmbeddingBackwardParams::default() })
 }
 
 /// Enqueues the embedding of every token.
@@ -119,10 +127,8 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
         output: aligned(stream, "output", &output)?,
         ..embedding.params(stream, "output", output.len(), [mean.as_view(), rstd.as_view()])?
     };
-    let kernel = format!("embedding_forward_{}", T::DTYPE.name());
-    let grid = [params.tokens.div_ceil(FORWARD_ROWS_PER_BLOCK as u32), 1, 1];
     // SAFETY: lengths were checked; the kernel checks ids and indices.
-    unsafe { stream.launch(&kernel, grid, FORWARD_THREADS, 0, &params)? };
+    unsafe { stream.launch(kernels::EMBEDDING_FORWARD.of(T::DTYPE)?, &params)? };
     Ok(())
 }
 
@@ -145,12 +151,10 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
         partials: aligned(stream, "workspace", &workspace)?,
     };
     let outputs = [aligned(stream, "d_gamma", &d_gamma)?, aligned(stream, "d_beta", &d_beta)?];
-    let kernel = format!("embedding_backward_{}", T::DTYPE.name());
-    let grid = [backward_blocks(tokens) as u32, 1, 1];
     // SAFETY: lengths were checked; the kernel checks ids and indices.
     unsafe {
-        stream.launch(&kernel, grid, BACKWARD_THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(stream, tokens, columns, &outputs, params.partials)
+        stream.launch(kernels::EMBEDDING_BACKWARD.of(T::DTYPE)?, &params)?;
+        add_partials(stream, partial_rows(tokens, columns), columns, &outputs, params.partials)
     }
 }
 

@@ -3,21 +3,12 @@
 
 use super::Result;
 use super::error::{require, require_length, require_workspace};
-use crate::device::params::{GroupByKeyParams, GroupedKeys};
-use crate::device::{Stream, View, ViewMut};
+use crate::device::params::{GROUP_DIGIT_BITS, GROUP_TILE, GroupByKeyParams, GroupedKeys};
+use crate::device::{Stream, View, ViewMut, kernels};
 
 /// As many as one call takes.
 pub const ARRAYS_MAX: usize = 3;
-/// `kGroupThreads`
-const THREADS: u32 = 256;
-/// `kGroupTile`
-const TILE: usize = 2048;
-/// A pass sorts by so many bits, and counts so many digits.
-const DIGIT_BITS: u32 = 8;
-const DIGITS: usize = 1 << DIGIT_BITS;
-/// A count for each of 8 warps and digit, and a scan's word for each warp.
-const COUNTS_BYTES: u32 = 8 * DIGITS as u32 * 4;
-const SCAN_BYTES: u32 = 8 * 4;
+const DIGITS: usize = 1 << GROUP_DIGIT_BITS;
 
 /// Keys, and where their groups go.
 #[derive(Debug)]
@@ -47,7 +38,7 @@ pub fn workspace(rows: usize) -> usize {
 }
 
 fn tiles(rows: usize) -> usize {
-    rows.div_ceil(TILE).max(1)
+    rows.div_ceil(GROUP_TILE as usize).max(1)
 }
 
 /// Enqueues the grouping of 1 to [`ARRAYS_MAX`] arrays of equally many keys, by a stable radix sort. `workspace` has at least
@@ -64,28 +55,26 @@ pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut
     let mut digits = 1;
     for array in arrays.iter() {
         check(array, rows)?;
-        digits = digits.max(key_bits(array.key_count).div_ceil(DIGIT_BITS));
+        digits = digits.max(key_bits(array.key_count).div_ceil(GROUP_DIGIT_BITS));
     }
     let workspace = stream.address("workspace", &workspace)?;
-    let launch = |kernel, shared, params: &GroupByKeyParams| {
-        let grid = [tiles(rows) as u32, count as u32, 1];
-        // SAFETY: lengths were checked; the kernels check the keys.
-        unsafe { stream.launch(kernel, grid, THREADS, shared, params) }
-    };
-    let mut params = GroupByKeyParams { count: rows as u32, ..GroupByKeyParams::default() };
+    // SAFETY: lengths were checked; the kernels check the keys.
+    let launch = |kernel, params: &GroupByKeyParams| unsafe { stream.launch(kernel, params) };
+    let mut params =
+        GroupByKeyParams { array_count: count as u32, count: rows as u32, ..GroupByKeyParams::default() };
     for digit in 0..digits {
-        params.shift = digit * DIGIT_BITS;
+        params.shift = digit * GROUP_DIGIT_BITS;
         for (place, array) in arrays.iter().enumerate() {
             let first = workspace + 4 * (place * self::workspace(rows)) as u64;
             params.arrays[place] = keys_params(stream, array, first, digit, digits)?;
         }
-        launch("group_count", COUNTS_BYTES, &params)?;
-        launch("group_scatter", COUNTS_BYTES + SCAN_BYTES, &params)?;
+        launch(kernels::GROUP_COUNT, &params)?;
+        launch(kernels::GROUP_SCATTER, &params)?;
     }
     for array in &mut params.arrays[..count] {
         array.input_keys = array.output_keys;
     }
-    launch("group_segments", SCAN_BYTES, &params)?;
+    launch(kernels::GROUP_SEGMENTS, &params)?;
     Ok(())
 }
 

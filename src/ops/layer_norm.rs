@@ -8,22 +8,11 @@ use super::error::{
     aligned, optional_aligned, require, require_column_vector, require_eps, require_length, require_rows,
     require_workspace,
 };
-use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams};
-use crate::device::{ModelFloat, Stream, View, ViewMut};
+use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams, ROW_COLUMNS_MAX};
+use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
-/// The longest row: what a warp holds in registers, `kRowChunks` · 256 of the kernels.
-pub const COLUMNS_MAX: usize = 1024;
-/// `kRowThreads` and `kForwardRows` of the kernels.
-pub(crate) const FORWARD_THREADS: u32 = 128;
-pub(crate) const FORWARD_ROWS_PER_BLOCK: usize = 32;
-/// `kBackwardWarps` and `kBackwardThreads` of the kernels.
-const BACKWARD_WARPS: usize = 8;
-pub(crate) const BACKWARD_THREADS: u32 = 32 * BACKWARD_WARPS as u32;
-/// Blocks of a backward kernel, each of which leaves a row of partial sums: two for each of 128 SMs, on every device, so that the order of
-/// additions depends on the number of rows alone.
-const BACKWARD_BLOCKS_MAX: usize = 256;
-/// Rows that are worth a block.
-const BACKWARD_ROWS_MIN: usize = 8 * BACKWARD_WARPS;
+/// The longest row: what a warp holds in registers.
+pub const COLUMNS_MAX: usize = ROW_COLUMNS_MAX as usize;
 /// Sums over rows that the backward makes: for gamma, beta and the bias.
 const SUMS: usize = 3;
 
@@ -86,7 +75,17 @@ pub struct Backward<'a, T: ModelFloat> {
 /// Elements of workspace that [`backward`] needs for `rows` rows of `columns` columns.
 #[must_use]
 pub fn backward_workspace(rows: usize, columns: usize) -> usize {
-    partials_workspace(rows, SUMS * columns)
+    partials_workspace(partial_rows(rows, columns), SUMS * columns)
+}
+
+/// Rows of partial sums that the backward leaves.
+fn partial_rows(rows: usize, columns: usize) -> usize {
+    let params = LayerNormBackwardParams {
+        rows: u32::try_from(rows).unwrap_or(u32::MAX),
+        columns: columns as u32,
+        ..LayerNormBackwardParams::default()
+    };
+    kernels::LAYER_NORM_BACKWARD.blocks(&params)
 }
 
 /// Enqueues `output = gamma · (sum - mean) · rstd + beta` with `sum = residual + dropout(input + bias)`.
@@ -122,10 +121,8 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
         reserved: 0,
         dropout: dropout_params(stream, dropout)?,
     };
-    let kernel = format!("layer_norm_forward_{}", T::DTYPE.name());
-    let grid = [rows.div_ceil(FORWARD_ROWS_PER_BLOCK) as u32, 1, 1];
-    // SAFETY: all lengths were checked above; the kernel uses no shared memory.
-    unsafe { stream.launch(&kernel, grid, FORWARD_THREADS, 0, &params)? };
+    // SAFETY: all lengths were checked above.
+    unsafe { stream.launch(kernels::LAYER_NORM_FORWARD.of(T::DTYPE)?, &params)? };
     Ok(())
 }
 
@@ -162,8 +159,6 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
         columns: columns as u32,
         dropout: dropout_params(stream, dropout)?,
     };
-    let kernel = format!("layer_norm_backward_{}", T::DTYPE.name());
-    let grid = [backward_blocks(rows) as u32, 1, 1];
     let outputs = [
         aligned(stream, "d_gamma", &d_gamma)?,
         aligned(stream, "d_beta", &d_beta)?,
@@ -171,8 +166,8 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     ];
     // SAFETY: all lengths were checked above; the workspace holds the partial sums and what their sum needs.
     unsafe {
-        stream.launch(&kernel, grid, BACKWARD_THREADS, totals_bytes(SUMS, columns), &params)?;
-        add_partials(stream, rows, columns, &outputs, params.partials)
+        stream.launch(kernels::LAYER_NORM_BACKWARD.of(T::DTYPE)?, &params)?;
+        add_partials(stream, partial_rows(rows, columns), columns, &outputs, params.partials)
     }
 }
 
@@ -188,20 +183,9 @@ pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: 
     require_rows(argument, length, columns)
 }
 
-/// Blocks of a backward kernel.
-pub(crate) fn backward_blocks(rows: usize) -> usize {
-    rows.div_ceil(BACKWARD_ROWS_MIN).min(BACKWARD_BLOCKS_MAX)
-}
-
 /// Elements of the partial sums of a backward kernel, `width` a block, and of the workspace of their sum.
-pub(crate) fn partials_workspace(rows: usize, width: usize) -> usize {
-    let blocks = backward_blocks(rows);
-    blocks * width + column_sum::workspace(blocks, width)
-}
-
-/// Shared memory of a backward kernel: `sums` sums for each warp and column.
-pub(crate) fn totals_bytes(sums: usize, columns: usize) -> u32 {
-    (BACKWARD_WARPS * sums * columns * size_of::<f32>()) as u32
+pub(crate) fn partials_workspace(partial_rows: usize, width: usize) -> usize {
+    partial_rows * width + column_sum::workspace(partial_rows, width)
 }
 
 /// Adds the partial sums at the start of the workspace to `outputs`.
@@ -210,16 +194,15 @@ pub(crate) fn totals_bytes(sums: usize, columns: usize) -> u32 {
 /// `workspace` has [`partials_workspace`]`(rows, outputs.len() · columns)` elements; outputs are `f32 [columns]` or 0.
 pub(crate) unsafe fn add_partials(
     stream: &Stream,
-    rows: usize,
+    partial_rows: usize,
     columns: usize,
     outputs: &[u64],
     workspace: u64,
 ) -> Result<()> {
-    let blocks = backward_blocks(rows);
-    let partials_bytes = blocks * outputs.len() * columns * size_of::<f32>();
+    let partials_bytes = partial_rows * outputs.len() * columns * size_of::<f32>();
     let sums = SideBySide {
         input: workspace,
-        rows: blocks,
+        rows: partial_rows,
         columns,
         outputs,
         accumulate: true,

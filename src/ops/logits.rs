@@ -2,14 +2,11 @@
 
 use super::Result;
 use super::error::COLUMN_GROUP;
+use crate::device::params::VOCABULARY_TILE;
 use crate::device::{Batch, Float, Gemm, Layout, Stream};
 
-/// Rows and words of a tile of the tensor-core product: `kProductTile` of its kernels.
-pub(super) const TILE: usize = 128;
-/// `kProductThreads`
-pub(super) const PRODUCT_THREADS: u32 = 128;
-/// Three stages of two operands of a slice, 16-bit.
-pub(super) const PRODUCT_SHARED_BYTES: u32 = 3 * 2 * 128 * 32 * 2;
+/// Rows, and words, of a tile of the tensor-core product.
+pub(super) const TILE: usize = VOCABULARY_TILE as usize;
 /// Where arrays of a workspace begin, in bytes.
 pub(super) const ALIGNMENT: usize = 256;
 

@@ -6,11 +6,10 @@
 
 use super::Result;
 use super::error::{require, require_count, require_length, require_workspace};
-use crate::device::params::{CorruptionParams, DrawMasksParams, MaskBudget};
-use crate::device::{Stream, View, ViewMut};
+use crate::device::params::{CorruptionParams, DrawMasksParams, MASK_ROWS_PER_BLOCK, MaskBudget};
+use crate::device::{Stream, View, ViewMut, kernels};
 
-/// One warp makes this many bank rows of one sentence.
-const ROWS_PER_BLOCK: usize = 32;
+const ROWS_PER_BLOCK: usize = MASK_ROWS_PER_BLOCK as usize;
 /// Above this length the permutations of 32 rows leave shared memory for the workspace, so that what a block needs stays
 /// below the 99 KB of the smallest supported GPU.
 const SHARED_LENGTH_MAX: usize = 1024;
@@ -230,37 +229,27 @@ pub fn draw(
         ..DrawMasksParams::default()
     };
     let corrupts = encoder.is_some() || decoder.is_some();
-    let in_workspace = match &bank {
-        Some(bank) => bank_params(stream, &sentences, bank, &mut params)?,
-        None => true,
-    };
+    if let Some(bank) = &bank {
+        bank_params(stream, &sentences, bank, &mut params)?;
+    }
     for (corruption, params) in [(encoder, &mut params.encoder), (decoder, &mut params.decoder)] {
         if let Some(corruption) = corruption {
             *params = corruption_params(stream, &sentences, &corruption)?;
         }
     }
-    let blocks = params.bank_blocks + u32::from(corrupts);
-    require(blocks > 0, "bank", "absent", "given, or an input to corrupt")?;
-    let rows_in_shared = match (in_workspace, corrupts) {
-        (false, _) => ROWS_PER_BLOCK,
-        (true, true) => 2,
-        (true, false) => 0,
-    };
-    let shared = shared_bytes(length_max, rows_in_shared);
-    // One more than there are sentences, for the tokens behind them.
-    let grid = [params.sentences + 1, blocks, 1];
+    require(bank.is_some() || corrupts, "bank", "absent", "given, or an input to corrupt")?;
     // SAFETY: lengths were checked; the kernel checks the prefix sums and offsets.
-    unsafe { stream.launch("draw_masks", grid, ROWS_PER_BLOCK as u32, shared, &params) }?;
+    unsafe { stream.launch(kernels::DRAW_MASKS, &params) }?;
     Ok(())
 }
 
-/// Fills in the bank's part; whether its permutations lie in the workspace.
+/// Fills in the bank's part.
 fn bank_params(
     stream: &Stream,
     sentences: &Sentences<'_>,
     bank: &Bank<'_>,
     params: &mut DrawMasksParams,
-) -> Result<bool> {
+) -> Result<()> {
     let Sentences { indices, tokens, length_max, .. } = *sentences;
     let Bank { budget, rows_max, offsets, ref bits, ref rows, ref workspace } = *bank;
     require_length("bank offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
@@ -284,7 +273,7 @@ fn bank_params(
     params.budget = budget.params("bank budget")?;
     params.bank_rows_max = rows_max as u32;
     params.bank_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;
-    Ok(needed > 0)
+    Ok(())
 }
 
 fn corruption_params(
@@ -328,19 +317,6 @@ fn corruption_params(
         labelled: require_count("labelled_rows", labelled_rows.len())?,
         reserved: 0,
     })
-}
-
-/// The shared memory of a block: the word list, the bits of 32 rows, and `permutations` of the words.
-fn shared_bytes(length_max: usize, permutations: usize) -> u32 {
-    let array = |bytes: usize| bytes.next_multiple_of(16);
-    let words = array(2 * (length_max + 1));
-    let bits = array(4 * ROWS_PER_BLOCK * (length_max.div_ceil(32) | 1));
-    (words + bits + array(2 * permutations * permutation_stride(length_max))) as u32
-}
-
-/// u16 entries from one thread's permutation of a sentence's words to the next in shared memory.
-pub(super) fn permutation_stride(length: usize) -> usize {
-    length.next_multiple_of(4) + 2
 }
 
 pub(super) fn require_bank_rows(argument: &'static str, rows_max: usize) -> Result<()> {

@@ -3,15 +3,11 @@
 use super::Result;
 use super::error::{aligned, require_length, require_workspace};
 use crate::device::params::ReduceParams;
-use crate::device::{Stream, View, ViewMut};
+use crate::device::{Kernel, Stream, View, ViewMut, kernels};
 
 /// Elements that a block of the first stage handles: enough to amortise a block, few enough that 110 million parameters leave
 /// fewer partials than one block adds in passing.
 const ELEMENTS_PER_BLOCK: usize = 16384;
-/// `kReduceTile` of the kernel.
-const TILE: usize = 8192;
-const WARPS: u32 = 8;
-const THREADS: u32 = 32 * WARPS;
 
 /// Arguments of [`sum`] and [`squares`].
 #[derive(Debug)]
@@ -37,7 +33,7 @@ pub fn workspace(count: usize) -> usize {
 /// # Errors
 /// When the input is not aligned to 16 bytes, `output` is not one element, or the workspace is too small.
 pub fn sum(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
-    launch(stream, "reduce_sum_f32", "reduce_sum_f32", arguments)
+    launch(stream, kernels::REDUCE_SUM, arguments)
 }
 
 /// Enqueues `output (+)= Σ x²`, such as the squared norm of all gradients.
@@ -45,16 +41,16 @@ pub fn sum(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
 /// # Errors
 /// As [`sum`].
 pub fn squares(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
-    launch(stream, "reduce_squares_f32", "reduce_sum_f32", arguments)
+    launch(stream, kernels::REDUCE_SQUARES, arguments)
 }
 
-/// `first` makes the partials and `second` adds them; one block's elements need only `first`.
-fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) -> Result<()> {
+/// `first` makes the partials, which a sum adds up; one block's elements need only `first`.
+fn launch(stream: &Stream, first: Kernel<ReduceParams>, arguments: Arguments<'_>) -> Result<()> {
     let Arguments { input, output, accumulate, workspace } = arguments;
     let partials = self::workspace(input.len());
     require_length("output", output.len(), 1, "a scalar")?;
     require_workspace(workspace.len(), partials)?;
-    let stage = |kernel, input, count: usize, output, elements: usize, accumulate, blocks: usize| {
+    let stage = |kernel, input, count: usize, output, elements: usize, accumulate| {
         let params = ReduceParams {
             input,
             output,
@@ -62,16 +58,18 @@ fn launch(stream: &Stream, first: &str, second: &str, arguments: Arguments<'_>) 
             elements_per_block: elements as u32,
             accumulate: u32::from(accumulate),
         };
-        // SAFETY: `input` has `count` elements and `output` one for each block; shared memory has a float a warp.
-        unsafe { stream.launch(kernel, [blocks as u32, 1, 1], THREADS, WARPS * 4, &params) }
+        // SAFETY: `input` has `count` elements and `output` one for each block.
+        unsafe { stream.launch(kernel, &params) }
     };
     let (source, result) = (aligned(stream, "input", &input)?, stream.address("output", &output)?);
     if partials <= 1 {
-        stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate, 1)?;
+        stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate)?;
     } else {
         let between = aligned(stream, "workspace", &workspace)?;
-        stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false, partials)?;
-        stage(second, between, partials, result, partials.next_multiple_of(TILE), accumulate, 1)?;
+        stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false)?;
+        // One block.
+        let elements = partials.next_multiple_of(ELEMENTS_PER_BLOCK);
+        stage(kernels::REDUCE_SUM, between, partials, result, elements, accumulate)?;
     }
     Ok(())
 }

@@ -3,12 +3,7 @@
 use super::Result;
 use super::error::{aligned, elements, require_columns, require_count, require_length, require_rows};
 use crate::device::params::RowsParams;
-use crate::device::{ModelFloat, Stream, View, ViewMut};
-
-/// `kRowsWarps` (a block's rows), `kRowsThreads` and `kRowsColumns` of the kernels.
-const ROWS_PER_BLOCK: u32 = 8;
-const THREADS: u32 = 32 * ROWS_PER_BLOCK;
-const COLUMNS_PER_BLOCK: u32 = 256;
+use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Arguments of [`gather`]; matrices are aligned to 16 bytes.
 #[derive(Debug)]
@@ -47,7 +42,9 @@ pub fn gather<T: ModelFloat>(stream: &Stream, arguments: Gather<'_, T>) -> Resul
     require_length("output", output.len(), elements([rows.len(), columns]), "rows · columns")?;
     let (input, output) = (aligned(stream, "input", &input)?, aligned(stream, "output", &output)?);
     let params = RowsParams { input, output, indexed_rows, ..params(stream, rows, columns)? };
-    launch::<T>(stream, "gather_rows", &params)
+    // SAFETY: lengths were checked; the kernel checks the indices.
+    unsafe { stream.launch(kernels::GATHER_ROWS.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 /// Enqueues `output[rows[i]] += input[i]`, rounded once.
@@ -61,7 +58,9 @@ pub fn scatter_add<T: ModelFloat>(stream: &Stream, arguments: ScatterAdd<'_, T>)
     require_length("input", input.len(), elements([rows.len(), columns]), "rows · columns")?;
     let (input, output) = (aligned(stream, "input", &input)?, aligned(stream, "output", &output)?);
     let params = RowsParams { input, output, indexed_rows, ..params(stream, rows, columns)? };
-    launch::<T>(stream, "scatter_add_rows", &params)
+    // SAFETY: lengths were checked; the kernel checks the indices.
+    unsafe { stream.launch(kernels::SCATTER_ADD_ROWS.of(T::DTYPE)?, &params)? };
+    Ok(())
 }
 
 fn params(stream: &Stream, rows: View<'_, i32>, columns: usize) -> Result<RowsParams> {
@@ -71,12 +70,4 @@ fn params(stream: &Stream, rows: View<'_, i32>, columns: usize) -> Result<RowsPa
         columns: columns as u32,
         ..RowsParams::default()
     })
-}
-
-fn launch<T: ModelFloat>(stream: &Stream, operation: &str, params: &RowsParams) -> Result<()> {
-    let grid = [params.count.div_ceil(ROWS_PER_BLOCK), params.columns.div_ceil(COLUMNS_PER_BLOCK), 1];
-    let kernel = format!("{operation}_{}", T::DTYPE.name());
-    // SAFETY: lengths were checked; the kernel checks the indices.
-    unsafe { stream.launch(&kernel, grid, THREADS, 0, params)? };
-    Ok(())
 }

@@ -5,17 +5,11 @@ use super::error::{
     aligned, optional, require, require_columns, require_count, require_length, require_rows,
     require_workspace,
 };
-use crate::device::params::SegmentSumParams;
-use crate::device::{DType, ModelFloat, Stream, View, ViewMut};
+use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
+use crate::device::{DType, ModelFloat, Stream, View, ViewMut, kernels};
 
-/// `kSegmentsPerBlock`, `kSegmentThreads`, `kSegmentColumns` and `kSlice` of the kernels.
-const SEGMENTS_PER_BLOCK: u32 = 16;
-const THREADS: u32 = 256;
-const COLUMNS_PER_BLOCK: u32 = 256;
-const SLICE: usize = 64;
-/// One sum for each warp and column; of slices, also two words, in 16 bytes.
-const SUMS_BYTES: u32 = (THREADS / 32) * COLUMNS_PER_BLOCK * 4;
-const FOUND_BYTES: u32 = 16;
+/// Indices of a slice, and of the shortest segment that is sliced.
+const SLICE: usize = SEGMENT_SLICE as usize;
 /// Partial sums of a slice.
 const SUMS: usize = 2;
 
@@ -82,8 +76,8 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         )?,
     }
     let kernel = match (T::DTYPE, O::DTYPE) {
-        (input, DType::F32) => format!("segment_sum_{}", input.name()),
-        (input, output) if input == output => format!("segment_sum_narrow_{}", output.name()),
+        (input, DType::F32) => kernels::SEGMENT_SUM.of(input)?,
+        (input, output) if input == output => kernels::SEGMENT_SUM_NARROW.of(output)?,
         (_, output) => return require(false, "output", output.name(), "f32, as input"),
     };
     let owners = aligned(stream, "workspace", &workspace)?;
@@ -105,16 +99,12 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     if segments == 0 {
         return Ok(());
     }
-    let column_blocks = params.columns.div_ceil(COLUMNS_PER_BLOCK);
     // SAFETY: lengths were checked; the kernels check offsets and indices.
     unsafe {
         if count as usize >= SLICE {
-            let grid = [count.div_ceil(SLICE as u32), column_blocks, 1];
-            let kernel = format!("segment_slices_{}", T::DTYPE.name());
-            stream.launch(&kernel, grid, THREADS, SUMS_BYTES + FOUND_BYTES, &params)?;
+            stream.launch(kernels::SEGMENT_SLICES.of(T::DTYPE)?, &params)?;
         }
-        let grid = [params.segments.div_ceil(SEGMENTS_PER_BLOCK), column_blocks, 1];
-        stream.launch(&kernel, grid, THREADS, SUMS_BYTES, &params)?;
+        stream.launch(kernel, &params)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Bank conflicts that the host device counts, on kernels for which they are known.
 
 use retromae::device::params::ProbeParams;
-use retromae::device::{Buffer, Device, Error, HostOptions, SharedAccess, ThreadOrder};
+use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, SharedAccess, ThreadOrder};
 
 const THREADS: u32 = 64;
 const BLOCKS: u32 = 3;
@@ -28,8 +28,9 @@ fn run(device: &Device, kernel: &str, count: u64) -> Result<(), Error> {
     let input = device.upload(&[1.0f32; 4 * THREADS as usize])?;
     let output: Buffer<f32> = device.zeros((THREADS * BLOCKS) as usize)?;
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count };
+    let shape = LaunchShape { grid: [BLOCKS, 1, 1], threads: THREADS, shared_bytes: SHARED_BYTES };
     // SAFETY: both buffers outlive the launch, and are as long as the probes want them.
-    unsafe { device.stream().launch(kernel, [BLOCKS, 1, 1], THREADS, SHARED_BYTES, &params) }
+    unsafe { device.stream().launch_shape(kernel, shape, &params) }
 }
 
 /// An access of every warp at the line that ends in `// {mark}`, with its wavefronts and the ideal for one warp.

@@ -1,7 +1,7 @@
 //! The host device itself: what it computes, and that kernels which are wrong on purpose are caught.
 
 use retromae::device::params::ProbeParams;
-use retromae::device::{Buffer, Device, Error, HostOptions, ThreadOrder};
+use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, ThreadOrder};
 use retromae::random::{key, philox};
 
 const THREADS: usize = 64;
@@ -9,6 +9,10 @@ const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
 
 fn options(order: ThreadOrder) -> HostOptions {
     HostOptions { order, guard: true, ..HostOptions::default() }
+}
+
+fn one_block(threads: u32, shared_bytes: u32) -> LaunchShape {
+    LaunchShape { grid: [1, 1, 1], threads, shared_bytes }
 }
 
 fn device(options: HostOptions) -> Device {
@@ -22,7 +26,7 @@ fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result
     let output: Buffer<f32> = device.zeros(count)?;
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 0 };
     // SAFETY: both buffers outlive the launch; where a probe leaves them, the guard pages catch it.
-    unsafe { device.stream().launch(kernel, [1, 1, 1], THREADS as u32, shared_bytes, &params)? };
+    unsafe { device.stream().launch_shape(kernel, one_block(THREADS as u32, shared_bytes), &params)? };
     output.read()
 }
 
@@ -90,7 +94,7 @@ fn the_twin_of_tensor_cores_equals_a_naive_one() {
         let output: Buffer<f32> = device.zeros(threads * sums).unwrap();
         let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 3 };
         // SAFETY: both buffers outlive the launch, and are as long as the kernels want them.
-        unsafe { device.stream().launch(kernel, [1, 1, 1], threads as u32, 0, &params) }.unwrap();
+        unsafe { device.stream().launch_shape(kernel, one_block(threads as u32, 0), &params) }.unwrap();
         output.read().unwrap()
     };
     for [twin, naive] in
@@ -125,7 +129,7 @@ fn accesses_out_of_bounds_are_caught_at_their_line() {
     let params = ProbeParams { input: 0, output: output.view().address(), count: 1 };
     // SAFETY: the probe leaves its shared memory, which a fence follows.
     let result = unsafe {
-        buffers.stream().launch("probe_shared_out_of_bounds", [1, 1, 1], THREADS as u32, 256, &params)
+        buffers.stream().launch_shape("probe_shared_out_of_bounds", one_block(THREADS as u32, 256), &params)
     };
     let message = result.expect_err("the mistake is caught").to_string();
     assert!(message.contains(&mistake("probe_shared_out_of_bounds")), "{message}");
@@ -167,7 +171,7 @@ fn wrong_launches_are_refused() {
     let params = ProbeParams { input: 0, output: 0, count: 0 };
     let launch = |kernel: &str, threads, shared| {
         // SAFETY: none of these launches is accepted.
-        unsafe { device.stream().launch(kernel, [1, 1, 1], threads, shared, &params) }
+        unsafe { device.stream().launch_shape(kernel, one_block(threads, shared), &params) }
             .unwrap_err()
             .to_string()
     };
@@ -175,7 +179,8 @@ fn wrong_launches_are_refused() {
     assert!(launch("probe_reverse", 32, 256).contains("threads is 32; it should be 64"));
     assert!(launch("probe_reverse", 64, 1 << 20).contains("shared_bytes is 1048576"));
     // SAFETY: refused for the size of its params.
-    let message = unsafe { device.stream().launch("probe_reverse", [1, 1, 1], 64, 256, &0u32) }.unwrap_err();
+    let message =
+        unsafe { device.stream().launch_shape("probe_reverse", one_block(64, 256), &0u32) }.unwrap_err();
     assert!(message.to_string().contains("params is 4 bytes; it should be 24 bytes"), "{message}");
 }
 

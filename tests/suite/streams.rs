@@ -5,7 +5,7 @@ use std::time::Duration;
 use cudarc::driver::{result, sys};
 
 use crate::common::{devices, values};
-use retromae::device::{Buffer, Device, Error, HostOptions, Stream};
+use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, Stream};
 use retromae::ops::{self, bias_gelu, linear, reduce, rows};
 
 const COUNT: usize = 1000;
@@ -188,8 +188,9 @@ fn a_wrong_launch_is_refused_while_it_is_recorded() {
         let stream = device.new_stream().unwrap();
         let error = stream
             .capture(|stream| {
+                let shape = LaunchShape { grid: [1, 1, 1], threads: 7, shared_bytes: 0 };
                 // SAFETY: it is refused.
-                unsafe { stream.launch("bias_gelu_forward_f32", [1, 1, 1], 7, 0, &[0u64; 4]) }
+                unsafe { stream.launch_shape("bias_gelu_forward_f32", shape, &[0u64; 4]) }
             })
             .unwrap_err();
         assert!(matches!(error, Error::Launch { argument: "threads", .. }), "{error}");

@@ -3,6 +3,7 @@
 use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::sys::{CUfunction, CUresult, CUstream};
+use retromae::device::LaunchShape;
 
 use super::module::find_function;
 use crate::call::{Outcome, in_context, refuse};
@@ -69,9 +70,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
         let bytes = unsafe { std::slice::from_raw_parts(first.cast::<u8>(), kernel.params_bytes as usize) };
         let launch = Launch {
             kernel: kernel.name,
-            grid,
-            threads: kernel.threads,
-            shared_bytes,
+            shape: LaunchShape { grid, threads: kernel.threads, shared_bytes },
             params: bytes.to_vec(),
         };
         context.submit(what, stream as u64, Work::Kernel(launch))?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use cudarc::driver::sys::CUresult;
-use retromae::device::Error;
+use retromae::device::{Error, LaunchShape};
 
 use super::{Context, Handle, OperationId};
 use crate::blas::Product;
@@ -21,9 +21,7 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub kernel: &'static str,
-    pub grid: [u32; 3],
-    pub threads: u32,
-    pub shared_bytes: u32,
+    pub shape: LaunchShape,
     pub params: Vec<u8>,
 }
 
@@ -79,7 +77,9 @@ impl fmt::Display for Work {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => write!(formatter, "nothing"),
-            Self::Kernel(Launch { kernel, grid, .. }) => write!(formatter, "kernel {kernel}, grid {grid:?}"),
+            Self::Kernel(Launch { kernel, shape, .. }) => {
+                write!(formatter, "kernel {kernel}, grid {:?}", shape.grid)
+            }
             Self::Copy { to, from, bytes } => {
                 write!(formatter, "a copy of {bytes} bytes from {from:x?} to {to:x?}")
             }
@@ -173,12 +173,12 @@ impl Context {
     }
 
     fn execute_kernel(&self, launch: &Launch) -> Result<(), (CUresult, String)> {
-        let Launch { kernel, grid, threads, shared_bytes, params } = launch;
+        let Launch { kernel, shape, params } = launch;
         if self.settings.faults.illegal_address.as_deref() == Some(kernel) {
             return Err((CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, "fails as SIMULATED_CUDA_FAULT says".into()));
         }
         // SAFETY: the client's promise at the launch; freed and foreign memory is inaccessible, which ends in an error.
-        unsafe { self.host.launch_bytes(kernel, *grid, *threads, *shared_bytes, params) }.map_err(|error| {
+        unsafe { self.host.launch_bytes(kernel, *shape, params) }.map_err(|error| {
             let access =
                 matches!(&error, Error::Kernel { violation, .. } if violation.contains("out of bounds"));
             let code = if access {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Launch, Result, host, table};
+use super::super::{Error, Launch, LaunchShape, Result, host, table};
 use super::context::Context;
 use super::driver::driver_error;
 
@@ -115,19 +115,7 @@ impl Modules {
     fn find(&self, launch: &Launch<'_>) -> Result<sys::CUfunction> {
         let kernel = launch.kernel;
         let found = self.kernels.get(kernel).ok_or_else(|| Error::UnknownKernel(kernel.to_string()))?;
-        let wrong = |argument, actual: u32, expected: String| {
-            Err(Error::Launch { kernel: kernel.to_string(), argument, actual: actual.to_string(), expected })
-        };
-        if launch.threads != found.threads {
-            return wrong("threads", launch.threads, found.threads.to_string());
-        }
-        if launch.params.len() != found.params_bytes as usize {
-            return wrong("params", launch.params.len() as u32, format!("{} bytes", found.params_bytes));
-        }
-        if launch.shared_bytes > self.shared_bytes_max {
-            let expected = format!("at most {} on this GPU", self.shared_bytes_max);
-            return wrong("shared_bytes", launch.shared_bytes, expected);
-        }
+        launch.check(found.threads, found.params_bytes, self.shared_bytes_max)?;
         self.function(kernel, found)
     }
 
@@ -142,18 +130,17 @@ impl Modules {
         stream: sys::CUstream,
     ) -> Result<()> {
         let function = self.find(launch)?;
-        let [x, y, z] = launch.grid;
+        let LaunchShape { grid: [x, y, z], threads, shared_bytes } = launch.shape;
         // The driver copies the struct before the call returns and only reads it.
         let mut params = [launch.params.as_ptr().cast_mut().cast()];
-        let block = (launch.threads, 1, 1);
+        let block = (threads, 1, 1);
         // SAFETY: the function takes one struct of this size; the rest is the caller's promise.
-        unsafe { result::launch_kernel(function, (x, y, z), block, launch.shared_bytes, stream, &mut params) }
+        unsafe { result::launch_kernel(function, (x, y, z), block, shared_bytes, stream, &mut params) }
             .map_err(|error| {
-                let Launch { kernel, grid, threads, shared_bytes, .. } = launch;
-                let doing = format_args!(
-                    "launching kernel {kernel} (grid {grid:?}, {threads} threads, {shared_bytes} bytes of shared memory)"
-                )
-                .to_string();
+                let doing = format!(
+                    "launching kernel {} (grid [{x}, {y}, {z}], {threads} threads, {shared_bytes} bytes of shared memory)",
+                    launch.kernel
+                );
                 context.failure(doing, error)
             })
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 
+use super::super::{Error, Result};
+
 /// One kernel of the host device.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct HostKernel {
@@ -18,6 +20,11 @@ pub struct HostKernel {
     /// Whether this is the instrumented build.
     #[serde(skip)]
     pub sanitized: bool,
+    /// Blocks in x, y and z of a launch with the params, and its shared memory in bytes.
+    #[serde(skip)]
+    pub(in crate::device) grid: unsafe extern "C" fn(*const c_void, *mut u64),
+    #[serde(skip)]
+    pub(in crate::device) shared_bytes: unsafe extern "C" fn(*const c_void) -> u64,
     #[serde(skip)]
     pub(super) run: unsafe extern "C" fn(*const c_void),
 }
@@ -31,11 +38,12 @@ struct Entry {
     params_bytes: u32,
     threads: u32,
     sanitized: u32,
+    grid: unsafe extern "C" fn(*const c_void, *mut u64),
+    shared_bytes: unsafe extern "C" fn(*const c_void) -> u64,
     run: unsafe extern "C" fn(*const c_void),
     next: *const Entry,
 }
 
-#[cfg(not(docsrs))]
 unsafe extern "C" {
     fn retromae_host_kernels() -> *const Entry;
 }
@@ -57,6 +65,8 @@ fn table() -> &'static HashMap<(&'static str, bool), HostKernel> {
                 params_bytes: entry.params_bytes,
                 threads: entry.threads,
                 sanitized: entry.sanitized != 0,
+                grid: entry.grid,
+                shared_bytes: entry.shared_bytes,
                 run: entry.run,
             };
             kernels.insert((kernel.name, kernel.sanitized), kernel);
@@ -73,6 +83,11 @@ pub(super) fn relative(path: &str) -> &str {
 
 pub(super) fn find(name: &str, sanitized: bool) -> Option<HostKernel> {
     table().get(&(name, sanitized)).copied()
+}
+
+/// A kernel as its source declares it, for whichever device.
+pub fn declaration(name: &str) -> Result<HostKernel> {
+    find(name, false).ok_or_else(|| Error::UnknownKernel(name.to_string()))
 }
 
 /// Every kernel, both builds, sorted by name.

@@ -24,7 +24,7 @@ use super::{Backend, Command, Error, Gemm, Launch, Result, Timings, Transfer, ta
 pub use conflicts::SharedAccess;
 use conflicts::Totals;
 pub use kernels::HostKernel;
-pub(super) use kernels::all as kernels;
+pub(super) use kernels::{all as kernels, declaration};
 pub use options::{HostOptions, ThreadOrder};
 use streams::{Recorded, Streams};
 
@@ -58,26 +58,7 @@ impl HostDevice {
     fn find_kernel(&self, launch: &Launch<'_>) -> Result<HostKernel> {
         let kernel = kernels::find(launch.kernel, self.options.instrumented())
             .ok_or_else(|| Error::UnknownKernel(launch.kernel.to_string()))?;
-        let wrong = |argument, actual: String, expected: String| {
-            Err(Error::Launch { kernel: launch.kernel.to_string(), argument, actual, expected })
-        };
-        if launch.threads != kernel.threads || launch.threads > THREADS_MAX {
-            return wrong("threads", launch.threads.to_string(), kernel.threads.to_string());
-        }
-        if launch.params.len() != kernel.params_bytes as usize {
-            return wrong(
-                "params",
-                format!("{} bytes", launch.params.len()),
-                format!("{} bytes", kernel.params_bytes),
-            );
-        }
-        if launch.shared_bytes > SHARED_BYTES_MAX {
-            return wrong(
-                "shared_bytes",
-                launch.shared_bytes.to_string(),
-                format!("at most {SHARED_BYTES_MAX}"),
-            );
-        }
+        launch.check(kernel.threads, kernel.params_bytes, SHARED_BYTES_MAX)?;
         Ok(kernel)
     }
 
@@ -86,7 +67,7 @@ impl HostDevice {
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let start = Instant::now();
         let kernel = self.find_kernel(launch)?;
-        let [x, y, z] = launch.grid;
+        let [x, y, z] = launch.shape.grid;
         let blocks = u64::from(x) * u64::from(y) * u64::from(z);
         let failure = Mutex::new(None);
         let run = |index: u64| {

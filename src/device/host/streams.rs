@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::{Command, Direction, Error, Gemm, Launch, Result, Transfer};
+use super::super::{Command, Direction, Error, Gemm, Launch, LaunchShape, Result, Transfer};
 
 /// A command that outlives the call which enqueued it.
 #[derive(Debug)]
 pub(super) enum Recorded {
-    Launch { kernel: String, grid: [u32; 3], threads: u32, shared_bytes: u32, params: Params },
+    Launch { kernel: String, shape: LaunchShape, params: Params },
     Gemm(Gemm),
     Transfer(Transfer),
     Zero { address: u64, bytes: usize },
@@ -37,9 +37,8 @@ impl Params {
 impl Recorded {
     fn new(command: &Command<'_>) -> Self {
         match *command {
-            Command::Launch(Launch { kernel, grid, threads, shared_bytes, params }) => {
-                let (kernel, params) = (kernel.to_owned(), Params::new(params));
-                Self::Launch { kernel, grid, threads, shared_bytes, params }
+            Command::Launch(Launch { kernel, shape, params }) => {
+                Self::Launch { kernel: kernel.to_owned(), shape, params: Params::new(params) }
             }
             Command::Gemm(gemm) => Self::Gemm(gemm),
             Command::Transfer(transfer) => Self::Transfer(transfer),
@@ -50,13 +49,9 @@ impl Recorded {
     /// What is to be done again.
     pub(super) fn command(&self) -> Command<'_> {
         match self {
-            Self::Launch { kernel, grid, threads, shared_bytes, params } => Command::Launch(Launch {
-                kernel,
-                grid: *grid,
-                threads: *threads,
-                shared_bytes: *shared_bytes,
-                params: params.as_bytes(),
-            }),
+            Self::Launch { kernel, shape, params } => {
+                Command::Launch(Launch { kernel, shape: *shape, params: params.as_bytes() })
+            }
             Self::Gemm(gemm) => Command::Gemm(*gemm),
             Self::Transfer(transfer) => Command::Transfer(*transfer),
             Self::Zero { address, bytes } => Command::Zero { address: *address, bytes: *bytes },

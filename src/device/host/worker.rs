@@ -116,7 +116,7 @@ impl Worker {
     }
 
     fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3], count_conflicts: bool) -> Option<()> {
-        let threads = launch.threads as usize;
+        let threads = launch.shape.threads as usize;
         while self.stacks.len() < threads {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
         }
@@ -132,21 +132,21 @@ impl Worker {
         state.fault = None;
         let context = state.context;
         // Alignment 128 as on the GPU; what is between the end of the request and the fence is less than that.
-        let bytes = (launch.shared_bytes as usize).next_multiple_of(128);
+        let bytes = (launch.shape.shared_bytes as usize).next_multiple_of(128);
         let shared = (self.shared_end - bytes) as *mut u8;
         // SAFETY: the mapping has at least `SHARED_BYTES_MAX` bytes before its end.
         unsafe { std::ptr::write_bytes(shared, POISON, bytes) };
         let [x, y, z] = block;
-        let [grid_x, grid_y, grid_z] = launch.grid;
+        let [grid_x, grid_y, grid_z] = launch.shape.grid;
         // SAFETY: the context of this operating-system thread; nothing runs on it now.
         unsafe {
             *context = Context {
                 thread_idx: Dim3::default(),
                 block_idx: Dim3 { x, y, z },
-                block_dim: Dim3 { x: launch.threads, y: 1, z: 1 },
+                block_dim: Dim3 { x: launch.shape.threads, y: 1, z: 1 },
                 grid_dim: Dim3 { x: grid_x, y: grid_y, z: grid_z },
                 shared_memory: shared,
-                shared_bytes: launch.shared_bytes,
+                shared_bytes: launch.shape.shared_bytes,
                 thread: 0,
                 count_conflicts: u32::from(count_conflicts),
                 block_epoch: 0,
@@ -226,7 +226,7 @@ impl Worker {
         order: ThreadOrder,
         salt: u32,
     ) -> std::result::Result<(), Violation> {
-        let threads = launch.threads as usize;
+        let threads = launch.shape.threads as usize;
         let mut sequence = thread_order(order, threads, salt, 0);
         for round in 1.. {
             self.run_ready(&sequence, kernel, launch)?;

@@ -8,7 +8,7 @@ use crate::device::params::{
 use crate::device::{Stream, View};
 use crate::ops::Result;
 use crate::ops::error::{require, require_length};
-use crate::ops::masks::{Budget, permutation_stride, require_bank_rows};
+use crate::ops::masks::{Budget, require_bank_rows};
 
 /// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
 ///
@@ -69,40 +69,6 @@ pub enum Mask<'a> {
 impl Mask<'_> {
     /// Keys up to the query itself; with `first` nothing is added, as slot 0 precedes all.
     pub const CAUSAL: Mask<'static> = Mask::Window { left: None, right: Some(0), first: false };
-
-    /// Shared memory of a block for the mask itself, and while it is made, in bytes.
-    pub(super) fn shared_bytes(&self, max_seqlen: usize) -> Shared {
-        let Self::Generated { bank_rows_max, .. } = *self else { return Shared::default() };
-        let array = |bytes: usize| bytes.next_multiple_of(16);
-        let rows = array(4 * max_seqlen.min(bank_rows_max) * max_seqlen.div_ceil(32)) + array(2 * max_seqlen);
-        let words = array(4) + array(2 * (max_seqlen + 1));
-        let permutations = array(2 * super::THREADS as usize * permutation_stride(max_seqlen));
-        Shared { kept: rows, passing: words + permutations }
-    }
-
-    /// The part of the kernels' names.
-    pub(super) fn variant(&self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            _ => "masked",
-        }
-    }
-}
-
-/// Shared memory that a mask needs beside a kernel's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shared {
-    /// As long as the block runs.
-    pub kept: usize,
-    /// Before anything else lies there.
-    pub passing: usize,
-}
-
-impl Shared {
-    /// Of a block whose kernel needs `own` bytes.
-    pub(super) fn with(self, own: usize) -> usize {
-        self.kept + own.max(self.passing)
-    }
 }
 
 /// Rules of two-stream attention.

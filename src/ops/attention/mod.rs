@@ -14,18 +14,12 @@ use super::dropout::{Dropout, dropout_params};
 use super::error::{aligned, require, require_length};
 use super::{Error, Result};
 use crate::device::params::AttentionForwardParams;
-use crate::device::{DType, Float, Stream, View, ViewMut};
+use crate::device::{self, DType, Family, Float, Kernel, Stream, View, ViewMut, kernels};
 
 /// Head sizes that are built.
-pub const HEAD_DIMS: [usize; 4] = [32, 64, 96, 128];
+pub const HEAD_DIMS: [usize; 4] = kernels::ATTENTION_FORWARD_FULL.head_dims(DType::F32);
 /// Longest sentence: ranks and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
 pub const LENGTH_MAX: usize = 65_536;
-
-const THREADS: u32 = 128;
-/// Queries, and keys, of a tile.
-const TILE: usize = 64;
-/// Shared rows of the exact path are padded by this many floats.
-const PAD: usize = 4;
 
 /// The shape of a pack of sentences, and what the scores need.
 ///
@@ -136,12 +130,10 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
     )?;
     params.output_stride = output.stride as u32;
     params.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
-    let kernel = kernel_name::<T>("forward", &attention);
-    let grid = attention.grid(attention.query_tokens(), TILE);
-    let shared = shared_bytes(stream, &attention, forward_bytes::<T>(&attention))?;
+    let kernel = variant(&attention, kernels::ATTENTION_FORWARD_FULL, kernels::ATTENTION_FORWARD_MASKED);
+    let kernel = kernel.of_head(T::DTYPE, attention.head_dim)?;
     // SAFETY: every array was checked for the rows of its stride; the kernel checks the indices that it reads from device memory.
-    unsafe { stream.launch(&kernel, grid, THREADS, shared, &params)? };
-    Ok(())
+    unsafe { launch(stream, &attention, kernel, &params) }
 }
 
 impl Attention<'_> {
@@ -160,51 +152,47 @@ impl Attention<'_> {
     fn sentences(&self) -> usize {
         self.cu_seqlens.len() - 1
     }
-
-    /// Enough blocks of `tile` tokens for any lengths of the sentences, and for the tokens that are of none, for each head.
-    fn grid(&self, tokens: usize, tile: usize) -> [u32; 3] {
-        [((tokens / tile + self.sentences() + 1) * self.num_heads) as u32, 1, 1]
-    }
 }
 
-/// Floats of an exact tile that holds 64 keys, as rows or transposed.
-fn exact_key_floats(head_dim: usize) -> usize {
-    TILE * head_dim + PAD * head_dim.max(TILE)
+/// The kernels of an attention that sees every key, or of one that is masked.
+fn variant<P>(attention: &Attention<'_>, full: Family<P>, masked: Family<P>) -> Family<P> {
+    if attention.is_masked() { masked } else { full }
 }
 
-/// Words of visibility of a masked block that walks over tiles: three tiles of `words` words a row.
-fn visible_bytes(attention: &Attention<'_>, words: usize) -> usize {
-    if attention.is_masked() { 3 * TILE * words * 4 } else { 0 }
-}
-
-/// Shared memory of the forward pass but for what the mask needs.
-fn forward_bytes<T: Float>(attention: &Attention<'_>) -> usize {
-    let d = attention.head_dim;
-    if T::DTYPE == DType::F32 {
-        4 * (TILE * (d + PAD) + exact_key_floats(d) + TILE * (TILE + PAD))
-    } else {
-        // Queries, and two tiles of keys and values.
-        5 * TILE * d * 2 + visible_bytes(attention, 2)
-    }
-}
-
-/// Shared memory of a block whose kernel needs `own` bytes beside the mask.
-fn shared_bytes(stream: &Stream, attention: &Attention<'_>, own: usize) -> Result<u32> {
-    let granted = stream.device().shared_bytes_max() as usize;
-    let bytes = attention.mask.shared_bytes(attention.max_seqlen).with(own);
+/// Launches a kernel, refusing what makes its launch too large for a device.
+///
+/// # Safety
+/// As [`Stream::launch`].
+unsafe fn launch<P: Copy>(
+    stream: &Stream,
+    attention: &Attention<'_>,
+    kernel: Kernel<P>,
+    params: &P,
+) -> Result<()> {
+    let shape = match kernel.shape(params) {
+        Err(device::Error::Launch { argument: "grid", actual, .. }) => {
+            return require(
+                false,
+                "tokens",
+                attention.tokens,
+                format_args!("fewer: {actual} blocks are too many for one launch"),
+            );
+        }
+        shape => shape?,
+    };
+    let granted = stream.device().shared_bytes_max();
     require(
-        bytes <= granted || !matches!(attention.mask, Mask::Generated { .. }),
+        shape.shared_bytes <= granted || !matches!(attention.mask, Mask::Generated { .. }),
         "max_seqlen",
         attention.max_seqlen,
         format_args!(
-            "shorter: a generated mask would need {bytes} bytes of shared memory, of {granted} that a block may have"
+            "shorter: a generated mask would need {} bytes of shared memory, of {granted} that a block may have",
+            shape.shared_bytes
         ),
     )?;
-    Ok(bytes as u32)
-}
-
-fn kernel_name<T: Float>(part: &str, attention: &Attention<'_>) -> String {
-    format!("attention_{part}_{}_{}_d{}", attention.mask.variant(), T::DTYPE.name(), attention.head_dim)
+    // SAFETY: passed on to the caller.
+    unsafe { stream.launch(kernel, params)? };
+    Ok(())
 }
 
 /// Checks what does not depend on an operand's type.
@@ -233,15 +221,7 @@ fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
         }
     }
     let rows = num_heads * attention.query_tokens();
-    require_length("log_sum_exp", log_sum_exp, rows, "heads · queries")?;
-    // Of the largest grid; a block's number has 31 bits.
-    let blocks = (tokens.max(attention.query_tokens()) / 32 + attention.sentences() + 1) * num_heads;
-    require(
-        i32::try_from(blocks).is_ok(),
-        "tokens",
-        tokens,
-        format_args!("fewer: {blocks} blocks are too many for one launch"),
-    )
+    require_length("log_sum_exp", log_sum_exp, rows, "heads · queries")
 }
 
 fn check_length(argument: &'static str, longest: usize, tokens: usize) -> Result<()> {

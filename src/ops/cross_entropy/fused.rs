@@ -4,14 +4,10 @@
 use super::ForwardBackward;
 use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyFusedParams;
-use crate::device::{DType, Float, Stream};
+use crate::device::{DType, Family, Float, Stream, kernels};
 use crate::ops::Result;
-use crate::ops::logits::{ALIGNMENT, PRODUCT_SHARED_BYTES, PRODUCT_THREADS, TILE, padded};
+use crate::ops::logits::{ALIGNMENT, TILE, padded};
 
-/// The product's, targets and references of a tile's rows, 16 rows of 64 results for each of four warps.
-const SHARED_BYTES: u32 = PRODUCT_SHARED_BYTES + 2 * 128 * 4 + 4 * 16 * 64 * 2;
-/// Of the kernels that give a row to a warp: `kRowThreads`.
-const ROW_THREADS: u32 = 128;
 /// Word tiles of a block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
 const BLOCK_TILES: usize = 8;
 
@@ -75,23 +71,16 @@ pub(super) fn chunk<T: Float>(
     let arrays = Arrays::new(count, arguments.hidden_size, vocabulary);
     let params = params(stream, arguments, &arrays, start..start + count)?;
     let slab_sums = stream.address("workspace", &arguments.workspace)? + arrays.slab_sums as u64;
-    let (rows, tiles) = ((count as u32).div_ceil(ROW_THREADS / 32), count.div_ceil(TILE) as u32);
-    let product = |retry| {
-        let params = CrossEntropyFusedParams { retry, ..params };
-        let grid = [tiles, params.splits, 1];
+    let launch = |family: Family<_>, params| -> Result<()> {
         // SAFETY: the lengths were checked, and the workspace has room for `count` rows.
-        unsafe {
-            stream.launch("cross_entropy_exponentials_bf16", grid, PRODUCT_THREADS, SHARED_BYTES, &params)
-        }
+        unsafe { stream.launch(family.of(T::DTYPE)?, &params)? };
+        Ok(())
     };
-    // SAFETY: as above.
-    let by_row =
-        |kernel: &str, blocks| unsafe { stream.launch(kernel, [blocks, 1, 1], ROW_THREADS, 0, &params) };
-    by_row("cross_entropy_references_bf16", rows)?;
-    product(0)?;
-    by_row("cross_entropy_retries_bf16", tiles)?;
-    product(1)?;
-    by_row("cross_entropy_rows_bf16", rows)?;
+    launch(kernels::CROSS_ENTROPY_REFERENCES, params)?;
+    launch(kernels::CROSS_ENTROPY_EXPONENTIALS, params)?;
+    launch(kernels::CROSS_ENTROPY_RETRIES, params)?;
+    launch(kernels::CROSS_ENTROPY_EXPONENTIALS, CrossEntropyFusedParams { retry: 1, ..params })?;
+    launch(kernels::CROSS_ENTROPY_ROWS, params)?;
     let operands = Operands {
         rows: count,
         d_logits: params.exponentials,
@@ -103,8 +92,7 @@ pub(super) fn chunk<T: Float>(
     };
     // SAFETY: as above.
     unsafe { gradients::enqueue(stream, arguments, &operands)? };
-    by_row("cross_entropy_rescale_bf16", rows)?;
-    Ok(())
+    launch(kernels::CROSS_ENTROPY_RESCALE, params)
 }
 
 fn params<T: Float>(

@@ -1,18 +1,14 @@
 //! A chunk's gradients: products of the logits' gradient, and its column sums.
 
 use super::ForwardBackward;
-use crate::device::params::CrossEntropyBiasParams;
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream};
+use crate::device::params::{CROSS_ENTROPY_SLAB_ROWS, CrossEntropyBiasParams};
+use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, kernels};
 use crate::ops::Result;
 use crate::ops::logits::padded;
 
-/// `kBiasThreads` and `kBiasRows`: threads of a block, and rows of a slab that one sum is of.
-const BIAS_THREADS: usize = 128;
-const BIAS_ROWS: usize = 64;
-
 /// Elements of the column sums of slabs of `rows` rows.
 pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> usize {
-    rows.div_ceil(BIAS_ROWS) * padded(vocab_size)
+    rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize) * padded(vocab_size)
 }
 
 /// Addresses of a chunk's matrices, of `rows` rows.
@@ -98,14 +94,10 @@ unsafe fn to_bias<T: Float>(
         stride: padded(vocabulary) as u32,
         reserved: 0,
     };
-    let block_columns = BIAS_THREADS * (16 / T::DTYPE.bytes());
-    let slabs = operands.rows.div_ceil(BIAS_ROWS) as u32;
-    let grid = [slabs, padded(vocabulary).div_ceil(block_columns) as u32, 1];
-    let kernel = format!("cross_entropy_bias_slabs_{}", T::DTYPE.name());
     // SAFETY: passed on to the caller.
-    unsafe { stream.launch(&kernel, grid, BIAS_THREADS as u32, 0, &params)? };
-    let grid = [vocabulary.div_ceil(BIAS_THREADS) as u32, 1, 1];
-    // SAFETY: passed on to the caller.
-    unsafe { stream.launch("cross_entropy_bias_f32", grid, BIAS_THREADS as u32, 0, &params)? };
+    unsafe {
+        stream.launch(kernels::CROSS_ENTROPY_BIAS_SLABS.of(T::DTYPE)?, &params)?;
+        stream.launch(kernels::CROSS_ENTROPY_BIAS, &params)?;
+    }
     Ok(())
 }

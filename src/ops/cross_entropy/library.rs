@@ -3,16 +3,9 @@
 use super::ForwardBackward;
 use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyParams;
-use crate::device::{DType, Float, Stream};
+use crate::device::{DType, Float, Stream, kernels};
 use crate::ops::Result;
 use crate::ops::logits::{self, padded};
-
-const THREADS: usize = 256;
-/// `kPacks` and `kKeptSteps`: 16-byte accesses of a thread's step, and steps whose exponentials are kept in shared memory.
-const PACKS: usize = 4;
-const KEPT_STEPS: usize = 4;
-/// Three floats for each warp.
-const SCRATCH_BYTES: usize = 3 * THREADS / 32 * 4;
 
 /// The sums behind the logits begin at a multiple of this, in bytes.
 const ALIGNMENT: usize = 16;
@@ -25,13 +18,6 @@ fn logits_bytes(dtype: DType, rows: usize, vocab_size: usize) -> usize {
 /// Bytes of workspace for chunks of `rows` rows: logits, and column sums of their gradient.
 pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> usize {
     logits_bytes(dtype, rows, vocab_size) + gradients::slab_sums(rows, vocab_size) * size_of::<f32>()
-}
-
-/// Shared memory of the kernel: exponentials of a row, and the maximum of each thread's step.
-fn shared_bytes(dtype: DType, vocab_size: usize, plain: bool) -> usize {
-    let step_columns = THREADS * PACKS * (16 / dtype.bytes());
-    let kept = if plain { vocab_size.div_ceil(step_columns).min(KEPT_STEPS) } else { 0 };
-    SCRATCH_BYTES + kept * THREADS * (PACKS * 16 + size_of::<f32>())
 }
 
 /// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
@@ -100,10 +86,8 @@ fn loss_and_gradient<T: Float>(
         z_loss: options.z_loss,
         soft_cap: options.soft_cap.unwrap_or(0.0),
     };
-    let variant = if options.is_plain() { "" } else { "general_" };
-    let shared_bytes = shared_bytes(T::DTYPE, vocabulary, options.is_plain()) as u32;
-    let kernel = format!("cross_entropy_{variant}{}", T::DTYPE.name());
+    let family = if options.is_plain() { kernels::CROSS_ENTROPY } else { kernels::CROSS_ENTROPY_GENERAL };
     // SAFETY: the lengths were checked; `count` rows fit the workspace.
-    unsafe { stream.launch(&kernel, [count, 1, 1], THREADS as u32, shared_bytes, &params)? };
+    unsafe { stream.launch(family.of(T::DTYPE)?, &params)? };
     Ok(())
 }

@@ -1,13 +1,9 @@
 //! Row weights of a mean over rows that only the device can count.
 
 use crate::device::params::MeanWeightsParams;
-use crate::device::{Stream, View, ViewMut};
+use crate::device::{Stream, View, ViewMut, kernels};
 use crate::ops::Result;
 use crate::ops::error::require_length;
-
-const THREADS: u32 = 256;
-/// A scan's word for each warp.
-const SHARED_BYTES: u32 = THREADS / 32 * 4;
 
 /// Arguments of [`mean_weights`].
 #[derive(Debug)]
@@ -38,8 +34,7 @@ pub fn mean_weights(stream: &Stream, arguments: MeanWeights<'_>) -> Result<()> {
         weight,
         unused: 0,
     };
-    let grid = [params.rows.div_ceil(THREADS), 1, 1];
     // SAFETY: lengths were checked.
-    unsafe { stream.launch("mean_weights_f32", grid, THREADS, SHARED_BYTES, &params)? };
+    unsafe { stream.launch(kernels::MEAN_WEIGHTS, &params)? };
     Ok(())
 }

@@ -2,10 +2,8 @@
 
 use super::ForwardBackward;
 use crate::device::params::{CrossEntropyTotals, CrossEntropyTotalsParams};
-use crate::device::{Element, Float, Stream};
+use crate::device::{Element, Float, Stream, kernels};
 use crate::ops::{Error, Result};
-
-const THREADS: u32 = 256;
 
 /// What a group of rows comes to.
 #[repr(C)]
@@ -92,9 +90,8 @@ pub(super) fn enqueue<T: Float>(
             ignore_index: arguments.options.ignore_index,
             reserved: 0,
         };
-        let shared_bytes = THREADS * size_of::<Totals>() as u32;
         // SAFETY: the lengths were checked.
-        unsafe { stream.launch("cross_entropy_totals_f32", [1, 1, 1], THREADS, shared_bytes, &params)? };
+        unsafe { stream.launch(kernels::CROSS_ENTROPY_TOTALS, &params)? };
     }
     Ok(())
 }

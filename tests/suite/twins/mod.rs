@@ -12,7 +12,7 @@ mod tensor;
 mod warp;
 
 use retromae::device::params::ProbeParams;
-use retromae::device::{Buffer, Device, HostOptions};
+use retromae::device::{Buffer, Device, HostOptions, LaunchShape};
 use retromae::random::{key, philox};
 
 use crate::common::devices;
@@ -78,9 +78,9 @@ fn dump(
     let input = device.upload(input).unwrap();
     let output: Buffer<u32> = device.zeros(outputs).unwrap();
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 0 };
-    let grid = [blocks as u32, 1, 1];
+    let shape = LaunchShape { grid: [blocks as u32, 1, 1], threads: THREADS as u32, shared_bytes };
     // SAFETY: both buffers outlive the launch, and hold what the kernel reads and writes for so many blocks.
-    unsafe { device.stream().launch(kernel, grid, THREADS as u32, shared_bytes, &params) }
+    unsafe { device.stream().launch_shape(kernel, shape, &params) }
         .unwrap_or_else(|error| panic!("{kernel} on {device:?}: {error}"));
     output.read().unwrap()
 }

@@ -152,7 +152,7 @@ fn embedding_backward() -> Case {
 /// The gradients' norm, and the update.
 fn adamw() -> Case {
     let norm = Launch {
-        kernel: "reduce_squares_f32",
+        kernel: "reduce_squares",
         source: "optimizer/reduce.cu",
         blocks: PARAMETERS / 16_384.0,
         loops: 1,
