@@ -48,7 +48,7 @@ pub struct CrossEntropy<T: ModelFloat> {
     pub losses: Buffer<f32>,
     /// `[M, H]`
     pub d_hidden: Buffer<T>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> CrossEntropy<T> {
@@ -73,7 +73,7 @@ impl<T: ModelFloat> CrossEntropy<T> {
             d_log_probabilities: device.zeros(rows * vocabulary)?,
             losses: device.zeros(rows)?,
             d_hidden: device.zeros(rows * hidden_size)?,
-            workspace: device.zeros(column_sum::workspace(rows, vocabulary))?,
+            workspace: column_sum::workspace(rows, vocabulary).allocate(device)?,
         })
     }
 

@@ -45,7 +45,7 @@ pub struct LayerNorm<T: ModelFloat> {
     /// `[columns]`
     pub d_bias: Buffer<f32>,
     partials: Buffer<f32>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> LayerNorm<T> {
@@ -60,7 +60,7 @@ impl<T: ModelFloat> LayerNorm<T> {
         let matrix = || device.zeros(rows * columns);
         let blocks = rows.div_ceil(ROWS_PER_BLOCK);
         let workspace =
-            column_sum::workspace(rows, columns).max(column_sum::workspace(blocks, SUMS * columns));
+            column_sum::workspace(rows, columns).either(column_sum::workspace(blocks, SUMS * columns));
         Ok(Self {
             rows,
             columns,
@@ -75,7 +75,7 @@ impl<T: ModelFloat> LayerNorm<T> {
             d_parameters: device.zeros(SUMS * columns)?,
             d_bias: device.zeros(columns)?,
             partials: device.zeros(blocks * SUMS * columns)?,
-            workspace: device.zeros(workspace)?,
+            workspace: workspace.allocate(device)?,
         })
     }
 

@@ -49,7 +49,7 @@ fn schedule() -> [f32; 4] {
 /// What both sides work on, with room for the partial sums of the norm.
 struct State {
     arena: baseline::adamw::AdamW<bf16>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 fn state(stream: &Stream, case: Case) -> Outcome<State> {
@@ -65,7 +65,7 @@ fn state(stream: &Stream, case: Case) -> Outcome<State> {
         decayed: case.decayed,
         hyperparameters: Hyperparameters::default(),
     };
-    Ok(State { arena, workspace: device.zeros(reduce::workspace(case.count))? })
+    Ok(State { arena, workspace: reduce::workspace(case.count).allocate(device)? })
 }
 
 impl State {

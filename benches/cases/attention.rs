@@ -223,7 +223,7 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
             d_query,
             d_key,
             d_value,
-            accumulator: None,
+            workspace: None,
             fused_queries_max: None,
         };
         Ok(attention::backward(stream, backward)?)

@@ -122,7 +122,7 @@ impl<T: Float> Ours<T> {
             d_hidden: device.zeros(case.tokens() * hidden_size)?,
             d_weight: device.zeros(vocabulary * hidden_size)?,
             d_bias: device.zeros(vocabulary)?,
-            workspace: device.zeros(workspace)?,
+            workspace: workspace.allocate(device)?,
             case,
             algorithm,
         })

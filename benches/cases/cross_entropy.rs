@@ -115,7 +115,7 @@ impl<T: ModelFloat> Ours<T> {
             d_hidden: device.zeros(rows * hidden_size)?,
             d_weight: device.zeros(vocabulary * hidden_size)?,
             d_bias: device.zeros(vocabulary)?,
-            workspace: device.zeros(workspace)?,
+            workspace: workspace.allocate(device)?,
             case,
             algorithm,
         })

@@ -79,8 +79,8 @@ struct Fused<T: ModelFloat> {
     words: Buffer<i32>,
     offsets: Buffer<i32>,
     indices: Buffer<i32>,
-    workspace: Buffer<u32>,
-    sums: Buffer<f32>,
+    workspace: Buffer<u8>,
+    sums: Buffer<u8>,
     table: Buffer<f32>,
 }
 
@@ -94,8 +94,8 @@ impl<T: ModelFloat> Fused<T> {
             words: device.zeros(segments)?,
             offsets: device.zeros(segments + 1)?,
             indices: device.zeros(case.tokens)?,
-            workspace: device.zeros(group_by_key::workspace(case.tokens))?,
-            sums: device.zeros(segment_sum::workspace(case.tokens, case.columns))?,
+            workspace: group_by_key::workspace(1, case.tokens).allocate(device)?,
+            sums: segment_sum::workspace(case.tokens, case.columns).allocate(device)?,
             table: device.zeros(case.vocabulary * case.columns)?,
             case,
         })

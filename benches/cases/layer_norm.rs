@@ -81,7 +81,7 @@ struct Fused<T: ModelFloat> {
     d_residual: Buffer<T>,
     d_gamma: Buffer<f32>,
     d_beta: Buffer<f32>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Fused<T> {
@@ -107,7 +107,7 @@ impl<T: ModelFloat> Fused<T> {
             d_residual: matrix()?,
             d_gamma: device.zeros(columns)?,
             d_beta: device.zeros(columns)?,
-            workspace: device.zeros(layer_norm::backward_workspace(rows, columns))?,
+            workspace: layer_norm::workspace(rows, columns).allocate(device)?,
         };
         fused.forward(stream)?;
         Ok(fused)

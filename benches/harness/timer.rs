@@ -26,7 +26,7 @@ pub struct Timer {
 struct Flush {
     input: Buffer<f32>,
     sum: Buffer<f32>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
     /// What one takes.
     duration: Duration,
 }
@@ -36,7 +36,7 @@ impl Flush {
         let mut flush = Self {
             input: device.zeros(FLUSH_ELEMENTS)?,
             sum: device.zeros(1)?,
-            workspace: device.zeros(reduce::workspace(FLUSH_ELEMENTS))?,
+            workspace: reduce::workspace(FLUSH_ELEMENTS).allocate(device)?,
             duration: Duration::ZERO,
         };
         let stream = device.stream();

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use super::{Device, Element, Error, Result};
 
@@ -80,7 +81,9 @@ pub(super) fn bytes_of<T>(device: &Device, length: usize) -> Result<usize> {
 impl<T: Element> Buffer<T> {
     pub(super) fn uninitialised(device: &Device, length: usize) -> Result<Self> {
         device.require_no_capture("allocate a buffer")?;
-        let address = device.backend().allocate(bytes_of::<T>(device, length)?)?;
+        let bytes = bytes_of::<T>(device, length)?;
+        let address = device.backend().allocate(bytes)?;
+        device.shared.buffer_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(Self { device: device.clone(), address, length, element: PhantomData })
     }
 
@@ -168,8 +171,10 @@ impl<T: Element> Buffer<T> {
 
 impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
+        let bytes = self.length * size_of::<T>();
+        self.device.shared.buffer_bytes.fetch_sub(bytes, Ordering::Relaxed);
         // SAFETY: allocated by `uninitialised` with this size; views cannot outlive the buffer.
-        unsafe { self.device.backend().free(self.address, self.length * size_of::<T>()) }
+        unsafe { self.device.backend().free(self.address, bytes) }
     }
 }
 

@@ -8,6 +8,7 @@
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod baseline_params;
 mod buffer;
+mod counting;
 mod cuda;
 mod element;
 mod error;
@@ -22,7 +23,7 @@ mod switch;
 mod table;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -226,6 +227,8 @@ enum Place {
 struct Shared {
     /// Counts the devices of this process, which may be alike in everything else.
     number: u64,
+    /// Bytes of all buffers that there are.
+    buffer_bytes: AtomicUsize,
     /// The threads that capture a stream, once for each stream.
     capturing: Mutex<Vec<ThreadId>>,
     backend: Box<dyn Backend>,
@@ -278,7 +281,20 @@ impl Device {
     fn of(backend: Box<dyn Backend>) -> Self {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { shared: Arc::new(Shared { number, capturing: Mutex::default(), backend }) }
+        Self {
+            shared: Arc::new(Shared {
+                number,
+                buffer_bytes: AtomicUsize::new(0),
+                capturing: Mutex::default(),
+                backend,
+            }),
+        }
+    }
+
+    /// A device that counts what this one would have to allocate, and does nothing else: what is made for it is dropped unused, after its
+    /// [`buffer_bytes`](Self::buffer_bytes) were read.
+    pub(crate) fn counting(&self) -> Self {
+        Self::of(Box::new(counting::CountingDevice::new(self)))
     }
 
     /// The device that `RETROMAE_TEST_DEVICE` names (`host` or `cuda`), else the host device: what tests run on.
@@ -361,6 +377,12 @@ impl Device {
     /// When there is not enough memory; also within a [capture](Stream::capture).
     pub fn staging<T: Element>(&self, length: usize) -> Result<Staging<T>> {
         Staging::new(self, length)
+    }
+
+    /// Bytes of all buffers of this device that there are, as they were asked for.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
+        self.shared.buffer_bytes.load(Ordering::Relaxed)
     }
 
     /// How the host device spent its time so far.

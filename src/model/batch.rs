@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::ops::masks::{BANK_ROWS_MAX, Budget, bank_workspace};
+use crate::ops::Workspace;
+use crate::ops::masks::{self, BANK_ROWS_MAX, Budget};
 
 /// Rows of a bank of long sentences, for which there must be workspace: what the first public code draws.
 pub(super) const LONG_BANK_ROWS_MAX: usize = 256;
@@ -74,7 +75,7 @@ impl BankRows {
     /// The most masks for which a model of sentences of up to `length` tokens has room.
     #[must_use]
     pub fn limit(length: usize) -> usize {
-        if bank_workspace(1, length, 1) == 0 { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
+        if masks::workspace(1, length, 1) == Workspace::NONE { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
     }
 }
 

@@ -52,7 +52,7 @@ impl<'a, T: ModelFloat> Place<'a, T> {
         input: View<'_, T>,
         segments: &Segments,
         d_table: ViewMut<'_, f32>,
-        workspace: ViewMut<'_, f32>,
+        workspace: ViewMut<'_, u8>,
     ) -> Result<()> {
         let sum = SegmentSum {
             input,
@@ -72,10 +72,6 @@ impl<T: ModelFloat> Embeddings<T> {
         let tokens = capacity.tokens;
         let output = device.zeros(tokens * config.hidden_size)?;
         Ok(Self { output, mean: device.zeros(tokens)?, rstd: device.zeros(tokens)? })
-    }
-
-    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        capacity.tokens * (config.hidden_size * T::DTYPE.bytes() + 8)
     }
 
     pub(super) fn forward(&mut self, at: &Place<'_, T>, source: Source<'_, T>, site: u32) -> Result<()> {
@@ -113,7 +109,7 @@ impl<T: ModelFloat> Embeddings<T> {
             d_sum: scratch.d_projection.slice_mut(0..tokens * columns),
             d_gamma,
             d_beta,
-            workspace: scratch.floats.view_mut(),
+            workspace: scratch.workspace.view_mut(),
         };
         embedding::backward(at.stream, backward)?;
         let d_sum = scratch.d_projection.slice(0..tokens * columns);
@@ -124,14 +120,14 @@ impl<T: ModelFloat> Embeddings<T> {
         };
         if let Some(words) = words {
             let d_table = gradients.slice_mut(layout.word.clone());
-            at.add_segments(d_sum, words, d_table, scratch.floats.view_mut())?;
+            at.add_segments(d_sum, words, d_table, scratch.workspace.view_mut())?;
         }
         let d_table = gradients.slice_mut(layout.position.clone());
-        at.add_segments(d_sum, &at.inputs.positions, d_table, scratch.floats.view_mut())?;
+        at.add_segments(d_sum, &at.inputs.positions, d_table, scratch.workspace.view_mut())?;
         if !matches!(source, Source::QueryPosition(_)) {
             // Every token is of type 0: the first row of the table.
             let output = gradients.slice_mut(layout.token_type.start..layout.token_type.start + columns);
-            let workspace = scratch.floats.view_mut();
+            let workspace = scratch.workspace.view_mut();
             column_sum(at.stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
         }
         let first_rows = at.inputs.first_rows.view();
@@ -149,7 +145,7 @@ impl<T: ModelFloat> Embeddings<T> {
             rows: Some(first_rows),
             output: d_hidden,
             columns,
-            workspace: scratch.floats.view_mut(),
+            workspace: scratch.workspace.view_mut(),
         };
         segment_sum(at.stream, sum)
     }

@@ -35,7 +35,7 @@ pub(super) fn bias_backward<T: ModelFloat>(
     parameters: &mut Parameters<T>,
     bias: &Range<usize>,
     d_output: View<'_, T>,
-    workspace: ViewMut<'_, f32>,
+    workspace: ViewMut<'_, u8>,
 ) -> Result<()> {
     let output = parameters.gradients.slice_mut(bias.clone());
     column_sum(stream, ColumnSum { input: d_output, output, accumulate: true, workspace })
@@ -52,7 +52,7 @@ pub(super) fn normalise_backward<T: ModelFloat>(
     dropout: Option<Dropout<'_>>,
     d_output: View<'_, T>,
     (d_residual, d_input): (ViewMut<'_, T>, ViewMut<'_, T>),
-    workspace: ViewMut<'_, f32>,
+    workspace: ViewMut<'_, u8>,
 ) -> Result<()> {
     let rows = d_output.len() / norm.gamma.len();
     let ranges = [&norm.gamma, &norm.beta, &projection.bias];

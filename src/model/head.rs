@@ -49,14 +49,6 @@ impl<T: ModelFloat> Head<T> {
         })
     }
 
-    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        let rows = labelled_capacity(capacity);
-        Transform::<T>::bytes(rows, config.hidden_size)
-            + rows * (config.hidden_size * T::DTYPE.bytes() + 3 * 4 + 1)
-            + 2 * size_of::<Totals>()
-            + 4 * (capacity.sentences + 1)
-    }
-
     /// Losses of the labelled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn forward_backward(
@@ -83,7 +75,7 @@ impl<T: ModelFloat> Head<T> {
         }
         self.transform.forward(stream, config, &parameters.weights, self.rows.slice(0..elements))?;
         self.losses(stream, parameters, inputs, elements, columns, scratch.head.view_mut())?;
-        self.transform.backward(stream, parameters, (count, columns), scratch.floats.view_mut())?;
+        self.transform.backward(stream, parameters, (count, columns), scratch.workspace.view_mut())?;
         linear_backward(
             stream,
             parameters,
@@ -181,14 +173,14 @@ impl<T: ModelFloat> Head<T> {
             input: self.bag_losses.slice(0..inputs.sentences),
             output: self.bag_loss.view_mut(),
             accumulate: false,
-            workspace: scratch.floats.view_mut(),
+            workspace: scratch.workspace.view_mut(),
         };
         reduce::sum(stream, sum)?;
         self.transform.backward(
             stream,
             parameters,
             (elements / columns, columns),
-            scratch.floats.view_mut(),
+            scratch.workspace.view_mut(),
         )?;
         linear_backward(
             stream,

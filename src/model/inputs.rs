@@ -36,10 +36,6 @@ impl Segments {
         })
     }
 
-    fn bytes(tokens: usize, key_count: usize) -> usize {
-        4 * (2 * group_by_key::segments(tokens, key_count) + 1 + tokens)
-    }
-
     fn len(&self) -> usize {
         group_by_key::segments(self.tokens, self.key_count)
     }
@@ -90,7 +86,7 @@ pub(super) struct Inputs {
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
-    grouping: Buffer<u32>,
+    grouping: Buffer<u8>,
     /// Labelled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
     pub labelled_rows: Filled<i32>,
     /// Where the decoder's begin.
@@ -123,10 +119,6 @@ impl Bags {
             weights: Filled::new(device, tokens)?,
             sentence_weights: Filled::new(device, sentences)?,
         })
-    }
-
-    fn bytes(capacity: Capacity) -> usize {
-        4 * (2 * capacity.sentences + 1 + 2 * capacity.tokens)
     }
 
     /// Uploads the bags of an input that is filled up to `shape`.
@@ -177,25 +169,13 @@ impl Inputs {
             encoder_words: segments(config.vocab_size)?,
             decoder_words: segments(config.vocab_size)?,
             positions: segments(config.max_position_embeddings)?,
-            grouping: device.zeros(GROUPED * group_by_key::workspace(tokens))?,
+            grouping: group_by_key::workspace(GROUPED, tokens).allocate(device)?,
             labelled_rows: Filled::new(device, labelled)?,
             decoder_start: 0,
             targets: Filled::new(device, labelled)?,
             row_weights: Filled::new(device, labelled)?,
             bags: config.has_bag_of_words().then(|| Bags::new(device, capacity)).transpose()?,
         })
-    }
-
-    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        let Capacity { tokens, sentences, .. } = capacity;
-        let words = Segments::bytes(tokens, config.vocab_size);
-        let positions = Segments::bytes(tokens, config.max_position_embeddings);
-        let grouping = GROUPED * group_by_key::workspace(tokens);
-        let bags = if config.has_bag_of_words() { Bags::bytes(capacity) } else { 0 };
-        4 * (3 * sentences + 2 + 5 * tokens + 3 * labelled_capacity(capacity) + grouping)
-            + 2 * words
-            + positions
-            + bags
     }
 
     /// Uploads a checked input, filled up to `shape`. What is drawn stays empty: ids, and rows without labels.

@@ -49,10 +49,6 @@ impl<T: ModelFloat> NormActivations<T> {
     pub(super) fn new(device: &Device, rows: usize, hidden: usize) -> Result<Self> {
         Ok(Self { sum: device.zeros(rows * hidden)?, mean: device.zeros(rows)?, rstd: device.zeros(rows)? })
     }
-
-    pub(super) fn bytes(rows: usize, hidden: usize) -> usize {
-        rows * (hidden * T::DTYPE.bytes() + 8)
-    }
 }
 
 impl<T: ModelFloat> Activations<T> {
@@ -69,12 +65,6 @@ impl<T: ModelFloat> Activations<T> {
             output_norm: NormActivations::new(device, tokens, hidden)?,
             output: device.zeros(tokens * hidden)?,
         })
-    }
-
-    pub(super) fn bytes(config: &ModelConfig, capacity: Capacity) -> usize {
-        let elements = 6 * config.hidden_size + 2 * config.intermediate_size;
-        let norms = 2 * NormActivations::<T>::bytes(capacity.tokens, config.hidden_size);
-        capacity.tokens * (elements * T::DTYPE.bytes() + 4 * config.num_attention_heads) + norms
     }
 }
 
@@ -325,7 +315,7 @@ impl<'a> Layer<'a> {
         let (output, norm) = (&self.ranges.output, &self.ranges.output_norm);
         let site = dropout_site::feed_forward_output(self.index);
         let elements = tokens * hidden;
-        let Scratch { d_projection, d_attention_output, d_wide, d_activated, floats, .. } = scratch;
+        let Scratch { d_projection, d_attention_output, d_wide, d_activated, workspace, .. } = scratch;
         normalise_backward(
             stream,
             parameters,
@@ -334,7 +324,7 @@ impl<'a> Layer<'a> {
             self.hidden_dropout(site),
             d_output,
             (d_attention_output.slice_mut(0..elements), d_projection.slice_mut(0..elements)),
-            floats.view_mut(),
+            workspace.view_mut(),
         )?;
         let d_projection = d_projection.slice(0..elements);
         let (activated, wide_elements) = (activations.activated.slice(0..tokens * wide), tokens * wide);
@@ -358,7 +348,7 @@ impl<'a> Layer<'a> {
         bias_gelu::backward(stream, backward)?;
         let d_wide = d_wide.slice(0..wide_elements);
         let bias = &self.ranges.intermediate.bias;
-        bias_backward(stream, parameters, bias, d_wide, floats.view_mut())?;
+        bias_backward(stream, parameters, bias, d_wide, workspace.view_mut())?;
         let input = activations.attention_output.slice(0..elements);
         let d_input = d_attention_output.slice_mut(0..elements);
         linear_backward(
@@ -384,7 +374,7 @@ impl<'a> Layer<'a> {
     ) -> Result<()> {
         let hidden = self.config.hidden_size;
         let elements = self.tokens() * hidden;
-        let Scratch { d_projection, d_attention_output, d_context, floats, .. } = scratch;
+        let Scratch { d_projection, d_attention_output, d_context, workspace, .. } = scratch;
         let projection = &self.ranges.attention_output;
         normalise_backward(
             stream,
@@ -394,7 +384,7 @@ impl<'a> Layer<'a> {
             self.hidden_dropout(dropout_site::attention_output(self.index)),
             d_attention_output.slice(0..elements),
             (d_query, d_projection.slice_mut(0..elements)),
-            floats.view_mut(),
+            workspace.view_mut(),
         )?;
         let (context, d_projection) =
             (activations.context.slice(0..elements), d_projection.slice(0..elements));
@@ -435,7 +425,7 @@ impl<'a> Layer<'a> {
             d_query,
             d_key,
             d_value,
-            accumulator: None,
+            workspace: None,
             fused_queries_max: None,
         };
         attention::backward(stream, backward)
@@ -452,7 +442,7 @@ impl<'a> Layer<'a> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
-        let Scratch { d_query_key_value, floats, .. } = scratch;
+        let Scratch { d_query_key_value, workspace, .. } = scratch;
         let d_packed = d_query_key_value.slice(0..3 * tokens * hidden);
         let Linear { weight, bias } = &self.ranges.query_key_value;
         let part = |range: &Range<usize>, parts: Range<usize>, size: usize| {
@@ -463,7 +453,7 @@ impl<'a> Layer<'a> {
                 weight: part(weight, parts.clone(), hidden * hidden),
                 bias: part(bias, parts.clone(), hidden),
             };
-            bias_backward(stream, parameters, &linear.bias, d_output, floats.view_mut())?;
+            bias_backward(stream, parameters, &linear.bias, d_output, workspace.view_mut())?;
             let shape = (hidden, parts.len() * hidden);
             linear_backward(stream, parameters, &linear, shape, input, d_output, d_input, accumulate)
         };

@@ -12,7 +12,7 @@ use crate::ops::Result;
 use crate::ops::attention::Mask;
 use crate::ops::cross_entropy::{MeanWeights, mean_weights};
 use crate::ops::masks::{
-    self, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, bank_workspace, labelled_offsets,
+    self, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labelled_offsets,
 };
 
 /// Where the labelled rows of each sentence go, and how many it has.
@@ -52,11 +52,7 @@ pub(super) struct Masks {
     encoder: Labelled,
     /// Of the basic decoder.
     decoder: Labelled,
-    workspace: Buffer<u16>,
-}
-
-fn workspace(capacity: Capacity) -> usize {
-    bank_workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
+    workspace: Buffer<u8>,
 }
 
 impl Masks {
@@ -72,13 +68,9 @@ impl Masks {
             word_starts: Filled::new(device, tokens.div_ceil(32))?,
             encoder: Labelled::new(device, sentences)?,
             decoder: Labelled::new(device, sentences)?,
-            workspace: device.zeros(workspace(capacity))?,
+            workspace: masks::workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
+                .allocate(device)?,
         })
-    }
-
-    pub(super) fn bytes(capacity: Capacity) -> usize {
-        let words = capacity.mask_words() + 6 * capacity.sentences + 3 + capacity.tokens.div_ceil(32);
-        4 * words + 2 * (capacity.tokens + workspace(capacity))
     }
 
     /// Uploads the batch's own masks (checked before), or what is needed to draw them; filled up to `shape`.

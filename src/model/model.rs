@@ -89,20 +89,9 @@ impl<T: ModelFloat> Model<T> {
     /// # Errors
     /// As [`ModelConfig::validate`] and [`Capacity::validate`].
     pub fn memory_bytes(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<usize> {
-        config.validate()?;
-        capacity.validate(config)?;
-        let parameters = super::layout::Layout::new(config).total;
-        let layers = (config.num_hidden_layers + 1) * Activations::<T>::bytes(config, capacity);
-        let hidden = config.hidden_size * T::DTYPE.bytes();
-        Ok(Parameters::<T>::bytes(config)
-            + Inputs::bytes(config, capacity)
-            + Masks::bytes(capacity)
-            + 3 * Embeddings::<T>::bytes(config, capacity)
-            + layers
-            + Head::<T>::bytes(config, capacity)
-            + Scratch::<T>::bytes(device, config, capacity, parameters)
-            + (4 * capacity.tokens + capacity.sentences) * hidden
-            + 4 * (4 + 1 + 4))
+        let counting = device.counting();
+        let _model = Self::new(&counting, config, capacity)?;
+        Ok(counting.buffer_bytes())
     }
 
     /// Allocates everything; parameters are zero until [`Model::initialise`] or [`Model::set_parameter`].
@@ -280,7 +269,7 @@ impl<T: ModelFloat> Model<T> {
             rows: None,
             output: self.sentence_vectors.slice_mut(vectors),
             columns,
-            workspace: self.scratch.floats.view_mut(),
+            workspace: self.scratch.workspace.view_mut(),
         };
         segment_sum(stream, sum)
     }

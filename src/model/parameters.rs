@@ -45,11 +45,6 @@ impl<T: ModelFloat> Parameters<T> {
         })
     }
 
-    pub(super) fn bytes(config: &ModelConfig) -> usize {
-        let compute = if T::DTYPE == DType::F32 { 0 } else { T::DTYPE.bytes() };
-        Layout::new(config).total * (4 * 4 + compute)
-    }
-
     /// BERT's initialisation: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
     pub(super) fn initialise(&mut self, seed: u64, deviation: f32) -> Result<()> {
         let entries = self.weights.layout.entries.clone();

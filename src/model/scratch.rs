@@ -5,7 +5,7 @@ use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat};
 use crate::ops::{
-    Result, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
+    Result, Workspace, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
 };
 
 /// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
@@ -15,12 +15,12 @@ const HOST_LOGIT_BYTES: usize = 8 << 20;
 const CUDA_LOGIT_ROWS: usize = 4096;
 
 /// Workspace of the cross-entropy for chunks of `rows` rows.
-fn head_bytes<T: ModelFloat>(config: &ModelConfig, rows: usize) -> usize {
+fn head_workspace<T: ModelFloat>(config: &ModelConfig, rows: usize) -> Workspace {
     cross_entropy::workspace(HEAD_ALGORITHM, T::DTYPE, rows, config.hidden_size, config.vocab_size)
 }
 
 fn logit_rows<T: ModelFloat>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
-    let row_bytes = head_bytes::<T>(config, 1);
+    let row_bytes = head_workspace::<T>(config, 1).bytes();
     let rows = if device.name() == "host" { (HOST_LOGIT_BYTES / row_bytes).max(64) } else { CUDA_LOGIT_ROWS };
     rows.min(labelled_capacity(capacity))
 }
@@ -36,58 +36,10 @@ pub(super) struct Scratch<T: ModelFloat> {
     /// `[T, F]`
     pub d_wide: Buffer<T>,
     pub d_activated: Buffer<T>,
-    /// The workspace of the heads' losses.
+    /// Workspace of the heads' losses.
     pub head: Buffer<u8>,
-    /// The workspace of whatever sums columns or reduces.
-    pub floats: Buffer<f32>,
-}
-
-/// Sizes in elements, in the order of the fields.
-struct Sizes {
-    hidden: usize,
-    wide: usize,
-    /// Bytes
-    head: usize,
-    floats: usize,
-}
-
-impl Sizes {
-    fn new<T: ModelFloat>(
-        device: &Device,
-        config: &ModelConfig,
-        capacity: Capacity,
-        parameters: usize,
-    ) -> Self {
-        let (tokens, hidden) = (capacity.tokens, config.hidden_size);
-        let labelled = labelled_capacity(capacity);
-        let logit_rows = logit_rows::<T>(device, config, capacity);
-        let bag_bytes = if config.has_bag_of_words() {
-            bag_of_words::workspace(
-                HEAD_ALGORITHM,
-                T::DTYPE,
-                capacity.sentences,
-                logit_rows,
-                config.vocab_size,
-            )
-        } else {
-            0
-        };
-        let floats = [
-            column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden)),
-            column_sum::workspace(labelled, hidden),
-            layer_norm::backward_workspace(labelled, hidden),
-            embedding::backward_workspace(tokens, hidden),
-            segment_sum::workspace(tokens.max(capacity.sentences), hidden),
-            reduce::workspace(capacity.sentences),
-            reduce::workspace(parameters),
-        ];
-        Self {
-            hidden: tokens * hidden,
-            wide: tokens * config.intermediate_size,
-            head: head_bytes::<T>(config, logit_rows).max(bag_bytes),
-            floats: floats.into_iter().max().unwrap_or(0),
-        }
-    }
+    /// Workspace of all other operations.
+    pub workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Scratch<T> {
@@ -98,27 +50,32 @@ impl<T: ModelFloat> Scratch<T> {
         capacity: Capacity,
         parameters: usize,
     ) -> Result<Self> {
-        let sizes = Sizes::new::<T>(device, config, capacity, parameters);
+        let Capacity { tokens, sentences, .. } = capacity;
+        let (hidden, labelled) = (config.hidden_size, labelled_capacity(capacity));
+        let zeros = |columns| device.zeros(tokens * columns);
+        let rows = logit_rows::<T>(device, config, capacity);
+        let bag_of_words = if config.has_bag_of_words() {
+            bag_of_words::workspace(HEAD_ALGORITHM, T::DTYPE, sentences, rows, config.vocab_size)
+        } else {
+            Workspace::NONE
+        };
+        let workspace = column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden))
+            .either(column_sum::workspace(labelled, hidden))
+            .either(layer_norm::workspace(labelled, hidden))
+            .either(embedding::workspace(tokens, hidden))
+            .either(segment_sum::workspace(tokens.max(sentences), hidden))
+            .either(reduce::workspace(sentences))
+            .either(reduce::workspace(parameters));
         Ok(Self {
-            projection: device.zeros(sizes.hidden)?,
-            d_projection: device.zeros(sizes.hidden)?,
-            d_attention_output: device.zeros(sizes.hidden)?,
-            d_context: device.zeros(sizes.hidden)?,
-            d_query_key_value: device.zeros(3 * sizes.hidden)?,
-            d_wide: device.zeros(sizes.wide)?,
-            d_activated: device.zeros(sizes.wide)?,
-            head: device.zeros(sizes.head)?,
-            floats: device.zeros(sizes.floats)?,
+            projection: zeros(hidden)?,
+            d_projection: zeros(hidden)?,
+            d_attention_output: zeros(hidden)?,
+            d_context: zeros(hidden)?,
+            d_query_key_value: zeros(3 * hidden)?,
+            d_wide: zeros(config.intermediate_size)?,
+            d_activated: zeros(config.intermediate_size)?,
+            head: head_workspace::<T>(config, rows).either(bag_of_words).allocate(device)?,
+            workspace: workspace.allocate(device)?,
         })
-    }
-
-    pub(super) fn bytes(
-        device: &Device,
-        config: &ModelConfig,
-        capacity: Capacity,
-        parameters: usize,
-    ) -> usize {
-        let sizes = Sizes::new::<T>(device, config, capacity, parameters);
-        (7 * sizes.hidden + 2 * sizes.wide) * T::DTYPE.bytes() + sizes.head + 4 * sizes.floats
     }
 }

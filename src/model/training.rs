@@ -319,7 +319,7 @@ impl<T: ModelFloat> Model<T> {
             input: self.parameters.gradients.view(),
             output: self.squared_norm.view_mut(),
             accumulate: false,
-            workspace: self.scratch.floats.view_mut(),
+            workspace: self.scratch.workspace.view_mut(),
         };
         reduce::squares(stream, squares)?;
         let Parameters { weights, gradients, first_moments, second_moments, .. } = &mut self.parameters;

@@ -37,10 +37,6 @@ impl<T: ModelFloat> Transform<T> {
         })
     }
 
-    pub(super) fn bytes(rows: usize, columns: usize) -> usize {
-        rows * (5 * columns * T::DTYPE.bytes() + 2 * 4)
-    }
-
     /// From `input`, `[m, H]`, to `output`.
     pub(super) fn forward(
         &mut self,
@@ -88,7 +84,7 @@ impl<T: ModelFloat> Transform<T> {
         stream: &Stream,
         parameters: &mut Parameters<T>,
         (rows, columns): (usize, usize),
-        mut floats: ViewMut<'_, f32>,
+        mut workspace: ViewMut<'_, u8>,
     ) -> Result<()> {
         let elements = rows * columns;
         let (transform, norm) =
@@ -106,7 +102,7 @@ impl<T: ModelFloat> Transform<T> {
             d_gamma,
             d_beta,
             d_bias: None,
-            workspace: floats.reborrow(),
+            workspace: workspace.reborrow(),
         };
         layer_norm::backward(stream, backward)?;
         let backward = bias_gelu::Backward {
@@ -116,6 +112,6 @@ impl<T: ModelFloat> Transform<T> {
             d_input: self.gradient.slice_mut(0..elements),
         };
         bias_gelu::backward(stream, backward)?;
-        bias_backward(stream, parameters, &transform.bias, self.gradient.slice(0..elements), floats)
+        bias_backward(stream, parameters, &transform.bias, self.gradient.slice(0..elements), workspace)
     }
 }

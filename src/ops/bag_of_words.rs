@@ -8,7 +8,7 @@
 pub use super::cross_entropy::Algorithm;
 use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
 use super::logits::{self, ALIGNMENT, padded};
-use super::{Error, Result};
+use super::{Error, Result, Workspace};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{DType, Family, Float, Stream, View, ViewMut, kernels};
 
@@ -76,12 +76,12 @@ pub fn workspace(
     sentences: usize,
     rows: usize,
     vocab_size: usize,
-) -> usize {
+) -> Workspace {
     let logits = match algorithm {
         Algorithm::Library => rows * padded(vocab_size) * dtype.bytes(),
         Algorithm::Fused => 0,
     };
-    Arrays::new(sentences, vocab_size).logits + logits
+    Workspace::of::<u8>(Arrays::new(sentences, vocab_size).logits + logits)
 }
 
 /// Enqueues the loss of every sentence and all gradients of their sum.
@@ -197,7 +197,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     ] {
         require_aligned(name, address)?;
     }
-    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, hidden.min(1), vocabulary);
+    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, hidden.min(1), vocabulary).bytes();
     let bytes = arguments.workspace.len();
     require(
         bytes >= needed,

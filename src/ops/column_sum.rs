@@ -1,7 +1,7 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
-use super::Result;
-use super::error::{aligned, require_column_vector, require_rows, require_workspace};
+use super::error::{aligned, require_column_vector, require_rows};
+use super::{Result, Workspace};
 use crate::device::params::ColumnSumParams;
 use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
@@ -18,13 +18,17 @@ pub struct ColumnSum<'a, T: ModelFloat> {
     /// Whether the sums are added to `output` or replace it.
     pub accumulate: bool,
     /// At least [`workspace`] elements.
-    pub workspace: ViewMut<'a, f32>,
+    pub workspace: ViewMut<'a, u8>,
 }
 
 /// Elements of workspace for `rows` rows of `columns` columns.
 #[must_use]
-pub fn workspace(rows: usize, columns: usize) -> usize {
-    if rows <= ROWS_PER_BLOCK { 0 } else { rows.div_ceil(ROWS_PER_BLOCK) * columns }
+pub fn workspace(rows: usize, columns: usize) -> Workspace {
+    if rows <= ROWS_PER_BLOCK {
+        Workspace::NONE
+    } else {
+        Workspace::of::<f32>(rows.div_ceil(ROWS_PER_BLOCK) * columns)
+    }
 }
 
 /// Enqueues `output[column] = Σ input[row, column]`, or `+=`.
@@ -36,14 +40,13 @@ pub fn column_sum<T: ModelFloat>(stream: &Stream, arguments: ColumnSum<'_, T>) -
     let columns = output.len();
     require_column_vector("output", columns)?;
     let rows = require_rows("input", input.len(), columns)?;
-    require_workspace(workspace.len(), self::workspace(rows, columns))?;
     let side_by_side = SideBySide {
         input: aligned(stream, "input", &input)?,
         rows,
         columns,
         outputs: &[aligned(stream, "output", &output)?],
         accumulate,
-        workspace: aligned(stream, "workspace", &workspace)?,
+        workspace: self::workspace(rows, columns).address(stream, &workspace)?,
     };
     // SAFETY: the lengths of all three arrays were checked.
     unsafe { side_by_side.launch::<T>(stream) }
@@ -56,7 +59,7 @@ pub(crate) struct SideBySide<'a> {
     pub columns: usize,
     pub outputs: &'a [u64],
     pub accumulate: bool,
-    /// `f32`, [`workspace`]`(rows, outputs.len() · columns)` elements.
+    /// [`workspace`]`(rows, outputs.len() · columns)`
     pub workspace: u64,
 }
 

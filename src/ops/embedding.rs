@@ -1,10 +1,10 @@
 //! The embeddings of the encoder's tokens and of the decoder's content and query streams (RetroMAE, arXiv 2205.12035,
 //! sections 3.1 to 3.3).
 
-use super::Result;
 use super::dropout::{Dropout, dropout_params};
-use super::error::{aligned, require, require_eps, require_length, require_rows, require_workspace};
+use super::error::{aligned, require, require_eps, require_length, require_rows};
 use super::layer_norm::{add_partials, partials_workspace, require_row_shape};
+use super::{Result, Workspace};
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
     EmbeddingForwardParams,
@@ -96,13 +96,13 @@ pub struct Backward<'a, T: ModelFloat> {
     pub d_gamma: ViewMut<'a, f32>,
     /// `[columns]`: the gradient is added
     pub d_beta: ViewMut<'a, f32>,
-    /// At least [`backward_workspace`] elements.
-    pub workspace: ViewMut<'a, f32>,
+    /// At least [`workspace`] elements.
+    pub workspace: ViewMut<'a, u8>,
 }
 
 /// Elements of workspace that [`backward`] needs for `tokens` rows of `columns` columns.
 #[must_use]
-pub fn backward_workspace(tokens: usize, columns: usize) -> usize {
+pub fn workspace(tokens: usize, columns: usize) -> Workspace {
     partials_workspace(partial_rows(tokens, columns), SUMS * columns)
 }
 
@@ -143,12 +143,11 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     require_length("d_sum", d_sum.len(), d_output.len(), "as d_output")?;
     require_length("d_gamma", d_gamma.len(), columns, "columns")?;
     require_length("d_beta", d_beta.len(), columns, "columns")?;
-    require_workspace(workspace.len(), backward_workspace(tokens, columns))?;
     let params = EmbeddingBackwardParams {
         forward,
         d_output: aligned(stream, "d_output", &d_output)?,
         d_sum: aligned(stream, "d_sum", &d_sum)?,
-        partials: aligned(stream, "workspace", &workspace)?,
+        partials: self::workspace(tokens, columns).address(stream, &workspace)?,
     };
     let outputs = [aligned(stream, "d_gamma", &d_gamma)?, aligned(stream, "d_beta", &d_beta)?];
     // SAFETY: lengths were checked; the kernel checks ids and indices.

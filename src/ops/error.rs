@@ -45,18 +45,8 @@ pub(crate) fn require_length(
     )
 }
 
-/// Refuses a workspace of fewer than `needed` elements.
-pub(crate) fn require_workspace(length: usize, needed: usize) -> Result<()> {
-    require(
-        length >= needed,
-        "workspace",
-        format_args!("{length} elements long"),
-        format_args!("at least {needed}"),
-    )
-}
-
 /// Of accesses to rows, in bytes.
-const ALIGNMENT: u64 = 16;
+pub(crate) const ALIGNMENT: u64 = 16;
 
 /// Columns move in groups of 8, as 16-byte accesses of 16-bit elements.
 pub(crate) const COLUMN_GROUP: usize = 8;

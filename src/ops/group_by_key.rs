@@ -1,8 +1,8 @@
 //! Rows grouped by key: the segments that [`segment_sum`](super::segment_sum) adds up where a table's gradient is due, of ids that only the device
 //! knows.
 
-use super::Result;
-use super::error::{require, require_length, require_workspace};
+use super::error::{require, require_length};
+use super::{Result, Workspace};
 use crate::device::params::{GROUP_DIGIT_BITS, GROUP_TILE, GroupByKeyParams, GroupedKeys};
 use crate::device::{Stream, View, ViewMut, kernels};
 
@@ -33,7 +33,12 @@ pub fn segments(rows: usize, key_count: usize) -> usize {
 
 /// Elements of workspace that [`group_by_key`] needs for each of its arrays of `rows` rows.
 #[must_use]
-pub fn workspace(rows: usize) -> usize {
+pub fn workspace(arrays: usize, rows: usize) -> Workspace {
+    Workspace::of::<u32>(arrays * words(rows))
+}
+
+/// 32-bit words of workspace for one array.
+fn words(rows: usize) -> usize {
     3 * rows + tiles(rows) * DIGITS
 }
 
@@ -42,22 +47,21 @@ fn tiles(rows: usize) -> usize {
 }
 
 /// Enqueues the grouping of 1 to [`ARRAYS_MAX`] arrays of equally many keys, by a stable radix sort. `workspace` has at least
-/// [`workspace`]`(rows)` elements for each.
+/// At least [`workspace`]`(arrays, rows)`
 ///
 /// # Errors
 /// When there are none or too many arrays, or a length or `key_count` does not fit.
-pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut<'_, u32>) -> Result<()> {
+pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut<'_, u8>) -> Result<()> {
     let count = arrays.len();
     require((1..=ARRAYS_MAX).contains(&count), "arrays", count, format_args!("1 to {ARRAYS_MAX}"))?;
     let rows = arrays[0].keys.len();
     require(i32::try_from(rows).is_ok(), "rows", rows, "below 2^31")?;
-    require_workspace(workspace.len(), count * self::workspace(rows))?;
+    let workspace = self::workspace(count, rows).address(stream, &workspace)?;
     let mut digits = 1;
     for array in arrays.iter() {
         check(array, rows)?;
         digits = digits.max(key_bits(array.key_count).div_ceil(GROUP_DIGIT_BITS));
     }
-    let workspace = stream.address("workspace", &workspace)?;
     // SAFETY: lengths were checked; the kernels check the keys.
     let launch = |kernel, params: &GroupByKeyParams| unsafe { stream.launch(kernel, params) };
     let mut params =
@@ -65,7 +69,7 @@ pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut
     for digit in 0..digits {
         params.shift = digit * GROUP_DIGIT_BITS;
         for (place, array) in arrays.iter().enumerate() {
-            let first = workspace + 4 * (place * self::workspace(rows)) as u64;
+            let first = workspace + 4 * (place * words(rows)) as u64;
             params.arrays[place] = keys_params(stream, array, first, digit, digits)?;
         }
         launch(kernels::GROUP_COUNT, &params)?;

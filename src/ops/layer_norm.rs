@@ -1,13 +1,12 @@
 //! The end of a transformer block: `LayerNorm(residual + dropout(input + bias))` (Ba, Kiros, Hinton, arXiv 1607.06450), and plain
 //! LayerNorm where the optional arguments are absent.
 
-use super::Result;
 use super::column_sum::{self, SideBySide};
 use super::dropout::{Dropout, dropout_params};
 use super::error::{
     aligned, optional_aligned, require, require_column_vector, require_eps, require_length, require_rows,
-    require_workspace,
 };
+use super::{Result, Workspace};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams, ROW_COLUMNS_MAX};
 use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
@@ -68,13 +67,13 @@ pub struct Backward<'a, T: ModelFloat> {
     pub d_beta: ViewMut<'a, f32>,
     /// `[columns]`: the gradient is added
     pub d_bias: Option<ViewMut<'a, f32>>,
-    /// At least [`backward_workspace`] elements.
-    pub workspace: ViewMut<'a, f32>,
+    /// At least [`workspace`] elements.
+    pub workspace: ViewMut<'a, u8>,
 }
 
 /// Elements of workspace that [`backward`] needs for `rows` rows of `columns` columns.
 #[must_use]
-pub fn backward_workspace(rows: usize, columns: usize) -> usize {
+pub fn workspace(rows: usize, columns: usize) -> Workspace {
     partials_workspace(partial_rows(rows, columns), SUMS * columns)
 }
 
@@ -145,7 +144,6 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     require_length("d_gamma", d_gamma.len(), columns, "columns")?;
     require_length("d_beta", d_beta.len(), columns, "columns")?;
     require_length("d_bias", d_bias.as_ref().map_or(columns, ViewMut::len), columns, "columns")?;
-    require_workspace(workspace.len(), backward_workspace(rows, columns))?;
     let params = LayerNormBackwardParams {
         d_output: aligned(stream, "d_output", &d_output)?,
         sum: aligned(stream, "sum", &sum)?,
@@ -154,7 +152,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
         gamma: aligned(stream, "gamma", &gamma)?,
         d_residual: optional_aligned(stream, "d_residual", d_residual.as_ref())?,
         d_input: aligned(stream, "d_input", &d_input)?,
-        partials: aligned(stream, "workspace", &workspace)?,
+        partials: self::workspace(rows, columns).address(stream, &workspace)?,
         rows: rows as u32,
         columns: columns as u32,
         dropout: dropout_params(stream, dropout)?,
@@ -184,14 +182,14 @@ pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: 
 }
 
 /// Elements of the partial sums of a backward kernel, `width` a block, and of the workspace of their sum.
-pub(crate) fn partials_workspace(partial_rows: usize, width: usize) -> usize {
-    partial_rows * width + column_sum::workspace(partial_rows, width)
+pub(crate) fn partials_workspace(partial_rows: usize, width: usize) -> Workspace {
+    Workspace::of::<f32>(partial_rows * width).and(column_sum::workspace(partial_rows, width))
 }
 
 /// Adds the partial sums at the start of the workspace to `outputs`.
 ///
 /// # Safety
-/// `workspace` has [`partials_workspace`]`(rows, outputs.len() · columns)` elements; outputs are `f32 [columns]` or 0.
+/// `workspace` is [`partials_workspace`]`(partial_rows, outputs.len() · columns)`; outputs are `f32 [columns]` or 0.
 pub(crate) unsafe fn add_partials(
     stream: &Stream,
     partial_rows: usize,

@@ -4,8 +4,8 @@
 //! Bit for bit what [`crate::reference::mask`] draws on the processor: a pure function of seed, step and sentence, so the same on every device, in
 //! any batch order, and after a resume.
 
-use super::Result;
-use super::error::{require, require_count, require_length, require_workspace};
+use super::error::{require, require_count, require_length};
+use super::{Result, Workspace};
 use crate::device::params::{CorruptionParams, DrawMasksParams, MASK_ROWS_PER_BLOCK, MaskBudget};
 use crate::device::{Stream, View, ViewMut, kernels};
 
@@ -92,8 +92,8 @@ pub struct Bank<'a> {
     pub bits: ViewMut<'a, u32>,
     /// `[tokens]`: the bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, a mask of its own
     pub rows: Option<ViewMut<'a, u16>>,
-    /// At least [`bank_workspace`]`(tokens, length_max, rows_max)` elements
-    pub workspace: ViewMut<'a, u16>,
+    /// At least [`workspace`]`(tokens, length_max, rows_max)`
+    pub workspace: ViewMut<'a, u8>,
 }
 
 /// What becomes of a chosen token of an input; with equal probability any of the vocabulary where it becomes a random one.
@@ -193,10 +193,13 @@ fn offsets<T: Default>(cu_seqlens: &[i32], mut end: impl FnMut(usize) -> Result<
     Ok(offsets)
 }
 
-/// The u16 elements of workspace that the bank of a pack of `tokens` tokens needs; none while no sentence exceeds 1024 tokens.
+/// The workspace of the bank of a pack of `tokens` tokens; none while no sentence exceeds 1024 tokens.
 #[must_use]
-pub fn bank_workspace(tokens: usize, length_max: usize, rows_max: usize) -> usize {
-    if length_max <= SHARED_LENGTH_MAX { 0 } else { tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK) }
+pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace {
+    if length_max <= SHARED_LENGTH_MAX {
+        return Workspace::NONE;
+    }
+    Workspace::of::<u16>(tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK))
 }
 
 /// Enqueues the drawing of all that is given: the decoder's bank, the encoder's input and labels, and those of a decoder that is no enhanced one.
@@ -263,13 +266,13 @@ fn bank_params(
             format_args!("at least {length_max} (length_max) where every token has a mask of its own"),
         )?,
     }
-    let needed = bank_workspace(tokens, length_max, rows_max);
-    require_workspace(workspace.len(), needed)?;
+    let needed = self::workspace(tokens, length_max, rows_max);
+    let permutations = needed.address(stream, workspace)?;
     params.bank_offsets = stream.address("bank offsets", &offsets)?;
     params.bits = stream.address("bank bits", bits)?;
     params.bank_words = u32::try_from(bits.len()).unwrap_or(u32::MAX);
     params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("bank rows", rows))?;
-    params.workspace = if needed > 0 { stream.address("workspace", workspace)? } else { 0 };
+    params.workspace = if needed == Workspace::NONE { 0 } else { permutations };
     params.budget = budget.params("bank budget")?;
     params.bank_rows_max = rows_max as u32;
     params.bank_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;

@@ -1,7 +1,7 @@
 //! The operations: one file each, with a safe, typed interface to its kernels.
 //!
 //! An operation checks its arguments, builds the kernel's params struct and enqueues the launch. It never allocates, waits or reads
-//! device memory: buffers and workspace are the caller's, and a `workspace_*` query says how much is needed.
+//! device memory: buffers and workspace are the caller's, and a `workspace` query says how much is needed.
 
 pub mod adamw;
 pub mod attention;
@@ -21,7 +21,9 @@ pub mod product;
 pub mod reduce;
 pub mod rows;
 pub mod segment_sum;
+mod workspace;
 
 pub use dropout::{Dropout, rng_state};
 pub(crate) use error::require_length;
 pub use error::{Error, Result};
+pub use workspace::Workspace;

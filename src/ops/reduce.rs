@@ -1,7 +1,7 @@
 //! Sums of an f32 array to a scalar in device memory, in an order that depends on the length alone: equal inputs give equal bits.
 
-use super::Result;
-use super::error::{aligned, require_length, require_workspace};
+use super::error::{aligned, require_length};
+use super::{Result, Workspace};
 use crate::device::params::ReduceParams;
 use crate::device::{Kernel, Stream, View, ViewMut, kernels};
 
@@ -18,14 +18,14 @@ pub struct Arguments<'a> {
     pub output: ViewMut<'a, f32>,
     /// Adds to what `output` holds instead of replacing it.
     pub accumulate: bool,
-    /// At least [`workspace`]`(count)` elements; its content is overwritten.
-    pub workspace: ViewMut<'a, f32>,
+    /// At least [`workspace`]`(count)`
+    pub workspace: ViewMut<'a, u8>,
 }
 
-/// The f32 elements of workspace that a sum of `count` elements needs.
+/// The workspace of a sum of `count` elements.
 #[must_use]
-pub fn workspace(count: usize) -> usize {
-    count.div_ceil(ELEMENTS_PER_BLOCK)
+pub fn workspace(count: usize) -> Workspace {
+    Workspace::of::<f32>(count.div_ceil(ELEMENTS_PER_BLOCK))
 }
 
 /// Enqueues `output (+)= Σ x`.
@@ -47,9 +47,9 @@ pub fn squares(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
 /// `first` makes the partials, which a sum adds up; one block's elements need only `first`.
 fn launch(stream: &Stream, first: Kernel<ReduceParams>, arguments: Arguments<'_>) -> Result<()> {
     let Arguments { input, output, accumulate, workspace } = arguments;
-    let partials = self::workspace(input.len());
+    let partials = input.len().div_ceil(ELEMENTS_PER_BLOCK);
     require_length("output", output.len(), 1, "a scalar")?;
-    require_workspace(workspace.len(), partials)?;
+    let between = self::workspace(input.len()).address(stream, &workspace)?;
     let stage = |kernel, input, count: usize, output, elements: usize, accumulate| {
         let params = ReduceParams {
             input,
@@ -65,7 +65,6 @@ fn launch(stream: &Stream, first: Kernel<ReduceParams>, arguments: Arguments<'_>
     if partials <= 1 {
         stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate)?;
     } else {
-        let between = aligned(stream, "workspace", &workspace)?;
         stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false)?;
         // One block.
         let elements = partials.next_multiple_of(ELEMENTS_PER_BLOCK);

@@ -1,10 +1,9 @@
 //! Sums of scattered rows: the gradients of tables, gathered by who read each row. No atomics, so always the same bits.
 
-use super::Result;
 use super::error::{
     aligned, optional, require, require_columns, require_count, require_length, require_rows,
-    require_workspace,
 };
+use super::{Result, Workspace};
 use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
 use crate::device::{DType, ModelFloat, Stream, View, ViewMut, kernels};
 
@@ -32,18 +31,21 @@ pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     /// A multiple of 8.
     pub columns: usize,
     /// At least [`workspace`] elements, aligned to 16 bytes.
-    pub workspace: ViewMut<'a, f32>,
+    pub workspace: ViewMut<'a, u8>,
 }
 
 /// Elements of workspace for the sum of `count` rows, those of `indices` or, without them, of `input`.
 #[must_use]
-pub fn workspace(count: usize, columns: usize) -> usize {
-    if count < SLICE { 0 } else { owners(count) + SUMS * count.div_ceil(SLICE) * columns }
+pub fn workspace(count: usize, columns: usize) -> Workspace {
+    if count < SLICE {
+        return Workspace::NONE;
+    }
+    owners(count).and(Workspace::of::<f32>(SUMS * count.div_ceil(SLICE) * columns))
 }
 
-/// Elements of the workspace that say whose the partial sums are, which follow them at a multiple of 16 bytes.
-fn owners(count: usize) -> usize {
-    (SUMS * count.div_ceil(SLICE)).next_multiple_of(4)
+/// The long segments that partial sums are of.
+fn owners(count: usize) -> Workspace {
+    Workspace::of::<u32>(SUMS * count.div_ceil(SLICE))
 }
 
 /// Enqueues `output[rows[s]] += Σ input[indices[k]]` over `k` in `offsets[s]..offsets[s + 1]`, summed in f32.
@@ -65,7 +67,6 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     // A row to read in place of one that is out of range.
     let expected = format_args!("at least {columns} elements long (a row)");
     require(input_rows > 0 || count == 0, "input", "empty", expected)?;
-    require_workspace(workspace.len(), self::workspace(count as usize, columns))?;
     match rows {
         Some(rows) => require_length("rows", rows.len(), segments, "segments")?,
         None => require(
@@ -80,7 +81,7 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         (input, output) if input == output => kernels::SEGMENT_SUM_NARROW.of(output)?,
         (_, output) => return require(false, "output", output.name(), "f32, as input"),
     };
-    let owners = aligned(stream, "workspace", &workspace)?;
+    let owners = self::workspace(count as usize, columns).address(stream, &workspace)?;
     let params = SegmentSumParams {
         input: aligned(stream, "input", &input)?,
         output: aligned(stream, "output", &output)?,
@@ -88,7 +89,7 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         offsets: stream.address("offsets", &offsets)?,
         indices: optional(stream, "indices", indices.as_ref())?,
         owners,
-        partials: owners + (size_of::<f32>() * self::owners(count as usize)) as u64,
+        partials: owners + self::owners(count as usize).start_of_next() as u64,
         segments: require_count("offsets", segments)?,
         columns: columns as u32,
         input_rows: input_rows as u32,

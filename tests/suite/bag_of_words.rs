@@ -185,8 +185,8 @@ fn run_and_name<T: Float>(
         let [cu_seqlens, bag_offsets, bag_ids] =
             [&prefix_sums(&lengths), &prefix_sums(&sizes), &ids].map(|v| device.upload(v).unwrap());
         // Bytes of a NaN in every type.
-        let bytes = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
-        let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
+        let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
+        let mut workspace = device.upload(&vec![0xffu8; needed.bytes()]).unwrap();
         let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
         let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); elements]).unwrap();
         let arguments = ForwardBackward {

@@ -18,7 +18,7 @@ fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, accumulate
 
     let device_input = device.upload(&input).unwrap();
     let mut output = device.upload(&before).unwrap();
-    let mut scratch = device.zeros::<f32>(workspace(rows, columns)).unwrap();
+    let mut scratch = workspace(rows, columns).allocate(device).unwrap();
     let arguments = ColumnSum {
         input: device_input.view(),
         output: output.view_mut(),
@@ -57,7 +57,7 @@ fn wrong_shapes_are_refused() {
     let input = device.zeros::<f32>(513 * 16).unwrap();
     let refuse = |input_length: usize, columns: usize| {
         let mut output = device.zeros::<f32>(columns).unwrap();
-        let mut scratch = device.zeros::<f32>(31).unwrap();
+        let mut scratch = device.zeros::<u8>(127).unwrap();
         let arguments = ColumnSum {
             input: input.slice(0..input_length),
             output: output.view_mut(),
@@ -68,5 +68,5 @@ fn wrong_shapes_are_refused() {
     };
     assert_eq!(refuse(24, 12), "output is 12 elements long; it should be a positive multiple of 8");
     assert_eq!(refuse(24, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(513 * 16, 16), "workspace is 31 elements long; it should be at least 32");
+    assert_eq!(refuse(513 * 16, 16), "workspace is 127 bytes long; it should be at least 128 bytes");
 }

@@ -217,7 +217,7 @@ fn run<T: ModelFloat>(
     embedding::forward(&stream, forward).unwrap();
     let before = vec![BEFORE as f32; columns];
     let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.upload(&before).unwrap());
-    let mut workspace = device.zeros::<f32>(embedding::backward_workspace(tokens, columns)).unwrap();
+    let mut workspace = embedding::workspace(tokens, columns).allocate(device).unwrap();
     let backward = embedding::Backward {
         embedding,
         mean: mean.view(),

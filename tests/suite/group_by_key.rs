@@ -59,7 +59,7 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
     let rows = arrays[0].0.len();
     let mut made: Vec<Array> =
         arrays.iter().map(|(keys, key_count)| Array::new(device, keys, *key_count)).collect();
-    let mut space = device.zeros::<u32>(arrays.len() * workspace(rows)).unwrap();
+    let mut space = workspace(arrays.len(), rows).allocate(device).unwrap();
     let mut arguments: Vec<Keys<'_>> = made.iter_mut().map(Array::arguments).collect();
     group_by_key(&device.stream(), &mut arguments, space.view_mut()).unwrap();
     made.iter().zip(arrays).for_each(|(array, (keys, _))| array.check(keys));
@@ -109,7 +109,7 @@ fn wrong_shapes_are_refused() {
     let buffer = device.zeros::<i32>(64).unwrap();
     let refuse = |lengths: [usize; 4], key_count: usize, space: usize, count: usize| {
         let mut outputs = [1, 2, 3].map(|at| device.zeros::<i32>(lengths[at]).unwrap());
-        let mut space = device.zeros::<u32>(space).unwrap();
+        let mut space = device.zeros(space).unwrap();
         let [segment_keys, offsets, indices] = &mut outputs;
         let keys = Keys {
             keys: buffer.slice(0..lengths[0]),
@@ -120,7 +120,7 @@ fn wrong_shapes_are_refused() {
         };
         group_by_key(&device.stream(), &mut [keys][..count], space.view_mut()).unwrap_err().to_string()
     };
-    let enough = workspace(64);
+    let enough = workspace(1, 64).bytes();
     assert_eq!(refuse([64, 9, 10, 64], 9, enough, 0), "arrays is 0; it should be 1 to 3");
     assert_eq!(refuse([64, 9, 10, 64], 0, enough, 1), "key_count is 0; it should be in 1..=2^31");
     assert_eq!(
@@ -134,6 +134,6 @@ fn wrong_shapes_are_refused() {
     assert_eq!(refuse([64, 9, 10, 63], 9, enough, 1), "indices is 63 elements long; it should be 64 (rows)");
     assert_eq!(
         refuse([64, 9, 10, 64], 9, enough - 1, 1),
-        format!("workspace is {} elements long; it should be at least {enough}", enough - 1)
+        format!("workspace is {} bytes long; it should be at least {enough} bytes", enough - 1)
     );
 }

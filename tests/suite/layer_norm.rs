@@ -154,7 +154,7 @@ fn run<T: ModelFloat>(device: &Device, case: Case, data: &Data<T>) -> Results {
     layer_norm::forward(&stream, forward).unwrap();
     let before = vec![BEFORE as f32; columns];
     let [mut d_gamma, mut d_beta, mut d_bias] = [0, 1, 2].map(|_| device.upload(&before).unwrap());
-    let mut workspace = device.zeros::<f32>(layer_norm::backward_workspace(rows, columns)).unwrap();
+    let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
     let backward = layer_norm::Backward {
         d_output: d_output.view(),
         sum: sum.view(),
@@ -236,7 +236,7 @@ fn a_mean_far_above_the_deviation_is_sound() {
 /// Enough rows that each block has several rounds of them, the last of which is not full.
 #[test]
 fn many_rows_leave_few_partial_sums() {
-    let partials = |rows| layer_norm::backward_workspace(rows, 16) / (3 * 16);
+    let partials = |rows| layer_norm::workspace(rows, 16).bytes() / (3 * 16 * 4);
     assert_eq!([partials(64), partials(8192), partials(8300), partials(1 << 20)], [1, 128, 130, 256]);
     let case = Case { rows: 8300, columns: 16, mean: 0.0, fused: true, rate: 0.1 };
     check::<f32>(&devices(), case);
@@ -273,11 +273,11 @@ fn a_constant_row_gives_beta() {
 
 #[test]
 fn the_workspace_never_shrinks() {
-    let needs = |rows| layer_norm::backward_workspace(rows, 64);
+    let needs = |rows| layer_norm::workspace(rows, 64);
     assert!((0..10_000).all(|rows| needs(rows) <= needs(rows + 1)));
-    assert!((1..128).all(|c| {
-        layer_norm::backward_workspace(5000, c * 8) <= layer_norm::backward_workspace(5000, c * 8 + 8)
-    }));
+    assert!(
+        (1..128).all(|c| { layer_norm::workspace(5000, c * 8) <= layer_norm::workspace(5000, c * 8 + 8) })
+    );
 }
 
 #[test]

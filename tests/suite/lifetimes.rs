@@ -51,7 +51,7 @@ struct Work {
     device: Option<Device>,
     stream: Option<Stream>,
     input: Option<Buffer<f32>>,
-    workspace: Option<Buffer<f32>>,
+    workspace: Option<Buffer<u8>>,
     staging: Option<Staging<f32>>,
     event: Option<Event>,
     graph: Option<Graph>,
@@ -62,7 +62,7 @@ impl Work {
     fn new(device: &Device) -> Self {
         let stream = device.new_stream().unwrap();
         let input = device.zeros::<f32>(COUNT).unwrap();
-        let mut workspace = device.zeros::<f32>(reduce::workspace(COUNT)).unwrap();
+        let mut workspace = reduce::workspace(COUNT).allocate(device).unwrap();
         let mut output = device.zeros::<f32>(1).unwrap();
         let graph = stream.capture(|stream| {
             let arguments = reduce::Arguments {

@@ -1,6 +1,6 @@
 //! What a model can be made of and is given: every stated range at its edges. What is accepted runs.
 
-use retromae::device::{Device, bf16};
+use retromae::device::{Device, HostOptions, ModelFloat, bf16};
 use retromae::model::{
     AdamW, Capacity, DecoderKind, Input, Model, ModelConfig, PackedSentences, QueryKind, StepRandomness,
     TrainStep, VisibilityBank,
@@ -15,6 +15,32 @@ fn enhanced() -> ModelConfig {
 
 fn device() -> Device {
     Device::for_tests().expect("a device")
+}
+
+/// On a device of its own: others' buffers must not count.
+#[test]
+fn the_predicted_memory_is_what_a_model_allocates() {
+    fn check<T: ModelFloat>(config: &ModelConfig, capacity: Capacity) {
+        let device = Device::host_with(HostOptions::default()).expect("the host device");
+        let predicted = Model::<T>::memory_bytes(&device, config, capacity).unwrap();
+        assert_eq!(device.buffer_bytes(), 0, "a prediction allocates nothing");
+        let model = Model::<T>::new(&device, config, capacity).unwrap();
+        let what = || format!("{} layers × {}, {capacity:?}", config.num_hidden_layers, config.hidden_size);
+        assert_eq!(device.buffer_bytes(), predicted, "{}", what());
+        drop(model);
+        assert_eq!(device.buffer_bytes(), 0, "{}", what());
+    }
+    let sizes = [ModelConfig::tiny, ModelConfig::small, ModelConfig::base];
+    for size in sizes {
+        for (tokens, sentences, sentence_length) in [(1, 1, 1), (300, 7, 100), (2048, 16, 512)] {
+            let capacity = Capacity { tokens, sentences, sentence_length };
+            let config = size(500);
+            check::<f32>(&config, capacity);
+            check::<bf16>(&config, capacity);
+            let config = ModelConfig { bag_of_words_loss_weight: 0.5, ..config };
+            check::<bf16>(&config, capacity);
+        }
+    }
 }
 
 #[test]

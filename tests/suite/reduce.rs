@@ -10,7 +10,7 @@ const COUNTS: [usize; 13] = [0, 1, 7, 8, 9, 1000, 8192, 8193, 16384, 16385, 3276
 fn run(device: &Device, input: &[f32], squares: bool, before: Option<f32>) -> f32 {
     let buffer = device.upload(input).unwrap();
     let mut output: Buffer<f32> = device.upload(&[before.unwrap_or(f32::NAN)]).unwrap();
-    let mut workspace: Buffer<f32> = device.zeros(reduce::workspace(input.len())).unwrap();
+    let mut workspace = reduce::workspace(input.len()).allocate(device).unwrap();
     let arguments = reduce::Arguments {
         input: buffer.view(),
         output: output.view_mut(),
@@ -86,30 +86,30 @@ fn what_is_not_finite_shows() {
 
 #[test]
 fn the_workspace_never_shrinks() {
-    let needs: Vec<usize> = (0..200).map(|i| reduce::workspace(i * 997)).collect();
+    let needs: Vec<retromae::ops::Workspace> = (0..200).map(|i| reduce::workspace(i * 997)).collect();
     assert!(needs.is_sorted());
-    assert_eq!([0, 1, 16384, 16385].map(reduce::workspace), [0, 1, 1, 2]);
+    assert_eq!([0, 1, 16384, 16385].map(|count| reduce::workspace(count).bytes()), [0, 4, 4, 8]);
 }
 
 #[test]
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let input = device.zeros::<f32>(20_000).unwrap();
-    let mut scratch: Buffer<f32> = device.zeros(16).unwrap();
+    let mut outputs_buffer = device.zeros::<f32>(2).unwrap();
+    let mut scratch = device.zeros(8).unwrap();
     let mut refuse = |start: usize, outputs: usize, workspace: usize| {
-        let (first, second) = scratch.view_mut().split_at(8);
         let arguments = reduce::Arguments {
             input: input.slice(start..20_000),
-            output: first.slice(0..outputs),
+            output: outputs_buffer.slice_mut(0..outputs),
             accumulate: false,
-            workspace: second.slice(0..workspace),
+            workspace: scratch.slice_mut(0..workspace),
         };
         reduce::sum(&device.stream(), arguments).unwrap_err().to_string()
     };
     assert_eq!(
-        refuse(1, 1, 2),
+        refuse(1, 1, 8),
         "input is at an address of 4 modulo 16 bytes; it should be aligned to 16 bytes"
     );
-    assert_eq!(refuse(0, 2, 2), "output is 2 elements long; it should be 1 (a scalar)");
-    assert_eq!(refuse(0, 1, 1), "workspace is 1 elements long; it should be at least 2");
+    assert_eq!(refuse(0, 2, 8), "output is 2 elements long; it should be 1 (a scalar)");
+    assert_eq!(refuse(0, 1, 7), "workspace is 7 bytes long; it should be at least 8 bytes");
 }

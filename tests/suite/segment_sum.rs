@@ -46,7 +46,8 @@ fn check<T: ModelFloat, O: ModelFloat>(device: &Device, lengths: &[usize], colum
     let (device_input, mut output) = (device.upload(&input).unwrap(), device.upload(&before).unwrap());
     let [offsets, indices, rows] = [&offsets, &indices, &rows].map(|array| device.upload(array).unwrap());
     let count = if indexed { terms } else { input_rows };
-    let mut scratch = device.upload(&vec![f32::NAN; workspace(count, columns)]).unwrap();
+    // Bytes of a NaN.
+    let mut scratch = device.upload(&vec![0xffu8; workspace(count, columns).bytes()]).unwrap();
     let arguments = SegmentSum {
         input: device_input.view(),
         indices: indexed.then(|| indices.view()),
@@ -97,7 +98,7 @@ fn a_long_segment_among_falling_offsets_is_right_or_nan() {
             let (input_view, offset_array) =
                 (device.upload(&input).unwrap(), device.upload(&offsets).unwrap());
             let mut output = device.zeros::<f32>(segments * 8).unwrap();
-            let mut scratch = device.zeros(workspace(ROWS, 8)).unwrap();
+            let mut scratch = workspace(ROWS, 8).allocate(&device).unwrap();
             let arguments = SegmentSum {
                 input: input_view.view(),
                 indices: None,
@@ -136,7 +137,7 @@ fn wrong_shapes_are_refused() {
     let offsets = device.zeros::<i32>(3).unwrap();
     let refuse = |input_length: usize, output_length: usize, columns: usize, offset_count: usize, rows| {
         let mut output = device.zeros::<f32>(output_length).unwrap();
-        let mut scratch = device.zeros::<f32>(0).unwrap();
+        let mut scratch = device.zeros(0).unwrap();
         let arguments = SegmentSum {
             input: input.slice(0..input_length),
             indices: None,
@@ -158,10 +159,10 @@ fn wrong_shapes_are_refused() {
         "offsets is empty; it should be one element longer than the number of segments"
     );
     assert_eq!(refuse(32, 16, 16, 3, None), "output is 1 rows; it should be at least 2 (segments)");
-    assert_eq!(refuse(64 * 8, 16, 8, 3, None), "workspace is 0 elements long; it should be at least 20");
+    assert_eq!(refuse(64 * 8, 16, 8, 3, None), "workspace is 0 bytes long; it should be at least 80 bytes");
     assert_eq!(refuse(32, 32, 16, 3, Some(1)), "rows is 1 elements long; it should be 2 (segments)");
     let mut output = device.zeros::<bf16>(32).unwrap();
-    let mut scratch = device.zeros::<f32>(0).unwrap();
+    let mut scratch = device.zeros(0).unwrap();
     let arguments = SegmentSum {
         input: input.slice(0..32),
         indices: None,

@@ -315,7 +315,7 @@ fn the_owner_of_a_borrowed_stream_may_capture_it() {
     // SAFETY: the lender's stream outlives its use here.
     let stream = unsafe { device.borrow_stream(lent.handle()) }.unwrap();
     let mut sums = device.zeros::<f32>(1).unwrap();
-    let mut workspace = device.zeros::<f32>(reduce::workspace(64)).unwrap();
+    let mut workspace = reduce::workspace(64).allocate(&device).unwrap();
     lent.record(|| {
         multiply(&stream, &mut recorded);
         let squares = reduce::Arguments {

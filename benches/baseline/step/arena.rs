@@ -16,8 +16,8 @@ use super::super::{add_matmul, matmul, passes};
 use super::WORD;
 
 const OUTPUT_BIAS: &str = "cls.predictions.bias";
-/// Room for the partial sums of a bias's gradient: of 131,072 rows and 4,096 columns.
-const BIAS_SUMS: usize = 1 << 20;
+/// Rows and columns of the largest gradient of a bias.
+const BIAS_GRADIENT: (usize, usize) = (1 << 17, 4096);
 /// Parameters begin at a multiple of this many elements.
 const ALIGNMENT: usize = 8;
 
@@ -28,7 +28,7 @@ pub struct Arena<T: ModelFloat> {
     /// Elements without padding.
     lengths: HashMap<String, usize>,
     optimizer: AdamW<T>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Arena<T> {
@@ -64,7 +64,9 @@ impl<T: ModelFloat> Arena<T> {
         Ok(Self {
             ranges,
             lengths,
-            workspace: device.zeros(reduce::workspace(all.len()).max(BIAS_SUMS))?,
+            workspace: reduce::workspace(all.len())
+                .either(column_sum::workspace(BIAS_GRADIENT.0, BIAS_GRADIENT.1))
+                .allocate(device)?,
             optimizer: AdamW {
                 gradients: zeros()?,
                 first_moments: zeros()?,
@@ -209,7 +211,7 @@ impl<T: ModelFloat> Arena<T> {
             input: d_output,
             output: self.optimizer.gradients.slice_mut(range),
             accumulate: true,
-            workspace: self.workspace.slice_mut(0..needed),
+            workspace: self.workspace.slice_mut(0..needed.bytes()),
         };
         column_sum(stream, arguments)
     }

@@ -22,7 +22,7 @@ pub struct Embedding<T: ModelFloat> {
     dropout: Option<Dropout>,
     /// `[T, H]`, where there is dropout: the output, in the backward pass its gradient
     dropped: Buffer<T>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Embedding<T> {
@@ -40,7 +40,7 @@ impl<T: ModelFloat> Embedding<T> {
             positions: device.zeros(tokens * columns)?,
             dropped: device.zeros(tokens * columns)?,
             dropout,
-            workspace: device.zeros(column_sum::workspace(tokens, columns))?,
+            workspace: column_sum::workspace(tokens, columns).allocate(device)?,
         })
     }
 

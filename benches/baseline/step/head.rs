@@ -25,7 +25,7 @@ pub struct Head<T: ModelFloat> {
     output: CrossEntropy<T>,
     d_rows: Buffer<T>,
     loss: Buffer<f32>,
-    workspace: Buffer<f32>,
+    workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Head<T> {
@@ -45,7 +45,7 @@ impl<T: ModelFloat> Head<T> {
             output: CrossEntropy::new(stream, columns, arena.vocabulary(), &targets, &row_weights)?,
             d_rows: matrix()?,
             loss: device.zeros(1)?,
-            workspace: device.zeros(reduce::workspace(rows.len()))?,
+            workspace: reduce::workspace(rows.len()).allocate(device)?,
             rows: device.upload(&rows)?,
         })
     }

@@ -3,8 +3,8 @@
 use super::{Attention, Rows, RowsMut, forward_params, launch, rows_address, variant};
 use crate::device::params::AttentionBackwardParams;
 use crate::device::{DType, Family, Float, Kernel, Stream, View, ViewMut, kernels};
-use crate::ops::Result;
 use crate::ops::error::require;
+use crate::ops::{Result, Workspace};
 
 /// Up to so many queries a sentence is one block's work, where they fit shared memory: more would leave a multiprocessor one block of
 /// four warps.
@@ -28,27 +28,27 @@ pub struct Backward<'a, T: Float> {
     pub d_query: RowsMut<'a, T>,
     pub d_key: RowsMut<'a, T>,
     pub d_value: RowsMut<'a, T>,
-    /// At least [`accumulator_length`] elements, for 16-bit types only: with it the query gradients of long sentences are added up in
+    /// At least [`workspace`], for 16-bit types only: with it the query gradients of long sentences are added up in
     /// global memory by atomics, which saves two of seven products, but rounds in another order each time. Without it every run gives
     /// the same bits.
-    pub accumulator: Option<ViewMut<'a, f32>>,
+    pub workspace: Option<ViewMut<'a, u8>>,
     /// Sentences of at most so many queries are one block's work each; `None` for as many as are good for the device.
     pub fused_queries_max: Option<usize>,
 }
 
-/// Elements of [`Backward::accumulator`] for `queries` queries.
+/// The workspace of a backward pass over `queries` queries that adds up by atomics.
 #[must_use]
-pub fn accumulator_length(queries: usize, num_heads: usize, head_dim: usize) -> usize {
-    queries * num_heads * head_dim
+pub fn workspace(queries: usize, num_heads: usize, head_dim: usize) -> Workspace {
+    Workspace::of::<f32>(queries * num_heads * head_dim)
 }
 
 /// Enqueues the backward pass: each gradient is overwritten.
 ///
 /// # Errors
-/// As [`forward`](super::forward); also when the accumulator is too small.
+/// As [`forward`](super::forward); also when the workspace is too small.
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { attention, query, key, value, output, log_sum_exp, d_output, .. } = arguments;
-    let Backward { d_query, d_key, d_value, mut accumulator, fused_queries_max, .. } = arguments;
+    let Backward { d_query, d_key, d_value, mut workspace, fused_queries_max, .. } = arguments;
     let mut forward = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
     let (queries, tokens) = (attention.query_tokens(), attention.tokens);
     let address = |argument, view: &View<'_, T>, stride, rows| {
@@ -69,16 +69,10 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         d_value_stride: d_value.stride as u32,
         fused_queries_max: 0,
     };
-    if let Some(accumulator) = &accumulator {
-        let needed = accumulator_length(queries, attention.num_heads, attention.head_dim);
-        require(
-            accumulator.len() >= needed,
-            "accumulator",
-            format_args!("{} elements long", accumulator.len()),
-            format_args!("at least {needed} (queries · heads · head size)"),
-        )?;
-        require(T::DTYPE != DType::F32, "accumulator", "given", "none, as f32 has no use for it")?;
-        params.accumulator = stream.address("accumulator", accumulator)?;
+    if let Some(workspace) = &workspace {
+        require(T::DTYPE != DType::F32, "workspace", "given", "none, as f32 has no use for it")?;
+        let needed = self::workspace(queries, attention.num_heads, attention.head_dim);
+        params.accumulator = needed.address(stream, workspace)?;
     }
     let backward = Launches { stream, attention: &attention, dtype: T::DTYPE };
     if T::DTYPE == DType::F32 {
@@ -95,10 +89,10 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         }
     }
     backward.by_head(kernels::ATTENTION_BACKWARD_DELTA, &params)?;
-    match &mut accumulator {
+    match &mut workspace {
         None => backward.tiled(&params),
-        Some(accumulator) => {
-            stream.zero(accumulator.reborrow())?;
+        Some(workspace) => {
+            stream.zero(workspace.reborrow())?;
             backward.atomic(&params)
         }
     }

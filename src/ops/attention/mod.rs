@@ -7,7 +7,7 @@
 mod backward;
 mod mask;
 
-pub use backward::{Backward, accumulator_length, backward};
+pub use backward::{Backward, backward, workspace};
 pub use mask::Mask;
 
 use super::dropout::{Dropout, dropout_params};

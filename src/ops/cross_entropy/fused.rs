@@ -5,8 +5,8 @@ use super::ForwardBackward;
 use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyFusedParams;
 use crate::device::{DType, Family, Float, Stream, kernels};
-use crate::ops::Result;
 use crate::ops::logits::{ALIGNMENT, TILE, padded};
+use crate::ops::{Result, Workspace};
 
 /// Word tiles of a block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
 const BLOCK_TILES: usize = 8;
@@ -44,7 +44,7 @@ impl Arrays {
             products: take(rows * hidden_size, 4),
             scaled_hidden: take(rows * hidden_size, typed),
             scales: take(rows, 4),
-            slab_sums: take(gradients::slab_sums(rows, vocab_size), 4),
+            slab_sums: take(gradients::slab_sums(rows, vocab_size).bytes(), 1),
             references: take(rows, 4),
             target_logits: take(rows, 4),
             sums: take(splits(vocab_size) * rows, 4),
@@ -56,8 +56,8 @@ impl Arrays {
 }
 
 /// Bytes of workspace for chunks of `rows` rows.
-pub(super) fn workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> usize {
-    Arrays::new(rows, hidden_size, vocab_size).end
+pub(super) fn workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
+    Workspace::of::<u8>(Arrays::new(rows, hidden_size, vocab_size).end)
 }
 
 /// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.

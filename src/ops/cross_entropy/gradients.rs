@@ -3,12 +3,12 @@
 use super::ForwardBackward;
 use crate::device::params::{CROSS_ENTROPY_SLAB_ROWS, CrossEntropyBiasParams};
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, kernels};
-use crate::ops::Result;
 use crate::ops::logits::padded;
+use crate::ops::{Result, Workspace};
 
 /// Elements of the column sums of slabs of `rows` rows.
-pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> usize {
-    rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize) * padded(vocab_size)
+pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> Workspace {
+    Workspace::of::<f32>(rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize) * padded(vocab_size))
 }
 
 /// Addresses of a chunk's matrices, of `rows` rows.

@@ -4,20 +4,17 @@ use super::ForwardBackward;
 use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyParams;
 use crate::device::{DType, Float, Stream, kernels};
-use crate::ops::Result;
 use crate::ops::logits::{self, padded};
+use crate::ops::{Result, Workspace};
 
-/// The sums behind the logits begin at a multiple of this, in bytes.
-const ALIGNMENT: usize = 16;
-
-/// Bytes of the logits of `rows` rows.
-fn logits_bytes(dtype: DType, rows: usize, vocab_size: usize) -> usize {
-    (rows * padded(vocab_size) * dtype.bytes()).next_multiple_of(ALIGNMENT)
+/// The logits of a chunk.
+fn logits(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
+    Workspace::of::<u8>(rows * padded(vocab_size) * dtype.bytes())
 }
 
 /// Bytes of workspace for chunks of `rows` rows: logits, and column sums of their gradient.
-pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> usize {
-    logits_bytes(dtype, rows, vocab_size) + gradients::slab_sums(rows, vocab_size) * size_of::<f32>()
+pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
+    logits(dtype, rows, vocab_size).and(gradients::slab_sums(rows, vocab_size))
 }
 
 /// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
@@ -31,7 +28,7 @@ pub(super) fn chunk<T: Float>(
     let hidden_size = arguments.hidden_size;
     let elements = start * hidden_size..(start + count) * hidden_size;
     let logits = stream.address("workspace", &arguments.workspace)?;
-    let slab_sums = logits + logits_bytes(T::DTYPE, count, vocabulary) as u64;
+    let slab_sums = logits + self::logits(T::DTYPE, count, vocabulary).start_of_next() as u64;
     let hidden = stream.address("hidden", &arguments.hidden.slice(elements.clone()))?;
     let weight = stream.address("weight", &arguments.weight)?;
     let product = logits::Product { hidden, weight, logits, rows: count, vocabulary, hidden_size };

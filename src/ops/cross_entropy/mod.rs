@@ -15,7 +15,7 @@ pub use mean_weights::{MeanWeights, mean_weights};
 pub use totals::Totals;
 
 use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
-use super::{Error, Result};
+use super::{Error, Result, Workspace};
 use crate::device::{DType, Float, Stream, View, ViewMut};
 use crate::model::IGNORE_INDEX;
 
@@ -118,7 +118,7 @@ pub fn workspace(
     rows: usize,
     hidden_size: usize,
     vocab_size: usize,
-) -> usize {
+) -> Workspace {
     match algorithm {
         Algorithm::Library => library::workspace(dtype, rows, vocab_size),
         Algorithm::Fused => fused::workspace(rows, hidden_size, vocab_size),
@@ -148,7 +148,8 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
 /// The most rows that the workspace has room for, at most `rows`.
 fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabulary: usize) -> Result<usize> {
     let bytes = arguments.workspace.len();
-    let needed = |rows| workspace(arguments.algorithm, T::DTYPE, rows, arguments.hidden_size, vocabulary);
+    let needed =
+        |rows| workspace(arguments.algorithm, T::DTYPE, rows, arguments.hidden_size, vocabulary).bytes();
     require(
         rows == 0 || bytes >= needed(1),
         "workspace",

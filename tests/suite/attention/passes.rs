@@ -1,7 +1,7 @@
 //! One attention, three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
-use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut, accumulator_length};
+use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut};
 use retromae::ops::masks::{Budget, word_start_bits};
 use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
@@ -254,7 +254,7 @@ struct Pass<'a, T: Float> {
     output: Buffer<T>,
     log_sum_exp: Buffer<f32>,
     gradients: [Buffer<T>; 3],
-    accumulator: Option<Buffer<f32>>,
+    workspace: Option<Buffer<u8>>,
 }
 
 impl<'a, T: Float> Pass<'a, T> {
@@ -268,7 +268,7 @@ impl<'a, T: Float> Pass<'a, T> {
         }
         // All of it must be overwritten.
         let stale = |rows: usize| device.upload(&vec![T::from_f32(STALE); rows * columns]).unwrap();
-        let accumulated = accumulator_length(queries, case.heads, case.head_dim);
+        let workspace = attention::workspace(queries, case.heads, case.head_dim);
         Self {
             uploaded: Uploaded::new(device, case),
             query: device.upload(&operands.query).unwrap(),
@@ -277,7 +277,7 @@ impl<'a, T: Float> Pass<'a, T> {
             output: stale(queries),
             log_sum_exp: device.upload(&vec![STALE; case.heads * queries]).unwrap(),
             gradients: [stale(queries), stale(tokens), stale(tokens)],
-            accumulator: (variant == Variant::Atomic).then(|| device.zeros(accumulated).unwrap()),
+            workspace: (variant == Variant::Atomic).then(|| workspace.allocate(device).unwrap()),
             case,
             variant,
         }
@@ -312,7 +312,7 @@ impl<'a, T: Float> Pass<'a, T> {
             d_query,
             d_key,
             d_value,
-            accumulator: self.accumulator.as_mut().map(Buffer::view_mut),
+            workspace: self.workspace.as_mut().map(Buffer::view_mut),
             fused_queries_max: (self.variant != Variant::Default).then_some(0),
         };
         attention::backward(stream, backward)

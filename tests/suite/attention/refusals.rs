@@ -92,13 +92,13 @@ fn wrong_rows_are_refused() {
 }
 
 #[test]
-fn a_small_accumulator_is_refused() {
+fn a_small_workspace_is_refused() {
     let pack = Pack::new();
     let halves = pack.device.zeros::<bf16>(4 * 128).unwrap();
     let log_sum_exp = pack.device.zeros::<f32>(8).unwrap();
     let zeros = || pack.device.zeros::<bf16>(4 * 128).unwrap();
     let (mut d_query, mut d_key, mut d_value) = (zeros(), zeros(), zeros());
-    let mut accumulator = pack.device.zeros::<f32>(4 * 128 - 1).unwrap();
+    let mut workspace = pack.device.zeros::<u8>(2047).unwrap();
     let rows = Rows { view: halves.view(), stride: 128 };
     let arguments = attention::Backward {
         attention: pack.attention(),
@@ -111,13 +111,11 @@ fn a_small_accumulator_is_refused() {
         d_query: RowsMut { view: d_query.view_mut(), stride: 128 },
         d_key: RowsMut { view: d_key.view_mut(), stride: 128 },
         d_value: RowsMut { view: d_value.view_mut(), stride: 128 },
-        accumulator: Some(accumulator.view_mut()),
+        workspace: Some(workspace.view_mut()),
         fused_queries_max: Some(0),
     };
     let error = attention::backward(&pack.device.stream(), arguments).unwrap_err().to_string();
-    let expected =
-        "accumulator is 511 elements long; it should be at least 512 (queries · heads · head size)";
-    assert_eq!(error, expected);
+    assert_eq!(error, "workspace is 2047 bytes long; it should be at least 2048 bytes");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn attention_agrees<T: ModelFloat>(
         d_query: fused_query,
         d_key: fused_key,
         d_value: fused_value,
-        accumulator: None,
+        workspace: None,
         fused_queries_max: None,
     };
     attention::backward(stream, backward).unwrap();
@@ -177,13 +177,13 @@ fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary:
     let weight = device.upload(&weight).unwrap();
     let (bias, targets) = (device.upload(&bias).unwrap(), device.upload(&targets).unwrap());
     let row_weights = device.upload(&row_weights).unwrap();
-    let bytes = cross_entropy::workspace(Algorithm::Library, T::DTYPE, rows, HIDDEN, vocabulary);
+    let needed = cross_entropy::workspace(Algorithm::Library, T::DTYPE, rows, HIDDEN, vocabulary);
     let mut d_hidden = device.zeros(hidden.len()).unwrap();
     let zeros = |count| device.zeros::<f32>(count).unwrap();
     let [mut losses, mut log_sum_exp, mut log_likelihoods] = [rows; 3].map(zeros);
     let (mut d_weight, mut d_bias) = (zeros(weight.len()), zeros(vocabulary));
     let (mut correct, mut totals) = (device.zeros(rows).unwrap(), device.zeros(1).unwrap());
-    let mut workspace = device.zeros(bytes).unwrap();
+    let mut workspace = needed.allocate(device).unwrap();
     let arguments = cross_entropy::ForwardBackward {
         hidden: hidden.view(),
         weight: weight.view(),
@@ -273,7 +273,7 @@ fn layer_norm_agrees<T: ModelFloat>(stream: &Stream, rows: usize, columns: usize
         rstd: rstd.view_mut(),
     };
     layer_norm::forward(stream, forward).unwrap();
-    let mut workspace = floats(layer_norm::backward_workspace(rows, columns));
+    let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
     let (d_gamma, d_beta) = d_parameters.view_mut().split_at(columns);
     let backward = layer_norm::Backward {
         d_output: d_output.view(),
@@ -331,7 +331,7 @@ fn embedding_agrees<T: ModelFloat>(stream: &Stream) {
     let below = |id: usize| ids.iter().filter(|&&other| (other as usize) < id).count() as i32;
     let offsets: Vec<i32> = (0..=VOCABULARY).map(below).collect();
     let (order, offsets) = (device.upload(&order).unwrap(), device.upload(&offsets).unwrap());
-    let mut workspace = device.zeros(segment_sum::workspace(order.len(), COLUMNS)).unwrap();
+    let mut workspace = segment_sum::workspace(order.len(), COLUMNS).allocate(device).unwrap();
     let arguments = SegmentSum {
         input: rows.view(),
         indices: Some(order.view()),

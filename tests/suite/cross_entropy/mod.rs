@@ -185,7 +185,7 @@ fn way(algorithm: Algorithm, chunk: usize) -> Way<'static> {
 }
 
 fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
-    cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary())
+    cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary()).bytes()
 }
 
 /// Runs `parts` one after the other; the gradients of weight and bias accumulate.

@@ -166,7 +166,7 @@ fn options_out_of_range_are_refused() {
 
 #[test]
 fn the_fused_algorithm_refuses_what_it_does_not_take() {
-    let bytes = cross_entropy::workspace(Algorithm::Fused, bf16::DTYPE, 1, 8, 10);
+    let bytes = cross_entropy::workspace(Algorithm::Fused, bf16::DTYPE, 1, 8, 10).bytes();
     let fused = Call { algorithm: Algorithm::Fused, workspace: bytes, ..right() };
     attempt::<bf16>(fused).unwrap();
     let error = attempt::<f32>(fused).unwrap_err().to_string();
@@ -190,7 +190,7 @@ fn the_fused_algorithm_refuses_what_it_does_not_take() {
 #[test]
 fn workspace_grows_with_the_rows_and_stays_in_its_bounds() {
     for algorithm in [Algorithm::Library, Algorithm::Fused] {
-        let bytes = |rows| cross_entropy::workspace(algorithm, bf16::DTYPE, rows, 768, 30_522);
+        let bytes = |rows| cross_entropy::workspace(algorithm, bf16::DTYPE, rows, 768, 30_522).bytes();
         assert!((0..300).all(|rows| bytes(rows) <= bytes(rows + 1)), "{algorithm:?}");
         // A chunk of 3,840 rows is enough for the products, and of BERT's vocabulary below 256 MiB.
         assert!(bytes(3840) <= 256 << 20, "{algorithm:?}: {}", bytes(3840));

@@ -131,7 +131,7 @@ impl Pack {
         let (sums, tokens, sentences) = (self.cu_seqlens(), self.tokens(), self.sentences.len());
         let offsets = masks::bank_offsets(&sums, self.rows_max())?;
         let labelled = masks::labelled_offsets(&sums, self.budget)?;
-        let needed = masks::bank_workspace(tokens, self.length_max(), self.rows_max());
+        let needed = masks::workspace(tokens, self.length_max(), self.rows_max());
         let rng = device.upload(&rng_state(self.seed, self.step))?;
         let (cu_seqlens, indices) = (device.upload(&sums)?, device.upload(&self.indices)?);
         let word_starts = device.upload(&masks::word_start_bits(&self.sentences.concat()))?;
@@ -140,7 +140,7 @@ impl Pack {
         let places = labelled[sentences] as usize;
         let mut bits: Buffer<u32> = device.zeros(offsets[sentences] as usize)?;
         let mut rows: Buffer<u16> = device.zeros(tokens)?;
-        let mut workspace: Buffer<u16> = device.zeros(needed)?;
+        let mut workspace = needed.allocate(device)?;
         let mut outputs: Vec<[Buffer<i32>; 4]> = Vec::new();
         for _ in 0..2 {
             outputs.push([
@@ -296,8 +296,8 @@ fn shares_of_replacement_are_obeyed() {
 #[test]
 fn long_sentences_use_the_workspace() {
     let sentences = vec![sentence(1, 1025), sentence(2, 60), sentence(3, 2000), sentence(4, 1024)];
-    assert_eq!(masks::bank_workspace(4000, 1024, 128), 0);
-    assert_eq!(masks::bank_workspace(10, 1025, 33), 10 * 64);
+    assert_eq!(masks::workspace(4000, 1024, 128), ops::Workspace::NONE);
+    assert_eq!(masks::workspace(10, 1025, 33).bytes(), 2 * 10 * 64);
     for device in devices() {
         Pack::new(sentences.clone()).check(&device);
         Pack { rows: BankRows::AtMost(40), ..Pack::new(sentences.clone()) }.check(&device);
@@ -329,8 +329,8 @@ fn draws_follow_seed_step_and_sentence_and_not_the_place() {
 
 #[test]
 fn the_workspace_never_shrinks() {
-    let needs: Vec<usize> =
-        (1..200).map(|i| masks::bank_workspace(i * 100, (i * 100).min(8192), 128)).collect();
+    let needs: Vec<ops::Workspace> =
+        (1..200).map(|i| masks::workspace(i * 100, (i * 100).min(8192), 128)).collect();
     assert!(needs.is_sorted());
 }
 
@@ -418,7 +418,7 @@ fn something_must_be_drawn_and_lengths_must_fit() {
         "word_starts is 2 elements long; it should be 3 (ceil(tokens / 32))"
     );
     let mut bits: Buffer<u32> = device.zeros(16).unwrap();
-    let mut workspace: Buffer<u16> = device.zeros(0).unwrap();
+    let mut workspace = device.zeros(0).unwrap();
     let bank = Bank {
         budget: Budget::of(0.5),
         rows_max: 8,

@@ -24,9 +24,9 @@ fn bag<T: ModelFloat>(
     let (mut losses, mut d_hidden) = (stale::<f32>(device, sentences), stale::<T>(device, tokens * COLUMNS));
     let (mut d_weight, mut d_bias) =
         (stale::<f32>(device, VOCABULARY * COLUMNS), stale::<f32>(device, VOCABULARY));
-    let bytes = bag_of_words::workspace(algorithm, T::DTYPE, sentences, 3, VOCABULARY);
+    let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, 3, VOCABULARY);
     // Bytes of large slots.
-    let mut workspace = device.upload(&vec![0x7fu8; bytes]).unwrap();
+    let mut workspace = device.upload(&vec![0x7fu8; needed.bytes()]).unwrap();
     let arguments = bag_of_words::ForwardBackward {
         hidden: hidden.view(),
         weight: weight.view(),

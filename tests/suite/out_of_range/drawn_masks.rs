@@ -59,8 +59,7 @@ impl Drawing {
         let ids = device.upload(&(100..100 + self.tokens as i32).collect::<Vec<_>>()).unwrap();
         let mut bits = device.upload(&vec![7u32; self.bits]).unwrap();
         let mut bank_rows = device.upload(&vec![7u16; self.tokens]).unwrap();
-        let mut workspace =
-            device.zeros::<u16>(masks::bank_workspace(self.tokens, self.length_max, 8)).unwrap();
+        let mut workspace = masks::workspace(self.tokens, self.length_max, 8).allocate(device).unwrap();
         let sevens = |count: usize| device.upload(&vec![7i32; count]).unwrap();
         let mut input_ids = sevens(self.tokens);
         let (mut labelled_rows, mut targets, mut counts) =

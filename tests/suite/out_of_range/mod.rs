@@ -114,7 +114,7 @@ fn segments_out_of_range_are_nan() {
         let mut output = stale::<f32>(device, OUTPUT_ROWS * COLUMNS);
         let [device_indices, device_offsets, device_rows] =
             [&indices, &offsets, &rows].map(|array| device.upload(array).unwrap());
-        let mut workspace = device.zeros(segment_sum::workspace(count, COLUMNS)).unwrap();
+        let mut workspace = segment_sum::workspace(count, COLUMNS).allocate(device).unwrap();
         let arguments = SegmentSum {
             input: input.view(),
             indices: indexed.then(|| device_indices.view()),
@@ -165,7 +165,7 @@ fn keys_out_of_range_are_grouped_behind_all_others() {
         let uploaded = device.upload(keys).unwrap();
         let [mut segment_keys, mut offsets, mut indices] =
             [segments, segments + 1, keys.len()].map(|length| device.upload(&vec![-7; length]).unwrap());
-        let mut workspace = device.zeros::<u32>(group_by_key::workspace(keys.len())).unwrap();
+        let mut workspace = group_by_key::workspace(1, keys.len()).allocate(device).unwrap();
         let arguments = Keys {
             keys: uploaded.view(),
             key_count,
@@ -277,7 +277,7 @@ fn embed<T: ModelFloat>(
     };
     embedding::forward(&stream, forward).unwrap();
     let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.zeros::<f32>(COLUMNS).unwrap());
-    let mut workspace = device.zeros::<f32>(embedding::backward_workspace(tokens, COLUMNS)).unwrap();
+    let mut workspace = embedding::workspace(tokens, COLUMNS).allocate(device).unwrap();
     let d_output = matrix::<T>(device, 7, tokens);
     let backward = embedding::Backward {
         embedding,
@@ -378,7 +378,7 @@ fn misaligned_arrays_are_refused() {
     let gather =
         Gather { input: good, rows: indices.view(), output: output.slice_mut(1..33), columns: COLUMNS };
     assert_eq!(refused(rows::gather(stream, gather)), message("output"));
-    let mut workspace = device.zeros::<f32>(0).unwrap();
+    let mut workspace = device.zeros(0).unwrap();
     let sum = SegmentSum {
         input: bad,
         indices: None,
@@ -419,7 +419,7 @@ fn misaligned_arrays_are_refused() {
     assert_eq!(refused(norm(good, vector(1), vector(0), 0)), message("gamma"));
     assert_eq!(refused(norm(good, vector(0), vector(1), 0)), message("beta"));
     assert_eq!(refused(norm(good, vector(0), vector(0), 1)), message("output"));
-    let mut workspace = device.zeros::<f32>(8).unwrap();
+    let mut workspace = device.zeros(32).unwrap();
     let sums = ops::column_sum::ColumnSum {
         input: bad,
         output: output.slice_mut(0..COLUMNS),

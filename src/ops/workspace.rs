@@ -1,0 +1,95 @@
+//! What operations need beside their arguments, while they run.
+
+use super::Result;
+use super::error::{self, aligned, require};
+use crate::device::{Buffer, Device, Element, Stream, ViewMut};
+
+/// Scratch memory that an operation needs: bytes, aligned to [`Workspace::ALIGNMENT`]. Its content does not matter before the operation, and means
+/// nothing after it. No requirement shrinks as a size grows, so that of the largest sizes serves all smaller ones.
+///
+/// ```
+/// use retromae::device::Device;
+/// use retromae::ops::{column_sum, reduce};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let device = Device::host()?;
+/// // One buffer for two operations that run one after the other on a stream.
+/// let needed = column_sum::workspace(4096, 768).either(reduce::workspace(4096 * 768));
+/// let mut workspace = needed.allocate(&device)?;
+/// assert_eq!(workspace.len(), needed.bytes());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Workspace {
+    bytes: usize,
+}
+
+impl Workspace {
+    /// None at all.
+    pub const NONE: Self = Self { bytes: 0 };
+    /// Alignment of its address, in bytes.
+    pub const ALIGNMENT: usize = error::ALIGNMENT as usize;
+
+    /// An array of `count` elements.
+    pub(crate) const fn of<T: Element>(count: usize) -> Self {
+        Self { bytes: count * size_of::<T>() }
+    }
+
+    /// This many bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Both at the same time, the other one behind this one.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        if other.bytes == 0 { self } else { Self { bytes: self.start_of_next() + other.bytes } }
+    }
+
+    /// One of them at a time.
+    #[must_use]
+    pub const fn either(self, other: Self) -> Self {
+        if self.bytes < other.bytes { other } else { self }
+    }
+
+    /// A buffer of this size.
+    ///
+    /// # Errors
+    /// When the device has not enough memory.
+    pub fn allocate(self, device: &Device) -> Result<Buffer<u8>> {
+        Ok(device.zeros(self.bytes)?)
+    }
+
+    /// Offset of what lies behind this one, in bytes.
+    pub(crate) const fn start_of_next(self) -> usize {
+        self.bytes.next_multiple_of(Self::ALIGNMENT)
+    }
+
+    /// The address of a workspace that is to have at least this size.
+    pub(crate) fn address(self, stream: &Stream, workspace: &ViewMut<'_, u8>) -> Result<u64> {
+        require(
+            workspace.len() >= self.bytes,
+            "workspace",
+            format_args!("{} bytes long", workspace.len()),
+            format_args!("at least {} bytes", self.bytes),
+        )?;
+        aligned(stream, "workspace", workspace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_compose() {
+        let [bytes, halves] = [Workspace::of::<u8>(3), Workspace::of::<u16>(5)];
+        assert_eq!(bytes.and(halves).bytes(), 16 + 10);
+        assert_eq!(halves.and(bytes).bytes(), 16 + 3);
+        assert_eq!(bytes.either(halves), halves);
+        assert_eq!(halves.either(bytes), halves);
+        assert_eq!([bytes.and(Workspace::NONE), Workspace::NONE.and(bytes)], [bytes; 2]);
+    }
+}
