@@ -78,8 +78,8 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     symbols::strip(&programs.retromae, &bin.join("retromae"))?;
     symbols::strip(&programs.xtask, &bin.join("xtask"))?;
     symbols::strip(&programs.bench, &bin.join("bench"))?;
-    copy(&root.join("verify/verify.sh"), &folder.join("verify.sh"))?;
-    copy(&root.join("verify/README.md"), &folder.join("README.md"))?;
+    copy(&root.join("tools/verify/verify.sh"), &folder.join("verify.sh"))?;
+    copy(&root.join("tools/verify/README.md"), &folder.join("README.md"))?;
     let peers = root.join("benches/peers");
     if peers.is_dir() {
         copy_folder(&peers, &folder.join("peers"))?;

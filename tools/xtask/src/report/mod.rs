@@ -97,7 +97,9 @@ impl Arguments {
 /// The folder of the workspace, as `cargo run` tells a program.
 pub fn repository() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    package.and_then(|package| package.parent().map(Path::to_path_buf)).unwrap_or_else(|| ".".into())
+    package
+        .and_then(|package| package.ancestors().nth(2).map(Path::to_path_buf))
+        .unwrap_or_else(|| ".".into())
 }
 
 /// The latest result of a real GPU; a file that is no result is an error, as it was committed to be read.

@@ -8,7 +8,7 @@ mod cases;
 mod pipes;
 mod sass;
 
-#[path = "../../../build/nvcc.rs"]
+#[path = "../../../../build/nvcc.rs"]
 mod nvcc;
 
 use std::collections::BTreeMap;

@@ -3,13 +3,13 @@
 # over what Rust computes and checks. Each of about 4,000 mutants costs a build and the tests of its area, a minute on two cores, so a part
 # of them is tried at a time:
 #
-#   xtask/mutants.sh 7/40            # the eighth fortieth of all areas
-#   xtask/mutants.sh 7/40 src/data   # of one
+#   tools/xtask/mutants.sh 7/40            # the eighth fortieth of all areas
+#   tools/xtask/mutants.sh 7/40 src/data   # of one
 #
 # A mutant that survives here may fail a test of another area: apply it by hand and run all of them before another test is written.
 # The folder mutants.out-AREA has the list, the changes and the logs. Works in place, on a clean tree.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 shard=${1:?the part, such as 0/40}
 shift
 areas=("${@:-src/data src/eval src/train src/model src/ops}")
