@@ -74,14 +74,14 @@ fn tokenizing(criterion: &mut Criterion, texts: &[String], kind: &str, tokenizer
     let long: Vec<String> = texts.chunks(8).map(|texts| texts.join(" ")).collect();
     for (name, texts) in [("short", texts), ("long", &long)] {
         group.bench_function(format!("retromae/{name}"), |bencher| {
-            bencher.iter(|| tokenizer.encode_texts(texts, MAX_LEN).map(|texts| texts.len()).unwrap_or(0));
+            bencher.iter(|| tokenizer.encode_texts(texts, MAX_LEN).map_or(0, |texts| texts.len()));
         });
         let library = |texts: Vec<&str>| tokenizer.pipeline().encode_batch_fast(texts, false);
         group.bench_function(format!("tokenizers/{name}"), |bencher| {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             bencher.iter_batched(
                 || texts.clone(),
-                |texts| library(texts).map(|texts| texts.len()).unwrap_or(0),
+                |texts| library(texts).map_or(0, |texts| texts.len()),
                 BatchSize::LargeInput,
             );
         });

@@ -16,6 +16,7 @@ mod data;
 mod report;
 mod timer;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
@@ -239,7 +240,7 @@ impl Group<'_> {
             let measured = catch_unwind(AssertUnwindSafe(|| {
                 self.measure(case, variant, &mut expected, &mut announced, bound);
             }));
-            match measured.map_err(|payload| payload.downcast::<Skipped>()) {
+            match measured.map_err(Box::<dyn Any + Send>::downcast::<Skipped>) {
                 Ok(()) => {}
                 Err(Ok(skipped)) => {
                     *self.different += usize::from(skipped.0.is::<Different>());

@@ -29,7 +29,7 @@ pub fn bound(operation: &str, case: &str, bound: Bound) {
 pub fn memory(operation: &str, case: &str, variant: &str, bytes: usize) {
     println!(
         "{operation}/{variant}/{case}: {:.1} MiB beside inputs and outputs",
-        bytes as f64 / (1 << 20) as f64
+        bytes as f64 / f64::from(1 << 20)
     );
     append(&serde_json::json!({"op": operation, "case": case, "variant": variant, "extra_bytes": bytes}));
 }

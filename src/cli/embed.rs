@@ -80,7 +80,7 @@ impl Arguments {
                 match record.as_ref().and_then(|_| vectors.next()) {
                     None => output.write(NO_VECTOR)?,
                     Some(vector) => {
-                        output.write(format!("{}\n", serde_json::to_string(vector)?).as_bytes())?
+                        output.write(format!("{}\n", serde_json::to_string(vector)?).as_bytes())?;
                     }
                 }
             }

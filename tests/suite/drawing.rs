@@ -130,7 +130,7 @@ fn batches_are_full_and_begin_with_the_longest() {
         tokens += ids.len();
         batches += 1;
     }
-    let fill = tokens as f64 / (512 * batches) as f64;
+    let fill = tokens as f64 / f64::from(512 * batches);
     println!("mean fill of batches of 512 tokens by passages of 3 to 42: {fill:.4}");
     assert!(fill > 0.99, "{fill}");
 }

@@ -64,8 +64,8 @@ impl Pool {
         let out_of_memory = |error: &result::DriverError| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
         let allocated = match allocate() {
             // What is being freed may be enough.
-            // SAFETY: the stream is alive.
             Err(error) if out_of_memory(&error) => {
+                // SAFETY: the stream is alive.
                 match unsafe { result::stream::synchronize(self.streams.freeing) } {
                     Ok(()) => allocate(),
                     Err(error) => Err(error),

@@ -112,11 +112,13 @@ unsafe fn row_mut<'a, T>(address: u64, start: usize, length: usize) -> &'a mut [
 /// As [`row`] for as many elements as `values` has.
 unsafe fn widen_row(address: u64, start: usize, values: &mut [f32], dtype: DType) {
     let length = values.len();
-    // SAFETY: passed on to the caller, in each arm.
-    match dtype {
-        DType::F32 => values.copy_from_slice(unsafe { row(address, start, length) }),
-        DType::Bf16 => unsafe { row::<bf16>(address, start, length) }.convert_to_f32_slice(values),
-        DType::F16 => unsafe { row::<f16>(address, start, length) }.convert_to_f32_slice(values),
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match dtype {
+            DType::F32 => values.copy_from_slice(row(address, start, length)),
+            DType::Bf16 => row::<bf16>(address, start, length).convert_to_f32_slice(values),
+            DType::F16 => row::<f16>(address, start, length).convert_to_f32_slice(values),
+        }
     }
 }
 
@@ -126,11 +128,13 @@ unsafe fn widen_row(address: u64, start: usize, values: &mut [f32], dtype: DType
 /// As [`row_mut`] for as many elements as `values` has.
 unsafe fn round_row(values: &[f32], address: u64, start: usize, dtype: DType) {
     let length = values.len();
-    // SAFETY: passed on to the caller, in each arm.
-    match dtype {
-        DType::F32 => unsafe { row_mut(address, start, length) }.copy_from_slice(values),
-        DType::Bf16 => unsafe { row_mut::<bf16>(address, start, length) }.convert_from_f32_slice(values),
-        DType::F16 => unsafe { row_mut::<f16>(address, start, length) }.convert_from_f32_slice(values),
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match dtype {
+            DType::F32 => row_mut(address, start, length).copy_from_slice(values),
+            DType::Bf16 => row_mut::<bf16>(address, start, length).convert_from_f32_slice(values),
+            DType::F16 => row_mut::<f16>(address, start, length).convert_from_f32_slice(values),
+        }
     }
 }
 

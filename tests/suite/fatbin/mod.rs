@@ -217,7 +217,7 @@ fn every_image_holds_every_kernel_as_the_host_has_it() {
         }
         found.extend(expected.into_keys());
     }
-    assert_eq!(found, host.keys().map(|name| name.to_string()).collect(), "kernels in no image");
+    assert_eq!(found, host.keys().map(ToString::to_string).collect(), "kernels in no image");
 }
 
 /// A cubin for each architecture that the build names, and PTX of the lowest for those to come.

@@ -4,7 +4,7 @@ use cudarc::driver::{result, sys};
 
 use super::super::super::Gemm;
 
-type Status = std::result::Result<(), result::DriverError>;
+type Status = Result<(), result::DriverError>;
 
 /// Writes the addend of a product whose sums are empty, or are to be added: the bias in every row, else zeros.
 ///

@@ -23,7 +23,7 @@ const ALIGNMENT_MAX: u64 = 256;
 /// The widest access of a thread, and what TMA needs of rows.
 const ROW_ALIGNMENT_MAX: u64 = 16;
 
-type Status<T> = std::result::Result<T, CublasError>;
+type Status<T> = Result<T, CublasError>;
 
 /// All that a plan depends on: a product with the addresses reduced to their alignments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -134,8 +134,8 @@ impl Context {
                 for row in 0..*height {
                     // SAFETY: within the range that was just checked.
                     unsafe {
-                        std::ptr::write_bytes((address + row * pitch) as *mut u8, *value, *width as usize)
-                    };
+                        std::ptr::write_bytes((address + row * pitch) as *mut u8, *value, *width as usize);
+                    }
                 }
             }
             Work::Open { address } => {

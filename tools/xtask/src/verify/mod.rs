@@ -67,7 +67,7 @@ impl Arguments {
         if self.device == Kind::Cuda {
             refuse_without_cuda(&bundle, library_path.as_deref())?;
         }
-        let started = machine::utc_now()?;
+        let started = utc_now()?;
         let out = self
             .out
             .clone()
