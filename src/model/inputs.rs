@@ -381,8 +381,8 @@ pub(super) fn check_sentences(
     (argument, ids): (&'static str, &[i32]),
 ) -> Result<usize> {
     if cu_seqlens.len() < 2 {
-        let actual = format_args!("{} elements long", cu_seqlens.len());
-        return wrong("cu_seqlens", actual, "at least 2: prefix sums of at least one sentence");
+        let expected = "at least 2: prefix sums of at least one sentence";
+        return wrong("cu_seqlens", format_args!("{} elements long", cu_seqlens.len()), expected);
     }
     if cu_seqlens[0] != 0 {
         return wrong("cu_seqlens", format_args!("{} at first", cu_seqlens[0]), "prefix sums from 0");
