@@ -63,14 +63,14 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     Ok(if worst <= TOLERANCE { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// BERT's initialisation, then every parameter overwritten by its Hugging Face name; returns the same values for the reference.
+/// BERT's initialization, then every parameter overwritten by its Hugging Face name; returns the same values for the reference.
 fn set_parameters(model: &mut Model<f32>) -> Result<Parameters, Box<dyn std::error::Error>> {
     model.initialise(42)?;
     // One alone: a bias of the head that makes id 7 likelier.
     let mut bias = model.parameter("cls.predictions.bias")?;
     bias[7] = 0.5;
     model.set_parameter("cls.predictions.bias", &bias)?;
-    // All: ten times the initialisation's size, so that attention is not nearly uniform. A checkpoint is loaded in the same way.
+    // All: ten times the initialization's size, so that attention is not nearly uniform. A checkpoint is loaded in the same way.
     let mut parameters = Parameters::new();
     for (name, shape) in model.parameter_shapes() {
         let factor = if shape.len() == 2 { 10.0 } else { 1.0 };

@@ -48,7 +48,7 @@
 //! |---|---|---|
 //! | `RETROMAE_HOST_ORDER` | `forward` (default), `reverse`, `random`, `random:SEED` | in which order the threads of a block run; no result may depend on it |
 //! | `RETROMAE_HOST_GUARD` | `0` (default), `1` | guard pages around every buffer, NaN in fresh memory |
-//! | `RETROMAE_HOST_SANITIZE` | `0` (default), `1` | finds races and uninitialised reads; needs feature `sanitize` |
+//! | `RETROMAE_HOST_SANITIZE` | `0` (default), `1` | finds races and uninitialized reads; needs feature `sanitize` |
 //! | `RETROMAE_HOST_BANK_CONFLICTS` | `0` (default), `1` | counts the bank conflicts of shared memory, see [`Device::shared_memory_accesses`](device::Device::shared_memory_accesses); needs feature `sanitize` |
 #[cfg(feature = "train")]
 pub mod data;

@@ -117,7 +117,7 @@ class PlainBert(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.predictions = Head(config)
-        self.apply(initialise)
+        self.apply(initialize)
 
     @property
     def word_embeddings(self) -> nn.Embedding:
@@ -190,7 +190,7 @@ class RetroMae(nn.Module):
     def __init__(self, bert: PlainBert | HuggingFaceBert, config: Config) -> None:
         super().__init__()
         self.bert = bert
-        self.decoder = Layer(config).apply(initialise)
+        self.decoder = Layer(config).apply(initialize)
 
     def forward(self, batch: Batch, gathered: bool) -> Tensor:
         """`[2]`. `gathered` runs the head on rows with a label alone; else on all, and ignores the others."""
@@ -218,7 +218,7 @@ class RetroMae(nn.Module):
         return F.cross_entropy(self.bert.head(hidden), labels, ignore_index=IGNORE_INDEX)
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """As BERT does: N(0, 0.02) for matrices, zeros for biases."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=INITIAL_DEVIATION)
@@ -229,10 +229,10 @@ def initialise(module: nn.Module) -> None:
 def explicit_layer(layer: Layer, queries: Tensor, content: Tensor, visible: Tensor) -> Tensor:
     """[`Layer`] without dropout by the formulas alone: what the self-test holds it against."""
 
-    def normalised(values: Tensor, norm: nn.LayerNorm) -> Tensor:
-        centred = values - values.mean(dim=-1, keepdim=True)
-        variance = centred.square().mean(dim=-1, keepdim=True)
-        return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
+    def normalized(values: Tensor, norm: nn.LayerNorm) -> Tensor:
+        centered = values - values.mean(dim=-1, keepdim=True)
+        variance = centered.square().mean(dim=-1, keepdim=True)
+        return centered / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
     def linear(values: Tensor, weights: nn.Linear) -> Tensor:
         return values @ weights.weight.T + weights.bias
@@ -242,9 +242,9 @@ def explicit_layer(layer: Layer, queries: Tensor, content: Tensor, visible: Tens
     for query, key, value in zip(*(part.chunk(layer.heads, dim=-1) for part in parts)):
         scores = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
         heads.append(scores.masked_fill(~visible[:, 0], float("-inf")).softmax(dim=-1) @ value)
-    attended = normalised(
+    attended = normalized(
         queries + linear(torch.cat(heads, dim=-1), layer.attention_output), layer.attention_norm
     )
     inner = linear(attended, layer.intermediate)
     activated = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
-    return normalised(attended + linear(activated, layer.output), layer.norm)
+    return normalized(attended + linear(activated, layer.output), layer.norm)

@@ -39,9 +39,9 @@ def reference(inputs: tuple[Tensor, ...], kept: Tensor, d_output: Tensor) -> dic
     leaves = tuple(leaf(values.float()) for values in inputs)
     input, residual, gamma, beta = leaves
     summed = residual + input * kept / (1 - DROPOUT)
-    centred = summed - summed.mean(dim=1, keepdim=True)
-    variance = centred.square().mean(dim=1, keepdim=True)
-    output = centred / (variance + EPS).sqrt() * gamma + beta
+    centered = summed - summed.mean(dim=1, keepdim=True)
+    variance = centered.square().mean(dim=1, keepdim=True)
+    output = centered / (variance + EPS).sqrt() * gamma + beta
     gradients = torch.autograd.grad(output, leaves, d_output.float())
     return dict(zip(RESULTS, (output.detach(), *gradients)))
 

@@ -37,7 +37,7 @@ pub struct CorpusReport {
     pub empty: usize,
     /// Paragraphs of too few words to be a passage.
     pub skipped_short: usize,
-    /// Paragraphs of installed crates that are mostly not letters, or about the licence.
+    /// Paragraphs of installed crates that are mostly not letters, or about the license.
     pub skipped_not_prose: usize,
     /// Passages that repeat an earlier one exactly.
     pub duplicates: usize,

@@ -95,7 +95,7 @@ fn read(path: &Path, report: &mut CorpusReport) -> Option<String> {
     Some(text_of(&bytes, report).into_owned())
 }
 
-/// Adds the prose of one README or doc comment, neighbouring paragraphs joined into passages.
+/// Adds the prose of one README or doc comment, neighboring paragraphs joined into passages.
 fn add_block(corpus: &mut Corpus, markdown: &str) {
     let mut passage = String::new();
     for paragraph in markdown_paragraphs(markdown) {
@@ -124,11 +124,11 @@ fn add_passage(corpus: &mut Corpus, passage: String) {
     }
 }
 
-/// Whether at least three quarters of the characters are ASCII letters or spaces, and it is not about the licence: those
+/// Whether at least three quarters of the characters are ASCII letters or spaces, and it is not about the license: those
 /// paragraphs stand in every README with other words around them.
 fn is_prose(paragraph: &str) -> bool {
-    const LICENCE: [&str; 3] = ["Apache License", "Apache-2.0", "MIT license"];
-    if LICENCE.iter().any(|phrase| paragraph.contains(phrase)) {
+    const LICENSE: [&str; 3] = ["Apache License", "Apache-2.0", "MIT license"];
+    if LICENSE.iter().any(|phrase| paragraph.contains(phrase)) {
         return false;
     }
     let plain = paragraph.bytes().filter(|byte| byte.is_ascii_alphabetic() || *byte == b' ').count();

@@ -103,7 +103,7 @@ mod tests {
         const COUNT: u32 = 10;
         const SEEDS: u32 = 20_000;
         let mut counts = [[0_u32; COUNT as usize]; COUNT as usize];
-        // Of neighbours in the order: which follows which.
+        // Of neighbors in the order: which follows which.
         let mut follows = [[0_u32; COUNT as usize]; COUNT as usize];
         for seed in 0..SEEDS {
             let order = order(u64::from(seed), 0, COUNT);
@@ -129,20 +129,20 @@ mod tests {
     }
 
     #[test]
-    fn epochs_and_seeds_differ_and_neighbours_are_far() {
+    fn epochs_and_seeds_differ_and_neighbors_are_far() {
         let count = 10_000;
         let first = order(1, 0, count);
         for other in [order(1, 1, count), order(2, 0, count), order(1 + (1 << 32), 0, count)] {
             let same = first.iter().zip(&other).filter(|(a, b)| a == b).count();
             assert!(same < 10, "{same} of {count} are at the same place");
         }
-        // The correlation of neighbours of a random order has a deviation of 1 / sqrt(count).
+        // The correlation of neighbors of a random order has a deviation of 1 / sqrt(count).
         let mean = f64::from(count - 1) / 2.0;
         let variance = (f64::from(count).powi(2) - 1.0) / 12.0;
         let covariance: f64 =
             first.windows(2).map(|pair| (f64::from(pair[0]) - mean) * (f64::from(pair[1]) - mean)).sum();
         let correlation = covariance / (f64::from(count - 1) * variance);
-        assert!(correlation.abs() < 0.05, "neighbours are correlated by {correlation}");
+        assert!(correlation.abs() < 0.05, "neighbors are correlated by {correlation}");
         assert!((f64::from(first[0]) - mean).abs() <= mean);
     }
 }

@@ -235,7 +235,7 @@ fn series(records: &[StepRecord], value: fn(&StepRecord) -> f32) -> Vec<(f64, f6
     points.filter(|(_, value)| value.is_finite()).collect()
 }
 
-/// The mean of each point and its neighbours on both sides, about a thirtieth of the run in all. At the ends there are fewer,
+/// The mean of each point and its neighbors on both sides, about a thirtieth of the run in all. At the ends there are fewer,
 /// down to a third, so that a slope is hardly moved.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 60;

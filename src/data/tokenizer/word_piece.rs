@@ -1,4 +1,4 @@
-//! The vocabulary of a WordPiece tokenizer, learned by merging the most frequent neighbours.
+//! The vocabulary of a WordPiece tokenizer, learned by merging the most frequent neighbors.
 //!
 //! It is the algorithm behind Hugging Face's `WordPieceTrainer`, written so that equal counts are always broken in the
 //! same way: that trainer iterates over a randomly seeded hash map, and two runs give two vocabularies.
@@ -90,7 +90,7 @@ impl Vocabulary {
     }
 }
 
-/// The words as pieces, with the count of every pair of neighbours.
+/// The words as pieces, with the count of every pair of neighbors.
 struct Merger {
     words: Vec<(Vec<u32>, i64)>,
     counts: HashMap<Pair, i64>,

@@ -1,4 +1,4 @@
-//! Setting attributes of descriptions. What the simulation cannot honour is refused rather than ignored.
+//! Setting attributes of descriptions. What the simulation cannot honor is refused rather than ignored.
 
 use std::ffi::{c_uint, c_void};
 

@@ -37,8 +37,8 @@ pub unsafe extern "C" fn cublasLtGetVersion() -> usize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cublasLtCreate(handle: *mut cublasLtHandle_t) -> Status {
     enter("cublasLtCreate", |machine| {
-        let not_initialised = |_| Status::CUBLAS_STATUS_NOT_INITIALIZED;
-        let context = machine.current().map_err(not_initialised)?;
+        let not_initialized = |_| Status::CUBLAS_STATUS_NOT_INITIALIZED;
+        let context = machine.current().map_err(not_initialized)?;
         if context.settings.faults.no_blas {
             return Err(Status::CUBLAS_STATUS_NOT_INITIALIZED);
         }

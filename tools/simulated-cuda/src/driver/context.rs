@@ -1,4 +1,4 @@
-//! Initialisation, the device, and its primary context.
+//! Initialization, the device, and its primary context.
 
 use std::ffi::{c_char, c_int, c_uint};
 
@@ -12,7 +12,7 @@ const NAME: &[u8] = b"Simulated GPU";
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
     enter("cuInit", |machine| match flags {
-        0 => machine.initialise(),
+        0 => machine.initialize(),
         _ => refuse(CUresult::CUDA_ERROR_INVALID_VALUE, format_args!("cuInit: flags are {flags}, not 0")),
     })
 }
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     enter("cuDeviceGetCount", |machine| {
-        let value = c_int::from(!machine.initialised()?.faults.no_device);
+        let value = c_int::from(!machine.initialized()?.faults.no_device);
         // SAFETY: the client's promise.
         unsafe { store(count, value) }
     })
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut CUcontext) -> CUresult {
     enter("cuCtxGetCurrent", |machine| {
-        machine.initialised()?;
+        machine.initialized()?;
         // SAFETY: the client's promise.
         unsafe { store(context, current_handle() as CUcontext) }
     })

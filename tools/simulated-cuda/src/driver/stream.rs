@@ -93,7 +93,7 @@ pub unsafe extern "C" fn cuStreamBeginCapture_v2(stream: CUstream, mode: c_uint)
 pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(mode: *mut c_uint) -> CUresult {
     let what = "cuThreadExchangeStreamCaptureMode";
     enter(what, |machine| {
-        machine.initialised()?;
+        machine.initialized()?;
         if mode.is_null() {
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, format_args!("{what}: the mode is null"));
         }

@@ -23,7 +23,7 @@ pub(crate) use queue::{OperationId, Queue};
 pub(crate) use stream::{Event, Stream};
 pub(crate) use work::{Launch, Place, Scratch, Work};
 
-/// Handles are numbers that name nothing in memory, and are never given twice: a stale one is recognised.
+/// Handles are numbers that name nothing in memory, and are never given twice: a stale one is recognized.
 pub(crate) type Handle = u64;
 
 pub(crate) fn new_handle() -> Handle {
@@ -42,10 +42,10 @@ pub(crate) fn current_handle() -> Handle {
     CURRENT.get()
 }
 
-/// One process's view of the driver: whether it is initialised, and the primary context of its one device.
+/// One process's view of the driver: whether it is initialized, and the primary context of its one device.
 pub(crate) struct Machine {
     settings: Result<Settings, String>,
-    initialised: bool,
+    initialized: bool,
     context: Option<Context>,
     /// The error that ended an earlier context: CUDA does no more work in this process.
     failure: Option<CUresult>,
@@ -60,7 +60,7 @@ impl Machine {
         call::set_log(settings.as_ref().is_ok_and(|settings| settings.log));
         Self {
             settings,
-            initialised: false,
+            initialized: false,
             context: None,
             failure: None,
             spare: None,
@@ -75,25 +75,25 @@ impl Machine {
         }
     }
 
-    pub(crate) fn initialise(&mut self) -> Outcome {
+    pub(crate) fn initialize(&mut self) -> Outcome {
         if self.settings()?.faults.no_driver {
             return Err(CUresult::CUDA_ERROR_NO_DEVICE);
         }
-        self.initialised = true;
+        self.initialized = true;
         Ok(())
     }
 
     /// The settings, where `cuInit` has been called.
-    pub(crate) fn initialised(&self) -> Outcome<&Settings> {
-        if !self.initialised {
+    pub(crate) fn initialized(&self) -> Outcome<&Settings> {
+        if !self.initialized {
             return refuse(CUresult::CUDA_ERROR_NOT_INITIALIZED, "cuInit has not been called");
         }
         self.settings()
     }
 
-    /// As [`initialised`](Self::initialised), for device number `ordinal`.
+    /// As [`initialized`](Self::initialized), for device number `ordinal`.
     pub(crate) fn device(&self, ordinal: i32) -> Outcome<&Settings> {
-        let settings = self.initialised()?;
+        let settings = self.initialized()?;
         if ordinal != 0 || settings.faults.no_device {
             return refuse(CUresult::CUDA_ERROR_INVALID_DEVICE, format_args!("there is no device {ordinal}"));
         }
@@ -102,7 +102,7 @@ impl Machine {
 
     /// The calling thread's context.
     pub(crate) fn current(&mut self) -> Outcome<&mut Context> {
-        self.initialised()?;
+        self.initialized()?;
         let handle = current_handle();
         if handle == 0 {
             return refuse(CUresult::CUDA_ERROR_INVALID_CONTEXT, "the calling thread has no current context");
@@ -118,7 +118,7 @@ impl Machine {
 
     /// Makes a context current on the calling thread; 0 means none.
     pub(crate) fn set_current(&self, handle: Handle) -> Outcome {
-        self.initialised()?;
+        self.initialized()?;
         if handle != 0 && self.context.as_ref().is_none_or(|context| context.handle != handle) {
             return refuse(
                 CUresult::CUDA_ERROR_INVALID_CONTEXT,

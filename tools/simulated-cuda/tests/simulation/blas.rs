@@ -392,7 +392,7 @@ fn a_product_may_be_captured() {
 /// Two streams must not share a workspace: with some seed one product writes over the other's.
 #[test]
 fn a_shared_workspace_shows_with_some_seed() {
-    let mut spoilt = 0;
+    let mut spoiled = 0;
     for seed in ["1", "2", "3", "4", "5", "6"] {
         let written = simulate(&[("SIMULATED_CUDA_SEED", seed)], || {
             let gpu = Gpu::open();
@@ -411,12 +411,12 @@ fn a_shared_workspace_shows_with_some_seed() {
                 products.iter().any(|product| first(product).is_nan())
             };
             assert!(!run([products[0].workspace, products[1].workspace]));
-            println!("spoilt: {}", run([products[0].workspace; 2]));
+            println!("spoiled: {}", run([products[0].workspace; 2]));
         });
         let Some(written) = written else { return };
-        spoilt += usize::from(written.stdout.contains("spoilt: true"));
+        spoiled += usize::from(written.stdout.contains("spoiled: true"));
     }
-    assert!((1..=6).contains(&spoilt), "spoilt with {spoilt} of 6 seeds");
+    assert!((1..=6).contains(&spoiled), "spoiled with {spoiled} of 6 seeds");
 }
 
 #[test]

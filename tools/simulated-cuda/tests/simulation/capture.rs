@@ -100,7 +100,7 @@ fn forks_must_be_joined() {
     }
 }
 
-/// A call that a capture forbids, and its code; the capture must be spoilt by it.
+/// A call that a capture forbids, and its code; the capture must be spoiled by it.
 fn spoils(stream: CUstream, mode: Mode, expected: CUresult, call: impl FnOnce() -> CUresult) {
     begin(stream, mode);
     assert_eq!(call(), expected);

@@ -17,7 +17,7 @@ const NOT_NEEDED: [&str; 5] = [
     "liger_kernel/triton",
 ];
 
-/// Fetches the packages, with their licences, by pip. Where that is impossible it warns and leaves no folder: the rest of a bundle needs
+/// Fetches the packages, with their licenses, by pip. Where that is impossible it warns and leaves no folder: the rest of a bundle needs
 /// none of them.
 pub fn fetch(folder: &Path) -> Result<()> {
     let Err(error) = install(Command::new("python3"), folder) else { return Ok(()) };
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_keep_what_is_imported_and_their_licences() {
+    fn packages_keep_what_is_imported_and_their_licenses() {
         let folder = tempfile::tempdir().unwrap();
         let script = r#"
 mkdir -p "$target"/liger_kernel/{chunked_loss,megatron,testing,transformers,triton,ops} "$target/liger_kernel-0.8.5.dist-info/licenses"
