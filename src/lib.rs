@@ -40,16 +40,10 @@
 //! | `train` | the learning-rate schedule and the record of a run (feature `train`) |
 //! | `eval` | retrieval scores beside BM25 (feature `train`) |
 //!
-//! # Environment of the host device
+//! # Environment
 //!
-//! Read by [`Device::host`](device::Device::host); [`HostOptions`](device::HostOptions) sets the same in code.
-//!
-//! | variable | values | effect |
-//! |---|---|---|
-//! | `RETROMAE_HOST_ORDER` | `forward` (default), `reverse`, `random`, `random:SEED` | in which order the threads of a block run; no result may depend on it |
-//! | `RETROMAE_HOST_GUARD` | `0` (default), `1` | guard pages around every buffer, NaN in fresh memory |
-//! | `RETROMAE_HOST_SANITIZE` | `0` (default), `1` | finds races and uninitialized reads; needs feature `sanitize` |
-//! | `RETROMAE_HOST_BANK_CONFLICTS` | `0` (default), `1` | counts the bank conflicts of shared memory, see [`Device::shared_memory_accesses`](device::Device::shared_memory_accesses); needs feature `sanitize` |
+//! [`Device::host`](device::Device::host) reads how to run kernels from the environment, and [`HostOptions`](device::HostOptions) sets the same in
+//! code. `docs/environment.md` lists all variables.
 #[cfg(feature = "train")]
 pub mod data;
 pub mod device;

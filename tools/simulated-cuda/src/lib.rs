@@ -20,13 +20,7 @@
 //! The client needs to have been built with nvcc, or it has no kernels to load. Images are not read beyond their first word: a kernel is the
 //! host device's of the same name, so client and library should be of one source tree.
 //!
-//! | variable | values | effect |
-//! |---|---|---|
-//! | `SIMULATED_CUDA_SEED` | an unsigned integer (`0` by default) | the order of work, among all that the rules allow |
-//! | `SIMULATED_CUDA_LOG` | `0`, `1` | a line on standard error for each call and each operation |
-//! | `SIMULATED_CUDA_FAULT` | a list with commas, see below | the machine to pretend, and the faults to make |
-//! | `RETROMAE_HOST_ORDER` | as for the host device | the order of a block's threads |
-//! | `RETROMAE_HOST_GUARD` | `0`, `1` | memory is aligned to 16 bytes instead of 256, and ends at its fence |
+//! `docs/environment.md` lists the variables that it reads; these are the faults of `SIMULATED_CUDA_FAULT`:
 //!
 //! | fault | effect |
 //! |---|---|

@@ -80,6 +80,7 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     symbols::strip(&programs.bench, &bin.join("bench"))?;
     copy(&root.join("tools/verify/verify.sh"), &folder.join("verify.sh"))?;
     copy(&root.join("tools/verify/README.md"), &folder.join("README.md"))?;
+    copy(&root.join("docs/environment.md"), &folder.join("environment.md"))?;
     let peers = root.join("benches/peers");
     if peers.is_dir() {
         copy_folder(&peers, &folder.join("peers"))?;
