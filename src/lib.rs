@@ -44,6 +44,7 @@
 //!
 //! [`Device::host`](device::Device::host) reads how to run kernels from the environment, and [`HostOptions`](device::HostOptions) sets the same in
 //! code. `docs/environment.md` lists all variables.
+mod common;
 #[cfg(feature = "train")]
 pub mod data;
 pub mod device;
@@ -51,7 +52,8 @@ pub mod device;
 pub mod eval;
 pub mod model;
 pub mod ops;
-pub mod random;
 pub mod reference;
 #[cfg(feature = "train")]
 pub mod train;
+
+pub use common::random;

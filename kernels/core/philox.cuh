@@ -1,4 +1,4 @@
-// Philox-4x32-10 and the dropout decisions drawn from it; src/random.rs is the twin and has the definitions.
+// Philox-4x32-10 and the dropout decisions drawn from it; src/common/random.rs is the twin and has the definitions.
 //
 // Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::permutation::Permutation;
 use super::{Error, PassageRef, TokenStore};
-use crate::model::PackedSentences;
+use crate::common::PackedSentences;
 
 /// Passages that wait for a batch with more room, at most. More would fill batches hardly better, and make the place of a checkpoint
 /// longer.

@@ -1,6 +1,6 @@
 //! The order of an epoch without memory of it.
 
-use crate::random::{key, philox};
+use crate::common::random::{key, philox};
 
 /// The third counter word of an epoch's order, apart from every [`crate::random::Stream`].
 const EPOCH_ORDER: u32 = 0x8000_0100;

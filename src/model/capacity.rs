@@ -1,8 +1,7 @@
 //! The largest batch of a model.
 
-use super::inputs::wrong;
 use super::{Input, ModelConfig};
-use crate::ops::{Result, attention, bag_of_words, masks};
+use crate::ops::{Result, attention, bag_of_words, masks, wrong};
 
 /// The largest batch that a [`Model`](super::Model) has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
-use super::batch::bag_of_words;
 use super::filled::Filled;
 use super::shape::{Shape, labelled_capacity};
 use super::{
     Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences, VisibilityBank,
 };
+use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::group_by_key::{self, Keys};
-use crate::ops::{Error, Result, require_length};
+use crate::ops::{Result, require_length, wrong};
 
 /// Encoder ids, decoder ids and slots are grouped together.
 const GROUPED: usize = 3;
@@ -433,9 +433,4 @@ fn check_ids(
             format!("in 0..{vocab_size}{}", if ignorable { " or IGNORE_INDEX" } else { "" }),
         ),
     }
-}
-
-/// Refuses an argument: what it was, and what it should be.
-pub(super) fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
-    Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
 }

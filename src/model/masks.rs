@@ -1,19 +1,29 @@
 //! What a step hides, in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and corrupted inputs.
 
-use super::batch::LONG_BANK_ROWS_MAX;
 use super::filled::Filled;
-use super::inputs::{Inputs, wrong};
+use super::inputs::Inputs;
 use super::shape::Shape;
 use super::{
     BankRows, Batch, Capacity, DecoderKind, Input, Masking, ModelConfig, PackedSentences, VisibilityBank,
 };
 use crate::device::{Buffer, Device, Stream, View};
-use crate::ops::Result;
 use crate::ops::attention::Mask;
 use crate::ops::cross_entropy::{MeanWeights, mean_weights};
 use crate::ops::masks::{
-    self, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labelled_offsets,
+    self, BANK_ROWS_MAX, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labelled_offsets,
 };
+use crate::ops::{Result, Workspace, wrong};
+
+/// Rows of a bank of long sentences, for which there must be workspace: what the first public code draws.
+const LONG_BANK_ROWS_MAX: usize = 256;
+
+impl BankRows {
+    /// The most masks for which a model of sentences of up to `length` tokens has room.
+    #[must_use]
+    pub fn limit(length: usize) -> usize {
+        if masks::workspace(1, length, 1) == Workspace::NONE { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
+    }
+}
 
 /// Where the labelled rows of each sentence go, and how many it has.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! RetroMAE: a BERT encoder, a one-layer decoder, a shared masked-language-model head.
 
-mod batch;
 mod capacity;
 mod config;
 mod embeddings;
 mod filled;
 mod gradients;
 mod head;
+mod input;
 mod inputs;
 mod layer;
 mod layout;
@@ -19,9 +19,12 @@ mod shape;
 mod training;
 mod transform;
 
+pub use crate::common::{
+    BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, QueryKind,
+    VisibilityBank, dropout_site,
+};
 pub use crate::ops::adamw::Hyperparameters as AdamW;
-pub use batch::{BankRows, Batch, IGNORE_INDEX, Input, Masking, PackedSentences, VisibilityBank};
 pub use capacity::Capacity;
-pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
+pub use input::Input;
 pub use model::{Losses, Model, Pooling, StepRandomness};
 pub use training::{Outcome, Ticket, TrainStep};

@@ -3,11 +3,10 @@
 use std::ops::Range;
 
 use super::ModelConfig;
-use super::inputs::wrong;
 use super::layout::{Entry, Layout};
+use crate::common::random::{key, philox};
 use crate::device::{Buffer, DType, Device, ModelFloat, View};
-use crate::ops::{Error, Result};
-use crate::random::{key, philox};
+use crate::ops::{Error, Result, wrong};
 
 /// The third counter word of the draws that initialise parameters: apart from dropout sites and mask streams.
 pub(super) const INITIALISATION: u32 = 0x4000_0000;

@@ -11,7 +11,7 @@ use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
 use crate::device::{Device, Graph, ModelFloat, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
-use crate::ops::{Result, adamw, reduce, rng_state};
+use crate::ops::{Result, adamw, reduce, rng_state, wrong};
 
 /// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
 const OUTCOMES: usize = 2;
@@ -219,10 +219,10 @@ impl<T: ModelFloat> Model<T> {
         let steps = self.training.steps;
         let expected = format!("of one of the last {OUTCOMES} steps of {steps}");
         if model != self.training.model {
-            return inputs::wrong("ticket", "of a step of another model", expected);
+            return wrong("ticket", "of a step of another model", expected);
         }
         if steps - step > OUTCOMES as u64 {
-            return inputs::wrong("ticket", format_args!("of step {}", step + 1), expected);
+            return wrong("ticket", format_args!("of step {}", step + 1), expected);
         }
         let slot = &mut self.training.outcomes[(step % OUTCOMES as u64) as usize];
         let floats = slot.floats.read()?;
@@ -253,7 +253,7 @@ impl<T: ModelFloat> Model<T> {
         match randomness {
             Some(StepRandomness { seed, step }) => self.rng.write(stream, &rng_state(seed, step))?,
             None if input.masking().is_some() => {
-                return inputs::wrong("randomness", "absent", "present where masks are drawn");
+                return wrong("randomness", "absent", "present where masks are drawn");
             }
             None => {}
         }

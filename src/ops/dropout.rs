@@ -2,9 +2,9 @@
 
 use super::Result;
 use super::error::{require, require_length};
+use crate::common::random::{dropout_scale, dropout_threshold, key};
 use crate::device::params::DropoutParams;
 use crate::device::{Stream, View};
-use crate::random::{dropout_scale, dropout_threshold, key};
 
 /// One dropout site. The rate is quantised to 1/256 ([`crate::random::Dropout`] defines every decision).
 #[derive(Clone, Copy, Debug)]

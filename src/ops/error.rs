@@ -24,9 +24,11 @@ pub(crate) fn require(
     actual: impl ToString,
     expected: impl ToString,
 ) -> Result<()> {
-    if condition {
-        return Ok(());
-    }
+    if condition { Ok(()) } else { wrong(argument, actual, expected) }
+}
+
+/// Refuses `argument`: what it was, and what it should be.
+pub(crate) fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
     Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
 }
 

@@ -6,6 +6,7 @@
 
 use super::error::{require, require_count, require_length};
 use super::{Result, Workspace};
+pub use crate::common::Budget;
 use crate::device::params::{CorruptionParams, DrawMasksParams, MASK_ROWS_PER_BLOCK, MaskBudget};
 use crate::device::{Stream, View, ViewMut, kernels};
 
@@ -18,33 +19,7 @@ pub const LENGTH_MAX: usize = 8192;
 /// A bank row must fit the 16-bit index of a token.
 pub const BANK_ROWS_MAX: usize = 1 << 16;
 
-/// How many tokens of a sentence a mask may choose: `min(cap, max(1, round(ratio · length)))`, special tokens counted in the length, half a token
-/// rounded to even, all as in the public code.
-///
-/// Words are visited in a random order, and chosen whole unless that would exceed the budget; so fewer tokens may be chosen, and none where every
-/// word is longer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Budget {
-    /// In `[0, 1]`
-    pub ratio: f64,
-    /// At least 1. The public code has 512, so that its ratio falls for sentences that are long.
-    pub cap: Option<usize>,
-}
-
 impl Budget {
-    /// Of `ratio`, without a cap.
-    #[must_use]
-    pub fn of(ratio: f64) -> Self {
-        Self { ratio, cap: None }
-    }
-
-    /// The tokens that may be chosen of `length`.
-    #[must_use]
-    pub fn tokens(self, length: usize) -> usize {
-        let rounded = (length as f64 * self.ratio).round_ties_even() as usize;
-        rounded.max(1).min(self.cap.unwrap_or(usize::MAX))
-    }
-
     pub(super) fn params(self, argument: &'static str) -> Result<MaskBudget> {
         let Self { ratio, cap } = self;
         require(

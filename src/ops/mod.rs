@@ -24,6 +24,6 @@ pub mod segment_sum;
 mod workspace;
 
 pub use dropout::{Dropout, rng_state};
-pub(crate) use error::require_length;
 pub use error::{Error, Result};
+pub(crate) use error::{require_length, wrong};
 pub use workspace::Workspace;

@@ -1,8 +1,8 @@
 //! Multi-head attention over packed sentences: `softmax(scale Q Kᵀ + mask) V`, a sentence and a head at a time.
 
 use super::tensor::{add_scaled, dot, log_sum_exp, sentences};
-use crate::model::VisibilityBank;
-use crate::random::Dropout;
+use crate::common::VisibilityBank;
+use crate::common::random::Dropout;
 use std::ops::Range;
 
 /// Which keys of its own sentence a query may read.

@@ -2,7 +2,7 @@
 //! [`Options`] add to it: `crate::ops::cross_entropy`.
 
 use super::{linear, tensor};
-use crate::ops::cross_entropy::Options;
+use crate::common::Options;
 
 /// An output layer and what it must predict.
 #[derive(Clone, Copy)]
@@ -108,7 +108,7 @@ impl CrossEntropy<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::IGNORE_INDEX;
+    use crate::common::IGNORE_INDEX;
 
     fn head() -> CrossEntropy<'static> {
         CrossEntropy {

@@ -2,7 +2,7 @@
 
 use super::layer_norm;
 use super::tensor::{add_to, keep_factor, sentences};
-use crate::random::Dropout;
+use crate::common::random::Dropout;
 
 /// What a packed row is made of; `h` is the sentence's vector, `slot` the position in the sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use super::bag_of_words::{self, BagOfWords};
 use super::cross_entropy::{self, CrossEntropy};
 use super::parameters::{Parameters, accumulate, get};
 use super::{gelu, layer_norm, linear, tensor};
-use crate::model::{Batch, IGNORE_INDEX};
-use crate::ops::cross_entropy::Options;
+use crate::common::Options;
+use crate::common::{Batch, IGNORE_INDEX};
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
 const DENSE_WEIGHT: &str = "cls.predictions.transform.dense.weight";

@@ -8,7 +8,7 @@ use super::layer_norm::{self, DropoutResidual};
 use super::parameters::{Parameters, accumulate, get};
 use super::tensor::add_to;
 use super::{gelu, linear};
-use crate::random::Dropout;
+use crate::common::random::Dropout;
 
 /// The three places where a layer drops elements.
 #[derive(Clone, Copy, Default)]

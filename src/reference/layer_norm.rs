@@ -1,7 +1,7 @@
 //! LayerNorm over the hidden dimension, alone and as the end of a transformer block.
 
 use super::tensor::{dot, keep_factor};
-use crate::random::Dropout;
+use crate::common::random::Dropout;
 
 /// `gamma * (x - mean) / sqrt(variance + eps) + beta` for each row; the variance is the biased one.
 ///

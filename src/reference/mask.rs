@@ -1,11 +1,10 @@
 //! Whole-word masks as a pure function of (seed, step, sentence): which tokens the encoder and the `basic` decoder
 //! lose, what becomes of them, and the bank of position-specific masks of the `enhanced` decoder.
 
-use crate::model::{
-    BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, VisibilityBank,
+use crate::common::random::{Stream, bounded, key, philox};
+use crate::common::{
+    self, BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, VisibilityBank,
 };
-use crate::ops::masks;
-use crate::random::{Stream, bounded, key, philox};
 
 /// One sentence to be masked. Its first and its last token, `[CLS]` and `[SEP]`, belong to no word and are never chosen.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +171,7 @@ pub fn draw_batch(
     config: &ModelConfig,
 ) -> Batch {
     let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = packed;
-    let budget = |masks::Budget { ratio, cap }| Budget { ratio, cap };
+    let budget = |common::Budget { ratio, cap }| Budget { ratio, cap };
     let starts: Vec<bool> =
         (0..ids.len()).map(|token| word_starts[token / 32] >> (token % 32) & 1 == 1).collect();
     let range = |b: usize| cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize;

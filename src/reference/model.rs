@@ -8,8 +8,8 @@ use super::head;
 use super::layer::{Activations, Layer, LayerDropout};
 use super::parameters::{DECODER_PREFIX, Parameters, accumulate, encoder_prefix, get, zeros};
 use super::tensor::{add_to, sentences};
-use crate::model::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
-use crate::random::Dropout;
+use crate::common::random::Dropout;
+use crate::common::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
 
 /// Losses, gradients and the outputs of one step.
 pub struct StepResult {
@@ -285,8 +285,8 @@ fn embedding_backward(embedding: &Embedding, d_out: &[f64], gradients: &mut Para
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{IGNORE_INDEX, VisibilityBank};
-    use crate::random::philox;
+    use crate::common::random::philox;
+    use crate::common::{IGNORE_INDEX, VisibilityBank};
     use crate::reference::parameter_shapes;
 
     const EPS: f64 = 1e-12f32 as f64;

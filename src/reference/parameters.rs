@@ -1,7 +1,7 @@
 //! The model's parameters by their Hugging Face names.
 
 use super::tensor::add_to;
-use crate::model::ModelConfig;
+use crate::common::ModelConfig;
 use std::collections::BTreeMap;
 
 /// Tensors by name, row-major; a dense weight is `[out_features, in_features]`.

@@ -1,6 +1,6 @@
 //! The few vector helpers that every operation of the reference shares.
 
-use crate::random::Dropout;
+use crate::common::random::Dropout;
 
 /// `Σ a_i b_i`.
 #[must_use]

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use retromae::device::{Device, bf16};
 use retromae::model::{Capacity, DecoderKind, Model, ModelConfig, QueryKind};
+use retromae::reference::parameter_shapes;
 
 use crate::model::{CAPACITY, config};
 
@@ -29,6 +30,17 @@ fn initial(seed: u64, hidden_size: usize) -> Vec<(String, Vec<usize>, Vec<f32>)>
         (name, shape, values)
     };
     model.parameter_shapes().into_iter().map(read).collect()
+}
+
+#[test]
+fn a_model_has_the_parameters_of_the_reference() {
+    let config = ModelConfig::tiny(1003);
+    let capacity = Capacity { tokens: 8, sentences: 2, sentence_length: 8 };
+    let model = Model::<f32>::new(&Device::host().unwrap(), &config, capacity).unwrap();
+    let (mut actual, mut expected) = (model.parameter_shapes(), parameter_shapes(&config));
+    actual.sort();
+    expected.sort();
+    assert_eq!(actual, expected);
 }
 
 #[test]

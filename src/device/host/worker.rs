@@ -15,7 +15,7 @@ use super::scheduler::{
     retromae_simt_context, set_current, thread_main,
 };
 use super::{HostKernel, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
-use crate::random::philox;
+use crate::common::random::philox;
 
 /// A kernel thread keeps its register tiles on its stack: a few KiB.
 const STACK_BYTES: usize = 64 * 1024;
@@ -258,7 +258,8 @@ fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Ve
         ThreadOrder::Forward => {}
         ThreadOrder::Reverse => sequence.reverse(),
         ThreadOrder::Random(seed) => {
-            let draw = |item: usize| philox(crate::random::key(seed), [item as u32, salt, round, 0])[0];
+            let draw =
+                |item: usize| philox(crate::common::random::key(seed), [item as u32, salt, round, 0])[0];
             let warp = |thread: usize| draw(THREADS_MAX as usize + thread / LANES);
             sequence.sort_by_key(|&thread| (warp(thread), thread / LANES, draw(thread)));
         }

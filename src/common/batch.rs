@@ -1,12 +1,4 @@
-//! What one training step sees: packed sentences, and what is hidden of them, given or to be drawn.
-
-use std::fmt;
-
-use crate::ops::Workspace;
-use crate::ops::masks::{self, BANK_ROWS_MAX, Budget};
-
-/// Rows of a bank of long sentences, for which there must be workspace: what the first public code draws.
-pub(super) const LONG_BANK_ROWS_MAX: usize = 256;
+//! What one training step sees: packed sentences, and an explicit batch of everything that is hidden of them.
 
 /// The label of a token without a loss.
 pub const IGNORE_INDEX: i32 = -100;
@@ -37,64 +29,6 @@ pub struct PackedSentences {
     pub ids: Vec<i32>,
     /// `[ceil(T / 32)]`: a bit a token, lowest first, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
     pub word_starts: Vec<u32>,
-}
-
-/// What a step hides of its sentences, drawn anew in each.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Masking {
-    /// Stands for a hidden token.
-    pub mask_id: i32,
-    /// Tokens of the encoder's input to predict: 80 % become `mask_id`, 10 % a random id, 10 % stay, as BERT's do.
-    pub encoder: Budget,
-    /// Tokens that the `basic` decoder's input lacks, or that each mask of the `enhanced` one hides.
-    pub decoder: Budget,
-    /// The `enhanced` decoder's masks.
-    pub bank_rows: BankRows,
-}
-
-/// How many position-specific masks a sentence has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BankRows {
-    /// A sentence of L tokens has `min(L, this)`, of which each token draws one; 128 in the authors' later code, 256 in their first. In
-    /// `1..=65536`.
-    AtMost(usize),
-    /// Every token has a mask of its own.
-    Independent,
-}
-
-impl BankRows {
-    /// Masks of sentences of up to `length` tokens, at most.
-    #[must_use]
-    pub fn rows_max(self, length: usize) -> usize {
-        match self {
-            Self::AtMost(rows) => rows,
-            Self::Independent => length,
-        }
-    }
-
-    /// The most masks for which a model of sentences of up to `length` tokens has room.
-    #[must_use]
-    pub fn limit(length: usize) -> usize {
-        if masks::workspace(1, length, 1) == Workspace::NONE { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
-    }
-}
-
-impl fmt::Display for BankRows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AtMost(rows) => rows.fmt(f),
-            Self::Independent => f.write_str("independent"),
-        }
-    }
-}
-
-/// The input of a step.
-#[derive(Clone, Copy, Debug)]
-pub enum Input<'a> {
-    /// Everything is given.
-    Explicit(&'a Batch),
-    /// What is hidden is drawn on the device, from the step's randomness.
-    Drawn(&'a PackedSentences, Masking),
 }
 
 /// One explicit batch: everything that a step draws at random in training is given here.
@@ -146,7 +80,7 @@ impl Batch {
 }
 
 /// The distinct ids of a sentence, ascending, without its first and its last token's.
-pub(super) fn bag_of_words(mut sentence: Vec<i32>) -> Vec<i32> {
+pub(crate) fn bag_of_words(mut sentence: Vec<i32>) -> Vec<i32> {
     sentence.pop();
     let mut inner = sentence.split_off(sentence.len().min(1));
     inner.sort_unstable();
@@ -165,24 +99,6 @@ impl PackedSentences {
     #[must_use]
     pub fn num_tokens(&self) -> usize {
         self.ids.len()
-    }
-}
-
-impl Input<'_> {
-    /// `[B + 1]` prefix sums of the sentence lengths.
-    pub(super) fn cu_seqlens(&self) -> &[i32] {
-        match self {
-            Self::Explicit(batch) => &batch.cu_seqlens,
-            Self::Drawn(sentences, _) => &sentences.cu_seqlens,
-        }
-    }
-
-    /// How the device draws; none where everything is given.
-    pub(super) fn masking(&self) -> Option<Masking> {
-        match self {
-            Self::Explicit(_) => None,
-            Self::Drawn(_, masking) => Some(*masking),
-        }
     }
 }
 
