@@ -9,13 +9,12 @@
 //! collective or a barrier.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::LANES;
 use super::fault::locate;
-use super::scheduler::{LANES, current};
 
 const BANKS: usize = 32;
 const WORD_BYTES: u32 = 4;
@@ -121,7 +120,7 @@ impl Counter {
     }
 
     /// Logs an access of `bytes` bytes from byte `offset` of shared memory on.
-    fn log(&mut self, thread: usize, offset: u32, bytes: u32, write: bool, return_address: usize) {
+    pub(super) fn log(&mut self, thread: usize, offset: u32, bytes: u32, write: bool, return_address: usize) {
         let width = 1 << (offset | bytes | ACCESS_BYTES_MAX).trailing_zeros();
         for part in 0..bytes / width {
             let instruction = Instruction { return_address, write, bytes: width, part };
@@ -230,22 +229,4 @@ impl Totals {
 fn place(site: &str) -> (String, u32) {
     let place = site.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
     place.map_or((site.to_owned(), 0), |(file, line)| (file.to_owned(), line))
-}
-
-/// The running thread accesses shared memory of a block whose accesses are counted.
-#[unsafe(no_mangle)]
-extern "C" fn retromae_simt_shared_access(
-    offset: u32,
-    bytes: u32,
-    write: bool,
-    return_address: *const c_void,
-) {
-    let block = current();
-    // SAFETY: called by a running thread of the current block.
-    unsafe {
-        let thread = (*block).current;
-        if let Some(counter) = &mut (*block).conflicts {
-            counter.log(thread, offset, bytes, write, return_address as usize);
-        }
-    }
 }

@@ -11,6 +11,8 @@ mod kernels;
 mod memory;
 mod options;
 mod scheduler;
+mod signals;
+mod stack;
 mod streams;
 mod worker;
 
@@ -28,6 +30,8 @@ pub(super) use kernels::{all as kernels, declaration};
 pub use options::{HostOptions, ThreadOrder};
 use streams::{Recorded, Streams};
 
+/// Threads of a warp.
+const LANES: usize = 32;
 /// Threads of a block on every supported GPU.
 const THREADS_MAX: u32 = 1024;
 /// Dynamic shared memory that an H100 grants one block.
@@ -45,7 +49,7 @@ impl HostDevice {
     pub(super) fn new(options: HostOptions) -> Result<Self> {
         check_processor()?;
         options.check()?;
-        fault::install_handler();
+        signals::install_handler();
         Ok(Self {
             options,
             streams: Streams::default(),

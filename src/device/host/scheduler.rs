@@ -10,11 +10,10 @@ use std::ffi::{CStr, c_char, c_void};
 use corosensei::trap::CoroutineTrapHandler;
 use corosensei::{Coroutine, Yielder};
 
+use super::LANES;
 use super::conflicts::Counter;
 use super::fault::{Fault, locate};
-use super::worker::LaneStack;
-
-pub(super) const LANES: usize = 32;
+use super::stack::LaneStack;
 
 /// How a thread ends: by returning, or by a fault that the signal handler caught.
 pub(super) enum Exit {
@@ -325,6 +324,24 @@ extern "C" fn retromae_simt_fail(
     unsafe {
         let thread = (*block).current;
         stop(block, Violation { text, place, thread })
+    }
+}
+
+/// The running thread accesses shared memory of a block whose accesses are counted.
+#[unsafe(no_mangle)]
+extern "C" fn retromae_simt_shared_access(
+    offset: u32,
+    bytes: u32,
+    write: bool,
+    return_address: *const c_void,
+) {
+    let block = current();
+    // SAFETY: called by a running thread of the current block.
+    unsafe {
+        let thread = (*block).current;
+        if let Some(counter) = &mut (*block).conflicts {
+            counter.log(thread, offset, bytes, write, return_address as usize);
+        }
     }
 }
 

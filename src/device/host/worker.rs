@@ -1,62 +1,20 @@
-//! Runs blocks on one operating-system thread: stacks, shared memory, and the loop that resumes threads.
+//! Runs blocks on one operating-system thread: shared memory, and the loop that resumes threads.
 
 use std::cell::RefCell;
-use std::num::NonZeroUsize;
 
-use corosensei::stack::{Stack, StackPointer};
 use corosensei::{Coroutine, CoroutineResult};
 
 use super::super::{Error, Launch, Result};
 use super::conflicts::{Counter, Totals};
-use super::fault;
 use super::memory::{POISON, map_fenced, page_size, unmap};
 use super::scheduler::{
-    Block, Context, Dim3, Exit, LANES, Lane, Place, State, Violation, Votes, Warp, retromae_simt_begin_block,
+    Block, Context, Dim3, Exit, Lane, Place, State, Violation, Votes, Warp, retromae_simt_begin_block,
     retromae_simt_context, set_current, thread_main,
 };
-use super::{HostKernel, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
-use crate::common::random::philox;
-
-/// A kernel thread keeps its register tiles on its stack: a few KiB.
-const STACK_BYTES: usize = 64 * 1024;
-/// Stacks that all began at the same place of a page would compete for the same cache lines, so each begins a little lower
-/// than the last; the step is a few lines wide and the colours fill a page.
-const COLOUR_BYTES: usize = 576;
-const COLOUR_RANGE: usize = 4096;
-
-/// The stack of one thread of a block, fenced at its low end, reused for block after block.
-#[derive(Clone, Copy)]
-pub(super) struct LaneStack {
-    base: StackPointer,
-    limit: StackPointer,
-}
-
-impl LaneStack {
-    /// Bytes of the mapping.
-    fn total() -> usize {
-        STACK_BYTES + 3 * page_size()
-    }
-
-    fn new(lane: usize) -> Option<Self> {
-        let total = Self::total();
-        let start = map_fenced(total)?;
-        let colour = lane * COLOUR_BYTES % COLOUR_RANGE;
-        let base = (start + total - page_size() - colour) & !(corosensei::stack::STACK_ALIGNMENT - 1);
-        Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
-    }
-}
-
-// SAFETY: the stack is fenced at its low end by the first page of the mapping, and far larger than the minimum. The mapping stays
-// until the operating-system thread ends, so copies of the handle stay valid; a worker uses each stack for one coroutine at a time.
-unsafe impl Stack for LaneStack {
-    fn base(&self) -> StackPointer {
-        self.base
-    }
-
-    fn limit(&self) -> StackPointer {
-        self.limit
-    }
-}
+use super::signals;
+use super::stack::{LaneStack, STACK_BYTES};
+use super::{HostKernel, LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
+use crate::common::random::{key, philox};
 
 struct Worker {
     /// Threads of the block reach it by address while they run, so no reference to it is held across a resume.
@@ -71,8 +29,8 @@ impl Drop for Worker {
     /// fault has stopped is never gone on with.
     fn drop(&mut self) {
         for stack in &self.stacks {
-            // SAFETY: the whole mapping of a stack, on which nothing runs any more.
-            unsafe { unmap(stack.limit.get(), LaneStack::total()) };
+            // SAFETY: nothing runs on it any more.
+            unsafe { stack.release() };
         }
         let total = shared_total();
         // SAFETY: the whole mapping of shared memory, which no block uses any more.
@@ -93,7 +51,7 @@ impl Worker {
     fn new() -> Option<Self> {
         let total = shared_total();
         let shared_end = map_fenced(total)? + total - page_size();
-        fault::use_alternate_stack()?;
+        signals::use_alternate_stack()?;
         // SAFETY: the context of this thread.
         let context = unsafe { retromae_simt_context() };
         let block = Block {
@@ -258,8 +216,7 @@ fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Ve
         ThreadOrder::Forward => {}
         ThreadOrder::Reverse => sequence.reverse(),
         ThreadOrder::Random(seed) => {
-            let draw =
-                |item: usize| philox(crate::common::random::key(seed), [item as u32, salt, round, 0])[0];
+            let draw = |item: usize| philox(key(seed), [item as u32, salt, round, 0])[0];
             let warp = |thread: usize| draw(THREADS_MAX as usize + thread / LANES);
             sequence.sort_by_key(|&thread| (warp(thread), thread / LANES, draw(thread)));
         }

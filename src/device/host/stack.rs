@@ -1,0 +1,57 @@
+//! The stacks of a block's threads.
+
+use std::num::NonZeroUsize;
+
+use corosensei::stack::{Stack, StackPointer};
+
+use super::memory::{map_fenced, page_size, unmap};
+
+/// A kernel thread keeps its register tiles on its stack: a few KiB.
+pub(super) const STACK_BYTES: usize = 64 * 1024;
+/// Stacks that all began at the same place of a page would compete for the same cache lines, so each begins a little lower
+/// than the last; the step is a few lines wide and the colours fill a page.
+const COLOUR_BYTES: usize = 576;
+const COLOUR_RANGE: usize = 4096;
+
+/// The stack of one thread of a block, fenced at its low end, reused for block after block.
+#[derive(Clone, Copy)]
+pub(super) struct LaneStack {
+    base: StackPointer,
+    limit: StackPointer,
+}
+
+impl LaneStack {
+    /// Bytes of the mapping.
+    fn total() -> usize {
+        STACK_BYTES + 3 * page_size()
+    }
+
+    pub(super) fn new(lane: usize) -> Option<Self> {
+        let total = Self::total();
+        let start = map_fenced(total)?;
+        let colour = lane * COLOUR_BYTES % COLOUR_RANGE;
+        let base = (start + total - page_size() - colour) & !(corosensei::stack::STACK_ALIGNMENT - 1);
+        Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
+    }
+
+    /// Gives the mapping back.
+    ///
+    /// # Safety
+    /// Nothing runs on the stack any more, nor will.
+    pub(super) unsafe fn release(&self) {
+        // SAFETY: the whole mapping, which is the caller's to give back.
+        unsafe { unmap(self.limit.get(), Self::total()) };
+    }
+}
+
+// SAFETY: the stack is fenced at its low end by the first page of the mapping, and far larger than the minimum. The mapping stays
+// until the operating-system thread ends, so copies of the handle stay valid; a worker uses each stack for one coroutine at a time.
+unsafe impl Stack for LaneStack {
+    fn base(&self) -> StackPointer {
+        self.base
+    }
+
+    fn limit(&self) -> StackPointer {
+        self.limit
+    }
+}
