@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
+use super::corpus::without_duplicates;
 use super::documents::text_of;
 use super::prose::{doc_comment_blocks, markdown_paragraphs};
-use super::{Corpus, CorpusReport};
+use super::{Corpus, CorpusReport, Error};
 
 /// A paragraph of fewer words is a signature or a label.
 const FEWEST_WORDS: usize = 8;
@@ -15,15 +18,44 @@ const LARGEST_SOURCE_BYTES: u64 = 1 << 20;
 /// A bound on the time that one crate can take.
 const MOST_SOURCE_BYTES_PER_CRATE: u64 = 8 << 20;
 
+impl Corpus {
+    /// Prose that is on every machine that built a crate: README files and doc comments of the sources that cargo
+    /// unpacked, at most `max_bytes` of it, shared out evenly among the crates.
+    ///
+    /// Looks in `$CARGO_HOME/registry/src`, or `~/.cargo/registry/src` where that variable is not set. The order is
+    /// that of the crates' names and their files' paths.
+    ///
+    /// # Errors
+    /// [`Error::NoInstalledCrates`] when there are none, [`Error::EmptyCorpus`] when they hold no prose.
+    pub fn from_installed_crates(max_bytes: usize) -> Result<Self, Error> {
+        let sources = cargo_sources();
+        Self::from_crates_in(&sources, max_bytes)
+    }
+
+    /// [`Self::from_installed_crates`] for the registries below `sources`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_crates_in(sources: &Path, max_bytes: usize) -> Result<Self, Error> {
+        let crates = crate_directories(sources);
+        if crates.is_empty() {
+            return Err(Error::NoInstalledCrates { path: sources.to_owned() });
+        }
+        let parts: Vec<Corpus> = crates.par_iter().map(|directory| crate_prose(directory)).collect();
+        let parts = share_out(without_duplicates(parts), max_bytes);
+        Self::merged(parts, &sources.display().to_string())
+    }
+}
+
 /// `$CARGO_HOME/registry/src`, by default in the home directory.
-pub(super) fn cargo_sources() -> PathBuf {
+fn cargo_sources() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
     set("CARGO_HOME").unwrap_or_else(|| home().join(".cargo")).join("registry").join("src")
 }
 
 /// The crates of all registries below `sources`, sorted by name and version.
-pub(super) fn crate_directories(sources: &Path) -> Vec<PathBuf> {
+fn crate_directories(sources: &Path) -> Vec<PathBuf> {
     let mut crates: Vec<PathBuf> = children(sources)
         .into_iter()
         .flat_map(|registry| children(&registry))
@@ -43,7 +75,7 @@ fn children(directory: &Path) -> Vec<PathBuf> {
 
 /// The passages of one crate: its README first, then its sources in path order. What cannot be read is passed over,
 /// as nobody asked for these files by name.
-pub(super) fn crate_prose(directory: &Path) -> Corpus {
+fn crate_prose(directory: &Path) -> Corpus {
     let mut corpus = Corpus::default();
     let readmes = children(directory).into_iter().filter(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
@@ -136,7 +168,7 @@ fn is_prose(paragraph: &str) -> bool {
 }
 
 /// Cuts the largest crates until all fit in `max_bytes`: every crate keeps its first bytes up to the same limit.
-pub(super) fn share_out(mut crates: Vec<Corpus>, max_bytes: usize) -> Vec<Corpus> {
+fn share_out(mut crates: Vec<Corpus>, max_bytes: usize) -> Vec<Corpus> {
     let mut sizes: Vec<usize> =
         crates.iter().map(|part| part.passages.iter().map(String::len).sum()).collect();
     sizes.sort_unstable();

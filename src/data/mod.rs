@@ -10,22 +10,26 @@ mod documents;
 mod drawer;
 mod error;
 mod installed;
+mod passages;
 mod permutation;
 mod prose;
+mod report;
 mod sentences;
 pub mod store;
 mod tokenize;
 mod tokenizer;
 
 pub(crate) use content::{Content, HEAD_BYTES, read_text};
-pub use corpus::{Corpus, CorpusReport};
+pub use corpus::Corpus;
 pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
 pub use drawer::{BatchDrawer, BatchOptions, Position};
 pub use error::Error;
+pub use passages::{Ids, PassageRef, Passages, WordStarts};
 pub use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};
+pub use report::CorpusReport;
 pub use sentences::sentences;
-pub use store::{Ids, Manifest, PassageRef, Passages, TokenStore, WordStarts};
+pub use store::{Manifest, TokenStore};
 pub use tokenize::{Progress, TokenizeOptions, tokenize};
 pub use tokenizer::{EncodeReport, EncodedCorpus, SpecialTokens, Tokenizer};
 

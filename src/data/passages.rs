@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::Error;
+use super::Error;
 
 /// Ids that are made wider together.
 const WIDENED_AT_ONCE: usize = 64;
@@ -124,13 +124,13 @@ pub struct PassageRef<'a> {
 }
 
 /// xxh3-64 of a passage's ids.
-pub(in super::super) type Fingerprint = u64;
+pub(super) type Fingerprint = u64;
 /// Fingerprints of passages; as they are hashes, they are not hashed again.
-pub(in super::super) type Fingerprints = HashSet<Fingerprint, BuildHasherDefault<AsItIs>>;
+pub(super) type Fingerprints = HashSet<Fingerprint, BuildHasherDefault<AsItIs>>;
 
 /// Takes a number for its own hash.
 #[derive(Default)]
-pub(in super::super) struct AsItIs(u64);
+pub(super) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -148,7 +148,7 @@ impl Hasher for AsItIs {
 
 impl PassageRef<'_> {
     /// The same for the same ids, in whatever width they are stored.
-    pub(in super::super) fn fingerprint(&self) -> Fingerprint {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         match self.ids {
             Ids::U32(ids) => xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(ids)),
             Ids::U16(ids) => {
@@ -217,7 +217,7 @@ impl Passages {
     }
 
     /// Appends a passage that lies elsewhere.
-    pub(in super::super) fn push_copy(&mut self, passage: PassageRef<'_>) {
+    pub(super) fn push_copy(&mut self, passage: PassageRef<'_>) {
         passage.word_starts.append_to(&mut self.word_starts, self.ids.len());
         match passage.ids {
             Ids::U16(ids) => self.ids.extend(ids.iter().map(|&id| u32::from(id))),

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::prose::{markdown_paragraphs, one_line};
-use super::store::SourceRecord;
 use super::{CorpusReport, Error};
 use json::Bad;
 use lines::{Lines, cut};
 pub use records::Records;
 use sources::Source;
+pub use sources::SourceRecord;
 
 /// Bytes of a document at most; a longer text becomes several, cut at a sentence's end where there is one.
 const DOCUMENT_BYTES_MAX: usize = 256 << 10;

@@ -6,11 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::UNIX_EPOCH;
 
-use super::super::store::SourceRecord;
+use serde::{Deserialize, Serialize};
+
 use super::super::{CorpusReport, Error};
 use super::lines::Lines;
 use super::stream::{self, Held, is_standard_input};
 use super::{ReadOptions, Standing, TextFormat};
+
+/// A file that text was read from, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    pub path: PathBuf,
+    /// Bytes; none for the standard input.
+    pub size: Option<u64>,
+    /// When it was last changed, in nanoseconds since 1970; none where that is not known.
+    pub modified_ns: Option<u64>,
+}
 
 /// What an error says that a file should be.
 const READABLE: &str = "plain text (.txt), markdown (.md) or JSON lines (.jsonl), each also .gz and .zst, in UTF-8 or in UTF-16 with \

@@ -1,9 +1,10 @@
 //! `store.json`: what is in a store, and how it came about.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::documents::SourceRecord;
 use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, checksum, write_synced};
 use super::shard::{Shard, id_bytes};
 
@@ -13,16 +14,6 @@ pub const MANIFEST_FILE: &str = "store.json";
 const VERSION: u32 = 1;
 /// How text becomes passages: a store is finished by the rules that it was begun by. 1: each passage stands once.
 pub const RULES: u32 = 1;
-
-/// A file that text was read from, as it was then.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceRecord {
-    pub path: PathBuf,
-    /// Bytes; none for the standard input.
-    pub size: Option<u64>,
-    /// When it was last changed, in nanoseconds since 1970; none where that is not known.
-    pub modified_ns: Option<u64>,
-}
 
 /// A shard, and how to tell that it is the one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,6 @@
 //! in the manifest. Nobody may change the files while they are read.
 
 mod manifest;
-mod passages;
 mod shard;
 mod writer;
 
@@ -12,12 +11,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-pub use manifest::{MANIFEST_FILE, Manifest, Plan, RULES, ShardRecord, SourceRecord};
-pub use passages::{Ids, PassageRef, Passages, WordStarts};
+pub use manifest::{MANIFEST_FILE, Manifest, Plan, RULES, ShardRecord};
 pub use writer::StoreWriter;
 
-use super::Error;
-use passages::Fingerprints;
+pub use super::documents::SourceRecord;
+use super::passages::Fingerprints;
+use super::{Error, PassageRef, Passages};
 use shard::Shard;
 
 /// All passages of a corpus, read where they lie.

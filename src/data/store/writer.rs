@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::super::passages::{Fingerprint, Fingerprints, Passages};
 use super::super::{
     CorpusReport, EncodeReport, EncodedCorpus, Error, Standing, Tokenizer, lock, write_synced,
 };
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
-use super::passages::{Fingerprint, Fingerprints, Passages};
 use super::shard::Shard;
 
 const SHARD_SUFFIX: &str = ".tokens";
