@@ -2,12 +2,28 @@
 
 use std::ops::Range;
 
-use super::layer::NormActivations;
 use super::layout::{Linear, Norm};
 use super::parameters::Parameters;
-use crate::device::{ModelFloat, Stream, View, ViewMut};
+use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::{Dropout, Result, layer_norm, linear};
+
+/// What was normalised, and by what.
+#[derive(Debug)]
+pub(super) struct NormActivations<T: ModelFloat> {
+    /// `[T, H]`
+    pub sum: Buffer<T>,
+    /// `[T]`
+    pub mean: Buffer<f32>,
+    /// `[T]`
+    pub rstd: Buffer<f32>,
+}
+
+impl<T: ModelFloat> NormActivations<T> {
+    pub(super) fn new(device: &Device, rows: usize, hidden: usize) -> Result<Self> {
+        Ok(Self { sum: device.zeros(rows * hidden)?, mean: device.zeros(rows)?, rstd: device.zeros(rows)? })
+    }
+}
 
 /// Gradients of a product: of the weight (added), and of the input (written, or added with `accumulate`).
 #[allow(clippy::too_many_arguments)]

@@ -4,16 +4,13 @@
 use super::gradients::linear_backward;
 use super::inputs::{Bags, Inputs};
 use super::parameters::Parameters;
-use super::scratch::Scratch;
+use super::scratch::{HEAD_ALGORITHM, Scratch};
 use super::shape::labelled_capacity;
 use super::transform::Transform;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
-use crate::ops::cross_entropy::{Algorithm, Totals};
+use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
-
-/// The one that takes every type, and on the host device the faster one.
-pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 
 /// What the head computes of the labelled rows, M of them at most: the encoder's first, then the decoder's.
 #[derive(Debug)]

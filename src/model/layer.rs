@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::gradients::{bias_backward, linear_backward, normalise_backward};
+use super::gradients::{NormActivations, bias_backward, linear_backward, normalise_backward};
 use super::inputs::Inputs;
 use super::layout::{LayerRanges, Linear, Norm};
 use super::parameters::{Parameters, Weights};
@@ -32,23 +32,6 @@ pub(super) struct Activations<T: ModelFloat> {
     output_norm: NormActivations<T>,
     /// `[T, H]`
     pub output: Buffer<T>,
-}
-
-/// What was normalised, and by what.
-#[derive(Debug)]
-pub(super) struct NormActivations<T: ModelFloat> {
-    /// `[T, H]`
-    pub sum: Buffer<T>,
-    /// `[T]`
-    pub mean: Buffer<f32>,
-    /// `[T]`
-    pub rstd: Buffer<f32>,
-}
-
-impl<T: ModelFloat> NormActivations<T> {
-    pub(super) fn new(device: &Device, rows: usize, hidden: usize) -> Result<Self> {
-        Ok(Self { sum: device.zeros(rows * hidden)?, mean: device.zeros(rows)?, rstd: device.zeros(rows)? })
-    }
 }
 
 impl<T: ModelFloat> Activations<T> {

@@ -14,6 +14,7 @@ mod masks;
 #[allow(clippy::module_inception)]
 mod model;
 mod parameters;
+mod recorded;
 mod scratch;
 mod shape;
 mod training;
@@ -27,4 +28,5 @@ pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use capacity::Capacity;
 pub use input::Input;
 pub use model::{Losses, Model, Pooling, StepRandomness};
-pub use training::{Outcome, Ticket, TrainStep};
+pub use recorded::Ticket;
+pub use training::{Outcome, TrainStep};

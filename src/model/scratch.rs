@@ -1,13 +1,15 @@
 //! Buffers that every layer uses in turn and that hold nothing between them.
 
-use super::head::HEAD_ALGORITHM;
 use super::shape::labelled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat};
+use crate::ops::cross_entropy::Algorithm;
 use crate::ops::{
     Result, Workspace, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
 };
 
+/// The losses' algorithm: the one that takes every type, and on the host device the faster one.
+pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
 /// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
 const HOST_LOGIT_BYTES: usize = 8 << 20;
 /// Rows of logits that exist at once on a GPU: each chunk reads and writes the whole f32 gradient of the embeddings, which costs as much as a

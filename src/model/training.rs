@@ -3,20 +3,14 @@
 //! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. What differs from step to step (the batch, the
 //! seed, the learning rate) lies in device memory, so the sequence can be recorded once and replayed as one graph.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
+use super::recorded::{Launches, OUTCOMES, SHAPES_MAX, Ticket};
 use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
-use crate::device::{Device, Graph, ModelFloat, Staging, Stream};
+use crate::device::{ModelFloat, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, adamw, reduce, rng_state, wrong};
-
-/// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
-const OUTCOMES: usize = 2;
-/// Shapes that are remembered; when there are more, all are forgotten rather than let them grow without end.
-const SHAPES_MAX: usize = 64;
 
 /// Arguments of [`Model::train_step`].
 #[derive(Clone, Copy, Debug)]
@@ -30,73 +24,12 @@ pub struct TrainStep<'a> {
     pub update: u32,
 }
 
-/// A step that was enqueued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// As [`Training::model`].
-    model: u64,
-    /// Counts from 0.
-    step: u64,
-}
-
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
     pub losses: Losses,
     /// Global norm of the gradients before clipping. Where it is not finite, nothing was updated.
     pub gradient_norm: f32,
-}
-
-/// All that a step's launches depend on, beside the model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Launches {
-    shape: Shape,
-    masking: Option<Masking>,
-    optimizer: adamw::Hyperparameters,
-}
-
-/// A step's outcome on its way to the host.
-#[derive(Debug)]
-struct StagedOutcome {
-    /// Of encoder and decoder
-    totals: Staging<Totals>,
-    /// Bag-of-words loss, squared norm of the gradients
-    floats: Staging<f32>,
-}
-
-impl StagedOutcome {
-    fn new(device: &Device) -> Result<Self> {
-        Ok(Self { totals: device.staging(2)?, floats: device.staging(2)? })
-    }
-}
-
-/// Recorded steps, and the outcomes of the last ones.
-#[derive(Debug)]
-pub(super) struct Training {
-    /// Tells this process's models apart.
-    model: u64,
-    record: bool,
-    /// What steps are recorded on, whatever stream they run on.
-    recorder: Stream,
-    /// Launches that were enqueued before, with their graph from the second time on.
-    known: Vec<(Launches, Option<Graph>)>,
-    outcomes: [StagedOutcome; OUTCOMES],
-    /// Steps enqueued so far.
-    steps: u64,
-}
-
-impl Training {
-    pub(super) fn new(device: &Device) -> Result<Self> {
-        static MODELS: AtomicU64 = AtomicU64::new(0);
-        Ok(Self {
-            model: MODELS.fetch_add(1, Ordering::Relaxed),
-            record: device.name() == "cuda",
-            recorder: device.new_stream()?,
-            known: Vec::new(),
-            outcomes: [StagedOutcome::new(device)?, StagedOutcome::new(device)?],
-            steps: 0,
-        })
-    }
 }
 
 impl<T: ModelFloat> Model<T> {
