@@ -3,16 +3,13 @@
 use std::path::PathBuf;
 
 use super::CorpusReport;
+use crate::common::FileError;
 
 /// An error of [`crate::data`]; each message names the argument, what it was, and what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read `{path}`: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot write `{path}`: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
-    #[error("`{path}` looks to be {what}; it should be {expected}")]
-    Kind { path: PathBuf, what: String, expected: &'static str },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(
         "corpus directory `{path}` has no .txt, .md or .jsonl file, plain, .gz or .zst ({report}); it should have at least one, at any depth"
     )]

@@ -4,7 +4,6 @@
 //! [`BatchDrawer`] draws batches that are a pure function of seed and position, so a run can stop anywhere
 //! and go on exactly.
 
-mod content;
 mod corpus;
 mod documents;
 mod drawer;
@@ -19,7 +18,6 @@ pub mod store;
 mod tokenize;
 mod tokenizer;
 
-pub(crate) use content::{Content, HEAD_BYTES, read_text};
 pub use corpus::Corpus;
 pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
 pub use drawer::{BatchDrawer, BatchOptions, Position};
@@ -36,6 +34,8 @@ pub use tokenizer::{EncodeReport, EncodedCorpus, SpecialTokens, Tokenizer};
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
+
+use crate::common::{FileError, write_then_rename};
 
 /// xxh3-64, in hexadecimal: enough to see damage, no help against an attack.
 pub(crate) fn checksum(bytes: &[u8]) -> String {
@@ -56,19 +56,11 @@ pub(crate) fn lock(directory: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// Writes `bytes` under a temporary name beside `path` and renames it, so that `path` never holds half a file.
+/// Writes a file whole, as [`write_whole`](crate::common::write_whole), and waits until the disk has it and its name.
 ///
 /// # Errors
-/// [`Error::Write`] with `path` and the cause.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_then_rename(path, |temporary| std::fs::write(temporary, bytes))
-}
-
-/// [`write_whole`] that also waits until the disk has the file and its name.
-///
-/// # Errors
-/// [`Error::Write`] with `path` and the cause.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// [`FileError::Write`] with `path` and the cause.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_then_rename(path, |temporary| {
         let mut file = File::create(temporary)?;
         file.write_all(bytes)?;
@@ -76,17 +68,7 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })?;
     // Not every system lets a directory be opened; where it does, the rename is on the disk behind this.
     if let Some(directory) = path.parent().and_then(|directory| File::open(directory).ok()) {
-        directory.sync_all().map_err(|source| Error::Write { path: path.to_owned(), source })?;
+        directory.sync_all().map_err(FileError::writing(path))?;
     }
     Ok(())
-}
-
-fn write_then_rename(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(), Error> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.tmp"));
-    let written = write(&temporary).and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|source| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::Write { path: path.to_owned(), source }
-    })
 }

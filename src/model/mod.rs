@@ -8,6 +8,7 @@ mod gradients;
 mod head;
 mod input;
 mod inputs;
+pub mod io;
 mod layer;
 mod layout;
 mod masks;

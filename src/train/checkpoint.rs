@@ -6,22 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use super::export::{Tensor, write_tensors};
-use super::import::values_of;
 use crate::data::{Position, checksum, write_synced};
 use crate::device::ModelFloat;
 use crate::eval::RetrievalScore;
 use crate::model::Model;
+use crate::model::io::{self, FileError};
 
 /// The layout that this version writes and reads.
 const SCHEMA_VERSION: u32 = 2;
 const STATE_FILE: &str = "state.json";
-/// Prefixes of the optimizer's tensors; the weights have their own names.
-const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
 
 /// `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,15 +71,14 @@ impl CheckpointDirectory {
     /// Writes a checkpoint and drops the one before.
     ///
     /// # Errors
-    /// [`Error::NonFiniteWeight`], [`Error::Write`], [`Error::Data`], [`Error::Weights`], [`Error::Operation`]; the checkpoint before
+    /// [`Error::Model`], [`Error::File`]; the checkpoint before
     /// stays the current one.
     pub fn save<T: ModelFloat>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
-        std::fs::create_dir_all(&self.path)
-            .map_err(|source| Error::Write { path: self.path.clone(), source })?;
+        std::fs::create_dir_all(&self.path).map_err(FileError::writing(&self.path))?;
         let tensors = format!("step-{:08}.safetensors", progress.step);
         let path = self.path.join(&tensors);
-        write_tensors(&path, &tensors_of(model)?)?;
-        let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        model.save_state(&path)?;
+        let bytes = std::fs::read(&path).map_err(FileError::reading(&path))?;
         let Progress { step, position, options, device, retrieval_before } = progress;
         let state = State {
             schema_version: SCHEMA_VERSION,
@@ -104,8 +99,8 @@ impl CheckpointDirectory {
     /// Makes `state` the current one.
     fn commit(&self, state: &State) -> Result<()> {
         let path = self.path.join(STATE_FILE);
-        let text = serde_json::to_vec_pretty(state)
-            .map_err(|error| Error::Write { path: path.clone(), source: error.into() })?;
+        let text =
+            serde_json::to_vec_pretty(state).map_err(|error| FileError::writing(&path)(error.into()))?;
         Ok(write_synced(&path, &text)?)
     }
 
@@ -129,7 +124,7 @@ impl CheckpointDirectory {
         if !path.exists() {
             return Err(Error::NothingToResume { path });
         }
-        let bytes = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let bytes = std::fs::read(&path).map_err(FileError::reading(&path))?;
         let failed = |reason| Error::Checkpoint { path: path.clone(), reason };
         let value: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|error| failed(format!("not whole JSON ({error})")))?;
@@ -158,33 +153,11 @@ impl CheckpointDirectory {
         if checksum(&bytes) != state.tensors_checksum {
             return Err(failed("its checksum is not the one it had when it was written".into()));
         }
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| failed(error.to_string()))?;
-        let read = |name: &str, shape: &[usize]| {
-            let view = file.tensor(name).map_err(|error| failed(error.to_string()))?;
-            values_of(name, shape, &view).map_err(failed)
-        };
-        for (name, shape) in model.parameter_shapes() {
-            model.set_parameter(&name, &read(&name, &shape)?)?;
-            let [first, second] = MOMENTS.map(|prefix| read(&format!("{prefix}{name}"), &shape));
-            model.set_moments(&name, &first?, &second?)?;
-        }
-        Ok(())
+        model.set_state(&path, &bytes).map_err(|error| match error {
+            io::Error::Weights { reason, .. } => failed(reason),
+            other => other.into(),
+        })
     }
-}
-
-/// Every parameter and its two moments.
-fn tensors_of<T: ModelFloat>(model: &Model<T>) -> Result<Vec<Tensor>> {
-    let shapes = model.parameter_shapes();
-    let mut tensors = Vec::with_capacity(3 * shapes.len());
-    for (name, shape) in shapes {
-        let (first, second) = model.moments(&name)?;
-        for (prefix, values) in MOMENTS.into_iter().zip([first, second]) {
-            tensors.push((format!("{prefix}{name}"), shape.clone(), values));
-        }
-        let values = model.parameter(&name)?;
-        tensors.push((name, shape, values));
-    }
-    Ok(tensors)
 }
 
 #[cfg(test)]

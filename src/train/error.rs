@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::io::{self, FileError};
 use crate::{data, device, eval, ops};
 
 /// An error of [`crate::train`]; each message says what was given and what would be right.
@@ -19,16 +20,12 @@ pub enum Error {
     Report(#[from] super::report::Error),
     #[error(transparent)]
     Retrieval(#[from] eval::EmbedError),
-    #[error("cannot read `{path}`: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("cannot write `{path}`: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Model(#[from] io::Error),
     #[error("model configuration `{path}`: {reason}")]
     ModelConfig { path: PathBuf, reason: String },
-    #[error("weights `{path}`: {reason}")]
-    Weights { path: PathBuf, reason: String },
-    #[error("weights `{path}`: {tensor} would hold {value}, so it was not written; weights should be finite")]
-    NonFiniteWeight { path: PathBuf, tensor: String, value: f32 },
     #[error(
         "--out `{path}` exists and is not empty; give another directory, --resume to go on with its run, or --overwrite"
     )]

@@ -4,7 +4,6 @@
 
 mod checkpoint;
 mod error;
-mod export;
 mod import;
 mod observer;
 mod options;
@@ -20,8 +19,7 @@ mod trainer;
 
 pub use checkpoint::{CheckpointDirectory, Progress as CheckpointProgress, State as CheckpointState};
 pub use error::{Error, Result};
-pub use export::{save_config, save_model};
-pub use import::{CONFIG_FILE, LoadedModel, LoadedWeights, WEIGHTS_FILE, load_config, load_model};
+pub use import::{LoadedModel, load_model};
 pub use observer::{Observer, Silent};
 pub use options::{DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength};
 pub use pretrain::{Outcome, pretrain};

@@ -7,7 +7,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::report::{Error, RetrievalTable, StepRecord, data_wait_percent};
-use crate::data::write_whole;
+use crate::common::write_whole;
 use crate::eval::RetrievalScore;
 
 /// Draws the run as an SVG picture at `path`: both losses, the learning rate, and the retrieval scores if there are any.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::checkpoint::State;
 use super::error::{Error, Result};
-use super::import::{CONFIG_FILE, check_vocabulary, load_config};
+use super::import::check_vocabulary;
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::source::Source;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
 use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer, checksum};
 use crate::device::DType;
 use crate::eval::HeldOut;
+use crate::model::io::{CONFIG_FILE, load_config};
 use crate::model::{Capacity, Masking, ModelConfig};
 use crate::ops::masks::Budget;
 
@@ -115,11 +116,11 @@ impl Prepared {
 fn model_config(options: &Options) -> Result<ModelConfig> {
     let vocab_size = options.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE);
     let mut config = match (&options.init, &options.model) {
-        (Some(directory), _) => load_config(&directory.join(CONFIG_FILE), vocab_size)?,
+        (Some(directory), _) => load_config(&directory.join(CONFIG_FILE), Some(vocab_size))?,
         (None, ModelChoice::Tiny) => ModelConfig::tiny(vocab_size),
         (None, ModelChoice::Small) => ModelConfig::small(vocab_size),
         (None, ModelChoice::Base) => ModelConfig::base(vocab_size),
-        (None, ModelChoice::File(path)) => load_config(path, vocab_size)?,
+        (None, ModelChoice::File(path)) => load_config(path, Some(vocab_size))?,
     };
     config.decoder = options.decoder.unwrap_or(config.decoder);
     config.query = options.query.unwrap_or(config.query);

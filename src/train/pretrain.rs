@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CheckpointDirectory, State};
 use super::error::{Error, Result, require_flag};
-use super::export::{save_config, save_model};
-use super::import::{CONFIG_FILE, Purpose, WEIGHTS_FILE, load_weights};
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
@@ -13,6 +11,7 @@ use super::{Observer, Options};
 use crate::data::{Position, lock};
 use crate::device::{DType, Device, ModelFloat, bf16};
 use crate::eval::{EmbedError, Embedder, RetrievalScore, rank_bm25};
+use crate::model::io::{CONFIG_FILE, FileError, Purpose, WEIGHTS_FILE, save_config};
 use crate::model::{Model, Pooling};
 
 const LOG_FILE: &str = "training.jsonl";
@@ -123,7 +122,7 @@ fn check_out(options: &Options, checkpoints: &CheckpointDirectory) -> Result<Opt
     let file = format!("`{}`, a file", out.display());
     require_flag(!exists || out.is_dir(), "--out", file, "a directory, or a path where one can be made")?;
     let read = |path: &Path| {
-        let entries = std::fs::read_dir(path).map_err(|source| Error::Read { path: path.to_owned(), source });
+        let entries = std::fs::read_dir(path).map_err(FileError::reading(path));
         entries.map(|mut entries| entries.next().is_some())
     };
     if exists && !options.overwrite && read(out)? {
@@ -138,18 +137,17 @@ fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()
         return Ok(());
     }
     let out = &options.out;
-    let failed = |path: &Path, source| Error::Write { path: path.to_owned(), source };
-    std::fs::create_dir_all(out).map_err(|source| failed(out, source))?;
+    std::fs::create_dir_all(out).map_err(FileError::writing(out))?;
     let checkpoint = CheckpointDirectory::of_run(out);
     if checkpoint.path().exists() {
-        std::fs::remove_dir_all(checkpoint.path()).map_err(|source| failed(checkpoint.path(), source))?;
+        std::fs::remove_dir_all(checkpoint.path()).map_err(FileError::writing(checkpoint.path()))?;
     }
     for path in RUN_FILES.map(|name| out.join(name)) {
         if path.exists() {
-            std::fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+            std::fs::remove_file(&path).map_err(FileError::writing(&path))?;
         }
     }
-    save_config(out, &prepared.config, &prepared.tokenizer)?;
+    save_config(out, &prepared.config, Some(prepared.tokenizer.special_tokens().pad))?;
     Ok(prepared.tokenizer.save(out, prepared.max_len)?)
 }
 
@@ -185,7 +183,7 @@ fn make_model<T: ModelFloat>(
     }
     model.initialise(options.seed)?;
     if let Some(directory) = &options.init {
-        let weights = load_weights(&directory.join(WEIGHTS_FILE), Purpose::Training, &mut model)?;
+        let weights = model.load_weights(&directory.join(WEIGHTS_FILE), Purpose::Training)?;
         observer.note(&weights.to_string());
     }
     Ok(model)
@@ -231,7 +229,8 @@ fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>, observer: &mut dyn Observ
         return Ok(false);
     }
     let (options, prepared) = (trainer.options, trainer.prepared);
-    save_model(&options.out, &trainer.model, &prepared.tokenizer, prepared.max_len)?;
+    trainer.model.save(&options.out, Some(prepared.tokenizer.special_tokens().pad))?;
+    prepared.tokenizer.save(&options.out, prepared.max_len)?;
     if let Some(mut table) = trainer.retrieval {
         let Some(after) = score(trainer, observer)? else { return Ok(false) };
         table.after = Some(after);

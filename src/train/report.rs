@@ -18,7 +18,7 @@ pub enum Error {
     )]
     Malformed { path: PathBuf, line: usize, reason: String },
     #[error(transparent)]
-    Picture(#[from] crate::data::Error),
+    Picture(#[from] crate::common::FileError),
     #[error("training picture `{path}`: {reason}")]
     Drawing { path: PathBuf, reason: String },
 }

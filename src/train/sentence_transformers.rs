@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::error::{Error, Result};
-use super::import::{CONFIG_FILE, read_json};
 use super::options::SHORTEST_PASSAGE;
+use crate::common::read_text;
 use crate::model::Pooling;
+use crate::model::io::CONFIG_FILE;
 
 const MODULES_FILE: &str = "modules.json";
 /// Where the pooling is when no [`MODULES_FILE`] says it.
@@ -114,6 +116,16 @@ fn not_computed(path: PathBuf, found: String) -> Error {
     let reason =
         format!("{found}; there should be a Transformer, a Pooling and at most a Normalize, in this order");
     Error::ModelConfig { path, reason }
+}
+
+/// A file of JSON.
+///
+/// # Errors
+/// [`Error::File`] where it cannot be read or is no text; [`Error::ModelConfig`] where it is no such JSON.
+fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
+    let text = read_text(path, "JSON")?;
+    serde_json::from_str(&text)
+        .map_err(|error| Error::ModelConfig { path: path.to_owned(), reason: error.to_string() })
 }
 
 /// Whether there is anything of this name, a broken link included.

@@ -14,6 +14,7 @@ use super::report::{RetrievalTable, StepRecord, TrainingLog};
 use super::schedule::linear_learning_rate;
 use crate::data::{BatchDrawer, Position};
 use crate::device::{Event, ModelFloat, Stream, Timings};
+use crate::model::io;
 use crate::model::{AdamW, Input, Model, Outcome, StepRandomness, Ticket, TrainStep};
 
 /// The one that the device computes, and the one that waits for it.
@@ -179,7 +180,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
         };
         // The losses so far are of the weights before the last update.
         self.checkpoints.save(&self.model, progress).map_err(|error| match error {
-            Error::NonFiniteWeight { tensor, value, .. } => self.non_finite(tensor, value),
+            Error::Model(io::Error::NonFiniteWeight { tensor, value, .. }) => self.non_finite(tensor, value),
             other => other,
         })?;
         self.saved_step = Some(self.step);

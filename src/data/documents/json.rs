@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::super::content::HEAD_BYTES;
+use crate::common::HEAD_BYTES;
 
 /// Field names that an error tells, at most.
 const FIELDS_TOLD_MAX: usize = 10;

@@ -107,8 +107,8 @@ pub struct Documents {
 }
 
 impl Iterator for Documents {
-    /// [`Error::Read`] names a file; [`Error::NoField`] and [`Error::NoJson`] one of JSON lines none of which has a text;
-    /// [`Error::Kind`] a stream that is no text. There is no use in going on behind an error.
+    /// [`FileError::Read`](crate::common::FileError::Read) names a file; [`Error::NoField`] and [`Error::NoJson`] one of JSON lines none of which has a text;
+    /// [`FileError::Kind`](crate::common::FileError::Kind) a stream that is no text. There is no use in going on behind an error.
     type Item = Result<Document, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -151,7 +151,7 @@ impl Documents {
     /// What is found in a directory and is of another kind is left out and counted in the report; .json is read there if it is JSON lines.
     ///
     /// # Errors
-    /// [`Error::Read`] names what cannot be read; [`Error::Kind`] a given file that is no text, or of an unknown kind;
+    /// [`FileError::Read`](crate::common::FileError::Read) names what cannot be read; [`FileError::Kind`](crate::common::FileError::Kind) a given file that is no text, or of an unknown kind;
     /// [`Error::NoTextFiles`]; [`Error::InputTwice`].
     pub fn open(paths: &[PathBuf], options: ReadOptions) -> Result<Self, Error> {
         let mut pending = CorpusReport::default();

@@ -12,6 +12,7 @@ use super::super::{CorpusReport, Error};
 use super::lines::Lines;
 use super::stream::{self, Held, is_standard_input};
 use super::{ReadOptions, Standing, TextFormat};
+use crate::common::FileError;
 
 /// A file that text was read from, as it was then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +122,7 @@ impl Source {
         if is_standard_input(path) {
             return Ok(Self { record: stream, known: None });
         }
-        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let failed = FileError::reading(path);
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             return Ok(Self { record: stream, known: None });
@@ -133,7 +134,7 @@ impl Source {
 
     /// A file of a directory whose name may be that of text; what it is where it is to be left out.
     fn found(path: &Path, options: &ReadOptions) -> Result<Result<Self, &'static str>, Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let failed = FileError::reading(path);
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
             return Ok(Err("no regular file"));
@@ -173,12 +174,12 @@ impl Source {
     }
 
     pub fn unreadable(&self, source: std::io::Error) -> Error {
-        Error::Read { path: self.record.path.clone(), source }
+        FileError::reading(&self.record.path)(source).into()
     }
 }
 
 fn of_other_kind(path: &Path, what: &str) -> Error {
-    Error::Kind { path: path.to_owned(), what: what.to_owned(), expected: READABLE }
+    FileError::Kind { path: path.to_owned(), what: what.to_owned(), expected: READABLE }.into()
 }
 
 /// The files of all paths: those that are given, and the texts below directories, sorted. What is left out of those is counted in
@@ -210,7 +211,7 @@ pub(super) fn find(
 
 fn is_directory(path: &Path) -> Result<bool, Error> {
     let metadata = std::fs::metadata(path);
-    Ok(metadata.map_err(|source| Error::Read { path: path.to_owned(), source })?.is_dir())
+    Ok(metadata.map_err(FileError::reading(path))?.is_dir())
 }
 
 /// The texts below `directory`, sorted by path. Links to directories are not followed.
@@ -254,7 +255,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {
-        let failed = |source| Error::Read { path: directory.clone(), source };
+        let failed = FileError::reading(&directory);
         for entry in std::fs::read_dir(&directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             if entry.file_type().map_err(failed)?.is_dir() {

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::super::Content;
-use super::super::content::{Compression, Encoding, HEAD_BYTES};
 use super::json;
 use super::lines::Lines;
 use super::utf16::Utf16;
+use crate::common::{Compression, Content, Encoding, HEAD_BYTES};
 
 /// The name of the standard input.
 pub(super) const STANDARD_INPUT: &str = "-";

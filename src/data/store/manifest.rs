@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::documents::SourceRecord;
 use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, checksum, write_synced};
 use super::shard::{Shard, id_bytes};
+use crate::common::FileError;
 
 /// The manifest's name in its directory.
 pub const MANIFEST_FILE: &str = "store.json";
@@ -138,10 +139,10 @@ impl Manifest {
     /// Reads the manifest in `directory`.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::Manifest`].
+    /// [`FileError::Read`], [`Error::Manifest`].
     pub fn read(directory: &Path) -> Result<Self, Error> {
         let path = directory.join(MANIFEST_FILE);
-        let text = std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        let text = std::fs::read(&path).map_err(FileError::reading(&path))?;
         let failed = |reason: String| Error::Manifest { path: path.clone(), reason };
         let version: serde_json::Value =
             serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
@@ -153,10 +154,10 @@ impl Manifest {
 
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(MANIFEST_FILE);
-        let failed = |error: serde_json::Error| Error::Write { path: path.clone(), source: error.into() };
-        let mut text = serde_json::to_vec_pretty(self).map_err(failed)?;
+        let text = serde_json::to_vec_pretty(self);
+        let mut text = text.map_err(|error| FileError::writing(&path)(error.into()))?;
         text.push(b'\n');
-        write_synced(&path, &text)
+        Ok(write_synced(&path, &text)?)
     }
 
     /// A line that names every shard by its checksum: two stores with the same one hold the same passages.

@@ -11,6 +11,7 @@ use super::super::{
 };
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::shard::Shard;
+use crate::common::FileError;
 
 const SHARD_SUFFIX: &str = ".tokens";
 
@@ -41,11 +42,10 @@ impl StoreWriter {
     /// dropped with `overwrite`.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another process writes the store; [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`Error::Read`],
-    /// [`Error::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard that is missing or damaged.
+    /// [`Error::Locked`] while another process writes the store; [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`FileError::Read`],
+    /// [`FileError::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard that is missing or damaged.
     pub fn open(directory: &Path, plan: Plan, tokenizer: &Tokenizer, overwrite: bool) -> Result<Self, Error> {
-        std::fs::create_dir_all(directory)
-            .map_err(|source| Error::Write { path: directory.to_owned(), source })?;
+        std::fs::create_dir_all(directory).map_err(FileError::writing(directory))?;
         let lock = lock(directory)?;
         let begun = Manifest::is_in(directory);
         if overwrite || !begun {
@@ -80,14 +80,14 @@ impl StoreWriter {
     fn prepare(directory: &Path, begun: bool) -> Result<(), Error> {
         if begun {
             let path = directory.join(MANIFEST_FILE);
-            std::fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
+            std::fs::remove_file(&path).map_err(FileError::writing(&path))?;
         }
         for path in entries(directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let ours = is_temporary(&name) || is_shard(&name);
             let tokenizer = ["tokenizer.json", "tokenizer_config.json", "vocab.txt"].contains(&name.as_str());
             if begun && (ours || tokenizer) || is_temporary(&name) {
-                std::fs::remove_file(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+                std::fs::remove_file(&path).map_err(FileError::writing(&path))?;
             } else if !begun {
                 return Err(Error::StoreNotEmpty { path: directory.to_owned(), found: name });
             }
@@ -115,7 +115,7 @@ impl StoreWriter {
     /// Appends the passages of one document that are new, after which reading stands at `standing`.
     ///
     /// # Errors
-    /// [`Error::Write`] names the file; the shards before it stay.
+    /// [`FileError::Write`] names the file; the shards before it stay.
     pub fn append(
         &mut self,
         document: &EncodedCorpus,
@@ -139,7 +139,7 @@ impl StoreWriter {
     /// Writes what is left, and that all is there. `text` is what was read after the last document.
     ///
     /// # Errors
-    /// [`Error::Write`]; [`Error::TokenId`].
+    /// [`FileError::Write`]; [`Error::TokenId`].
     pub fn finish(mut self, text: &CorpusReport) -> Result<Manifest, Error> {
         if !self.open.is_empty() || self.manifest.shards.is_empty() {
             self.close_shard()?;
@@ -213,16 +213,16 @@ fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::Read { path: directory.to_owned(), source };
+    let failed = FileError::reading(directory);
     let entries = std::fs::read_dir(directory).map_err(failed)?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+    entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
 /// Removes what a killed process left half-written.
 fn remove_temporary(directory: &Path) -> Result<(), Error> {
     for path in entries(directory)? {
         if is_temporary(&path.file_name().unwrap_or_default().to_string_lossy()) {
-            std::fs::remove_file(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
+            std::fs::remove_file(&path).map_err(FileError::writing(&path))?;
         }
     }
     Ok(())

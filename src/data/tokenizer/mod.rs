@@ -20,7 +20,8 @@ use tokenizers::{AddedToken, Tokenizer as Pipeline};
 pub use encode::{EncodeReport, EncodedCorpus};
 pub use special::SpecialTokens;
 
-use super::{Error, checksum, read_text, write_whole};
+use super::{Error, checksum};
+use crate::common::{FileError, read_text, write_whole};
 use special::KNOWN;
 
 /// Room for the special tokens and a small alphabet.
@@ -71,11 +72,11 @@ impl Tokenizer {
     /// lower-cased.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a malformed file, the
-    /// configuration included, [`Error::Kind`] for one of another kind, [`Error::MissingSpecialTokens`].
+    /// [`FileError::Read`], [`Error::TokenizerPath`], [`Error::DuplicateToken`], [`Error::Tokenizer`] for a malformed file, the
+    /// configuration included, [`FileError::Kind`] for one of another kind, [`Error::MissingSpecialTokens`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let unreadable = |source| Error::Read { path: path.to_owned(), source };
+        let unreadable = FileError::reading(path);
         if std::fs::metadata(path).map_err(unreadable)?.is_dir() {
             let inside = ["tokenizer.json", "vocab.txt"].map(|name| path.join(name));
             let found = inside.iter().find(|file| file.symlink_metadata().is_ok());
@@ -220,7 +221,7 @@ impl Tokenizer {
     /// or not at all, as Hugging Face's tokenizers read them. `max_len` is the model's longest passage.
     ///
     /// # Errors
-    /// [`Error::Write`].
+    /// [`FileError::Write`].
     pub fn save(&self, directory: impl AsRef<Path>, max_len: usize) -> Result<(), Error> {
         let directory = directory.as_ref();
         let tokens: Option<Vec<&str>> = self.tokens.iter().map(Option::as_deref).collect();
@@ -229,7 +230,7 @@ impl Tokenizer {
         }
         let config = self.saved_config(max_len);
         write_whole(&directory.join("tokenizer_config.json"), format!("{config:#}\n").as_bytes())?;
-        write_whole(&directory.join("tokenizer.json"), self.json.as_bytes())
+        Ok(write_whole(&directory.join("tokenizer.json"), self.json.as_bytes())?)
     }
 
     fn is_word_piece(&self) -> bool {

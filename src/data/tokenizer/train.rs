@@ -29,7 +29,7 @@ pub(super) fn count_words<S: AsRef<str> + Sync>(passages: &[S]) -> Result<Vec<(S
                 counts.insert(word.to_owned(), 1);
             }
         }
-        Ok(counts)
+        Ok::<_, Error>(counts)
     };
     let merged = |a: HashMap<String, u64>, b: HashMap<String, u64>| {
         let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };

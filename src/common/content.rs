@@ -1,9 +1,5 @@
 //! What a file holds, told by its first bytes.
 
-use std::path::Path;
-
-use super::Error;
-
 /// First bytes that [`Content::of`] wants to see, where a file has so many.
 pub(crate) const HEAD_BYTES: usize = 64 << 10;
 
@@ -118,27 +114,6 @@ impl Content {
     }
 }
 
-/// The whole of a small file of text, such as a configuration, without a byte order mark. `expected` is what an error message says
-/// that it should be.
-///
-/// # Errors
-/// [`Error::Read`]; [`Error::Kind`] for a file that is no text at all.
-pub(crate) fn read_text(path: &Path, expected: &'static str) -> Result<String, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let other = |what: &str| Error::Kind { path: path.to_owned(), what: what.to_owned(), expected };
-    match Content::of(&bytes[..bytes.len().min(HEAD_BYTES)]) {
-        Content::Text(encoding @ (Encoding::Utf8 | Encoding::MarkedUtf8)) => {
-            let text = bytes[encoding.mark_bytes()..].to_vec();
-            String::from_utf8(text).map_err(|error| {
-                let at = encoding.mark_bytes() + error.utf8_error().valid_up_to();
-                other(&format!("text that is not UTF-8 from byte {at} on"))
-            })
-        }
-        Content::Text(_) => Err(other("UTF-16 text")),
-        _ => Err(other(Content::other_than_text(&bytes).unwrap_or("no text"))),
-    }
-}
-
 /// The length of a header of JSON, and its beginning.
 fn safetensors(head: &[u8]) -> Option<&'static str> {
     /// The format's own bound.
@@ -236,25 +211,5 @@ mod tests {
             let found = Content::other_than_text(bytes).unwrap_or("text");
             assert!(found.contains(what), "{} is {found}, not {what}", bytes.escape_ascii());
         }
-    }
-
-    #[test]
-    fn a_side_file_is_utf8_or_an_error_that_names_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("side.json");
-        let read = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).unwrap();
-            read_text(&path, "JSON").map_err(|error| error.to_string())
-        };
-        assert_eq!(read(b"\xef\xbb\xbf{}").unwrap(), "{}");
-        let message = read(b"{\"a\": \"caf\xe9\"}").unwrap_err();
-        assert!(
-            message.contains("side.json` looks to be text that is not UTF-8 from byte 10 on"),
-            "{message}"
-        );
-        assert!(message.contains("it should be JSON"), "{message}");
-        assert!(read(b"\xff\xfe{\0}\0").unwrap_err().contains("UTF-16 text"));
-        std::fs::remove_file(&path).unwrap();
-        assert!(matches!(read_text(&path, "JSON"), Err(Error::Read { .. })));
     }
 }

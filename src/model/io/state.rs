@@ -1,0 +1,61 @@
+//! All that an update depends on: every parameter, the decoder's included, and its two moments.
+
+use std::path::Path;
+
+use safetensors::SafeTensors;
+
+use super::tensors::{Tensor, values_of, write_tensors};
+use super::{Error, Result};
+use crate::common::FileError;
+use crate::device::ModelFloat;
+use crate::model::Model;
+
+/// Prefixes of the optimizer's tensors; the weights have their own names.
+const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
+
+impl<T: ModelFloat> Model<T> {
+    /// Writes every parameter under its name, and its moments under `first_moment.` and `second_moment.` before the name, all in f32, to a file of
+    /// safetensors, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteWeight`] when a value is not finite; [`Error::File`] when the file cannot be written; [`Error::Operation`] of the device.
+    pub fn save_state(&self, path: &Path) -> Result<()> {
+        let shapes = self.parameter_shapes();
+        let mut tensors: Vec<Tensor> = Vec::with_capacity(3 * shapes.len());
+        for (name, shape) in shapes {
+            let (first, second) = self.moments(&name)?;
+            for (prefix, values) in MOMENTS.into_iter().zip([first, second]) {
+                tensors.push((format!("{prefix}{name}"), shape.clone(), values));
+            }
+            let values = self.parameter(&name)?;
+            tensors.push((name, shape, values));
+        }
+        write_tensors(path, &tensors)
+    }
+
+    /// Sets every parameter and its moments to what [`Model::save_state`] has written of a model of the same sizes.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, or a tensor that is missing, of another shape or not finite. The model is then
+    /// half set.
+    pub fn load_state(&mut self, path: &Path) -> Result<()> {
+        let bytes = std::fs::read(path).map_err(FileError::reading(path))?;
+        self.set_state(path, &bytes)
+    }
+
+    /// [`Model::load_state`] of the bytes that were read at `path`.
+    pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let failed = |reason| Error::Weights { path: path.to_owned(), reason };
+        let file = SafeTensors::deserialize(bytes).map_err(|error| failed(error.to_string()))?;
+        let read = |name: &str, shape: &[usize]| {
+            let view = file.tensor(name).map_err(|error| failed(error.to_string()))?;
+            values_of(name, shape, &view).map_err(failed)
+        };
+        for (name, shape) in self.parameter_shapes() {
+            self.set_parameter(&name, &read(&name, &shape)?)?;
+            let [first, second] = MOMENTS.map(|prefix| read(&format!("{prefix}{name}"), &shape));
+            self.set_moments(&name, &first?, &second?)?;
+        }
+        Ok(())
+    }
+}
