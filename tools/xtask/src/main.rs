@@ -5,6 +5,7 @@ mod collate;
 mod compare_runs;
 mod estimate;
 mod files;
+mod imports;
 mod report;
 mod result;
 mod summary;
@@ -29,6 +30,8 @@ enum Action {
     Bundle(bundle::Arguments),
     /// Count the machine code of the headline cases, and write what it would take on an H100 to docs/estimate.md
     Estimate(estimate::Arguments),
+    /// Print which layer of src/ imports which; fail on an upward import or a circle
+    Imports(imports::Arguments),
     /// Write the README's table and docs/benchmarks.svg from the newest GPU result
     Report(report::Arguments),
     /// Verify and measure on this machine with a bundle's programs; verify.sh of a bundle calls it
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let outcome: Result<ExitCode> = match action {
         Action::Bundle(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Estimate(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Action::Imports(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Report(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Verify(arguments) => arguments.run(),
     };
