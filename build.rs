@@ -346,38 +346,38 @@ impl bindgen::callbacks::ParseCallbacks for PlainData {
     }
 }
 
-/// Regenerates `src/device/params.rs` and `baseline_params.rs` from the headers of the kernels.
+/// Regenerates the Rust side of the kernels' headers.
 #[cfg(feature = "bindgen")]
 fn generate_params(root: &Path) {
-    for (header, module, imports) in [
-        ("params.h", "params.rs", None),
-        (
-            "baseline/baseline_params.h",
-            "baseline_params.rs",
-            Some("use super::params::{DevicePointer, DropoutParams};"),
-        ),
-    ] {
-        let source = root.join("kernels").join(header);
-        let bindings = bindgen::Builder::default()
-            .header(source.display().to_string())
-            .clang_args(["-x", "c++", "-std=c++17"])
-            .allowlist_file(format!(".*/{}", header.replace('.', "\\.")))
-            .allowlist_recursively(false)
-            .parse_callbacks(Box::new(PlainData))
-            .use_core()
-            .derive_default(true)
-            .layout_tests(true)
-            .prepend_enum_name(false)
-            .disable_header_comment()
-            .raw_line(format!("//! Parameter structs of kernels: bindgen's output for `kernels/{header}`."))
-            .raw_line("//!")
-            .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
-            .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]");
-        let bindings = imports
-            .iter()
-            .fold(bindings, |bindings, imports| bindings.raw_line(*imports))
-            .generate()
-            .unwrap_or_else(|error| panic!("bindgen on {header}: {error}"));
-        bindings.write_to_file(root.join("src/device").join(module)).expect("src/device is writable");
-    }
+    let imports = Some("use super::params::{DevicePointer, DropoutParams};");
+    generate(root, "params.h", "device/params.rs", None);
+    generate(root, "baseline/baseline_params.h", "device/baseline_params.rs", imports);
+    generate(root, "constants.h", "common/constants.rs", None);
+}
+
+/// Writes what `kernels/{header}` declares to `src/{module}`, with the imports that it needs.
+#[cfg(feature = "bindgen")]
+fn generate(root: &Path, header: &str, module: &str, imports: Option<&str>) {
+    let bindings = bindgen::Builder::default()
+        .header(root.join("kernels").join(header).display().to_string())
+        .clang_args(["-x", "c++", "-std=c++17"])
+        .allowlist_file(format!(".*/{}", header.replace('.', "\\.")))
+        .allowlist_recursively(false)
+        .parse_callbacks(Box::new(PlainData))
+        .use_core()
+        .derive_default(true)
+        .layout_tests(true)
+        .prepend_enum_name(false)
+        .disable_header_comment()
+        .raw_line(format!("//! What kernels and Rust share: bindgen's output for `kernels/{header}`."))
+        .raw_line("//!")
+        .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
+        .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]");
+    let bindings = imports
+        .iter()
+        .fold(bindings, |bindings, imports| bindings.raw_line(*imports))
+        .generate()
+        .unwrap_or_else(|error| panic!("bindgen on {header}: {error}"));
+    let module = root.join("src").join(module);
+    bindings.write_to_file(&module).unwrap_or_else(|error| panic!("{}: {error}", module.display()));
 }

@@ -1,10 +1,11 @@
-/* The parameter struct of every kernel: plain C, the only thing that CUDA C++ and Rust share.
+/* The parameter struct of every kernel: plain C, with constants.h the only thing that CUDA C++ and Rust
+ * share.
  *
  * Addresses are 64-bit integers, 0 where an optional array is absent; arrays are row-major; strides and sizes
  * count elements. `src/device/params.rs` is generated from this file. */
 #pragma once
 
-#include <stdint.h>
+#include "constants.h"
 
 typedef uint64_t DevicePointer;
 

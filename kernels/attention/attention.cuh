@@ -209,7 +209,7 @@ struct DrawnBank {
         __syncthreads();
         words.count = *count;
         for (uint32_t row = threadIdx.x; row < bank_rows; row += kAttentionThreads)
-            draw_mask(draw, kMaskBankStream, row, words, permutation, bits + row * words_per_row);
+            draw_mask(draw, STREAM_MASK_BANK, row, words, permutation, bits + row * words_per_row);
         __syncthreads();
         return {bits, rows};
     }

@@ -1,4 +1,5 @@
-// Philox-4x32-10 and the dropout decisions drawn from it; src/common/random.rs is the twin and has the definitions.
+// Philox-4x32-10 and the dropout decisions drawn from it; src/common/random.rs is the twin and has the
+// definitions.
 //
 // Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once
@@ -34,7 +35,7 @@ RETROMAE_DEVICE uint32_t bounded(uint32_t draw, uint32_t bound) {
     return static_cast<uint32_t>((static_cast<uint64_t>(draw) * bound) >> 32);
 }
 
-constexpr int kDropoutGroup = 16;
+constexpr int kDropoutGroup = DROPOUT_GROUP;
 
 // Multiplies `Count` (8 or 16) consecutive columns by their dropout factors; `group` is the first column /
 // Count. One Philox call decides 16 columns, of which 8 use one half. `rng` is not read when nothing is

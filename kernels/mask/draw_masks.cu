@@ -26,7 +26,6 @@ namespace retromae {
 constexpr uint32_t kDrawMasksThreads = MASK_ROWS_PER_BLOCK;
 constexpr int32_t kNoRow = -1;
 constexpr int32_t kNoId = -1;
-constexpr int32_t kIgnoreIndex = -100;
 
 // Words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in 32
 // banks.
@@ -45,7 +44,7 @@ RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tok
         TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
     for (uint32_t place = places.start + lane_index(); place < places.start + places.count; place += 32) {
         pointer<int32_t>(params.rows)[place] = kNoRow;
-        pointer<int32_t>(params.targets)[place] = kIgnoreIndex;
+        pointer<int32_t>(params.targets)[place] = IGNORE_INDEX;
     }
     if (sentence < sentences && lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = 0;
 }
@@ -72,7 +71,7 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
                     targets[place] = id;
                 }
                 const Random4 random = philox(draw.rng.seed_low, draw.rng.seed_high, slot,
-                                              draw.sentence_index, kCorruptionStream, draw.rng.step);
+                                              draw.sentence_index, STREAM_CORRUPTION, draw.rng.step);
                 if (random.words[0] < params.mask_below)
                     id = params.mask_id;
                 else if (random.words[0] < params.random_below)
@@ -84,7 +83,7 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
     }
     for (uint32_t place = count + lane_index(); place < places; place += 32) {
         rows[place] = kNoRow;
-        targets[place] = kIgnoreIndex;
+        targets[place] = IGNORE_INDEX;
     }
     if (lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = static_cast<int32_t>(count);
 }
@@ -140,7 +139,7 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
         const bool encoder = threadIdx.x == 0;
         draw.budget = mask_budget(length, encoder ? params.encoder.budget : params.decoder.budget);
         if (threadIdx.x < 2 && (encoder ? params.encoder.input_ids : params.decoder.input_ids) != 0)
-            draw_mask(draw, encoder ? kEncoderMaskStream : kDecoderMaskStream, 0, words,
+            draw_mask(draw, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
                       permutations + permutation_start, bits + threadIdx.x * mask_stride(words_per_row));
         warp_barrier();
         if (params.encoder.input_ids != 0)
@@ -171,7 +170,7 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
     find_words(pointer<const uint32_t>(params.word_starts), token, length, words);
     warp_barrier();
     if (threadIdx.x < rows)
-        draw_mask(draw, kMaskBankStream, first_row + threadIdx.x, words, permutation,
+        draw_mask(draw, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
                   bits + threadIdx.x * mask_stride(words_per_row));
     warp_barrier();
     const uint64_t first_word = pointer<const uint32_t>(params.bank_offsets)[sentence] +

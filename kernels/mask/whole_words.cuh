@@ -10,12 +10,6 @@
 
 namespace retromae {
 
-constexpr uint32_t kEncoderMaskStream = 0x80000000u;
-constexpr uint32_t kDecoderMaskStream = 0x80000001u;
-constexpr uint32_t kMaskBankStream = 0x80000002u;
-constexpr uint32_t kBankRowStream = 0x80000003u;
-constexpr uint32_t kCorruptionStream = 0x80000004u;
-
 // The words of a sentence: word w is the tokens starts[w]..starts[w + 1].
 struct Words {
     uint16_t* starts;
@@ -86,7 +80,7 @@ RETROMAE_DEVICE void draw_rows(const MaskDraw& draw, uint32_t bank_rows, uint32_
                                uint16_t* rows) {
     for (uint32_t first = worker * 4u; first < draw.length; first += workers * 4u) {
         const Random4 random = philox(draw.rng.seed_low, draw.rng.seed_high, first / 4, draw.sentence_index,
-                                      kBankRowStream, draw.rng.step);
+                                      STREAM_BANK_ROW, draw.rng.step);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < 4; ++i)
             if (first + i < draw.length)

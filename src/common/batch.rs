@@ -1,7 +1,6 @@
 //! What one training step sees: packed sentences, and an explicit batch of everything that is hidden of them.
 
-/// The label of a token without a loss.
-pub const IGNORE_INDEX: i32 = -100;
+use super::IGNORE_INDEX;
 
 /// Position-specific visibility for the enhanced decoder: for each sentence a bank of bit rows, and for each token
 /// the bank row that it uses.

@@ -93,27 +93,32 @@ fn initializer_range() -> f32 {
 
 /// Dropout sites: the third Philox counter word, one for each place in the model that drops elements.
 pub mod dropout_site {
+    use crate::common::constants::{
+        STREAM_ATTENTION_OUTPUT, STREAM_ATTENTION_PROBABILITIES, STREAM_DECODER_CONTENT,
+        STREAM_DECODER_QUERY, STREAM_ENCODER_EMBEDDING, STREAM_FEED_FORWARD_OUTPUT, STREAMS_PER_LAYER,
+    };
+
     /// After the encoder's embedding LayerNorm.
-    pub const ENCODER_EMBEDDING: u32 = 0;
+    pub const ENCODER_EMBEDDING: u32 = STREAM_ENCODER_EMBEDDING;
     /// After the LayerNorm of the decoder's query stream.
-    pub const DECODER_QUERY: u32 = 1;
+    pub const DECODER_QUERY: u32 = STREAM_DECODER_QUERY;
     /// After the LayerNorm of the decoder's content stream.
-    pub const DECODER_CONTENT: u32 = 2;
+    pub const DECODER_CONTENT: u32 = STREAM_DECODER_CONTENT;
 
     /// The attention probabilities of `layer`; the decoder is layer `num_hidden_layers`.
     #[must_use]
     pub fn attention_probabilities(layer: usize) -> u32 {
-        8 * (layer as u32 + 1)
+        STREAM_ATTENTION_PROBABILITIES + STREAMS_PER_LAYER * layer as u32
     }
     /// The output of the attention block of `layer`.
     #[must_use]
     pub fn attention_output(layer: usize) -> u32 {
-        8 * (layer as u32 + 1) + 1
+        STREAM_ATTENTION_OUTPUT + STREAMS_PER_LAYER * layer as u32
     }
     /// The output of the feed-forward block of `layer`.
     #[must_use]
     pub fn feed_forward_output(layer: usize) -> u32 {
-        8 * (layer as u32 + 1) + 2
+        STREAM_FEED_FORWARD_OUTPUT + STREAMS_PER_LAYER * layer as u32
     }
 }
 

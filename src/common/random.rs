@@ -5,23 +5,25 @@
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
-/// Decisions that one call of [`philox`] gives to dropout: one for each output byte.
-pub const DROPOUT_GROUP: u32 = 16;
+pub use super::constants::DROPOUT_GROUP;
+use super::constants::{
+    STREAM_BANK_ROW, STREAM_CORRUPTION, STREAM_DECODER_MASK, STREAM_ENCODER_MASK, STREAM_MASK_BANK,
+};
 
 /// What a mask draw is for; the third counter word. The top bit keeps the draws apart from dropout sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
     /// Which words the encoder input loses.
-    EncoderMask = 0x8000_0000,
+    EncoderMask = STREAM_ENCODER_MASK,
     /// Which words the `basic` decoder's input loses.
-    DecoderMask = 0x8000_0001,
+    DecoderMask = STREAM_DECODER_MASK,
     /// The rows of a sentence's bank of position-specific masks.
-    MaskBank = 0x8000_0002,
+    MaskBank = STREAM_MASK_BANK,
     /// Which bank row each position uses.
-    BankRow = 0x8000_0003,
+    BankRow = STREAM_BANK_ROW,
     /// What a chosen token of the encoder input becomes: `[MASK]`, a random id, or itself.
-    Corruption = 0x8000_0004,
+    Corruption = STREAM_CORRUPTION,
 }
 
 /// Ten rounds of Philox-4x32 over `counter` under `key`.

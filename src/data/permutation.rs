@@ -1,9 +1,8 @@
 //! The order of an epoch without memory of it.
 
+use crate::common::constants::STREAM_EPOCH_ORDER;
 use crate::common::random::{key, philox};
 
-/// The third counter word of an epoch's order, apart from every [`crate::random::Stream`].
-const EPOCH_ORDER: u32 = 0x8000_0100;
 /// Four make a pseudo-random permutation of what cannot be told from one by few queries (Luby and Rackoff, 1988); halves of a
 /// few bits need more.
 const ROUNDS: u32 = 10;
@@ -25,7 +24,7 @@ pub struct Permutation {
 impl Permutation {
     #[must_use]
     pub fn new(seed: u64, epoch: u32, count: u32) -> Self {
-        Self::of_stream(seed, EPOCH_ORDER, epoch, count)
+        Self::of_stream(seed, STREAM_EPOCH_ORDER, epoch, count)
     }
 
     /// An order for another purpose, which `stream` tells apart.

@@ -1,4 +1,4 @@
-//! Parameter structs of kernels: bindgen's output for `kernels/baseline/baseline_params.h`.
+//! What kernels and Rust share: bindgen's output for `kernels/baseline/baseline_params.h`.
 //!
 //! Do not edit; run `cargo build --features bindgen`.
 #![allow(missing_docs, clippy::pedantic, clippy::all)]

@@ -8,10 +8,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Bm25;
+use crate::common::constants::STREAM_HELD_OUT;
 use crate::data::{Permutation, sentences};
 
-/// The third counter word of the draw of held-out passages, apart from every [`crate::random::Stream`].
-const HELD_OUT: u32 = 0x8000_0101;
 /// A query of fewer words names nothing.
 const FEWEST_QUERY_WORDS: usize = 6;
 /// A document of fewer words holds nothing to find.
@@ -119,7 +118,7 @@ fn draw<E, S: AsRef<str>>(
     text: impl Fn(u32) -> Result<S, E>,
 ) -> Result<(Vec<u32>, Vec<HeldOut>), E> {
     let most = count.min(passages as usize / ONE_IN);
-    let order = Permutation::of_stream(seed, HELD_OUT, 0, passages);
+    let order = Permutation::of_stream(seed, STREAM_HELD_OUT, 0, passages);
     let (mut indices, mut held_out) = (Vec::with_capacity(most), Vec::with_capacity(most));
     let mut queries = HashSet::new();
     for index in (0..tries).map(|place| order.at(place)) {

@@ -82,11 +82,12 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::common::constants::{STREAM_EPOCH_ORDER, STREAM_HELD_OUT, STREAM_INITIALIZATION};
     use crate::common::dropout_site;
     use crate::common::random::Stream;
     use std::collections::HashSet;
 
-    /// No two places of a model drop the same elements, nor do mask draws use a place's numbers.
+    /// No two places of a model drop the same elements, nor does any other draw use a place's numbers.
     #[test]
     fn every_place_that_drops_has_a_site_of_its_own() {
         let mut sites = vec![
@@ -98,7 +99,9 @@ mod tests {
             Stream::MaskBank as u32,
             Stream::BankRow as u32,
             Stream::Corruption as u32,
-            crate::model::parameters::INITIALISATION,
+            STREAM_INITIALIZATION,
+            STREAM_EPOCH_ORDER,
+            STREAM_HELD_OUT,
         ];
         // The decoder is one more layer.
         for layer in 0..=LAYERS_MAX {

@@ -4,12 +4,10 @@ use std::ops::Range;
 
 use super::ModelConfig;
 use super::layout::{Entry, Layout};
+use crate::common::constants::STREAM_INITIALIZATION;
 use crate::common::random::{key, philox};
 use crate::device::{Buffer, DType, Device, ModelFloat, View};
 use crate::ops::{Error, Result, wrong};
-
-/// The third counter word of the draws that initialise parameters: apart from dropout sites and mask streams.
-pub(super) const INITIALISATION: u32 = 0x4000_0000;
 
 #[derive(Debug)]
 pub(super) struct Parameters<T: ModelFloat> {
@@ -129,7 +127,7 @@ pub(super) fn require_all(
 /// A standard normal by Box and Muller's transform.
 fn normal(seed: u64, parameter: u32, element: usize) -> f32 {
     let pair = element as u64 / 2;
-    let words = philox(key(seed), [pair as u32, parameter, INITIALISATION, (pair >> 32) as u32]);
+    let words = philox(key(seed), [pair as u32, parameter, STREAM_INITIALIZATION, (pair >> 32) as u32]);
     // In (0, 1), so that the logarithm is finite.
     let uniform = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
     let radius = (-2.0 * uniform(words[0]).ln()).sqrt();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::common::HEAD_BYTES;
+use crate::common::content::HEAD_BYTES;
 
 /// Field names that an error tells, at most.
 const FIELDS_TOLD_MAX: usize = 10;

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::json;
 use super::lines::Lines;
 use super::utf16::Utf16;
-use crate::common::{Compression, Content, Encoding, HEAD_BYTES};
+use crate::common::content::{Compression, Content, Encoding, HEAD_BYTES};
 
 /// The name of the standard input.
 pub(super) const STANDARD_INPUT: &str = "-";

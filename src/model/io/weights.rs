@@ -9,7 +9,8 @@ use safetensors::tensor::SafeTensors;
 use super::config::{CONFIG_FILE, load_config, save_config};
 use super::tensors::{Tensor, values_of, write_tensors};
 use super::{Error, Result};
-use crate::common::{Content, FileError, HEAD_BYTES};
+use crate::common::FileError;
+use crate::common::content::{Content, HEAD_BYTES};
 use crate::device::{Device, ModelFloat};
 use crate::model::{Capacity, Model};
 
