@@ -2,6 +2,7 @@
 
 mod embed;
 mod eval;
+mod flags;
 mod info;
 mod output;
 mod pretrain;
@@ -61,8 +62,8 @@ impl Command {
 }
 
 /// An error and its causes, without those that the message before has already told.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = flags::message(error);
     let mut cause = error.source();
     while let Some(error) = cause {
         let message = error.to_string();

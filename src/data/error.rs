@@ -16,7 +16,7 @@ pub enum Error {
     NoTextFiles { path: PathBuf, report: Box<CorpusReport> },
     #[error("corpus `{origin}` has no usable passage ({report}); it should have at least one line of text")]
     EmptyCorpus { origin: String, report: Box<CorpusReport> },
-    #[error("no line of `{path}` has a text in the field {field:?} ({reason}); --field should be {seen}")]
+    #[error("no line of `{path}` has a text in the field {field:?} ({reason}); field should be {seen}")]
     NoField { path: PathBuf, field: String, reason: String, seen: String },
     #[error(
         "no line of `{path}` is a JSON object ({reason}); each should be one, with the text in a field of it"
@@ -76,18 +76,18 @@ pub enum Error {
     SkippedPassages { passages: usize },
     #[error("shard `{path}`: {reason}")]
     Shard { path: PathBuf, reason: String },
-    #[error("store manifest `{path}`: {reason}; make the store again with `retromae tokenize --overwrite`")]
+    #[error("store manifest `{path}`: {reason}; make the store again, with overwrite")]
     Manifest { path: PathBuf, reason: String },
     #[error(
         "the store `{path}` is not complete: it has {shards} shards, and text is left to tokenize; the same `retromae tokenize` again goes on with it"
     )]
     StoreIncomplete { path: PathBuf, shards: usize },
     #[error(
-        "{what} is {given}, but the store `{path}` was begun with {begun}; they should be the same, or --overwrite should begin anew"
+        "{argument} is {given}, but the store `{path}` was begun with {begun}; they should be the same, or overwrite should begin anew"
     )]
-    StorePlan { path: PathBuf, what: String, given: String, begun: String },
+    StorePlan { path: PathBuf, argument: &'static str, given: String, begun: String },
     #[error(
-        "--out `{path}` holds `{found}` and is no token store; it should be empty, or a path where a directory can be made"
+        "out `{path}` holds `{found}` and is no token store; it should be empty, or a path where a directory can be made"
     )]
     StoreNotEmpty { path: PathBuf, found: String },
     #[error("another process is writing into `{path}`; wait for its end, or give another directory")]

@@ -16,7 +16,7 @@ use crate::model::Model;
 use crate::model::io::{self, FileError};
 
 /// The layout that this version writes and reads.
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 const STATE_FILE: &str = "state.json";
 
 /// `state.json`.
@@ -27,7 +27,7 @@ pub struct State {
     pub step: u64,
     /// Where the batch after the last step begins.
     pub position: Position,
-    /// Options that must not change, by flag.
+    /// Options that must not change, by field of [`Options`](super::Options).
     pub options: BTreeMap<String, String>,
     /// The device that wrote it: only on the same one does a run go on bit for bit.
     pub device: String,
@@ -175,8 +175,8 @@ mod tests {
             directory.state().unwrap_err().to_string()
         };
         assert!(message("{\"step\": 1").contains("state.json`: not whole JSON"));
-        assert!(message("{\"schema_version\": 9}").contains("schema_version is 9, this program reads 2"));
-        assert!(message("{\"schema_version\": 2}").contains("missing field"));
+        assert!(message("{\"schema_version\": 9}").contains("schema_version is 9, this program reads 3"));
+        assert!(message("{\"schema_version\": 3}").contains("missing field"));
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
             schema_version: SCHEMA_VERSION,
             step: 7,
             position: Position { epoch: 1, cursor: 3, put_off: vec![7] },
-            options: [("--seed".to_owned(), "1".to_owned())].into(),
+            options: [("seed".to_owned(), "1".to_owned())].into(),
             device: "host".into(),
             retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: Some(0.5) }),
             tensors: "step-00000007.safetensors".into(),

@@ -8,8 +8,8 @@ use crate::{data, device, eval, ops};
 /// An error of [`crate::train`]; each message says what was given and what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{flag} was {actual}; it should be {expected}")]
-    Flag { flag: &'static str, actual: String, expected: String },
+    #[error("{argument} was {actual}; it should be {expected}")]
+    Argument { argument: &'static str, actual: String, expected: String },
     #[error(transparent)]
     Data(#[from] data::Error),
     #[error(transparent)]
@@ -27,16 +27,18 @@ pub enum Error {
     #[error("model configuration `{path}`: {reason}")]
     ModelConfig { path: PathBuf, reason: String },
     #[error(
-        "--out `{path}` exists and is not empty; give another directory, --resume to go on with its run, or --overwrite"
+        "out `{path}` exists and is not empty; it should be another directory, unless resume goes on with its run or overwrite drops it"
     )]
     OutNotEmpty { path: PathBuf },
-    #[error("--resume found no checkpoint: `{path}` does not exist; leave --resume out to start a new run")]
+    #[error("resume found no checkpoint: `{path}` does not exist; without resume a new run is started")]
     NothingToResume { path: PathBuf },
     #[error("checkpoint `{path}`: {reason}; it cannot be resumed from")]
     Checkpoint { path: PathBuf, reason: String },
-    #[error("{option} is {given}, but the run to resume has {saved}; they should be the same")]
-    ResumeOption { option: String, given: String, saved: String },
-    #[error("the {what} of step {step} is {value}, so training stopped; {kept}; a lower --lr may help")]
+    #[error("{argument} is {given}, but the run to resume has {saved}; they should be the same")]
+    ResumeArgument { argument: String, given: String, saved: String },
+    #[error(
+        "the {what} of step {step} is {value}, so training stopped; {kept}; a lower learning_rate may help"
+    )]
     NonFinite { what: String, value: f32, step: u64, kept: String },
     #[error("the thread that draws batches ended early, at step {step}")]
     DataThread { step: u64 },
@@ -45,15 +47,15 @@ pub enum Error {
 /// The result of a part of a run.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Refuses the value of `flag` unless `condition` holds.
-pub(super) fn require_flag(
+/// Refuses the value of `argument` unless `condition` holds.
+pub(super) fn require(
     condition: bool,
-    flag: &'static str,
+    argument: &'static str,
     actual: impl ToString,
     expected: impl ToString,
 ) -> Result<()> {
     if condition {
         return Ok(());
     }
-    Err(Error::Flag { flag, actual: actual.to_string(), expected: expected.to_string() })
+    Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
 }

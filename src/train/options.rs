@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{Result, require_flag};
+use super::error::{Result, require};
 use crate::data::{Manifest, ReadOptions};
 use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
 use crate::ops::masks::LENGTH_MAX;
@@ -122,46 +122,46 @@ impl Options {
     /// Refuses what no corpus and no model could make right.
     ///
     /// # Errors
-    /// [`super::Error::Flag`] names the flag, its value and what it should be.
+    /// [`super::Error::Argument`] names the field, its value and what it should be.
     pub fn validate(&self) -> Result<()> {
-        for (flag, ratio) in [("--encoder-mask", self.encoder_mask), ("--decoder-mask", self.decoder_mask)] {
-            require_flag(ratio > 0.0 && ratio < 1.0, flag, ratio, "above 0 and below 1")?;
+        for (argument, ratio) in [("encoder_mask", self.encoder_mask), ("decoder_mask", self.decoder_mask)] {
+            require(ratio > 0.0 && ratio < 1.0, argument, ratio, "above 0 and below 1")?;
         }
-        require_flag(self.mask_cap != Some(0), "--mask-cap", 0, "at least 1")?;
+        require(self.mask_cap != Some(0), "mask_cap", 0, "at least 1")?;
         let rate = self.learning_rate;
         // AdamW moves a weight by about the rate, and weights are of the size of 1.
-        require_flag(rate > 0.0 && rate <= 1.0, "--lr", rate, "above 0 and at most 1")?;
+        require(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
         match self.length {
-            RunLength::Steps(steps) => require_flag(
+            RunLength::Steps(steps) => require(
                 (1..=u64::from(u32::MAX)).contains(&steps),
-                "--steps",
+                "steps",
                 steps,
                 format_args!("from 1 to {}: a step is 32 bits of its mask draws", u32::MAX),
             )?,
-            RunLength::Epochs(epochs) => require_flag(epochs > 0, "--epochs", epochs, "at least 1")?,
+            RunLength::Epochs(epochs) => require(epochs > 0, "epochs", epochs, "at least 1")?,
         }
-        require_flag(self.stop_at != Some(0), "--stop-at", 0, "at least 1")?;
-        require_flag(
+        require(self.stop_at != Some(0), "stop_at", 0, "at least 1")?;
+        require(
             self.text_max_len() >= SHORTEST_PASSAGE,
-            "--max-len",
+            "max_len",
             self.text_max_len(),
             "at least 3: [CLS], one token, [SEP]",
         )?;
         let batch_tokens = self.batch_tokens;
         // A store's longest passage is held against it when the store has been read.
         let least = if self.store().is_some() { SHORTEST_PASSAGE } else { self.text_max_len() };
-        require_flag(
+        require(
             batch_tokens >= least && i32::try_from(batch_tokens).is_ok(),
-            "--batch-tokens",
+            "batch_tokens",
             batch_tokens,
-            format_args!("at least --max-len, {least}, and below 2^31"),
+            format_args!("at least max_len, {least}, and below 2^31"),
         )?;
-        require_flag(self.held_out != 1, "--held-out", 1, "0, or at least 2: any model finds one alone")?;
-        require_flag(self.checkpoint_every > 0, "--checkpoint-every", 0, "at least 1")?;
-        require_flag(
+        require(self.held_out != 1, "held_out", 1, "0, or at least 2: any model finds one alone")?;
+        require(self.checkpoint_every > 0, "checkpoint_every", 0, "at least 1")?;
+        require(
             !(self.resume && self.overwrite),
-            "--resume",
-            "given with --overwrite",
+            "resume",
+            "given with overwrite",
             "alone: one goes on with a run, the other drops it",
         )
     }
@@ -181,12 +181,12 @@ impl Options {
     /// Steps in which the learning rate rises, of a run of `total_steps`.
     ///
     /// # Errors
-    /// When `--warmup` is longer than the run.
+    /// When `warmup_steps` is longer than the run.
     pub fn warmup_of(&self, total_steps: u64) -> Result<u64> {
         let steps = self.warmup_steps.unwrap_or(total_steps / WARMUP_PART);
-        require_flag(
+        require(
             steps <= total_steps,
-            "--warmup",
+            "warmup_steps",
             steps,
             format_args!("at most {total_steps}, the steps of the run"),
         )?;
@@ -196,25 +196,25 @@ impl Options {
     /// Refuses a model that has no kernels, or no position for the longest passage, and masks that it has no room for.
     ///
     /// # Errors
-    /// [`super::Error::Flag`]; [`super::Error::Operation`] for the model.
+    /// [`super::Error::Argument`]; [`super::Error::Operation`] for the model.
     pub fn validate_model(&self, config: &ModelConfig, max_len: usize) -> Result<()> {
         let positions = config.max_position_embeddings;
-        require_flag(
+        require(
             max_len <= positions,
-            "--max-len",
+            "max_len",
             max_len,
             format_args!("at most {positions}, the positions of the model"),
         )?;
-        require_flag(
+        require(
             max_len <= LENGTH_MAX,
-            "--max-len",
+            "max_len",
             max_len,
             format_args!("at most {LENGTH_MAX}, of which masks can be drawn"),
         )?;
         let (rows, limit) = (self.bank_rows.rows_max(max_len), BankRows::limit(max_len));
-        require_flag(
+        require(
             (1..=limit).contains(&rows),
-            "--bank-rows",
+            "bank_rows",
             self.bank_rows,
             format_args!("1 to {limit} for passages of up to {max_len} tokens"),
         )?;
@@ -234,22 +234,19 @@ mod tests {
             change(&mut options);
             options.validate().unwrap_err().to_string()
         };
-        assert_eq!(
-            message(|o| o.encoder_mask = 0.0),
-            "--encoder-mask was 0; it should be above 0 and below 1"
-        );
-        assert!(message(|o| o.decoder_mask = f64::NAN).starts_with("--decoder-mask was NaN"));
-        assert_eq!(message(|o| o.mask_cap = Some(0)), "--mask-cap was 0; it should be at least 1");
+        assert_eq!(message(|o| o.encoder_mask = 0.0), "encoder_mask was 0; it should be above 0 and below 1");
+        assert!(message(|o| o.decoder_mask = f64::NAN).starts_with("decoder_mask was NaN"));
+        assert_eq!(message(|o| o.mask_cap = Some(0)), "mask_cap was 0; it should be at least 1");
         for rate in [-1.0, 0.0, 1.5, 3e38, f32::INFINITY, f32::NAN] {
             let options = Options { learning_rate: rate, ..Options::default() };
             let message = options.validate().unwrap_err().to_string();
-            assert_eq!(message, format!("--lr was {rate}; it should be above 0 and at most 1"));
+            assert_eq!(message, format!("learning_rate was {rate}; it should be above 0 and at most 1"));
         }
-        assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("--steps was 0"));
-        assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("--epochs was 0"));
-        assert!(message(|o| o.max_len = Some(2)).starts_with("--max-len was 2"));
-        assert!(message(|o| o.batch_tokens = 100).contains("at least --max-len, 128"));
-        assert!(message(|o| o.checkpoint_every = 0).starts_with("--checkpoint-every was 0"));
+        assert!(message(|o| o.length = RunLength::Steps(0)).starts_with("steps was 0"));
+        assert!(message(|o| o.length = RunLength::Epochs(0)).starts_with("epochs was 0"));
+        assert!(message(|o| o.max_len = Some(2)).starts_with("max_len was 2"));
+        assert!(message(|o| o.batch_tokens = 100).contains("at least max_len, 128"));
+        assert!(message(|o| o.checkpoint_every = 0).starts_with("checkpoint_every was 0"));
         Options::default().validate().unwrap();
     }
 
@@ -263,14 +260,10 @@ mod tests {
         assert_eq!(message(BankRows::Independent, 1024), None);
         assert_eq!(message(BankRows::AtMost(256), 8192), None);
         let refusals = [
-            (
-                BankRows::AtMost(0),
-                128,
-                "--bank-rows was 0; it should be 1 to 65536 for passages of up to 128",
-            ),
-            (BankRows::Independent, 1025, "--bank-rows was independent; it should be 1 to 256"),
-            (BankRows::AtMost(257), 1025, "--bank-rows was 257; it should be 1 to 256"),
-            (BankRows::AtMost(1), 8193, "--max-len was 8193; it should be at most 8192"),
+            (BankRows::AtMost(0), 128, "bank_rows was 0; it should be 1 to 65536 for passages of up to 128"),
+            (BankRows::Independent, 1025, "bank_rows was independent; it should be 1 to 256"),
+            (BankRows::AtMost(257), 1025, "bank_rows was 257; it should be 1 to 256"),
+            (BankRows::AtMost(1), 8193, "max_len was 8193; it should be at most 8192"),
         ];
         for (bank_rows, max_len, expected) in refusals {
             let message = message(bank_rows, max_len).unwrap();

@@ -28,7 +28,7 @@ pub(super) struct Prepared {
     /// Tokens of a passage, at most.
     pub max_len: usize,
     pub capacity: Capacity,
-    /// The options that a resumed run must share, by flag.
+    /// What a resumed run must share, by field of [`Options`].
     pub fixed_options: BTreeMap<String, String>,
 }
 
@@ -80,32 +80,32 @@ impl Prepared {
             .map(|id| self.tokenizer.token(id).unwrap_or(""))
             .collect();
         let values = [
-            ("--corpus", identity),
-            ("--vocab", format!("a vocabulary with checksum {}", checksum(tokens.join("\n").as_bytes()))),
-            ("--model", serde_json::to_string(&self.config).unwrap_or_default()),
-            ("--dtype", dtype.name().to_owned()),
-            ("--steps", self.total_steps.to_string()),
-            ("--warmup", self.warmup_steps.to_string()),
-            ("--batch-tokens", options.batch_tokens.to_string()),
-            ("--max-len", self.max_len.to_string()),
-            ("--lr", options.learning_rate.to_string()),
-            ("--encoder-mask", options.encoder_mask.to_string()),
-            ("--decoder-mask", options.decoder_mask.to_string()),
-            ("--mask-cap", options.mask_cap.map_or("none".to_owned(), |cap| cap.to_string())),
-            ("--bank-rows", options.bank_rows.to_string()),
-            ("--seed", options.seed.to_string()),
-            ("--held-out", options.held_out.to_string()),
+            ("corpus", identity),
+            ("vocabulary", format!("a vocabulary with checksum {}", checksum(tokens.join("\n").as_bytes()))),
+            ("model", serde_json::to_string(&self.config).unwrap_or_default()),
+            ("dtype", dtype.name().to_owned()),
+            ("steps", self.total_steps.to_string()),
+            ("warmup_steps", self.warmup_steps.to_string()),
+            ("batch_tokens", options.batch_tokens.to_string()),
+            ("max_len", self.max_len.to_string()),
+            ("learning_rate", options.learning_rate.to_string()),
+            ("encoder_mask", options.encoder_mask.to_string()),
+            ("decoder_mask", options.decoder_mask.to_string()),
+            ("mask_cap", options.mask_cap.map_or("none".to_owned(), |cap| cap.to_string())),
+            ("bank_rows", options.bank_rows.to_string()),
+            ("seed", options.seed.to_string()),
+            ("held_out", options.held_out.to_string()),
         ];
-        values.into_iter().map(|(flag, value)| (flag.to_owned(), value)).collect()
+        values.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
     }
 
     /// Refuses to go on with a run that was given other options.
     pub fn check_resumed(&self, state: &State) -> Result<()> {
-        for (option, given) in &self.fixed_options {
-            let saved = state.options.get(option).map_or("none", String::as_str);
+        for (argument, given) in &self.fixed_options {
+            let saved = state.options.get(argument).map_or("none", String::as_str);
             if saved != given {
-                let (option, given, saved) = (option.clone(), given.clone(), saved.to_owned());
-                return Err(Error::ResumeOption { option, given, saved });
+                let (argument, given, saved) = (argument.clone(), given.clone(), saved.to_owned());
+                return Err(Error::ResumeArgument { argument, given, saved });
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CheckpointDirectory, State};
-use super::error::{Error, Result, require_flag};
+use super::error::{Error, Result, require};
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog, read_training_log};
 use super::trainer::Trainer;
@@ -57,8 +57,8 @@ pub fn pretrain(
     match dtype {
         DType::F32 => run::<f32>(options, device, observer),
         DType::Bf16 => run::<bf16>(options, device, observer),
-        DType::F16 => Err(Error::Flag {
-            flag: "--dtype",
+        DType::F16 => Err(Error::Argument {
+            argument: "dtype",
             actual: dtype.name().into(),
             expected: "f32 or bf16, which there are kernels for".into(),
         }),
@@ -120,7 +120,7 @@ fn check_out(options: &Options, checkpoints: &CheckpointDirectory) -> Result<Opt
     let out = &options.out;
     let exists = out.exists();
     let file = format!("`{}`, a file", out.display());
-    require_flag(!exists || out.is_dir(), "--out", file, "a directory, or a path where one can be made")?;
+    require(!exists || out.is_dir(), "out", file, "a directory, or a path where one can be made")?;
     let read = |path: &Path| {
         let entries = std::fs::read_dir(path).map_err(FileError::reading(path));
         entries.map(|mut entries| entries.next().is_some())

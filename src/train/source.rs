@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::error::{Error, Result, require_flag};
+use super::error::{Error, Result, require};
 use super::{Observer, Options};
 use crate::data::{Corpus, EncodeReport, Manifest, TokenStore, Tokenizer, checksum};
 use crate::eval::{HeldOut, Split, draw_held_out, split_held_out};
@@ -66,9 +66,9 @@ impl Source {
             tokenizer.vocab_size()
         ));
         let max_len = options.max_len.unwrap_or(manifest.max_len);
-        require_flag(
+        require(
             max_len >= store.longest(),
-            "--max-len",
+            "max_len",
             max_len,
             format_args!("at least {}, the longest passage of the store", store.longest()),
         )?;
@@ -99,14 +99,14 @@ fn check_options(
 ) -> Result<()> {
     const OWN: &str = "left out: a store has its own vocabulary";
     if let Some(path) = &options.vocabulary {
-        return require_flag(false, "--vocab", path.display(), OWN);
+        return require(false, "vocabulary", path.display(), OWN);
     }
     if let Some(size) = options.vocab_size {
-        return require_flag(false, "--vocab-size", size, OWN);
+        return require(false, "vocab_size", size, OWN);
     }
-    require_flag(
+    require(
         options.max_len.is_none_or(|max_len| max_len <= manifest.max_len),
-        "--max-len",
+        "max_len",
         options.max_len.unwrap_or_default(),
         format_args!("at most {}, that of the store", manifest.max_len),
     )?;
@@ -118,7 +118,7 @@ fn check_options(
         && !same(&Tokenizer::from_path(init)?)
     {
         let what = format!("`{}`, with another vocabulary", init.display());
-        return require_flag(false, "--init", what, "a model with the vocabulary of the store");
+        return require(false, "init", what, "a model with the vocabulary of the store");
     }
     if tokenizer.checksum() != manifest.tokenizer {
         let path = directory.join("tokenizer.json");
@@ -135,7 +135,7 @@ fn read_corpus(options: &Options, observer: &mut dyn Observer) -> Result<Split> 
         Some(path) => Corpus::from_path(path, &options.read)?,
         None => {
             observer.note(
-                "no --corpus: taking README files and doc comments of the crates in $CARGO_HOME/registry/src",
+                "no corpus was given: taking README files and doc comments of the crates in $CARGO_HOME/registry/src",
             );
             Corpus::from_installed_crates(options.installed_bytes)?
         }

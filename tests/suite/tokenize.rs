@@ -170,18 +170,18 @@ fn a_complete_store_is_left_alone_and_another_one_refused() {
         change(&mut options);
         tokenize(&options, |_| ()).unwrap_err().to_string()
     };
-    assert!(message(&|o| o.max_len = 50).contains("--max-len is 50, but the store"));
-    assert!(message(&|o| o.shard_tokens = 9).contains("--shard-tokens is 9"));
-    assert!(message(&|o| o.read.field = "body".into()).contains("--field is body"));
-    assert!(message(&|o| o.read.format = Some(TextFormat::Md)).contains("--format is md"));
-    assert!(message(&|o| o.corpus.push(place.path("corpus/a.txt"))).contains("--corpus is 6 files"));
+    assert!(message(&|o| o.max_len = 50).contains("max_len is 50, but the store"));
+    assert!(message(&|o| o.shard_tokens = 9).contains("shard_tokens is 9"));
+    assert!(message(&|o| o.read.field = "body".into()).contains("field is body"));
+    assert!(message(&|o| o.read.format = Some(TextFormat::Md)).contains("format is md"));
+    assert!(message(&|o| o.corpus.push(place.path("corpus/a.txt"))).contains("corpus is 6 files"));
     let other = Tokenizer::train_word_piece(&(0..9).map(line).collect::<Vec<_>>(), 100).unwrap();
     std::fs::create_dir(place.path("other")).unwrap();
     other.save(place.path("other"), 48).unwrap();
-    assert!(message(&|o| o.vocabulary = place.path("other")).contains("--vocab is "));
+    assert!(message(&|o| o.vocabulary = place.path("other")).contains("vocabulary is "));
     place.write("corpus/a.txt", b"Another text.");
     let changed = message(&|_| ());
-    assert!(changed.contains("--corpus is") && changed.contains("a.txt` of 13 bytes"), "{changed}");
+    assert!(changed.contains("corpus is") && changed.contains("a.txt` of 13 bytes"), "{changed}");
     assert!(files(&place.path("out")) == before, "what is refused is not touched");
     let anew = TokenizeOptions { overwrite: true, max_len: 50, ..place.options("out") };
     assert!(tokenize(&anew, |_| ()).unwrap().0.complete);
@@ -198,7 +198,7 @@ fn a_store_is_finished_by_the_rules_that_it_was_begun_by() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"rules\": 1,", "")).unwrap();
     let message = tokenize(&place.options("out"), |_| ()).unwrap_err().to_string();
-    assert!(message.contains("number 1, but the store") && message.contains("--overwrite"), "{message}");
+    assert!(message.contains("number 1, but the store") && message.contains("overwrite should"), "{message}");
     let older = Manifest::read(&place.path("out")).unwrap();
     assert_eq!(
         (older.rules, TokenStore::open(&place.path("out"), &older).unwrap().len()),
@@ -263,7 +263,7 @@ fn json_lines_need_their_field() {
     place.write("x.jsonl", b"{\"body\": \"A text.\", \"n\": 1}\n{\"title\": \"T\", \"text\": 5}\n");
     let message = place.refused(|o| o.corpus = vec![place.path("x.jsonl")]);
     assert!(message.contains("x.jsonl` has a text in the field \"text\" (line 1 has no text"), "{message}");
-    assert!(message.contains("--field should be body, title"), "{message}");
+    assert!(message.contains("; field should be body, title"), "{message}");
     let body = ReadOptions { field: "body".into(), ..ReadOptions::default() };
     assert_eq!(documents(&place.path("x.jsonl"), &body), ["A text."]);
     let corpus = Corpus::from_path(place.path("x.jsonl"), &body).unwrap();
@@ -325,7 +325,7 @@ fn damaged_shards_are_named_and_not_read() {
             std::fs::write(&path, &damaged).unwrap();
             let message = message();
             assert!(
-                message.contains("shard-00003.tokens") && message.contains("--overwrite"),
+                message.contains("shard-00003.tokens") && message.contains("with overwrite"),
                 "byte {at}: {message}"
             );
         }

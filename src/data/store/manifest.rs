@@ -45,8 +45,7 @@ impl ShardRecord {
     /// # Errors
     /// [`Error::Shard`] for one that is missing, damaged, cut off or another one.
     pub(super) fn open(&self, directory: &Path, vocab_size: u32) -> Result<Shard, Error> {
-        const CURE: &str =
-            "make the store again with `retromae tokenize --overwrite`, or bring the file back";
+        const CURE: &str = "make the store again, with overwrite, or bring the file back";
         let path = directory.join(&self.file);
         let whole = || {
             let shard = Shard::map(&path)?;

@@ -171,25 +171,25 @@ impl StoreWriter {
 
 /// Refuses to go on with a store that was begun otherwise.
 fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
-    let differs = |what: &str, given: &dyn std::fmt::Display, begun: &dyn std::fmt::Display| {
-        let (what, given, begun) = (what.to_owned(), given.to_string(), begun.to_string());
-        Err(Error::StorePlan { path: directory.to_owned(), what, given, begun })
+    let differs = |argument: &'static str, given: &dyn std::fmt::Display, begun: &dyn std::fmt::Display| {
+        let (given, begun) = (given.to_string(), begun.to_string());
+        Err(Error::StorePlan { path: directory.to_owned(), argument, given, begun })
     };
     if begun.tokenizer != given.tokenizer || begun.vocab_size != given.vocab_size {
-        return differs("--vocab", &given.tokenizer, &begun.tokenizer);
+        return differs("vocabulary", &given.tokenizer, &begun.tokenizer);
     }
     if begun.max_len != given.max_len {
-        return differs("--max-len", &given.max_len, &begun.max_len);
+        return differs("max_len", &given.max_len, &begun.max_len);
     }
     if begun.shard_tokens != given.shard_tokens {
-        return differs("--shard-tokens", &given.shard_tokens, &begun.shard_tokens);
+        return differs("shard_tokens", &given.shard_tokens, &begun.shard_tokens);
     }
     if begun.field != given.field {
-        return differs("--field", &given.field, &begun.field);
+        return differs("field", &given.field, &begun.field);
     }
     if begun.format != given.format {
         let name = |plan: &Plan| plan.format.map_or("left out".to_owned(), |format| format.to_string());
-        return differs("--format", &name(given), &name(begun));
+        return differs("format", &name(given), &name(begun));
     }
     if begun.rules != given.rules {
         let rules = |plan: &Plan| format!("number {}", plan.rules);
@@ -197,7 +197,7 @@ fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
     }
     if begun.sources.len() != given.sources.len() {
         let files = |plan: &Plan| format!("{} files", plan.sources.len());
-        return differs("--corpus", &files(given), &files(begun));
+        return differs("corpus", &files(given), &files(begun));
     }
     for (begun, given) in begun.sources.iter().zip(&given.sources) {
         if begun != given {
@@ -206,7 +206,7 @@ fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
                 let modified = source.modified_ns.map_or("unknown".into(), |time| time.to_string());
                 format!("`{}` of {size} bytes, changed at {modified} ns", source.path.display())
             };
-            return differs("--corpus", &what(given), &what(begun));
+            return differs("corpus", &what(given), &what(begun));
         }
     }
     Ok(())

@@ -59,3 +59,58 @@ impl<T: ModelFloat> Model<T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::model::{Capacity, ModelConfig};
+
+    /// A model with parameters of `seed`, and moments that differ from them and from each other.
+    fn model(seed: u64) -> Model<f32> {
+        let config = ModelConfig {
+            hidden_size: 32,
+            num_attention_heads: 1,
+            intermediate_size: 64,
+            ..ModelConfig::tiny(40)
+        };
+        let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
+        let mut model = Model::new(&Device::host().unwrap(), &config, capacity).unwrap();
+        model.initialise(seed).unwrap();
+        for (name, _) in model.parameter_shapes() {
+            let values = model.parameter(&name).unwrap();
+            let moments =
+                [2.0f32, 3.0].map(|f| values.iter().map(|value| (f * value).abs()).collect::<Vec<_>>());
+            model.set_moments(&name, &moments[0], &moments[1]).unwrap();
+        }
+        model
+    }
+
+    #[test]
+    fn a_state_is_read_back_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.safetensors");
+        let (saved, mut loaded) = (model(1), model(2));
+        saved.save_state(&path).unwrap();
+        loaded.load_state(&path).unwrap();
+        for (name, _) in saved.parameter_shapes() {
+            assert_eq!(loaded.parameter(&name).unwrap(), saved.parameter(&name).unwrap(), "{name}");
+            assert_eq!(loaded.moments(&name).unwrap(), saved.moments(&name).unwrap(), "{name}");
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(matches!(loaded.load_state(&path), Err(Error::Weights { .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(loaded.load_state(&path), Err(Error::File(FileError::Read { .. }))));
+    }
+
+    /// The encoder's weights alone are no state.
+    #[test]
+    fn a_file_without_moments_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut model = model(1);
+        model.save(directory.path(), None).unwrap();
+        let error = model.load_state(&directory.path().join("model.safetensors")).unwrap_err();
+        assert!(matches!(error, Error::Weights { .. }), "{error}");
+    }
+}
