@@ -5,7 +5,7 @@ mod config;
 pub(crate) mod constants;
 pub(crate) mod content;
 mod files;
-mod loss;
+pub(crate) mod loss;
 mod masking;
 pub mod random;
 
@@ -15,5 +15,4 @@ pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
 pub use constants::IGNORE_INDEX;
 pub use files::FileError;
 pub(crate) use files::{read_text, write_then_rename, write_whole};
-pub use loss::Options;
 pub use masking::{BankRows, Budget, Masking};

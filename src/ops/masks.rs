@@ -110,7 +110,7 @@ pub struct Corruption<'a> {
     /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget; those that
     /// the offsets have no place for are not written
     pub labelled_rows: ViewMut<'a, i32>,
-    /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::model::IGNORE_INDEX)
+    /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::common::IGNORE_INDEX)
     pub targets: ViewMut<'a, i32>,
     /// `[sentences]`: how many tokens are chosen
     pub counts: ViewMut<'a, i32>,

@@ -2,7 +2,7 @@
 //! [`Options`] add to it: `crate::ops::cross_entropy`.
 
 use super::{linear, tensor};
-use crate::common::Options;
+use crate::common::loss::Options;
 
 /// An output layer and what it must predict.
 #[derive(Clone, Copy)]

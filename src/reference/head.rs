@@ -4,7 +4,7 @@ use super::bag_of_words::{self, BagOfWords};
 use super::cross_entropy::{self, CrossEntropy};
 use super::parameters::{Parameters, accumulate, get};
 use super::{gelu, layer_norm, linear, tensor};
-use crate::common::Options;
+use crate::common::loss::Options;
 use crate::common::{Batch, IGNORE_INDEX};
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";

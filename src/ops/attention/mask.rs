@@ -21,7 +21,7 @@ pub enum Mask<'a> {
     /// All of them.
     Full,
     /// Position-specific masks of RetroMAE's enhanced decoding: slot 0 (unless it is the query) and the set bits of the query's bank row,
-    /// never itself. See [`VisibilityBank`](crate::model::VisibilityBank).
+    /// never itself. See [`VisibilityBank`](crate::common::VisibilityBank).
     Bank {
         bits: View<'a, u32>,
         /// `[B + 1]`: first word of each sentence.

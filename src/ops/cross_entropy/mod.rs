@@ -16,7 +16,7 @@ pub use totals::Totals;
 
 use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
 use super::{Error, Result, Workspace};
-pub use crate::common::Options;
+pub use crate::common::loss::Options;
 use crate::device::{DType, Float, Stream, View, ViewMut};
 
 impl Options {
