@@ -63,7 +63,7 @@ struct OutputRows {
 
     // Needs a barrier before others read the statistics.
     RETROMAE_MEMBER void reduce(const SharedTile<T, D>& d_outputs, const BackwardOperands<T>& operands,
-                                uint32_t first, uint32_t end, const RowStatistics& statistics) const {
+                                uint32_t first, uint32_t end, const QueryStatistics& statistics) const {
         float deltas[kPasses] = {};
         RETROMAE_UNROLL
         for (int pass = 0; pass < kPasses; ++pass) {
@@ -93,7 +93,7 @@ struct FusedTiles {
 
     SharedTile<T, D> queries;
     SharedTile<T, D> d_outputs;
-    RowStatistics statistics;
+    QueryStatistics statistics;
     float* d_query;                    // f32, in fragments: [rows / 16, d / 8, 32 lanes, 4]
     SharedTile<T, D> keys;             // 64 rows
     SharedTile<T, D> values;           // 64 rows
@@ -110,7 +110,7 @@ struct FusedTiles {
         FusedTiles tiles;
         tiles.queries.elements = memory.take<T>(rows * D);
         tiles.d_outputs.elements = memory.take<T>(rows * D);
-        tiles.statistics = RowStatistics::take(memory, rows);
+        tiles.statistics = QueryStatistics::take(memory, rows);
         tiles.d_query = memory.take<float>(rows * D);
         tiles.keys.elements = memory.take<T>(kKeyTile * D);
         tiles.values.elements = memory.take<T>(kKeyTile * D);
@@ -118,34 +118,141 @@ struct FusedTiles {
         tiles.visible = masked ? memory.take<uint32_t>(kTileRows * kQueries / 32) : nullptr;
         return tiles;
     }
+    // The keys in shared memory, the sentence's from `key` on, and its queries from `query` on.
+    RETROMAE_MEMBER ScoreTile<T, D> at(uint32_t key, uint32_t query) const {
+        return {key,
+                query,
+                keys,
+                values,
+                queries.from(query),
+                d_outputs.from(query),
+                statistics.from(query),
+                visible,
+                d_scores};
+    }
 };
 
 // A warp's share of dQ in shared memory; a lane reads and writes its own values alone.
 template <class T, int D>
 struct FusedQueryGradient {
+    static constexpr int kQueries = kQueryTile<D>;
     using Share = QueryShare<T, D>;
+    using Sums = float[Share::kTiles][4];
 
-    RETROMAE_DEVICE float* place(float* d_query, const Share& share, uint32_t query_tile, int n) {
+    float* d_query;  // in fragments
+    Share share;
+
+    RETROMAE_MEMBER float* fragment(uint32_t query_tile, int n) const {
         const uint32_t block = (query_tile + share.row) / 16 * (D / 8) + share.chunk + n;
         return d_query + (block * 32 + lane_index()) * 4;
     }
-    RETROMAE_DEVICE void read(float* d_query, const Share& share, uint32_t query_tile,
-                              float (&sums)[Share::kTiles][4]) {
+    RETROMAE_MEMBER void read(uint32_t query_tile, Sums& sums) const {
         RETROMAE_UNROLL
-        for (int n = 0; n < Share::kTiles; ++n) load(place(d_query, share, query_tile, n), sums[n]);
+        for (int n = 0; n < Share::kTiles; ++n) load(fragment(query_tile, n), sums[n]);
     }
-    RETROMAE_DEVICE void write(float* d_query, const Share& share, uint32_t query_tile,
-                               const float (&sums)[Share::kTiles][4]) {
+    RETROMAE_MEMBER void write(uint32_t query_tile, const Sums& sums) const {
         RETROMAE_UNROLL
-        for (int n = 0; n < Share::kTiles; ++n) store(place(d_query, share, query_tile, n), sums[n]);
+        for (int n = 0; n < Share::kTiles; ++n) store(fragment(query_tile, n), sums[n]);
+    }
+    RETROMAE_MEMBER void clear(uint32_t rows) const {
+        const Sums zeros = {};
+        for (uint32_t query = 0; query < rows; query += kQueries) write(query, zeros);
+    }
+    // Adds what a tile of keys gives a tile of queries.
+    RETROMAE_MEMBER void add(const ScoreTile<T, D>& tile) const {
+        Sums sums;
+        read(tile.first_query, sums);
+        share.add_keys(tile.d_scores, tile.keys, sums);
+        write(tile.first_query, sums);
+    }
+    // Writes dQ to global memory by way of the queries' tile, which nobody reads any more.
+    RETROMAE_MEMBER void finish(const AttentionBackwardParams& params, const Sentence& sentence,
+                                uint32_t head, const SharedTile<T, D>& queries) const {
+        const float factors[2] = {params.forward.scale, params.forward.scale};
+        for (uint32_t query = share.row; query < sentence.queries; query += kQueries) {
+            Sums sums;
+            read(query - share.row, sums);
+            queries.store(query, share.chunk, sums, factors);
+            warp_barrier();
+            queries.template write_rows<Share::kTiles>(
+                query, share.chunk,
+                sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D + 8 * share.chunk,
+                                       query),
+                params.d_query_stride, sentence.queries - query);
+        }
+    }
+};
+
+// A block at work: one head of a sentence.
+template <class T, int D, class Mask>
+struct FusedBlock {
+    static constexpr int kQueries = kQueryTile<D>;
+
+    const AttentionBackwardParams& params;
+    const Sentence& sentence;
+    const Mask& mask;
+    uint32_t head;
+    uint32_t rows;  // queries, in whole tiles
+    BackwardOperands<T> operands;
+    FusedTiles<T, D> tiles;
+    FusedQueryGradient<T, D> d_query;
+
+    // Starts the copies of all queries and output gradients, as one group.
+    RETROMAE_MEMBER void copy_queries() const {
+        for (uint32_t query = 0; query < rows; query += kQueries) {
+            tiles.queries.from(query).template copy_rows<kQueries, kAttentionThreads>(
+                operands.query, params.forward.query_stride, query, sentence.queries);
+            tiles.d_outputs.from(query).template copy_rows<kQueries, kAttentionThreads>(
+                operands.d_output, params.forward.output_stride, query, sentence.queries);
+        }
+        copy_async_commit();
+    }
+    // Starts the copies of a tile of keys and values, as one group.
+    RETROMAE_MEMBER void copy_keys(uint32_t first) const {
+        tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, params.forward.key_stride,
+                                                                   first, sentence.keys);
+        tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(
+            operands.value, params.forward.value_stride, first, sentence.keys);
+        copy_async_commit();
+    }
+    // Makes the statistics of all queries; waits for their copies, after which one group may have begun.
+    RETROMAE_MEMBER void make_statistics() const {
+        for (uint32_t query = 0; query < rows; query += kQueries) {
+            OutputRows<T, D, kQueries> outputs;
+            outputs.load(operands.output, params.forward.output_stride, query, sentence.queries);
+            if (query == 0) {
+                copy_async_wait<1>();
+                __syncthreads();
+            }
+            outputs.reduce(tiles.d_outputs.from(query), operands, query, sentence.queries,
+                           tiles.statistics.from(query));
+        }
+    }
+    // Adds the gradients of a tile of keys, which is in shared memory, and all queries. With barriers.
+    RETROMAE_MEMBER void add_keys(uint32_t first) const {
+        KeyRows<T, D, Mask> key_rows;
+        key_rows.clear();
+        for (uint32_t query = 0; query < rows; query += kQueries) {
+            if constexpr (Mask::kMasked) {
+                if (!block_any(transposed_visibility<kQueries / 32>(params.forward, sentence, mask, query,
+                                                                    first, tiles.visible)))
+                    continue;
+            } else if (query > 0) {
+                __syncthreads();  // the last dS is still being read
+            }
+            const ScoreTile<T, D> tile = tiles.at(first, query);
+            key_rows.template add_queries<true>(params.forward, sentence, head, tile);
+            __syncthreads();
+            d_query.add(tile);
+        }
+        __syncthreads();  // keys are still being read
+        key_rows.write(params, sentence, head, tiles.at(first, 0));
     }
 };
 
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& params) {
     constexpr int kQueries = kQueryTile<D>;
-    constexpr bool kMasked = Mask::kMasked;
-    using Gradient = FusedQueryGradient<T, D>;
     const AttentionForwardParams& forward = params.forward;
     Sentence sentence = Sentence::at(forward, blockIdx.x / forward.heads);
     const uint32_t head = block_head(forward);
@@ -159,85 +266,28 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
     sentence.queries = recomputed(sentence.queries);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
     const uint32_t rows = (sentence.queries + kQueries - 1) / kQueries * kQueries;
-    const FusedTiles<T, D> tiles = FusedTiles<T, D>::take(memory, rows, kMasked);
-    const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
-    const auto copy_keys = [&](uint32_t key_tile) {
-        tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, forward.key_stride, key_tile,
-                                                                   sentence.keys);
-        tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(operands.value, forward.value_stride,
-                                                                     key_tile, sentence.keys);
-        copy_async_commit();
-    };
-
-    for (uint32_t query = 0; query < rows; query += kQueries) {
-        tiles.queries.from(query).template copy_rows<kQueries, kAttentionThreads>(
-            operands.query, forward.query_stride, query, sentence.queries);
-        tiles.d_outputs.from(query).template copy_rows<kQueries, kAttentionThreads>(
-            operands.d_output, forward.output_stride, query, sentence.queries);
-    }
-    copy_async_commit();
-    copy_keys(0);
-    const float zeros[QueryShare<T, D>::kTiles][4] = {};
-    for (uint32_t query = 0; query < rows; query += kQueries)
-        Gradient::write(tiles.d_query, share, query, zeros);
-    for (uint32_t query = 0; query < rows; query += kQueries) {
-        OutputRows<T, D, kQueries> outputs;
-        outputs.load(operands.output, forward.output_stride, query, sentence.queries);
-        if (query == 0) {
-            copy_async_wait<1>();
-            __syncthreads();
-        }
-        outputs.reduce(tiles.d_outputs.from(query), operands, query, sentence.queries,
-                       tiles.statistics.from(query));
-    }
-
-    for (uint32_t key_tile = 0; key_tile < sentence.keys; key_tile += kKeyTile) {
-        if (key_tile > 0) {
+    const FusedTiles<T, D> tiles = FusedTiles<T, D>::take(memory, rows, Mask::kMasked);
+    const FusedBlock<T, D, Mask> block = {params, sentence,
+                                          mask,   head,
+                                          rows,   BackwardOperands<T>::locate(params, sentence, head, D),
+                                          tiles,  {tiles.d_query, QueryShare<T, D>::of_warp()}};
+    block.copy_queries();
+    block.copy_keys(0);
+    block.d_query.clear(rows);
+    block.make_statistics();
+    for (uint32_t key = 0; key < sentence.keys; key += kKeyTile) {
+        if (key > 0) {
             __syncthreads();  // the last tile's gradients are still being written
-            copy_keys(key_tile);
+            block.copy_keys(key);
         }
         copy_async_wait<0>();
         __syncthreads();
-        KeyRows<T, D, Mask> key_rows;
-        key_rows.clear();
-        for (uint32_t query = 0; query < rows; query += kQueries) {
-            if constexpr (kMasked) {
-                if (!block_any(transposed_visibility<kQueries / 32>(forward, sentence, mask, query, key_tile,
-                                                                    tiles.visible)))
-                    continue;
-            } else if (query > 0) {
-                __syncthreads();  // the last dS is still being read
-            }
-            key_rows.template add_queries<true>(forward, sentence, head, tiles.keys, tiles.values, key_tile,
-                                                tiles.queries.from(query), tiles.d_outputs.from(query),
-                                                tiles.statistics.from(query), tiles.visible, query,
-                                                tiles.d_scores);
-            __syncthreads();
-            float sums[QueryShare<T, D>::kTiles][4];
-            Gradient::read(tiles.d_query, share, query, sums);
-            share.add_keys(tiles.d_scores, tiles.keys, sums);
-            Gradient::write(tiles.d_query, share, query, sums);
-        }
-        __syncthreads();  // keys are still being read
-        key_rows.write(params, sentence, head, tiles.keys, tiles.values, key_tile);
+        block.add_keys(key);
     }
     copy_async_wait<0>();
     __syncthreads();
-
-    // By way of the queries' tile, which nobody reads any more.
-    const float factors[2] = {forward.scale, forward.scale};
-    for (uint32_t query = share.row; query < sentence.queries; query += kQueries) {
-        float sums[QueryShare<T, D>::kTiles][4];
-        Gradient::read(tiles.d_query, share, query - share.row, sums);
-        tiles.queries.store(query, share.chunk, sums, factors);
-        warp_barrier();
-        tiles.queries.template write_rows<QueryShare<T, D>::kTiles>(
-            query, share.chunk,
-            sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D + 8 * share.chunk, query),
-            params.d_query_stride, sentence.queries - query);
-    }
+    block.d_query.finish(params, sentence, head, tiles.queries);
 }
 
 // A sentence a block, and one for the tokens that are of none, for each head.

@@ -14,8 +14,8 @@
 //
 // Shared memory in KB and registers (sm_80, sm_90; masked):
 // d      key_value              query                 atomic
-// 32     27   202; 200          26   163; 163         35   204; 208
-// 64     51   246; 246          50   204; 215         59   244; 246
+// 32     27   202; 200          26   162; 162         35   204; 208
+// 64     51   246; 246          50   202; 214         59   244; 254
 // 96     50   240; 242          74   247; 244         54   240; 244
 // 128    66   255; 255          98   255; 255         70   255; 255
 // Two blocks an SM each, by registers; `query` at d = 128 one on parts with 100 KB. No spills, no stack.
@@ -41,7 +41,7 @@ struct KeyTiles {
     SharedTile<T, D> values;           // 64 rows
     SharedTile<T, D> queries;          // 2 tiles
     SharedTile<T, D> d_outputs;        // 2 tiles
-    RowStatistics statistics;          // 2 tiles
+    QueryStatistics statistics;        // 2 tiles
     uint32_t* visible;                 // [3, queries / 32, 64 keys]
     SharedTile<T, kQueries> d_scores;  // 64 keys
 
@@ -57,7 +57,7 @@ struct KeyTiles {
         tiles.values.elements = memory.take<T>(kKeyTile * D);
         tiles.queries.elements = memory.take<T>(2 * kQueries * D);
         tiles.d_outputs.elements = memory.take<T>(2 * kQueries * D);
-        tiles.statistics = RowStatistics::take(memory, 2 * kQueries);
+        tiles.statistics = QueryStatistics::take(memory, 2 * kQueries);
         tiles.visible = masked ? memory.take<uint32_t>(3 * kVisible) : nullptr;
         tiles.d_scores.elements = atomic ? memory.take<T>(kKeyTile * kQueries) : nullptr;
         return tiles;
@@ -65,21 +65,34 @@ struct KeyTiles {
     RETROMAE_MEMBER uint32_t* visible_in(uint32_t iteration) const {
         return visible + iteration % 3 * kVisible;
     }
+    // The keys, the sentence's from `key` on, and the queries of an iteration, the sentence's from `query`
+    // on.
+    RETROMAE_MEMBER ScoreTile<T, D> at(uint32_t key, uint32_t query, uint32_t iteration) const {
+        const uint32_t row = iteration % 2 * kQueries;
+        return {key,
+                query,
+                keys,
+                values,
+                queries.from(row),
+                d_outputs.from(row),
+                statistics.from(row),
+                visible_in(iteration),
+                d_scores};
+    }
 };
 
 // Adds a warp's share of dQ of a query tile, of one tile of keys, to global memory [queries, D].
 template <class T, int D>
-RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t query_tile, uint32_t queries,
-                                        float* accumulator) {
+RETROMAE_DEVICE void add_query_gradient(const ScoreTile<T, D>& tile, uint32_t queries, float* accumulator) {
     const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
     float sums[QueryShare<T, D>::kTiles][4] = {};
-    share.add_keys(tiles.d_scores, tiles.keys, sums);
+    share.add_keys(tile.d_scores, tile.keys, sums);
     const uint32_t lane = lane_index();
     RETROMAE_UNROLL
     for (int half = 0; half < 2; ++half) {
-        const uint32_t query = query_tile + share.row + lane / 4 + 8 * half;
+        const uint32_t query = tile.first_query + share.row + lane_row(half);
         if (query >= queries) continue;
-        float* row = accumulator + static_cast<uint64_t>(query) * D + 8 * share.chunk + lane % 4 * 2;
+        float* row = accumulator + static_cast<uint64_t>(query) * D + 8 * share.chunk + lane_column(0);
         RETROMAE_UNROLL
         for (int n = 0; n < QueryShare<T, D>::kTiles; ++n) {
             atomic_add(row + 8 * n, sums[n][2 * half]);
@@ -88,11 +101,76 @@ RETROMAE_DEVICE void add_query_gradient(const KeyTiles<T, D>& tiles, uint32_t qu
     }
 }
 
+// A block that owns 64 keys of one head, and walks over the queries.
+template <class T, int D, class Mask>
+struct KeyBlock {
+    static constexpr int kQueries = kQueryTile<D>;
+
+    const AttentionForwardParams& params;
+    const Sentence& sentence;
+    const Mask& mask;
+    uint32_t first;  // key
+    BackwardOperands<T> operands;
+    KeyTiles<T, D> tiles;
+
+    // Starts the copies of the keys and values.
+    RETROMAE_MEMBER void copy_keys() const {
+        tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, params.key_stride, first,
+                                                                   sentence.keys);
+        tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(operands.value, params.value_stride,
+                                                                     first, sentence.keys);
+    }
+    // The first tile of queries from `query` on that sees some key of the block; a barrier.
+    RETROMAE_MEMBER uint32_t find_queries(uint32_t query, uint32_t iteration) const {
+        if constexpr (Mask::kMasked) {
+            for (; query < sentence.queries; query += kQueries)
+                if (block_any(transposed_visibility<kQueries / 32>(params, sentence, mask, query, first,
+                                                                   tiles.visible_in(iteration))))
+                    break;
+        } else {
+            __syncthreads();
+        }
+        return query;
+    }
+    // Starts the copies of a tile of queries, or of none beyond the last; always one group.
+    RETROMAE_MEMBER void copy_queries(uint32_t query, uint32_t iteration) const {
+        if (query < sentence.queries) {
+            const uint32_t row = iteration % 2 * kQueries;
+            tiles.queries.from(row).template copy_rows<kQueries, kAttentionThreads>(
+                operands.query, params.query_stride, query, sentence.queries);
+            tiles.d_outputs.from(row).template copy_rows<kQueries, kAttentionThreads>(
+                operands.d_output, params.output_stride, query, sentence.queries);
+        }
+        copy_async_commit();
+    }
+    // Calls `f(tile)` for each tile of queries that sees some key, when it is in shared memory. With
+    // barriers.
+    template <class F>
+    RETROMAE_MEMBER void for_each_tile(F f) const {
+        uint32_t iteration = 0;
+        uint32_t query = find_queries(0, 0);
+        copy_queries(query, 0);
+        while (query < sentence.queries) {
+            const ScoreTile<T, D> tile = tiles.at(first, query, iteration);
+            // Two tiles take turns, as a slow warp may still read the statistics of the last one.
+            if (threadIdx.x < kQueries)
+                tile.statistics.put(threadIdx.x, operands, query + threadIdx.x, sentence.queries);
+            const uint32_t next = find_queries(query + kQueries, iteration + 1);
+            copy_queries(next, iteration + 1);
+            copy_async_wait<1>();
+            __syncthreads();
+            f(tile);
+            query = next;
+            ++iteration;
+        }
+        copy_async_wait<0>();
+        __syncthreads();
+    }
+};
+
 // With `Atomic` it also adds dQ in global memory; else the kernel that owns queries makes it.
 template <class T, int D, class Mask, bool Atomic>
 RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& params) {
-    constexpr int kQueries = kQueryTile<D>;
-    constexpr bool kMasked = Mask::kMasked;
     const AttentionForwardParams& forward = params.forward;
     const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward.keys, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
@@ -101,67 +179,25 @@ RETROMAE_DEVICE void attention_backward_keys(const AttentionBackwardParams& para
     if (!sentence.exists) return write_absent_keys<T, D>(params, sentence, head, tile.start, kKeyTile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
-    const KeyTiles<T, D> tiles = KeyTiles<T, D>::take(memory, kMasked, Atomic);
-
-    // The first tile of queries from `query` on that sees some key of the block; a barrier.
-    const auto find_queries = [&](uint32_t query, uint32_t* visible) {
-        if constexpr (kMasked) {
-            for (; query < sentence.queries; query += kQueries)
-                if (block_any(transposed_visibility<kQueries / 32>(forward, sentence, mask, query, tile.start,
-                                                                   visible)))
-                    break;
-        } else {
-            __syncthreads();
-        }
-        return query;
-    };
-    const auto copy_queries = [&](uint32_t query, uint32_t stage) {
-        if (query < sentence.queries) {
-            tiles.queries.from(stage * kQueries)
-                .template copy_rows<kQueries, kAttentionThreads>(operands.query, forward.query_stride, query,
-                                                                 sentence.queries);
-            tiles.d_outputs.from(stage * kQueries)
-                .template copy_rows<kQueries, kAttentionThreads>(operands.d_output, forward.output_stride,
-                                                                 query, sentence.queries);
-        }
-        copy_async_commit();
-    };
-
-    tiles.keys.template copy_rows<kKeyTile, kAttentionThreads>(operands.key, forward.key_stride, tile.start,
-                                                               sentence.keys);
-    tiles.values.template copy_rows<kKeyTile, kAttentionThreads>(operands.value, forward.value_stride,
-                                                                 tile.start, sentence.keys);
+    const KeyBlock<T, D, Mask> block = {forward,
+                                        sentence,
+                                        mask,
+                                        tile.start,
+                                        BackwardOperands<T>::locate(params, sentence, head, D),
+                                        KeyTiles<T, D>::take(memory, Mask::kMasked, Atomic)};
     KeyRows<T, D, Mask> key_rows;
     key_rows.clear();
-    uint32_t iteration = 0;
-    uint32_t query = find_queries(0, tiles.visible);
-    copy_queries(query, 0);
-    while (query < sentence.queries) {
-        const uint32_t stage = iteration % 2 * kQueries;
-        // Two tiles take turns, as a slow warp may still read the statistics of the last one.
-        const RowStatistics statistics = tiles.statistics.from(stage);
-        if (threadIdx.x < kQueries)
-            statistics.put(threadIdx.x, operands, query + threadIdx.x, sentence.queries);
-        const uint32_t next = find_queries(query + kQueries, tiles.visible_in(iteration + 1));
-        copy_queries(next, iteration % 2 ^ 1);
-        copy_async_wait<1>();
-        __syncthreads();
-        key_rows.template add_queries<Atomic>(forward, sentence, head, tiles.keys, tiles.values, tile.start,
-                                              tiles.queries.from(stage), tiles.d_outputs.from(stage),
-                                              statistics, tiles.visible_in(iteration), query, tiles.d_scores);
+    block.copy_keys();
+    block.for_each_tile([&](const ScoreTile<T, D>& queries) {
+        key_rows.template add_queries<Atomic>(forward, sentence, head, queries);
         if constexpr (Atomic) {
             __syncthreads();
             float* accumulator =
                 pointer<float>(params.accumulator) + sentence.head_queries(forward, head) * D;
-            add_query_gradient(tiles, query, sentence.queries, accumulator);
+            add_query_gradient(queries, sentence.queries, accumulator);
         }
-        query = next;
-        ++iteration;
-    }
-    copy_async_wait<0>();
-    __syncthreads();
-    key_rows.write(params, sentence, head, tiles.keys, tiles.values, tile.start);
+    });
+    key_rows.write(params, sentence, head, block.tiles.at(tile.start, 0, 0));
 }
 
 template <class T, int D, class Mask>
@@ -174,98 +210,93 @@ RETROMAE_DEVICE void attention_backward_atomic(const AttentionBackwardParams& pa
     attention_backward_keys<T, D, Mask, true>(params);
 }
 
+// The queries of a warp of a block that owns 64 of them, and dQ of a lane's two.
+template <class T, int D>
+struct QueryGradient {
+    SharedTile<T, D> queries;    // 64 rows
+    SharedTile<T, D> d_outputs;  // 64 rows
+    QueryRows own;
+    float log_sums[2];
+    float deltas[2];
+    float d_query[D / 8][4];
+
+    // Starts the copies of the block's queries and output gradients.
+    RETROMAE_DEVICE QueryGradient begin(SharedMemory& memory, const AttentionForwardParams& params,
+                                        const Sentence& sentence, const BackwardOperands<T>& operands,
+                                        uint32_t first) {
+        QueryGradient rows;
+        rows.queries.elements = memory.take<T>(kTileRows * D);
+        rows.d_outputs.elements = memory.take<T>(kTileRows * D);
+        rows.queries.template copy_rows<kTileRows, kAttentionThreads>(operands.query, params.query_stride,
+                                                                      first, sentence.queries);
+        rows.d_outputs.template copy_rows<kTileRows, kAttentionThreads>(
+            operands.d_output, params.output_stride, first, sentence.queries);
+        rows.own = QueryRows::of(params, sentence, first);
+        RETROMAE_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            rows.log_sums[half] = operands.log_sum(rows.own.query + 8 * half, sentence.queries);
+            rows.deltas[half] = operands.delta(rows.own.query + 8 * half, sentence.queries);
+        }
+        fill(rows.d_query, 0.0f);
+        return rows;
+    }
+
+    // Adds what a tile of keys gives.
+    template <class Mask>
+    RETROMAE_MEMBER void add(const AttentionForwardParams& params, uint32_t head,
+                             const KeyStream<T, D, Mask>& stream, StreamedTile tile) {
+        const float scale = base2_scale(params);
+        float probabilities[8][4] = {}, d_scores[8][4] = {};
+        multiply_transposed(probabilities, queries, own.row, stream.keys, tile.row());
+        for_each_product(probabilities, [&](int row, int, float& x) {
+            x = exp2_approximate(fmaf(x, scale, -log_sums[row]));
+        });
+        stream.hide(tile, own.row, 0.0f, probabilities);
+        multiply_transposed(d_scores, d_outputs, own.row, stream.values, tile.row());
+        if (params.dropout.threshold != 0)
+            drop(kept_keys(params.dropout, head, own.tokens, tile.key), params.dropout, d_scores);
+        for_each_product(d_scores, [&](int row, int column, float& x) {
+            x = product_at(probabilities, row, column) * (x - deltas[row]);
+        });
+        RETROMAE_UNROLL
+        for (int k = 0; k < kKeyTile / 16; ++k) {
+            uint32_t d_score[4];
+            products_as_a<T>(d_scores, k, d_score);
+            multiply_rows(d_query, d_score, stream.keys, tile.row() + 16 * k, 0);
+        }
+    }
+
+    // Writes dQ by way of the warp's own rows of the queries' tile, which nobody else reads.
+    RETROMAE_MEMBER void write(const AttentionBackwardParams& params, const Sentence& sentence, uint32_t head,
+                               uint32_t first) const {
+        const float factors[2] = {params.forward.scale, params.forward.scale};
+        warp_barrier();
+        queries.store(own.row, 0, d_query, factors);
+        warp_barrier();
+        queries.template write_rows<D / 8>(
+            own.row, 0,
+            sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D, first + own.row),
+            params.d_query_stride, own.left);
+    }
+};
+
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_backward_query(const AttentionBackwardParams& params) {
     const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile =
+    const SentenceTile block =
         SentenceTile::locate<kTileRows>(forward.query_cu_seqlens, forward.queries, forward);
-    const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.queries || is_fused(params, sentence)) return;
+    const Sentence sentence = Sentence::at(forward, block.sentence);
+    if (block.start >= sentence.queries || is_fused(params, sentence)) return;
     const uint32_t head = block_head(forward);
-    if (!sentence.exists) return write_absent_queries<T, D>(params, sentence, head, tile.start, kTileRows);
+    if (!sentence.exists) return write_absent_queries<T, D>(params, sentence, head, block.start, kTileRows);
     const BackwardOperands<T> operands = BackwardOperands<T>::locate(params, sentence, head, D);
     SharedMemory memory = SharedMemory::begin();
-    const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, tile.start);
-    // dQ's at the end.
-    const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
-    const SharedTile<T, D> d_outputs = {memory.take<T>(kTileRows * D)};
-    queries.template copy_rows<kTileRows, kAttentionThreads>(operands.query, forward.query_stride, tile.start,
-                                                             sentence.queries);
-    d_outputs.template copy_rows<kTileRows, kAttentionThreads>(operands.d_output, forward.output_stride,
-                                                               tile.start, sentence.queries);
-
-    const QueryRows own = QueryRows::of(forward, sentence, tile.start);
-    const float scale = base2_scale(forward);
-    float log_sums[2], deltas[2], d_query[D / 8][4] = {};
-    RETROMAE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        log_sums[half] = operands.log_sum(own.query + 8 * half, sentence.queries);
-        deltas[half] = operands.delta(own.query + 8 * half, sentence.queries);
-    }
-    uint32_t iteration = 0;
-    uint32_t key = stream.find(0, 0);
-    stream.copy(key, 0);
-    while (key < sentence.keys) {
-        const uint32_t next = stream.find(key + kKeyTile, iteration + 1);
-        stream.copy(next, iteration + 1);
-        copy_async_wait<1>();
-        __syncthreads();
-        if (own.left > 0) {
-            const uint32_t stage = iteration % 2 * kKeyTile;
-            float probabilities[8][4] = {}, d_scores[8][4] = {};
-            RETROMAE_UNROLL
-            for (int k = 0; k < D / 16; ++k) {
-                uint32_t query[4], keys[4][4];
-                queries.load_a(own.row, k, query);
-                stream.keys.template load_b_transposed<4>(stage, k, keys);
-                mma<T, 4>(probabilities, query, keys);
-            }
-            RETROMAE_UNROLL
-            for (int n = 0; n < 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    probabilities[n][i] =
-                        exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums[i / 2]));
-            }
-            stream.hide(key, iteration, own.row, 0.0f, probabilities);
-            RETROMAE_UNROLL
-            for (int k = 0; k < D / 16; ++k) {
-                uint32_t d_output[4], values[4][4];
-                d_outputs.load_a(own.row, k, d_output);
-                stream.values.template load_b_transposed<4>(stage, k, values);
-                mma<T, 4>(d_scores, d_output, values);
-            }
-            if (forward.dropout.threshold != 0)
-                drop(kept_keys(forward.dropout, head, own.tokens, key), forward.dropout, d_scores);
-            RETROMAE_UNROLL
-            for (int n = 0; n < 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas[i / 2]);
-            }
-            RETROMAE_UNROLL
-            for (int k = 0; k < kKeyTile / 16; ++k) {
-                uint32_t d_score[4];
-                products_as_a<T>(d_scores, k, d_score);
-                multiply_rows(d_query, d_score, stream.keys, stage + 16 * k, 0);
-            }
-        }
-        key = next;
-        ++iteration;
-    }
-    copy_async_wait<0>();
-    if (iteration == 0) __syncthreads();  // nothing is seen: the queries were not waited for
-
-    if (own.left == 0) return;
-    // A warp's own rows of the queries' tile; nobody else reads them.
-    const float factors[2] = {forward.scale, forward.scale};
-    warp_barrier();
-    queries.store(own.row, 0, d_query, factors);
-    warp_barrier();
-    queries.template write_rows<D / 8>(
-        own.row, 0,
-        sentence.query_rows<T>(params.d_query, params.d_query_stride, head * D, tile.start + own.row),
-        params.d_query_stride, own.left);
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, forward, sentence, head, block.start);
+    auto rows = QueryGradient<T, D>::begin(memory, forward, sentence, operands, block.start);
+    stream.for_each_tile([&](StreamedTile tile) {
+        if (rows.own.left > 0) rows.add(forward, head, stream, tile);
+    });
+    if (rows.own.left > 0) rows.write(params, sentence, head, block.start);
 }
 
 // δ of 64 queries, where dQ will be: a quad of threads a row, whose loads are all issued before the first

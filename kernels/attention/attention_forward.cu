@@ -18,10 +18,10 @@
 // H100).
 //
 // d      shared memory   registers sm_80, sm_90 (full; masked)   blocks an SM (64 K registers)
-// 32     20 KB           123; 149    127; 145                    4; 3
-// 64     40 KB           156; 167    154; 167                    3; 3
-// 96     60 KB           195; 215    199; 216                    2; 2
-// 128    80 KB           221; 243    237; 251                    2; 2
+// 32     20 KB           127; 147    123; 147                    4; 3
+// 64     40 KB           158; 167    155; 167                    3; 3
+// 96     60 KB           196; 215    201; 216                    2; 2
+// 128    80 KB           220; 243    241; 249                    2; 2
 // Masked kernels have 1.5 KB more, for bits. No spills, no stack.
 //
 // Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighbouring
@@ -43,139 +43,111 @@ namespace retromae {
 
 // The running softmax of a lane's two rows (Milakov and Gimelshein, arXiv 1805.02867), and its share of their
 // output.
-template <int D>
+template <class T, int D>
 struct RunningRows {
-    float output[D / 8][4];
-    float maximum[2];
-    float sum[2];
-
-    RETROMAE_MEMBER void clear() {
-        RETROMAE_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) output[n][i] = 0.0f;
-        }
-        maximum[0] = maximum[1] = -INFINITY;
-        sum[0] = sum[1] = 0.0f;
-    }
+    float output[D / 8][4] = {};
+    float maximum[2] = {-INFINITY, -INFINITY};
+    float sum[2] = {0.0f, 0.0f};
 
     // Turns a tile of scores, -inf where hidden, into exponentials, and brings what was summed so far to the
     // new maximum.
     RETROMAE_MEMBER void exponentiate(float (&scores)[8][4], float scale) {
         float highest[2] = {maximum[0], maximum[1]};
-        RETROMAE_UNROLL
-        for (int n = 0; n < 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) highest[i / 2] = fmaxf(highest[i / 2], scores[n][i]);
-        }
+        for_each_product(scores, [&](int row, int, float x) { highest[row] = fmaxf(highest[row], x); });
         warp_butterfly<Maximum, 4>(highest);
         float correction[2], offset[2];
         RETROMAE_UNROLL
-        for (int half = 0; half < 2; ++half) {
+        for (int row = 0; row < 2; ++row) {
             // A row that has seen no key yet keeps a finite reference, so that -inf - -inf never happens.
-            offset[half] = highest[half] == -INFINITY ? 0.0f : -highest[half] * scale;
-            correction[half] = exp2_approximate(fmaf(maximum[half], scale, offset[half]));
-            maximum[half] = highest[half];
-            sum[half] *= correction[half];
+            offset[row] = highest[row] == -INFINITY ? 0.0f : -highest[row] * scale;
+            correction[row] = exp2_approximate(fmaf(maximum[row], scale, offset[row]));
+            maximum[row] = highest[row];
+            sum[row] *= correction[row];
         }
+        for_each_product(scores, [&](int row, int, float& x) {
+            x = exp2_approximate(fmaf(x, scale, offset[row]));
+            sum[row] += x;
+        });
+        for_each_product(output, [&](int row, int, float& x) { x *= correction[row]; });
+    }
+
+    // Adds the 64 rows of values from `row` on, weighted by their keys' exponentials.
+    RETROMAE_MEMBER void add(const float (&exponentials)[8][4], const SharedTile<T, D>& values,
+                             uint32_t row) {
         RETROMAE_UNROLL
-        for (int n = 0; n < 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) {
-                scores[n][i] = exp2_approximate(fmaf(scores[n][i], scale, offset[i / 2]));
-                sum[i / 2] += scores[n][i];
-            }
+        for (int step = 0; step < kKeyTile / 16; ++step) {
+            uint32_t probabilities[4];
+            products_as_a<T>(exponentials, step, probabilities);
+            multiply_rows(output, probabilities, values, row + 16 * step, 0);
         }
+    }
+
+    // Writes the log-sum-exp of the lane's rows and, by way of the warp's own rows of `tile`, which nobody
+    // else reads, their output.
+    RETROMAE_MEMBER void write(const AttentionForwardParams& params, const Sentence& sentence, uint32_t head,
+                               const QueryRows& own, const SharedTile<T, D>& tile, uint32_t tile_start) {
+        warp_butterfly<Sum, 4>(sum);
+        float factors[2];
         RETROMAE_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) output[n][i] *= correction[i / 2];
+        for (int row = 0; row < 2; ++row) {
+            // A row that sees nothing: output 0, log-sum-exp -inf.
+            factors[row] = sum[row] == 0.0f ? 0.0f : params.dropout.scale / sum[row];
+            const uint32_t query = own.query + 8 * row;
+            if (threadIdx.x % 4 == 0 && query < sentence.queries)
+                pointer<float>(params.log_sum_exp)[sentence.head_queries(params, head) + query] =
+                    maximum[row] * params.scale + logf(sum[row]);
         }
+        warp_barrier();
+        tile.store(own.row, 0, output, factors);
+        warp_barrier();
+        tile.template write_rows<D / 8>(
+            own.row, 0,
+            sentence.query_rows<T>(params.output, params.output_stride, head * D, tile_start + own.row),
+            params.output_stride, own.left);
     }
 };
 
 template <class T, int D, class Mask>
 RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
-    const SentenceTile tile =
+    const SentenceTile block =
         SentenceTile::locate<kTileRows>(params.query_cu_seqlens, params.queries, params);
-    const Sentence sentence = Sentence::at(params, tile.sentence);
-    if (tile.start >= sentence.queries) return;
+    const Sentence sentence = Sentence::at(params, block.sentence);
+    if (block.start >= sentence.queries) return;
     const uint32_t head = block_head(params);
-    if (!sentence.exists) return write_absent<T, D>(params, sentence, head, tile.start, kTileRows);
+    if (!sentence.exists) return write_absent<T, D>(params, sentence, head, block.start, kTileRows);
     SharedMemory memory = SharedMemory::begin();
-    const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, tile.start);
+    const auto stream = KeyStream<T, D, Mask>::begin(memory, params, sentence, head, block.start);
     // The output's at the end.
     const SharedTile<T, D> queries = {memory.take<T>(kTileRows * D)};
     queries.template copy_rows<kTileRows, kAttentionThreads>(
         sentence.query_rows<const T>(params.query, params.query_stride, head * D), params.query_stride,
-        tile.start, sentence.queries);
+        block.start, sentence.queries);
 
-    const QueryRows own = QueryRows::of(params, sentence, tile.start);
+    const QueryRows own = QueryRows::of(params, sentence, block.start);
     const float scale = base2_scale(params);
     uint32_t query_fragments[D / 16][4];
-    RunningRows<D> rows;
-    rows.clear();
-
-    uint32_t iteration = 0;
-    uint32_t key = stream.find(0, 0);
-    stream.copy(key, 0);
-    while (key < sentence.keys) {
-        const uint32_t next = stream.find(key + kKeyTile, iteration + 1);
-        stream.copy(next, iteration + 1);
-        copy_async_wait<1>();
-        __syncthreads();
-        if (own.left > 0) {
-            const uint32_t stage = iteration % 2 * kKeyTile;
-            if (iteration == 0) {
-                RETROMAE_UNROLL
-                for (int k = 0; k < D / 16; ++k) queries.load_a(own.row, k, query_fragments[k]);
-            }
-            float scores[8][4] = {};
+    RunningRows<T, D> rows;
+    stream.for_each_tile([&](StreamedTile tile) {
+        if (own.left == 0) return;
+        if (tile.iteration == 0) {
             RETROMAE_UNROLL
-            for (int k = 0; k < D / 16; ++k) {
-                uint32_t keys[4][4];
-                stream.keys.template load_b_transposed<4>(stage, k, keys);
-                mma<T, 4>(scores, query_fragments[k], keys);
-            }
-            stream.hide(key, iteration, own.row, -INFINITY, scores);
-            rows.exponentiate(scores, scale);
-            // What stays is scaled at the end.
-            if (params.dropout.threshold != 0)
-                select(kept_keys(params.dropout, head, own.tokens, key), 0.0f, scores);
-            RETROMAE_UNROLL
-            for (int k = 0; k < kKeyTile / 16; ++k) {
-                uint32_t probabilities[4];
-                products_as_a<T>(scores, k, probabilities);
-                multiply_rows(rows.output, probabilities, stream.values, stage + 16 * k, 0);
-            }
+            for (int step = 0; step < D / 16; ++step) queries.load_a(own.row, step, query_fragments[step]);
         }
-        key = next;
-        ++iteration;
-    }
-    copy_async_wait<0>();
-    if (iteration == 0) __syncthreads();  // nothing is seen: the queries were not waited for
-
-    if (own.left == 0) return;
-    warp_butterfly<Sum, 4>(rows.sum);
-    float factors[2];
-    RETROMAE_UNROLL
-    for (int half = 0; half < 2; ++half) {
-        // A row that sees nothing: output 0, log-sum-exp -inf.
-        const float sum = rows.sum[half];
-        factors[half] = sum == 0.0f ? 0.0f : params.dropout.scale / sum;
-        const uint32_t query = own.query + 8 * half;
-        if (threadIdx.x % 4 == 0 && query < sentence.queries)
-            pointer<float>(params.log_sum_exp)[sentence.head_queries(params, head) + query] =
-                rows.maximum[half] * params.scale + logf(sum);
-    }
-    // A warp's own rows of the queries' tile; nobody else reads them.
-    warp_barrier();
-    queries.store(own.row, 0, rows.output, factors);
-    warp_barrier();
-    queries.template write_rows<D / 8>(
-        own.row, 0,
-        sentence.query_rows<T>(params.output, params.output_stride, head * D, tile.start + own.row),
-        params.output_stride, own.left);
+        float scores[8][4] = {};
+        RETROMAE_UNROLL
+        for (int step = 0; step < D / 16; ++step) {
+            uint32_t keys[4][4];
+            stream.keys.template load_b_transposed<4>(tile.row(), step, keys);
+            mma<T, 4>(scores, query_fragments[step], keys);
+        }
+        stream.hide(tile, own.row, -INFINITY, scores);
+        rows.exponentiate(scores, scale);
+        // What stays is scaled at the end.
+        if (params.dropout.threshold != 0)
+            select(kept_keys(params.dropout, head, own.tokens, tile.key), 0.0f, scores);
+        rows.add(scores, stream.values, tile.row());
+    });
+    if (own.left > 0) rows.write(params, sentence, head, own, queries, block.start);
 }
 
 // A tile of queries a block.

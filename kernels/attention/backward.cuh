@@ -12,24 +12,49 @@ constexpr int kQueryTile = D > 64 ? 32 : 64;
 template <int D>
 constexpr int kQueryStep = D > 64 ? 16 : 64;
 
-// The statistics of a query for its row of scores: log2 of the sum of exponentials, and δ = dot(dO, O).
-struct RowStatistics {
+// Of each query of a tile: log2 of the sum of its exponentials, and δ = dot(dO, O).
+struct QueryStatistics {
     float* log_sums;
     float* deltas;
 
-    RETROMAE_DEVICE RowStatistics take(SharedMemory& memory, uint32_t rows) {
-        RowStatistics statistics;
+    RETROMAE_DEVICE QueryStatistics take(SharedMemory& memory, uint32_t rows) {
+        QueryStatistics statistics;
         statistics.log_sums = memory.take<float>(rows);
         statistics.deltas = memory.take<float>(rows);
         return statistics;
     }
-    RETROMAE_MEMBER RowStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
+    RETROMAE_MEMBER QueryStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
     // Copies what the `delta` kernels have left in global memory.
     template <class T>
     RETROMAE_MEMBER void put(uint32_t row, const BackwardOperands<T>& operands, uint32_t query,
                              uint32_t queries) const {
         log_sums[row] = operands.log_sum(query, queries);
         deltas[row] = operands.delta(query, queries);
+    }
+};
+
+// 64 keys and one tile of queries in shared memory: the operands of a block's five products, and dSᵀ.
+template <class T, int D>
+struct ScoreTile {
+    static constexpr int kQueries = kQueryTile<D>;
+
+    uint32_t first_key;  // within the sentence
+    uint32_t first_query;
+    SharedTile<T, D> keys;
+    SharedTile<T, D> values;
+    SharedTile<T, D> queries;
+    SharedTile<T, D> d_outputs;
+    QueryStatistics statistics;
+    uint32_t* visible;                 // [queries / 32, 64 keys]
+    SharedTile<T, kQueries> d_scores;  // 64 keys; dSᵀ without the factor `scale`
+
+    // The same with queries `query..` of the tile, of which `query` is a multiple of 8.
+    RETROMAE_MEMBER ScoreTile from_query(uint32_t query) const {
+        ScoreTile tile = *this;
+        tile.queries = queries.from(query);
+        tile.d_outputs = d_outputs.from(query);
+        tile.statistics = statistics.from(query);
+        return tile;
     }
 };
 
@@ -86,159 +111,146 @@ struct KeyRows {
     float d_value[D / 8][4];
 
     RETROMAE_MEMBER void clear() {
-        RETROMAE_UNROLL
-        for (int n = 0; n < D / 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) d_key[n][i] = d_value[n][i] = 0.0f;
-        }
+        fill(d_key, 0.0f);
+        fill(d_value, 0.0f);
     }
 
-    // Adds what a tile of queries gives, and with `KeepScores` leaves dSᵀ, without the factor `scale`, in
-    // `d_scores`. With Sᵀ = K Qᵀ in registers, Pᵀ and dSᵀ are operands as they are.
+    // Adds what a tile of queries gives, and with `KeepScores` leaves dSᵀ. With Sᵀ = K Qᵀ in registers, Pᵀ
+    // and dSᵀ are operands as they are.
     template <bool KeepScores>
     RETROMAE_MEMBER void add_queries(const AttentionForwardParams& params, const Sentence& sentence,
-                                     uint32_t head, const SharedTile<T, D>& keys,
-                                     const SharedTile<T, D>& values, uint32_t key_tile,
-                                     const SharedTile<T, D>& queries, const SharedTile<T, D>& d_outputs,
-                                     const RowStatistics& statistics, const uint32_t* visible,
-                                     uint32_t query_tile, const SharedTile<T, kQueries>& d_scores) {
-        const uint32_t row = threadIdx.x / 32 * 16;
-        const uint32_t first_key = key_tile + row;
+                                     uint32_t head, const ScoreTile<T, D>& tile) {
+        const uint32_t row = warp_row();
+        const uint32_t first_key = tile.first_key + row;
         if (first_key >= sentence.keys) {
             const float zeros[kQueries / 8][4] = {};
-            if constexpr (KeepScores) d_scores.store(row, 0, zeros);
+            if constexpr (KeepScores) tile.d_scores.store(row, 0, zeros);
             return;
         }
+        ScoreBits bits;
         // Where all is visible, bits are for the last tiles alone.
-        const bool masked =
-            kMasked || query_tile + kQueries > sentence.queries || first_key + 16 > sentence.keys;
-        FragmentBits<kWords> shown, kept;
-        if (masked) shown = visible_queries(sentence, query_tile, first_key, visible, row);
-        const bool dropped = params.dropout.threshold != 0;
-        if (dropped) kept = transposed_kept<kWords>(params, sentence, head, query_tile, first_key);
+        bits.masked =
+            kMasked || tile.first_query + kQueries > sentence.queries || first_key + 16 > sentence.keys;
+        if (bits.masked) bits.shown = visible_queries(sentence, tile, first_key);
+        bits.dropped = params.dropout.threshold != 0;
+        if (bits.dropped)
+            bits.kept = transposed_kept<kWords>(params, sentence, head, tile.first_query, first_key);
         RETROMAE_NO_UNROLL
         for (uint32_t step = 0; step < kQueries; step += kStep) {
-            float products[kStep / 8][4];
-            add_step(params, keys, values, queries.from(step), d_outputs.from(step), statistics.from(step),
-                     masked, shown, dropped, kept, products);
-            if constexpr (KeepScores) d_scores.store(row, step / 8, products);
-            shown.skip(kStep);
-            kept.skip(kStep);
+            float d_scores[kStep / 8][4];
+            add_step(params, tile.from_query(step), bits, d_scores);
+            if constexpr (KeepScores) tile.d_scores.store(row, step / 8, d_scores);
+            bits.shown.skip(kStep);
+            bits.kept.skip(kStep);
         }
     }
 
     // Writes the gradients to global memory by way of the keys' and values' own tiles, which nobody reads any
     // more.
     RETROMAE_MEMBER void write(const AttentionBackwardParams& params, const Sentence& sentence, uint32_t head,
-                               const SharedTile<T, D>& keys, const SharedTile<T, D>& values,
-                               uint32_t key_tile) const {
-        const uint32_t row = threadIdx.x / 32 * 16;
-        const uint32_t first = key_tile + row;
+                               const ScoreTile<T, D>& tile) const {
+        const uint32_t row = warp_row();
+        const uint32_t first = tile.first_key + row;
         if (first >= sentence.keys) return;
         const AttentionForwardParams& forward = params.forward;
         const float key_factors[2] = {forward.scale, forward.scale};
         const float value_factors[2] = {forward.dropout.scale, forward.dropout.scale};
-        keys.store(row, 0, d_key, key_factors);
-        values.store(row, 0, d_value, value_factors);
+        tile.keys.store(row, 0, d_key, key_factors);
+        tile.values.store(row, 0, d_value, value_factors);
         warp_barrier();
-        keys.template write_rows<D / 8>(
+        tile.keys.template write_rows<D / 8>(
             row, 0, sentence.key_rows<T>(params.d_key, params.d_key_stride, head * D, first),
             params.d_key_stride, sentence.keys - first);
-        values.template write_rows<D / 8>(
+        tile.values.template write_rows<D / 8>(
             row, 0, sentence.key_rows<T>(params.d_value, params.d_value_stride, head * D, first),
             params.d_value_stride, sentence.keys - first);
     }
 
   private:
     static constexpr int kStep = kQueryStep<D>;
+    using StepProducts = float[kStep / 8][4];
+
+    // The bits of a warp's scores: of those that are seen, where some are not, and of those that dropout
+    // keeps, where it drops any.
+    struct ScoreBits {
+        bool masked;
+        bool dropped;
+        FragmentBits<kWords> shown;
+        FragmentBits<kWords> kept;
+    };
+
+    // The first of the warp's 16 keys, within the tile.
+    RETROMAE_DEVICE uint32_t warp_row() { return threadIdx.x / 32 * 16; }
 
     // Queries that do not exist are hidden: their scores are those of zeros, which an infinite key makes NaN.
-    RETROMAE_DEVICE FragmentBits<kWords> visible_queries(const Sentence& sentence, uint32_t query_tile,
-                                                         uint32_t first_key, const uint32_t* visible,
-                                                         uint32_t row) {
-        if constexpr (kMasked) return FragmentBits<kWords>::load(visible, row);
-        FragmentBits<kWords> bits = FragmentBits<kWords>::below(query_tile, sentence.queries);
+    RETROMAE_DEVICE FragmentBits<kWords> visible_queries(const Sentence& sentence,
+                                                         const ScoreTile<T, D>& tile, uint32_t first_key) {
+        if constexpr (kMasked) return FragmentBits<kWords>::load(tile.visible, warp_row());
+        FragmentBits<kWords> bits = FragmentBits<kWords>::below(tile.first_query, sentence.queries);
         RETROMAE_UNROLL
         for (int half = 0; half < 2; ++half) {
-            if (first_key + lane_index() / 4 + 8 * half < sentence.keys) continue;
+            if (first_key + lane_row(half) < sentence.keys) continue;
             RETROMAE_UNROLL
             for (int w = 0; w < kWords; ++w) bits.words[half][w] = 0;
         }
         return bits;
     }
 
-    // `d_scores` is the result for `kStep` queries.
-    RETROMAE_MEMBER void add_step(const AttentionForwardParams& params, const SharedTile<T, D>& keys,
-                                  const SharedTile<T, D>& values, const SharedTile<T, D>& queries,
-                                  const SharedTile<T, D>& d_outputs, const RowStatistics& statistics,
-                                  bool masked, const FragmentBits<kWords>& shown, bool dropped,
-                                  const FragmentBits<kWords>& kept, float (&d_scores)[kStep / 8][4]) {
+    // Adds the tile's first `kStep` queries; `d_scores` becomes their dSᵀ.
+    RETROMAE_MEMBER void add_step(const AttentionForwardParams& params, const ScoreTile<T, D>& tile,
+                                  const ScoreBits& bits, StepProducts& d_scores) {
         const uint32_t lane = recomputed(lane_index());
-        const uint32_t row = threadIdx.x / 32 * 16;
-        const float scale = base2_scale(params);
-        float probabilities[kStep / 8][4] = {};
-        RETROMAE_UNROLL
-        for (int k = 0; k < D / 16; ++k) {
-            uint32_t key[4], query[kStep / 16][4];
-            keys.load_a(row, k, key, lane);
-            queries.template load_b_transposed<kStep / 16>(0, k, query, lane);
-            mma<T, kStep / 16>(probabilities, key, query);
-        }
-        RETROMAE_UNROLL
-        for (int n = 0; n < kStep / 8; ++n) {
-            const Pack<float, 2> log_sums =
-                *reinterpret_cast<const Pack<float, 2>*>(statistics.log_sums + 8 * n + lane % 4 * 2);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i)
-                probabilities[n][i] =
-                    exp2_approximate(fmaf(probabilities[n][i], scale, -log_sums.values[i % 2]));
-        }
-        if (masked) select(shown, 0.0f, probabilities);
-
+        StepProducts probabilities = {};
+        multiply_transposed(probabilities, tile.keys, warp_row(), tile.queries, 0, lane);
+        exponentiate(tile.statistics, base2_scale(params), lane, probabilities);
+        if (bits.masked) select(bits.shown, 0.0f, probabilities);
         RETROMAE_UNROLL
         for (int k = 0; k < kStep / 16; ++k) {
             uint32_t weights[4];
-            if (dropped) {
-                float kept_weights[2][4];
-                RETROMAE_UNROLL
-                for (int n = 0; n < 2; ++n) {
-                    RETROMAE_UNROLL
-                    for (int i = 0; i < 4; ++i)
-                        kept_weights[n][i] = kept.test(2 * k + n, i) ? probabilities[2 * k + n][i] : 0.0f;
-                }
-                products_as_a<T>(kept_weights, 0, weights);
-            } else {
+            if (bits.dropped)
+                selected_as_a<T>(bits.kept, probabilities, k, weights);
+            else
                 products_as_a<T>(probabilities, k, weights);
-            }
-            multiply_rows(d_value, weights, d_outputs, 16 * k, 0, lane);
+            multiply_rows(d_value, weights, tile.d_outputs, 16 * k, 0, lane);
         }
-
-        RETROMAE_UNROLL
-        for (int n = 0; n < kStep / 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i) d_scores[n][i] = 0.0f;
-        }
-        RETROMAE_UNROLL
-        for (int k = 0; k < D / 16; ++k) {
-            uint32_t value[4], d_output[kStep / 16][4];
-            values.load_a(row, k, value, lane);
-            d_outputs.template load_b_transposed<kStep / 16>(0, k, d_output, lane);
-            mma<T, kStep / 16>(d_scores, value, d_output);
-        }
-        if (dropped) drop(kept, params.dropout, d_scores);
-        RETROMAE_UNROLL
-        for (int n = 0; n < kStep / 8; ++n) {
-            const Pack<float, 2> deltas =
-                *reinterpret_cast<const Pack<float, 2>*>(statistics.deltas + 8 * n + lane % 4 * 2);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 4; ++i)
-                d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas.values[i % 2]);
-        }
+        fill(d_scores, 0.0f);
+        multiply_transposed(d_scores, tile.values, warp_row(), tile.d_outputs, 0, lane);
+        if (bits.dropped) drop(bits.kept, params.dropout, d_scores);
+        differentiate(tile.statistics, probabilities, lane, d_scores);
         RETROMAE_UNROLL
         for (int k = 0; k < kStep / 16; ++k) {
             uint32_t d_score[4];
             products_as_a<T>(d_scores, k, d_score);
-            multiply_rows(d_key, d_score, queries, 16 * k, 0, lane);
+            multiply_rows(d_key, d_score, tile.queries, 16 * k, 0, lane);
+        }
+    }
+
+    // A lane's two columns of tile `n`, of an array with a value a query.
+    RETROMAE_DEVICE Pack<float, 2> column_pair(const float* of_queries, int n, uint32_t lane) {
+        return *reinterpret_cast<const Pack<float, 2>*>(of_queries + 8 * n + lane % 4 * 2);
+    }
+
+    // P = exp2(scale · S − log2 of the sum) of transposed scores.
+    RETROMAE_DEVICE void exponentiate(const QueryStatistics& statistics, float scale, uint32_t lane,
+                                      StepProducts& scores) {
+        RETROMAE_UNROLL
+        for (int n = 0; n < kStep / 8; ++n) {
+            const Pack<float, 2> log_sums = column_pair(statistics.log_sums, n, lane);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                scores[n][i] = exp2_approximate(fmaf(scores[n][i], scale, -log_sums.values[i % 2]));
+        }
+    }
+
+    // dS = P ∘ (dP − δ), in place of dP, transposed.
+    RETROMAE_DEVICE void differentiate(const QueryStatistics& statistics, const StepProducts& probabilities,
+                                       uint32_t lane, StepProducts& d_scores) {
+        RETROMAE_UNROLL
+        for (int n = 0; n < kStep / 8; ++n) {
+            const Pack<float, 2> deltas = column_pair(statistics.deltas, n, lane);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i)
+                d_scores[n][i] = probabilities[n][i] * (d_scores[n][i] - deltas.values[i % 2]);
         }
     }
 };

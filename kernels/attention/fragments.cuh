@@ -38,9 +38,9 @@ struct FragmentBits {
             bits.words[0][w] = bits.words[1][w] = existing_keys(first + 32 * w, end) >> threadIdx.x % 4 * 2;
         return bits;
     }
-    // Of value `i` of tile `n`.
-    RETROMAE_MEMBER bool test(int n, int i) const {
-        return words[i / 2][n / 4] & 1u << (8 * (n % 4) + i % 2);
+    // The bit of one of the lane's scores.
+    RETROMAE_MEMBER bool test(int row, int column) const {
+        return words[row][column / 8] & 1u << (column / 2 % 4 * 8 + column % 2);
     }
     // Goes on to the columns from `columns` on within each word.
     RETROMAE_MEMBER void skip(int columns) {
@@ -55,12 +55,21 @@ struct FragmentBits {
 // Replaces the products whose bit is not set.
 template <int Tiles, int Words>
 RETROMAE_DEVICE void select(const FragmentBits<Words>& bits, float otherwise, float (&products)[Tiles][4]) {
-    RETROMAE_UNROLL
-    for (int n = 0; n < Tiles; ++n) {
-        RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i)
-            if (!bits.test(n, i)) products[n][i] = otherwise;
-    }
+    for_each_product(products, [&](int row, int column, float& x) {
+        if (!bits.test(row, column)) x = otherwise;
+    });
+}
+
+// Products as an operand A, those whose bit is not set as 0: the [16, 16] at columns `16·step..`.
+template <class T, int Tiles, int Words>
+RETROMAE_DEVICE void selected_as_a(const FragmentBits<Words>& bits, const float (&products)[Tiles][4],
+                                   int step, uint32_t (&a)[4]) {
+    float selected[2][4];
+    for_each_product(selected, [&](int row, int column, float& x) {
+        const int of = 4 * step + column;
+        x = bits.test(row, of) ? product_at(products, row, of) : 0.0f;
+    });
+    products_as_a<T>(selected, 0, a);
 }
 
 // Applies dropout to products.
@@ -68,11 +77,7 @@ template <int Tiles, int Words>
 RETROMAE_DEVICE void drop(const FragmentBits<Words>& kept, const DropoutParams& dropout,
                           float (&products)[Tiles][4]) {
     select(kept, 0.0f, products);
-    RETROMAE_UNROLL
-    for (int n = 0; n < Tiles; ++n) {
-        RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i) products[n][i] *= dropout.scale;
-    }
+    for_each_product(products, [&](int, int, float& x) { x *= dropout.scale; });
 }
 
 // log2(e), times the scale of the scores: exponentials are taken to base 2.
@@ -102,7 +107,7 @@ RETROMAE_DEVICE FragmentBits<2> kept_keys(const DropoutParams& dropout, uint32_t
 
 // The rows of a block that owns 64 queries, a lane's two of them.
 struct QueryRows {
-    uint32_t row;        // first of the warp's 16, within the tile
+    uint32_t row;        // the warp's first of 16, within the tile
     uint32_t left;       // of the warp's queries and those after them; 0 where there are none
     uint32_t query;      // the lane's first, within the sentence; the other is 8 further
     uint32_t tokens[2];  // among the keys, for dropout
@@ -113,7 +118,7 @@ struct QueryRows {
         rows.row = threadIdx.x / 32 * 16;
         const uint32_t first = tile_start + rows.row;
         rows.left = first < sentence.queries ? sentence.queries - first : 0;
-        rows.query = first + lane_index() / 4;
+        rows.query = first + lane_row(0);
         RETROMAE_UNROLL
         for (int half = 0; half < 2; ++half) {
             const uint32_t query = rows.query + 8 * half;
@@ -121,6 +126,15 @@ struct QueryRows {
         }
         return rows;
     }
+};
+
+// A tile of keys in shared memory.
+struct StreamedTile {
+    uint32_t key;  // its first, within the sentence
+    uint32_t iteration;
+
+    // Its first row in shared memory.
+    RETROMAE_MEMBER uint32_t row() const { return iteration % 2 * kKeyTile; }
 };
 
 // The keys and values that a block of 64 queries walks over, a tile of 64 after the other: copied a tile
@@ -165,36 +179,58 @@ struct KeyStream {
         return stream;
     }
 
-    // The first tile of keys from `key` on that some query of the block sees; a barrier.
-    RETROMAE_MEMBER uint32_t find(uint32_t first, uint32_t iteration) const {
+    // Calls `f(tile)` for each tile that some query of the block sees, when it and everything that the block
+    // has copied before is in shared memory. By the whole block, with barriers; at its end nothing is on its
+    // way.
+    template <class F>
+    RETROMAE_MEMBER void for_each_tile(F f) const {
+        StreamedTile tile = find({0, 0});
+        copy(tile);
+        while (tile.key < count) {
+            const StreamedTile next = find({tile.key + kKeyTile, tile.iteration + 1});
+            copy(next);
+            copy_async_wait<1>();
+            __syncthreads();
+            f(tile);
+            tile = next;
+        }
+        copy_async_wait<0>();
+        if (tile.iteration == 0)
+            __syncthreads();  // nothing is seen: no barrier has followed the block's copies
+    }
+    // Sets the scores of keys that a query does not see, or that do not exist.
+    RETROMAE_MEMBER void hide(StreamedTile tile, uint32_t row, float hidden, float (&scores)[8][4]) const {
+        if (!kMasked && tile.key + kKeyTile <= count) return;
+        const FragmentBits<2> bits = kMasked
+                                         ? FragmentBits<2>::load(visible + tile.iteration % 3 * kVisible, row)
+                                         : FragmentBits<2>::below(tile.key, count);
+        select(bits, hidden, scores);
+    }
+
+  private:
+    // The first tile from `tile` on that some query of the block sees, or one beyond the last key; a barrier.
+    RETROMAE_MEMBER StreamedTile find(StreamedTile tile) const {
         if constexpr (kMasked) {
-            for (; first < count; first += kKeyTile) {
-                const uint32_t word = exists ? mask.visible(slot, first + threadIdx.x / kTileRows * 32) : 0;
-                visible[iteration % 3 * kVisible + threadIdx.x] = word;
-                if (block_any(word != 0)) break;
+            for (; tile.key < count; tile.key += kKeyTile) {
+                const uint32_t bits =
+                    exists ? mask.visible(slot, tile.key + threadIdx.x / kTileRows * 32) : 0;
+                visible[tile.iteration % 3 * kVisible + threadIdx.x] = bits;
+                if (block_any(bits != 0)) break;
             }
         } else {
             __syncthreads();
         }
-        return first;
+        return tile;
     }
     // Starts the copies of a tile, or of none beyond the last key; always one group.
-    RETROMAE_MEMBER void copy(uint32_t first, uint32_t iteration) const {
-        if (first < count) {
-            const uint32_t row = iteration % 2 * kKeyTile;
-            keys.from(row).template copy_rows<kKeyTile, kAttentionThreads>(key, key_stride, first, count);
-            values.from(row).template copy_rows<kKeyTile, kAttentionThreads>(value, value_stride, first,
-                                                                             count);
+    RETROMAE_MEMBER void copy(StreamedTile tile) const {
+        if (tile.key < count) {
+            keys.from(tile.row())
+                .template copy_rows<kKeyTile, kAttentionThreads>(key, key_stride, tile.key, count);
+            values.from(tile.row())
+                .template copy_rows<kKeyTile, kAttentionThreads>(value, value_stride, tile.key, count);
         }
         copy_async_commit();
-    }
-    // Sets the scores of keys that a query does not see, or that do not exist.
-    RETROMAE_MEMBER void hide(uint32_t first, uint32_t iteration, uint32_t row, float hidden,
-                              float (&scores)[8][4]) const {
-        if (!kMasked && first + kKeyTile <= count) return;
-        const FragmentBits<2> bits = kMasked ? FragmentBits<2>::load(visible + iteration % 3 * kVisible, row)
-                                             : FragmentBits<2>::below(first, count);
-        select(bits, hidden, scores);
     }
 };
 

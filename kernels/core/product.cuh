@@ -47,8 +47,18 @@ struct ProductRows {
     }
 };
 
-// A warp's quarter of a tile: products [m][n] are rows 16·m.. and columns 8·n.. of it, in the layout of mma.
+// A warp's quarter of a tile, of which a lane has 8 rows and 16 columns (`for_each_product`).
 using WarpProducts = float[4][8][4];
+constexpr int kLaneRows = 8;
+constexpr int kLaneColumns = 16;
+
+// The first row and column of the warp's quarter.
+RETROMAE_DEVICE uint32_t warp_row() {
+    return threadIdx.x / 64 * kWarpTile;
+}
+RETROMAE_DEVICE uint32_t warp_column() {
+    return threadIdx.x / 32 % 2 * kWarpTile;
+}
 
 // One tile of A and, one after the other, `tiles` tiles of B; copies run ahead across their ends.
 template <class T>
@@ -68,31 +78,26 @@ class ProductStream {
 
     // The products of the next tile.
     RETROMAE_MEMBER void multiply(WarpProducts& products) {
-        const uint32_t warp = threadIdx.x / 32;
-        RETROMAE_UNROLL
-        for (int m = 0; m < 4; ++m) {
-            RETROMAE_UNROLL
-            for (int n = 0; n < 8; ++n) {
-                RETROMAE_UNROLL
-                for (int i = 0; i < 4; ++i) products[m][n][i] = 0.0f;
-            }
-        }
+        fill(products, 0.0f);
         RETROMAE_NO_UNROLL
         for (uint32_t column = 0; column < a_.columns; column += kProductSlice) {
             copy_async_wait<kProductStages - 2>();
             __syncthreads();
             copy_next();
             const uint32_t slice = read_stage_ * kProductTile;
+            // Views, so that the compiler sees that rows before the warp's do not change its swizzle.
+            const auto a = a_tiles_.from(slice + warp_row());
+            const auto b = b_tiles_.from(slice + warp_column());
             read_stage_ = after(read_stage_);
             RETROMAE_UNROLL
             for (uint32_t step = 0; step < kProductSlice / 16; ++step) {
-                uint32_t b[4][4];
-                b_tiles_.template load_b_transposed<4>(slice + warp % 2 * kWarpTile, step, b);
+                uint32_t b_fragments[4][4];
+                b.template load_b_transposed<4>(0, step, b_fragments);
                 RETROMAE_UNROLL
                 for (int m = 0; m < 4; ++m) {
-                    uint32_t a[4];
-                    a_tiles_.load_a(slice + warp / 2 * kWarpTile + 16 * m, step, a);
-                    mma<T, 4>(products[m], a, b);
+                    uint32_t a_fragment[4];
+                    a.load_a(16 * m, step, a_fragment);
+                    mma<T, 4>(products[m], a_fragment, b_fragments);
                 }
             }
         }
@@ -101,7 +106,7 @@ class ProductStream {
   private:
     RETROMAE_DEVICE uint32_t after(uint32_t stage) { return stage + 1 == kProductStages ? 0 : stage + 1; }
 
-    // Starts the copies of the next slice, into the place of what was read before the last barrier.
+    // Starts the copies of the next slice, over those that were read before the last barrier.
     RETROMAE_MEMBER void copy_next() {
         if (rows_left_ > 0) {
             const uint32_t row = write_stage_ * kProductTile;

@@ -11,6 +11,40 @@
 
 namespace retromae {
 
+// A lane's products in the layout of mma, tiles [n] of 8 columns, or [m][n] of 16 rows and 8 columns. Its own
+// rows and columns are counted from 0; `lane_row` and `lane_column` are their places in the matrix.
+RETROMAE_DEVICE uint32_t lane_row(int row) {
+    return lane_index() / 4 + 8 * row;
+}
+RETROMAE_DEVICE uint32_t lane_column(int column) {
+    return lane_index() % 4 * 2 + column / 2 * 8 + column % 2;
+}
+
+// One of a lane's products.
+template <class X, int Tiles>
+RETROMAE_DEVICE X& product_at(X (&products)[Tiles][4], int row, int column) {
+    return products[column / 2][2 * row + column % 2];
+}
+
+// Calls `f(row, column, x)` for each of a lane's products, in each row column after column.
+template <class X, int Tiles, class F>
+RETROMAE_DEVICE void for_each_product(X (&products)[Tiles][4], F f) {
+    RETROMAE_UNROLL
+    for (int n = 0; n < Tiles; ++n) {
+        RETROMAE_UNROLL
+        for (int i = 0; i < 4; ++i) f(i / 2, 2 * n + i % 2, products[n][i]);
+    }
+}
+template <class X, int Blocks, int Tiles, class F>
+RETROMAE_DEVICE void for_each_product(X (&products)[Blocks][Tiles][4], F f) {
+    RETROMAE_UNROLL
+    for (int column = 0; column < 2 * Tiles; ++column) {
+        RETROMAE_UNROLL
+        for (int row = 0; row < 2 * Blocks; ++row)
+            f(row, column, product_at(products[row / 2], row % 2, column));
+    }
+}
+
 // Rows of `D` elements, in chunks of 16 bytes that are swizzled: the chunks that the 8 lanes of an ldmatrix
 // phase read (one column of 8 rows), or that 8 neighbouring lanes copy (8 neighbours in row order), lie in 8
 // different groups of 4 banks. Where a row is a multiple of 128 bytes the row number modulo 8 is added to the
@@ -113,13 +147,8 @@ struct SharedTile {
     }
     template <int Tiles>
     RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4]) const {
-        RETROMAE_UNROLL
-        for (int n = 0; n < Tiles; ++n) {
-            RETROMAE_UNROLL
-            for (int half = 0; half < 2; ++half)
-                store_pair(row + 8 * half, column_chunk + n, products[n][2 * half],
-                           products[n][2 * half + 1]);
-        }
+        const float ones[2] = {1.0f, 1.0f};
+        store(row, column_chunk, products, ones);
     }
 
     // Copies 16 rows, `Chunks` chunks of each, by one warp to global memory, whose first row and column
@@ -129,24 +158,24 @@ struct SharedTile {
                                     uint32_t rows, uint32_t chunks = Chunks) const {
         RETROMAE_UNROLL
         for (int i = 0; i < Chunks / 2; ++i) {
-            const Place place = place_of_lane<Chunks>(i);
-            if (place.row >= rows || place.chunk >= chunks) continue;
-            *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(place.row) * stride +
-                                           place.chunk * 8) =
-                *reinterpret_cast<const Pack<T, 8>*>(chunk(row + place.row, column_chunk + place.chunk));
+            const ChunkIndex index = chunk_of_lane<Chunks>(i);
+            if (index.row >= rows || index.column >= chunks) continue;
+            *reinterpret_cast<Pack<T, 8>*>(destination + static_cast<uint64_t>(index.row) * stride +
+                                           index.column * 8) =
+                *reinterpret_cast<const Pack<T, 8>*>(chunk(row + index.row, column_chunk + index.column));
         }
     }
 
   private:
-    struct Place {
+    struct ChunkIndex {
         uint32_t row;
-        uint32_t chunk;
+        uint32_t column;
     };
 
-    // What a lane moves in pass `i` over 16 rows of `Chunks` chunks, so that 8 neighbouring lanes meet 8
-    // different groups of 4 banks: whole rows in order.
+    // The chunk that a lane moves in pass `i` over 16 rows of `Chunks` chunks, so that 8 neighbouring lanes
+    // meet 8 different groups of 4 banks: whole rows in order.
     template <int Chunks>
-    RETROMAE_DEVICE Place place_of_lane(int i) {
+    RETROMAE_DEVICE ChunkIndex chunk_of_lane(int i) {
         const uint32_t lane = lane_index();
         if constexpr (Chunks % 4 == 0) {
             const uint32_t item = 32 * i + lane;
@@ -163,8 +192,8 @@ struct SharedTile {
 
     // A lane's two neighbours of a row of products.
     RETROMAE_MEMBER void store_pair(uint32_t row, uint32_t column_chunk, float low, float high) const {
-        T* place = chunk(row + lane_index() / 4, column_chunk) + lane_index() % 4 * 2;
-        *reinterpret_cast<uint32_t*>(place) = rounded_pair(T{}, low, high);
+        T* pair = chunk(row + lane_row(0), column_chunk) + lane_column(0);
+        *reinterpret_cast<uint32_t*>(pair) = rounded_pair(T{}, low, high);
     }
 };
 
@@ -175,6 +204,21 @@ RETROMAE_DEVICE void products_as_a(const float (&products)[Tiles][4], int step, 
     for (int i = 0; i < 4; ++i) {
         const float (&tile)[4] = products[2 * step + i / 2];
         a[i] = rounded_pair(T{}, tile[2 * (i % 2)], tile[2 * (i % 2) + 1]);
+    }
+}
+
+// sums += A · Bᵀ, with 16 rows of `a` from `a_row` on, and of `b` from `b_row` on as many as `sums` has
+// columns.
+template <class T, int D, int Tiles>
+RETROMAE_DEVICE void multiply_transposed(float (&sums)[Tiles][4], const SharedTile<T, D>& a, uint32_t a_row,
+                                         const SharedTile<T, D>& b, uint32_t b_row,
+                                         uint32_t lane = lane_index()) {
+    RETROMAE_UNROLL
+    for (int step = 0; step < D / 16; ++step) {
+        uint32_t a_fragment[4], b_fragments[Tiles / 2][4];
+        a.load_a(a_row, step, a_fragment, lane);
+        b.template load_b_transposed<Tiles / 2>(b_row, step, b_fragments, lane);
+        mma<T, Tiles / 2>(sums, a_fragment, b_fragments);
     }
 }
 

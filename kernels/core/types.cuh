@@ -84,10 +84,14 @@ RETROMAE_DEVICE void store(T* destination, const float (&values)[Count]) {
     store_whole(reinterpret_cast<Pack<T, Count>*>(destination), pack);
 }
 
-template <int Count>
-RETROMAE_DEVICE void fill(float (&values)[Count], float value) {
+// Sets every element of an array of any rank.
+RETROMAE_DEVICE void fill(float& element, float value) {
+    element = value;
+}
+template <class Element, int Count>
+RETROMAE_DEVICE void fill(Element (&elements)[Count], float value) {
     RETROMAE_UNROLL
-    for (int i = 0; i < Count; ++i) values[i] = value;
+    for (int i = 0; i < Count; ++i) fill(elements[i], value);
 }
 
 // Device addresses travel through the params structs as integers.
