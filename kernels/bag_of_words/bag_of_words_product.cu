@@ -9,7 +9,7 @@
 // L2. A sentence costs as much as the next multiple of 128 tokens: against a library's product, whose logits
 // are written and read, 4·T·V bytes, this is for sentences that nearly fill their tiles.
 //
-// 57 KB shared memory, 216 registers on sm_80, 219 on sm_90, so two blocks an SM; no spills, no stack.
+// 57 KB shared memory, 230 registers on sm_80, 233 on sm_90, so two blocks an SM; no spills, no stack.
 // Bank conflicts: none; see SharedTile, and the shares' stride.
 #include "../core/product.cuh"
 #include "maximum.cuh"
@@ -20,6 +20,56 @@ namespace retromae {
 constexpr uint32_t kShareStride = kProductTile + 8;
 constexpr uint32_t kShares = 8;
 
+// The largest product of each of a lane's rows, and the token position that has it.
+struct RunningMaxima {
+    float values[kLaneRows];
+    uint32_t positions[kLaneRows];
+
+    // Adds products whose first column is the token at `position`; those from `end` on do not exist.
+    RETROMAE_MEMBER void add(const WarpProducts& products, uint32_t position, uint32_t end) {
+        for_each_product(products, [&](int row, int column, float x) {
+            const uint32_t own = position + lane_column(column);
+            if (own < end && exceeds(x, values[row])) {
+                values[row] = x;
+                positions[row] = own;
+            }
+        });
+    }
+};
+
+// The maxima of a block's rows from eight lanes each, in shared memory.
+struct SharedMaxima {
+    float* values;        // [kShares, kShareStride]
+    uint32_t* positions;  // [kShares, kShareStride]
+
+    RETROMAE_DEVICE SharedMaxima take(SharedMemory& memory) {
+        return {memory.take<float>(kShares * kShareStride), memory.take<uint32_t>(kShares * kShareStride)};
+    }
+    RETROMAE_MEMBER void put(const RunningMaxima& running) const {
+        const uint32_t share = threadIdx.x / 32 % 2 * 4 + lane_index() % 4;
+        RETROMAE_UNROLL
+        for (int row = 0; row < kLaneRows; ++row) {
+            const uint32_t index = share * kShareStride + warp_row() + lane_row(row);
+            values[index] = running.values[row];
+            positions[index] = running.positions[row];
+        }
+    }
+    // The maximum of row `threadIdx.x`, and the first position that has it.
+    RETROMAE_MEMBER float reduce(uint32_t& position) const {
+        float maximum = values[threadIdx.x];
+        position = positions[threadIdx.x];
+        for (uint32_t i = 1; i < kShares; ++i) {
+            const float x = values[i * kShareStride + threadIdx.x];
+            const uint32_t x_position = positions[i * kShareStride + threadIdx.x];
+            if (exceeds(x, maximum) || (x == maximum && x_position < position)) {
+                maximum = x;
+                position = x_position;
+            }
+        }
+        return maximum;
+    }
+};
+
 template <class T>
 RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
@@ -27,80 +77,35 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t first = tokens.start + params.first_slot;
     const uint32_t end = tokens.start + tokens.count;
     if (!tokens.valid || first >= end) return;
-    const uint32_t first_word = blockIdx.x * kProductTile;
+    const uint32_t first_token_id = blockIdx.x * kProductTile;
     const uint32_t tiles = (end - first + kProductTile - 1) / kProductTile;
     SharedMemory memory = SharedMemory::begin();
     auto stream = ProductStream<T>::begin(
-        memory, {pointer<const T>(params.weight), params.hidden_size, first_word, params.vocabulary},
+        memory, {pointer<const T>(params.weight), params.hidden_size, first_token_id, params.vocabulary},
         {pointer<const T>(params.hidden), params.hidden_size, first, end}, tiles);
-    float* values = memory.take<float>(kShares * kShareStride);
-    uint32_t* slots = memory.take<uint32_t>(kShares * kShareStride);
-
-    const uint32_t warp = threadIdx.x / 32;
-    // Of the first column of this lane.
-    const uint32_t lane_slot = params.first_slot + warp % 2 * kWarpTile + lane_index() % 4 * 2;
-    const uint32_t end_slot = tokens.count;
-    float best[4][2];
-    uint32_t best_slots[4][2];
+    const SharedMaxima shared = SharedMaxima::take(memory);
+    RunningMaxima running;
     RETROMAE_UNROLL
-    for (int m = 0; m < 4; ++m) {
-        RETROMAE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            best[m][half] = -INFINITY;
-            best_slots[m][half] = params.first_slot;
-        }
+    for (int row = 0; row < kLaneRows; ++row) {
+        running.values[row] = -INFINITY;
+        running.positions[row] = params.first_slot;
     }
     RETROMAE_NO_UNROLL
     for (uint32_t tile = 0; tile < tiles; ++tile) {
         WarpProducts products;
         stream.multiply(products);
-        RETROMAE_UNROLL
-        for (int n = 0; n < 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 2; ++i) {
-                const uint32_t slot = tile * kProductTile + lane_slot + 8 * n + i;
-                RETROMAE_UNROLL
-                for (int m = 0; m < 4; ++m) {
-                    RETROMAE_UNROLL
-                    for (int half = 0; half < 2; ++half) {
-                        const float x = products[m][n][2 * half + i];
-                        if (slot < end_slot && exceeds(x, best[m][half])) {
-                            best[m][half] = x;
-                            best_slots[m][half] = slot;
-                        }
-                    }
-                }
-            }
-        }
+        running.add(products, params.first_slot + tile * kProductTile + warp_column(), tokens.count);
     }
     copy_async_wait<0>();
-
-    RETROMAE_UNROLL
-    for (int m = 0; m < 4; ++m) {
-        RETROMAE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            const uint32_t row = warp / 2 * kWarpTile + 16 * m + 8 * half + lane_index() / 4;
-            const uint32_t share = (warp % 2 * 4 + lane_index() % 4) * kShareStride + row;
-            values[share] = best[m][half];
-            slots[share] = best_slots[m][half];
-        }
-    }
+    shared.put(running);
     __syncthreads();
-    const uint32_t word = first_word + threadIdx.x;
-    if (word >= params.vocabulary) return;
-    float maximum = values[threadIdx.x];
-    uint32_t slot = slots[threadIdx.x];
-    for (uint32_t i = 1; i < kShares; ++i) {
-        const float x = values[i * kShareStride + threadIdx.x];
-        const uint32_t x_slot = slots[i * kShareStride + threadIdx.x];
-        if (exceeds(x, maximum) || (x == maximum && x_slot < slot)) {
-            maximum = x;
-            slot = x_slot;
-        }
-    }
-    const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + word;
-    pointer<float>(params.maxima)[place] = maximum + pointer<const float>(params.bias)[word];
-    pointer<uint16_t>(params.slots)[place] = static_cast<uint16_t>(slot);
+    const uint32_t token_id = first_token_id + threadIdx.x;
+    if (token_id >= params.vocabulary) return;
+    uint32_t position;
+    const float maximum = shared.reduce(position);
+    const uint64_t index = static_cast<uint64_t>(sentence) * params.stride + token_id;
+    pointer<float>(params.maxima)[index] = maximum + pointer<const float>(params.bias)[token_id];
+    pointer<uint16_t>(params.slots)[index] = static_cast<uint16_t>(position);
 }
 
 // A block a tile of words and sentence.

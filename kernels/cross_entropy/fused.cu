@@ -69,126 +69,144 @@ RETROMAE_DEVICE void references(const CrossEntropyFusedParams& params) {
         pointer<float>(params.references)[row] = sums[0] + pointer<const float>(params.bias)[target];
 }
 
-// Of a lane's eight rows, 16·m + g + 8·half of its warp's.
-struct RowStatistics {
-    float sums[4][2];
-    float maxima[4][2];
+// Sums of exponentials and largest logits of a lane's rows, over the tiles so far.
+struct RunningExponentials {
+    float sums[kLaneRows];
+    float maxima[kLaneRows];
 };
+
+// Shared memory of a block beside its operands.
+template <class T>
+struct ExponentialTiles {
+    int32_t* targets;                 // [kProductTile]
+    float* references;                // [kProductTile]
+    SharedTile<T, kWarpTile> staged;  // 16 rows a warp
+
+    RETROMAE_DEVICE ExponentialTiles take(SharedMemory& memory) {
+        return {memory.take<int32_t>(kProductTile),
+                memory.take<float>(kProductTile),
+                {memory.take<T>(kProductThreads / 32 * 16 * kWarpTile)}};
+    }
+    // Of a row without a target the logits do not matter: its exponentials are set to 0.
+    RETROMAE_MEMBER void load_row(const CrossEntropyFusedParams& params, uint32_t row) const {
+        const int32_t target = row < params.rows ? valid_target(params, row) : -1;
+        targets[threadIdx.x] = target;
+        references[threadIdx.x] = target < 0 ? 0.0f : pointer<const float>(params.references)[row];
+    }
+};
+
+// Products become logits; beyond the vocabulary -inf, whose exponential is 0.
+RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t first_column,
+                              WarpProducts& products) {
+    float bias[kLaneColumns];
+    RETROMAE_UNROLL
+    for (int column = 0; column < kLaneColumns; ++column) {
+        const uint32_t token_id = first_column + lane_column(column);
+        bias[column] = token_id < params.vocabulary ? pointer<const float>(params.bias)[token_id] : -INFINITY;
+    }
+    for_each_product(products, [&](int, int column, float& x) { x += bias[column]; });
+}
+
+// The 16 rows `16·block..` of the warp's logits become exponentials; leaves the logits of targets.
+template <class T>
+RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const ExponentialTiles<T>& tiles,
+                                  int block, uint32_t first_column, float (&logits)[8][4],
+                                  RunningExponentials& running) {
+    float* target_logits = pointer<float>(params.target_logits);
+    uint32_t rows[2], target_columns[2];
+    float references[2];
+    bool labelled[2];
+    RETROMAE_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        rows[half] = warp_row() + lane_row(2 * block + half);
+        const int32_t target = tiles.targets[rows[half]];
+        labelled[half] = target >= 0;
+        target_columns[half] = static_cast<uint32_t>(target) - first_column - lane_column(0);
+        references[half] = tiles.references[rows[half]];
+    }
+    for_each_product(logits, [&](int half, int column, float& x) {
+        const int row = 2 * block + half;
+        if (target_columns[half] == lane_column(column) - lane_column(0))
+            target_logits[blockIdx.x * kProductTile + rows[half]] = x;
+        running.maxima[row] = fmaxf(running.maxima[row], x);
+        x = labelled[half] ? exp2_approximate((x - references[half]) * kLog2E) : 0.0f;
+        running.sums[row] += x;
+    });
+}
+
+// Writes 16 rows of the warp's exponentials by way of its own rows of shared memory.
+template <class T>
+RETROMAE_DEVICE void write_exponentials(const CrossEntropyFusedParams& params,
+                                        const SharedTile<T, kWarpTile>& staged, uint32_t row, uint32_t column,
+                                        const float (&exponentials)[8][4]) {
+    const uint32_t staged_row = threadIdx.x / 32 * 16;
+    warp_barrier();
+    staged.store(staged_row, 0, exponentials);
+    warp_barrier();
+    if (row < params.rows && column < params.stride)
+        staged.template write_rows<kWarpTile / 8>(
+            staged_row, 0,
+            pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride + column,
+            params.stride, params.rows - row, (params.stride - column) / 8);
+}
+
+// Writes the split's sum and maximum of each row of the block, of which two warps have a part each;
+// `partials` is shared memory [2 warps, 2, kProductTile].
+RETROMAE_DEVICE void write_partials(const CrossEntropyFusedParams& params, RunningExponentials& running,
+                                    float* partials) {
+    __syncthreads();
+    warp_butterfly<Sum, 4>(running.sums);
+    warp_butterfly<Maximum, 4>(running.maxima);
+    if (lane_index() % 4 == 0) {
+        RETROMAE_UNROLL
+        for (int row = 0; row < kLaneRows; ++row) {
+            float* partial = partials + threadIdx.x / 32 % 2 * 2 * kProductTile + warp_row() + lane_row(row);
+            partial[0] = running.sums[row];
+            partial[kProductTile] = running.maxima[row];
+        }
+    }
+    __syncthreads();
+    const uint32_t own = blockIdx.x * kProductTile + threadIdx.x;
+    if (own >= params.rows) return;
+    const float* partial = partials + threadIdx.x;
+    const uint64_t index = static_cast<uint64_t>(blockIdx.y) * params.rows + own;
+    pointer<float>(params.sums)[index] = partial[0] + partial[2 * kProductTile];
+    pointer<float>(params.maxima)[index] = fmaxf(partial[kProductTile], partial[3 * kProductTile]);
+}
 
 template <class T>
 RETROMAE_DEVICE void exponentials(const CrossEntropyFusedParams& params) {
     const uint32_t first_row = blockIdx.x * kProductTile;
     if (params.retry != 0 && pointer<const uint32_t>(params.retries)[blockIdx.x] == 0) return;
-    const uint32_t tiles = (params.vocabulary + kProductTile - 1) / kProductTile;
-    const uint32_t first_tile = blockIdx.y * tiles / params.splits;
-    const uint32_t end_tile = (blockIdx.y + 1) * tiles / params.splits;
+    const uint32_t count = (params.vocabulary + kProductTile - 1) / kProductTile;
+    const uint32_t first_tile = blockIdx.y * count / params.splits;
+    const uint32_t end_tile = (blockIdx.y + 1) * count / params.splits;
     SharedMemory memory = SharedMemory::begin();
     auto stream = ProductStream<T>::begin(
         memory, {pointer<const T>(params.hidden), params.hidden_size, first_row, params.rows},
         {pointer<const T>(params.weight), params.hidden_size, first_tile * kProductTile, params.vocabulary},
         end_tile - first_tile);
-    int32_t* targets = memory.take<int32_t>(kProductTile);
-    float* references = memory.take<float>(kProductTile);
-    const SharedTile<T, kWarpTile> staged = {memory.take<T>(kProductThreads / 32 * 16 * kWarpTile)};
-    // A row without a target takes what follows as it comes, but for its exponentials, which are 0.
-    const uint32_t own = first_row + threadIdx.x;
-    targets[threadIdx.x] = own < params.rows ? valid_target(params, own) : -1;
-    references[threadIdx.x] = targets[threadIdx.x] < 0 ? 0.0f : pointer<const float>(params.references)[own];
-
-    const uint32_t warp = threadIdx.x / 32;
-    const uint32_t group = lane_index() / 4;
-    const uint32_t warp_row = warp / 2 * kWarpTile;
-    RowStatistics statistics;
-    RETROMAE_UNROLL
-    for (int m = 0; m < 4; ++m) {
-        RETROMAE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            statistics.sums[m][half] = 0.0f;
-            statistics.maxima[m][half] = -INFINITY;
-        }
-    }
+    const auto tiles = ExponentialTiles<T>::take(memory);
+    tiles.load_row(params, first_row + threadIdx.x);
+    RunningExponentials running;
+    fill(running.sums, 0.0f);
+    fill(running.maxima, -INFINITY);
 
     RETROMAE_NO_UNROLL
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
         WarpProducts products;
         stream.multiply(products);
-        const uint32_t warp_column = tile * kProductTile + warp % 2 * kWarpTile;
-        const uint32_t column = warp_column + lane_index() % 4 * 2;
-        const float* bias = pointer<const float>(params.bias);
+        const uint32_t column = tile * kProductTile + warp_column();
+        add_bias(params, column, products);
         RETROMAE_UNROLL
-        for (int n = 0; n < 8; ++n) {
-            RETROMAE_UNROLL
-            for (int i = 0; i < 2; ++i) {
-                const uint32_t word = column + 8 * n + i;
-                // Beyond the vocabulary -inf, whose exponential is 0.
-                const float b = word < params.vocabulary ? bias[word] : -INFINITY;
-                RETROMAE_UNROLL
-                for (int m = 0; m < 4; ++m) {
-                    products[m][n][i] += b;
-                    products[m][n][2 + i] += b;
-                }
-            }
-        }
-        RETROMAE_UNROLL
-        for (int m = 0; m < 4; ++m) {
-            RETROMAE_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                const uint32_t row = warp_row + 16 * m + 8 * half + group;
-                const int32_t target = targets[row];
-                const float reference = references[row];
-                const uint32_t to_target = static_cast<uint32_t>(target) - column;
-                float& sum = statistics.sums[m][half];
-                float& maximum = statistics.maxima[m][half];
-                RETROMAE_UNROLL
-                for (int n = 0; n < 8; ++n) {
-                    RETROMAE_UNROLL
-                    for (int i = 0; i < 2; ++i) {
-                        float& x = products[m][n][2 * half + i];
-                        if (to_target == static_cast<uint32_t>(8 * n + i))
-                            pointer<float>(params.target_logits)[first_row + row] = x;
-                        maximum = fmaxf(maximum, x);
-                        x = target < 0 ? 0.0f : exp2_approximate((x - reference) * kLog2E);
-                        sum += x;
-                    }
-                }
-            }
-            warp_barrier();
-            staged.store(16 * warp, 0, products[m]);
-            warp_barrier();
-            const uint32_t row = first_row + warp_row + 16 * m;
-            if (row < params.rows && warp_column < params.stride)
-                staged.template write_rows<kWarpTile / 8>(
-                    16 * warp, 0,
-                    pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride +
-                        warp_column,
-                    params.stride, params.rows - row, (params.stride - warp_column) / 8);
+        for (int block = 0; block < 4; ++block) {
+            exponentiate(params, tiles, block, column, products[block], running);
+            write_exponentials(params, tiles.staged, first_row + warp_row() + 16 * block, column,
+                               products[block]);
         }
     }
     copy_async_wait<0>();
-
-    // Both warps of a row leave their shares where the operands were.
-    float* shares = reinterpret_cast<float*>(staged.elements);
-    __syncthreads();
-    RETROMAE_UNROLL
-    for (int m = 0; m < 4; ++m) {
-        warp_butterfly<Sum, 4>(statistics.sums[m]);
-        warp_butterfly<Maximum, 4>(statistics.maxima[m]);
-        RETROMAE_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            float* share = shares + warp % 2 * 2 * kProductTile + warp_row + 16 * m + 8 * half + group;
-            if (lane_index() % 4 == 0) {
-                share[0] = statistics.sums[m][half];
-                share[kProductTile] = statistics.maxima[m][half];
-            }
-        }
-    }
-    __syncthreads();
-    if (own < params.rows) {
-        const float* share = shares + threadIdx.x;
-        const uint64_t place = static_cast<uint64_t>(blockIdx.y) * params.rows + own;
-        pointer<float>(params.sums)[place] = share[0] + share[2 * kProductTile];
-        pointer<float>(params.maxima)[place] = fmaxf(share[kProductTile], share[3 * kProductTile]);
-    }
+    write_partials(params, running, reinterpret_cast<float*>(tiles.staged.elements));
 }
 
 // A warp's sum and maximum of the splits' shares of a row.
