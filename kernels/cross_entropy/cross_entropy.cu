@@ -57,7 +57,17 @@ struct Kept<float> {
 template <class T>
 using StepValues = float[kPacks][kPackedElements<T>];
 
-// Where a thread's first pack of a step lies, from the step's start, and how far the others are apart.
+// Calls `f(i, value)` for each of a thread's columns of a step, value `i` of a pack.
+template <uint32_t Elements, class F>
+RETROMAE_DEVICE void for_each_value(float (&values)[kPacks][Elements], F f) {
+    RETROMAE_UNROLL
+    for (uint32_t pack = 0; pack < kPacks; ++pack) {
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < Elements; ++i) f(i, values[pack][i]);
+    }
+}
+
+// The first column of a thread's first pack, from the step's start, and the distance of the others.
 template <class T>
 RETROMAE_DEVICE uint32_t first_column() {
     return group_offset(threadIdx.x, kCrossEntropyThreads, 0, kPacks, kPackedElements<T>);
@@ -83,7 +93,7 @@ RETROMAE_DEVICE void for_steps(uint32_t first, uint32_t vocabulary, Body body) {
     if (start < vocabulary) body(step, start, Partial{});
 }
 
-// Where all of a row's logits are soft-capped.
+// The soft cap of a row's logits, if there is one.
 template <bool General>
 RETROMAE_DEVICE float capped(float x, const CrossEntropyParams& params) {
     if constexpr (General)
@@ -100,31 +110,28 @@ RETROMAE_DEVICE void load_step(const CrossEntropyParams& params, const T* logits
     const uint32_t first = start + first_column<T>(), distance = pack_distance<T>();
     const T* own_logits = logits + first;
     const float* own_bias = pointer<const float>(params.bias) + first;
-    const auto is_word = [&](uint32_t column) {
-        return Extent::kValue || first + column < params.vocabulary;
-    };
-    Packed words[kPacks];
+    const auto exists = [&](uint32_t column) { return Extent::kValue || first + column < params.vocabulary; };
+    Packed packs[kPacks];
     RETROMAE_UNROLL
     for (uint32_t pack = 0; pack < kPacks; ++pack) {
         const uint32_t column = pack * distance;
         // The row's last pack is padded, the bias is not.
-        if (is_word(column)) words[pack] = load_packed(own_logits + column);
-        if (is_word(column + kColumns - 1)) {
+        if (exists(column)) packs[pack] = load_packed(own_logits + column);
+        if (exists(column + kColumns - 1)) {
             load(own_bias + column, y[pack]);
         } else {
             RETROMAE_UNROLL
             for (uint32_t i = 0; i < kColumns; ++i)
-                if (is_word(column + i)) y[pack][i] = own_bias[column + i];
+                if (exists(column + i)) y[pack][i] = own_bias[column + i];
         }
     }
     RETROMAE_UNROLL
     for (uint32_t pack = 0; pack < kPacks; ++pack) {
         float x[kColumns];
-        widen(T{}, words[pack], x);
+        widen(T{}, packs[pack], x);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < kColumns; ++i)
-            y[pack][i] =
-                is_word(pack * distance + i) ? capped<General>(x[i] + y[pack][i], params) : -INFINITY;
+            y[pack][i] = exists(pack * distance + i) ? capped<General>(x[i] + y[pack][i], params) : -INFINITY;
     }
 }
 
@@ -142,36 +149,28 @@ RETROMAE_DEVICE void add_step(StepValues<T>& y, Seen& seen) {
     constexpr uint32_t kColumns = kPackedElements<T>;
     float maxima[kColumns];
     fill(maxima, seen.maximum);
-    RETROMAE_UNROLL
-    for (uint32_t pack = 0; pack < kPacks; ++pack) {
-        RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kColumns; ++i) {
-            maxima[i] = Maximum::apply(y[pack][i], maxima[i]);
-            if constexpr (General) seen.total += y[pack][i] == -INFINITY ? 0.0f : y[pack][i];
-        }
-    }
+    for_each_value(y, [&](uint32_t i, float value) {
+        maxima[i] = Maximum::apply(value, maxima[i]);
+        if constexpr (General) seen.total += value == -INFINITY ? 0.0f : value;
+    });
     float next = maxima[0];
     RETROMAE_UNROLL
     for (uint32_t i = 1; i < kColumns; ++i) next = Maximum::apply(maxima[i], next);
     float sums[kColumns] = {};
-    RETROMAE_UNROLL
-    for (uint32_t pack = 0; pack < kPacks; ++pack) {
-        RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kColumns; ++i) {
-            y[pack][i] = exp2_approximate(fmaf(y[pack][i] - next, kLog2E, Kept<T>::kExponent));
-            sums[i] += y[pack][i];
-        }
-    }
+    for_each_value(y, [&](uint32_t i, float& value) {
+        value = exp2_approximate(fmaf(value - next, kLog2E, Kept<T>::kExponent));
+        sums[i] += value;
+    });
     seen.sum *= exp2_approximate((seen.maximum - next) * kLog2E);
     RETROMAE_UNROLL
     for (uint32_t i = 0; i < kColumns; ++i) seen.sum += sums[i];
     seen.maximum = next;
 }
 
-// Exponentials in shared memory: what a thread writes it alone reads.
+// Exponentials in shared memory; each thread reads its own alone.
 template <class T>
 struct KeptSteps {
-    Packed* words;
+    Packed* packs;
     float* maxima;
     uint32_t count;
 
@@ -185,7 +184,7 @@ struct KeptSteps {
     RETROMAE_MEMBER void put(uint32_t step, const StepValues<T>& values, float maximum) const {
         RETROMAE_UNROLL
         for (uint32_t pack = 0; pack < kPacks; ++pack)
-            store_packed(place(step, pack), narrow(typename Kept<T>::Type{}, values[pack]));
+            store_packed(pack_at(step, pack), narrow(typename Kept<T>::Type{}, values[pack]));
         maxima[step * kCrossEntropyThreads + threadIdx.x] = maximum;
     }
 
@@ -193,12 +192,12 @@ struct KeptSteps {
     RETROMAE_MEMBER float get(uint32_t step, StepValues<T>& values) const {
         RETROMAE_UNROLL
         for (uint32_t pack = 0; pack < kPacks; ++pack)
-            widen(typename Kept<T>::Type{}, load_packed(place(step, pack)), values[pack]);
+            widen(typename Kept<T>::Type{}, load_packed(pack_at(step, pack)), values[pack]);
         return maxima[step * kCrossEntropyThreads + threadIdx.x];
     }
 
-    RETROMAE_MEMBER Packed* place(uint32_t step, uint32_t pack) const {
-        return words + (step * kPacks + pack) * kCrossEntropyThreads + threadIdx.x;
+    RETROMAE_MEMBER Packed* pack_at(uint32_t step, uint32_t pack) const {
+        return packs + (step * kPacks + pack) * kCrossEntropyThreads + threadIdx.x;
     }
 };
 
@@ -254,6 +253,21 @@ RETROMAE_DEVICE void clear_row(const CrossEntropyParams& params, uint32_t row, T
     if (threadIdx.x == 0) write_row(params, row, value, value, value, false);
 }
 
+// Writes the results of a row with a loss; one thread.
+template <bool General>
+RETROMAE_DEVICE void write_labelled_row(const CrossEntropyParams& params, uint32_t row, const RowSums& sums,
+                                        float log_sum_exp, float target_logit) {
+    float loss = log_sum_exp - target_logit;
+    if constexpr (General) {
+        const float mean = sums.total / static_cast<float>(params.vocabulary);
+        // Not at 0, where an infinite logit would make it NaN.
+        if (params.label_smoothing > 0.0f) loss += params.label_smoothing * (target_logit - mean);
+        loss += params.z_loss * log_sum_exp * log_sum_exp;
+    }
+    loss *= pointer<const float>(params.row_weights)[row];
+    write_row(params, row, loss, log_sum_exp, target_logit - log_sum_exp, target_logit >= sums.maximum);
+}
+
 // The terms and factors that turn exponentials into a row's gradient.
 struct RowGradient {
     float maximum;
@@ -261,17 +275,27 @@ struct RowGradient {
     float on_target;
     float everywhere;
     uint32_t target;
+
+    template <bool General>
+    RETROMAE_DEVICE RowGradient of(const CrossEntropyParams& params, const RowSums& sums, float log_sum_exp,
+                                   float weight, int32_t target) {
+        const float smoothing = General ? params.label_smoothing : 0.0f;
+        const float z_loss = General ? params.z_loss : 0.0f;
+        return {sums.maximum, weight * (1.0f + 2.0f * z_loss * log_sum_exp) / sums.sum,
+                weight * (1.0f - smoothing), weight * smoothing / static_cast<float>(params.vocabulary),
+                static_cast<uint32_t>(target)};
+    }
+
+    template <uint32_t kColumns>
+    RETROMAE_MEMBER void subtract_target(uint32_t column, float (&gradient)[kColumns]) const {
+        if (target - column >= kColumns) return;
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < kColumns; ++i)
+            if (column + i == target) gradient[i] -= on_target;
+    }
 };
 
-template <uint32_t kColumns>
-RETROMAE_DEVICE void subtract_target(const RowGradient& row, uint32_t column, float (&values)[kColumns]) {
-    if (row.target - column >= kColumns) return;
-    RETROMAE_UNROLL
-    for (uint32_t i = 0; i < kColumns; ++i)
-        if (column + i == row.target) values[i] -= row.on_target;
-}
-
-// The gradient of what was kept.
+// The gradient of the steps whose exponentials were kept.
 template <class T>
 RETROMAE_DEVICE void write_kept(const KeptSteps<T>& kept, const RowGradient& row, uint32_t vocabulary,
                                 T* logits) {
@@ -288,8 +312,30 @@ RETROMAE_DEVICE void write_kept(const KeptSteps<T>& kept, const RowGradient& row
             if (column >= vocabulary) continue;
             RETROMAE_UNROLL
             for (uint32_t i = 0; i < kPackedElements<T>; ++i) values[pack][i] *= factor;
-            subtract_target(row, column, values[pack]);
+            row.subtract_target(column, values[pack]);
             store(logits + first + pack * distance, values[pack]);
+        }
+    }
+}
+
+// The gradient of a pack of logits y from `column` on.
+template <bool General, uint32_t kColumns>
+RETROMAE_DEVICE void differentiate(const CrossEntropyParams& params, const RowGradient& row, uint32_t column,
+                                   const float (&y)[kColumns], float (&gradient)[kColumns]) {
+    RETROMAE_UNROLL
+    for (uint32_t i = 0; i < kColumns; ++i)
+        gradient[i] = exp2_approximate((y[i] - row.maximum) * kLog2E) * row.inverse_sum;
+    row.subtract_target(column, gradient);
+    if constexpr (General) {
+        RETROMAE_UNROLL
+        for (uint32_t i = 0; i < kColumns; ++i) {
+            gradient[i] -= row.everywhere;
+            if (params.soft_cap > 0.0f) {
+                const float ratio = y[i] / params.soft_cap;
+                gradient[i] *= 1.0f - ratio * ratio;
+            }
+            // In the padding, which a GEMM may read.
+            if (y[i] == -INFINITY) gradient[i] = 0.0f;
         }
     }
 }
@@ -306,25 +352,20 @@ RETROMAE_DEVICE void write_others(const CrossEntropyParams& params, uint32_t fir
         for (uint32_t pack = 0; pack < kPacks; ++pack) {
             const uint32_t column = first + pack * distance;
             float gradient[kPackedElements<T>];
-            RETROMAE_UNROLL
-            for (uint32_t i = 0; i < kPackedElements<T>; ++i)
-                gradient[i] = exp2_approximate((y[pack][i] - row.maximum) * kLog2E) * row.inverse_sum;
-            subtract_target(row, column, gradient);
-            if constexpr (General) {
-                RETROMAE_UNROLL
-                for (uint32_t i = 0; i < kPackedElements<T>; ++i) {
-                    gradient[i] -= row.everywhere;
-                    if (params.soft_cap > 0.0f) {
-                        const float ratio = y[pack][i] / params.soft_cap;
-                        gradient[i] *= 1.0f - ratio * ratio;
-                    }
-                    // In the padding, which a library's product may read.
-                    if (y[pack][i] == -INFINITY) gradient[i] = 0.0f;
-                }
-            }
+            differentiate<General>(params, row, column, y[pack], gradient);
             if (column < params.vocabulary) store(logits + column, gradient);
         }
     });
+}
+
+// Copies the hidden states of a row with a label; others become 0, as what is multiplied by a gradient of 0
+// must be finite.
+template <class T>
+RETROMAE_DEVICE void copy_labelled_hidden(const CrossEntropyParams& params, uint32_t row, bool labelled) {
+    const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
+    for (uint32_t column = threadIdx.x; column < params.hidden_size; column += kCrossEntropyThreads)
+        pointer<T>(params.labelled_hidden)[start + column] =
+            labelled ? pointer<const T>(params.hidden)[start + column] : from_float<T>(0.0f);
 }
 
 template <bool General, class T>
@@ -334,20 +375,13 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     T* logits = pointer<T>(params.logits) + static_cast<uint64_t>(row) * params.stride;
     const int32_t target = pointer<const int32_t>(params.targets)[row];
     const bool labelled = is_labelled(target, vocabulary, params.ignore_index);
-    // What is multiplied by a gradient of 0 must be finite.
-    const uint64_t hidden_row = static_cast<uint64_t>(row) * params.hidden_size;
-    for (uint32_t column = threadIdx.x; column < params.hidden_size; column += kCrossEntropyThreads)
-        pointer<T>(params.labelled_hidden)[hidden_row + column] =
-            labelled ? pointer<const T>(params.hidden)[hidden_row + column] : from_float<T>(0.0f);
-    if (!labelled) {
-        clear_row(params, row, logits, target == params.ignore_index);
-        return;
-    }
+    copy_labelled_hidden<T>(params, row, labelled);
+    if (!labelled) return clear_row(params, row, logits, target == params.ignore_index);
 
     SharedMemory memory = SharedMemory::begin();
     float* scratch = memory.take<float>(3 * kCrossEntropyWarps);
     const KeptSteps<T> kept = General ? KeptSteps<T>{} : KeptSteps<T>::take(memory, vocabulary);
-    // Read before the barrier, after which its place holds the gradient.
+    // Read before the barrier, after which the gradient stands there.
     const float target_logit =
         threadIdx.x == 0
             ? capped<General>(to_float(logits[target]) + pointer<const float>(params.bias)[target], params)
@@ -360,23 +394,10 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
         if (step < kept.count) kept.put(step, y, seen.maximum);
     });
     const RowSums sums = reduce_row(seen, scratch, Kept<T>::kFactor);
-    const float lse = sums.maximum + logf(sums.sum);
+    const float log_sum_exp = sums.maximum + logf(sums.sum);
     const float weight = pointer<const float>(params.row_weights)[row];
-    const float smoothing = General ? params.label_smoothing : 0.0f;
-    const float z_loss = General ? params.z_loss : 0.0f;
-    if (threadIdx.x == 0) {
-        float loss = lse - target_logit;
-        if constexpr (General) {
-            const float mean = sums.total / static_cast<float>(vocabulary);
-            // Not at 0, where an infinite logit would make it NaN.
-            if (smoothing > 0.0f) loss += smoothing * (target_logit - mean);
-            loss += z_loss * lse * lse;
-        }
-        write_row(params, row, weight * loss, lse, target_logit - lse, target_logit >= sums.maximum);
-    }
-    const RowGradient gradient = {
-        sums.maximum, weight * (1.0f + 2.0f * z_loss * lse) / sums.sum, weight * (1.0f - smoothing),
-        weight * smoothing / static_cast<float>(vocabulary), static_cast<uint32_t>(target)};
+    if (threadIdx.x == 0) write_labelled_row<General>(params, row, sums, log_sum_exp, target_logit);
+    const auto gradient = RowGradient::of<General>(params, sums, log_sum_exp, weight, target);
     if constexpr (!General) write_kept<T>(kept, gradient, vocabulary, logits);
     write_others<General, T>(params, kept.count, gradient, logits);
 }
