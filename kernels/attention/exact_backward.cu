@@ -45,82 +45,167 @@ struct BackwardTiles {
     }
 };
 
-// δ and the log-sum-exp of this thread's rows. A row beyond the sentence or without a visible key gets +inf,
-// which makes its probabilities 0.
-template <int Rows, int D>
-RETROMAE_DEVICE void load_row_statistics(const BackwardTiles<D>& tiles,
-                                         const BackwardOperands<float>& operands, uint32_t output_stride,
-                                         uint32_t tile_start, uint32_t row, uint32_t queries,
-                                         float (&delta)[Rows], float (&log_sums)[Rows]) {
-    constexpr int kColumns = D / kThreadsPerRow;
-    const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-        const uint32_t query = tile_start + row + r;
-        delta[r] = 0.0f;
-        log_sums[r] = INFINITY;
-        if (query >= queries) continue;
-        const float log_sum_exp = operands.log_sum_exp[query];
-        if (log_sum_exp != -INFINITY) log_sums[r] = log_sum_exp;
-        const float* output = operands.output + static_cast<uint64_t>(query) * output_stride + column;
-        const float* d_output = tiles.d_outputs + (row + r) * (D + kPad) + column;
-        RETROMAE_UNROLL
-        for (int first = 0; first < kColumns; first += 8) {
-            float values[8];
-            load(output + first, values);
-            RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) delta[r] = fmaf(values[i], d_output[first + i], delta[r]);
-        }
-    }
-    warp_butterfly<Sum, kThreadsPerRow>(delta);
-}
+// A thread's rows of a tile of queries, with their statistics.
+template <int D>
+struct StatisticsRows {
+    static constexpr int kRows = BackwardRows<D>::rows;
+    static constexpr int kColumns = D / kThreadsPerRow;
 
-// Fills the score tiles for this thread's rows × 16 keys: P ∘ F and dS, without the factor `scale`.
-template <int Rows, int D, class Mask>
-RETROMAE_DEVICE void score_tile(const AttentionForwardParams& params, const Sentence& sentence, uint32_t head,
-                                const Mask& mask, const BackwardTiles<D>& tiles, uint32_t query_start,
-                                uint32_t key_start, uint32_t row, const float (&delta)[Rows],
-                                const float (&log_sums)[Rows]) {
-    constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
-    const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
-    const uint32_t first_key = key_start + key_offset;
-    const bool existing = query_start + row < sentence.queries && first_key < sentence.keys;
-    float scores[Rows][16] = {}, d_probabilities[Rows][16] = {};
-    if (existing) {
-        multiply<Rows, D>(tiles.queries + row * (D + kPad), tiles.keys + key_offset, scores);
-        multiply<Rows, D>(tiles.d_outputs + row * (D + kPad), tiles.values + key_offset, d_probabilities);
-    }
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-        const uint32_t query = query_start + row + r;
-        const bool exists = existing && query < sentence.queries;
-        const uint32_t slot = exists ? sentence.slot(params, query) : 0;
-        const uint32_t visible = exists ? visible_keys(mask, slot, first_key) : 0u;
-        float factors[16], d_scores[16];
+    uint32_t query;         // its first, within the sentence
+    float deltas[kRows];    // δ
+    float log_sums[kRows];  // log-sum-exp; +inf, which makes its probabilities 0, of a row beyond the
+                            // sentence or without a visible key
+
+    // The first row, within the tile.
+    RETROMAE_DEVICE uint32_t row() { return threadIdx.x / kThreadsPerRow * kRows; }
+
+    // With the queries from `tile_start` on in shared memory.
+    RETROMAE_DEVICE StatisticsRows load(const BackwardTiles<D>& tiles,
+                                        const BackwardOperands<float>& operands, uint32_t output_stride,
+                                        uint32_t tile_start, uint32_t queries) {
+        StatisticsRows rows;
+        rows.query = tile_start + row();
+        const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
         RETROMAE_UNROLL
-        for (int c = 0; c < 16; ++c) {
-            const float probability =
-                exp2_approximate(fmaf(scores[r][c], params.scale, -log_sums[r]) * kLog2E);
-            scores[r][c] = visible >> c & 1u ? probability : 0.0f;
-            factors[c] = 1.0f;
+        for (int r = 0; r < kRows; ++r) {
+            const uint32_t query = rows.query + r;
+            rows.deltas[r] = 0.0f;
+            rows.log_sums[r] = INFINITY;
+            if (query >= queries) continue;
+            const float log_sum_exp = operands.log_sum_exp[query];
+            if (log_sum_exp != -INFINITY) rows.log_sums[r] = log_sum_exp;
+            const float* output = operands.output + static_cast<uint64_t>(query) * output_stride + column;
+            const float* d_output = tiles.d_outputs + (row() + r) * (D + kPad) + column;
+            RETROMAE_UNROLL
+            for (int first = 0; first < kColumns; first += 8) {
+                float values[8];
+                retromae::load(output + first, values);
+                RETROMAE_UNROLL
+                for (int i = 0; i < 8; ++i)
+                    rows.deltas[r] = fmaf(values[i], d_output[first + i], rows.deltas[r]);
+            }
         }
-        if (visible != 0) apply_dropout(params.dropout, head, sentence.token(slot), first_key / 16, factors);
-        RETROMAE_UNROLL
-        for (int c = 0; c < 16; ++c) {
-            d_scores[c] = scores[r][c] * fmaf(d_probabilities[r][c], factors[c], -delta[r]);
-            scores[r][c] *= factors[c];
-        }
-        store(tiles.probabilities + (row + r) * kScoreStride + key_offset, scores[r]);
-        store(tiles.d_scores + (row + r) * kScoreStride + key_offset, d_scores);
+        warp_butterfly<Sum, kThreadsPerRow>(rows.deltas);
+        return rows;
     }
-}
+};
+
+// A block of either kernel: one head of a sentence.
+template <int D, class Mask>
+struct ExactBackwardBlock {
+    static constexpr int kQueryTile = BackwardRows<D>::tile;
+    static constexpr int kRows = BackwardRows<D>::rows;
+    static constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
+
+    const AttentionForwardParams& params;
+    const Sentence& sentence;
+    const Mask& mask;
+    uint32_t head;
+    BackwardOperands<float> operands;
+    BackwardTiles<D> tiles;
+
+    RETROMAE_MEMBER void load_queries(uint32_t first) const {
+        load_rows<kQueryTile, D>(tiles.queries, operands.query, params.query_stride, first, sentence.queries);
+        load_rows<kQueryTile, D>(tiles.d_outputs, operands.d_output, params.output_stride, first,
+                                 sentence.queries);
+    }
+    RETROMAE_MEMBER void load_keys(uint32_t first) const {
+        load_transposed<kKeyTile, D>(tiles.keys, operands.key, params.key_stride, first, sentence.keys);
+        load_transposed<kKeyTile, D>(tiles.values, operands.value, params.value_stride, first, sentence.keys);
+    }
+    RETROMAE_MEMBER StatisticsRows<D> load_statistics(uint32_t first_query) const {
+        return StatisticsRows<D>::load(tiles, operands, params.output_stride, first_query, sentence.queries);
+    }
+
+    // Fills the score tiles for this thread's rows × 16 keys: P ∘ F and dS, without the factor `scale`.
+    RETROMAE_MEMBER void score(const StatisticsRows<D>& rows, uint32_t key_start) const {
+        const uint32_t row = StatisticsRows<D>::row();
+        const uint32_t key_offset = threadIdx.x % kThreadsPerRow * kKeysPerThread;
+        const uint32_t first_key = key_start + key_offset;
+        const bool existing = rows.query < sentence.queries && first_key < sentence.keys;
+        float scores[kRows][16] = {}, d_probabilities[kRows][16] = {};
+        if (existing) {
+            multiply<kRows, D>(tiles.queries + row * (D + kPad), tiles.keys + key_offset, scores);
+            multiply<kRows, D>(tiles.d_outputs + row * (D + kPad), tiles.values + key_offset,
+                               d_probabilities);
+        }
+        RETROMAE_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            const uint32_t query = rows.query + r;
+            const bool exists = existing && query < sentence.queries;
+            const uint32_t slot = exists ? sentence.slot(params, query) : 0;
+            const uint32_t visible = exists ? visible_keys(mask, slot, first_key) : 0u;
+            float factors[16], d_scores[16];
+            RETROMAE_UNROLL
+            for (int c = 0; c < 16; ++c) {
+                const float probability =
+                    exp2_approximate(fmaf(scores[r][c], params.scale, -rows.log_sums[r]) * kLog2E);
+                scores[r][c] = visible >> c & 1u ? probability : 0.0f;
+                factors[c] = 1.0f;
+            }
+            if (visible != 0)
+                apply_dropout(params.dropout, head, sentence.token(slot), first_key / 16, factors);
+            RETROMAE_UNROLL
+            for (int c = 0; c < 16; ++c) {
+                d_scores[c] = scores[r][c] * fmaf(d_probabilities[r][c], factors[c], -rows.deltas[r]);
+                scores[r][c] *= factors[c];
+            }
+            store(tiles.probabilities + (row + r) * kScoreStride + key_offset, scores[r]);
+            store(tiles.d_scores + (row + r) * kScoreStride + key_offset, d_scores);
+        }
+    }
+};
+
+// A thread's keys of the block's tile, and its columns of their gradients.
+template <int D>
+struct ExactKeyGradient {
+    static constexpr int kColumns = D / kThreadsPerRow;
+    static constexpr int kKeys = kKeyTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
+    static constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
+
+    Strip<kColumns> d_key[kKeys];
+    Strip<kColumns> d_value[kKeys];
+
+    RETROMAE_DEVICE uint32_t first_key() { return threadIdx.x / kThreadsPerRow * kKeys; }
+    RETROMAE_DEVICE uint32_t first_column() { return threadIdx.x % kThreadsPerRow * kColumns; }
+
+    RETROMAE_MEMBER void clear() {
+        RETROMAE_UNROLL
+        for (int k = 0; k < kKeys; ++k) {
+            d_key[k].fill(0.0f);
+            d_value[k].fill(0.0f);
+        }
+    }
+    // Adds what the first `count` queries of a tile give.
+    RETROMAE_MEMBER void add(const BackwardTiles<D>& tiles, uint32_t count) {
+        for (uint32_t i = 0; i < count; ++i) {
+            const float* probabilities = tiles.probabilities + i * kScoreStride + first_key();
+            const float* d_scores = tiles.d_scores + i * kScoreStride + first_key();
+            RETROMAE_UNROLL
+            for (int k = 0; k < kKeys; ++k) {
+                d_value[k].fma(probabilities[k], tiles.d_outputs + i * (D + kPad) + first_column());
+                d_key[k].fma(d_scores[k], tiles.queries + i * (D + kPad) + first_column());
+            }
+        }
+    }
+    RETROMAE_MEMBER void write(const AttentionBackwardParams& params, const Sentence& sentence, uint32_t head,
+                               uint32_t tile_start) const {
+        RETROMAE_UNROLL
+        for (int k = 0; k < kKeys; ++k) {
+            const uint32_t key = tile_start + first_key() + k;
+            if (key >= sentence.keys) continue;
+            const uint32_t column = head * D + first_column();
+            store_strip(sentence.key_rows<float>(params.d_key, params.d_key_stride, column, key), d_key[k],
+                        params.forward.scale);
+            store_strip(sentence.key_rows<float>(params.d_value, params.d_value_stride, column, key),
+                        d_value[k], 1.0f);
+        }
+    }
+};
 
 template <int D, class Mask>
 RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& params) {
-    using Rows = BackwardRows<D>;
-    constexpr int kColumns = D / kThreadsPerRow;
-    constexpr int kKeys = kKeyTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
-    constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
+    constexpr int kQueryTile = BackwardRows<D>::tile;
     const AttentionForwardParams& forward = params.forward;
     const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward.keys, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
@@ -129,127 +214,101 @@ RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& par
     if (!sentence.exists) return write_absent_keys<float, D>(params, sentence, head, tile.start, kKeyTile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
-    const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
-
-    const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
-    const uint32_t owned_key = threadIdx.x / kThreadsPerRow * kKeys;
-    const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
-    Strip<kColumns> d_key[kKeys], d_value[kKeys];
-    RETROMAE_UNROLL
-    for (int k = 0; k < kKeys; ++k) {
-        d_key[k].fill(0.0f);
-        d_value[k].fill(0.0f);
+    const ExactBackwardBlock<D, Mask> block = {forward,
+                                               sentence,
+                                               mask,
+                                               head,
+                                               BackwardOperands<float>::locate(params, sentence, head, D),
+                                               BackwardTiles<D>::take(memory)};
+    ExactKeyGradient<D> gradient;
+    gradient.clear();
+    block.load_keys(tile.start);
+    for (uint32_t query = 0; query < sentence.queries; query += kQueryTile) {
+        if (query > 0) __syncthreads();  // the last tile is still being read
+        block.load_queries(query);
+        __syncthreads();
+        block.score(block.load_statistics(query), tile.start);
+        __syncthreads();
+        if (tile.start + gradient.first_key() < sentence.keys)
+            gradient.add(block.tiles, tile_end(query, kQueryTile, sentence.queries) - query);
     }
+    gradient.write(params, sentence, head, tile.start);
+}
 
-    load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, tile.start, sentence.keys);
-    load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, tile.start,
-                                 sentence.keys);
-    for (uint32_t query_start = 0; query_start < sentence.queries; query_start += Rows::tile) {
-        if (query_start > 0) __syncthreads();  // the last tile is still being read
-        load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, query_start,
-                                 sentence.queries);
-        load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, query_start,
-                                 sentence.queries);
-        __syncthreads();
-        float delta[Rows::rows], log_sums[Rows::rows];
-        load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, query_start, row,
-                                           sentence.queries, delta, log_sums);
-        score_tile<Rows::rows, D>(forward, sentence, head, mask, tiles, query_start, tile.start, row, delta,
-                                  log_sums);
-        __syncthreads();
-        const uint32_t queries_left = sentence.queries - query_start;
-        const uint32_t count = queries_left < Rows::tile ? queries_left : Rows::tile;
-        if (tile.start + owned_key < sentence.keys) {
-            for (uint32_t i = 0; i < count; ++i) {
-                const float* probabilities = tiles.probabilities + i * kScoreStride + owned_key;
-                const float* d_scores = tiles.d_scores + i * kScoreStride + owned_key;
-                RETROMAE_UNROLL
-                for (int k = 0; k < kKeys; ++k) {
-                    d_value[k].fma(probabilities[k], tiles.d_outputs + i * (D + kPad) + column);
-                    d_key[k].fma(d_scores[k], tiles.queries + i * (D + kPad) + column);
-                }
-            }
+// A thread's columns of the gradients of its queries.
+template <int D>
+struct ExactQueryGradient {
+    static constexpr int kColumns = D / kThreadsPerRow;
+    static constexpr int kRows = BackwardRows<D>::rows;
+
+    Strip<kColumns> d_query[kRows];
+
+    RETROMAE_DEVICE uint32_t first_row() { return threadIdx.x / kThreadsPerRow * kRows; }
+    RETROMAE_DEVICE uint32_t first_column() { return threadIdx.x % kThreadsPerRow * kColumns; }
+
+    RETROMAE_MEMBER void clear() {
+        RETROMAE_UNROLL
+        for (int r = 0; r < kRows; ++r) d_query[r].fill(0.0f);
+    }
+    // Adds what the first `count` keys of a tile give, of which `keys` are the rows [kKeyTile, D + kPad].
+    RETROMAE_MEMBER void add(const BackwardTiles<D>& tiles, const float* keys, uint32_t count) {
+        for (uint32_t j = 0; j < count; ++j) {
+            RETROMAE_UNROLL
+            for (int r = 0; r < kRows; ++r)
+                d_query[r].fma(tiles.d_scores[(first_row() + r) * tiles.kScoreStride + j],
+                               keys + j * (D + kPad) + first_column());
         }
     }
-
-    RETROMAE_UNROLL
-    for (int k = 0; k < kKeys; ++k) {
-        const uint32_t slot = tile.start + owned_key + k;
-        if (slot >= sentence.keys) continue;
-        const uint32_t head_column = head * D + column;
-        store_strip(sentence.key_rows<float>(params.d_key, params.d_key_stride, head_column, slot), d_key[k],
-                    forward.scale);
-        store_strip(sentence.key_rows<float>(params.d_value, params.d_value_stride, head_column, slot),
-                    d_value[k], 1.0f);
+    RETROMAE_MEMBER void write(const AttentionBackwardParams& params, const Sentence& sentence, uint32_t head,
+                               uint32_t tile_start) const {
+        RETROMAE_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            const uint32_t query = tile_start + first_row() + r;
+            if (query >= sentence.queries) continue;
+            store_strip(sentence.query_rows<float>(params.d_query, params.d_query_stride,
+                                                   head * D + first_column(), query),
+                        d_query[r], params.forward.scale);
+        }
     }
-}
+};
 
 template <int D, class Mask>
 RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params) {
-    using Rows = BackwardRows<D>;
-    constexpr int kColumns = D / kThreadsPerRow;
-    constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
+    constexpr int kQueryTile = BackwardRows<D>::tile;
     const AttentionForwardParams& forward = params.forward;
     const SentenceTile tile =
-        SentenceTile::locate<Rows::tile>(forward.query_cu_seqlens, forward.queries, forward);
+        SentenceTile::locate<kQueryTile>(forward.query_cu_seqlens, forward.queries, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
     if (tile.start >= sentence.queries) return;
     const uint32_t head = block_head(forward);
     if (!sentence.exists)
-        return write_absent_queries<float, D>(params, sentence, head, tile.start, Rows::tile);
+        return write_absent_queries<float, D>(params, sentence, head, tile.start, kQueryTile);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
-    const auto operands = BackwardOperands<float>::locate(params, sentence, head, D);
-    const BackwardTiles<D> tiles = BackwardTiles<D>::take(memory);
-
-    const uint32_t row = threadIdx.x / kThreadsPerRow * Rows::rows;
-    const uint32_t column = threadIdx.x % kThreadsPerRow * kColumns;
-    const bool active = tile.start + row < sentence.queries;
-    Strip<kColumns> d_query[Rows::rows];
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows::rows; ++r) d_query[r].fill(0.0f);
-
-    load_rows<Rows::tile, D>(tiles.queries, operands.query, forward.query_stride, tile.start,
-                             sentence.queries);
-    load_rows<Rows::tile, D>(tiles.d_outputs, operands.d_output, forward.output_stride, tile.start,
-                             sentence.queries);
+    const ExactBackwardBlock<D, Mask> block = {forward,
+                                               sentence,
+                                               mask,
+                                               head,
+                                               BackwardOperands<float>::locate(params, sentence, head, D),
+                                               BackwardTiles<D>::take(memory)};
+    ExactQueryGradient<D> gradient;
+    gradient.clear();
+    block.load_queries(tile.start);
     __syncthreads();
-    float delta[Rows::rows], log_sums[Rows::rows];
-    load_row_statistics<Rows::rows, D>(tiles, operands, forward.output_stride, tile.start, row,
-                                       sentence.queries, delta, log_sums);
-    for (uint32_t key_start = 0; key_start < sentence.keys; key_start += kKeyTile) {
-        if (key_start > 0) __syncthreads();  // the last tile is still being read
-        load_transposed<kKeyTile, D>(tiles.keys, operands.key, forward.key_stride, key_start, sentence.keys);
-        load_transposed<kKeyTile, D>(tiles.values, operands.value, forward.value_stride, key_start,
-                                     sentence.keys);
+    const StatisticsRows<D> rows = block.load_statistics(tile.start);
+    for (uint32_t key = 0; key < sentence.keys; key += kKeyTile) {
+        if (key > 0) __syncthreads();  // the last tile is still being read
+        block.load_keys(key);
         __syncthreads();
-        score_tile<Rows::rows, D>(forward, sentence, head, mask, tiles, tile.start, key_start, row, delta,
-                                  log_sums);
+        block.score(rows, key);
         __syncthreads();
-        float* key_rows = tiles.values;
-        load_rows<kKeyTile, D>(key_rows, operands.key, forward.key_stride, key_start, sentence.keys);
+        float* key_rows = block.tiles.values;
+        load_rows<kKeyTile, D>(key_rows, block.operands.key, forward.key_stride, key, sentence.keys);
         __syncthreads();
-        const uint32_t keys_left = sentence.keys - key_start;
-        const uint32_t count = keys_left < kKeyTile ? keys_left : kKeyTile;
-        if (active) {
-            for (uint32_t j = 0; j < count; ++j) {
-                RETROMAE_UNROLL
-                for (int r = 0; r < Rows::rows; ++r)
-                    d_query[r].fma(tiles.d_scores[(row + r) * kScoreStride + j],
-                                   key_rows + j * (D + kPad) + column);
-            }
-        }
+        if (rows.query < sentence.queries)
+            gradient.add(block.tiles, key_rows, tile_end(key, kKeyTile, sentence.keys) - key);
     }
-
-    RETROMAE_UNROLL
-    for (int r = 0; r < Rows::rows; ++r) {
-        const uint32_t query = tile.start + row + r;
-        if (query >= sentence.queries) continue;
-        store_strip(
-            sentence.query_rows<float>(params.d_query, params.d_query_stride, head * D + column, query),
-            d_query[r], forward.scale);
-    }
+    gradient.write(params, sentence, head, tile.start);
 }
 
 template <int D, class Mask>
