@@ -42,9 +42,8 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
     const TokenRange tokens = tokens_of(params, sentence);
     if (!tokens.valid) return;
-    const uint32_t start = tokens.start;
-    const uint32_t first = start + params.first_slot;
-    const uint32_t end = start + tokens.count;
+    const uint32_t first = tokens.start + params.first_slot;
+    const uint32_t end = tokens.start + tokens.count;
     // The rows that are both the sentence's and the chunk's.
     const uint32_t chunk_end = params.first_row + params.rows;
     const uint32_t from = first > params.first_row ? first : params.first_row;
@@ -61,8 +60,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
         load(maxima, best);
         best_slots = *slots;
     } else {
-        RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) best[i] = -INFINITY;
+        fill(best, -INFINITY);
     }
     const T* logits = pointer<const T>(params.logits) + column;
     for (uint32_t row = from; row < to; ++row) {
@@ -72,7 +70,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
         for (int i = 0; i < 8; ++i) {
             if (exceeds(x[i], best[i])) {
                 best[i] = x[i];
-                best_slots.values[i] = static_cast<uint16_t>(row - start);
+                best_slots.values[i] = static_cast<uint16_t>(row - tokens.start);
             }
         }
     }
@@ -87,6 +85,84 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     store_whole(slots, best_slots);
 }
 
+// A sentence's bag: token ids and their weights.
+struct Bag {
+    const int32_t* ids;
+    const float* weights;
+    uint32_t first;
+    uint32_t last;
+    bool valid;
+
+    RETROMAE_DEVICE Bag of(const BagOfWordsParams& params, uint32_t sentence) {
+        const TokenRange range = TokenRange::of(params.bag_offsets, sentence, params.sentences,
+                                                params.bag_words, params.bag_words);
+        return {pointer<const int32_t>(params.bag_ids), pointer<const float>(params.bag_weights), range.start,
+                range.start + range.count, range.valid};
+    }
+    // Calls `f(id, weight)` for each entry of this thread.
+    template <class F>
+    RETROMAE_MEMBER void for_each(F f) const {
+        for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) f(ids[i], weights[i]);
+    }
+};
+
+// Calls `f(maximum)` for each of the thread's columns.
+template <class F>
+RETROMAE_DEVICE void for_each_maximum(float* maxima, uint32_t vocabulary, F f) {
+    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads) f(maxima[column]);
+}
+
+// Turns maxima into their gradients, with their largest and the sum of their exponentials relative to it.
+RETROMAE_DEVICE void differentiate(float* maxima, uint32_t vocabulary, const Bag& bag, float highest,
+                                   float sentence_weight, float scale) {
+    // A token id is its thread's, so that ids that are twice in a bag need no atomics.
+    for_each_maximum(maxima, vocabulary,
+                     [&](float& x) { x = exp2_approximate((x - highest) * kLog2E) * scale; });
+    for (uint32_t i = bag.first; i < bag.last; ++i) {
+        const uint32_t id = bag.ids[i];
+        if (id % kBagThreads == threadIdx.x) maxima[id] -= sentence_weight * bag.weights[i];
+    }
+}
+
+// The loss of a sentence; its maxima become their own gradients.
+RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
+    const uint32_t sentence = blockIdx.x;
+    const uint32_t vocabulary = params.vocabulary;
+    float* maxima = pointer<float>(params.maxima) + static_cast<uint64_t>(sentence) * params.stride;
+    float* partials = SharedMemory::begin().take<float>(kBagWarps);
+    const TokenRange tokens = tokens_of(params, sentence);
+    const Bag bag = Bag::of(params, sentence);
+
+    float invalid = tokens.valid && bag.valid ? 0.0f : 1.0f;
+    float bag_weight = 0.0f;
+    bag.for_each([&](int32_t id, float weight) {
+        if (static_cast<uint32_t>(id) >= vocabulary) invalid = 1.0f;
+        bag_weight += weight;
+    });
+    invalid = block_reduce<Maximum, kBagWarps>(invalid, partials);
+    if (tokens.count <= params.first_slot || bag.first == bag.last || invalid != 0.0f) {
+        // No tokens or no bag; or an id or a range that is none, which shows.
+        for_each_maximum(maxima, vocabulary, [](float& x) { x = 0.0f; });
+        if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
+        return;
+    }
+    bag_weight = block_reduce<Sum, kBagWarps>(bag_weight, partials);
+    float highest = -INFINITY;
+    for_each_maximum(maxima, vocabulary, [&](float x) { highest = fmaxf(highest, x); });
+    highest = block_reduce<Maximum, kBagWarps>(highest, partials);
+    float sum = 0.0f;
+    for_each_maximum(maxima, vocabulary, [&](float x) { sum += exp2_approximate((x - highest) * kLog2E); });
+    sum = block_reduce<Sum, kBagWarps>(sum, partials);
+
+    const float sentence_weight = pointer<const float>(params.sentence_weights)[sentence];
+    const float log_sum_exp = highest + logf(sum);
+    float loss = 0.0f;
+    bag.for_each([&](int32_t id, float weight) { loss += weight * (log_sum_exp - maxima[id]); });
+    loss = block_reduce<Sum, kBagWarps>(loss, partials);
+    if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = sentence_weight * loss;
+    differentiate(maxima, vocabulary, bag, highest, sentence_weight, sentence_weight * bag_weight / sum);
+}
+
 // A block a sentence.
 struct BagLossLaunch : Launch<kBagThreads> {
     static Grid grid(const BagOfWordsParams& params) { return {params.sentences}; }
@@ -94,58 +170,7 @@ struct BagLossLaunch : Launch<kBagThreads> {
 };
 
 RETROMAE_KERNEL(bag_of_words_loss, BagOfWordsParams, BagLossLaunch) {
-    const uint32_t sentence = blockIdx.x;
-    const uint32_t vocabulary = params.vocabulary;
-    float* maxima = pointer<float>(params.maxima) + static_cast<uint64_t>(sentence) * params.stride;
-    float* shares = SharedMemory::begin().take<float>(kBagWarps);
-    const TokenRange tokens = tokens_of(params, sentence);
-    const TokenRange bag =
-        TokenRange::of(params.bag_offsets, sentence, params.sentences, params.bag_words, params.bag_words);
-    const int32_t* ids = pointer<const int32_t>(params.bag_ids);
-    const float* weights = pointer<const float>(params.bag_weights);
-    const uint32_t first = bag.start;
-    const uint32_t last = bag.start + bag.count;
-
-    float invalid = tokens.valid && bag.valid ? 0.0f : 1.0f;
-    float bag_weight = 0.0f;
-    for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) {
-        if (static_cast<uint32_t>(ids[i]) >= vocabulary) invalid = 1.0f;
-        bag_weight += weights[i];
-    }
-    invalid = block_reduce<Maximum, kBagWarps>(invalid, shares);
-    if (tokens.count <= params.first_slot || first == last || invalid != 0.0f) {
-        // No tokens or no bag; or an id or a range that is none, which shows.
-        for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads) maxima[column] = 0.0f;
-        if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
-        return;
-    }
-    bag_weight = block_reduce<Sum, kBagWarps>(bag_weight, shares);
-
-    float highest = -INFINITY;
-    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
-        highest = fmaxf(highest, maxima[column]);
-    highest = block_reduce<Maximum, kBagWarps>(highest, shares);
-    float sum = 0.0f;
-    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
-        sum += exp2_approximate((maxima[column] - highest) * kLog2E);
-    sum = block_reduce<Sum, kBagWarps>(sum, shares);
-
-    const float sentence_weight = pointer<const float>(params.sentence_weights)[sentence];
-    const float log_sum_exp = highest + logf(sum);
-    float loss = 0.0f;
-    for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads)
-        loss += weights[i] * (log_sum_exp - maxima[ids[i]]);
-    loss = block_reduce<Sum, kBagWarps>(loss, shares);
-    if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = sentence_weight * loss;
-
-    // A word is its thread's from here on, so that words that are twice in a bag need no atomics.
-    const float scale = sentence_weight * bag_weight / sum;
-    for (uint32_t column = threadIdx.x; column < vocabulary; column += kBagThreads)
-        maxima[column] = exp2_approximate((maxima[column] - highest) * kLog2E) * scale;
-    for (uint32_t i = first; i < last; ++i) {
-        const uint32_t word = ids[i];
-        if (word % kBagThreads == threadIdx.x) maxima[word] -= sentence_weight * weights[i];
-    }
+    loss(params);
 }
 
 // sums += factor · 8 elements of a row from `column` on.
@@ -220,53 +245,58 @@ RETROMAE_DEVICE uint32_t sentence_of(const BagOfWordsParams& params, uint32_t ro
     return low;
 }
 
+// sums += the weights of the token ids whose maximum the token at `position` has, times their gradients; a
+// warp's share of the ids, 256 at a time.
 template <class T>
-RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
-    const uint32_t row = blockIdx.x;
-    const uint32_t warp = threadIdx.x / 32;
-    const uint32_t column = (blockIdx.y * 32 + lane_index()) * 8;
-    const bool exists = column < params.hidden_size;
-    const uint32_t sentence = sentence_of(params, row);
-    const T* weight = pointer<const T>(params.weight);
-    float sums[8] = {};
-    if (sentence < params.sentences) {
-        const uint32_t slot = row - pointer<const int32_t>(params.cu_seqlens)[sentence];
-        const uint64_t start = static_cast<uint64_t>(sentence) * params.stride;
-        const uint16_t* slots = pointer<const uint16_t>(params.slots) + start;
-        const float* gradients = pointer<const float>(params.maxima) + start;
-        for (uint32_t words = warp * 256; words < params.vocabulary; words += kBagWarps * 256) {
-            // Of 8 words a lane, a bit for each whose maximum this token has.
-            const uint32_t own = words + lane_index() * 8;
-            uint32_t bits = 0;
-            if (own < params.vocabulary) {
-                const Pack<uint16_t, 8> of = *reinterpret_cast<const Pack<uint16_t, 8>*>(slots + own);
-                RETROMAE_UNROLL
-                for (int i = 0; i < 8; ++i)
-                    if (of.values[i] == slot && own + i < params.vocabulary) bits |= 1u << i;
-            }
-            for (uint32_t lanes = warp_ballot(bits != 0); lanes != 0; lanes &= lanes - 1) {
-                const uint32_t lane = lowest_bit(lanes);
-                for (uint32_t found = warp_shuffle(bits, lane); found != 0; found &= found - 1) {
-                    const uint32_t word = words + lane * 8 + lowest_bit(found);
-                    if (exists)
-                        add_scaled(sums, gradients[word],
-                                   weight + static_cast<uint64_t>(word) * params.hidden_size, column);
-                }
+RETROMAE_DEVICE void add_weights(const BagOfWordsParams& params, uint32_t sentence, uint32_t position,
+                                 uint32_t column, float (&sums)[8]) {
+    const uint64_t start = static_cast<uint64_t>(sentence) * params.stride;
+    const uint16_t* positions = pointer<const uint16_t>(params.slots) + start;
+    const float* gradients = pointer<const float>(params.maxima) + start;
+    for (uint32_t base = threadIdx.x / 32 * 256; base < params.vocabulary; base += kBagWarps * 256) {
+        // A bit for each of the lane's 8 ids whose maximum this token has.
+        const uint32_t own = base + lane_index() * 8;
+        uint32_t bits = 0;
+        if (own < params.vocabulary) {
+            const Pack<uint16_t, 8> of = *reinterpret_cast<const Pack<uint16_t, 8>*>(positions + own);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 8; ++i)
+                if (of.values[i] == position && own + i < params.vocabulary) bits |= 1u << i;
+        }
+        for (uint32_t lanes = warp_ballot(bits != 0); lanes != 0; lanes &= lanes - 1) {
+            const uint32_t lane = lowest_bit(lanes);
+            for (uint32_t found = warp_shuffle(bits, lane); found != 0; found &= found - 1) {
+                const uint32_t id = base + lane * 8 + lowest_bit(found);
+                if (column < params.hidden_size)
+                    add_scaled(
+                        sums, gradients[id],
+                        pointer<const T>(params.weight) + static_cast<uint64_t>(id) * params.hidden_size,
+                        column);
             }
         }
     }
-    // The warps' shares, added in their order.
-    float* shares = SharedMemory::begin().take<float>(kBagWarps * 256);
-    store(shares + warp * 256 + lane_index() * 8, sums);
-    __syncthreads();
-    const uint32_t result = blockIdx.y * 256 + threadIdx.x;
-    if (result < params.hidden_size) {
-        float total = 0.0f;
-        RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kBagWarps; ++i) total += shares[i * 256 + threadIdx.x];
-        pointer<T>(params.d_hidden)[static_cast<uint64_t>(row) * params.hidden_size + result] =
-            from_float<T>(total);
+}
+
+template <class T>
+RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
+    const uint32_t row = blockIdx.x;
+    const uint32_t sentence = sentence_of(params, row);
+    float sums[8] = {};
+    if (sentence < params.sentences) {
+        const uint32_t position = row - pointer<const int32_t>(params.cu_seqlens)[sentence];
+        add_weights<T>(params, sentence, position, (blockIdx.y * 32 + lane_index()) * 8, sums);
     }
+    // The warps' partial sums, added in their order.
+    float* partials = SharedMemory::begin().take<float>(kBagWarps * 256);
+    store(partials + threadIdx.x * 8, sums);
+    __syncthreads();
+    const uint32_t column = blockIdx.y * 256 + threadIdx.x;
+    if (column >= params.hidden_size) return;
+    float total = 0.0f;
+    RETROMAE_UNROLL
+    for (uint32_t i = 0; i < kBagWarps; ++i) total += partials[i * 256 + threadIdx.x];
+    pointer<T>(params.d_hidden)[static_cast<uint64_t>(row) * params.hidden_size + column] =
+        from_float<T>(total);
 }
 
 // A thread has 8 words.

@@ -88,6 +88,110 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
     if (lane_index() == 0) pointer<int32_t>(params.counts)[sentence] = static_cast<int32_t>(count);
 }
 
+// The block of tokens without a mask: those behind the last sentence, and those of prefix sums that are out
+// of range.
+RETROMAE_DEVICE void leave_sentence(const DrawMasksParams& params, const TokenRange& tokens,
+                                    uint32_t sentence) {
+    if (blockIdx.y == params.bank_blocks) {
+        if (params.encoder.input_ids != 0) leave(params.encoder, tokens, sentence, params.sentences);
+        if (params.decoder.input_ids != 0) leave(params.decoder, tokens, sentence, params.sentences);
+    } else if (blockIdx.y == 0 && params.rows != 0) {
+        for (uint32_t i = threadIdx.x; i < tokens.count; i += kDrawMasksThreads)
+            pointer<uint16_t>(params.rows)[tokens.start + i] = 0;
+    }
+}
+
+// A block at work: one warp, for a sentence that begins at `token`.
+struct MaskBlock {
+    const DrawMasksParams& params;
+    MaskDraw draw;
+    uint32_t sentence;
+    uint32_t token;
+    uint32_t words_per_row;
+    Words words;     // shared memory
+    uint32_t* bits;  // shared memory: a mask a thread, `mask_stride` apart
+
+    RETROMAE_DEVICE MaskBlock begin(SharedMemory& memory, const DrawMasksParams& params, uint32_t sentence,
+                                    const TokenRange& tokens) {
+        MaskBlock block = {
+            params,
+            {*pointer<const RngState>(params.rng), pointer<const uint32_t>(params.sentence_indices)[sentence],
+             tokens.count, mask_budget(tokens.count, params.budget)},
+            sentence,
+            tokens.start,
+            (tokens.count + 31u) / 32u,
+            {},
+            nullptr};
+        block.words.starts = memory.take<uint16_t>(params.length_max + 1);
+        block.bits = memory.take<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u));
+        return block;
+    }
+    RETROMAE_MEMBER void find_words() {
+        retromae::find_words(pointer<const uint32_t>(params.word_starts), token, draw.length, words);
+        warp_barrier();
+    }
+    // The mask of a thread, in shared memory.
+    RETROMAE_MEMBER uint32_t* mask_of(uint32_t thread) const {
+        return bits + thread * mask_stride(words_per_row);
+    }
+
+    // Corrupts the sentence's inputs of encoder and decoder: two lanes draw their masks.
+    RETROMAE_MEMBER void corrupt_inputs(SharedMemory& memory) {
+        find_words();
+        uint16_t* permutations = memory.take<uint16_t>(2u * permutation_stride(params.length_max));
+        const bool encoder = threadIdx.x == 0;
+        const CorruptionParams& own = encoder ? params.encoder : params.decoder;
+        draw.budget = mask_budget(draw.length, own.budget);
+        if (threadIdx.x < 2 && own.input_ids != 0)
+            draw_mask(draw, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
+                      permutations + threadIdx.x * permutation_stride(draw.length), mask_of(threadIdx.x));
+        warp_barrier();
+        if (params.encoder.input_ids != 0)
+            corrupt(params.encoder, draw, sentence, params.sentences, token, mask_of(0));
+        if (params.decoder.input_ids != 0)
+            corrupt(params.decoder, draw, sentence, params.sentences, token, mask_of(1));
+    }
+
+    // Makes this block's share of the sentence's masks, a thread a row.
+    RETROMAE_MEMBER void draw_bank(SharedMemory& memory) {
+        const uint32_t bank_rows = draw.length < params.bank_rows_max ? draw.length : params.bank_rows_max;
+        if (params.rows != 0)
+            draw_rows(draw, bank_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
+                      params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
+        const uint32_t first_row = blockIdx.y * kDrawMasksThreads;
+        if (first_row >= bank_rows) return;
+        const uint32_t rows =
+            bank_rows - first_row < kDrawMasksThreads ? bank_rows - first_row : kDrawMasksThreads;
+        uint16_t* permutation = permutation_of(memory, first_row + threadIdx.x);
+        find_words();
+        if (threadIdx.x < rows)
+            draw_mask(draw, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
+                      mask_of(threadIdx.x));
+        warp_barrier();
+        write_rows(first_row, rows);
+    }
+
+  private:
+    // Memory for the permutation of a row: shared, or the workspace of long sentences.
+    RETROMAE_MEMBER uint16_t* permutation_of(SharedMemory& memory, uint32_t row) const {
+        if (params.workspace == 0)
+            return memory.take<uint16_t>(kDrawMasksThreads * permutation_stride(params.length_max)) +
+                   threadIdx.x * permutation_stride(draw.length);
+        const uint32_t rows_max = (params.bank_rows_max + 31u) / 32u * 32u;
+        return pointer<uint16_t>(params.workspace) + static_cast<uint64_t>(token) * rows_max +
+               static_cast<uint64_t>(row) * draw.length;
+    }
+    // Writes the first `rows` masks to the sentence's rows from `first_row` on.
+    RETROMAE_MEMBER void write_rows(uint32_t first_row, uint32_t rows) const {
+        const uint64_t first_word = pointer<const uint32_t>(params.bank_offsets)[sentence] +
+                                    static_cast<uint64_t>(first_row) * words_per_row;
+        for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kDrawMasksThreads)
+            if (first_word + word < params.bank_words)
+                pointer<uint32_t>(params.bits)[first_word + word] =
+                    mask_of(word / words_per_row)[word % words_per_row];
+    }
+};
+
 // A warp makes 32 rows of a sentence's bank, one more the sentence's corrupted inputs.
 struct DrawMasksLaunch : Launch<kDrawMasksThreads> {
     static bool corrupts(const DrawMasksParams& params) {
@@ -111,74 +215,13 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
     const uint32_t sentence = blockIdx.x;
     const TokenRange tokens =
         TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, params.length_max);
-    if (!tokens.valid || sentence == params.sentences) {
-        if (blockIdx.y == params.bank_blocks) {
-            if (params.encoder.input_ids != 0) leave(params.encoder, tokens, sentence, params.sentences);
-            if (params.decoder.input_ids != 0) leave(params.decoder, tokens, sentence, params.sentences);
-        } else if (blockIdx.y == 0 && params.rows != 0) {
-            for (uint32_t i = threadIdx.x; i < tokens.count; i += kDrawMasksThreads)
-                pointer<uint16_t>(params.rows)[tokens.start + i] = 0;
-        }
-        return;
-    }
-    const uint32_t token = tokens.start, length = tokens.count;
-    MaskDraw draw = {*pointer<const RngState>(params.rng),
-                     pointer<const uint32_t>(params.sentence_indices)[sentence], length,
-                     mask_budget(length, params.budget)};
-    const uint32_t words_per_row = (length + 31u) / 32u;
+    if (!tokens.valid || sentence == params.sentences) return leave_sentence(params, tokens, sentence);
     SharedMemory memory = SharedMemory::begin();
-    Words words;
-    words.starts = memory.take<uint16_t>(params.length_max + 1);
-    uint32_t* bits = memory.take<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u));
-    const uint32_t permutation_start = threadIdx.x * permutation_stride(length);
-
-    if (blockIdx.y == params.bank_blocks) {
-        find_words(pointer<const uint32_t>(params.word_starts), token, length, words);
-        warp_barrier();
-        uint16_t* permutations = memory.take<uint16_t>(2u * permutation_stride(params.length_max));
-        const bool encoder = threadIdx.x == 0;
-        draw.budget = mask_budget(length, encoder ? params.encoder.budget : params.decoder.budget);
-        if (threadIdx.x < 2 && (encoder ? params.encoder.input_ids : params.decoder.input_ids) != 0)
-            draw_mask(draw, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
-                      permutations + permutation_start, bits + threadIdx.x * mask_stride(words_per_row));
-        warp_barrier();
-        if (params.encoder.input_ids != 0)
-            corrupt(params.encoder, draw, sentence, params.sentences, token, bits);
-        if (params.decoder.input_ids != 0)
-            corrupt(params.decoder, draw, sentence, params.sentences, token,
-                    bits + mask_stride(words_per_row));
-        return;
-    }
-
-    const uint32_t bank_rows = length < params.bank_rows_max ? length : params.bank_rows_max;
-    if (params.rows != 0)
-        draw_rows(draw, bank_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
-                  params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
-    const uint32_t first_row = blockIdx.y * kDrawMasksThreads;
-    if (first_row >= bank_rows) return;
-    const uint32_t rows =
-        bank_rows - first_row < kDrawMasksThreads ? bank_rows - first_row : kDrawMasksThreads;
-    uint16_t* permutation;
-    if (params.workspace == 0) {
-        permutation = memory.take<uint16_t>(kDrawMasksThreads * permutation_stride(params.length_max)) +
-                      permutation_start;
-    } else {
-        const uint32_t rows_max = (params.bank_rows_max + 31u) / 32u * 32u;
-        permutation = pointer<uint16_t>(params.workspace) + static_cast<uint64_t>(token) * rows_max +
-                      static_cast<uint64_t>(first_row + threadIdx.x) * length;
-    }
-    find_words(pointer<const uint32_t>(params.word_starts), token, length, words);
-    warp_barrier();
-    if (threadIdx.x < rows)
-        draw_mask(draw, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
-                  bits + threadIdx.x * mask_stride(words_per_row));
-    warp_barrier();
-    const uint64_t first_word = pointer<const uint32_t>(params.bank_offsets)[sentence] +
-                                static_cast<uint64_t>(first_row) * words_per_row;
-    for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kDrawMasksThreads)
-        if (first_word + word < params.bank_words)
-            pointer<uint32_t>(params.bits)[first_word + word] =
-                bits[word / words_per_row * mask_stride(words_per_row) + word % words_per_row];
+    MaskBlock block = MaskBlock::begin(memory, params, sentence, tokens);
+    if (blockIdx.y == params.bank_blocks)
+        block.corrupt_inputs(memory);
+    else
+        block.draw_bank(memory);
 }
 
 }  // namespace retromae

@@ -31,11 +31,39 @@ RETROMAE_DEVICE void add_rows(const T* input, uint64_t stride, float (&totals)[W
     for (int i = 0; i < Width; ++i) totals[i] += to_float(rows[row].values[i]);
 }
 
+// The sums of all threads of a block, in shared memory: each four columns of a lane lie in a plane of their
+// own, in which consecutive threads have consecutive 16 bytes.
+template <int Width>
+struct ColumnPlanes {
+    static constexpr uint32_t kPlane = kColumnSumRows * kColumnSumLanes * 4;
+    float* sums;
+
+    RETROMAE_MEMBER void put(const float (&totals)[Width]) const {
+        RETROMAE_UNROLL
+        for (uint32_t quad = 0; quad < Width / 4; ++quad) {
+            float part[4];
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) part[i] = totals[quad * 4 + i];
+            store(sums + quad * kPlane + threadIdx.x * 4u, part);
+        }
+    }
+    // Adds the sums of four of a lane's columns up.
+    RETROMAE_MEMBER void reduce(uint32_t quad, uint32_t lane, float (&total)[4]) const {
+        fill(total, 0.0f);
+        RETROMAE_UNROLL
+        for (uint32_t row = 0; row < kColumnSumRows; ++row) {
+            float part[4];
+            load(sums + quad * kPlane + (row * kColumnSumLanes + lane) * 4u, part);
+            RETROMAE_UNROLL
+            for (int i = 0; i < 4; ++i) total[i] += part[i];
+        }
+    }
+};
+
 template <class T>
 RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     constexpr int kWidth = 16 / sizeof(T);
     constexpr uint32_t kColumns = kColumnSumLanes * kWidth;
-    constexpr uint32_t kPlane = kColumnSumRows * kColumnSumLanes * 4;
     if (params.outputs[blockIdx.z] == 0) return;
     const uint32_t lane = threadIdx.x % kColumnSumLanes;
     const uint32_t column = blockIdx.y * kColumns + lane * kWidth;
@@ -45,9 +73,8 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     const uint64_t end = column < params.columns ? block_end : 0;
     const T* input =
         pointer<const T>(params.input) + static_cast<uint64_t>(blockIdx.z) * params.columns + column;
-    const uint64_t stride = static_cast<uint64_t>(kColumnSumRows) * params.input_stride;
-
     float totals[kWidth] = {};
+    const uint64_t stride = static_cast<uint64_t>(kColumnSumRows) * params.input_stride;
     uint64_t row = first + threadIdx.x / kColumnSumLanes;
     for (; row + 7 * kColumnSumRows < end; row += 8 * kColumnSumRows)
         add_rows<8>(input + row * params.input_stride, stride, totals);
@@ -57,29 +84,15 @@ RETROMAE_DEVICE void column_sum(const ColumnSumParams& params) {
     }
     for (; row < end; row += kColumnSumRows) add_rows<1>(input + row * params.input_stride, stride, totals);
 
-    // Each four columns of a lane lie in a plane of their own, in which consecutive threads have consecutive
-    // 16 bytes.
-    float* shared = SharedMemory::begin().take<float>(kColumnSumRows * kColumns);
-    RETROMAE_UNROLL
-    for (uint32_t quad = 0; quad < kWidth / 4; ++quad) {
-        float part[4];
-        RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i) part[i] = totals[quad * 4 + i];
-        store(shared + quad * kPlane + threadIdx.x * 4u, part);
-    }
+    const ColumnPlanes<kWidth> planes = {SharedMemory::begin().take<float>(kColumnSumRows * kColumns)};
+    planes.put(totals);
     __syncthreads();
     // A thread adds up four columns.
     const uint32_t quad = threadIdx.x / kColumnSumLanes;
     const uint32_t own = column + quad * 4u;
     if (quad >= kWidth / 4 || own >= params.columns) return;
-    float total[4] = {}, result[4] = {};
-    RETROMAE_UNROLL
-    for (uint32_t other = 0; other < kColumnSumRows; ++other) {
-        float part[4];
-        load(shared + quad * kPlane + (other * kColumnSumLanes + lane) * 4u, part);
-        RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i) total[i] += part[i];
-    }
+    float total[4], result[4] = {};
+    planes.reduce(quad, lane, total);
     float* output = pointer<float>(params.outputs[blockIdx.z]) +
                     static_cast<uint64_t>(blockIdx.x) * params.output_stride + own;
     if (params.accumulate != 0) load(output, result);

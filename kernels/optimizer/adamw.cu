@@ -23,34 +23,35 @@ constexpr uint32_t kAdamWQuads = 4;
 constexpr uint32_t kAdamWElements = kAdamWThreads * kAdamWQuads * 4;
 constexpr float kFloatMax = 3.402823466e38f;
 
-// What is the same for all elements.
+// The factors that all elements share.
 struct AdamWStep {
+    const AdamWParams& params;
     float gradient_scale;
     float step_size;
     float inverse_root_correction2;
     float decay_factor;
+
+    RETROMAE_DEVICE AdamWStep of(const AdamWParams& params, const AdamWSchedule& schedule,
+                                 float squared_norm) {
+        const float clip = params.max_norm / (sqrtf(squared_norm) + 1e-6f);
+        return {
+            params,
+            params.max_norm > 0.0f && clip < 1.0f ? clip : 1.0f,
+            schedule.learning_rate / schedule.bias_correction1,
+            1.0f / sqrtf(schedule.bias_correction2),
+            1.0f - schedule.learning_rate * params.weight_decay,
+        };
+    }
+    RETROMAE_MEMBER void update(float gradient, bool decays, float& parameter, float& first,
+                                float& second) const {
+        const float g = gradient * gradient_scale;
+        first = fmaf(params.beta1, first, params.one_minus_beta1 * g);
+        second = fmaf(params.beta2, second, params.one_minus_beta2 * g * g);
+        const float denominator = fmaf(sqrtf(second), inverse_root_correction2, params.eps);
+        const float decayed = decays ? parameter * decay_factor : parameter;
+        parameter = decayed - step_size * (first / denominator);
+    }
 };
-
-RETROMAE_DEVICE AdamWStep adamw_step(const AdamWParams& params, const AdamWSchedule& schedule,
-                                     float squared_norm) {
-    const float clip = params.max_norm / (sqrtf(squared_norm) + 1e-6f);
-    return {
-        params.max_norm > 0.0f && clip < 1.0f ? clip : 1.0f,
-        schedule.learning_rate / schedule.bias_correction1,
-        1.0f / sqrtf(schedule.bias_correction2),
-        1.0f - schedule.learning_rate * params.weight_decay,
-    };
-}
-
-RETROMAE_DEVICE void adamw_element(const AdamWParams& params, const AdamWStep& step, float gradient,
-                                   bool decays, float& parameter, float& first, float& second) {
-    const float g = gradient * step.gradient_scale;
-    first = fmaf(params.beta1, first, params.one_minus_beta1 * g);
-    second = fmaf(params.beta2, second, params.one_minus_beta2 * g * g);
-    const float denominator = fmaf(sqrtf(second), step.inverse_root_correction2, params.eps);
-    const float decayed = decays ? parameter * step.decay_factor : parameter;
-    parameter = decayed - step.step_size * (first / denominator);
-}
 
 RETROMAE_DEVICE void store_copy(DevicePointer, uint64_t, const float (&)[4], float) {}
 RETROMAE_DEVICE void store_copy(DevicePointer copy, uint64_t element, const float (&values)[4], bf16) {
@@ -85,8 +86,7 @@ RETROMAE_DEVICE void adamw_whole_block(const AdamWParams& params, const AdamWSte
         const uint64_t start = adamw_quad(quad);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < 4; ++i)
-            adamw_element(params, step, g[quad][i], start + i < params.decayed, p[quad][i], m[quad][i],
-                          v[quad][i]);
+            step.update(g[quad][i], start + i < params.decayed, p[quad][i], m[quad][i], v[quad][i]);
         store(pointer<float>(params.gradients) + start, zeros);
         store(pointer<float>(params.parameters) + start, p[quad]);
         store(pointer<float>(params.first_moments) + start, m[quad]);
@@ -114,16 +114,16 @@ RETROMAE_DEVICE void adamw(const AdamWParams& params) {
         for_adamw_elements(params, [&](uint64_t element) { gradients[element] = 0.0f; });
         return;
     }
-    const AdamWStep step = adamw_step(params, schedule, squared_norm);
+    const AdamWStep step = AdamWStep::of(params, schedule, squared_norm);
     if ((static_cast<uint64_t>(blockIdx.x) + 1) * kAdamWElements <= params.count) {
         adamw_whole_block<Copy>(params, step);
         return;
     }
     float* parameters = pointer<float>(params.parameters);
     for_adamw_elements(params, [&](uint64_t element) {
-        adamw_element(params, step, gradients[element], element < params.decayed, parameters[element],
-                      pointer<float>(params.first_moments)[element],
-                      pointer<float>(params.second_moments)[element]);
+        step.update(gradients[element], element < params.decayed, parameters[element],
+                    pointer<float>(params.first_moments)[element],
+                    pointer<float>(params.second_moments)[element]);
         store_copy(params.compute_parameters, element, parameters[element], Copy{});
         gradients[element] = 0.0f;
     });
