@@ -37,34 +37,35 @@ struct DropoutParams {
     uint32_t reserved;
 };
 
-/* How a query's visible keys are known. */
+/* Source of a query's visible keys. */
 enum AttentionMaskKind : uint32_t {
     ATTENTION_MASK_BITS = 0,   /* a bit row a query */
-    ATTENTION_MASK_WINDOW = 1, /* keys from slot - left to slot + right */
-    ATTENTION_MASK_ORDER = 2,  /* keys of lower rank */
-    ATTENTION_MASK_DRAWN = 3,  /* a bank of whole-word masks, drawn in each block: see DrawMasksParams */
+    ATTENTION_MASK_WINDOW = 1, /* keys from position - left to position + right */
+    ATTENTION_MASK_ORDER = 2,  /* keys that come earlier in a permutation of the sentence */
+    ATTENTION_MASK_DRAWN = 3,  /* a pool of whole-word masks, sampled in each block: see DrawMasksParams */
 };
 
-/* What is changed in the above for every query, as bits. */
+/* Flags that modify every query's visibility. */
 enum AttentionMaskRule : uint32_t {
-    ATTENTION_FIRST_VISIBLE = 1, /* all see slot 0, but for itself */
+    ATTENTION_FIRST_VISIBLE = 1, /* every query but the first sees the first key */
     ATTENTION_SELF_HIDDEN = 2,   /* no token sees itself */
     ATTENTION_SELF_VISIBLE = 4,  /* every token sees itself */
 };
 
-/* How many of a sentence's tokens a mask may choose: min(cap, max(1, round(ratio · length))). */
+/* Limit of the tokens that a mask may choose of a sentence: min(cap, max(1, round(ratio · length))). */
 struct MaskBudget {
     double ratio;
     uint32_t cap;
     uint32_t unused;
 };
 
-/* Which keys of its sentence a query sees, in `masked` variants. L is the number of the sentence's keys. */
+/* The keys of its sentence that a query sees, in `masked` variants. L is the number of the sentence's keys.
+ */
 struct AttentionMaskParams {
-    DevicePointer bits;    /* u32: rows of ceil(L / 32) words, sentence after sentence; 1 is visible */
-    DevicePointer offsets; /* u32 [sentences + 1]: first word of each sentence */
-    DevicePointer rows;    /* u16 [keys], optional: the bit row of each token; else its own slot */
-    DevicePointer ranks;   /* u16 [keys] */
+    DevicePointer bits;    /* u32: rows of ceil(L / 32) elements, sentence after sentence; 1 is visible */
+    DevicePointer offsets; /* u32 [sentences + 1]: first element of each sentence in `bits` */
+    DevicePointer rows;    /* u16 [keys], optional: the bit row of each token; else its position */
+    DevicePointer ranks;   /* u16 [keys]: place of each key in the permutation */
     uint32_t kind;         /* AttentionMaskKind */
     uint32_t rules;        /* AttentionMaskRule */
     uint32_t left;
@@ -74,11 +75,11 @@ struct AttentionMaskParams {
     DevicePointer word_starts;      /* u32 [ceil(keys / 32)]: a bit a token */
     MaskBudget budget;
     uint32_t bank_rows_max;
-    uint32_t words; /* of `bits`; any beyond are 0 */
+    uint32_t words; /* elements of `bits`; any beyond are 0 */
 };
 
 /* Masked attention over packed sentences. Head h of a row begins at column h·head_dim. Rows that the prefix
- * sums give to no sentence come out as 0, those of a sentence that leaves the pack or is too long as NaN. */
+ * sums give to no sentence come out as 0, those of a sentence that leaves the batch or is too long as NaN. */
 struct AttentionForwardParams {
     DevicePointer query;            /* T [queries, query_stride] */
     DevicePointer key;              /* T [keys, key_stride] */
@@ -101,11 +102,11 @@ struct AttentionForwardParams {
     uint32_t key_seqlen_max;
     uint32_t reserved;
     AttentionMaskParams mask;
-    DropoutParams dropout; /* row: the query's token among the keys; column: the key's slot */
+    DropoutParams dropout; /* row: the query's token among the keys; column: the key's position */
 };
 
 /* Gradients of the above. `fused` kernels write those of sentences of at most `fused_queries_max` queries; of
- * the others, `delta` kernels leave what the next ones need in d_query, `key_value` kernels write d_key and
+ * the others, `delta` kernels leave δ in d_query for the next ones, `key_value` kernels write d_key and
  * d_value, `query` kernels d_query; `atomic` kernels write d_key and d_value and add to `accumulator`, which
  * `convert` kernels turn into d_query. */
 struct AttentionBackwardParams {
@@ -129,7 +130,7 @@ struct LayerNormForwardParams {
     DevicePointer gamma;    /* f32 [columns] */
     DevicePointer beta;     /* f32 [columns] */
     DevicePointer output;   /* T [rows, columns] */
-    DevicePointer sum;      /* T [rows, columns], optional: the normalised quantity, for the backward */
+    DevicePointer sum;      /* T [rows, columns], optional: the normalized quantity, for the backward */
     DevicePointer mean;     /* f32 [rows] */
     DevicePointer rstd;     /* f32 [rows] */
     uint32_t rows;
@@ -178,19 +179,19 @@ struct ColumnSumParams {
     uint32_t accumulate;
 };
 
-/* Where a row of an embedding comes from. */
+/* Source of a row of an embedding. */
 enum EmbeddingMode : uint32_t {
-    EMBEDDING_WORD = 0,           /* dropout(LN(word[id] + position[slot] + type[0])) */
-    EMBEDDING_CONTENT = 1,        /* the same, but slot 0 is the sentence vector itself */
-    EMBEDDING_QUERY = 2,          /* dropout(LN(sentence + position[slot] + type[0])) */
-    EMBEDDING_QUERY_POSITION = 3, /* sentence + position[slot] */
+    EMBEDDING_WORD = 0,           /* dropout(LN(word[id] + position[p] + type[0])) */
+    EMBEDDING_CONTENT = 1,        /* the same, but position 0 is the sentence vector itself */
+    EMBEDDING_QUERY = 2,          /* dropout(LN(sentence + position[p] + type[0])) */
+    EMBEDDING_QUERY_POSITION = 3, /* sentence + position[p] */
 };
 
-/* A token whose id, slot or sentence is no row of its table comes out as NaN. */
+/* A token whose id, position or sentence is no row of its table comes out as NaN. */
 struct EmbeddingForwardParams {
     DevicePointer ids;              /* i32 [tokens] */
-    DevicePointer slots;            /* i32 [tokens]: the place of a token in its sentence */
-    DevicePointer sentences;        /* i32 [tokens]: the sentence of a token */
+    DevicePointer slots;            /* i32 [tokens]: position of each token in its sentence */
+    DevicePointer sentences;        /* i32 [tokens]: sentence of each token */
     DevicePointer word;             /* T [vocabulary, columns] */
     DevicePointer position;         /* T [positions, columns] */
     DevicePointer type;             /* T [types, columns] */
@@ -198,7 +199,7 @@ struct EmbeddingForwardParams {
     DevicePointer gamma;            /* f32 [columns] */
     DevicePointer beta;             /* f32 [columns] */
     DevicePointer output;           /* T [tokens, columns] */
-    DevicePointer mean;             /* f32 [tokens], not written where nothing is normalised */
+    DevicePointer mean;             /* f32 [tokens], not written where nothing is normalized */
     DevicePointer rstd;             /* f32 [tokens], as mean */
     uint32_t tokens;
     uint32_t columns;
@@ -214,7 +215,7 @@ struct EmbeddingForwardParams {
 struct EmbeddingBackwardParams {
     EmbeddingForwardParams forward; /* output is not read */
     DevicePointer d_output;         /* T [tokens, columns] */
-    DevicePointer d_sum; /* T [tokens, columns]: gradient of what was normalised; 0 for a raw sentence row */
+    DevicePointer d_sum; /* T [tokens, columns]: gradient of what was normalized; 0 for a raw sentence row */
     DevicePointer partials; /* f32 [blocks, 2, columns]: sums for gamma, beta */
 };
 
@@ -228,8 +229,8 @@ struct SegmentSumParams {
     DevicePointer offsets;  /* i32 [segments + 1] */
     DevicePointer indices;  /* i32 [count], optional: k itself */
     DevicePointer owners;   /* u32 [slices, 2]: the long segment of each partial sum */
-    DevicePointer partials; /* f32 [slices, 2, columns]: of the segment that goes on at a slice's start, and
-                               of that which begins in it */
+    DevicePointer partials; /* f32 [slices, 2, columns]: one for the segment that goes on at a slice's start,
+                               one for that which begins in it */
     uint32_t segments;
     uint32_t columns;
     uint32_t input_rows;
@@ -262,7 +263,7 @@ struct CrossEntropyParams {
     DevicePointer losses;          /* f32 [rows] */
     DevicePointer log_sum_exp;     /* f32 [rows] */
     DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
-    DevicePointer correct;         /* u8 [rows]: whether no logit exceeds the target's */
+    DevicePointer correct;         /* u8 [rows]: 1 if no logit exceeds the target's */
     DevicePointer hidden;          /* T [rows, hidden_size] */
     DevicePointer labelled_hidden; /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
     uint32_t rows;
@@ -275,13 +276,13 @@ struct CrossEntropyParams {
     float soft_cap; /* 0: none */
 };
 
-/* What a group of rows comes to. */
+/* Totals of a group of rows. */
 struct CrossEntropyTotals {
     float loss;           /* sum */
     float log_likelihood; /* sum, unweighted */
-    uint32_t labelled;    /* rows whose target is a word */
+    uint32_t labelled;    /* rows whose target is a token id of the vocabulary */
     uint32_t correct;
-    uint32_t invalid;       /* rows whose target is neither a word nor ignored */
+    uint32_t invalid;       /* rows whose target is neither a token id nor ignored */
     uint32_t first_invalid; /* the first of them; 0 where there is none */
 };
 
@@ -309,20 +310,20 @@ struct CrossEntropyTotalsParams {
     uint32_t reserved;
 };
 
-/* Exponentials of logits relative to a reference of each row, from a product whose logits are never stored,
- * and what becomes of them: rows of a chunk, in tiles of 128 rows and 128 words; a block takes some word
- * tiles of one row tile. */
+/* Exponentials of logits relative to a reference of each row, from a GEMM whose logits are never stored, and
+ * the loss and gradients made of them: rows of a chunk, in tiles of 128 rows and 128 columns of the
+ * vocabulary; a block takes some column tiles of one row tile. */
 struct CrossEntropyFusedParams {
     DevicePointer hidden;        /* T [rows, hidden_size] */
     DevicePointer weight;        /* T [vocabulary, hidden_size] */
     DevicePointer bias;          /* f32 [vocabulary] */
     DevicePointer targets;       /* i32 [rows] */
     DevicePointer row_weights;   /* f32 [rows] */
-    DevicePointer references;    /* f32 [rows]: what is subtracted from a row's logits */
+    DevicePointer references;    /* f32 [rows]: subtracted from the row's logits */
     DevicePointer target_logits; /* f32 [rows] */
-    DevicePointer sums;          /* f32 [splits, rows]: of the exponentials */
-    DevicePointer maxima;        /* f32 [splits, rows]: of the logits */
-    DevicePointer retries;       /* u32 [row tiles]: whether a reference was too small */
+    DevicePointer sums;          /* f32 [splits, rows]: sums of the exponentials */
+    DevicePointer maxima;        /* f32 [splits, rows]: largest logits */
+    DevicePointer retries;       /* u32 [row tiles]: 1 if a reference was too small */
     DevicePointer exponentials;  /* T [rows, stride]: exp(logit − reference), later less the one-hot target */
     DevicePointer scales;        /* f32 [rows]: row weight over sum */
     DevicePointer scaled_hidden; /* T [rows, hidden_size]: hidden, times scale */
@@ -338,24 +339,24 @@ struct CrossEntropyFusedParams {
     uint32_t stride;
     uint32_t splits;
     int32_t ignore_index;
-    uint32_t retry; /* whether only row tiles with a reference too small are computed */
+    uint32_t retry; /* 1: computes only row tiles with a reference too small */
     uint32_t reserved;
 };
 
-/* The bag-of-words head: words' largest logits among the tokens of each sentence, their loss and its
- * gradients. */
+/* The bag-of-words head: each token id's largest logit among the tokens of each sentence, the loss of these
+ * and its gradients. */
 struct BagOfWordsParams {
     DevicePointer hidden;           /* T [tokens, hidden_size] */
     DevicePointer weight;           /* T [vocabulary, hidden_size] */
     DevicePointer bias;             /* f32 [vocabulary] */
-    DevicePointer cu_seqlens;       /* i32 [sentences + 1]; tokens behind the last sentence are of none */
+    DevicePointer cu_seqlens;       /* i32 [sentences + 1]; tokens behind the last belong to no sentence */
     DevicePointer bag_offsets;      /* i32 [sentences + 1] */
     DevicePointer bag_ids;          /* i32 [bag_words] */
     DevicePointer bag_weights;      /* f32 [bag_words] */
     DevicePointer sentence_weights; /* f32 [sentences] */
-    DevicePointer logits;           /* T [rows, stride]: of rows from first_row on, without bias */
+    DevicePointer logits;           /* T [rows, stride]: rows from first_row on, without bias */
     DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them */
-    DevicePointer slots;            /* u16 [sentences, stride]: the tokens that have them */
+    DevicePointer slots;            /* u16 [sentences, stride]: positions of the tokens that have them */
     DevicePointer losses;           /* f32 [sentences] */
     DevicePointer d_hidden;         /* T [tokens, hidden_size] */
     DevicePointer d_weight;         /* f32 [vocabulary, hidden_size], added to */
@@ -364,7 +365,7 @@ struct BagOfWordsParams {
     uint32_t vocabulary;
     uint32_t hidden_size;
     uint32_t stride;
-    uint32_t first_slot; /* the first of a sentence's tokens that takes part */
+    uint32_t first_slot; /* position of the first token of a sentence that takes part */
     uint32_t first_row;
     uint32_t rows;
     uint32_t tokens;
@@ -372,16 +373,16 @@ struct BagOfWordsParams {
     uint32_t reserved;
 };
 
-/* What becomes of a sentence's tokens where a mask of its own chooses them, and the chosen ones' rows. */
+/* A sentence's tokens, corrupted where a mask of its own chooses them, and the chosen ones' rows. */
 struct CorruptionParams {
-    DevicePointer ids;       /* i32 [tokens]: as they are */
+    DevicePointer ids;       /* i32 [tokens]: the sentences' own */
     DevicePointer input_ids; /* i32 [tokens]: corrupted; 0 where nothing is to be corrupted */
-    DevicePointer offsets;   /* i32 [sentences + 1]: where each sentence's labelled rows begin */
-    DevicePointer rows;      /* i32 [labelled]: chosen tokens of the pack, ascending, then -1 */
+    DevicePointer offsets;   /* i32 [sentences + 1]: first labeled row of each sentence */
+    DevicePointer rows;      /* i32 [labelled]: chosen tokens of the batch, ascending, then -1 */
     DevicePointer targets;   /* i32 [labelled]: their ids, then IGNORE_INDEX */
-    DevicePointer counts;    /* i32 [sentences]: how many are chosen */
+    DevicePointer counts;    /* i32 [sentences]: chosen tokens */
     MaskBudget budget;
-    uint64_t mask_below;   /* of 2^32 draws, those that become mask_id */
+    uint64_t mask_below;   /* of 2^32 random values, those that become mask_id */
     uint64_t random_below; /* … those that become mask_id or a random id; the others stay */
     int32_t mask_id;
     uint32_t vocab_size;
@@ -395,11 +396,11 @@ struct GroupedKeys {
     DevicePointer input_indices;  /* u32 [count], optional: else each key has its own row's */
     DevicePointer output_keys;    /* u32 [count] */
     DevicePointer output_indices; /* u32 [count] */
-    DevicePointer counts;  /* u32 [ceil(count / GROUP_TILE), 256]: of each tile, how many have each digit */
-    DevicePointer rows;    /* i32 [segments]: the key of each run, then 0 */
-    DevicePointer offsets; /* i32 [segments + 1]: where each run begins, then count */
-    uint32_t segments;     /* not below the number of different keys below key_count */
-    uint32_t key_count;    /* no key: sorted behind all keys, and of no segment where there is none left */
+    DevicePointer counts;         /* u32 [ceil(count / GROUP_TILE), 256]: keys of each tile with each digit */
+    DevicePointer rows;           /* i32 [segments]: the key of each run, then 0 */
+    DevicePointer offsets;        /* i32 [segments + 1]: begin of each run, then count */
+    uint32_t segments;            /* not below the number of different keys below key_count */
+    uint32_t key_count;           /* no key: sorted behind all keys, in no segment if there is none left */
 };
 
 /* Some arrays of keys, one a row of blocks. */
@@ -422,7 +423,8 @@ struct MeanWeightsParams {
     uint32_t unused;
 };
 
-/* Whole-word masks: one bank of bit rows a sentence, the bank row of each token, and corrupted inputs. */
+/* Whole-word masks: a pool of bit rows for each sentence, the pool's row of each token, and corrupted inputs.
+ */
 struct DrawMasksParams {
     DevicePointer rng;              /* RngState */
     DevicePointer cu_seqlens;       /* i32 [sentences + 1] */
@@ -430,12 +432,12 @@ struct DrawMasksParams {
     DevicePointer word_starts;      /* u32 [ceil(tokens / 32)]: a bit a token, 1 where a word starts */
     DevicePointer bank_offsets;     /* u32 [sentences + 1] */
     DevicePointer bits;             /* u32 [bank_words]: 1 is visible */
-    DevicePointer rows;             /* u16 [tokens], optional: else each token has the row of its slot */
+    DevicePointer rows;             /* u16 [tokens], optional: else each token has the row of its position */
     DevicePointer workspace; /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
-    MaskBudget budget;       /* of the bank's masks */
+    MaskBudget budget;       /* of the pool's masks */
     uint32_t bank_rows_max;
-    uint32_t bank_blocks; /* of each sentence, before the block of its corruption */
-    uint32_t length_max;  /* of any sentence; sizes the arrays in shared memory */
+    uint32_t bank_blocks; /* for each sentence, before the block of its corruption */
+    uint32_t length_max;  /* of the longest sentence; sizes the arrays in shared memory */
     uint32_t sentences;
     uint32_t tokens;
     uint32_t bank_words;
@@ -443,7 +445,7 @@ struct DrawMasksParams {
     CorruptionParams decoder;
 };
 
-/* output[block] = sum over the block's elements, of their squares in `squares` variants. */
+/* output[block] = sum of the block's elements, or in `squares` variants of their squares. */
 struct ReduceParams {
     DevicePointer input;  /* f32 [count] */
     DevicePointer output; /* f32 [blocks] */
@@ -473,7 +475,7 @@ struct AdamWParams {
     uint32_t reserved;
 };
 
-/* What changes from step to step, in device memory. */
+/* Factors that change from step to step, in device memory. */
 struct AdamWSchedule {
     float learning_rate;
     float bias_correction1; /* 1 − beta1^step */
@@ -481,7 +483,7 @@ struct AdamWSchedule {
     float reserved;
 };
 
-/* For kernels that only tests run: the probes of the host device, and the twins. */
+/* For kernels that only tests run: probes of the emulator, and instruction tests. */
 struct ProbeParams {
     DevicePointer input;
     DevicePointer output;

@@ -5,7 +5,7 @@
 // backward, all told. GELU is computed again in the backward: cheaper than storing its derivative.
 //
 // The rows are cut into slabs of equal height. A thread takes the same 16 bytes of the same row of every
-// slab: one bias and one division for all of them, and the accesses of neighbouring threads are one run of
+// slab: one bias and one division for all of them, and the accesses of neighboring threads are one run of
 // memory in every slab. All of a thread's loads are issued before its first arithmetic.
 #include "../core/gelu.cuh"
 #include "../core/packed.cuh"
@@ -17,7 +17,7 @@ constexpr uint32_t kBiasGeluThreads = 256;
 constexpr uint32_t kForwardSlabs = 8;
 constexpr uint32_t kBackwardSlabs = 4;
 
-// Where a thread's 16 bytes of each slab lie.
+// Offset of a thread's 16 bytes within each slab.
 template <class T, uint32_t Slabs>
 struct Place {
     uint32_t column;

@@ -6,7 +6,7 @@
 namespace retromae {
 
 // 2^x with a relative error below 2^-22 (PTX ISA, "ex2"); 0 below the smallest normal result, infinity above
-// the largest, NaN for NaN. The host twin is a branch-free polynomial, so that loops over it vectorise;
+// the largest, NaN for NaN. The host twin is a branch-free polynomial, so that loops over it vectorize;
 // between 2^127.5 and 2^128, where softmax never goes, it overflows early.
 RETROMAE_DEVICE float exp2_approximate(float x) {
 #ifdef __CUDACC__

@@ -6,7 +6,7 @@
 
 namespace retromae {
 
-// Where something lies in shared memory: 32 bits on the GPU, half of what a pointer takes.
+// An address in shared memory: 32 bits on the GPU, half of a pointer.
 #ifdef __CUDACC__
 using SharedAddress = uint32_t;
 #else

@@ -31,7 +31,7 @@ RETROMAE_DEVICE void mma_m16n8k16(f16, float (&c)[4], const uint32_t (&a)[4], ui
 
 namespace host {
 
-// What one lane brings to a row of products.
+// One lane's operands of a row of products.
 template <int Pairs>
 struct MmaLane {
     float (*c)[4];

@@ -1,4 +1,4 @@
-// What all attention kernels share: the work of a block, and which keys a query sees.
+// Helpers of all attention kernels: the work of a block, and the keys that a query sees.
 #pragma once
 
 #include "../arch/approximate.cuh"
@@ -55,7 +55,7 @@ struct Sentence {
                                 uint32_t key = 0) const {
         return pointer<T>(address) + static_cast<uint64_t>(key_start + key) * stride + column;
     }
-    // Where the queries of one head begin in an array [heads, queries].
+    // Offset of the sentence's queries of one head in an array [heads, queries].
     RETROMAE_MEMBER uint64_t head_queries(const AttentionForwardParams& params, uint32_t head) const {
         return static_cast<uint64_t>(head) * params.queries + query_start;
     }
@@ -68,7 +68,7 @@ struct Sentence {
     RETROMAE_MEMBER uint32_t token(uint32_t slot) const { return key_start + slot; }
 };
 
-// The head of a block: heads are neighbours, for they share the mask and lie side by side in memory.
+// The head of a block: heads are neighbors, for they share the mask and lie side by side in memory.
 RETROMAE_DEVICE uint32_t block_head(const AttentionForwardParams& params) {
     return blockIdx.x % params.heads;
 }
@@ -343,7 +343,7 @@ struct BackwardOperands {
         const float log_sum = query < queries ? log_sum_exp[query] : -INFINITY;
         return log_sum == -INFINITY ? INFINITY : log_sum * kLog2E;
     }
-    // Where a query's δ is kept until its gradient is written there.
+    // A query's δ, stored in the first bytes of its gradient until that is written.
     RETROMAE_MEMBER float* delta_place(uint32_t query) const {
         return reinterpret_cast<float*>(d_query + static_cast<uint64_t>(query) * d_query_stride);
     }

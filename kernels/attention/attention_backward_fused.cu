@@ -41,7 +41,7 @@ struct OutputRows {
     Pack<T, 8> chunks[kPasses][kChunks];
 
     RETROMAE_DEVICE uint32_t row(int pass) { return pass * kAttentionThreads / 4 + threadIdx.x / 4; }
-    // Neighbouring rows read different halves of 128 bytes, so that 8 threads meet 8 groups of 4 banks.
+    // Neighboring rows read different halves of 128 bytes, so that 8 threads meet 8 groups of 4 banks.
     RETROMAE_DEVICE uint32_t column(int pass, int j) {
         const uint32_t turned = SharedTile<T, D>::kChunks % 8 == 0 ? j ^ (row(pass) & 1) : j;
         return threadIdx.x % 4 + 4 * turned;

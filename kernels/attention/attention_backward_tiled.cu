@@ -9,7 +9,7 @@
 // also adds each tile's dQ to an f32 accumulator in global memory, 10·L²·d FLOPs and 8·L·d bytes of traffic a
 // head and key tile in L2; `convert` rounds it. The order of those additions changes from run to run.
 //
-// What is walked over comes by cp.async, one tile ahead; tiles without a visible score are left out, as in
+// Operands come by cp.async, one tile ahead; tiles without a visible score are left out, as in
 // the forward.
 //
 // Shared memory in KB and registers (sm_80, sm_90; masked):

@@ -5,7 +5,7 @@
 // 1805.02867; Dao et al., arXiv 2205.14135) in base 2: the scale times log2 e is folded into one FMA a score.
 // Q stays in registers as the operand A of mma.m16n8k16; the products of Q Kᵀ are, rounded, the operand A of
 // P V as they are. K and V come by cp.async, one tile ahead. Rounded are the probabilities before they are
-// normalised and the output; all sums are f32. Dropout draws one Philox call for 16 keys, shared by a quad;
+// normalized and the output; all sums are f32. Dropout draws one Philox call for 16 keys, shared by a quad;
 // what stays is scaled once, at the end.
 //
 // Masks: each thread makes 32 bits of visibility a tile and leaves them in shared memory; a lane then reads
@@ -24,8 +24,8 @@
 // 128    80 KB           220; 243    241; 249                    2; 2
 // Masked kernels have 1.5 KB more, for bits. No spills, no stack.
 //
-// Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighbouring
-// chunks; the swizzle of SharedTile puts both into 8 groups of 4 banks. Bits: 8 rows are 8 neighbouring
+// Bank conflicts: none. An ldmatrix phase reads one chunk of 8 rows, a cp.async phase writes 8 neighboring
+// chunks; the swizzle of SharedTile puts both into 8 groups of 4 banks. Bits: 8 rows are 8 neighboring
 // words, which the four lanes of a quad read together.
 //
 // Weighed and not taken, by counting instructions and bytes, as long as there is no card to ask:
@@ -142,7 +142,7 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
         }
         stream.hide(tile, own.row, -INFINITY, scores);
         rows.exponentiate(scores, scale);
-        // What stays is scaled at the end.
+        // Kept weights are scaled at the end.
         if (params.dropout.threshold != 0)
             select(kept_keys(params.dropout, head, own.tokens, tile.key), 0.0f, scores);
         rows.add(scores, stream.values, tile.row());

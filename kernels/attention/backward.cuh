@@ -1,4 +1,4 @@
-// What the tensor-core backward kernels share.
+// Helpers of the tensor-core backward kernels.
 #pragma once
 
 #include "fragments.cuh"
@@ -8,11 +8,11 @@ namespace retromae {
 // Queries of a tile where keys are owned.
 template <int D>
 constexpr int kQueryTile = D > 64 ? 32 : 64;
-// How many of them are scored at once: from d = 96 on the gradients of a warp's 16 keys leave few registers.
+// Queries that are scored at once: from d = 96 on the gradients of a warp's 16 keys leave few registers.
 template <int D>
 constexpr int kQueryStep = D > 64 ? 16 : 64;
 
-// Of each query of a tile: log2 of the sum of its exponentials, and δ = dot(dO, O).
+// Two values for each query of a tile: log2 of the sum of its exponentials, and δ = dot(dO, O).
 struct QueryStatistics {
     float* log_sums;
     float* deltas;
@@ -24,7 +24,7 @@ struct QueryStatistics {
         return statistics;
     }
     RETROMAE_MEMBER QueryStatistics from(uint32_t row) const { return {log_sums + row, deltas + row}; }
-    // Copies what the `delta` kernels have left in global memory.
+    // Copies the results of the `delta` kernels from global memory.
     template <class T>
     RETROMAE_MEMBER void put(uint32_t row, const BackwardOperands<T>& operands, uint32_t query,
                              uint32_t queries) const {
@@ -115,8 +115,8 @@ struct KeyRows {
         fill(d_value, 0.0f);
     }
 
-    // Adds what a tile of queries gives, and with `KeepScores` leaves dSᵀ. With Sᵀ = K Qᵀ in registers, Pᵀ
-    // and dSᵀ are operands as they are.
+    // Adds the contributions of a tile of queries, and with `KeepScores` leaves dSᵀ. With Sᵀ = K Qᵀ in
+    // registers, Pᵀ and dSᵀ are operands as they are.
     template <bool KeepScores>
     RETROMAE_MEMBER void add_queries(const AttentionForwardParams& params, const Sentence& sentence,
                                      uint32_t head, const ScoreTile<T, D>& tile) {
@@ -128,7 +128,7 @@ struct KeyRows {
             return;
         }
         ScoreBits bits;
-        // Where all is visible, bits are for the last tiles alone.
+        // Without a mask, only the last tiles need bits.
         bits.masked =
             kMasked || tile.first_query + kQueries > sentence.queries || first_key + 16 > sentence.keys;
         if (bits.masked) bits.shown = visible_queries(sentence, tile, first_key);

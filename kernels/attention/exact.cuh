@@ -1,4 +1,4 @@
-// What the exact attention kernels share: every product in f32, on the FMA units.
+// Helpers of the exact attention kernels: every product in f32, on the FMA units.
 #pragma once
 
 #include "../base/strip.cuh"
@@ -48,7 +48,7 @@ RETROMAE_DEVICE void load_rows(float* tile, const T* source, uint32_t stride, ui
     }
 }
 
-// The same transposed, into shared [D, Rows + kPad]. Neighbouring threads take neighbouring rows, so their
+// The same transposed, into shared [D, Rows + kPad]. Neighboring threads take neighboring rows, so their
 // stores fall into different banks.
 template <int Rows, int D, class T>
 RETROMAE_DEVICE void load_transposed(float* tile, const T* source, uint32_t stride, uint32_t first,

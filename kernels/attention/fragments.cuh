@@ -1,4 +1,4 @@
-// What the tensor-core attention kernels share: bits a score in the layout of mma's products.
+// Helpers of the tensor-core attention kernels: a bit for each score, in the layout of mma's products.
 #pragma once
 
 #include "../core/tile.cuh"

@@ -6,7 +6,7 @@
 //     g[b, v] = s[b]·(Σ w·softmax(m[b])[v] − w[v])
 //     d_weight[v] += Σ_b g[b, v]·hidden[token(b, v)],  d_hidden[t] = Σ_{v of t} g[b, v]·weight[v]
 //
-// Of a chunk of logits (src/ops/bag_of_words.rs) only maxima and their tokens are kept, 6 bytes a sentence
+// A chunk of logits (src/ops/bag_of_words.rs) leaves only maxima and their tokens, 6 bytes a sentence
 // and word. All sums are f32 and in an order that depends on the shapes alone; no atomics.
 //
 // With B sentences, T tokens, V words and H columns:
@@ -182,7 +182,7 @@ RETROMAE_DEVICE void add_scaled(float (&sums)[8], float factor, const T* row, ui
     for (int i = 0; i < 8; ++i) sums[i] = fmaf(factor, x[i], sums[i]);
 }
 
-// A thread keeps 8 words × 8 columns, and 8 neighbours 64 columns of the same words.
+// A thread keeps 8 words × 8 columns, and 8 neighbors 64 columns of the same words.
 constexpr uint32_t kWeightThreads = 512;
 constexpr uint32_t kWeightWords = 8;
 constexpr uint32_t kWeightColumns = 64;

@@ -10,7 +10,7 @@ RETROMAE_DEVICE TokenRange tokens_of(const BagOfWordsParams& params, uint32_t se
     return TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, 65536);
 }
 
-// Whether `x` takes the place of `maximum`: so does NaN, which then stays. The first of equals stays as well.
+// True if `x` replaces `maximum`. NaN does, and then stays; of equals the first stays.
 RETROMAE_DEVICE bool exceeds(float x, float maximum) {
     return x > maximum || x != x;
 }

@@ -1,4 +1,4 @@
-// What every kernel file includes first: one vocabulary for nvcc and for the host device.
+// Included first by every kernel file: one vocabulary for nvcc and for the CPU emulator.
 //
 // A kernel is written once. nvcc compiles it for the GPU; a C++ compiler compiles the same text against
 // host/simt.h, where blocks, warps and threads are emulated.
@@ -15,7 +15,7 @@
 #define RETROMAE_MEMBER __device__ __forceinline__
 #define RETROMAE_UNROLL _Pragma("unroll")
 #define RETROMAE_NO_UNROLL _Pragma("unroll 1")
-// Only the host device's instrumented build needs to be told.
+// Only the emulator's instrumented build needs to be told.
 #define RETROMAE_WHOLE(pack) (void)0
 
 // Kernel `name` takes one params struct by value; the last argument is the type that declares its launch.
@@ -23,7 +23,7 @@
     extern "C" __global__ void __launch_bounds__((__VA_ARGS__::kThreads), (__VA_ARGS__::kResidentBlocks)) \
         name(const __grid_constant__ Params params)
 
-// Where a collective was called from; only the host device wants to know.
+// The source line that calls a collective; only the emulator records it.
 #define RETROMAE_SITE_PARAMETER
 #define RETROMAE_SITE_ONLY_PARAMETER
 #define RETROMAE_SITE_ARGUMENT
@@ -41,8 +41,8 @@
 
 namespace retromae {
 
-// Where group `group` of the `groups` that `thread` of `threads` handles lies among their threads·groups
-// consecutive groups of `size` elements. On the GPU neighbouring threads take neighbouring groups, so that a
+// Offset of group `group` of the `groups` that `thread` of `threads` handles, among their threads·groups
+// consecutive groups of `size` elements. On the GPU neighboring threads take neighboring groups, so that a
 // warp's access is one run of memory; on the host one core runs the threads one after the other, so a
 // thread's own groups are the run.
 RETROMAE_DEVICE uint32_t group_offset(uint32_t thread, uint32_t threads, uint32_t group, uint32_t groups,

@@ -35,7 +35,7 @@ RETROMAE_DEVICE void layer_norm_forward(const BaselineLayerNormParams& params) {
         }
         for_chunks(params.columns, [&](int slot, uint32_t column) {
             float output[8];
-            normalise(x[slot], statistics, pointer<const float>(params.gamma),
+            normalize(x[slot], statistics, pointer<const float>(params.gamma),
                       pointer<const float>(params.beta), column, output);
             store(pointer<T>(params.output) + start + column, output);
         });
@@ -56,11 +56,11 @@ struct LoadedRows {
         rstd = pointer<const float>(params.rstd)[row];
     }
 
-    RETROMAE_MEMBER void chunk(int slot, float (&normalised)[8], float (&gradient)[8]) const {
-        input.widen(slot, normalised);
+    RETROMAE_MEMBER void chunk(int slot, float (&normalized)[8], float (&gradient)[8]) const {
+        input.widen(slot, normalized);
         d_output.widen(slot, gradient);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) normalised[i] = (normalised[i] - mean) * rstd;
+        for (int i = 0; i < 8; ++i) normalized[i] = (normalized[i] - mean) * rstd;
     }
 };
 
@@ -77,8 +77,8 @@ RETROMAE_DEVICE void layer_norm_backward_input(const BaselineLayerNormParams& pa
         NoTotals totals;
         normalise_backward(
             pointer<const float>(params.gamma), rows.rstd, params.columns, totals,
-            [&](int slot, float (&normalised)[8], float (&gradient)[8]) {
-                rows.chunk(slot, normalised, gradient);
+            [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
+                rows.chunk(slot, normalized, gradient);
             },
             [&](int, uint32_t column, float (&gradient)[8]) { store(output + column, gradient); });
     });
@@ -90,11 +90,11 @@ RETROMAE_DEVICE void layer_norm_backward_parameters(const BaselineLayerNormParam
     for_rows(params, [&](uint32_t row) {
         const LoadedRows<T> rows(params, row);
         for_chunks(params.columns, [&](int slot, uint32_t column) {
-            float normalised[8], gradient[8];
-            rows.chunk(slot, normalised, gradient);
+            float normalized[8], gradient[8];
+            rows.chunk(slot, normalized, gradient);
             totals.add(1, column, gradient);
             RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) gradient[i] *= normalised[i];
+            for (int i = 0; i < 8; ++i) gradient[i] *= normalized[i];
             totals.add(0, column, gradient);
         });
     });

@@ -62,10 +62,10 @@ RETROMAE_DEVICE void likelihood_forward(const BaselineLikelihoodParams& params) 
     const uint32_t row = blockIdx.x * kPassThreads + threadIdx.x;
     if (row >= params.rows) return;
     uint64_t place;
-    const bool labelled = target_place(params, row, place);
+    const bool labeled = target_place(params, row, place);
     const float weight = pointer<const float>(params.row_weights)[row];
     pointer<float>(params.losses)[row] =
-        labelled ? -weight * to_float(pointer<const T>(params.log_probabilities)[place]) : 0.0f;
+        labeled ? -weight * to_float(pointer<const T>(params.log_probabilities)[place]) : 0.0f;
 }
 
 template <class T>

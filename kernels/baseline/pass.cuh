@@ -1,4 +1,4 @@
-// What the baseline's elementwise kernels share: a pass over an array in groups of 8 elements.
+// The loop of the baseline's elementwise kernels: a pass over an array in groups of 8 elements.
 //
 // The baseline is what a framework does in eager mode: one elementary operation a launch, every intermediate
 // in memory. Its kernels are plain, but not slow on purpose: wide accesses and several of them in flight.

@@ -46,9 +46,9 @@ RETROMAE_DEVICE void for_each_product(X (&products)[Blocks][Tiles][4], F f) {
 }
 
 // Rows of `D` elements, in chunks of 16 bytes that are swizzled: the chunks that the 8 lanes of an ldmatrix
-// phase read (one column of 8 rows), or that 8 neighbouring lanes copy (8 neighbours in row order), lie in 8
+// phase read (one column of 8 rows), or that 8 neighboring lanes copy (8 neighbors in row order), lie in 8
 // different groups of 4 banks. Where a row is a multiple of 128 bytes the row number modulo 8 is added to the
-// chunk (without carry); where it is an odd multiple of 64 bytes, neighbouring rows lie in different halves
+// chunk (without carry); where it is an odd multiple of 64 bytes, neighboring rows lie in different halves
 // already, and half the row number, modulo 4, is added.
 template <class T, int D>
 struct SharedTile {
@@ -172,7 +172,7 @@ struct SharedTile {
         uint32_t column;
     };
 
-    // The chunk that a lane moves in pass `i` over 16 rows of `Chunks` chunks, so that 8 neighbouring lanes
+    // The chunk that a lane moves in pass `i` over 16 rows of `Chunks` chunks, so that 8 neighboring lanes
     // meet 8 different groups of 4 banks: whole rows in order.
     template <int Chunks>
     RETROMAE_DEVICE ChunkIndex chunk_of_lane(int i) {
@@ -190,7 +190,7 @@ struct SharedTile {
         }
     }
 
-    // A lane's two neighbours of a row of products.
+    // A lane's two neighbors of a row of products.
     RETROMAE_MEMBER void store_pair(uint32_t row, uint32_t column_chunk, float low, float high) const {
         T* pair = chunk(row + lane_row(0), column_chunk) + lane_column(0);
         *reinterpret_cast<uint32_t*>(pair) = rounded_pair(T{}, low, high);

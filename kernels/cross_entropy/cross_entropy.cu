@@ -255,8 +255,8 @@ RETROMAE_DEVICE void clear_row(const CrossEntropyParams& params, uint32_t row, T
 
 // Writes the results of a row with a loss; one thread.
 template <bool General>
-RETROMAE_DEVICE void write_labelled_row(const CrossEntropyParams& params, uint32_t row, const RowSums& sums,
-                                        float log_sum_exp, float target_logit) {
+RETROMAE_DEVICE void write_labeled_row(const CrossEntropyParams& params, uint32_t row, const RowSums& sums,
+                                       float log_sum_exp, float target_logit) {
     float loss = log_sum_exp - target_logit;
     if constexpr (General) {
         const float mean = sums.total / static_cast<float>(params.vocabulary);
@@ -361,11 +361,11 @@ RETROMAE_DEVICE void write_others(const CrossEntropyParams& params, uint32_t fir
 // Copies the hidden states of a row with a label; others become 0, as what is multiplied by a gradient of 0
 // must be finite.
 template <class T>
-RETROMAE_DEVICE void copy_labelled_hidden(const CrossEntropyParams& params, uint32_t row, bool labelled) {
+RETROMAE_DEVICE void copy_labeled_hidden(const CrossEntropyParams& params, uint32_t row, bool labeled) {
     const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
     for (uint32_t column = threadIdx.x; column < params.hidden_size; column += kCrossEntropyThreads)
         pointer<T>(params.labelled_hidden)[start + column] =
-            labelled ? pointer<const T>(params.hidden)[start + column] : from_float<T>(0.0f);
+            labeled ? pointer<const T>(params.hidden)[start + column] : from_float<T>(0.0f);
 }
 
 template <bool General, class T>
@@ -374,9 +374,9 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     const uint32_t vocabulary = params.vocabulary;
     T* logits = pointer<T>(params.logits) + static_cast<uint64_t>(row) * params.stride;
     const int32_t target = pointer<const int32_t>(params.targets)[row];
-    const bool labelled = is_labelled(target, vocabulary, params.ignore_index);
-    copy_labelled_hidden<T>(params, row, labelled);
-    if (!labelled) return clear_row(params, row, logits, target == params.ignore_index);
+    const bool labeled = is_labeled(target, vocabulary, params.ignore_index);
+    copy_labeled_hidden<T>(params, row, labeled);
+    if (!labeled) return clear_row(params, row, logits, target == params.ignore_index);
 
     SharedMemory memory = SharedMemory::begin();
     float* scratch = memory.take<float>(3 * kCrossEntropyWarps);
@@ -396,7 +396,7 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     const RowSums sums = reduce_row(seen, scratch, Kept<T>::kFactor);
     const float log_sum_exp = sums.maximum + logf(sums.sum);
     const float weight = pointer<const float>(params.row_weights)[row];
-    if (threadIdx.x == 0) write_labelled_row<General>(params, row, sums, log_sum_exp, target_logit);
+    if (threadIdx.x == 0) write_labeled_row<General>(params, row, sums, log_sum_exp, target_logit);
     const auto gradient = RowGradient::of<General>(params, sums, log_sum_exp, weight, target);
     if constexpr (!General) write_kept<T>(kept, gradient, vocabulary, logits);
     write_others<General, T>(params, kept.count, gradient, logits);

@@ -43,7 +43,7 @@ constexpr float kExcessMax = 30.0f;
 // A row's target, or -1 where it has no loss.
 RETROMAE_DEVICE int32_t valid_target(const CrossEntropyFusedParams& params, uint32_t row) {
     const int32_t target = pointer<const int32_t>(params.targets)[row];
-    return is_labelled(target, params.vocabulary, params.ignore_index) ? target : -1;
+    return is_labeled(target, params.vocabulary, params.ignore_index) ? target : -1;
 }
 
 constexpr uint32_t kRowThreads = 128;
@@ -87,7 +87,7 @@ struct ExponentialTiles {
                 memory.take<float>(kProductTile),
                 {memory.take<T>(kProductThreads / 32 * 16 * kWarpTile)}};
     }
-    // Of a row without a target the logits do not matter: its exponentials are set to 0.
+    // The logits of a row without a target do not matter: its exponentials are set to 0.
     RETROMAE_MEMBER void load_row(const CrossEntropyFusedParams& params, uint32_t row) const {
         const int32_t target = row < params.rows ? valid_target(params, row) : -1;
         targets[threadIdx.x] = target;
@@ -115,12 +115,12 @@ RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const E
     float* target_logits = pointer<float>(params.target_logits);
     uint32_t rows[2], target_columns[2];
     float references[2];
-    bool labelled[2];
+    bool labeled[2];
     RETROMAE_UNROLL
     for (int half = 0; half < 2; ++half) {
         rows[half] = warp_row() + lane_row(2 * block + half);
         const int32_t target = tiles.targets[rows[half]];
-        labelled[half] = target >= 0;
+        labeled[half] = target >= 0;
         target_columns[half] = static_cast<uint32_t>(target) - first_column - lane_column(0);
         references[half] = tiles.references[rows[half]];
     }
@@ -129,7 +129,7 @@ RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const E
         if (target_columns[half] == lane_column(column) - lane_column(0))
             target_logits[blockIdx.x * kProductTile + rows[half]] = x;
         running.maxima[row] = fmaxf(running.maxima[row], x);
-        x = labelled[half] ? exp2_approximate((x - references[half]) * kLog2E) : 0.0f;
+        x = labeled[half] ? exp2_approximate((x - references[half]) * kLog2E) : 0.0f;
         running.sums[row] += x;
     });
 }
@@ -223,7 +223,7 @@ RETROMAE_DEVICE void gather_statistics(const CrossEntropyFusedParams& params, ui
     warp_butterfly<Maximum, 32>(maximum);
 }
 
-// Whether any row of a tile has to be computed again, and its reference then.
+// Finds the row tiles that have to be computed again, and sets the references of their rows.
 template <class T>
 RETROMAE_DEVICE void retries(const CrossEntropyFusedParams& params) {
     bool any = false;

@@ -1,4 +1,4 @@
-// The weights that make a sum of losses a mean, where only the device knows how many rows are labelled. Each
+// The weights that make a sum of losses a mean, where only the device knows how many rows are labeled. Each
 // block adds up the counts anew, B integers out of L2, so that one launch does.
 #include "../core/block_scan.cuh"
 #include "../core/shared_memory.cuh"
@@ -24,8 +24,8 @@ RETROMAE_KERNEL(mean_weights, MeanWeightsParams, MeanWeightsLaunch) {
     block_exclusive_sum<kMeanWeightsThreads / 32>(count, scratch, total);
     const uint32_t row = blockIdx.x * kMeanWeightsThreads + threadIdx.x;
     if (row >= params.rows) return;
-    const bool labelled = pointer<const int32_t>(params.labelled_rows)[row] >= 0;
-    pointer<float>(params.row_weights)[row] = labelled ? params.weight / static_cast<float>(total) : 0.0f;
+    const bool labeled = pointer<const int32_t>(params.labelled_rows)[row] >= 0;
+    pointer<float>(params.row_weights)[row] = labeled ? params.weight / static_cast<float>(total) : 0.0f;
 }
 
 }  // namespace retromae

@@ -29,11 +29,11 @@ RETROMAE_KERNEL(cross_entropy_totals, CrossEntropyTotalsParams, TotalsLaunch) {
     CrossEntropyTotals totals = {};
     for (uint32_t row = threadIdx.x; row < params.rows; row += kTotalsThreads) {
         const int32_t target = pointer<const int32_t>(params.targets)[row];
-        const bool labelled = is_labelled(target, params.vocabulary, params.ignore_index);
-        const bool invalid = !labelled && target != params.ignore_index;
+        const bool labeled = is_labeled(target, params.vocabulary, params.ignore_index);
+        const bool invalid = !labeled && target != params.ignore_index;
         add(totals,
             {pointer<const float>(params.losses)[row], pointer<const float>(params.log_likelihoods)[row],
-             labelled, pointer<const uint8_t>(params.correct)[row], invalid, invalid ? row : 0});
+             labeled, pointer<const uint8_t>(params.correct)[row], invalid, invalid ? row : 0});
     }
     CrossEntropyTotals* all = SharedMemory::begin().take<CrossEntropyTotals>(kTotalsThreads);
     all[threadIdx.x] = totals;

@@ -1,4 +1,4 @@
-// What the forward and the backward of the embeddings share: the sum of table rows that makes a token.
+// Shared by the forward and the backward of the embeddings: the sum of table rows that makes a token.
 #pragma once
 
 #include "../core/philox.cuh"
@@ -14,7 +14,7 @@ struct EmbeddingRows {
     const T* position;
     const T* type;
     bool raw;         // the sentence vector alone
-    bool normalised;  // LayerNorm and dropout follow, and the type is added
+    bool normalized;  // LayerNorm and dropout follow, and the type is added
     bool valid;
 
     RETROMAE_MEMBER EmbeddingRows(const EmbeddingForwardParams& params, uint32_t token) {
@@ -22,18 +22,18 @@ struct EmbeddingRows {
         const uint32_t id = params.ids != 0 ? pointer<const int32_t>(params.ids)[token] : 0;
         const uint32_t sentence = params.sentences != 0 ? pointer<const int32_t>(params.sentences)[token] : 0;
         raw = params.mode == EMBEDDING_CONTENT && slot == 0;
-        normalised = !raw && params.mode != EMBEDDING_QUERY_POSITION;
+        normalized = !raw && params.mode != EMBEDDING_QUERY_POSITION;
         valid = true;
         if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
             content = row(params.word, id, params.vocabulary, params.columns);
         else
             content = row(params.sentence_vectors, sentence, params.vectors, params.columns);
         position = row(params.position, raw ? 0 : slot, params.positions, params.columns);
-        // Where it is loop-invariant, it waits in registers that the other rows need.
+        // Made anew: a loop-invariant would wait in registers that the other rows need.
         type = pointer<const T>(params.type) + recomputed(0);
     }
 
-    // The sum of a normalised row, and the mean of its first columns: NaN, as then mean and rstd are, where
+    // The sum of a normalized row, and the mean of its first columns: NaN, as then mean and rstd are, where
     // an index is no row. All rows are loaded before any is added.
     RETROMAE_MEMBER float normalised_sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};

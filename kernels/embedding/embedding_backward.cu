@@ -1,8 +1,8 @@
-// Gradients of the embeddings: with g = gamma·dropout factor·d_output and x̂ the normalised sum of table rows,
+// Gradients of the embeddings: with g = gamma·dropout factor·d_output and x̂ the normalized sum of table rows,
 //
 //   d_sum = rstd·(g - mean(g) - x̂·mean(g·x̂)),   d_gamma = Σ factor·d_output·x̂,   d_beta = Σ factor·d_output
 //
-// where a row is normalised; in QUERY_POSITION d_sum = d_output. The raw sentence row of CONTENT gets d_sum =
+// where a row is normalized; in QUERY_POSITION d_sum = d_output. The raw sentence row of CONTENT gets d_sum =
 // 0: its d_output belongs to the sentence vector alone, and so segment sums of d_sum by word and by position
 // need not skip it.
 //
@@ -27,7 +27,7 @@ RETROMAE_DEVICE void embedding_backward_row(const EmbeddingBackwardParams& param
     RawRow<T> d_output = {};
     d_output.load(pointer<const T>(params.d_output) + start, columns);
     T* d_sum = pointer<T>(params.d_sum) + start;
-    if (!rows.normalised) {
+    if (!rows.normalized) {
         if (rows.raw) d_output = {};
         d_output.store(d_sum, columns);
         return;
@@ -44,11 +44,11 @@ RETROMAE_DEVICE void embedding_backward_row(const EmbeddingBackwardParams& param
             forward.dropout.threshold == 0 ? ~0u : dropout_kept(forward.dropout, 0, token, group);
         kept |= (bits >> shift & 0xffu) << (8 * slot);
     });
-    const auto chunk = [&](int slot, float (&normalised)[8], float (&gradient)[8]) {
+    const auto chunk = [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
         d_output.widen(slot, gradient);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) {
-            normalised[i] = (sum[slot][i] - mean) * rstd;
+            normalized[i] = (sum[slot][i] - mean) * rstd;
             gradient[i] *= kept >> (8 * slot + i) & 1u ? forward.dropout.scale : 0.0f;
         }
     };

@@ -23,7 +23,7 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
     const uint32_t columns = params.columns;
     const EmbeddingRows<T> rows(params, token);
     LaneRow row;
-    if (rows.normalised) {
+    if (rows.normalized) {
         const float shift = rows.normalised_sum(columns, row);
         const RowStatistics statistics = row_statistics(row, shift, columns, params.eps);
         if (threadIdx.x % 32u == 0) {
@@ -31,7 +31,7 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
             pointer<float>(params.rstd)[token] = statistics.rstd;
         }
         for_chunks(columns, [&](int slot, uint32_t column) {
-            normalise(row[slot], statistics, pointer<const float>(params.gamma),
+            normalize(row[slot], statistics, pointer<const float>(params.gamma),
                       pointer<const float>(params.beta), column, row[slot]);
             apply_dropout(params.dropout, 0, token, column / 8u, row[slot]);
         });

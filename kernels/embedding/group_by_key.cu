@@ -92,7 +92,7 @@ RETROMAE_KERNEL(group_scatter, GroupByKeyParams, GroupLaunch<true, true>) {
     uint32_t digits[kGroupItems], ranks[kGroupItems];
     rank_digits(params, keys, counts + threadIdx.x / 32 * kDigits, digits, ranks);
 
-    // Of this thread's digit: in all tiles, and in those before.
+    // Counts of this thread's digit: in all tiles, and in those before.
     uint32_t total = 0, earlier = 0;
     for (uint32_t tile = 0; tile < gridDim.x; ++tile) {
         const uint32_t count = pointer<const uint32_t>(keys.counts)[tile * kDigits + threadIdx.x];
@@ -101,7 +101,7 @@ RETROMAE_KERNEL(group_scatter, GroupByKeyParams, GroupLaunch<true, true>) {
     }
     uint32_t all;
     uint32_t place = block_exclusive_sum<kGroupWarps>(total, scratch, all) + earlier;
-    // Where each warp's keys of the digit begin.
+    // First index of each warp's keys of the digit.
     RETROMAE_UNROLL
     for (uint32_t warp = 0; warp < kGroupWarps; ++warp) {
         const uint32_t count = counts[warp * kDigits + threadIdx.x];
@@ -120,7 +120,7 @@ RETROMAE_KERNEL(group_scatter, GroupByKeyParams, GroupLaunch<true, true>) {
     }
 }
 
-// Whether a sorted key is the first of its kind.
+// True for a sorted key that differs from the one before.
 RETROMAE_DEVICE bool begins_segment(const uint32_t* keys, uint32_t place) {
     return place == 0 || keys[place] != keys[place - 1];
 }

@@ -3,7 +3,7 @@
 // every time.
 //
 // A short segment is one warp's work; a lane takes two quads of a block's 256 columns, each beside that of
-// the neighbouring lane, in the input as in the output. A long one, such as the [MASK] token's, which holds
+// the neighboring lane, in the input as in the output. A long one, such as the [MASK] token's, which holds
 // up to a quarter of a batch, would keep the launch waiting for one block. So segment_slices, which runs
 // before, cuts the places k, not the segments, into slices of 64, a block each: it sums what a slice holds of
 // the long segment that goes on at its start and of the one that begins in it, if they are there, and

@@ -9,7 +9,7 @@ struct RetromaeDim3 {
     uint32_t x, y, z;
 };
 
-// What the running thread of a block may read of itself. One for each operating-system thread; the scheduler
+// State of the running thread of a block, readable by it. One for each operating-system thread; the scheduler
 // rewrites it before it resumes a thread of the block.
 struct RetromaeContext {
     RetromaeDim3 thread_idx, block_idx, block_dim, grid_dim;
@@ -17,7 +17,7 @@ struct RetromaeContext {
     uint32_t shared_bytes;
     // Linear index of the running thread in its block.
     uint32_t thread;
-    // Whether the scheduler wants to know of each access of shared memory.
+    // True if the scheduler counts each access of shared memory.
     uint32_t count_conflicts;
     // Barriers passed by the block, and collectives passed by each warp: the clocks of the race detector.
     uint32_t block_epoch;

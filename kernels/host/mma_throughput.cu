@@ -20,7 +20,7 @@ RETROMAE_DEVICE void probe_products(const ProbeParams& params, Multiply multiply
     for (int i = 0; i < 32; ++i) pointer<float>(params.output)[32 * thread + i] = c[i / 4][i % 4];
 }
 
-// What a lane brings to a product [16, 8].
+// A lane's operands of a product [16, 8].
 template <class T>
 struct NaiveLane {
     float* c;

@@ -49,7 +49,7 @@ CopyQueue& copy_queue() {
 // Shadow of shared memory, one entry for each 2 bytes (no kernel shares smaller values).
 constexpr uint32_t kGranule = 2;
 
-enum State : uint8_t { kUninitialised, kInitialised, kInFlight };
+enum State : uint8_t { kUninitialized, kInitialized, kInFlight };
 enum Readers : uint8_t { kNobody, kOneThread, kOneWarp, kManyWarps };
 
 struct Access {
@@ -74,7 +74,7 @@ Access now() {
             context.warp_epoch[context.thread / 32]};
 }
 
-// Whether `earlier` happened before `later` by a barrier, by a collective of their warp, or by program order.
+// True if `earlier` happened before `later` by a barrier, by a collective of their warp, or by program order.
 bool ordered(const Access& earlier, const Access& later) {
     return earlier.thread == later.thread || earlier.block_epoch != later.block_epoch ||
            (earlier.thread / 32 == later.thread / 32 && earlier.warp_epoch != later.warp_epoch);
@@ -116,16 +116,16 @@ void check_access(const void* pointer, uint32_t bytes, bool is_write, const void
             retromae_simt_fail(violation, address, nullptr, 0, byte, other);
         };
         if (cell.state == kInFlight) fail(RETROMAE_ACCESS_COPY_IN_FLIGHT, cell.write.thread);
-        if (cell.state == kInitialised && !ordered(cell.write, access))
+        if (cell.state == kInitialized && !ordered(cell.write, access))
             fail(is_write ? RETROMAE_RACE_WRITE_AFTER_WRITE : RETROMAE_RACE_READ_AFTER_WRITE,
                  cell.write.thread);
         if (is_write) {
             if (!reads_ordered(cell, access)) fail(RETROMAE_RACE_WRITE_AFTER_READ, cell.read.thread);
-            cell.state = kInitialised;
+            cell.state = kInitialized;
             cell.write = access;
             cell.readers = kNobody;
         } else {
-            if (cell.state == kUninitialised) fail(RETROMAE_READ_UNINITIALISED, -1);
+            if (cell.state == kUninitialized) fail(RETROMAE_READ_UNINITIALISED, -1);
             record_read(cell, access);
         }
     }
@@ -158,7 +158,7 @@ void begin_shadow() {
 
 void complete(const Copy& copy) {
 #ifdef RETROMAE_SANITIZE
-    set_state(copy.destination, copy.bytes, kInitialised);
+    set_state(copy.destination, copy.bytes, kInitialized);
 #endif
     if (copy.source == nullptr)
         memset(copy.destination, 0, copy.bytes);

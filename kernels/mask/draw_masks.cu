@@ -33,7 +33,7 @@ constexpr uint32_t mask_stride(uint32_t words_per_row) {
     return words_per_row | 1u;
 }
 
-// The input and the labelled rows of tokens without a mask: the ids as they are behind the last sentence, and
+// The input and the labeled rows of tokens without a mask: the ids as they are behind the last sentence, and
 // none where the prefix sums are out of range. One warp.
 RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tokens, uint32_t sentence,
                            uint32_t sentences) {

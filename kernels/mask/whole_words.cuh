@@ -88,7 +88,8 @@ RETROMAE_DEVICE void draw_rows(const MaskDraw& draw, uint32_t bank_rows, uint32_
     }
 }
 
-// How many of `length` tokens a mask may choose, special ones counted: half a token rounds to even.
+// Count limit of tokens that a mask may choose of `length`, special ones counted: half a token rounds to
+// even.
 RETROMAE_DEVICE uint32_t mask_budget(uint32_t length, const MaskBudget& budget) {
     const double rounded = rint(static_cast<double>(length) * budget.ratio);
     const uint32_t tokens = rounded > 1.0 ? static_cast<uint32_t>(rounded) : 1u;

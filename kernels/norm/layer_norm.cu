@@ -7,7 +7,7 @@
 //
 // One warp a row, held in registers (row.cuh), so every array is moved once: forward reads 2 and writes 2
 // elements, backward reads 2 and writes 2, about 15 FLOPs an element (and 10 integer operations of Philox):
-// bound by memory. The normalised quantity is rounded before its statistics are taken, so that the backward,
+// bound by memory. The normalized quantity is rounded before its statistics are taken, so that the backward,
 // which reads it, differentiates exactly what the forward computed. A block of the backward sums its rows in
 // shared memory and writes [3, columns] partial sums: at most 256 of them, 1 % of the traffic of 32,768 rows
 // of bf16, where one for each 32 rows was 5 %.
@@ -61,7 +61,7 @@ RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params
     }
     for_chunks(columns, [&](int slot, uint32_t column) {
         float output[8];
-        normalise(sum[slot], statistics, pointer<const float>(params.gamma),
+        normalize(sum[slot], statistics, pointer<const float>(params.gamma),
                   pointer<const float>(params.beta), column, output);
         store(pointer<T>(params.output) + start + column, output);
     });
@@ -86,11 +86,11 @@ RETROMAE_DEVICE void layer_norm_backward_row(const LayerNormBackwardParams& para
     const float mean = pointer<const float>(params.mean)[row];
     const float rstd = pointer<const float>(params.rstd)[row];
 
-    const auto chunk = [&](int slot, float (&normalised)[8], float (&gradient)[8]) {
+    const auto chunk = [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
         d_output.widen(slot, gradient);
-        sum.widen(slot, normalised);
+        sum.widen(slot, normalized);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) normalised[i] = (normalised[i] - mean) * rstd;
+        for (int i = 0; i < 8; ++i) normalized[i] = (normalized[i] - mean) * rstd;
     };
     const auto emit = [&](int, uint32_t column, float (&gradient)[8]) {
         if (params.d_residual != 0) store(pointer<T>(params.d_residual) + start + column, gradient);

@@ -173,7 +173,7 @@ RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, ui
 }
 
 // gamma·(x - mean)·rstd + beta for the chunk at `column`.
-RETROMAE_DEVICE void normalise(const float (&x)[8], RowStatistics statistics, const float* gamma,
+RETROMAE_DEVICE void normalize(const float (&x)[8], RowStatistics statistics, const float* gamma,
                                const float* beta, uint32_t column, float (&output)[8]) {
     float gammas[8], betas[8];
     load(gamma + column, gammas);
@@ -244,7 +244,7 @@ class ColumnTotals {
     float* totals_;
 };
 
-// With g = gamma·d_output, the gradient of what was normalised is rstd·(g - mean(g) - x̂·mean(g·x̂)):
+// With g = gamma·d_output, the gradient of what was normalized is rstd·(g - mean(g) - x̂·mean(g·x̂)):
 // `chunk(slot, x̂, d_output)` gives 8 columns of both, once for the means and once for the gradient, which
 // goes to `emit(slot, column, gradient)`. Adds d_output·x̂ to total 0 (gamma) and d_output to total 1 (beta).
 template <class Totals, class Chunk, class Emit>
@@ -252,11 +252,11 @@ RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t
                                         Chunk chunk, Emit emit) {
     float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int slot, uint32_t column) {
-        float normalised[8], gradient[8], products[8], gammas[8];
-        chunk(slot, normalised, gradient);
+        float normalized[8], gradient[8], products[8], gammas[8];
+        chunk(slot, normalized, gradient);
         load(gamma + column, gammas);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) products[i] = gradient[i] * normalised[i];
+        for (int i = 0; i < 8; ++i) products[i] = gradient[i] * normalized[i];
         totals.add(0, column, products);
         totals.add(1, column, gradient);
         RETROMAE_UNROLL
@@ -272,12 +272,12 @@ RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t
     const float share = 1.0f / static_cast<float>(recomputed(columns));
     const float mean = sums[0] * share, projection = sums[1] * share;
     for_chunks(columns, [&](int slot, uint32_t column) {
-        float normalised[8], gradient[8], gammas[8];
-        chunk(slot, normalised, gradient);
+        float normalized[8], gradient[8], gammas[8];
+        chunk(slot, normalized, gradient);
         load(gamma + column, gammas);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i)
-            gradient[i] = rstd * (gradient[i] * gammas[i] - mean - normalised[i] * projection);
+            gradient[i] = rstd * (gradient[i] * gammas[i] - mean - normalized[i] * projection);
         emit(slot, column, gradient);
     });
 }

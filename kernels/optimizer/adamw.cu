@@ -11,7 +11,7 @@
 // Reads 16 and writes 16 bytes an element (18 with the bf16 copy), about 15 FLOPs, so bound by memory: one
 // pass does all, and the norm, the learning rate and the corrections come from device memory, so nothing
 // waits for the host and a captured graph can be replayed. A thread takes four quads of each of the four
-// arrays, all loaded before any is used: 16 loads of 16 bytes, the neighbouring lane's beside them.
+// arrays, all loaded before any is used: 16 loads of 16 bytes, the neighboring lane's beside them.
 // nvcc 13.0's code for sm_90a in bf16, where 8 elements a thread were two loads with a gap each: 60 → 96
 // registers, 4 → 2 blocks an SM, 8 → 16 loads in flight.
 #include "../core/types.cuh"

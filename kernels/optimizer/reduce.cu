@@ -1,7 +1,7 @@
 // Sums: output[block] = Σ x or Σ x² over the elements of a block, in an order that never changes.
 //
 // Reads 4 bytes and does 1 or 2 FLOPs an element, so bound by memory. A thread adds quads (16-byte loads, the
-// neighbouring lane's beside them) to 4 sums of its own and loads 8 of them before it adds them; 256 threads
+// neighboring lane's beside them) to 4 sums of its own and loads 8 of them before it adds them; 256 threads
 // make the tile 8192 elements, and a block walks whole tiles. The first launch leaves one partial a block,
 // the second, of one block, adds the partials. No atomics: the grouping depends on the count alone, so equal
 // inputs give equal bits. Each sum has few terms, then a tree, so the error grows with about count / 1024 at

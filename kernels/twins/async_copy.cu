@@ -8,7 +8,7 @@ namespace retromae {
 constexpr uint32_t kTwinGroups = 8;
 // 16 bytes.
 constexpr uint32_t kTwinCopyWords = 4;
-// Of one copy by every thread.
+// One copy by every thread.
 constexpr uint32_t kTwinRoundWords = kTwinThreads * kTwinCopyWords;
 
 // Group g holds g % 3 copies of each thread: none, one, two, none, …

@@ -47,7 +47,7 @@ RETROMAE_KERNEL(twin_mma_f16_4, ProbeParams, Launch<kTwinThreads>) {
     twin_products<f16, 4>(params);
 }
 
-// What a thread puts into shared memory: 4 rows of 8 elements.
+// A thread stores 4 rows of 8 elements to shared memory.
 constexpr uint32_t kTwinRowWords = 4;
 constexpr uint32_t kTwinOwnWords = 4 * kTwinRowWords;
 

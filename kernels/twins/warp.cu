@@ -70,7 +70,7 @@ RETROMAE_KERNEL(twin_warp_transpose_bits, ProbeParams, Launch<kTwinThreads>) {
     output[1] = warp_transpose_bits(once);
 }
 
-// Of two consecutive values.
+// For two consecutive values.
 RETROMAE_KERNEL(twin_sum, ProbeParams, Launch<kTwinThreads>) {
     const float* pair = pointer<const float>(params.input) + 2 * twin_index();
     pointer<float>(params.output)[twin_index()] = Sum::apply(pair[0], pair[1]);
