@@ -59,8 +59,7 @@ struct MaskBudget {
     uint32_t unused;
 };
 
-/* The keys of its sentence that a query sees, in `masked` variants. L is the number of the sentence's keys.
- */
+/* The keys that a query sees, in `masked` variants. L is the number of its sentence's keys. */
 struct AttentionMaskParams {
     DevicePointer bits;    /* u32: rows of ceil(L / 32) elements, sentence after sentence; 1 is visible */
     DevicePointer offsets; /* u32 [sentences + 1]: first element of each sentence in `bits` */

@@ -6,7 +6,7 @@
 namespace retromae {
 
 // 2^x with a relative error below 2^-22 (PTX ISA, "ex2"); 0 below the smallest normal result, infinity above
-// the largest, NaN for NaN. The host twin is a branch-free polynomial, so that loops over it vectorize;
+// the largest, NaN for NaN. The emulation is a branch-free polynomial, so that loops over it vectorize;
 // between 2^127.5 and 2^128, where softmax never goes, it overflows early.
 RETROMAE_DEVICE float exp2_approximate(float x) {
 #ifdef __CUDACC__
@@ -44,7 +44,7 @@ constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
 // 1/x with a relative error of at most 2^-23 (PTX ISA, "rcp"); 0 where that is below the smallest normal
-// number, infinity for 0 and what is below it. The host twin divides.
+// number, infinity for 0 and what is below it. The emulation divides.
 RETROMAE_DEVICE float reciprocal_approximate(float x) {
 #ifdef __CUDACC__
     float result;

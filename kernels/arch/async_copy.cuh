@@ -1,6 +1,6 @@
 // cp.async: global to shared memory without registers (PTX ISA, "cp.async"; sm_80).
 //
-// The host twin performs a copy when it is waited for, never earlier, so a missing wait reads poison.
+// The emulation performs a copy when it is waited for, never earlier, so a missing wait reads poison.
 #pragma once
 
 #include "../base/kernel.cuh"

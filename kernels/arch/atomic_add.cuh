@@ -12,8 +12,8 @@ RETROMAE_DEVICE void atomic_add(float* sum, float value) {
     atomicAdd(sum, value);
 }
 #else
-// Blocks run on several cores, so the twin is atomic too. The sanitizer has no hook for atomics, and nothing
-// to find in global memory.
+// Blocks run on several cores, so the emulation is atomic too. The sanitizer has no hook for atomics, and
+// nothing to find in global memory.
 __attribute__((noinline, no_sanitize("thread"))) static void atomic_add(float* sum, float value) {
     uint32_t* word = reinterpret_cast<uint32_t*>(sum);
     uint32_t expected = __atomic_load_n(word, __ATOMIC_RELAXED);

@@ -96,7 +96,7 @@ __attribute__((noinline, no_sanitize("thread"))) static void mma_of_warp(MmaLane
 #endif
 
 // c[n] += A · B[n] for 2·`Pairs` tiles of 8 columns; `b` holds the registers of two tiles after one another,
-// as ldmatrix loads them. The host twin makes one collective of them all.
+// as ldmatrix loads them. The emulation makes one collective of them all.
 template <class T, int Pairs>
 RETROMAE_DEVICE void mma(float (&c)[2 * Pairs][4], const uint32_t (&a)[4],
                          const uint32_t (&b)[Pairs][4] RETROMAE_SITE_PARAMETER) {

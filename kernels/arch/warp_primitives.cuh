@@ -1,6 +1,6 @@
 // Warp shuffles, ballots and the warp barrier (CUDA C++ Programming Guide, "Warp Shuffle Functions").
 //
-// Every wrapper is for all 32 lanes; a divergent call is an error on the host device.
+// Every wrapper is for all 32 lanes; a divergent call is an error in the emulator.
 #pragma once
 
 #include "../base/kernel.cuh"
@@ -123,7 +123,7 @@ struct Maximum {
 };
 
 // Reduces each of `Count` values over aligned groups of `Width` lanes by a butterfly of shuffles; every lane
-// gets its group's result. The host twin applies the same butterfly, in one collective instead of
+// gets its group's result. The emulation applies the same butterfly, in one collective instead of
 // Count·log2(Width).
 template <class Operation, int Width, int Count>
 RETROMAE_DEVICE void warp_butterfly(float (&values)[Count] RETROMAE_SITE_PARAMETER) {

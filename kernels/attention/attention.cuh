@@ -16,8 +16,8 @@ namespace retromae {
 constexpr uint32_t kAttentionThreads = 128;
 constexpr int kKeyTile = 64;
 
-// One sentence of a pack: its queries and keys are consecutive tokens of their own packs. Or tokens that are
-// of no sentence: those behind the last one, and those of prefix sums that are out of range.
+// One sentence of a packed batch: its queries and keys are consecutive tokens, each of their own packed
+// batch. Or tokens of no sentence: those behind the last one, and those of prefix sums that are out of range.
 struct Sentence {
     uint32_t index;
     uint32_t query_start;
@@ -59,13 +59,13 @@ struct Sentence {
     RETROMAE_MEMBER uint64_t head_queries(const AttentionForwardParams& params, uint32_t head) const {
         return static_cast<uint64_t>(head) * params.queries + query_start;
     }
-    // The query's slot among the keys.
-    RETROMAE_MEMBER uint32_t slot(const AttentionForwardParams& params, uint32_t query) const {
-        const int32_t* slots = pointer<const int32_t>(params.query_slots);
-        return slots == nullptr ? query : static_cast<uint32_t>(slots[query_start + query]);
+    // The query's position among the keys.
+    RETROMAE_MEMBER uint32_t position(const AttentionForwardParams& params, uint32_t query) const {
+        const int32_t* positions = pointer<const int32_t>(params.query_slots);
+        return positions == nullptr ? query : static_cast<uint32_t>(positions[query_start + query]);
     }
     // The query's token among the keys: its row for dropout.
-    RETROMAE_MEMBER uint32_t token(uint32_t slot) const { return key_start + slot; }
+    RETROMAE_MEMBER uint32_t token(uint32_t position) const { return key_start + position; }
 };
 
 // The head of a block: heads are neighbors, for they share the mask and lie side by side in memory.
@@ -172,28 +172,28 @@ struct FullMask {
     RETROMAE_DEVICE FullMask make(const AttentionForwardParams&, const Sentence& sentence, SharedMemory&) {
         return {sentence.keys};
     }
-    // Bit c: whether the query at `slot` sees key `first_key + c`; `first_key` is a multiple of 32.
+    // Bit c is set if the query at `position` sees key `first_key + c`; `first_key` is a multiple of 32.
     RETROMAE_MEMBER uint32_t visible(uint32_t, uint32_t first_key) const {
         return existing_keys(first_key, keys);
     }
 };
 
-// A bank of whole-word masks in shared memory: what mask_bank would have written for the sentence.
-struct DrawnBank {
+// A pool of whole-word masks in shared memory, as the kernel draw_masks would write it for the sentence.
+struct SampledPool {
     const uint32_t* bits;
     const uint16_t* rows;
 
-    // By the whole block, with barriers. Only the bank stays in `memory`: what drawing needs beside it lies
+    // By the whole block, with barriers. Only the pool stays in `memory`; scratch space of the sampling lies
     // where the next arrays will.
-    RETROMAE_DEVICE DrawnBank draw(const AttentionMaskParams& mask, const Sentence& sentence,
-                                   SharedMemory& memory) {
+    RETROMAE_DEVICE SampledPool sample(const AttentionMaskParams& mask, const Sentence& sentence,
+                                       SharedMemory& memory) {
         const uint32_t length = sentence.keys;
-        const MaskDraw draw = {*pointer<const RngState>(mask.rng),
-                               pointer<const uint32_t>(mask.sentence_indices)[sentence.index], length,
-                               mask_budget(length, mask.budget)};
+        const MaskSampler sampler = {*pointer<const RngState>(mask.rng),
+                                     pointer<const uint32_t>(mask.sentence_indices)[sentence.index], length,
+                                     mask_count_limit(length, mask.budget)};
         const uint32_t words_per_row = (length + 31) / 32;
-        const uint32_t bank_rows = length < mask.bank_rows_max ? length : mask.bank_rows_max;
-        uint32_t* bits = memory.take<uint32_t>(bank_rows * words_per_row);
+        const uint32_t pool_rows = length < mask.bank_rows_max ? length : mask.bank_rows_max;
+        uint32_t* bits = memory.take<uint32_t>(pool_rows * words_per_row);
         uint16_t* rows = memory.take<uint16_t>(length);
         SharedMemory scratch = memory;
         uint32_t* count = scratch.take<uint32_t>(1);
@@ -201,15 +201,15 @@ struct DrawnBank {
         words.starts = scratch.take<uint16_t>(length + 1);
         uint16_t* permutation = scratch.take<uint16_t>(kAttentionThreads * permutation_stride(length)) +
                                 threadIdx.x * permutation_stride(length);
-        draw_rows(draw, bank_rows, threadIdx.x, kAttentionThreads, rows);
+        sample_rows(sampler, pool_rows, threadIdx.x, kAttentionThreads, rows);
         if (threadIdx.x < 32) {
             find_words(pointer<const uint32_t>(mask.word_starts), sentence.key_start, length, words);
             if (threadIdx.x == 0) *count = words.count;
         }
         __syncthreads();
         words.count = *count;
-        for (uint32_t row = threadIdx.x; row < bank_rows; row += kAttentionThreads)
-            draw_mask(draw, STREAM_MASK_BANK, row, words, permutation, bits + row * words_per_row);
+        for (uint32_t row = threadIdx.x; row < pool_rows; row += kAttentionThreads)
+            sample_mask(sampler, STREAM_MASK_BANK, row, words, permutation, bits + row * words_per_row);
         __syncthreads();
         return {bits, rows};
     }
@@ -235,10 +235,10 @@ struct AnyMask {
     static constexpr bool kMasked = true;
     const uint32_t* bits;
     const uint16_t* rows;
-    const uint16_t* ranks;
-    DrawnBank drawn;      // not in `bits` and `rows`: the compiler must know which memory it reads
-    uint32_t first_word;  // the sentence's
-    uint32_t words;       // of all sentences
+    const uint16_t* order;
+    SampledPool pool;     // not in `bits` and `rows`: the compiler must know which memory it reads
+    uint32_t first_word;  // 32-bit words: the sentence's first
+    uint32_t words;       // those of all sentences
     uint32_t words_per_row;
     uint32_t keys;
     uint32_t kind;
@@ -260,9 +260,9 @@ struct AnyMask {
         }
         result.words = mask.words;
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
-        result.ranks = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
-        result.drawn = {nullptr, nullptr};
-        if (mask.kind == ATTENTION_MASK_DRAWN) result.drawn = DrawnBank::draw(mask, sentence, memory);
+        result.order = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
+        result.pool = {nullptr, nullptr};
+        if (mask.kind == ATTENTION_MASK_DRAWN) result.pool = SampledPool::sample(mask, sentence, memory);
         result.words_per_row = (sentence.keys + 31) / 32;
         result.keys = sentence.keys;
         result.kind = mask.kind;
@@ -272,20 +272,20 @@ struct AnyMask {
         return result;
     }
 
-    // A query at a slot that is no key's sees nothing.
-    RETROMAE_MEMBER uint32_t visible(uint32_t slot, uint32_t first_key) const {
-        if (first_key >= keys || slot >= keys) return 0;
+    // A query at a position that is no key's sees nothing.
+    RETROMAE_MEMBER uint32_t visible(uint32_t position, uint32_t first_key) const {
+        if (first_key >= keys || position >= keys) return 0;
         uint32_t visible;
         if (kind == ATTENTION_MASK_BITS)
-            visible = stored((rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32);
+            visible = stored((rows == nullptr ? position : rows[position]) * words_per_row + first_key / 32);
         else if (kind == ATTENTION_MASK_DRAWN)
-            visible = drawn.bits[drawn.rows[slot] * words_per_row + first_key / 32];
+            visible = pool.bits[pool.rows[position] * words_per_row + first_key / 32];
         else if (kind == ATTENTION_MASK_WINDOW)
-            visible = in_window(slot, first_key);
+            visible = in_window(position, first_key);
         else
-            visible = ranked_lower(slot, first_key);
-        if (rules & ATTENTION_FIRST_VISIBLE && first_key == 0 && slot != 0) visible |= 1u;
-        const uint32_t diagonal = slot - first_key < 32 ? 1u << (slot - first_key) : 0u;
+            visible = earlier_in_order(position, first_key);
+        if (rules & ATTENTION_FIRST_VISIBLE && first_key == 0 && position != 0) visible |= 1u;
+        const uint32_t diagonal = position - first_key < 32 ? 1u << (position - first_key) : 0u;
         if (rules & ATTENTION_SELF_HIDDEN) visible &= ~diagonal;
         if (rules & ATTENTION_SELF_VISIBLE) visible |= diagonal;
         return visible & existing_keys(first_key, keys);
@@ -295,19 +295,19 @@ struct AnyMask {
     RETROMAE_MEMBER uint32_t stored(uint32_t word) const {
         return word < words - first_word ? bits[first_word + word] : 0;
     }
-    RETROMAE_MEMBER uint32_t in_window(uint32_t slot, uint32_t first_key) const {
-        const uint32_t begin = slot > left ? slot - left : 0;
-        const uint32_t last = right < keys ? slot + right : keys;
+    RETROMAE_MEMBER uint32_t in_window(uint32_t position, uint32_t first_key) const {
+        const uint32_t begin = position > left ? position - left : 0;
+        const uint32_t last = right < keys ? position + right : keys;
         const uint32_t below = begin > first_key ? begin - first_key : 0;
         const uint32_t count = last >= first_key ? last - first_key + 1 : 0;
         return lowest_bits(count) & ~lowest_bits(below);
     }
-    RETROMAE_MEMBER uint32_t ranked_lower(uint32_t slot, uint32_t first_key) const {
+    RETROMAE_MEMBER uint32_t earlier_in_order(uint32_t position, uint32_t first_key) const {
         const uint32_t count = keys - first_key < 32 ? keys - first_key : 32;
-        const uint32_t own = ranks[slot];
+        const uint32_t own = order[position];
         uint32_t visible = 0;
         for (uint32_t i = 0; i < count; ++i)
-            visible |= static_cast<uint32_t>(ranks[first_key + i] < own) << i;
+            visible |= static_cast<uint32_t>(order[first_key + i] < own) << i;
         return visible;
     }
 };

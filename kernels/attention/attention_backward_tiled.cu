@@ -87,7 +87,6 @@ RETROMAE_DEVICE void add_query_gradient(const ScoreTile<T, D>& tile, uint32_t qu
     const QueryShare<T, D> share = QueryShare<T, D>::of_warp();
     float sums[QueryShare<T, D>::kTiles][4] = {};
     share.add_keys(tile.d_scores, tile.keys, sums);
-    const uint32_t lane = lane_index();
     RETROMAE_UNROLL
     for (int half = 0; half < 2; ++half) {
         const uint32_t query = tile.first_query + share.row + lane_row(half);

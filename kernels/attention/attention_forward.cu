@@ -5,7 +5,7 @@
 // 1805.02867; Dao et al., arXiv 2205.14135) in base 2: the scale times log2 e is folded into one FMA a score.
 // Q stays in registers as the operand A of mma.m16n8k16; the products of Q Kᵀ are, rounded, the operand A of
 // P V as they are. K and V come by cp.async, one tile ahead. Rounded are the probabilities before they are
-// normalized and the output; all sums are f32. Dropout draws one Philox call for 16 keys, shared by a quad;
+// normalized and the output; all sums are f32. Dropout takes one Philox call for 16 keys, shared by a quad;
 // what stays is scaled once, at the end.
 //
 // Masks: each thread makes 32 bits of visibility a tile and leaves them in shared memory; a lane then reads
@@ -30,7 +30,7 @@
 //
 // Weighed and not taken, by counting instructions and bytes, as long as there is no card to ask:
 // - Bits packed beforehand in the order of the fragments, with a transposed copy and flags a tile: saves six
-//   instructions a lane and tile of 32 scores, for one more kernel and, as a bank's rows are gathered by
+//   instructions a lane and tile of 32 scores, for one more kernel and, as a pool's rows are gathered by
 //   query, L² instead of K · L bits. To transpose 32 × 32 bits in the backward takes five shuffles a warp and
 //   tile.
 // - A kernel for each kind of mask: six times the kernels, to save a uniform branch a tile.

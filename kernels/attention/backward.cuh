@@ -69,7 +69,7 @@ RETROMAE_DEVICE bool transposed_visibility(const AttentionForwardParams& params,
     const uint32_t word = warp % Words, half = warp / Words;
     const uint32_t query = query_tile + 32 * word + lane;
     const uint32_t keys =
-        query < sentence.queries ? mask.visible(sentence.slot(params, query), key_tile + 32 * half) : 0;
+        query < sentence.queries ? mask.visible(sentence.position(params, query), key_tile + 32 * half) : 0;
     visible[word * kTileRows + 32 * half + lane] = warp_transpose_bits(keys);
     return keys != 0;
 }
@@ -84,8 +84,8 @@ RETROMAE_DEVICE FragmentBits<Words> transposed_kept(const AttentionForwardParams
     RETROMAE_UNROLL
     for (int w = 0; w < Words; ++w) {
         const uint32_t query = query_tile + 32 * w + lane;
-        const uint32_t slot = query < sentence.queries ? sentence.slot(params, query) : 0;
-        own |= dropout_kept(params.dropout, head, sentence.token(slot), first_key / kDropoutGroup)
+        const uint32_t position = query < sentence.queries ? sentence.position(params, query) : 0;
+        own |= dropout_kept(params.dropout, head, sentence.token(position), first_key / kDropoutGroup)
                << (16 * w);
     }
     // Lane 16w + k now has key k's bits of word w.

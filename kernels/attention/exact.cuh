@@ -28,10 +28,10 @@ struct ExactRows {
 template <int D>
 constexpr int kExactKeyFloats = kKeyTile * D + kPad * (D > kKeyTile ? D : kKeyTile);
 
-// The 16 keys from `first_key` on that the query at `slot` sees.
+// The 16 keys from `first_key` on that the query at `position` sees.
 template <class Mask>
-RETROMAE_DEVICE uint32_t visible_keys(const Mask& mask, uint32_t slot, uint32_t first_key) {
-    return mask.visible(slot, first_key / 32 * 32) >> first_key % 32 & 0xffffu;
+RETROMAE_DEVICE uint32_t visible_keys(const Mask& mask, uint32_t position, uint32_t first_key) {
+    return mask.visible(position, first_key / 32 * 32) >> first_key % 32 & 0xffffu;
 }
 
 // Copies rows `first..first + Rows` of one head into shared [Rows, D + kPad]; rows from `length` on are zero.

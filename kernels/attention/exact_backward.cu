@@ -133,8 +133,8 @@ struct ExactBackwardBlock {
         for (int r = 0; r < kRows; ++r) {
             const uint32_t query = rows.query + r;
             const bool exists = existing && query < sentence.queries;
-            const uint32_t slot = exists ? sentence.slot(params, query) : 0;
-            const uint32_t visible = exists ? visible_keys(mask, slot, first_key) : 0u;
+            const uint32_t position = exists ? sentence.position(params, query) : 0;
+            const uint32_t visible = exists ? visible_keys(mask, position, first_key) : 0u;
             float factors[16], d_scores[16];
             RETROMAE_UNROLL
             for (int c = 0; c < 16; ++c) {
@@ -144,7 +144,7 @@ struct ExactBackwardBlock {
                 factors[c] = 1.0f;
             }
             if (visible != 0)
-                apply_dropout(params.dropout, head, sentence.token(slot), first_key / 16, factors);
+                apply_dropout(params.dropout, head, sentence.token(position), first_key / 16, factors);
             RETROMAE_UNROLL
             for (int c = 0; c < 16; ++c) {
                 d_scores[c] = scores[r][c] * fmaf(d_probabilities[r][c], factors[c], -rows.deltas[r]);

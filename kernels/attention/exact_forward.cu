@@ -45,7 +45,7 @@ struct ForwardTiles {
 struct ThreadQueries {
     uint32_t row;    // its first, within the tile
     uint32_t query;  // the same, within the sentence
-    uint32_t slots[kForwardRows];
+    uint32_t positions[kForwardRows];
     bool exists[kForwardRows];
 
     RETROMAE_DEVICE ThreadQueries of(const AttentionForwardParams& params, const Sentence& sentence,
@@ -56,7 +56,7 @@ struct ThreadQueries {
         RETROMAE_UNROLL
         for (int r = 0; r < kForwardRows; ++r) {
             own.exists[r] = own.query + r < sentence.queries;
-            own.slots[r] = own.exists[r] ? sentence.slot(params, own.query + r) : 0;
+            own.positions[r] = own.exists[r] ? sentence.position(params, own.query + r) : 0;
         }
         return own;
     }
@@ -68,7 +68,8 @@ RETROMAE_DEVICE void scale_and_hide(const Mask& mask, const ThreadQueries& own, 
                                     bool existing, float scale, ForwardScores& scores) {
     RETROMAE_UNROLL
     for (int r = 0; r < kForwardRows; ++r) {
-        const uint32_t visible = existing && own.exists[r] ? visible_keys(mask, own.slots[r], first_key) : 0u;
+        const uint32_t visible =
+            existing && own.exists[r] ? visible_keys(mask, own.positions[r], first_key) : 0u;
         RETROMAE_UNROLL
         for (int c = 0; c < kKeysPerThread; ++c)
             scores[r][c] = visible >> c & 1u ? scores[r][c] * scale : -INFINITY;
@@ -187,8 +188,8 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
         RETROMAE_UNROLL
         for (int r = 0; r < kForwardRows; ++r) {
             if (existing)
-                apply_dropout(params.dropout, head, sentence.token(own.slots[r]), first_key / kDropoutGroup,
-                              scores[r]);
+                apply_dropout(params.dropout, head, sentence.token(own.positions[r]),
+                              first_key / kDropoutGroup, scores[r]);
             store(tiles.probabilities + (own.row + r) * tiles.kScoreStride + key_offset, scores[r]);
         }
         __syncthreads();

@@ -86,7 +86,7 @@ RETROMAE_DEVICE float base2_scale(const AttentionForwardParams& params) {
 }
 
 // The dropout of 64 keys against a lane's two rows of scores, which are queries. The four lanes of a quad
-// share the rows, of 4 groups of 16 keys: each draws one group of both rows for all.
+// share the rows, of 4 groups of 16 keys: each samples one group of both rows for all.
 RETROMAE_DEVICE FragmentBits<2> kept_keys(const DropoutParams& dropout, uint32_t head,
                                           const uint32_t (&tokens)[2], uint32_t key_tile) {
     const uint32_t quad_lane = threadIdx.x % 4;
@@ -122,7 +122,8 @@ struct QueryRows {
         RETROMAE_UNROLL
         for (int half = 0; half < 2; ++half) {
             const uint32_t query = rows.query + 8 * half;
-            rows.tokens[half] = sentence.token(query < sentence.queries ? sentence.slot(params, query) : 0);
+            rows.tokens[half] =
+                sentence.token(query < sentence.queries ? sentence.position(params, query) : 0);
         }
         return rows;
     }
@@ -150,7 +151,7 @@ struct KeyStream {
 
     SharedTile<T, D> keys;    // 2 times 64 rows
     SharedTile<T, D> values;  // 2 times 64 rows
-    uint32_t* visible;        // [3, 2, 64]: 2 words of keys a query
+    uint32_t* visible;        // [3, 2, 64]: 64 bits of keys a query
     const T* key;
     const T* value;
     uint32_t key_stride;
@@ -158,7 +159,7 @@ struct KeyStream {
     uint32_t count;
     Mask mask;
     // This thread makes the visibility of 32 keys of one query.
-    uint32_t slot;
+    uint32_t position;
     bool exists;
 
     RETROMAE_DEVICE KeyStream begin(SharedMemory& memory, const AttentionForwardParams& params,
@@ -175,7 +176,7 @@ struct KeyStream {
         stream.count = sentence.keys;
         const uint32_t query = tile_start + threadIdx.x % kTileRows;
         stream.exists = query < sentence.queries;
-        stream.slot = kMasked && stream.exists ? sentence.slot(params, query) : 0;
+        stream.position = kMasked && stream.exists ? sentence.position(params, query) : 0;
         return stream;
     }
 
@@ -213,7 +214,7 @@ struct KeyStream {
         if constexpr (kMasked) {
             for (; tile.key < count; tile.key += kKeyTile) {
                 const uint32_t bits =
-                    exists ? mask.visible(slot, tile.key + threadIdx.x / kTileRows * 32) : 0;
+                    exists ? mask.visible(position, tile.key + threadIdx.x / kTileRows * 32) : 0;
                 visible[tile.iteration % 3 * kVisible + threadIdx.x] = bits;
                 if (block_any(bits != 0)) break;
             }

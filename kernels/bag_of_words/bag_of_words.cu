@@ -1,24 +1,25 @@
-// The bag-of-words head (DupMAE, Liu et al., arXiv 2305.02564) behind a product that makes logits: each
-// word's largest logit among a sentence's tokens, the loss of the sentence's bag, and the gradients, which go
-// to the one token that had it.
+// The bag-of-words head (DupMAE, Liu et al., arXiv 2305.02564) behind a GEMM that makes logits: each
+// token id's largest logit among a sentence's tokens, the loss of the sentence's bag, and the gradients,
+// which go to the one token that had it.
 //
 //     m[b, v] = max over tokens t of x[t, v],  loss[b] = −s[b]·Σ w·log softmax(m[b])[id]
 //     g[b, v] = s[b]·(Σ w·softmax(m[b])[v] − w[v])
 //     d_weight[v] += Σ_b g[b, v]·hidden[token(b, v)],  d_hidden[t] = Σ_{v of t} g[b, v]·weight[v]
 //
 // A chunk of logits (src/ops/bag_of_words.rs) leaves only maxima and their tokens, 6 bytes a sentence
-// and word. All sums are f32 and in an order that depends on the shapes alone; no atomics.
+// and token id. All sums are f32 and in an order that depends on the shapes alone; no atomics.
 //
-// With B sentences, T tokens, V words and H columns:
-// - maximum: reads the logits once, T·V·e bytes; 8 words a thread. Bound by memory. Instead of it and the
-//   product before it there is bag_of_words_product.cu, without logits.
+// With B sentences, T tokens, a vocabulary of V and H columns:
+// - maximum: reads the logits once, T·V·e bytes; 8 token ids a thread. Bound by memory. Instead of it and the
+//   GEMM before it there is bag_of_words_product.cu, without logits.
 // - loss: a block a sentence, 12·B·V bytes read, 4·B·V written.
-// - weight_gradient: 512 words × 64 columns a block, over all sentences. B·V·H·e bytes pass through L1, at
-//   256 × 30,522 × 768 of bf16 12 GB, 0.4 ms of an H100. As the words of a block meet in the same rows of a
+// - weight_gradient: 512 token ids × 64 columns a block, over all sentences. B·V·H·e bytes pass through L1,
+// at
+//   256 × 30,522 × 768 of bf16 12 GB, 0.4 ms of an H100. As the ids of a block meet in the same rows of a
 //   sentence, 16 KB of 128 tokens, only a quarter of that comes from L2.
-// - hidden_gradient: a block a token and 256 columns, each warp an eighth of the words: 2·T·V bytes to find
-//   the token's words, B·V·H·e bytes of their embeddings, out of L2: two or three milliseconds, as much as
-//   the product. Words sorted by their token would be found once, not for each 256 columns.
+// - hidden_gradient: a block a token and 256 columns, each warp an eighth of the ids: 2·T·V bytes to find
+//   the token's ids, B·V·H·e bytes of their embeddings, out of L2: two or three milliseconds, as much as
+//   the GEMM. Ids sorted by their token would be found once, not for each 256 columns.
 #include "../arch/approximate.cuh"
 #include "../arch/bits.cuh"
 #include "../core/block_reduce.cuh"
@@ -53,12 +54,13 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
 
     const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + column;
     float* maxima = pointer<float>(params.maxima) + place;
-    Pack<uint16_t, 8>* slots = reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.slots) + place);
+    Pack<uint16_t, 8>* positions =
+        reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.slots) + place);
     float best[8];
-    Pack<uint16_t, 8> best_slots = {};
+    Pack<uint16_t, 8> best_positions = {};
     if (from > first) {
         load(maxima, best);
-        best_slots = *slots;
+        best_positions = *positions;
     } else {
         fill(best, -INFINITY);
     }
@@ -70,7 +72,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
         for (int i = 0; i < 8; ++i) {
             if (exceeds(x[i], best[i])) {
                 best[i] = x[i];
-                best_slots.values[i] = static_cast<uint16_t>(row - tokens.start);
+                best_positions.values[i] = static_cast<uint16_t>(row - tokens.start);
             }
         }
     }
@@ -82,7 +84,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
                                                      : -INFINITY;
     }
     store(maxima, best);
-    store_whole(slots, best_slots);
+    store_whole(positions, best_positions);
 }
 
 // A sentence's bag: token ids and their weights.
@@ -182,51 +184,51 @@ RETROMAE_DEVICE void add_scaled(float (&sums)[8], float factor, const T* row, ui
     for (int i = 0; i < 8; ++i) sums[i] = fmaf(factor, x[i], sums[i]);
 }
 
-// A thread keeps 8 words × 8 columns, and 8 neighbors 64 columns of the same words.
+// A thread keeps 8 token ids × 8 columns, and 8 neighbors 64 columns of the same ids.
 constexpr uint32_t kWeightThreads = 512;
-constexpr uint32_t kWeightWords = 8;
+constexpr uint32_t kWeightIds = 8;
 constexpr uint32_t kWeightColumns = 64;
 constexpr uint32_t kWeightGroups = kWeightColumns / 8;
 
 template <class T>
 RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
-    const uint32_t first_word =
-        (blockIdx.x * (kWeightThreads / kWeightGroups) + threadIdx.x / kWeightGroups) * kWeightWords;
+    const uint32_t first_id =
+        (blockIdx.x * (kWeightThreads / kWeightGroups) + threadIdx.x / kWeightGroups) * kWeightIds;
     const uint32_t column = blockIdx.y * kWeightColumns + threadIdx.x % kWeightGroups * 8;
-    if (first_word >= params.vocabulary || column >= params.hidden_size) return;
+    if (first_id >= params.vocabulary || column >= params.hidden_size) return;
     const int32_t* cu_seqlens = pointer<const int32_t>(params.cu_seqlens);
     const T* hidden = pointer<const T>(params.hidden);
-    float sums[kWeightWords][8] = {};
-    float bias[kWeightWords] = {};
+    float sums[kWeightIds][8] = {};
+    float bias[kWeightIds] = {};
     for (uint32_t sentence = 0; sentence < params.sentences; ++sentence) {
-        const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + first_word;
-        float gradients[kWeightWords];
+        const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + first_id;
+        float gradients[kWeightIds];
         load(pointer<const float>(params.maxima) + place, gradients);
-        const Pack<uint16_t, 8> slots =
+        const Pack<uint16_t, 8> positions =
             *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.slots) + place);
         const uint32_t start = cu_seqlens[sentence];
         RETROMAE_UNROLL
-        for (uint32_t i = 0; i < kWeightWords; ++i) {
+        for (uint32_t i = 0; i < kWeightIds; ++i) {
             // 0 where there is no token, or the sentence is out of range, too; what is beyond the vocabulary
             // was never written.
-            if (gradients[i] == 0.0f || first_word + i >= params.vocabulary) continue;
-            const uint64_t row = start + slots.values[i];
+            if (gradients[i] == 0.0f || first_id + i >= params.vocabulary) continue;
+            const uint64_t row = start + positions.values[i];
             add_scaled(sums[i], gradients[i], hidden + row * params.hidden_size, column);
             bias[i] += gradients[i];
         }
     }
     RETROMAE_UNROLL
-    for (uint32_t i = 0; i < kWeightWords; ++i) {
-        const uint32_t word = first_word + i;
-        if (word >= params.vocabulary) continue;
+    for (uint32_t i = 0; i < kWeightIds; ++i) {
+        const uint32_t id = first_id + i;
+        if (id >= params.vocabulary) continue;
         float* d_weight =
-            pointer<float>(params.d_weight) + static_cast<uint64_t>(word) * params.hidden_size + column;
+            pointer<float>(params.d_weight) + static_cast<uint64_t>(id) * params.hidden_size + column;
         float total[8];
         load(d_weight, total);
         RETROMAE_UNROLL
         for (int k = 0; k < 8; ++k) total[k] += sums[i][k];
         store(d_weight, total);
-        if (column == 0) pointer<float>(params.d_bias)[word] += bias[i];
+        if (column == 0) pointer<float>(params.d_bias)[id] += bias[i];
     }
 }
 

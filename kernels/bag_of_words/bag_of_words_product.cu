@@ -1,12 +1,12 @@
-// Each word's largest logit among a sentence's tokens, and the token that has it, from a product whose logits
-// are never stored.
+// Each token id's largest logit among a sentence's tokens, and the token that has it, from a GEMM whose
+// logits are never stored.
 //
-// A block takes 128 words of one sentence. Words are the rows of its tiles and tokens their columns, 128 at a
-// time (core/product.cuh), so that a maximum runs along a row: over a lane's 16 columns in registers, tile
-// after tile, and once, at the end, over the eight lanes that share a row.
+// A block takes 128 token ids and one sentence. Ids are the rows of its tiles and tokens their columns, 128
+// at a time (core/product.cuh), so that a maximum runs along a row: over a lane's 16 columns in registers,
+// tile after tile, and once, at the end, over the eight lanes that share a row.
 //
 // 2·T·V·H FLOPs, 6·B·V bytes written; hidden rows are read V / 128 times and weights once a sentence, from
-// L2. A sentence costs as much as the next multiple of 128 tokens: against a library's product, whose logits
+// L2. A sentence costs as much as the next multiple of 128 tokens: against a cuBLASLt GEMM, whose logits
 // are written and read, 4·T·V bytes, this is for sentences that nearly fill their tiles.
 //
 // 57 KB shared memory, 230 registers on sm_80, 233 on sm_90, so two blocks an SM; no spills, no stack.

@@ -5,7 +5,7 @@
 
 namespace retromae {
 
-// The tokens of a sentence, of which a u16 tells the slot.
+// The tokens of a sentence, whose positions fit a u16.
 RETROMAE_DEVICE TokenRange tokens_of(const BagOfWordsParams& params, uint32_t sentence) {
     return TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, 65536);
 }

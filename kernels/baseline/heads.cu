@@ -10,11 +10,11 @@ namespace retromae {
 RETROMAE_DEVICE bool packed_element(const BaselineHeadsParams& params, uint64_t element, uint64_t& packed) {
     const uint32_t column = static_cast<uint32_t>(element % params.head_dim);
     const uint64_t row = element / params.head_dim;
-    const uint32_t slot = static_cast<uint32_t>(row % params.length);
+    const uint32_t position = static_cast<uint32_t>(row % params.length);
     const uint32_t matrix = static_cast<uint32_t>(row / params.length);
     const uint32_t head = matrix % params.num_heads;
     const int32_t* starts = pointer<const int32_t>(params.cu_seqlens) + matrix / params.num_heads;
-    const uint32_t token = static_cast<uint32_t>(starts[0]) + slot;
+    const uint32_t token = static_cast<uint32_t>(starts[0]) + position;
     packed = static_cast<uint64_t>(token) * params.stride + head * params.head_dim + column;
     return token < static_cast<uint32_t>(starts[1]);
 }

@@ -27,15 +27,15 @@ RETROMAE_DEVICE void layer_norm_forward(const BaselineLayerNormParams& params) {
         RowStart<T> row_start;
         row_start.load(input);
         LaneRow x;
-        for_chunks(params.columns, [&](int slot, uint32_t) { raw.widen(slot, x[slot]); });
+        for_chunks(params.columns, [&](int index, uint32_t) { raw.widen(index, x[index]); });
         const RowStatistics statistics = row_statistics(x, row_start.mean(), params.columns, params.eps);
         if (threadIdx.x % 32u == 0) {
             pointer<float>(params.mean)[row] = statistics.mean;
             pointer<float>(params.rstd)[row] = statistics.rstd;
         }
-        for_chunks(params.columns, [&](int slot, uint32_t column) {
+        for_chunks(params.columns, [&](int index, uint32_t column) {
             float output[8];
-            normalize(x[slot], statistics, pointer<const float>(params.gamma),
+            normalize(x[index], statistics, pointer<const float>(params.gamma),
                       pointer<const float>(params.beta), column, output);
             store(pointer<T>(params.output) + start + column, output);
         });
@@ -56,9 +56,9 @@ struct LoadedRows {
         rstd = pointer<const float>(params.rstd)[row];
     }
 
-    RETROMAE_MEMBER void chunk(int slot, float (&normalized)[8], float (&gradient)[8]) const {
-        input.widen(slot, normalized);
-        d_output.widen(slot, gradient);
+    RETROMAE_MEMBER void chunk(int index, float (&normalized)[8], float (&gradient)[8]) const {
+        input.widen(index, normalized);
+        d_output.widen(index, gradient);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) normalized[i] = (normalized[i] - mean) * rstd;
     }
@@ -77,8 +77,8 @@ RETROMAE_DEVICE void layer_norm_backward_input(const BaselineLayerNormParams& pa
         NoTotals totals;
         normalise_backward(
             pointer<const float>(params.gamma), rows.rstd, params.columns, totals,
-            [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
-                rows.chunk(slot, normalized, gradient);
+            [&](int index, float (&normalized)[8], float (&gradient)[8]) {
+                rows.chunk(index, normalized, gradient);
             },
             [&](int, uint32_t column, float (&gradient)[8]) { store(output + column, gradient); });
     });
@@ -89,9 +89,9 @@ RETROMAE_DEVICE void layer_norm_backward_parameters(const BaselineLayerNormParam
     ColumnTotals<2, kRowWarps> totals(params.columns);
     for_rows(params, [&](uint32_t row) {
         const LoadedRows<T> rows(params, row);
-        for_chunks(params.columns, [&](int slot, uint32_t column) {
+        for_chunks(params.columns, [&](int index, uint32_t column) {
             float normalized[8], gradient[8];
-            rows.chunk(slot, normalized, gradient);
+            rows.chunk(index, normalized, gradient);
             totals.add(1, column, gradient);
             RETROMAE_UNROLL
             for (int i = 0; i < 8; ++i) gradient[i] *= normalized[i];

@@ -1,5 +1,4 @@
-// Philox-4x32-10 and the dropout decisions drawn from it; src/common/random.rs is the twin and has the
-// definitions.
+// Philox-4x32-10 and the dropout decisions sampled from it, as defined in src/common/random.rs.
 //
 // Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once
@@ -30,9 +29,9 @@ RETROMAE_DEVICE Random4 philox(uint32_t key0, uint32_t key1, uint32_t c0, uint32
     return {{c0, c1, c2, c3}};
 }
 
-// Maps a 32-bit draw to 0..bound.
-RETROMAE_DEVICE uint32_t bounded(uint32_t draw, uint32_t bound) {
-    return static_cast<uint32_t>((static_cast<uint64_t>(draw) * bound) >> 32);
+// Maps 32 random bits to 0..bound.
+RETROMAE_DEVICE uint32_t bounded(uint32_t random, uint32_t bound) {
+    return static_cast<uint32_t>((static_cast<uint64_t>(random) * bound) >> 32);
 }
 
 constexpr int kDropoutGroup = DROPOUT_GROUP;

@@ -1,4 +1,5 @@
-// Consecutive tokens of a pack, by prefix sums that lie in device memory, where only a kernel can check them.
+// Consecutive tokens of a packed batch, by prefix sums that lie in device memory, where only a kernel can
+// check them.
 #pragma once
 
 #include "types.cuh"
@@ -7,8 +8,7 @@ namespace retromae {
 
 // The tokens of sentence `index`, or those behind the last sentence where `index` is the number of sentences.
 // Prefix sums that do not rise from 0 to at most `tokens`, or make a sentence longer than `longest`, are the
-// caller's mistake: the range is then not valid, and cut to what the pack has and the sentence before has
-// not.
+// caller's mistake: the range is then not valid, and cut to the batch's tokens behind the sentence before.
 struct TokenRange {
     uint32_t start;
     uint32_t count;
@@ -31,7 +31,7 @@ struct TokenRange {
                       before <= start && start <= end && (rest || range.count <= longest);
         return range;
     }
-    // A prefix sum as a token of the pack, or its end.
+    // A prefix sum as a token of the batch, or its end.
     RETROMAE_DEVICE uint32_t clamp(int32_t bound, uint32_t tokens) {
         const uint32_t inside = bound > 0 ? static_cast<uint32_t>(bound) : 0;
         return inside < tokens ? inside : tokens;

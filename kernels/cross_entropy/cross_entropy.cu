@@ -248,7 +248,7 @@ RETROMAE_DEVICE void clear_row(const CrossEntropyParams& params, uint32_t row, T
     constexpr uint32_t kStride = kCrossEntropyThreads * kPackedElements<T>;
     for (uint32_t column = threadIdx.x * kPackedElements<T>; column < params.vocabulary; column += kStride)
         store(logits + column, zeros);
-    // A target that is neither a word nor ignored is the caller's mistake: it shows.
+    // A target that is neither a token id nor ignored is the caller's mistake: it shows.
     const float value = ignored ? 0.0f : NAN;
     if (threadIdx.x == 0) write_row(params, row, value, value, value, false);
 }

@@ -18,17 +18,17 @@ struct EmbeddingRows {
     bool valid;
 
     RETROMAE_MEMBER EmbeddingRows(const EmbeddingForwardParams& params, uint32_t token) {
-        const uint32_t slot = pointer<const int32_t>(params.slots)[token];
+        const uint32_t place = pointer<const int32_t>(params.slots)[token];
         const uint32_t id = params.ids != 0 ? pointer<const int32_t>(params.ids)[token] : 0;
         const uint32_t sentence = params.sentences != 0 ? pointer<const int32_t>(params.sentences)[token] : 0;
-        raw = params.mode == EMBEDDING_CONTENT && slot == 0;
+        raw = params.mode == EMBEDDING_CONTENT && place == 0;
         normalized = !raw && params.mode != EMBEDDING_QUERY_POSITION;
         valid = true;
         if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
             content = row(params.word, id, params.vocabulary, params.columns);
         else
             content = row(params.sentence_vectors, sentence, params.vectors, params.columns);
-        position = row(params.position, raw ? 0 : slot, params.positions, params.columns);
+        position = row(params.position, raw ? 0 : place, params.positions, params.columns);
         // Made anew: a loop-invariant would wait in registers that the other rows need.
         type = pointer<const T>(params.type) + recomputed(0);
     }
@@ -44,10 +44,10 @@ struct EmbeddingRows {
         content_start.load(content);
         position_start.load(position);
         type_start.load(type);
-        for_chunks(columns, [&](int slot, uint32_t) {
-            contents.widen(slot, row[slot]);
-            add(positions, slot, row[slot]);
-            add(types, slot, row[slot]);
+        for_chunks(columns, [&](int index, uint32_t) {
+            contents.widen(index, row[index]);
+            add(positions, index, row[index]);
+            add(types, index, row[index]);
         });
         const float mean = content_start.mean() + position_start.mean() + type_start.mean();
         return valid ? mean : NAN;
@@ -58,17 +58,17 @@ struct EmbeddingRows {
         RawRow<T> contents = {}, positions = {};
         contents.load(content, columns);
         if (!raw) positions.load(position, columns);
-        for_chunks(columns, [&](int slot, uint32_t) {
-            contents.widen(slot, row[slot]);
-            add(positions, slot, row[slot]);
-            if (!valid) fill(row[slot], NAN);
+        for_chunks(columns, [&](int index, uint32_t) {
+            contents.widen(index, row[index]);
+            add(positions, index, row[index]);
+            if (!valid) fill(row[index], NAN);
         });
     }
 
   private:
-    static RETROMAE_MEMBER void add(const RawRow<T>& raw_row, int slot, float (&row)[8]) {
+    static RETROMAE_MEMBER void add(const RawRow<T>& raw_row, int index, float (&row)[8]) {
         float added[8];
-        raw_row.widen(slot, added);
+        raw_row.widen(index, added);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) row[i] += added[i];
     }

@@ -36,20 +36,20 @@ RETROMAE_DEVICE void embedding_backward_row(const EmbeddingBackwardParams& param
     const float rstd = pointer<const float>(forward.rstd)[token];
     LaneRow sum;
     rows.normalised_sum(columns, sum);
-    // A chunk's gradient is widened and dropped twice, but drawn once: a bit for each element that is kept.
+    // A chunk's gradient is widened and dropped twice, but sampled once: a bit for each element that is kept.
     uint32_t kept = 0;
-    for_chunks(columns, [&](int slot, uint32_t column) {
+    for_chunks(columns, [&](int index, uint32_t column) {
         const uint32_t group = column / kDropoutGroup, shift = column % kDropoutGroup;
         const uint32_t bits =
             forward.dropout.threshold == 0 ? ~0u : dropout_kept(forward.dropout, 0, token, group);
-        kept |= (bits >> shift & 0xffu) << (8 * slot);
+        kept |= (bits >> shift & 0xffu) << (8 * index);
     });
-    const auto chunk = [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
-        d_output.widen(slot, gradient);
+    const auto chunk = [&](int index, float (&normalized)[8], float (&gradient)[8]) {
+        d_output.widen(index, gradient);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) {
-            normalized[i] = (sum[slot][i] - mean) * rstd;
-            gradient[i] *= kept >> (8 * slot + i) & 1u ? forward.dropout.scale : 0.0f;
+            normalized[i] = (sum[index][i] - mean) * rstd;
+            gradient[i] *= kept >> (8 * index + i) & 1u ? forward.dropout.scale : 0.0f;
         }
     };
     const auto emit = [&](int, uint32_t column, float (&gradient)[8]) { store(d_sum + column, gradient); };

@@ -1,10 +1,10 @@
 // The embeddings of the encoder's tokens and of the decoder's two streams (RetroMAE, arXiv 2205.12035), by
 // EmbeddingMode:
 //
-//   WORD            dropout(LN(word[id] + position[slot] + type[0]))
-//   CONTENT         the same, but slot 0 is the sentence vector itself
-//   QUERY           dropout(LN(sentence + position[slot] + type[0]))
-//   QUERY_POSITION  sentence + position[slot]
+//   WORD            dropout(LN(word[id] + position[p] + type[0]))
+//   CONTENT         the same, but position 0 is the sentence vector itself
+//   QUERY           dropout(LN(sentence + position[p] + type[0]))
+//   QUERY_POSITION  sentence + position[p]
 //
 // One warp a token, its row in registers (norm/row.cuh). Positions, types and sentence vectors are less than
 // 2 MB, so the traffic that counts is one word row read and one row written, with about 12 FLOPs an element:
@@ -30,16 +30,16 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
             pointer<float>(params.mean)[token] = statistics.mean;
             pointer<float>(params.rstd)[token] = statistics.rstd;
         }
-        for_chunks(columns, [&](int slot, uint32_t column) {
-            normalize(row[slot], statistics, pointer<const float>(params.gamma),
-                      pointer<const float>(params.beta), column, row[slot]);
-            apply_dropout(params.dropout, 0, token, column / 8u, row[slot]);
+        for_chunks(columns, [&](int index, uint32_t column) {
+            normalize(row[index], statistics, pointer<const float>(params.gamma),
+                      pointer<const float>(params.beta), column, row[index]);
+            apply_dropout(params.dropout, 0, token, column / 8u, row[index]);
         });
     } else {
         rows.plain_sum(columns, row);
     }
     T* output = pointer<T>(params.output) + static_cast<uint64_t>(token) * columns;
-    for_chunks(columns, [&](int slot, uint32_t column) { store(output + column, row[slot]); });
+    for_chunks(columns, [&](int index, uint32_t column) { store(output + column, row[index]); });
 }
 
 template <class T>

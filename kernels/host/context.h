@@ -1,4 +1,4 @@
-// The part of the host device that C++ and Rust share; src/device/host mirrors it.
+// The part of the CPU emulator that C++ and Rust share; src/device/host mirrors it.
 #pragma once
 
 #include <stdint.h>

@@ -1,4 +1,4 @@
-// Kernels for the host device's own tests: a few that are right, and some that are wrong on purpose.
+// Kernels for the emulator's own tests: a few that are right, and some that are wrong on purpose.
 //
 // Each wrong one has exactly one mistake, on a line that ends in "mistake"; the tests look the line up here.
 #include "../arch/async_copy.cuh"

@@ -1,5 +1,5 @@
-// State of the host device that must be reachable from kernels at the cost of a load: the thread context, the
-// queues of asynchronous copies, and, for the sanitizer, the shadow of shared memory.
+// State of the CPU emulator that must be reachable from kernels at the cost of a load: the thread context,
+// the queues of asynchronous copies, and, for the sanitizer, the shadow of shared memory.
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,13 +1,13 @@
-// Whole-word masks, drawn where they are used: the banks of position-specific masks of the enhanced decoder
+// Whole-word masks, sampled on the device: the pools of position-specific masks of the enhanced decoder
 // (RetroMAE, arXiv 2205.12035, section 3.2), and the inputs of encoder and basic decoder, corrupted.
 //
 // A sentence of L tokens has K = min(L, bank_rows_max) independent masks. Each visits the words in a random
-// order (Fisher-Yates, draw k of row r is word k % 4 of philox([r << 16 | k / 4, sentence, bank stream,
-// step])) and hides a word unless that would exceed the budget max(1, round(L · ratio)). Output: K bit rows
-// of ceil(L / 32) words, 1 = visible, and for each token the bank row that it reads. `reference::mask` has
-// the definition; the result agrees bit for bit.
+// order (Fisher-Yates, sample k of row r is value k % 4 of philox([r << 16 | k / 4, sentence, pool stream,
+// step])) and hides a word unless that would exceed the count limit max(1, round(L · ratio)). Output: K bit
+// rows of ceil(L / 32) 32-bit words, 1 = visible, and for each token the pool's row that it reads.
+// `reference::mask` has the definition; the result agrees bit for bit.
 //
-// Work: K · L draws at most, each a dependent access to the row's permutation, so bound by latency; written
+// Work: K · L samples at most, each a dependent access to the row's permutation, so bound by latency; written
 // are K · L / 8 bytes, a 4096th of the dense int64 masks of a CPU collator at L = 512, K = 128. Rows are not
 // expanded to a mask a token, transposed or put in the order of a matrix instruction: a batch of 64 · 512
 // tokens would have 4 MB of them in place of 0.6, for attention to save a shift a word. One thread makes one
@@ -15,9 +15,9 @@
 // and 32 permutations of u16 fit shared memory up to L = 1024 (66 KB); longer sentences keep theirs in the
 // workspace. The bits are gathered in shared memory and written coalesced.
 //
-// One more block a sentence corrupts its inputs: two lanes draw the two masks, the warp writes. The chosen
-// tokens of a sentence go, in order, to as many places as its budget has, so that places are known before
-// anything is drawn.
+// One more block a sentence corrupts its inputs: two lanes sample the two masks, the warp writes. The chosen
+// tokens of a sentence go, in order, to as many rows as its count limit has, so that rows are known before
+// anything is sampled.
 #include "../core/token_range.cuh"
 #include "whole_words.cuh"
 
@@ -27,8 +27,8 @@ constexpr uint32_t kDrawMasksThreads = MASK_ROWS_PER_BLOCK;
 constexpr int32_t kNoRow = -1;
 constexpr int32_t kNoId = -1;
 
-// Words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in 32
-// banks.
+// 32-bit words between the masks of two threads in shared memory: odd, so that equal words of 32 masks lie in
+// 32 banks.
 constexpr uint32_t mask_stride(uint32_t words_per_row) {
     return words_per_row | 1u;
 }
@@ -50,7 +50,7 @@ RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tok
 }
 
 // Writes what `visible`, one mask of the sentence at `token`, leaves of its input. One warp.
-RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& draw, uint32_t sentence,
+RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskSampler& sampler, uint32_t sentence,
                              uint32_t sentences, uint32_t token, const uint32_t* visible) {
     const TokenRange own =
         TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
@@ -58,26 +58,27 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskDraw& dra
     int32_t* targets = pointer<int32_t>(params.targets) + own.start;
     const uint32_t places = own.count;
     uint32_t count = 0;
-    for (uint32_t base = 0; base < draw.length; base += 32) {
-        const uint32_t slot = base + lane_index();
-        const uint32_t existing = draw.length - base < 32 ? (1u << (draw.length - base)) - 1u : 0xffffffffu;
+    for (uint32_t base = 0; base < sampler.length; base += 32) {
+        const uint32_t position = base + lane_index();
+        const uint32_t existing =
+            sampler.length - base < 32 ? (1u << (sampler.length - base)) - 1u : 0xffffffffu;
         const uint32_t chosen = ~visible[base / 32] & existing;
-        if (slot < draw.length) {
-            int32_t id = pointer<const int32_t>(params.ids)[token + slot];
+        if (position < sampler.length) {
+            int32_t id = pointer<const int32_t>(params.ids)[token + position];
             if (chosen >> lane_index() & 1u) {
                 const uint32_t place = count + bit_count(chosen & ((1u << lane_index()) - 1u));
                 if (place < places) {
-                    rows[place] = static_cast<int32_t>(token + slot);
+                    rows[place] = static_cast<int32_t>(token + position);
                     targets[place] = id;
                 }
-                const Random4 random = philox(draw.rng.seed_low, draw.rng.seed_high, slot,
-                                              draw.sentence_index, STREAM_CORRUPTION, draw.rng.step);
+                const Random4 random = philox(sampler.rng.seed_low, sampler.rng.seed_high, position,
+                                              sampler.sentence_index, STREAM_CORRUPTION, sampler.rng.step);
                 if (random.words[0] < params.mask_below)
                     id = params.mask_id;
                 else if (random.words[0] < params.random_below)
                     id = static_cast<int32_t>(bounded(random.words[1], params.vocab_size));
             }
-            pointer<int32_t>(params.input_ids)[token + slot] = id;
+            pointer<int32_t>(params.input_ids)[token + position] = id;
         }
         count += bit_count(chosen);
     }
@@ -104,7 +105,7 @@ RETROMAE_DEVICE void leave_sentence(const DrawMasksParams& params, const TokenRa
 // A block at work: one warp, for a sentence that begins at `token`.
 struct MaskBlock {
     const DrawMasksParams& params;
-    MaskDraw draw;
+    MaskSampler sampler;
     uint32_t sentence;
     uint32_t token;
     uint32_t words_per_row;
@@ -116,7 +117,7 @@ struct MaskBlock {
         MaskBlock block = {
             params,
             {*pointer<const RngState>(params.rng), pointer<const uint32_t>(params.sentence_indices)[sentence],
-             tokens.count, mask_budget(tokens.count, params.budget)},
+             tokens.count, mask_count_limit(tokens.count, params.budget)},
             sentence,
             tokens.start,
             (tokens.count + 31u) / 32u,
@@ -127,7 +128,7 @@ struct MaskBlock {
         return block;
     }
     RETROMAE_MEMBER void find_words() {
-        retromae::find_words(pointer<const uint32_t>(params.word_starts), token, draw.length, words);
+        retromae::find_words(pointer<const uint32_t>(params.word_starts), token, sampler.length, words);
         warp_barrier();
     }
     // The mask of a thread, in shared memory.
@@ -135,38 +136,40 @@ struct MaskBlock {
         return bits + thread * mask_stride(words_per_row);
     }
 
-    // Corrupts the sentence's inputs of encoder and decoder: two lanes draw their masks.
+    // Corrupts the sentence's inputs of encoder and decoder: two lanes sample their masks.
     RETROMAE_MEMBER void corrupt_inputs(SharedMemory& memory) {
         find_words();
         uint16_t* permutations = memory.take<uint16_t>(2u * permutation_stride(params.length_max));
         const bool encoder = threadIdx.x == 0;
         const CorruptionParams& own = encoder ? params.encoder : params.decoder;
-        draw.budget = mask_budget(draw.length, own.budget);
+        sampler.count_limit = mask_count_limit(sampler.length, own.budget);
         if (threadIdx.x < 2 && own.input_ids != 0)
-            draw_mask(draw, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
-                      permutations + threadIdx.x * permutation_stride(draw.length), mask_of(threadIdx.x));
+            sample_mask(sampler, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
+                        permutations + threadIdx.x * permutation_stride(sampler.length),
+                        mask_of(threadIdx.x));
         warp_barrier();
         if (params.encoder.input_ids != 0)
-            corrupt(params.encoder, draw, sentence, params.sentences, token, mask_of(0));
+            corrupt(params.encoder, sampler, sentence, params.sentences, token, mask_of(0));
         if (params.decoder.input_ids != 0)
-            corrupt(params.decoder, draw, sentence, params.sentences, token, mask_of(1));
+            corrupt(params.decoder, sampler, sentence, params.sentences, token, mask_of(1));
     }
 
     // Makes this block's share of the sentence's masks, a thread a row.
-    RETROMAE_MEMBER void draw_bank(SharedMemory& memory) {
-        const uint32_t bank_rows = draw.length < params.bank_rows_max ? draw.length : params.bank_rows_max;
+    RETROMAE_MEMBER void sample_pool(SharedMemory& memory) {
+        const uint32_t pool_rows =
+            sampler.length < params.bank_rows_max ? sampler.length : params.bank_rows_max;
         if (params.rows != 0)
-            draw_rows(draw, bank_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
-                      params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
+            sample_rows(sampler, pool_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
+                        params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
         const uint32_t first_row = blockIdx.y * kDrawMasksThreads;
-        if (first_row >= bank_rows) return;
+        if (first_row >= pool_rows) return;
         const uint32_t rows =
-            bank_rows - first_row < kDrawMasksThreads ? bank_rows - first_row : kDrawMasksThreads;
+            pool_rows - first_row < kDrawMasksThreads ? pool_rows - first_row : kDrawMasksThreads;
         uint16_t* permutation = permutation_of(memory, first_row + threadIdx.x);
         find_words();
         if (threadIdx.x < rows)
-            draw_mask(draw, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
-                      mask_of(threadIdx.x));
+            sample_mask(sampler, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
+                        mask_of(threadIdx.x));
         warp_barrier();
         write_rows(first_row, rows);
     }
@@ -176,10 +179,10 @@ struct MaskBlock {
     RETROMAE_MEMBER uint16_t* permutation_of(SharedMemory& memory, uint32_t row) const {
         if (params.workspace == 0)
             return memory.take<uint16_t>(kDrawMasksThreads * permutation_stride(params.length_max)) +
-                   threadIdx.x * permutation_stride(draw.length);
+                   threadIdx.x * permutation_stride(sampler.length);
         const uint32_t rows_max = (params.bank_rows_max + 31u) / 32u * 32u;
         return pointer<uint16_t>(params.workspace) + static_cast<uint64_t>(token) * rows_max +
-               static_cast<uint64_t>(row) * draw.length;
+               static_cast<uint64_t>(row) * sampler.length;
     }
     // Writes the first `rows` masks to the sentence's rows from `first_row` on.
     RETROMAE_MEMBER void write_rows(uint32_t first_row, uint32_t rows) const {
@@ -221,7 +224,7 @@ RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
     if (blockIdx.y == params.bank_blocks)
         block.corrupt_inputs(memory);
     else
-        block.draw_bank(memory);
+        block.sample_pool(memory);
 }
 
 }  // namespace retromae

@@ -36,21 +36,21 @@ RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params
     }
 
     LaneRow sum;
-    for_chunks(columns, [&](int slot, uint32_t column) {
-        input.widen(slot, sum[slot]);
+    for_chunks(columns, [&](int index, uint32_t column) {
+        input.widen(index, sum[index]);
         if (params.bias != 0) {
             float bias[8];
             load(pointer<const float>(params.bias) + column, bias);
             RETROMAE_UNROLL
-            for (int i = 0; i < 8; ++i) sum[slot][i] += bias[i];
+            for (int i = 0; i < 8; ++i) sum[index][i] += bias[i];
         }
-        apply_dropout(params.dropout, 0, row, column / 8u, sum[slot]);
+        apply_dropout(params.dropout, 0, row, column / 8u, sum[index]);
         float added[8];
-        residual.widen(slot, added);
+        residual.widen(index, added);
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) sum[slot][i] += added[i];
-        round_chunk(T{}, sum[slot]);
-        if (params.sum != 0) store(pointer<T>(params.sum) + start + column, sum[slot]);
+        for (int i = 0; i < 8; ++i) sum[index][i] += added[i];
+        round_chunk(T{}, sum[index]);
+        if (params.sum != 0) store(pointer<T>(params.sum) + start + column, sum[index]);
     });
 
     const float shift = input_start.mean() + residual_start.mean();
@@ -59,9 +59,9 @@ RETROMAE_DEVICE void layer_norm_forward_row(const LayerNormForwardParams& params
         pointer<float>(params.mean)[row] = statistics.mean;
         pointer<float>(params.rstd)[row] = statistics.rstd;
     }
-    for_chunks(columns, [&](int slot, uint32_t column) {
+    for_chunks(columns, [&](int index, uint32_t column) {
         float output[8];
-        normalize(sum[slot], statistics, pointer<const float>(params.gamma),
+        normalize(sum[index], statistics, pointer<const float>(params.gamma),
                   pointer<const float>(params.beta), column, output);
         store(pointer<T>(params.output) + start + column, output);
     });
@@ -86,9 +86,9 @@ RETROMAE_DEVICE void layer_norm_backward_row(const LayerNormBackwardParams& para
     const float mean = pointer<const float>(params.mean)[row];
     const float rstd = pointer<const float>(params.rstd)[row];
 
-    const auto chunk = [&](int slot, float (&normalized)[8], float (&gradient)[8]) {
-        d_output.widen(slot, gradient);
-        sum.widen(slot, normalized);
+    const auto chunk = [&](int index, float (&normalized)[8], float (&gradient)[8]) {
+        d_output.widen(index, gradient);
+        sum.widen(index, normalized);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) normalized[i] = (normalized[i] - mean) * rstd;
     };

@@ -54,13 +54,13 @@ RETROMAE_DEVICE void for_backward_rows(uint32_t rows, Body body) {
 
 using LaneRow = float[kRowChunks][8];
 
-// Calls `body(slot, first column)` for each chunk of this lane.
+// Calls `body(index, first column)` for each chunk of this lane.
 template <class Body>
 RETROMAE_DEVICE void for_chunks(uint32_t columns, Body body) {
     RETROMAE_UNROLL
-    for (int slot = 0; slot < kRowChunks; ++slot) {
-        const uint32_t column = (static_cast<uint32_t>(slot) * 32u + threadIdx.x % 32u) * 8u;
-        if (column < columns) body(slot, column);
+    for (int index = 0; index < kRowChunks; ++index) {
+        const uint32_t column = (static_cast<uint32_t>(index) * 32u + threadIdx.x % 32u) * 8u;
+        if (column < columns) body(index, column);
     }
 }
 
@@ -113,14 +113,14 @@ struct RawRow {
     RawChunk<T> chunks[kRowChunks];
 
     RETROMAE_MEMBER void load(const T* row, uint32_t columns) {
-        for_chunks(columns, [&](int slot, uint32_t column) { chunks[slot].load(row + column); });
+        for_chunks(columns, [&](int index, uint32_t column) { chunks[index].load(row + column); });
     }
 
     RETROMAE_MEMBER void store(T* row, uint32_t columns) const {
-        for_chunks(columns, [&](int slot, uint32_t column) { chunks[slot].store(row + column); });
+        for_chunks(columns, [&](int index, uint32_t column) { chunks[index].store(row + column); });
     }
 
-    RETROMAE_MEMBER void widen(int slot, float (&values)[8]) const { chunks[slot].widen(values); }
+    RETROMAE_MEMBER void widen(int index, float (&values)[8]) const { chunks[index].widen(values); }
 };
 
 RETROMAE_DEVICE float sum_of_8(const float (&values)[8]) {
@@ -156,10 +156,10 @@ struct RowStatistics {
 // fraction of the deviation of the row's own.
 RETROMAE_DEVICE RowStatistics row_statistics(const LaneRow& row, float shift, uint32_t columns, float eps) {
     float sums[2] = {0.0f, 0.0f};
-    for_chunks(columns, [&](int slot, uint32_t) {
+    for_chunks(columns, [&](int index, uint32_t) {
         float shifted[8], square[8];
         RETROMAE_UNROLL
-        for (int i = 0; i < 8; ++i) shifted[i] = row[slot][i] - shift;
+        for (int i = 0; i < 8; ++i) shifted[i] = row[index][i] - shift;
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) square[i] = shifted[i] * shifted[i];
         sums[0] += sum_of_8(shifted);
@@ -245,15 +245,15 @@ class ColumnTotals {
 };
 
 // With g = gamma·d_output, the gradient of what was normalized is rstd·(g - mean(g) - x̂·mean(g·x̂)):
-// `chunk(slot, x̂, d_output)` gives 8 columns of both, once for the means and once for the gradient, which
-// goes to `emit(slot, column, gradient)`. Adds d_output·x̂ to total 0 (gamma) and d_output to total 1 (beta).
+// `chunk(index, x̂, d_output)` gives 8 columns of both, once for the means and once for the gradient, which
+// goes to `emit(index, column, gradient)`. Adds d_output·x̂ to total 0 (gamma) and d_output to total 1 (beta).
 template <class Totals, class Chunk, class Emit>
 RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t columns, Totals& totals,
                                         Chunk chunk, Emit emit) {
     float sums[2] = {0.0f, 0.0f};
-    for_chunks(columns, [&](int slot, uint32_t column) {
+    for_chunks(columns, [&](int index, uint32_t column) {
         float normalized[8], gradient[8], products[8], gammas[8];
-        chunk(slot, normalized, gradient);
+        chunk(index, normalized, gradient);
         load(gamma + column, gammas);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) products[i] = gradient[i] * normalized[i];
@@ -271,14 +271,14 @@ RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t
     // Anew for each row: a register more in the loop would cost the embeddings' backward a block an SM.
     const float share = 1.0f / static_cast<float>(recomputed(columns));
     const float mean = sums[0] * share, projection = sums[1] * share;
-    for_chunks(columns, [&](int slot, uint32_t column) {
+    for_chunks(columns, [&](int index, uint32_t column) {
         float normalized[8], gradient[8], gammas[8];
-        chunk(slot, normalized, gradient);
+        chunk(index, normalized, gradient);
         load(gamma + column, gammas);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i)
             gradient[i] = rstd * (gradient[i] * gammas[i] - mean - normalized[i] * projection);
-        emit(slot, column, gradient);
+        emit(index, column, gradient);
     });
 }
 

@@ -1,7 +1,7 @@
 // What the twin kernels share.
 //
 // A twin kernel dumps what one wrapper of kernels/arch or kernels/core gives each lane, so that a test can
-// compare the GPU with the host device and both with an exact computation. Every launch fills whole blocks.
+// compare the GPU with the CPU emulator and both with an exact computation. Every launch fills whole blocks.
 #pragma once
 
 #include "../core/types.cuh"
