@@ -25,11 +25,8 @@ use nvcc::KernelReport;
 const DEFAULT_ARCHS: &str = "80;90a";
 
 /// Folders of kernels that only some builds have, each with the variable in which cargo says so.
-const OPTIONAL: &[(&str, &str)] = &[
-    ("baseline", "CARGO_FEATURE_BASELINE"),
-    ("host", "CARGO_FEATURE_TEST_KERNELS"),
-    ("twins", "CARGO_FEATURE_TEST_KERNELS"),
-];
+const OPTIONAL: &[(&str, &str)] =
+    &[("baseline", "CARGO_FEATURE_BASELINE"), ("probes", "CARGO_FEATURE_TEST_KERNELS")];
 
 fn main() {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -227,8 +224,8 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
     let kernels = root.join("kernels");
     let mut jobs = Vec::new();
     let mut fatbins = Vec::new();
-    // kernels/host holds the host device and kernels that are wrong on purpose.
-    for source in sources.iter().filter(|source| !source.starts_with("host")) {
+    // kernels/probes/emulator holds kernels for the host device alone, some of them wrong on purpose.
+    for source in sources.iter().filter(|source| !source.starts_with("probes/emulator")) {
         let name = identifier(source);
         let output = folder.join(format!("{name}.fatbin"));
         let dependencies = output.with_extension("d");

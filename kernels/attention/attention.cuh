@@ -215,15 +215,15 @@ struct SampledPool {
     }
 };
 
-// Shared memory of DrawnBank::draw for the longest sentence.
-struct DrawnBankBytes {
+// Shared memory of SampledPool::sample for the longest sentence.
+struct SampledPoolBytes {
     uint64_t kept;     // bits and rows
     uint64_t passing;  // until the block's own arrays lie there
 
-    static DrawnBankBytes of(const AttentionForwardParams& params) {
+    static SampledPoolBytes of(const AttentionForwardParams& params) {
         const uint32_t length = params.key_seqlen_max, most = params.mask.bank_rows_max;
-        const uint64_t bank_rows = length < most ? length : most;
-        return {taken_bytes<uint32_t>(bank_rows * ceil_div(length, 32)) + taken_bytes<uint16_t>(length),
+        const uint64_t pool_rows = length < most ? length : most;
+        return {taken_bytes<uint32_t>(pool_rows * ceil_div(length, 32)) + taken_bytes<uint16_t>(length),
                 taken_bytes<uint32_t>(1) + taken_bytes<uint16_t>(uint64_t{length} + 1) +
                     taken_bytes<uint16_t>(uint64_t{kAttentionThreads} * permutation_stride(length))};
     }
@@ -362,8 +362,8 @@ inline Grid tiles_grid(const AttentionForwardParams& params, uint64_t tokens, ui
 template <class Mask>
 uint64_t bytes_with_mask(const AttentionForwardParams& params, uint64_t own) {
     if (!Mask::kMasked || params.mask.kind != ATTENTION_MASK_DRAWN) return own;
-    const DrawnBankBytes bank = DrawnBankBytes::of(params);
-    return bank.kept + (own > bank.passing ? own : bank.passing);
+    const SampledPoolBytes pool = SampledPoolBytes::of(params);
+    return pool.kept + (own > pool.passing ? own : pool.passing);
 }
 
 // The head sizes that kernels are made for: X(part, mask's name, Mask, T, d).

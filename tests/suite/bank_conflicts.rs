@@ -7,7 +7,7 @@ const THREADS: u32 = 64;
 const BLOCKS: u32 = 3;
 const WARPS: u64 = (THREADS / 32 * BLOCKS) as u64;
 const SHARED_BYTES: u32 = THREADS * 36 * 4;
-const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
+const SOURCE: &str = include_str!("../../kernels/probes/emulator/probes.cu");
 
 const ORDERS: [ThreadOrder; 4] =
     [ThreadOrder::Forward, ThreadOrder::Reverse, ThreadOrder::Random(1), ThreadOrder::Random(2)];
@@ -43,7 +43,7 @@ fn expect(
     let line = SOURCE.lines().position(|line| line.ends_with(&format!("// {mark}")));
     SharedAccess {
         kernel,
-        site: format!("kernels/host/probes.cu:{}", line.expect("a marked line") + 1),
+        site: format!("kernels/probes/emulator/probes.cu:{}", line.expect("a marked line") + 1),
         write: mark.contains("write") || *mark == "copy",
         bytes: *bytes,
         accesses: accesses * WARPS,

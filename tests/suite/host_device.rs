@@ -5,7 +5,7 @@ use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, ThreadOr
 use retromae::random::{key, philox};
 
 const THREADS: usize = 64;
-const SOURCE: &str = include_str!("../../kernels/host/probes.cu");
+const SOURCE: &str = include_str!("../../kernels/probes/emulator/probes.cu");
 
 fn options(order: ThreadOrder) -> HostOptions {
     HostOptions { order, guard: true, ..HostOptions::default() }
@@ -32,7 +32,7 @@ fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result
 
 /// The line of the mistake in a wrong kernel, as errors name it.
 fn mistake(kernel: &str) -> String {
-    format!("kernels/host/probes.cu:{}", mistake_line(kernel))
+    format!("kernels/probes/emulator/probes.cu:{}", mistake_line(kernel))
 }
 
 fn mistake_line(kernel: &str) -> isize {
@@ -216,7 +216,7 @@ mod sanitized {
             ] {
                 let message = run(&device(options), kernel, 256, THREADS).unwrap_err().to_string();
                 let blamed = lines.map(|line| mistake_line(kernel) + line);
-                let mut places = blamed.map(|line| format!("kernels/host/probes.cu:{line},"));
+                let mut places = blamed.map(|line| format!("kernels/probes/emulator/probes.cu:{line},"));
                 assert!(message.contains("race: ") || message.contains("never written"), "{message}");
                 assert!(places.any(|place| message.contains(&place)), "{message}");
             }

@@ -21,7 +21,7 @@ const ARCH: &[(&str, &str)] = sources!(
     "warp_primitives.cuh"
 );
 const TWINS: &[(&str, &str)] = sources!(
-    "twins",
+    "probes/instructions",
     "async_copy.cu",
     "atomic_add.cu",
     "core.cu",
@@ -79,7 +79,7 @@ fn every_wrapper_has_a_twin() {
         assert!(!wrappers.is_empty(), "kernels/arch/{file} offers nothing, or is read wrongly");
         for name in &wrappers {
             let whole = PARTS.iter().find(|(part, _)| part == name).map_or(&**name, |(_, whole)| whole);
-            assert!(is_called(whole), "{name} of kernels/arch/{file} has no twin in kernels/twins");
+            assert!(is_called(whole), "{name} of kernels/arch/{file} has no twin in kernels/probes/instructions");
         }
         all.extend(wrappers);
     }
@@ -95,11 +95,11 @@ fn every_twin_is_built_and_run() {
     for (file, source) in TWINS {
         for rest in source.split("RETROMAE_KERNEL(").skip(1) {
             let name = rest.split(',').next().expect("a name");
-            assert!(built.contains(&name), "{name} of kernels/twins/{file} is not built");
+            assert!(built.contains(&name), "{name} of kernels/probes/instructions/{file} is not built");
             let named = format!("\"{name}\"");
             assert!(
                 TESTS.iter().any(|source| source.contains(&named)),
-                "no test runs {name} of kernels/twins/{file}"
+                "no test runs {name} of kernels/probes/instructions/{file}"
             );
         }
     }
@@ -113,7 +113,7 @@ fn every_source_is_read() {
         println!("ignored: the sources are not on this machine");
         return;
     }
-    for (folder, listed) in [("arch", ARCH), ("twins", TWINS)] {
+    for (folder, listed) in [("arch", ARCH), ("probes/instructions", TWINS)] {
         let mut files: Vec<String> = std::fs::read_dir(kernels.join(folder))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -66,7 +66,7 @@ fn a_kernel_that_uses_freed_memory_ends_the_context() {
     });
     let Some(written) = written else { return };
     assert!(written.stderr.contains("kernel probe_reverse: access out of bounds"), "{}", written.stderr);
-    assert!(written.stderr.contains("kernels/host/probes.cu:"), "{}", written.stderr);
+    assert!(written.stderr.contains("kernels/probes/emulator/probes.cu:"), "{}", written.stderr);
 }
 
 /// The kernel writes two bytes further than the output has room for.

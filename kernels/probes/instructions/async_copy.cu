@@ -1,6 +1,6 @@
 // Twins of cp.async: groups of every size are waited for at every depth, and sources that do not exist.
-#include "../arch/async_copy.cuh"
-#include "../core/shared_memory.cuh"
+#include "../../arch/async_copy.cuh"
+#include "../../core/shared_memory.cuh"
 #include "twins.cuh"
 
 namespace retromae {

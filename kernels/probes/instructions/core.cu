@@ -1,9 +1,9 @@
 // Twins of what kernels/core offers and a compiler may see differently: draws, GELU,
 // strips, the order of memory accesses, the layout of shared memory.
-#include "../core/gelu.cuh"
-#include "../core/philox.cuh"
-#include "../core/shared_memory.cuh"
-#include "../base/strip.cuh"
+#include "../../core/gelu.cuh"
+#include "../../core/philox.cuh"
+#include "../../core/shared_memory.cuh"
+#include "../../base/strip.cuh"
 #include "twins.cuh"
 
 namespace retromae {

@@ -1,10 +1,10 @@
 // Kernels for the emulator's own tests: a few that are right, and some that are wrong on purpose.
 //
 // Each wrong one has exactly one mistake, on a line that ends in "mistake"; the tests look the line up here.
-#include "../arch/async_copy.cuh"
-#include "../arch/warp_primitives.cuh"
-#include "../core/shared_memory.cuh"
-#include "../core/types.cuh"
+#include "../../arch/async_copy.cuh"
+#include "../../arch/warp_primitives.cuh"
+#include "../../core/shared_memory.cuh"
+#include "../../core/types.cuh"
 
 namespace retromae {
 

@@ -1,7 +1,7 @@
 // Twins of what feeds the tensor cores, and of their products.
-#include "../arch/ldmatrix.cuh"
-#include "../arch/mma.cuh"
-#include "../core/shared_memory.cuh"
+#include "../../arch/ldmatrix.cuh"
+#include "../../arch/mma.cuh"
+#include "../../core/shared_memory.cuh"
 #include "twins.cuh"
 
 namespace retromae {

@@ -4,7 +4,7 @@
 // compare the GPU with the CPU emulator and both with an exact computation. Every launch fills whole blocks.
 #pragma once
 
-#include "../core/types.cuh"
+#include "../../core/types.cuh"
 
 namespace retromae {
 

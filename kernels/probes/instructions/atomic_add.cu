@@ -1,5 +1,5 @@
 // Twin of atomic additions.
-#include "../arch/atomic_add.cuh"
+#include "../../arch/atomic_add.cuh"
 #include "twins.cuh"
 
 namespace retromae {

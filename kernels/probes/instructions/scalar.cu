@@ -1,7 +1,7 @@
 // Twins of the wrappers that look at one lane alone: conversions, bit counts, approximations.
-#include "../arch/approximate.cuh"
-#include "../arch/bits.cuh"
-#include "../arch/convert.cuh"
+#include "../../arch/approximate.cuh"
+#include "../../arch/bits.cuh"
+#include "../../arch/convert.cuh"
 #include "twins.cuh"
 
 namespace retromae {

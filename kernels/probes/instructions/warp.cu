@@ -1,7 +1,7 @@
 // Twins of the collectives of a warp and of a block.
-#include "../arch/block.cuh"
-#include "../arch/warp_primitives.cuh"
-#include "../core/shared_memory.cuh"
+#include "../../arch/block.cuh"
+#include "../../arch/warp_primitives.cuh"
+#include "../../core/shared_memory.cuh"
 #include "twins.cuh"
 
 namespace retromae {

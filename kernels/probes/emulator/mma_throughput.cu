@@ -1,6 +1,6 @@
 // Products alone, by the host's twin of mma and by a naive one: what the twin is worth.
-#include "../arch/mma.cuh"
-#include "../core/types.cuh"
+#include "../../arch/mma.cuh"
+#include "../../core/types.cuh"
 
 namespace retromae {
 
