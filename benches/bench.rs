@@ -48,6 +48,6 @@ fn all<T: ModelFloat>(bench: &mut Bench) {
     cases::embedding::bench::<T>(bench);
     cases::adamw::bench(bench);
     cases::masks::bench(bench);
-    cases::mma_twin::bench(bench);
+    cases::mma_emulation::bench(bench);
     cases::step::bench::<T>(bench);
 }

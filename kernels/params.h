@@ -24,8 +24,8 @@ enum TileSize : uint32_t {
     SEGMENT_SLICE = 64,           /* indices of a slice of a long segment */
     GROUP_TILE = 2048,            /* keys that one count of digits is of */
     GROUP_DIGIT_BITS = 8,
-    MASK_ROWS_PER_BLOCK = 32,     /* bank rows that one block makes */
-    ROW_COLUMNS_MAX = 1024,       /* of a row that a warp holds in registers */
+    MASK_ROWS_PER_BLOCK = 32, /* bank rows that one block makes */
+    ROW_COLUMNS_MAX = 1024,   /* of a row that a warp holds in registers */
 };
 
 /* One dropout site. `threshold` of 256 byte values drop an element; the others scale it by `scale`. */

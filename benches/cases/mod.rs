@@ -8,5 +8,5 @@ pub mod cross_entropy;
 pub mod embedding;
 pub mod layer_norm;
 pub mod masks;
-pub mod mma_twin;
+pub mod mma_emulation;
 pub mod step;

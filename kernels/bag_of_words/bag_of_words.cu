@@ -301,7 +301,7 @@ RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
         from_float<T>(total);
 }
 
-// A thread has 8 words.
+// A thread has 8 token ids.
 struct BagMaximumLaunch : Launch<kMaximumThreads> {
     static Grid grid(const BagOfWordsParams& params) {
         return {ceil_div(params.vocabulary, 8 * kMaximumThreads), params.sentences};
@@ -309,7 +309,7 @@ struct BagMaximumLaunch : Launch<kMaximumThreads> {
 };
 struct BagWeightLaunch : Launch<kWeightThreads> {
     static Grid grid(const BagOfWordsParams& params) {
-        return {ceil_div(params.vocabulary, kWeightThreads / kWeightGroups * kWeightWords),
+        return {ceil_div(params.vocabulary, kWeightThreads / kWeightGroups * kWeightIds),
                 ceil_div(params.hidden_size, kWeightColumns)};
     }
 };

@@ -1,7 +1,7 @@
 //! Counter-based randomness: Philox-4x32-10 and every decision that is drawn from it.
 //!
 //! A draw is a pure function of (seed, what is drawn, step), so it is the same on every device, in any
-//! order of work, and after a resume. `kernels/core/philox.cuh` is the twin of this file.
+//! order of work, and after a resume. `kernels/core/philox.cuh` computes the same on the device.
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 

@@ -62,13 +62,13 @@ fn wrong_launches_are_refused() {
             unsafe { device.stream().launch_shape(kernel, shape, &params) }.unwrap_err().to_string()
         };
         assert!(launch("no_such_kernel", 64, 0).starts_with("kernel no_such_kernel is not built"));
-        let message = launch("twin_bit_count", 32, 0);
-        assert_eq!(message, "kernel twin_bit_count: threads is 32; it should be 64");
-        let message = launch("twin_bit_count", 64, 1 << 20);
+        let message = launch("instruction_bit_count", 32, 0);
+        assert_eq!(message, "kernel instruction_bit_count: threads is 32; it should be 64");
+        let message = launch("instruction_bit_count", 64, 1 << 20);
         assert!(message.contains("shared_bytes is 1048576; it should be at most"), "{message}");
         let shape = LaunchShape { grid: [1, 1, 1], threads: 64, shared_bytes: 0 };
         // SAFETY: refused for the size of its params.
-        let result = unsafe { device.stream().launch_shape("twin_bit_count", shape, &0u32) };
+        let result = unsafe { device.stream().launch_shape("instruction_bit_count", shape, &0u32) };
         let message = result.unwrap_err().to_string();
         assert!(message.contains("params is 4") && message.ends_with("it should be 24 bytes"), "{message}");
     }

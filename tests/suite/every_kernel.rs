@@ -24,7 +24,7 @@ use crate::cross_entropy;
 const LENGTHS: [usize; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;
 /// Kernels that are not the library's: of tests and baselines.
-const OTHERS: [&str; 3] = ["probe_", "twin_", "baseline_"];
+const OTHERS: [&str; 3] = ["probe_", "instruction_", "baseline_"];
 
 fn sentences() -> PackedSentences {
     let cu_seqlens = prefix_sums(&LENGTHS);

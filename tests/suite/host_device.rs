@@ -81,9 +81,9 @@ fn collectives_reduce_shuffle_and_vote() {
     }
 }
 
-/// What the bench of the vectorised twin measures it against: both add up the products of a sum one after the other.
+/// The vectorized emulation and the naive one that its bench compares it with: both add up the products of a sum one after the other.
 #[test]
-fn the_twin_of_tensor_cores_equals_a_naive_one() {
+fn the_emulation_of_tensor_cores_equals_a_naive_one() {
     let (threads, operands, sums) = (128, 20, 32);
     let random: Vec<u32> = (0..threads * operands)
         .map(|i| 0x3c00_3c00 ^ philox(key(3), [i as u32, 0, 0, 0])[0] & 0x83ff_83ff)
@@ -97,12 +97,12 @@ fn the_twin_of_tensor_cores_equals_a_naive_one() {
         unsafe { device.stream().launch_shape(kernel, one_block(threads as u32, 0), &params) }.unwrap();
         output.read().unwrap()
     };
-    for [twin, naive] in
+    for [emulated, naive] in
         [["probe_mma_bf16", "probe_naive_mma_bf16"], ["probe_mma_f16", "probe_naive_mma_f16"]]
     {
-        let sums = products(twin);
+        let sums = products(emulated);
         assert!(sums.iter().all(|sum| sum.is_finite() && *sum != 0.0));
-        assert_eq!(sums, products(naive), "{twin}");
+        assert_eq!(sums, products(naive), "{emulated}");
     }
 }
 

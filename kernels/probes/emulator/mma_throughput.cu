@@ -1,4 +1,4 @@
-// Products alone, by the host's twin of mma and by a naive one: what the twin is worth.
+// mma alone, by the emulation and by a naive one: a measure of the emulation.
 #include "../../arch/mma.cuh"
 #include "../../core/types.cuh"
 

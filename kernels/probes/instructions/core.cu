@@ -1,80 +1,80 @@
-// Twins of what kernels/core offers and a compiler may see differently: draws, GELU,
+// Tests of functions of kernels/core that a compiler may see differently: random values, GELU,
 // strips, the order of memory accesses, the layout of shared memory.
 #include "../../core/gelu.cuh"
 #include "../../core/philox.cuh"
 #include "../../core/shared_memory.cuh"
 #include "../../base/strip.cuh"
-#include "twins.cuh"
+#include "instructions.cuh"
 
 namespace retromae {
 
 // input[thread][6]: key and counter; output[thread][4].
-RETROMAE_KERNEL(twin_philox, ProbeParams, Launch<kTwinThreads>) {
-    const uint32_t* input = pointer<const uint32_t>(params.input) + 6 * twin_index();
+RETROMAE_KERNEL(instruction_philox, ProbeParams, Launch<kInstructionThreads>) {
+    const uint32_t* input = pointer<const uint32_t>(params.input) + 6 * thread_index();
     const Random4 random = philox(input[0], input[1], input[2], input[3], input[4], input[5]);
-    uint32_t* output = pointer<uint32_t>(params.output) + 4 * twin_index();
+    uint32_t* output = pointer<uint32_t>(params.output) + 4 * thread_index();
     RETROMAE_UNROLL
     for (int i = 0; i < 4; ++i) output[i] = random.words[i];
 }
 
 // input[thread][2]: draw and bound.
-RETROMAE_KERNEL(twin_bounded, ProbeParams, Launch<kTwinThreads>) {
-    const uint32_t* input = pointer<const uint32_t>(params.input) + 2 * twin_index();
-    pointer<uint32_t>(params.output)[twin_index()] = bounded(input[0], input[1]);
+RETROMAE_KERNEL(instruction_bounded, ProbeParams, Launch<kInstructionThreads>) {
+    const uint32_t* input = pointer<const uint32_t>(params.input) + 2 * thread_index();
+    pointer<uint32_t>(params.output)[thread_index()] = bounded(input[0], input[1]);
 }
 
-// The input of the twins of dropout begins with an RngState, threshold, scale, site and head.
-constexpr uint32_t kTwinHead = 7;
-constexpr uint32_t kTwinDropoutWords = 8;
+// The input of the tests of dropout begins with an RngState, threshold, scale, site and head.
+constexpr uint32_t kHead = 7;
+constexpr uint32_t kDropoutWords = 8;
 
-RETROMAE_DEVICE DropoutParams twin_dropout_params(const ProbeParams& params) {
+RETROMAE_DEVICE DropoutParams dropout_params(const ProbeParams& params) {
     const uint32_t* words = pointer<const uint32_t>(params.input);
     return {params.input, words[4], pointer<const float>(params.input)[5], words[6], 0};
 }
 
 // Then come, for each thread, row, group and 16 values, of which `Count` are used.
 template <int Count>
-RETROMAE_DEVICE void twin_dropout(const ProbeParams& params) {
+RETROMAE_DEVICE void dropout(const ProbeParams& params) {
     const uint32_t* words = pointer<const uint32_t>(params.input);
     const float* floats = pointer<const float>(params.input);
-    const DropoutParams dropout = twin_dropout_params(params);
-    const uint32_t own = kTwinDropoutWords + 18 * twin_index();
+    const DropoutParams dropout = dropout_params(params);
+    const uint32_t own = kDropoutWords + 18 * thread_index();
     float values[Count];
     RETROMAE_UNROLL
     for (int i = 0; i < Count; ++i) values[i] = floats[own + 2 + i];
-    apply_dropout<Count>(dropout, words[kTwinHead], words[own], words[own + 1], values);
+    apply_dropout<Count>(dropout, words[kHead], words[own], words[own + 1], values);
     RETROMAE_UNROLL
-    for (int i = 0; i < Count; ++i) pointer<float>(params.output)[Count * twin_index() + i] = values[i];
+    for (int i = 0; i < Count; ++i) pointer<float>(params.output)[Count * thread_index() + i] = values[i];
 }
 
-RETROMAE_KERNEL(twin_apply_dropout_8, ProbeParams, Launch<kTwinThreads>) {
-    twin_dropout<8>(params);
+RETROMAE_KERNEL(instruction_apply_dropout_8, ProbeParams, Launch<kInstructionThreads>) {
+    dropout<8>(params);
 }
 
-RETROMAE_KERNEL(twin_apply_dropout_16, ProbeParams, Launch<kTwinThreads>) {
-    twin_dropout<16>(params);
+RETROMAE_KERNEL(instruction_apply_dropout_16, ProbeParams, Launch<kInstructionThreads>) {
+    dropout<16>(params);
 }
 
 // Then come, for each thread, row and group.
-RETROMAE_KERNEL(twin_dropout_kept, ProbeParams, Launch<kTwinThreads>) {
+RETROMAE_KERNEL(instruction_dropout_kept, ProbeParams, Launch<kInstructionThreads>) {
     const uint32_t* words = pointer<const uint32_t>(params.input);
-    const uint32_t* own = words + kTwinDropoutWords + 2 * twin_index();
-    pointer<uint32_t>(params.output)[twin_index()] =
-        dropout_kept(twin_dropout_params(params), words[kTwinHead], own[0], own[1]);
+    const uint32_t* own = words + kDropoutWords + 2 * thread_index();
+    pointer<uint32_t>(params.output)[thread_index()] =
+        dropout_kept(dropout_params(params), words[kHead], own[0], own[1]);
 }
 
 // output[thread][2]: GELU and its derivative.
-RETROMAE_KERNEL(twin_gelu, ProbeParams, Launch<kTwinThreads>) {
-    const float x = pointer<const float>(params.input)[twin_index()];
-    float* output = pointer<float>(params.output) + 2 * twin_index();
+RETROMAE_KERNEL(instruction_gelu, ProbeParams, Launch<kInstructionThreads>) {
+    const float x = pointer<const float>(params.input)[thread_index()];
+    float* output = pointer<float>(params.output) + 2 * thread_index();
     output[0] = gelu(x);
     output[1] = gelu_derivative(x);
 }
 
 // input[thread][36]: start, two scales, factor, two sources of 16; output[thread][16]: factor · (start +
 // scale0 · source0 + scale1 · source1).
-RETROMAE_KERNEL(twin_strip, ProbeParams, Launch<kTwinThreads>) {
-    const float* input = pointer<const float>(params.input) + 36 * twin_index();
+RETROMAE_KERNEL(instruction_strip, ProbeParams, Launch<kInstructionThreads>) {
+    const float* input = pointer<const float>(params.input) + 36 * thread_index();
     Strip<16> strip;
     strip.fill(input[0]);
     strip.fma(input[1], input + 4);
@@ -83,24 +83,24 @@ RETROMAE_KERNEL(twin_strip, ProbeParams, Launch<kTwinThreads>) {
     float values[16];
     strip.get(values);
     RETROMAE_UNROLL
-    for (int i = 0; i < 16; ++i) pointer<float>(params.output)[16 * twin_index() + i] = values[i];
+    for (int i = 0; i < 16; ++i) pointer<float>(params.output)[16 * thread_index() + i] = values[i];
 }
 
 // output[thread][5]: where this thread's groups of 4 elements lie.
-RETROMAE_KERNEL(twin_group_offset, ProbeParams, Launch<kTwinThreads>) {
-    uint32_t* output = pointer<uint32_t>(params.output) + 5 * twin_index();
+RETROMAE_KERNEL(instruction_group_offset, ProbeParams, Launch<kInstructionThreads>) {
+    uint32_t* output = pointer<uint32_t>(params.output) + 5 * thread_index();
     for (uint32_t group = 0; group < 5; ++group)
-        output[group] = group_offset(threadIdx.x, kTwinThreads, group, 5, 4);
+        output[group] = group_offset(threadIdx.x, kInstructionThreads, group, 5, 4);
 }
 
 // output[thread][4]: the first array's address modulo 16, and how far from it the others begin, in bytes.
-RETROMAE_KERNEL(twin_shared_memory, ProbeParams, Launch<kTwinThreads>) {
+RETROMAE_KERNEL(instruction_shared_memory, ProbeParams, Launch<kInstructionThreads>) {
     SharedMemory memory = SharedMemory::begin();
     const uintptr_t first = reinterpret_cast<uintptr_t>(memory.take<uint16_t>(1));
     const uintptr_t second = reinterpret_cast<uintptr_t>(memory.take<float>(5));
     const uintptr_t third = reinterpret_cast<uintptr_t>(memory.take<uint32_t>(4));
     const uintptr_t fourth = reinterpret_cast<uintptr_t>(memory.take<uint32_t>(1));
-    uint32_t* output = pointer<uint32_t>(params.output) + 4 * twin_index();
+    uint32_t* output = pointer<uint32_t>(params.output) + 4 * thread_index();
     output[0] = static_cast<uint32_t>(first % 16);
     output[1] = static_cast<uint32_t>(second - first);
     output[2] = static_cast<uint32_t>(third - first);

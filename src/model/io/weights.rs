@@ -253,7 +253,7 @@ mod tests {
                 });
             },
             |tensors| {
-                renamed(tensors, |name| name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"))
+                renamed(tensors, |name| name.replace("cls.predictions.bias", "cls.predictions.decoder.bias"));
             },
             |tensors| {
                 let (name, shape, values) = tensors[0].clone();

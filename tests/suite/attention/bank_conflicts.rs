@@ -31,10 +31,10 @@ const SOURCES: &[(&str, &str)] = &[
 /// Why lines may conflict. All are of masks that a block draws for itself, once a block.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
-        "each query has a row of the bank at random; compilers read banks in global and in shared memory by one instruction",
+        "each query has a row of the pool at random; compilers read banks in global and in shared memory by one instruction",
         &[
-            "visible = drawn.bits[drawn.rows[slot] * words_per_row + first_key / 32];",
-            "visible = bits[(rows == nullptr ? slot : rows[slot]) * words_per_row + first_key / 32];",
+            "visible = pool.bits[pool.rows[position] * words_per_row + first_key / 32];",
+            "visible = stored((rows == nullptr ? position : rows[position]) * words_per_row + first_key / 32);",
         ],
     ),
     (
@@ -47,16 +47,16 @@ const EXCUSED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "each thread has a row of the bank to itself, as many words from the next as a row has, as in global memory",
+        "each thread has a row of the pool to itself, as many words from the next as a row has, as in global memory",
         &[
             "for (uint32_t word = 0; word < length / 32; ++word) bits[word] = 0xffffffffu;",
             "if (length % 32 != 0) bits[length / 32] = (1u << length % 32) - 1u;",
-            "for (uint32_t slot = start; slot < end; ++slot) bits[slot / 32] &= ~(1u << slot % 32);",
+            "bits[position / 32] &= ~(1u << position % 32);",
         ],
     ),
     (
-        "each thread draws for four neighbours, of 2 bytes each",
-        &["rows[first + i] = static_cast<uint16_t>(bounded(random.words[i], bank_rows));"],
+        "each thread samples for four neighbors, of 2 bytes each",
+        &["rows[first + i] = static_cast<uint16_t>(bounded(random.words[i], pool_rows));"],
     ),
 ];
 

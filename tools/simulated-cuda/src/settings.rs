@@ -102,15 +102,14 @@ mod tests {
 
     #[test]
     fn faults_are_listed_with_commas() {
-        let faults =
-            "capability=7.5, memory=1024,no-blas,illegal-address=adamw_f32,driver=12000,hang=twin_bit_count";
+        let faults = "capability=7.5, memory=1024,no-blas,illegal-address=adamw_f32,driver=12000,hang=instruction_bit_count";
         let faults = Faults::parse(faults).unwrap();
         let expected = Faults {
             capability: (7, 5),
             memory_bytes: 1024,
             no_blas: true,
             illegal_address: Some("adamw_f32".into()),
-            hang: Some("twin_bit_count".into()),
+            hang: Some("instruction_bit_count".into()),
             driver_version: 12000,
             ..Faults::default()
         };

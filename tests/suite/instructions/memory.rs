@@ -1,6 +1,6 @@
 //! Copies into shared memory, its layout, and sums in global memory.
 
-use super::{Expected, THREADS, assert_twins, dump, words};
+use super::{Expected, THREADS, assert_lanes, dump, words};
 use crate::common::devices;
 
 /// Seven copies of each thread in eight groups, three of them empty, waited for at each of the nine depths.
@@ -9,7 +9,7 @@ fn asynchronous_copies_arrive_at_every_depth() {
     let stretch = 7 * 4 * THREADS;
     let input = words(15, 2 * 9 * stretch);
     let expected: Vec<Expected> = input.iter().copied().map(Expected::Bits).collect();
-    assert_twins("twin_copy_async", 4 * stretch as u32, 2, &input, &expected);
+    assert_lanes("instruction_copy_async", 4 * stretch as u32, 2, &input, &expected);
 }
 
 /// Of every other thread's source, or of those that a random bit chooses, there is nothing.
@@ -26,7 +26,13 @@ fn asynchronous_copies_of_nothing_are_zeros() {
         .flat_map(|record| [0, 1, 2, 3].map(|word| Expected::Bits(record[4] * record[word])))
         .collect();
     let blocks = records.len() / THREADS;
-    assert_twins("twin_copy_async_zeros", 16 * THREADS as u32, blocks, records.as_flattened(), &expected);
+    assert_lanes(
+        "instruction_copy_async_zeros",
+        16 * THREADS as u32,
+        blocks,
+        records.as_flattened(),
+        &expected,
+    );
 }
 
 /// Integers, whose sums are exact in any order.
@@ -41,7 +47,7 @@ fn atomic_additions_lose_nothing() {
         input.extend([place, (value as f32).to_bits()]);
     }
     assert!(sums.iter().all(|sum| sum.abs() < 1 << 24), "{sums:?} are not exact in f32");
-    assert_twins("twin_atomic_add", 0, blocks, &input, &sums.map(|sum| Expected::Float(sum as f32)));
+    assert_lanes("instruction_atomic_add", 0, blocks, &input, &sums.map(|sum| Expected::Float(sum as f32)));
 }
 
 /// Where a group lies differs between the devices on purpose; on each, the groups of all threads tile the range.
@@ -49,7 +55,7 @@ fn atomic_additions_lose_nothing() {
 fn group_offsets_tile_the_range() {
     let (groups, size) = (5, 4);
     for device in devices() {
-        let mut offsets = dump(&device, "twin_group_offset", 0, 1, &[0], THREADS * groups);
+        let mut offsets = dump(&device, "instruction_group_offset", 0, 1, &[0], THREADS * groups);
         offsets.sort_unstable();
         let tiles: Vec<u32> = (0..THREADS * groups).map(|tile| (tile * size) as u32).collect();
         assert_eq!(offsets, tiles, "{}", device.description());
@@ -60,5 +66,5 @@ fn group_offsets_tile_the_range() {
 #[test]
 fn shared_memory_is_handed_out_alike() {
     let expected = [0, 16, 48, 64].map(Expected::Bits).repeat(THREADS);
-    assert_twins("twin_shared_memory", 80, 1, &[0], &expected);
+    assert_lanes("instruction_shared_memory", 80, 1, &[0], &expected);
 }

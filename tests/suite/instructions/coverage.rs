@@ -1,4 +1,4 @@
-//! That every wrapper has a twin kernel, and every twin kernel a test: read from the sources.
+//! That every wrapper has a kernel that dumps it, and every such kernel a test: read from the sources.
 
 use retromae::device;
 
@@ -20,14 +20,14 @@ const ARCH: &[(&str, &str)] = sources!(
     "mma.cuh",
     "warp_primitives.cuh"
 );
-const TWINS: &[(&str, &str)] = sources!(
+const PROBES: &[(&str, &str)] = sources!(
     "probes/instructions",
     "async_copy.cu",
     "atomic_add.cu",
     "core.cu",
+    "instructions.cuh",
     "scalar.cu",
     "tensor.cu",
-    "twins.cuh",
     "warp.cu"
 );
 const TESTS: &[&str] = &[
@@ -38,7 +38,7 @@ const TESTS: &[&str] = &[
     include_str!("tensor.rs"),
     include_str!("warp.rs"),
 ];
-/// Instructions of the GPU alone, and the wrappers that the host has twins of.
+/// Instructions of the GPU alone, and the wrappers that emulate them.
 const PARTS: &[(&str, &str)] = &[("mma_m16n8k16", "mma")];
 
 /// The functions that a header offers to kernels; a member carries the name of its struct.
@@ -59,7 +59,7 @@ fn wrappers(source: &str) -> Vec<String> {
     found
 }
 
-/// Whether some twin kernel's source calls the function.
+/// True if some kernel's source calls the function.
 fn is_called(name: &str) -> bool {
     let is_call = |(before, after): (&str, &str)| {
         let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -68,18 +68,21 @@ fn is_called(name: &str) -> bool {
     let calls = |source: &str| {
         source.match_indices(name).any(|(at, _)| is_call((&source[..at], &source[at + name.len()..])))
     };
-    TWINS.iter().any(|(_, source)| calls(source))
+    PROBES.iter().any(|(_, source)| calls(source))
 }
 
 #[test]
-fn every_wrapper_has_a_twin() {
+fn every_wrapper_has_a_kernel() {
     let mut all = Vec::new();
     for (file, source) in ARCH {
         let wrappers = wrappers(source);
         assert!(!wrappers.is_empty(), "kernels/arch/{file} offers nothing, or is read wrongly");
         for name in &wrappers {
             let whole = PARTS.iter().find(|(part, _)| part == name).map_or(&**name, |(_, whole)| whole);
-            assert!(is_called(whole), "{name} of kernels/arch/{file} has no twin in kernels/probes/instructions");
+            assert!(
+                is_called(whole),
+                "{name} of kernels/arch/{file} has no kernel in kernels/probes/instructions"
+            );
         }
         all.extend(wrappers);
     }
@@ -90,9 +93,9 @@ fn every_wrapper_has_a_twin() {
 }
 
 #[test]
-fn every_twin_is_built_and_run() {
+fn every_kernel_is_built_and_run() {
     let built: Vec<&str> = device::host_kernels().iter().map(|kernel| kernel.name).collect();
-    for (file, source) in TWINS {
+    for (file, source) in PROBES {
         for rest in source.split("RETROMAE_KERNEL(").skip(1) {
             let name = rest.split(',').next().expect("a name");
             assert!(built.contains(&name), "{name} of kernels/probes/instructions/{file} is not built");
@@ -113,7 +116,7 @@ fn every_source_is_read() {
         println!("ignored: the sources are not on this machine");
         return;
     }
-    for (folder, listed) in [("arch", ARCH), ("probes/instructions", TWINS)] {
+    for (folder, listed) in [("arch", ARCH), ("probes/instructions", PROBES)] {
         let mut files: Vec<String> = std::fs::read_dir(kernels.join(folder))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -1,6 +1,6 @@
 //! Collectives of a warp and of a block.
 
-use super::{Expected, HARD, THREADS, assert_records, assert_twins, floats, whole_blocks, words};
+use super::{Expected, HARD, THREADS, assert_lanes, assert_records, floats, whole_blocks, words};
 
 /// The words of each thread's warp.
 fn warp_of(input: &[u32], thread: usize) -> &[u32] {
@@ -22,7 +22,7 @@ fn shuffles_take_every_lane() {
             patterns.into_iter().flatten().map(move |source| from(thread, source))
         })
         .collect();
-    assert_twins("twin_warp_shuffle", 0, 4, &input, &expected);
+    assert_lanes("instruction_warp_shuffle", 0, 4, &input, &expected);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn ballots_gather_every_pattern() {
             })
         })
         .collect();
-    assert_twins("twin_warp_ballot", 0, input.len() / THREADS, &input, &expected);
+    assert_lanes("instruction_warp_ballot", 0, input.len() / THREADS, &input, &expected);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn matches_find_equal_lanes() {
             })
         })
         .collect();
-    assert_twins("twin_warp_match", 0, input.len() / THREADS, &input, &expected);
+    assert_lanes("instruction_warp_match", 0, input.len() / THREADS, &input, &expected);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn warp_barriers_publish_shared_memory() {
             })
         })
         .collect();
-    assert_twins("twin_warp_barrier", 4 * THREADS as u32, 4, &input, &expected);
+    assert_lanes("instruction_warp_barrier", 4 * THREADS as u32, 4, &input, &expected);
 }
 
 /// No thread votes, all do, each alone does, which threads of the other warp must see too, or a few random ones.
@@ -100,7 +100,7 @@ fn a_block_hears_any_of_its_threads() {
             (0..32).map(move |bit| Expected::Bits(any >> bit & 1))
         })
         .collect();
-    assert_twins("twin_block_any", 0, input.len() / THREADS, &input, &expected);
+    assert_lanes("instruction_block_any", 0, input.len() / THREADS, &input, &expected);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn quads_share_their_values() {
     let input = words(22, 4 * THREADS);
     let quad = |thread: usize| input[thread / 4 * 4..][..4].iter().copied().map(Expected::Bits);
     let expected: Vec<Expected> = (0..input.len()).flat_map(quad).collect();
-    assert_twins("twin_quad_gather", 0, 4, &input, &expected);
+    assert_lanes("instruction_quad_gather", 0, 4, &input, &expected);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn bits_are_transposed_and_back() {
             [Expected::Bits(transposed), Expected::Bits(input[thread])]
         })
         .collect();
-    assert_twins("twin_warp_transpose_bits", 0, 4, &input, &expected);
+    assert_lanes("instruction_warp_transpose_bits", 0, 4, &input, &expected);
 }
 
 type Operation = fn(f32, f32) -> f32;
@@ -141,7 +141,7 @@ fn maximum(a: f32, b: f32) -> f32 {
 fn operations_are_exact_on_every_hard_pair() {
     let mut input: Vec<[u32; 2]> = HARD.into_iter().flat_map(|one| HARD.map(|other| [one, other])).collect();
     input.extend(floats(13, 10.0).as_chunks::<2>().0);
-    for (kernel, operation) in [("twin_sum", sum as Operation), ("twin_maximum", maximum)] {
+    for (kernel, operation) in [("instruction_sum", sum as Operation), ("instruction_maximum", maximum)] {
         assert_records(kernel, &input, |pair| {
             let [a, b] = pair.map(f32::from_bits);
             [Expected::Float(operation(a, b))]
@@ -162,9 +162,10 @@ fn butterfly(mut lanes: [f32; 32], width: usize, operation: Operation) -> [f32; 
 #[test]
 fn butterflies_of_every_width_are_exact() {
     let input: Vec<[u32; 3]> = whole_blocks(floats(14, 1e3).as_chunks::<3>().0);
-    for (kernel, operation) in
-        [("twin_warp_butterfly_sum", sum as Operation), ("twin_warp_butterfly_maximum", maximum)]
-    {
+    for (kernel, operation) in [
+        ("instruction_warp_butterfly_sum", sum as Operation),
+        ("instruction_warp_butterfly_maximum", maximum),
+    ] {
         let mut expected = vec![Expected::Bits(0); 20 * input.len()];
         for (warp, values) in input.as_chunks::<32>().0.iter().enumerate() {
             for (place, width) in [2, 4, 8, 16, 32].into_iter().enumerate() {
@@ -178,6 +179,6 @@ fn butterflies_of_every_width_are_exact() {
                 }
             }
         }
-        assert_twins(kernel, 0, input.len() / THREADS, input.as_flattened(), &expected);
+        assert_lanes(kernel, 0, input.len() / THREADS, input.as_flattened(), &expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use retromae::device::{Float, bf16, f16};
 
-use super::{Expected, THREADS, assert_twins, words};
+use super::{Expected, THREADS, assert_lanes, words};
 
 /// Rows of A and C, and columns of A, which are rows of B.
 const ROWS: usize = 16;
@@ -97,8 +97,10 @@ fn register_of<T: Float>(low: T, high: T) -> u32 {
 /// A kernel of every width that is built.
 fn kernels<T: Float>() -> [(&'static str, usize); 3] {
     match T::DTYPE.name() {
-        "bf16" => [("twin_mma_bf16_1", 16), ("twin_mma_bf16_2", 32), ("twin_mma_bf16_4", 64)],
-        _ => [("twin_mma_f16_1", 16), ("twin_mma_f16_2", 32), ("twin_mma_f16_4", 64)],
+        "bf16" => {
+            [("instruction_mma_bf16_1", 16), ("instruction_mma_bf16_2", 32), ("instruction_mma_bf16_4", 64)]
+        }
+        _ => [("instruction_mma_f16_1", 16), ("instruction_mma_f16_2", 32), ("instruction_mma_f16_4", 64)],
     }
 }
 
@@ -115,7 +117,7 @@ fn assert_products<T: Float>(
         let input: Vec<u32> = lanes().flat_map(|(warp, lane)| warp.record(lane)).collect();
         let sums = lanes().flat_map(|(warp, lane)| warp.sums_of(lane).map(|place| warp.sum(place)));
         let expected: Vec<Expected> = sums.map(&expected).collect();
-        assert_twins(kernel, 0, 32 * WARPS / THREADS, &input, &expected);
+        assert_lanes(kernel, 0, 32 * WARPS / THREADS, &input, &expected);
     }
 }
 
@@ -201,19 +203,19 @@ fn assert_loads(kernel: &str, transposed: bool, count: usize) {
             }
         }
     }
-    assert_twins(kernel, (THREADS * OWN_WORDS * 4) as u32, blocks, &input, &expected);
+    assert_lanes(kernel, (THREADS * OWN_WORDS * 4) as u32, blocks, &input, &expected);
 }
 
 #[test]
 fn matrices_are_loaded_by_rows() {
-    assert_loads("twin_load_matrices_plain_1", false, 1);
-    assert_loads("twin_load_matrices_plain_2", false, 2);
-    assert_loads("twin_load_matrices_plain_4", false, 4);
+    assert_loads("instruction_load_matrices_plain_1", false, 1);
+    assert_loads("instruction_load_matrices_plain_2", false, 2);
+    assert_loads("instruction_load_matrices_plain_4", false, 4);
 }
 
 #[test]
 fn matrices_are_loaded_transposed() {
-    assert_loads("twin_load_matrices_transposed_1", true, 1);
-    assert_loads("twin_load_matrices_transposed_2", true, 2);
-    assert_loads("twin_load_matrices_transposed_4", true, 4);
+    assert_loads("instruction_load_matrices_transposed_1", true, 1);
+    assert_loads("instruction_load_matrices_transposed_2", true, 2);
+    assert_loads("instruction_load_matrices_transposed_4", true, 4);
 }

@@ -1,4 +1,4 @@
-//! The host device's twin of the tensor cores' instruction, beside a naive one: a kernel of nothing but products. On the host device alone.
+//! The host device's emulation of the tensor cores' instruction, beside a naive one: a kernel of nothing but mma. On the host device alone.
 //!
 //! Bound: 2·16·16·8 FLOPs for each product of a warp; each warp's operands and sums once.
 
@@ -20,15 +20,15 @@ pub fn bench(bench: &mut Bench) {
     if bench.on_gpu() {
         return;
     }
-    let mut group = bench.group("mma_twin");
+    let mut group = bench.group("mma_emulation");
     case::<bf16>(&mut group, ["probe_mma_bf16", "probe_naive_mma_bf16"]);
     case::<f16>(&mut group, ["probe_mma_f16", "probe_naive_mma_f16"]);
 }
 
-fn case<T: Float>(group: &mut Group<'_>, [twin, naive]: [&'static str; 2]) {
+fn case<T: Float>(group: &mut Group<'_>, [emulated, naive]: [&'static str; 2]) {
     let bytes = 4 * THREADS * BLOCKS * (OPERANDS + SUMS);
     let variant = |name, kernel| Variant::new(name, move |stream| Products::<T>::new(stream, kernel));
-    let variants = vec![variant(FUSED, twin), variant("naive", naive)];
+    let variants = vec![variant(FUSED, emulated), variant("naive", naive)];
     group.case(Rank::Rest, T::DTYPE.name(), Bound::new(FLOPS, bytes), variants);
 }
 

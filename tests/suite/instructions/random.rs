@@ -2,7 +2,7 @@
 
 use retromae::random::{DROPOUT_GROUP, Dropout, dropout_scale, key, philox};
 
-use super::{Expected, THREADS, assert_records, assert_twins, floats, words};
+use super::{Expected, THREADS, assert_lanes, assert_records, floats, words};
 
 /// The known answers of the authors' distribution, then random keys and counters.
 #[test]
@@ -17,7 +17,7 @@ fn philox_is_the_same_stream() {
     ];
     let random: Vec<[u32; 6]> = words(6, 6 * 1024).as_chunks::<6>().0.to_vec();
     let input: Vec<[u32; 6]> = known.iter().map(|&(input, _)| input).chain(random).collect();
-    assert_records("twin_philox", &input, |input| {
+    assert_records("instruction_philox", &input, |input| {
         let [key0, key1, c0, c1, c2, c3] = *input;
         let answer = known.iter().find(|(known, _)| known == input).map(|&(_, answer)| answer);
         answer.unwrap_or_else(|| philox([key0, key1], [c0, c1, c2, c3])).map(Expected::Bits)
@@ -30,7 +30,7 @@ fn bounded_is_the_upper_half_of_the_product() {
     let mut input: Vec<[u32; 2]> =
         edges.into_iter().flat_map(|draw| edges.map(|bound| [draw, bound])).collect();
     input.extend(words(7, 4096).as_chunks::<2>().0);
-    assert_records("twin_bounded", &input, |&[draw, bound]| {
+    assert_records("instruction_bounded", &input, |&[draw, bound]| {
         let product = u128::from(draw) * u128::from(bound);
         [Expected::Bits((product / (1 << 32)) as u32)]
     });
@@ -38,7 +38,7 @@ fn bounded_is_the_upper_half_of_the_product() {
 
 const SEED: u64 = 0x0123_4567_89ab_cdef;
 
-/// How the input of a twin of dropout begins.
+/// How the input of a test of dropout begins.
 fn header(dropout: &Dropout, head: u32) -> Vec<u32> {
     let [low, high] = key(dropout.seed);
     let Dropout { step, site, threshold, .. } = *dropout;
@@ -74,8 +74,9 @@ fn dropout_decisions_are_the_same() {
                     Expected::Float(f32::from_bits(values[i as usize]) * factor)
                 }));
             }
-            let kernel = if count == 8 { "twin_apply_dropout_8" } else { "twin_apply_dropout_16" };
-            assert_twins(kernel, 0, blocks, &input, &expected);
+            let kernel =
+                if count == 8 { "instruction_apply_dropout_8" } else { "instruction_apply_dropout_16" };
+            assert_lanes(kernel, 0, blocks, &input, &expected);
         }
     }
 }
@@ -91,6 +92,6 @@ fn kept_elements_are_those_that_dropout_does_not_zero() {
             (0..DROPOUT_GROUP).map(|column| u32::from(factor(column) != 0.0) << column).sum()
         };
         let expected: Vec<Expected> = places(blocks).map(|place| Expected::Bits(kept(place))).collect();
-        assert_twins("twin_dropout_kept", 0, blocks, &input, &expected);
+        assert_lanes("instruction_dropout_kept", 0, blocks, &input, &expected);
     }
 }

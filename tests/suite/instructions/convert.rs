@@ -97,30 +97,30 @@ fn assert_rounds_pairs(kernel: &str, format: Format) {
 
 #[test]
 fn bf16_from_float_rounds_to_nearest_even() {
-    assert_rounds("twin_bf16_from_float", BF16);
+    assert_rounds("instruction_bf16_from_float", BF16);
 }
 
 #[test]
 fn f16_from_float_rounds_to_nearest_even() {
-    assert_rounds("twin_f16_from_float", F16);
+    assert_rounds("instruction_f16_from_float", F16);
 }
 
 #[test]
 fn bf16_to_float_is_exact_for_every_value() {
-    assert_widens("twin_bf16_to_float", BF16);
+    assert_widens("instruction_bf16_to_float", BF16);
 }
 
 #[test]
 fn f16_to_float_is_exact_for_every_value() {
-    assert_widens("twin_f16_to_float", F16);
+    assert_widens("instruction_f16_to_float", F16);
 }
 
 #[test]
 fn pairs_of_bf16_are_rounded_each() {
-    assert_rounds_pairs("twin_bf16_pair", BF16);
+    assert_rounds_pairs("instruction_bf16_pair", BF16);
 }
 
 #[test]
 fn pairs_of_f16_are_rounded_each() {
-    assert_rounds_pairs("twin_f16_pair", F16);
+    assert_rounds_pairs("instruction_f16_pair", F16);
 }

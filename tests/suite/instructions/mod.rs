@@ -17,7 +17,7 @@ use retromae::random::{key, philox};
 
 use crate::common::devices;
 
-/// Threads of a block of every twin kernel: two warps.
+/// Threads of a block of every kernel: two warps.
 const THREADS: usize = 64;
 
 /// What a word of a kernel's output should be.
@@ -66,7 +66,7 @@ fn same_float(one: u32, other: u32) -> bool {
     one == other || f32::from_bits(one).is_nan() && f32::from_bits(other).is_nan()
 }
 
-/// Runs a twin kernel on `blocks` blocks.
+/// Runs a kernel on `blocks` blocks.
 fn dump(
     device: &Device,
     kernel: &str,
@@ -85,9 +85,9 @@ fn dump(
     output.read().unwrap()
 }
 
-/// Runs a twin kernel on every device; each output word must be as expected, and as the plain host device has it.
+/// Runs a kernel on every device; each output word must be as expected, and as the plain host device has it.
 #[track_caller]
-fn assert_twins(kernel: &str, shared_bytes: u32, blocks: usize, input: &[u32], expected: &[Expected]) {
+fn assert_lanes(kernel: &str, shared_bytes: u32, blocks: usize, input: &[u32], expected: &[Expected]) {
     let host = Device::host_with(HostOptions::default()).expect("the host device");
     let host_output = dump(&host, kernel, shared_bytes, blocks, input, expected.len());
     let others = devices().into_iter().map(|device| {
@@ -95,24 +95,31 @@ fn assert_twins(kernel: &str, shared_bytes: u32, blocks: usize, input: &[u32], e
         (device, output)
     });
     for (device, output) in others.chain([(host.clone(), host_output.clone())]) {
-        for (i, ((&actual, &twin), &expected)) in output.iter().zip(&host_output).zip(expected).enumerate() {
+        for (i, ((&actual, &emulated), &expected)) in
+            output.iter().zip(&host_output).zip(expected).enumerate()
+        {
             let show = |bits: u32| format!("{bits:#010x} ({:e})", f32::from_bits(bits));
             let what = || format!("{kernel} on {}: word {i} is {}", device.description(), show(actual));
             assert!(expected.fits(actual), "{}; it should be {expected:?}", what());
-            assert!(expected.agree(actual, twin), "{}; on the host device it is {}", what(), show(twin));
+            assert!(
+                expected.agree(actual, emulated),
+                "{}; on the host device it is {}",
+                what(),
+                show(emulated)
+            );
         }
     }
 }
 
-/// As [`assert_twins`], for a kernel that makes one word of each word.
+/// As [`assert_lanes`], for a kernel that makes one word of each word.
 #[track_caller]
 fn assert_elementwise(kernel: &str, input: &[u32], expected: impl Fn(u32) -> Expected) {
     let input = whole_blocks(input);
     let expected: Vec<Expected> = input.iter().map(|&word| expected(word)).collect();
-    assert_twins(kernel, 0, input.len() / THREADS, &input, &expected);
+    assert_lanes(kernel, 0, input.len() / THREADS, &input, &expected);
 }
 
-/// As [`assert_twins`], for a kernel in which every thread turns a record of the input into one of the output.
+/// As [`assert_lanes`], for a kernel in which every thread turns a record of the input into one of the output.
 #[track_caller]
 fn assert_records<const IN: usize, const OUT: usize>(
     kernel: &str,
@@ -121,7 +128,7 @@ fn assert_records<const IN: usize, const OUT: usize>(
 ) {
     let input = whole_blocks(input);
     let expected: Vec<Expected> = input.iter().flat_map(expected).collect();
-    assert_twins(kernel, 0, input.len() / THREADS, input.as_flattened(), &expected);
+    assert_lanes(kernel, 0, input.len() / THREADS, input.as_flattened(), &expected);
 }
 
 /// Repeats the beginning until the last block is full.
