@@ -274,7 +274,8 @@ mod tests {
     #[test]
     fn the_verdict_names_every_stage_that_did_not_pass() {
         let stage = |name: &str, status| Stage { name: name.into(), status, ..Stage::default() };
-        let mut result = ResultFile { stages: vec![stage("twins", Status::Passed)], ..ResultFile::default() };
+        let mut result =
+            ResultFile { stages: vec![stage("instructions", Status::Passed)], ..ResultFile::default() };
         assert_eq!(verdict(&result), "**1 of 1 stages passed.**");
         result.stages.push(stage("tests", Status::Failed));
         result.stages.push(stage("peers", Status::NotReached));

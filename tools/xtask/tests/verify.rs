@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// Tests by name, each with what happens when it runs.
 const TESTS: [(&str, &str); 5] = [
-    ("twins::a", "ok"),
+    ("instructions::a", "ok"),
     ("every_kernel::a", "ok"),
     ("linear::a", "ok"),
     ("attention::a", "ok"),
@@ -144,8 +144,17 @@ fn every_step_runs_and_leaves_three_files() {
     let bundle = Bundle::new(&TESTS);
     let output = bundle.run(&["--minutes", "9"]);
     assert_code(&output, 0);
-    let passed =
-        ["info", "twins", "kernels", "products", "tests", "bench", "training", "memcheck", "racecheck"];
+    let passed = [
+        "info",
+        "instructions",
+        "kernels",
+        "products",
+        "tests",
+        "bench",
+        "training",
+        "memcheck",
+        "racecheck",
+    ];
     bundle.assert_status("passed", &passed);
     bundle.assert_status("passed", &["bench-more", "bench-reverse"]);
     bundle.assert_status("skipped", &["peers"]);
@@ -179,7 +188,7 @@ fn every_step_runs_and_leaves_three_files() {
 #[test]
 fn failures_are_recorded_and_the_rest_runs() {
     let bundle = Bundle::new(&[
-        ("twins::a", "exit 9"),
+        ("instructions::a", "exit 9"),
         ("every_kernel::a", "ok"),
         ("linear::a", "ok"),
         ("a::b", "bad"),
@@ -191,12 +200,15 @@ fn failures_are_recorded_and_the_rest_runs() {
     );
     bundle.script("bin/retromae", &RETROMAE.replace("2.0", "2.$((RANDOM))"));
     assert_code(&bundle.run(&[]), 1);
-    bundle.assert_status("failed", &["twins", "tests", "bench", "training", "memcheck", "racecheck"]);
+    bundle.assert_status("failed", &["instructions", "tests", "bench", "training", "memcheck", "racecheck"]);
     bundle.assert_status("passed", &["info", "kernels", "products"]);
     bundle.assert_status("skipped", &["bench-more", "bench-reverse"]);
-    for (name, part) in
-        [("twins", "twins::a"), ("tests", "a::b"), ("memcheck", "4 errors"), ("bench", "differs")]
-    {
+    for (name, part) in [
+        ("instructions", "instructions::a"),
+        ("tests", "a::b"),
+        ("memcheck", "4 errors"),
+        ("bench", "differs"),
+    ] {
         let found = problems(&bundle.stage(name));
         assert!(found.len() == 1 && found[0].contains(part), "{name}: {found:?}");
     }
@@ -229,8 +241,10 @@ fn a_fault_is_that_of_one_test_and_the_others_count() {
     let found = problems(&stage);
     assert!(found[0].starts_with("attention::ends: ") && found[0].contains("kernel_x"), "{found:?}");
     assert!(found[1].starts_with("layer_norm::crashes: "), "{found:?}");
-    bundle
-        .assert_status("passed", &["info", "twins", "kernels", "products", "bench", "training", "memcheck"]);
+    bundle.assert_status(
+        "passed",
+        &["info", "instructions", "kernels", "products", "bench", "training", "memcheck"],
+    );
 }
 
 #[test]
@@ -324,7 +338,7 @@ fn however_a_run_is_ended_it_leaves_what_it_found() {
         let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         assert_eq!(child.wait().unwrap().code(), code, "{signal}");
-        bundle.assert_status("passed", &["info", "twins"]);
+        bundle.assert_status("passed", &["info", "instructions"]);
         bundle.assert_status("interrupted", &["kernels"]);
         bundle.assert_status("not_reached", &["products", "tests", "bench", "racecheck"]);
         assert_eq!(bundle.result()["device"]["kind"], "host");

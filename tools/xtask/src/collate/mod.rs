@@ -104,7 +104,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         write(dir, "run.json", RUN);
-        let stages = "{\"name\":\"twins\",\"status\":\"failed\",\"seconds\":1.5,\"tests\":{\"passed\":0,\"failed\":0,\"ignored\":0},\"note\":\"0 tests\"}\n{\"name\":\"tes";
+        let stages = "{\"name\":\"instructions\",\"status\":\"failed\",\"seconds\":1.5,\"tests\":{\"passed\":0,\"failed\":0,\"ignored\":0},\"note\":\"0 tests\"}\n{\"name\":\"tes";
         write(dir, "stages.jsonl", stages);
         let result = collate(dir).unwrap();
         assert_eq!(result.stages.len(), 1);

@@ -50,7 +50,9 @@ const fn measurement(
 
 pub const STEPS: [Step; 12] = [
     check("info", 10, info),
-    check("twins", 15, |verification, limit| modules(verification, limit, "twins", &["twins"])),
+    check("instructions", 15, |verification, limit| {
+        modules(verification, limit, "instructions", &["instructions"])
+    }),
     check("kernels", 30, kernels),
     check("products", 30, |verification, limit| modules(verification, limit, "products", &PRODUCTS)),
     check("tests", 120, |verification, limit| modules(verification, limit, "tests", &[])),
@@ -165,7 +167,8 @@ fn modules(verification: &mut Verification, limit: Duration, step: &str, names: 
     let tests = suite::list(verification)?;
     let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     if names.is_empty() {
-        let elsewhere = |name: &&str| PRODUCTS.contains(name) || ["twins", "every_kernel"].contains(name);
+        let elsewhere =
+            |name: &&str| PRODUCTS.contains(name) || ["instructions", "every_kernel"].contains(name);
         let mut found: Vec<&str> =
             tests.iter().map(|test| module(test)).filter(|name| !elsewhere(name)).collect();
         found
@@ -302,7 +305,7 @@ mod tests {
     fn a_step_gets_its_share_and_what_is_left_over_but_no_more_than_it_may_take() {
         assert_eq!(seconds("info", 0, 8), 10);
         // One that began late, because an earlier one took all of its own: what is left of its own share.
-        assert_eq!(seconds("twins", 10, 8), 15);
+        assert_eq!(seconds("instructions", 10, 8), 15);
         assert_eq!(seconds("kernels", 2, 8), 30);
         assert_eq!(seconds("tests", 90, 8), 115);
         // Whatever happens, the run ends in time.
