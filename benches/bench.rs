@@ -6,7 +6,6 @@
 mod baseline;
 mod cases;
 mod harness;
-mod host_baseline;
 
 use std::process::ExitCode;
 

@@ -8,11 +8,11 @@ use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::VisibilityBank;
 use retromae::ops::attention::{self, HEAD_DIMS, Mask, Rows, RowsMut};
 
+use crate::baseline;
 use crate::harness::{
     BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
-    mixed_lengths, typed, values, visibility, widened,
+    mixed_lengths, typed, visibility, widened,
 };
-use crate::{baseline, host_baseline};
 
 /// What a training step of BERT-base has: short sentences, long ones, and a mixture.
 const HEADLINES: [&str; 3] = ["L128_d64", "L512_d64", "mixed_d64"];
@@ -84,15 +84,10 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         }
         let lengths = mixed_lengths(tokens);
         cases.push(("mixed_d64".into(), Case { lengths, columns, head_dim: 64, masked }));
-        let on_gpu = bench.on_gpu();
         let mut group = bench.group(operation);
         for (name, case) in &cases {
             let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case, pass));
-            let unfused = if on_gpu {
-                Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case, pass))
-            } else {
-                Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case, pass)))
-            };
+            let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case, pass));
             let rank = Rank::headline(HEADLINES.contains(&name.as_str()));
             group.case(rank, name, case.bound(pass, T::DTYPE.bytes()), vec![fused, unfused]);
         }
@@ -286,48 +281,5 @@ impl<T: ModelFloat> Work for Unfused<T> {
 
     fn results(&mut self) -> Outcome<Results> {
         self.operands.results(self.pass)
-    }
-}
-
-/// The baseline in plain Rust.
-struct HostUnfused {
-    pass: Pass,
-    attention: host_baseline::attention::Attention,
-}
-
-impl HostUnfused {
-    fn new(case: &Case, pass: Pass) -> Self {
-        let mask = case.bank().map(|bank| host_baseline::attention::dense_mask(&bank, &case.lengths));
-        let [query, key, value, d_output] =
-            [0, 1, 2, 3].map(|seed| values(seed, case.tokens() * case.columns));
-        let mut attention = host_baseline::attention::Attention::new(
-            &case.lengths,
-            case.heads(),
-            case.head_dim,
-            case.scale(),
-            mask,
-        );
-        attention.set_inputs([&query, &key, &value]);
-        attention.set_d_output(&d_output);
-        attention.forward();
-        Self { pass, attention }
-    }
-}
-
-impl Work for HostUnfused {
-    fn run(&mut self, _: &Stream) -> Outcome<()> {
-        match self.pass {
-            Pass::Forward => self.attention.forward(),
-            Pass::Backward => self.attention.backward(),
-        }
-        Ok(())
-    }
-
-    fn results(&mut self) -> Outcome<Results> {
-        if self.pass == Pass::Forward {
-            return Ok(vec![("output".into(), self.attention.output())]);
-        }
-        let names = ["d_query", "d_key", "d_value"].map(String::from);
-        Ok(names.into_iter().zip(self.attention.d_inputs()).collect())
     }
 }

@@ -1,5 +1,4 @@
-//! The bag-of-words head, forward and backward in one. On a GPU its two algorithms are compared with each other, and with the peers; on the host
-//! device with plain Rust that holds all logits.
+//! The bag-of-words head, forward and backward in one. In 16 bits its two algorithms are compared with each other, and on a GPU with the peers.
 //!
 //! Bound, with T tokens, H columns, V words: 2·T·H·V FLOPs (logits; the gradients are sparse); bytes: hidden rows and their gradient 2·T·H·e,
 //! weight V·H·e, its gradient, which is added to, 8·V·H.
@@ -8,10 +7,9 @@ use retromae::device::{Buffer, DType, Float, Stream};
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 
 use crate::harness::{
-    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, UNFUSED, Variant, Work, cu_seqlens, embeddings,
+    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, Variant, Work, cu_seqlens, embeddings,
     head_results, values, widened,
 };
-use crate::host_baseline;
 
 #[derive(Clone, Copy)]
 struct Case {
@@ -63,8 +61,7 @@ impl Case {
 }
 
 pub fn bench<T: Float>(bench: &mut Bench) {
-    let on_gpu = bench.on_gpu();
-    let cases = if on_gpu {
+    let cases = if bench.on_gpu() {
         let case = Case { sentences: 256, length: 128, hidden_size: 768, vocabulary: 30_522, chunk: 4096 };
         vec![case, Case { sentences: 64, length: 512, ..case }]
     } else {
@@ -77,9 +74,6 @@ pub fn bench<T: Float>(bench: &mut Bench) {
         let mut variants = vec![ours(FUSED, Algorithm::Library)];
         if T::DTYPE != DType::F32 {
             variants.push(ours(OWN_PRODUCT, Algorithm::Fused));
-        }
-        if !on_gpu {
-            variants.push(Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case))));
         }
         let name = format!("B{}_L{}", case.sentences, case.length);
         group.case(Rank::Rest, &name, case.bound(T::DTYPE.bytes()), variants);
@@ -160,47 +154,5 @@ impl<T: Float> Work for Ours<T> {
 
     fn extra_bytes(&self) -> Option<usize> {
         Some(self.workspace.len())
-    }
-}
-
-/// The baseline in plain Rust.
-struct HostUnfused {
-    hidden: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    bags: Vec<Vec<i32>>,
-    layer: host_baseline::bag_of_words::BagOfWords,
-}
-
-impl HostUnfused {
-    fn new(case: Case) -> Self {
-        Self {
-            hidden: case.hidden(),
-            weight: case.weight(),
-            bias: case.bias(),
-            bags: (0..case.sentences).map(|sentence| case.bag(sentence)).collect(),
-            layer: host_baseline::bag_of_words::BagOfWords::new(
-                case.sentences,
-                case.tokens(),
-                case.hidden_size,
-                case.vocabulary,
-            ),
-        }
-    }
-}
-
-impl Work for HostUnfused {
-    fn run(&mut self, _: &Stream) -> Outcome<()> {
-        self.layer.forward_backward(&self.hidden, &self.weight, &self.bias, &self.bags);
-        Ok(())
-    }
-
-    fn results(&mut self) -> Outcome<Results> {
-        let host_baseline::bag_of_words::BagOfWords { losses, d_hidden, d_weight, d_bias, .. } = &self.layer;
-        Ok(head_results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone()))
-    }
-
-    fn extra_bytes(&self) -> Option<usize> {
-        Some(self.layer.extra_bytes())
     }
 }

@@ -6,11 +6,11 @@
 use retromae::device::{Buffer, DType, ModelFloat, Stream};
 use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
 
+use crate::baseline;
 use crate::harness::{
     Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, UNFUSED, Variant, Work, embeddings,
     head_results, typed, values, widened,
 };
-use crate::{baseline, host_baseline};
 
 /// Logits of the fused operation that exist at once, in rows: the baseline holds all.
 const CHUNK_ON_GPU: usize = 4096;
@@ -62,11 +62,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         let case = Case { rows, hidden_size, vocabulary, chunk };
         let ours =
             |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
-        let unfused = if on_gpu {
-            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
-        } else {
-            Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
-        };
+        let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
         let mut variants = vec![ours(FUSED, Algorithm::Library), unfused];
         if T::DTYPE == DType::Bf16 {
             variants.insert(1, ours(OWN_PRODUCT, Algorithm::Fused));
@@ -208,57 +204,6 @@ impl<T: ModelFloat> Work for Unfused<T> {
         let d_hidden = widened(&self.layer.d_hidden)?;
         let d_weight = unpadded(&self.d_weight, self.case.hidden_size)?;
         Ok(head_results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?))
-    }
-
-    fn extra_bytes(&self) -> Option<usize> {
-        Some(self.layer.extra_bytes())
-    }
-}
-
-/// The baseline in plain Rust.
-struct HostUnfused {
-    hidden: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    targets: Vec<i32>,
-    row_weights: Vec<f32>,
-    layer: host_baseline::cross_entropy::CrossEntropy,
-}
-
-impl HostUnfused {
-    fn new(case: Case) -> Self {
-        Self {
-            hidden: case.hidden(),
-            weight: case.weight(),
-            bias: case.bias(),
-            targets: case.targets(),
-            row_weights: case.row_weights(),
-            layer: host_baseline::cross_entropy::CrossEntropy::new(
-                case.rows,
-                case.hidden_size,
-                case.vocabulary,
-            ),
-        }
-    }
-}
-
-impl Work for HostUnfused {
-    fn run(&mut self, _: &Stream) -> Outcome<()> {
-        let operands = host_baseline::cross_entropy::Operands {
-            hidden: &self.hidden,
-            weight: &self.weight,
-            bias: &self.bias,
-            targets: &self.targets,
-            row_weights: &self.row_weights,
-        };
-        self.layer.forward_backward(&operands);
-        Ok(())
-    }
-
-    fn results(&mut self) -> Outcome<Results> {
-        let host_baseline::cross_entropy::CrossEntropy { losses, d_hidden, d_weight, d_bias, .. } =
-            &self.layer;
-        Ok(head_results(losses.clone(), d_hidden.clone(), d_weight.clone(), d_bias.clone()))
     }
 
     fn extra_bytes(&self) -> Option<usize> {

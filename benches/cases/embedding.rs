@@ -10,8 +10,8 @@ use retromae::ops::group_by_key::{self, Keys};
 use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::random::{key, philox};
 
+use crate::baseline;
 use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed};
-use crate::{baseline, host_baseline};
 
 const MASK_ID: i32 = 4;
 const MASKED_SHARE: f64 = 0.15;
@@ -54,11 +54,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     };
     let mut group = bench.group("embedding_backward");
     let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
-    let unfused = if on_gpu {
-        Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
-    } else {
-        Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
-    };
+    let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
     group.case(
         Rank::Headline,
         &format!("T{}_H{}", case.tokens, case.columns),
@@ -157,35 +153,5 @@ impl<T: ModelFloat> Work for Unfused<T> {
 
     fn results(&mut self) -> Outcome<Results> {
         results(self.table.read()?)
-    }
-}
-
-/// The baseline in plain Rust.
-struct HostUnfused {
-    columns: usize,
-    ids: Vec<i32>,
-    rows: Vec<f32>,
-    table: Vec<f32>,
-}
-
-impl HostUnfused {
-    fn new(case: Case) -> Self {
-        Self {
-            columns: case.columns,
-            ids: case.ids(),
-            rows: case.rows(),
-            table: vec![0.0; case.vocabulary * case.columns],
-        }
-    }
-}
-
-impl Work for HostUnfused {
-    fn run(&mut self, _: &Stream) -> Outcome<()> {
-        host_baseline::embedding::backward(&mut self.table, &self.ids, &self.rows, self.columns);
-        Ok(())
-    }
-
-    fn results(&mut self) -> Outcome<Results> {
-        results(self.table.clone())
     }
 }

@@ -5,12 +5,11 @@
 
 use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::{self, layer_norm};
-use retromae::random;
 
+use crate::baseline;
 use crate::harness::{
     Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed, values, widened,
 };
-use crate::{baseline, host_baseline};
 
 const EPS: f32 = 1e-12;
 const DROPOUT: f32 = 0.1;
@@ -46,11 +45,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         let mut group = bench.group(operation);
         let case = Case { rows, columns, backward };
         let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
-        let unfused = if on_gpu {
-            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case))
-        } else {
-            Variant::new(UNFUSED, move |_| Ok(HostUnfused::new(case)))
-        };
+        let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
         group.case(
             Rank::Headline,
             &format!("R{}_C{}", case.rows, case.columns),
@@ -228,59 +223,6 @@ impl<T: ModelFloat> Work for Unfused<T> {
             ("d_residual", widened(&self.layer.d_residual)?),
             ("d_gamma", d_gamma),
             ("d_beta", d_beta),
-        ])
-    }
-}
-
-/// The baseline in plain Rust.
-struct HostUnfused {
-    case: Case,
-    matrices: [Vec<f32>; 3],
-    vectors: [Vec<f32>; 2],
-    layer: host_baseline::layer_norm::LayerNorm,
-}
-
-impl HostUnfused {
-    fn new(case: Case) -> Self {
-        let layer = host_baseline::layer_norm::LayerNorm::new(case.rows, case.columns);
-        let mut unfused = Self { case, matrices: case.matrices(), vectors: case.vectors(), layer };
-        unfused.pass(false);
-        unfused
-    }
-
-    fn pass(&mut self, backward: bool) {
-        let [input, residual, d_output] = &self.matrices;
-        let [gamma, beta] = &self.vectors;
-        let operands = host_baseline::layer_norm::Operands {
-            input,
-            bias: None,
-            residual: Some(residual),
-            gamma,
-            beta,
-            d_output,
-            eps: EPS,
-            dropout: Some(random::Dropout::new(DROPOUT, 1, 1, SITE)),
-        };
-        if backward { self.layer.backward(&operands) } else { self.layer.forward(&operands) }
-    }
-}
-
-impl Work for HostUnfused {
-    fn run(&mut self, _: &Stream) -> Outcome<()> {
-        self.pass(self.case.backward);
-        Ok(())
-    }
-
-    fn results(&mut self) -> Outcome<Results> {
-        let layer = &self.layer;
-        if !self.case.backward {
-            return results(vec![("output", layer.output.clone())]);
-        }
-        results(vec![
-            ("d_input", layer.d_dropped.clone()),
-            ("d_residual", layer.d_input.clone()),
-            ("d_gamma", layer.d_gamma.clone()),
-            ("d_beta", layer.d_beta.clone()),
         ])
     }
 }

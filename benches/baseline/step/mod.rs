@@ -58,15 +58,13 @@ impl Pack {
     }
 }
 
-/// What a step computes from, beside the parameters.
+/// What a step computes from, beside the parameters. Dropout is that of the first step of seed 1.
 pub struct Setting<'a> {
     pub config: &'a ModelConfig,
     pub batch: &'a Batch,
     pub bank: &'a VisibilityBank,
     pub optimizer: &'a AdamW,
     pub learning_rate: f64,
-    /// Whether there is dropout at the configuration's rates, as in the first step of seed 1.
-    pub drops: bool,
 }
 
 /// The model with its activations, and the batch.
@@ -104,13 +102,13 @@ impl<T: ModelFloat> Step<T> {
         shapes: &[(String, Vec<usize>)],
         values: impl Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
-        let Setting { config, batch, bank, optimizer, learning_rate, drops } = *setting;
+        let Setting { config, batch, bank, optimizer, learning_rate } = *setting;
         let device = stream.device();
         let arena = Arena::new(stream, shapes, values, (optimizer, learning_rate))?;
         let (tokens, columns) = (batch.num_tokens(), config.hidden_size);
         let matrix = || device.zeros(tokens * columns);
         let place = |rate: f32, elements, site| {
-            (drops && rate > 0.0).then(|| Dropout::new(stream, elements, rate, site)).transpose()
+            (rate > 0.0).then(|| Dropout::new(stream, elements, rate, site)).transpose()
         };
         let hidden = |site| place(config.hidden_dropout_prob, tokens * columns, site);
         let embedding = |site| Embedding::new(stream, tokens, columns, hidden(site)?, config.layer_norm_eps);

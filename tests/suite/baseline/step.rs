@@ -68,7 +68,6 @@ fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f
         bank: batch.visibility.as_ref().unwrap(),
         optimizer: &optimizer,
         learning_rate: LEARNING_RATE,
-        drops: true,
     };
     let mut plain = Step::<T>::new(&stream, &setting, &shapes, |name: &str| model.parameter(name)).unwrap();
     // Twice, so that whatever must be zero before a step is seen to be.
