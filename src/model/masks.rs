@@ -1,12 +1,14 @@
 //! What a step hides, in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and corrupted inputs.
 
+use std::ops::Range;
+
 use super::filled::Filled;
 use super::inputs::Inputs;
 use super::shape::Shape;
 use super::{
     BankRows, Batch, Capacity, DecoderKind, Input, Masking, ModelConfig, PackedSentences, VisibilityBank,
 };
-use crate::device::{Buffer, Device, Stream, View};
+use crate::device::{Buffer, Device, Stream, View, ViewMut};
 use crate::ops::attention::Mask;
 use crate::ops::cross_entropy::{MeanWeights, mean_weights};
 use crate::ops::masks::{
@@ -46,6 +48,29 @@ impl Labelled {
         self.counts.resize(sentences);
         self.offsets.write(stream, &offsets)
     }
+
+    fn corruption<'a>(
+        &'a mut self,
+        budget: Budget,
+        replacement: Replacement,
+        ids: View<'a, i32>,
+        input_ids: ViewMut<'a, i32>,
+        LabelledRows { rows, targets }: LabelledRows<'a>,
+    ) -> Corruption<'a> {
+        let (offsets, counts) = (self.offsets.view(), self.counts.view_mut());
+        Corruption { budget, replacement, ids, input_ids, offsets, labelled_rows: rows, targets, counts }
+    }
+}
+
+/// The labelled rows of the encoder, and those of the decoder.
+fn labelled_parts(inputs: &Inputs) -> [Range<usize>; 2] {
+    [0..inputs.decoder_start, inputs.decoder_start..inputs.labelled_rows.len()]
+}
+
+/// One input's part of the labelled rows and of their targets.
+struct LabelledRows<'a> {
+    rows: ViewMut<'a, i32>,
+    targets: ViewMut<'a, i32>,
 }
 
 #[derive(Debug)]
@@ -170,7 +195,7 @@ impl Masks {
         self.rows.write(stream, &rows)
     }
 
-    /// Enqueues the drawing of what [`write`](Self::write) has prepared: masks, and the inputs and labels that are missing.
+    /// Enqueues the sampling of what [`write`](Self::write) has prepared: masks, and the inputs and labels that are missing.
     pub(super) fn draw(
         &mut self,
         stream: &Stream,
@@ -179,38 +204,30 @@ impl Masks {
         masking: Masking,
         rng: View<'_, u32>,
     ) -> Result<()> {
-        let (tokens, length_max) = (inputs.tokens, inputs.max_seqlen);
         let sentences = Sentences {
             rng,
             cu_seqlens: inputs.cu_seqlens.view(),
             indices: self.sentence_indices.view(),
             word_starts: self.word_starts.view(),
-            tokens,
-            length_max,
+            tokens: inputs.tokens,
+            length_max: inputs.max_seqlen,
         };
-        let Masking { mask_id, encoder: encoder_budget, decoder: decoder_budget, .. } = masking;
-        let parts = [&(0..inputs.decoder_start), &(inputs.decoder_start..inputs.labelled_rows.len())];
-        let [encoder_rows, decoder_rows] = inputs.labelled_rows.parts_mut(parts);
-        let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts);
+        let parts = labelled_parts(inputs);
+        let [encoder_rows, decoder_rows] = inputs.labelled_rows.parts_mut(parts.each_ref());
+        let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts.each_ref());
         let (ids, bank, decoder) = match config.decoder {
             DecoderKind::Basic => {
                 let ids = inputs.original_ids.view();
-                let decoder = Corruption {
-                    budget: decoder_budget,
-                    replacement: Replacement::all_masked(mask_id, config.vocab_size),
-                    ids,
-                    input_ids: inputs.decoder_ids.view_mut(),
-                    offsets: self.decoder.offsets.view(),
-                    labelled_rows: decoder_rows,
-                    targets: decoder_targets,
-                    counts: self.decoder.counts.view_mut(),
-                };
+                let replacement = Replacement::all_masked(masking.mask_id, config.vocab_size);
+                let rows = LabelledRows { rows: decoder_rows, targets: decoder_targets };
+                let input_ids = inputs.decoder_ids.view_mut();
+                let decoder = self.decoder.corruption(masking.decoder, replacement, ids, input_ids, rows);
                 (ids, None, Some(decoder))
             }
             DecoderKind::Enhanced => {
                 let bank = Bank {
-                    budget: decoder_budget,
-                    rows_max: masking.bank_rows.rows_max(length_max),
+                    budget: masking.decoder,
+                    rows_max: masking.bank_rows.rows_max(inputs.max_seqlen),
                     offsets: self.offsets.view(),
                     bits: self.bits.whole_mut(),
                     rows: (!self.independent).then(|| self.rows.view_mut()),
@@ -219,26 +236,26 @@ impl Masks {
                 (inputs.decoder_ids.view(), Some(bank), None)
             }
         };
-        let encoder = Corruption {
-            budget: encoder_budget,
-            replacement: Replacement::bert(mask_id, config.vocab_size),
-            ids,
-            input_ids: inputs.encoder_ids.view_mut(),
-            offsets: self.encoder.offsets.view(),
-            labelled_rows: encoder_rows,
-            targets: encoder_targets,
-            counts: self.encoder.counts.view_mut(),
-        };
+        let replacement = Replacement::bert(masking.mask_id, config.vocab_size);
+        let rows = LabelledRows { rows: encoder_rows, targets: encoder_targets };
+        let input_ids = inputs.encoder_ids.view_mut();
+        let encoder = self.encoder.corruption(masking.encoder, replacement, ids, input_ids, rows);
         masks::draw(stream, sentences, bank, Some(encoder), decoder)?;
+        self.weigh(stream, config, inputs)
+    }
 
-        let drawn = [
+    /// Sets the weights of the labelled rows, whose number only the device knows.
+    fn weigh(&self, stream: &Stream, config: &ModelConfig, inputs: &mut Inputs) -> Result<()> {
+        let parts = labelled_parts(inputs);
+        let decoder = (&self.decoder, config.decoder_loss_weight);
+        let sampled = [
             Some((&self.encoder, config.encoder_loss_weight)),
-            (config.decoder == DecoderKind::Basic).then_some((&self.decoder, config.decoder_loss_weight)),
+            (config.decoder == DecoderKind::Basic).then_some(decoder),
         ];
-        let row_weights = inputs.row_weights.parts_mut(parts);
-        for ((labelled, part), row_weights) in drawn.into_iter().zip(parts).zip(row_weights) {
+        let row_weights = inputs.row_weights.parts_mut(parts.each_ref());
+        for ((labelled, part), row_weights) in sampled.into_iter().zip(parts).zip(row_weights) {
             let Some((labelled, weight)) = labelled else { continue };
-            let labelled_rows = inputs.labelled_rows.view().slice(part.clone());
+            let labelled_rows = inputs.labelled_rows.view().slice(part);
             let counts = labelled.counts.view();
             mean_weights(stream, MeanWeights { labelled_rows, counts, row_weights, weight })?;
         }
