@@ -422,8 +422,7 @@ struct MeanWeightsParams {
     uint32_t unused;
 };
 
-/* Whole-word masks: a pool of bit rows for each sentence, the pool's row of each token, and corrupted inputs.
- */
+/* Whole-word masks: a pool of bit rows for each sentence, each token's row of it, and corrupted inputs. */
 struct DrawMasksParams {
     DevicePointer rng;              /* RngState */
     DevicePointer cu_seqlens;       /* i32 [sentences + 1] */

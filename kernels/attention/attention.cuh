@@ -76,7 +76,7 @@ RETROMAE_DEVICE uint32_t block_head(const AttentionForwardParams& params) {
 // A sentence and a tile of it, of a grid of tokens / `Tile` + sentences + 1 blocks for each head, whatever
 // the lengths. Sentence b has the blocks from cu_seqlens[b] / Tile + b on: enough for its tiles, and at most
 // one more. So the grid does not depend on the lengths, which only the device knows, nor does a long sentence
-// leave the others idle blocks. Behind the sentences come the tokens that are of none, as one more.
+// leave the others idle blocks. The tokens of no sentence follow as one more.
 struct SentenceTile {
     uint32_t sentence;
     uint32_t start;  // of the tile, within the sentence

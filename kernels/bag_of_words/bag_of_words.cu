@@ -33,7 +33,7 @@ constexpr uint32_t kMaximumThreads = 64;
 constexpr uint32_t kBagThreads = 256;
 constexpr uint32_t kBagWarps = kBagThreads / 32;
 
-// The place of the lowest one.
+// Index of the lowest set bit.
 RETROMAE_DEVICE uint32_t lowest_bit(uint32_t bits) {
     return bit_count((bits & (0u - bits)) - 1u);
 }
@@ -76,7 +76,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
             }
         }
     }
-    // The bias is the same for all tokens. What is beyond the vocabulary was never written.
+    // The bias is the same for all tokens. Columns beyond the vocabulary were never written.
     if (to == end) {
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i)
@@ -143,7 +143,7 @@ RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
     });
     invalid = block_reduce<Maximum, kBagWarps>(invalid, partials);
     if (tokens.count <= params.first_slot || bag.first == bag.last || invalid != 0.0f) {
-        // No tokens or no bag; or an id or a range that is none, which shows.
+        // The loss is 0 without tokens or without a bag, and NaN if an id or a range is out of bounds.
         for_each_maximum(maxima, vocabulary, [](float& x) { x = 0.0f; });
         if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
         return;

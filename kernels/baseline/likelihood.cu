@@ -49,7 +49,7 @@ RETROMAE_DEVICE void log_softmax_backward(const BaselineSoftmaxParams& params) {
     }
 }
 
-// The place of a row's target, or nothing where the row is ignored.
+// Index of a row's target logit; false for an ignored row.
 RETROMAE_DEVICE bool target_place(const BaselineLikelihoodParams& params, uint32_t row, uint64_t& place) {
     const int32_t target = row < params.rows ? pointer<const int32_t>(params.targets)[row] : -1;
     place = static_cast<uint64_t>(row) * params.columns + static_cast<uint32_t>(target);

@@ -11,8 +11,8 @@
 
 namespace retromae {
 
-// A lane's products in the layout of mma, tiles [n] of 8 columns, or [m][n] of 16 rows and 8 columns. Its own
-// rows and columns are counted from 0; `lane_row` and `lane_column` are their places in the matrix.
+// A lane's products in the layout of mma: tiles [n] of 8 columns, or [m][n] of 16 rows and 8 columns. Its
+// rows and columns are counted from 0; `lane_row` and `lane_column` give their indices in the matrix.
 RETROMAE_DEVICE uint32_t lane_row(int row) {
     return lane_index() / 4 + 8 * row;
 }
@@ -47,9 +47,9 @@ RETROMAE_DEVICE void for_each_product(X (&products)[Blocks][Tiles][4], F f) {
 
 // Rows of `D` elements, in chunks of 16 bytes that are swizzled: the chunks that the 8 lanes of an ldmatrix
 // phase read (one column of 8 rows), or that 8 neighboring lanes copy (8 neighbors in row order), lie in 8
-// different groups of 4 banks. Where a row is a multiple of 128 bytes the row number modulo 8 is added to the
-// chunk (without carry); where it is an odd multiple of 64 bytes, neighboring rows lie in different halves
-// already, and half the row number, modulo 4, is added.
+// different groups of 4 banks. For rows of a multiple of 128 bytes the row number modulo 8 is added to the
+// chunk (without carry); for an odd multiple of 64 bytes neighboring rows lie in different halves already,
+// and half the row number, modulo 4, is added.
 template <class T, int D>
 struct SharedTile {
     static_assert(sizeof(T) == 2 && D % 32 == 0, "16-bit elements, rows of a multiple of 64 bytes");

@@ -95,7 +95,7 @@ struct ExponentialTiles {
     }
 };
 
-// Products become logits; beyond the vocabulary -inf, whose exponential is 0.
+// Turns products into logits; those beyond the vocabulary become -inf, whose exponential is 0.
 RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t first_column,
                               WarpProducts& products) {
     float bias[kLaneColumns];
@@ -107,7 +107,7 @@ RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t fi
     for_each_product(products, [&](int, int column, float& x) { x += bias[column]; });
 }
 
-// The 16 rows `16·block..` of the warp's logits become exponentials; leaves the logits of targets.
+// Turns the 16 rows `16·block..` of the warp's logits into exponentials, and stores the targets' logits.
 template <class T>
 RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const ExponentialTiles<T>& tiles,
                                   int block, uint32_t first_column, float (&logits)[8][4],

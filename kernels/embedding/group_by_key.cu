@@ -8,8 +8,8 @@
 // matching their digits; the first lane of each digit keeps the warp's count of it.
 //
 // A pass reads keys twice and indices once and writes both, 20 bytes a row: nothing beside a step, as is the
-// square of the tiles that read each other's counts (1 KB a tile). What takes time is the launches, two a
-// pass and one at the end, which is why the arrays share them.
+// square of the tiles that read each other's counts (1 KB a tile). The time goes into the launches, two a
+// pass and one at the end, so the arrays share them.
 #include "../arch/bits.cuh"
 #include "../core/block_scan.cuh"
 #include "../core/shared_memory.cuh"

@@ -116,7 +116,7 @@ struct PartialRows {
 };
 
 // Adds this lane's two quads of `Count` rows, each `step` places after the one before, all of them loaded
-// first. Where not all places are below `end`, as the first is, `Whole` is false.
+// first. `Whole` is true if all places are below `end`; the first always is.
 template <int Count, bool Whole, class Rows>
 RETROMAE_DEVICE void add_rows(Rows& rows, uint32_t place, uint32_t end, uint32_t step, float (&total)[8]) {
     using T = typename Rows::Element;
@@ -199,8 +199,8 @@ RETROMAE_DEVICE void add_to_output(const SegmentSumParams& params, uint32_t segm
     }
 }
 
-// The last segment that begins at `place` or before, which is the one that holds it; the first where none
-// does. A warp looks at 32 offsets at a time.
+// The last segment that begins at `place` or before, which is the one that holds it; the first if there is
+// none. A warp looks at 32 offsets at a time.
 RETROMAE_DEVICE uint32_t segment_of(const SegmentSumParams& params, uint32_t place) {
     const int32_t* offsets = pointer<const int32_t>(params.offsets);
     // The number of segments that begin there or before lies in first..=first + range.

@@ -5,8 +5,8 @@
 //   m ← β1·m + (1 − β1)·g          v ← β2·v + (1 − β2)·g²
 //   p ← p·(1 − lr·decay) − lr/c1 · m / (√v / √c2 + ε)          c1 = 1 − β1ᵗ, c2 = 1 − β2ᵗ
 //
-// and g is set to 0, for the next step's gradients to be added to. Where the norm is not finite that is all:
-// the step is skipped.
+// and g is set to 0, for the next step's gradients to be added to. If the norm is not finite, nothing
+// else changes: the step is skipped.
 //
 // Reads 16 and writes 16 bytes an element (18 with the bf16 copy), about 15 FLOPs, so bound by memory: one
 // pass does all, and the norm, the learning rate and the corrections come from device memory, so nothing
