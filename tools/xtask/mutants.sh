@@ -12,17 +12,18 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 shard=${1:?the part, such as 0/40}
 shift
-areas=("${@:-src/data src/eval src/train src/model src/ops}")
+areas=("${@:-src/common src/data src/eval src/train src/model src/ops}")
 read -ra areas <<<"${areas[*]}"
 [[ -z $(git status --porcelain --untracked-files=no) ]] || { echo "error: the tree has changes; commit or stash them" >&2; exit 2; }
 
 # Modules of the suite whose tests an area's mutants should fail.
 tests_of() {
     case $1 in
+    src/common) echo data:: text_kinds:: drawing:: masks:: gradients:: initial_weights:: model:: model_files:: ;;
     src/data) echo data:: tokenize:: tokenizers:: text_kinds:: store_run:: drawing:: ;;
     src/eval) echo cli:: text_kinds:: runs:: pooling:: ;;
     src/train) echo training:: runs:: run_ends:: signals:: store_run:: model_files:: initial_weights:: pooling:: cli:: ;;
-    src/model) echo model:: model_arguments:: model_files:: recorded:: training:: captures:: initial_weights:: gradients:: ;;
+    src/model) echo model:: model_arguments:: model_files:: memory_plan:: recorded:: training:: captures:: initial_weights:: gradients:: ;;
     src/ops) echo out_of_range:: adamw:: bias_gelu:: column_sum:: embedding:: group_by_key:: layer_norm:: linear:: product:: reduce:: rows:: segment_sum:: masks:: cross_entropy:: bag_of_words:: attention:: ;;
     *) echo "error: $1 is no area" >&2 && return 2 ;;
     esac
