@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::{DType, Error, Result, host};
+use super::{DType, Error, Result, registry};
 
 /// Most blocks of a grid in each direction, on every supported GPU.
 const BLOCKS_MAX: [u64; 3] = [i32::MAX as u64, 65_535, 65_535];
@@ -52,7 +52,7 @@ impl<P> Kernel<P> {
     /// # Errors
     /// When the grid is larger than a GPU's may be.
     pub fn shape(self, params: &P) -> Result<LaunchShape> {
-        let declared = host::declaration(self.name)?;
+        let declared = registry::declaration(self.name)?;
         let params = std::ptr::from_ref(params).cast();
         let mut blocks = [0u64; 3];
         // SAFETY: the build gives a handle the params type that its source has; grid and shared memory are computed from its numbers.

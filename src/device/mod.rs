@@ -17,6 +17,7 @@ mod kernel;
 #[doc(hidden)]
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod params;
+mod registry;
 mod staging;
 mod stream;
 mod switch;
@@ -33,9 +34,10 @@ pub use buffer::{Buffer, View, ViewMut};
 pub use cuda::{CudaDevice, cuda_devices};
 pub use element::{DType, Element, Float, ModelFloat, bf16, f16};
 pub use error::{Error, Result};
-pub use host::{HostKernel, HostOptions, SharedAccess, ThreadOrder};
+pub use host::{HostOptions, SharedAccess, ThreadOrder};
 #[doc(hidden)]
 pub use kernel::{Family, Kernel, LaunchShape, handles as kernels};
+pub use registry::HostKernel;
 pub use staging::Staging;
 pub(crate) use stream::{Command, Direction, Launch, Transfer};
 pub use stream::{Event, Graph, Stream};
@@ -473,5 +475,5 @@ pub fn fatbins() -> &'static [Fatbin] {
 /// Every kernel of the host device, sorted by name.
 #[must_use]
 pub fn host_kernels() -> Vec<HostKernel> {
-    host::kernels().filter(|kernel| !kernel.sanitized).collect()
+    registry::all().filter(|kernel| !kernel.sanitized).collect()
 }

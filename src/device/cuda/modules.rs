@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Launch, LaunchShape, Result, host, table};
+use super::super::{Error, Launch, LaunchShape, Result, registry, table};
 use super::context::Context;
 use super::driver::driver_error;
 
@@ -149,7 +149,7 @@ impl Modules {
 /// Every kernel that nvcc built.
 fn kernels() -> Result<HashMap<&'static str, Kernel>> {
     let host: HashMap<&str, (u32, u32)> =
-        host::kernels().map(|kernel| (kernel.name, (kernel.threads, kernel.params_bytes))).collect();
+        registry::all().map(|kernel| (kernel.name, (kernel.threads, kernel.params_bytes))).collect();
     let fatbins: HashMap<&str, usize> =
         table::FATBINS.iter().enumerate().map(|(index, fatbin)| (fatbin.file, index)).collect();
     let kernel = |kernel: &table::CudaKernel| {

@@ -7,7 +7,6 @@
 mod conflicts;
 mod fault;
 mod gemm;
-mod kernels;
 mod memory;
 mod options;
 mod scheduler;
@@ -22,11 +21,10 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+use super::registry::{self, HostKernel};
 use super::{Backend, Command, Error, Gemm, Launch, Result, Timings, Transfer, table};
 pub use conflicts::SharedAccess;
 use conflicts::Totals;
-pub use kernels::HostKernel;
-pub(super) use kernels::{all as kernels, declaration};
 pub use options::{HostOptions, ThreadOrder};
 use streams::{Recorded, Streams};
 
@@ -60,7 +58,7 @@ impl HostDevice {
     }
 
     fn find_kernel(&self, launch: &Launch<'_>) -> Result<HostKernel> {
-        let kernel = kernels::find(launch.kernel, self.options.instrumented())
+        let kernel = registry::find(launch.kernel, self.options.instrumented())
             .ok_or_else(|| Error::UnknownKernel(launch.kernel.to_string()))?;
         launch.check(kernel.threads, kernel.params_bytes, SHARED_BYTES_MAX)?;
         Ok(kernel)

@@ -57,7 +57,12 @@ impl std::fmt::Display for Site {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // SAFETY: null, or a string literal of the kernel's source.
         let file = if self.file.is_null() { c"?" } else { unsafe { CStr::from_ptr(self.file) } };
-        write!(formatter, "kernels/{}:{}", super::kernels::relative(&file.to_string_lossy()), self.line)
+        write!(
+            formatter,
+            "kernels/{}:{}",
+            super::super::registry::relative(&file.to_string_lossy()),
+            self.line
+        )
     }
 }
 

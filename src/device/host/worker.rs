@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use corosensei::{Coroutine, CoroutineResult};
 
+use super::super::registry::HostKernel;
 use super::super::{Error, Launch, Result};
 use super::conflicts::{Counter, Totals};
 use super::memory::{POISON, map_fenced, page_size, unmap};
@@ -13,7 +14,7 @@ use super::scheduler::{
 };
 use super::signals;
 use super::stack::{LaneStack, STACK_BYTES};
-use super::{HostKernel, LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
+use super::{LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
 use crate::common::random::{key, philox};
 
 struct Worker {

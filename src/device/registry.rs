@@ -1,10 +1,10 @@
-//! The table of host kernels: a list that each kernel file extends when the program starts.
+//! The kernels as their sources declare them: a list that each kernel file extends when the program starts.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 
-use super::super::{Error, Result};
+use super::{Error, Result};
 
 /// One kernel of the host device.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -22,9 +22,9 @@ pub struct HostKernel {
     pub sanitized: bool,
     /// Blocks in x, y and z of a launch with the params, and its shared memory in bytes.
     #[serde(skip)]
-    pub(in crate::device) grid: unsafe extern "C" fn(*const c_void, *mut u64),
+    pub(super) grid: unsafe extern "C" fn(*const c_void, *mut u64),
     #[serde(skip)]
-    pub(in crate::device) shared_bytes: unsafe extern "C" fn(*const c_void) -> u64,
+    pub(super) shared_bytes: unsafe extern "C" fn(*const c_void) -> u64,
     #[serde(skip)]
     pub(super) run: unsafe extern "C" fn(*const c_void),
 }
