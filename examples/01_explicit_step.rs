@@ -65,7 +65,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 
 /// BERT's initialization, then every parameter overwritten by its Hugging Face name; returns the same values for the reference.
 fn set_parameters(model: &mut Model<f32>) -> Result<Parameters, Box<dyn std::error::Error>> {
-    model.initialise(42)?;
+    model.initialize(42)?;
     // One alone: a bias of the head that makes id 7 likelier.
     let mut bias = model.parameter("cls.predictions.bias")?;
     bias[7] = 0.5;

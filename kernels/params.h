@@ -264,7 +264,7 @@ struct CrossEntropyParams {
     DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
     DevicePointer correct;         /* u8 [rows]: 1 if no logit exceeds the target's */
     DevicePointer hidden;          /* T [rows, hidden_size] */
-    DevicePointer labelled_hidden; /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
+    DevicePointer labeled_hidden;  /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t stride;
@@ -279,7 +279,7 @@ struct CrossEntropyParams {
 struct CrossEntropyTotals {
     float loss;           /* sum */
     float log_likelihood; /* sum, unweighted */
-    uint32_t labelled;    /* rows whose target is a token id of the vocabulary */
+    uint32_t labeled;     /* rows whose target is a token id of the vocabulary */
     uint32_t correct;
     uint32_t invalid;       /* rows whose target is neither a token id nor ignored */
     uint32_t first_invalid; /* the first of them; 0 where there is none */
@@ -377,15 +377,15 @@ struct CorruptionParams {
     DevicePointer ids;       /* i32 [tokens]: the sentences' own */
     DevicePointer input_ids; /* i32 [tokens]: corrupted; 0 where nothing is to be corrupted */
     DevicePointer offsets;   /* i32 [sentences + 1]: first labeled row of each sentence */
-    DevicePointer rows;      /* i32 [labelled]: chosen tokens of the batch, ascending, then -1 */
-    DevicePointer targets;   /* i32 [labelled]: their ids, then IGNORE_INDEX */
+    DevicePointer rows;      /* i32 [labeled]: chosen tokens of the batch, ascending, then -1 */
+    DevicePointer targets;   /* i32 [labeled]: their ids, then IGNORE_INDEX */
     DevicePointer counts;    /* i32 [sentences]: chosen tokens */
     MaskBudget budget;
     uint64_t mask_below;   /* of 2^32 random values, those that become mask_id */
     uint64_t random_below; /* … those that become mask_id or a random id; the others stay */
     int32_t mask_id;
     uint32_t vocab_size;
-    uint32_t labelled;
+    uint32_t labeled;
     uint32_t reserved;
 };
 
@@ -413,9 +413,9 @@ struct GroupByKeyParams {
 
 /* weights[i] = weight / (sum of the counts) for the rows that are not negative, and 0 for the others. */
 struct MeanWeightsParams {
-    DevicePointer labelled_rows; /* i32 [rows] */
-    DevicePointer counts;        /* i32 [sentences] */
-    DevicePointer row_weights;   /* f32 [rows] */
+    DevicePointer labeled_rows; /* i32 [rows] */
+    DevicePointer counts;       /* i32 [sentences] */
+    DevicePointer row_weights;  /* f32 [rows] */
     uint32_t rows;
     uint32_t sentences;
     float weight;

@@ -30,7 +30,7 @@ pub struct LayerNorm<T: ModelFloat> {
     columns: usize,
     eps: f32,
     pub dropout: Option<Dropout>,
-    /// `[rows, columns]`: what is normalised
+    /// `[rows, columns]`: what is normalized
     pub sum: Buffer<T>,
     mean: Buffer<f32>,
     rstd: Buffer<f32>,
@@ -108,11 +108,11 @@ impl<T: ModelFloat> LayerNorm<T> {
         if let Some(residual) = residual {
             passes::add_to(stream, self.sum.view_mut(), residual)?;
         }
-        self.normalise(stream, parameters)
+        self.normalize(stream, parameters)
     }
 
     /// LayerNorm of `sum`, which the caller has filled.
-    pub fn normalise(&mut self, stream: &Stream, parameters: Parameters<'_>) -> Result<()> {
+    pub fn normalize(&mut self, stream: &Stream, parameters: Parameters<'_>) -> Result<()> {
         let params =
             BaselineLayerNormParams { output: self.output.view().address(), ..self.params(parameters) };
         self.launch(stream, kernels::BASELINE_LAYER_NORM_FORWARD, &params)

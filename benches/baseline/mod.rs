@@ -1,5 +1,5 @@
 //! What a framework does in eager mode, on the same device as the fused operations: library products, and one plain kernel for each
-//! elementary pass over memory (`kernels/baseline`). Whole score and logit matrices are materialised, padding is computed.
+//! elementary pass over memory (`kernels/baseline`). Whole score and logit matrices are materialized, padding is computed.
 //!
 //! On the host device these kernels are emulated like all others, so their speed there says nothing; the tests run them there to see that
 //! they compute what the fused operations do.

@@ -39,8 +39,8 @@ impl Case {
 
     fn bound(&self) -> Bound {
         let words = self.sentences * self.length.min(self.bank_rows_max) * self.length.div_ceil(32);
-        let labelled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
-        Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labelled)
+        let labeled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
+        Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labeled)
     }
 
     /// `[B, L, L]`: 1 where a query sees a key
@@ -91,8 +91,8 @@ struct Fused {
     workspace: Buffer<u8>,
     ids: Buffer<i32>,
     input_ids: Buffer<i32>,
-    labelled_offsets: Buffer<i32>,
-    labelled_rows: Buffer<i32>,
+    labeled_offsets: Buffer<i32>,
+    labeled_rows: Buffer<i32>,
     targets: Buffer<i32>,
     counts: Buffer<i32>,
 }
@@ -102,11 +102,11 @@ impl Fused {
         let device = stream.device();
         let sums = cu_seqlens(&case.lengths());
         let offsets = masks::bank_offsets(&sums, case.bank_rows_max)?;
-        let labelled = masks::labelled_offsets(&sums, Budget::of(ENCODER_RATIO))?;
+        let labeled = masks::labeled_offsets(&sums, Budget::of(ENCODER_RATIO))?;
         let indices: Vec<u32> = (0..case.sentences as u32).collect();
         let ids: Vec<i32> = (0..case.tokens() as i32).map(|token| token % VOCABULARY as i32).collect();
         let starts = word_starts(case.length).repeat(case.sentences);
-        let places = labelled[case.sentences] as usize;
+        let places = labeled[case.sentences] as usize;
         Ok(Self {
             rng: device.upload(&rng_state(1, 1))?,
             cu_seqlens: device.upload(&sums)?,
@@ -118,8 +118,8 @@ impl Fused {
             workspace: masks::workspace(case.tokens(), case.length, case.bank_rows_max).allocate(device)?,
             ids: device.upload(&ids)?,
             input_ids: device.zeros(case.tokens())?,
-            labelled_offsets: device.upload(&labelled)?,
-            labelled_rows: device.zeros(places)?,
+            labeled_offsets: device.upload(&labeled)?,
+            labeled_rows: device.zeros(places)?,
             targets: device.zeros(places)?,
             counts: device.zeros(case.sentences)?,
             offsets,
@@ -151,8 +151,8 @@ impl Work for Fused {
             replacement: Replacement::bert(103, VOCABULARY),
             ids: self.ids.view(),
             input_ids: self.input_ids.view_mut(),
-            offsets: self.labelled_offsets.view(),
-            labelled_rows: self.labelled_rows.view_mut(),
+            offsets: self.labeled_offsets.view(),
+            labeled_rows: self.labeled_rows.view_mut(),
             targets: self.targets.view_mut(),
             counts: self.counts.view_mut(),
         };

@@ -1,7 +1,7 @@
 //! A whole training step: forward, backward, clipping and AdamW, on masks that are made beforehand. On a GPU BERT-base with dropout on 32,768
 //! tokens, on the host device the tiny model on 2048; what the host prepares for a step is not in the time, for it is done while the device is busy.
 //!
-//! Bound, with N encoder layers and one of the decoder, M labelled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers,
+//! Bound, with N encoder layers and one of the decoder, M labeled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers,
 //! 12·(N + 1)·H·ΣL² of attention, 6·M·(H² + H·V) of the head; 28 bytes a parameter, what the optimizer moves, and 2 of the bf16 copy.
 
 use retromae::device::{DType, ModelFloat, Stream};
@@ -68,13 +68,13 @@ impl Case {
         let ModelConfig { hidden_size, intermediate_size, vocab_size, num_hidden_layers, .. } = self.config;
         let batch = self.batch();
         let labels = batch.encoder_labels.iter().chain(&batch.decoder_labels);
-        let labelled = labels.filter(|&&label| label != IGNORE_INDEX).count();
+        let labeled = labels.filter(|&&label| label != IGNORE_INDEX).count();
         let layers = num_hidden_layers + 1;
         let layer = 4 * hidden_size * hidden_size + 2 * hidden_size * intermediate_size;
         let squares: usize = self.lengths.iter().map(|length| length * length).sum();
         let flops = 6 * self.tokens() * layers * layer
             + 12 * layers * hidden_size * squares
-            + 6 * labelled * hidden_size * (hidden_size + vocab_size);
+            + 6 * labeled * hidden_size * (hidden_size + vocab_size);
         let tables = vocab_size + self.config.max_position_embeddings + self.config.type_vocab_size;
         let vectors = 9 * hidden_size + intermediate_size;
         let parameters = tables * hidden_size
@@ -107,7 +107,7 @@ fn model<T: ModelFloat>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
         sentence_length: case.lengths.iter().copied().max().unwrap_or(0),
     };
     let mut model = Model::new(stream.device(), &case.config, capacity)?;
-    model.initialise(1)?;
+    model.initialize(1)?;
     Ok(model)
 }
 

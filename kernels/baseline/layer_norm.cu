@@ -75,7 +75,7 @@ RETROMAE_DEVICE void layer_norm_backward_input(const BaselineLayerNormParams& pa
         const LoadedRows<T> rows(params, row);
         T* output = pointer<T>(params.output) + static_cast<uint64_t>(row) * params.columns;
         NoTotals totals;
-        normalise_backward(
+        normalize_backward(
             pointer<const float>(params.gamma), rows.rstd, params.columns, totals,
             [&](int index, float (&normalized)[8], float (&gradient)[8]) {
                 rows.chunk(index, normalized, gradient);

@@ -364,7 +364,7 @@ template <class T>
 RETROMAE_DEVICE void copy_labeled_hidden(const CrossEntropyParams& params, uint32_t row, bool labeled) {
     const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
     for (uint32_t column = threadIdx.x; column < params.hidden_size; column += kCrossEntropyThreads)
-        pointer<T>(params.labelled_hidden)[start + column] =
+        pointer<T>(params.labeled_hidden)[start + column] =
             labeled ? pointer<const T>(params.hidden)[start + column] : from_float<T>(0.0f);
 }
 

@@ -24,7 +24,7 @@ RETROMAE_KERNEL(mean_weights, MeanWeightsParams, MeanWeightsLaunch) {
     block_exclusive_sum<kMeanWeightsThreads / 32>(count, scratch, total);
     const uint32_t row = blockIdx.x * kMeanWeightsThreads + threadIdx.x;
     if (row >= params.rows) return;
-    const bool labeled = pointer<const int32_t>(params.labelled_rows)[row] >= 0;
+    const bool labeled = pointer<const int32_t>(params.labeled_rows)[row] >= 0;
     pointer<float>(params.row_weights)[row] = labeled ? params.weight / static_cast<float>(total) : 0.0f;
 }
 

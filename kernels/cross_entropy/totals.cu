@@ -11,7 +11,7 @@ constexpr uint32_t kTotalsThreads = 256;
 RETROMAE_DEVICE void add(CrossEntropyTotals& totals, const CrossEntropyTotals& others) {
     totals.loss += others.loss;
     totals.log_likelihood += others.log_likelihood;
-    totals.labelled += others.labelled;
+    totals.labeled += others.labeled;
     totals.correct += others.correct;
     const bool first =
         totals.invalid == 0 || (others.invalid != 0 && others.first_invalid < totals.first_invalid);

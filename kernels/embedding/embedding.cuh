@@ -35,7 +35,7 @@ struct EmbeddingRows {
 
     // The sum of a normalized row, and the mean of its first columns: NaN, as then mean and rstd are, where
     // an index is no row. All rows are loaded before any is added.
-    RETROMAE_MEMBER float normalised_sum(uint32_t columns, LaneRow& row) const {
+    RETROMAE_MEMBER float normalized_sum(uint32_t columns, LaneRow& row) const {
         RawRow<T> contents = {}, positions = {}, types = {};
         contents.load(content, columns);
         positions.load(position, columns);

@@ -35,7 +35,7 @@ RETROMAE_DEVICE void embedding_backward_row(const EmbeddingBackwardParams& param
     const float mean = pointer<const float>(forward.mean)[token];
     const float rstd = pointer<const float>(forward.rstd)[token];
     LaneRow sum;
-    rows.normalised_sum(columns, sum);
+    rows.normalized_sum(columns, sum);
     // A chunk's gradient is widened and dropped twice, but sampled once: a bit for each element that is kept.
     uint32_t kept = 0;
     for_chunks(columns, [&](int index, uint32_t column) {
@@ -53,7 +53,7 @@ RETROMAE_DEVICE void embedding_backward_row(const EmbeddingBackwardParams& param
         }
     };
     const auto emit = [&](int, uint32_t column, float (&gradient)[8]) { store(d_sum + column, gradient); };
-    normalise_backward(pointer<const float>(forward.gamma), rstd, columns, totals, chunk, emit);
+    normalize_backward(pointer<const float>(forward.gamma), rstd, columns, totals, chunk, emit);
 }
 
 template <class T>

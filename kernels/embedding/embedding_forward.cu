@@ -24,7 +24,7 @@ RETROMAE_DEVICE void embedding_forward_row(const EmbeddingForwardParams& params,
     const EmbeddingRows<T> rows(params, token);
     LaneRow row;
     if (rows.normalized) {
-        const float shift = rows.normalised_sum(columns, row);
+        const float shift = rows.normalized_sum(columns, row);
         const RowStatistics statistics = row_statistics(row, shift, columns, params.eps);
         if (threadIdx.x % 32u == 0) {
             pointer<float>(params.mean)[token] = statistics.mean;

@@ -125,7 +125,7 @@ void check_access(const void* pointer, uint32_t bytes, bool is_write, const void
             cell.write = access;
             cell.readers = kNobody;
         } else {
-            if (cell.state == kUninitialized) fail(RETROMAE_READ_UNINITIALISED, -1);
+            if (cell.state == kUninitialized) fail(RETROMAE_READ_UNINITIALIZED, -1);
             record_read(cell, access);
         }
     }

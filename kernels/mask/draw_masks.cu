@@ -41,7 +41,7 @@ RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tok
         pointer<int32_t>(params.input_ids)[token] =
             tokens.valid ? pointer<const int32_t>(params.ids)[token] : kNoId;
     const TokenRange places =
-        TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
+        TokenRange::of(params.offsets, sentence, sentences, params.labeled, params.labeled);
     for (uint32_t place = places.start + lane_index(); place < places.start + places.count; place += 32) {
         pointer<int32_t>(params.rows)[place] = kNoRow;
         pointer<int32_t>(params.targets)[place] = IGNORE_INDEX;
@@ -53,7 +53,7 @@ RETROMAE_DEVICE void leave(const CorruptionParams& params, const TokenRange& tok
 RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskSampler& sampler, uint32_t sentence,
                              uint32_t sentences, uint32_t token, const uint32_t* visible) {
     const TokenRange own =
-        TokenRange::of(params.offsets, sentence, sentences, params.labelled, params.labelled);
+        TokenRange::of(params.offsets, sentence, sentences, params.labeled, params.labeled);
     int32_t* rows = pointer<int32_t>(params.rows) + own.start;
     int32_t* targets = pointer<int32_t>(params.targets) + own.start;
     const uint32_t places = own.count;

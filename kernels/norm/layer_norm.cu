@@ -98,7 +98,7 @@ RETROMAE_DEVICE void layer_norm_backward_row(const LayerNormBackwardParams& para
         store(pointer<T>(params.d_input) + start + column, gradient);
         totals.add(2, column, gradient);
     };
-    normalise_backward(pointer<const float>(params.gamma), rstd, columns, totals, chunk, emit);
+    normalize_backward(pointer<const float>(params.gamma), rstd, columns, totals, chunk, emit);
 }
 
 template <class T>

@@ -248,7 +248,7 @@ class ColumnTotals {
 // `chunk(index, x̂, d_output)` gives 8 columns of both, once for the means and once for the gradient, which
 // goes to `emit(index, column, gradient)`. Adds d_output·x̂ to total 0 (gamma) and d_output to total 1 (beta).
 template <class Totals, class Chunk, class Emit>
-RETROMAE_DEVICE void normalise_backward(const float* gamma, float rstd, uint32_t columns, Totals& totals,
+RETROMAE_DEVICE void normalize_backward(const float* gamma, float rstd, uint32_t columns, Totals& totals,
                                         Chunk chunk, Emit emit) {
     float sums[2] = {0.0f, 0.0f};
     for_chunks(columns, [&](int index, uint32_t column) {

@@ -30,7 +30,7 @@ pub enum QueryKind {
 pub struct ModelConfig {
     /// In `1..2^31`.
     pub vocab_size: usize,
-    /// `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most [`COLUMNS_MAX`](crate::ops::layer_norm::COLUMNS_MAX), the longest row that the kernels normalise.
+    /// `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most [`COLUMNS_MAX`](crate::ops::layer_norm::COLUMNS_MAX), the longest row that the kernels normalize.
     pub hidden_size: usize,
     /// In `1..=1024`.
     pub num_hidden_layers: usize,

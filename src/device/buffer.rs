@@ -79,7 +79,7 @@ pub(super) fn bytes_of<T>(device: &Device, length: usize) -> Result<usize> {
 }
 
 impl<T: Element> Buffer<T> {
-    pub(super) fn uninitialised(device: &Device, length: usize) -> Result<Self> {
+    pub(super) fn uninitialized(device: &Device, length: usize) -> Result<Self> {
         device.require_no_capture("allocate a buffer")?;
         let bytes = bytes_of::<T>(device, length)?;
         let address = device.backend().allocate(bytes)?;
@@ -88,7 +88,7 @@ impl<T: Element> Buffer<T> {
     }
 
     pub(super) fn zeros(device: &Device, length: usize) -> Result<Self> {
-        let buffer = Self::uninitialised(device, length)?;
+        let buffer = Self::uninitialized(device, length)?;
         // SAFETY: the buffer is valid for its length, and nobody else has it yet.
         unsafe { device.backend().zero(buffer.address, length * size_of::<T>())? };
         Ok(buffer)
@@ -173,7 +173,7 @@ impl<T: Element> Drop for Buffer<T> {
     fn drop(&mut self) {
         let bytes = self.length * size_of::<T>();
         self.device.shared.buffer_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // SAFETY: allocated by `uninitialised` with this size; views cannot outlive the buffer.
+        // SAFETY: allocated by `uninitialized` with this size; views cannot outlive the buffer.
         unsafe { self.device.backend().free(self.address, bytes) }
     }
 }

@@ -368,7 +368,7 @@ impl Device {
     /// # Errors
     /// When the device has not enough memory; also within a [capture](Stream::capture).
     pub fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
-        let mut buffer = Buffer::uninitialised(self, values.len())?;
+        let mut buffer = Buffer::uninitialized(self, values.len())?;
         buffer.write(values)?;
         Ok(buffer)
     }

@@ -562,7 +562,7 @@ pub struct CrossEntropyParams {
     pub log_likelihoods: DevicePointer,
     pub correct: DevicePointer,
     pub hidden: DevicePointer,
-    pub labelled_hidden: DevicePointer,
+    pub labeled_hidden: DevicePointer,
     pub rows: u32,
     pub vocabulary: u32,
     pub stride: u32,
@@ -593,8 +593,8 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyParams, correct) - 56usize];
     ["Offset of field: CrossEntropyParams::hidden"]
         [::core::mem::offset_of!(CrossEntropyParams, hidden) - 64usize];
-    ["Offset of field: CrossEntropyParams::labelled_hidden"]
-        [::core::mem::offset_of!(CrossEntropyParams, labelled_hidden) - 72usize];
+    ["Offset of field: CrossEntropyParams::labeled_hidden"]
+        [::core::mem::offset_of!(CrossEntropyParams, labeled_hidden) - 72usize];
     ["Offset of field: CrossEntropyParams::rows"]
         [::core::mem::offset_of!(CrossEntropyParams, rows) - 80usize];
     ["Offset of field: CrossEntropyParams::vocabulary"]
@@ -617,7 +617,7 @@ const _: () = {
 pub struct CrossEntropyTotals {
     pub loss: f32,
     pub log_likelihood: f32,
-    pub labelled: u32,
+    pub labeled: u32,
     pub correct: u32,
     pub invalid: u32,
     pub first_invalid: u32,
@@ -629,8 +629,8 @@ const _: () = {
     ["Offset of field: CrossEntropyTotals::loss"][::core::mem::offset_of!(CrossEntropyTotals, loss) - 0usize];
     ["Offset of field: CrossEntropyTotals::log_likelihood"]
         [::core::mem::offset_of!(CrossEntropyTotals, log_likelihood) - 4usize];
-    ["Offset of field: CrossEntropyTotals::labelled"]
-        [::core::mem::offset_of!(CrossEntropyTotals, labelled) - 8usize];
+    ["Offset of field: CrossEntropyTotals::labeled"]
+        [::core::mem::offset_of!(CrossEntropyTotals, labeled) - 8usize];
     ["Offset of field: CrossEntropyTotals::correct"]
         [::core::mem::offset_of!(CrossEntropyTotals, correct) - 12usize];
     ["Offset of field: CrossEntropyTotals::invalid"]
@@ -890,7 +890,7 @@ pub struct CorruptionParams {
     pub random_below: u64,
     pub mask_id: i32,
     pub vocab_size: u32,
-    pub labelled: u32,
+    pub labeled: u32,
     pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -917,8 +917,8 @@ const _: () = {
         [::core::mem::offset_of!(CorruptionParams, mask_id) - 80usize];
     ["Offset of field: CorruptionParams::vocab_size"]
         [::core::mem::offset_of!(CorruptionParams, vocab_size) - 84usize];
-    ["Offset of field: CorruptionParams::labelled"]
-        [::core::mem::offset_of!(CorruptionParams, labelled) - 88usize];
+    ["Offset of field: CorruptionParams::labeled"]
+        [::core::mem::offset_of!(CorruptionParams, labeled) - 88usize];
     ["Offset of field: CorruptionParams::reserved"]
         [::core::mem::offset_of!(CorruptionParams, reserved) - 92usize];
 };
@@ -976,7 +976,7 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct MeanWeightsParams {
-    pub labelled_rows: DevicePointer,
+    pub labeled_rows: DevicePointer,
     pub counts: DevicePointer,
     pub row_weights: DevicePointer,
     pub rows: u32,
@@ -988,8 +988,8 @@ pub struct MeanWeightsParams {
 const _: () = {
     ["Size of MeanWeightsParams"][::core::mem::size_of::<MeanWeightsParams>() - 40usize];
     ["Alignment of MeanWeightsParams"][::core::mem::align_of::<MeanWeightsParams>() - 8usize];
-    ["Offset of field: MeanWeightsParams::labelled_rows"]
-        [::core::mem::offset_of!(MeanWeightsParams, labelled_rows) - 0usize];
+    ["Offset of field: MeanWeightsParams::labeled_rows"]
+        [::core::mem::offset_of!(MeanWeightsParams, labeled_rows) - 0usize];
     ["Offset of field: MeanWeightsParams::counts"]
         [::core::mem::offset_of!(MeanWeightsParams, counts) - 8usize];
     ["Offset of field: MeanWeightsParams::row_weights"]

@@ -48,7 +48,7 @@ impl<T: Element> Staging<T> {
     pub fn read(&mut self) -> Result<&[T]> {
         self.device.require_no_capture("read staging memory")?;
         self.settle()?;
-        // SAFETY: host memory of this length, initialised, and no copy is in flight while the slice borrows `self`.
+        // SAFETY: host memory of this length, initialized, and no copy is in flight while the slice borrows `self`.
         Ok(unsafe { std::slice::from_raw_parts(self.address as *const T, self.length) })
     }
 

@@ -253,7 +253,7 @@ impl Stream {
     /// As [`launch`](Self::launch); also, the kernel accepts the shape.
     #[doc(hidden)]
     pub unsafe fn launch_shape<P: Copy>(&self, kernel: &str, shape: LaunchShape, params: &P) -> Result<()> {
-        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialised.
+        // SAFETY: params structs are plain C without padding (asserted by their layout tests), so all bytes are initialized.
         let params = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(params).cast(), size_of::<P>()) };
         // SAFETY: passed on to the caller.
         unsafe { self.launch_bytes(kernel, shape, params) }

@@ -8,7 +8,7 @@ use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::{Dropout, Result, layer_norm, linear};
 
-/// What was normalised, and by what.
+/// What was normalized, and by what.
 #[derive(Debug)]
 pub(super) struct NormActivations<T: ModelFloat> {
     /// `[T, H]`
@@ -60,7 +60,7 @@ pub(super) fn bias_backward<T: ModelFloat>(
 /// Backward of `LN(residual + dropout(input + bias))`: the gradients of residual and input, in this order; those of the norm and of the
 /// projection's bias are added.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn normalise_backward<T: ModelFloat>(
+pub(super) fn normalize_backward<T: ModelFloat>(
     stream: &Stream,
     parameters: &mut Parameters<T>,
     (norm, projection): (&Norm, &Linear),

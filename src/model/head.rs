@@ -1,18 +1,18 @@
-//! The masked-language-model head, shared by encoder and decoder, on labelled rows only: the transform, then linear + cross-entropy with the
+//! The masked-language-model head, shared by encoder and decoder, on labeled rows only: the transform, then linear + cross-entropy with the
 //! tied word embeddings. And the bag-of-words head of DupMAE, which puts all of the encoder's tokens through the same layers.
 
 use super::gradients::linear_backward;
 use super::inputs::{Bags, Inputs};
 use super::parameters::Parameters;
 use super::scratch::{HEAD_ALGORITHM, Scratch};
-use super::shape::labelled_capacity;
+use super::shape::labeled_capacity;
 use super::transform::Transform;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
 
-/// What the head computes of the labelled rows, M of them at most: the encoder's first, then the decoder's.
+/// What the head computes of the labeled rows, M of them at most: the encoder's first, then the decoder's.
 #[derive(Debug)]
 pub(super) struct Head<T: ModelFloat> {
     /// `[M, H]`: gathered rows
@@ -32,7 +32,7 @@ pub(super) struct Head<T: ModelFloat> {
 
 impl<T: ModelFloat> Head<T> {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
-        let rows = labelled_capacity(capacity);
+        let rows = labeled_capacity(capacity);
         Ok(Self {
             rows: device.zeros(rows * config.hidden_size)?,
             transform: Transform::new(device, rows, config.hidden_size)?,
@@ -46,7 +46,7 @@ impl<T: ModelFloat> Head<T> {
         })
     }
 
-    /// Losses of the labelled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
+    /// Losses of the labeled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn forward_backward(
         &mut self,
@@ -59,16 +59,13 @@ impl<T: ModelFloat> Head<T> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let columns = config.hidden_size;
-        let count = inputs.labelled_rows.len();
+        let count = inputs.labeled_rows.len();
         let (middle, elements) = (inputs.decoder_start, count * columns);
-        let labelled = inputs.labelled_rows.view();
+        let labeled = inputs.labeled_rows.view();
         let parts = [0..middle, middle..count];
         for (part, input) in parts.iter().zip([encoder, decoder]) {
             let output = self.rows.slice_mut(part.start * columns..part.end * columns);
-            rows::gather(
-                stream,
-                rows::Gather { input, rows: labelled.slice(part.clone()), output, columns },
-            )?;
+            rows::gather(stream, rows::Gather { input, rows: labeled.slice(part.clone()), output, columns })?;
         }
         self.transform.forward(stream, config, &parameters.weights, self.rows.slice(0..elements))?;
         self.losses(stream, parameters, inputs, elements, columns, scratch.head.view_mut())?;
@@ -87,7 +84,7 @@ impl<T: ModelFloat> Head<T> {
             let input = self.transform.spare.slice(part.start * columns..part.end * columns);
             rows::scatter_add(
                 stream,
-                rows::ScatterAdd { input, rows: labelled.slice(part.clone()), output, columns },
+                rows::ScatterAdd { input, rows: labeled.slice(part.clone()), output, columns },
             )?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
 use super::filled::Filled;
-use super::shape::{Shape, labelled_capacity};
+use super::shape::{Shape, labeled_capacity};
 use super::{
     Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences, VisibilityBank,
 };
@@ -87,12 +87,12 @@ pub(super) struct Inputs {
     pub decoder_words: Segments,
     pub positions: Segments,
     grouping: Buffer<u8>,
-    /// Labelled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
-    pub labelled_rows: Filled<i32>,
+    /// Labeled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
+    pub labeled_rows: Filled<i32>,
     /// Where the decoder's begin.
     pub decoder_start: usize,
     pub targets: Filled<i32>,
-    /// The loss weight over the number of labelled rows, for each labelled row.
+    /// The loss weight over the number of labeled rows, for each labeled row.
     pub row_weights: Filled<f32>,
     /// Where the model has the bag-of-words head.
     pub bags: Option<Bags>,
@@ -152,7 +152,7 @@ impl Bags {
 impl Inputs {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
-        let labelled = labelled_capacity(capacity);
+        let labeled = labeled_capacity(capacity);
         let segments = |key_count| Segments::new(device, tokens, key_count);
         Ok(Self {
             sentences: 0,
@@ -170,10 +170,10 @@ impl Inputs {
             decoder_words: segments(config.vocab_size)?,
             positions: segments(config.max_position_embeddings)?,
             grouping: group_by_key::workspace(GROUPED, tokens).allocate(device)?,
-            labelled_rows: Filled::new(device, labelled)?,
+            labeled_rows: Filled::new(device, labeled)?,
             decoder_start: 0,
-            targets: Filled::new(device, labelled)?,
-            row_weights: Filled::new(device, labelled)?,
+            targets: Filled::new(device, labeled)?,
+            row_weights: Filled::new(device, labeled)?,
             bags: config.has_bag_of_words().then(|| Bags::new(device, capacity)).transpose()?,
         })
     }
@@ -192,8 +192,8 @@ impl Inputs {
             ids
         };
         self.write_sentences(stream, input.cu_seqlens(), shape)?;
-        self.decoder_start = shape.encoder_labelled;
-        let decoder_end = shape.encoder_labelled + shape.decoder_labelled;
+        self.decoder_start = shape.encoder_labeled;
+        let decoder_end = shape.encoder_labeled + shape.decoder_labeled;
         let (encoder_weight, decoder_weight) = (config.encoder_loss_weight, config.decoder_loss_weight);
         let mut labels = Labels::default();
         match input {
@@ -218,7 +218,7 @@ impl Inputs {
             }
         }
         labels.resize(decoder_end);
-        self.labelled_rows.write(stream, &labels.rows)?;
+        self.labeled_rows.write(stream, &labels.rows)?;
         self.targets.write(stream, &labels.targets)?;
         self.row_weights.write(stream, &labels.weights)?;
         match &mut self.bags {
@@ -278,7 +278,7 @@ fn inner_labels(sentences: &PackedSentences) -> Vec<i32> {
     labels
 }
 
-/// The labelled rows of both outputs, one after the other.
+/// The labeled rows of both outputs, one after the other.
 #[derive(Default)]
 struct Labels {
     rows: Vec<i32>,
@@ -287,12 +287,12 @@ struct Labels {
 }
 
 impl Labels {
-    /// Appends the labelled rows of one output.
+    /// Appends the labeled rows of one output.
     fn extend(&mut self, labels: &[i32], loss_weight: f32) {
-        let labelled = (0..).zip(labels).filter(|&(_, &label)| label != IGNORE_INDEX);
-        self.rows.extend(labelled.clone().map(|(row, _)| row));
+        let labeled = (0..).zip(labels).filter(|&(_, &label)| label != IGNORE_INDEX);
+        self.rows.extend(labeled.clone().map(|(row, _)| row));
         let share = loss_weight / (self.rows.len() - self.targets.len()) as f32;
-        self.targets.extend(labelled.map(|(_, &label)| label));
+        self.targets.extend(labeled.map(|(_, &label)| label));
         self.weights.resize(self.rows.len(), share);
     }
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::gradients::{NormActivations, bias_backward, linear_backward, normalise_backward};
+use super::gradients::{NormActivations, bias_backward, linear_backward, normalize_backward};
 use super::inputs::Inputs;
 use super::layout::{LayerRanges, Linear, Norm};
 use super::parameters::{Parameters, Weights};
@@ -148,7 +148,7 @@ impl<'a> Layer<'a> {
         };
         attention::forward(stream, forward)?;
         let context = activations.context.slice(0..tokens * hidden);
-        self.project_and_normalise(
+        self.project_and_normalize(
             stream,
             weights,
             (&self.ranges.attention_output, &self.ranges.attention_norm),
@@ -191,7 +191,7 @@ impl<'a> Layer<'a> {
 
     /// `output = LN(residual + dropout(input · weightᵀ + bias))`.
     #[allow(clippy::too_many_arguments)]
-    fn project_and_normalise<T: ModelFloat>(
+    fn project_and_normalize<T: ModelFloat>(
         &self,
         stream: &Stream,
         weights: &Weights<T>,
@@ -251,7 +251,7 @@ impl<'a> Layer<'a> {
             output: activations.activated.slice_mut(0..tokens * wide),
         };
         bias_gelu::forward(stream, forward)?;
-        self.project_and_normalise(
+        self.project_and_normalize(
             stream,
             weights,
             (&self.ranges.output, &self.ranges.output_norm),
@@ -299,7 +299,7 @@ impl<'a> Layer<'a> {
         let site = dropout_site::feed_forward_output(self.index);
         let elements = tokens * hidden;
         let Scratch { d_projection, d_attention_output, d_wide, d_activated, workspace, .. } = scratch;
-        normalise_backward(
+        normalize_backward(
             stream,
             parameters,
             (norm, output),
@@ -359,7 +359,7 @@ impl<'a> Layer<'a> {
         let elements = self.tokens() * hidden;
         let Scratch { d_projection, d_attention_output, d_context, workspace, .. } = scratch;
         let projection = &self.ranges.attention_output;
-        normalise_backward(
+        normalize_backward(
             stream,
             parameters,
             (&self.ranges.attention_norm, projection),

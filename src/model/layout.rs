@@ -1,7 +1,7 @@
 //! Where each parameter lies in the flat arena.
 //!
 //! Weight matrices and embeddings come first, as weight decay acts on them alone; LayerNorm weights and all biases follow. Query, key and
-//! value of a layer are neighbours, so that one product can read them as one matrix. Names and shapes are Hugging Face's.
+//! value of a layer are neighbors, so that one product can read them as one matrix. Names and shapes are Hugging Face's.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn query_key_and_value_are_neighbours() {
+    fn query_key_and_value_are_neighbors() {
         let layout = Layout::new(&ModelConfig::small(500));
         for (layer, ranges) in layout.layers.iter().enumerate() {
             let start = |part: &str| {

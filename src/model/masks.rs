@@ -12,7 +12,7 @@ use crate::device::{Buffer, Device, Stream, View, ViewMut};
 use crate::ops::attention::Mask;
 use crate::ops::cross_entropy::{MeanWeights, mean_weights};
 use crate::ops::masks::{
-    self, BANK_ROWS_MAX, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labelled_offsets,
+    self, BANK_ROWS_MAX, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labeled_offsets,
 };
 use crate::ops::{Result, Workspace, wrong};
 
@@ -27,23 +27,23 @@ impl BankRows {
     }
 }
 
-/// Where the labelled rows of each sentence go, and how many it has.
+/// Where the labeled rows of each sentence go, and how many it has.
 #[derive(Debug)]
-struct Labelled {
+struct Labeled {
     /// `[B + 1]`
     offsets: Filled<i32>,
     /// `[B]`
     counts: Filled<i32>,
 }
 
-impl Labelled {
+impl Labeled {
     fn new(device: &Device, sentences: usize) -> Result<Self> {
         Ok(Self { offsets: Filled::new(device, sentences + 1)?, counts: Filled::new(device, sentences)? })
     }
 
     /// Sentences that fill up to `sentences` have no labels.
     fn write(&mut self, stream: &Stream, cu_seqlens: &[i32], budget: Budget, sentences: usize) -> Result<()> {
-        let mut offsets = labelled_offsets(cu_seqlens, budget)?;
+        let mut offsets = labeled_offsets(cu_seqlens, budget)?;
         offsets.resize(sentences + 1, offsets[cu_seqlens.len() - 1]);
         self.counts.resize(sentences);
         self.offsets.write(stream, &offsets)
@@ -55,20 +55,20 @@ impl Labelled {
         replacement: Replacement,
         ids: View<'a, i32>,
         input_ids: ViewMut<'a, i32>,
-        LabelledRows { rows, targets }: LabelledRows<'a>,
+        LabeledRows { rows, targets }: LabeledRows<'a>,
     ) -> Corruption<'a> {
         let (offsets, counts) = (self.offsets.view(), self.counts.view_mut());
-        Corruption { budget, replacement, ids, input_ids, offsets, labelled_rows: rows, targets, counts }
+        Corruption { budget, replacement, ids, input_ids, offsets, labeled_rows: rows, targets, counts }
     }
 }
 
-/// The labelled rows of the encoder, and those of the decoder.
-fn labelled_parts(inputs: &Inputs) -> [Range<usize>; 2] {
-    [0..inputs.decoder_start, inputs.decoder_start..inputs.labelled_rows.len()]
+/// The labeled rows of the encoder, and those of the decoder.
+fn labeled_parts(inputs: &Inputs) -> [Range<usize>; 2] {
+    [0..inputs.decoder_start, inputs.decoder_start..inputs.labeled_rows.len()]
 }
 
-/// One input's part of the labelled rows and of their targets.
-struct LabelledRows<'a> {
+/// One input's part of the labeled rows and of their targets.
+struct LabeledRows<'a> {
     rows: ViewMut<'a, i32>,
     targets: ViewMut<'a, i32>,
 }
@@ -84,9 +84,9 @@ pub(super) struct Masks {
     independent: bool,
     sentence_indices: Filled<u32>,
     word_starts: Filled<u32>,
-    encoder: Labelled,
+    encoder: Labeled,
     /// Of the basic decoder.
-    decoder: Labelled,
+    decoder: Labeled,
     workspace: Buffer<u8>,
 }
 
@@ -101,8 +101,8 @@ impl Masks {
             independent: false,
             sentence_indices: Filled::new(device, sentences)?,
             word_starts: Filled::new(device, tokens.div_ceil(32))?,
-            encoder: Labelled::new(device, sentences)?,
-            decoder: Labelled::new(device, sentences)?,
+            encoder: Labeled::new(device, sentences)?,
+            decoder: Labeled::new(device, sentences)?,
             workspace: masks::workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
                 .allocate(device)?,
         })
@@ -212,14 +212,14 @@ impl Masks {
             tokens: inputs.tokens,
             length_max: inputs.max_seqlen,
         };
-        let parts = labelled_parts(inputs);
-        let [encoder_rows, decoder_rows] = inputs.labelled_rows.parts_mut(parts.each_ref());
+        let parts = labeled_parts(inputs);
+        let [encoder_rows, decoder_rows] = inputs.labeled_rows.parts_mut(parts.each_ref());
         let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts.each_ref());
         let (ids, bank, decoder) = match config.decoder {
             DecoderKind::Basic => {
                 let ids = inputs.original_ids.view();
                 let replacement = Replacement::all_masked(masking.mask_id, config.vocab_size);
-                let rows = LabelledRows { rows: decoder_rows, targets: decoder_targets };
+                let rows = LabeledRows { rows: decoder_rows, targets: decoder_targets };
                 let input_ids = inputs.decoder_ids.view_mut();
                 let decoder = self.decoder.corruption(masking.decoder, replacement, ids, input_ids, rows);
                 (ids, None, Some(decoder))
@@ -237,27 +237,27 @@ impl Masks {
             }
         };
         let replacement = Replacement::bert(masking.mask_id, config.vocab_size);
-        let rows = LabelledRows { rows: encoder_rows, targets: encoder_targets };
+        let rows = LabeledRows { rows: encoder_rows, targets: encoder_targets };
         let input_ids = inputs.encoder_ids.view_mut();
         let encoder = self.encoder.corruption(masking.encoder, replacement, ids, input_ids, rows);
         masks::draw(stream, sentences, bank, Some(encoder), decoder)?;
         self.weigh(stream, config, inputs)
     }
 
-    /// Sets the weights of the labelled rows, whose number only the device knows.
+    /// Sets the weights of the labeled rows, whose number only the device knows.
     fn weigh(&self, stream: &Stream, config: &ModelConfig, inputs: &mut Inputs) -> Result<()> {
-        let parts = labelled_parts(inputs);
+        let parts = labeled_parts(inputs);
         let decoder = (&self.decoder, config.decoder_loss_weight);
         let sampled = [
             Some((&self.encoder, config.encoder_loss_weight)),
             (config.decoder == DecoderKind::Basic).then_some(decoder),
         ];
         let row_weights = inputs.row_weights.parts_mut(parts.each_ref());
-        for ((labelled, part), row_weights) in sampled.into_iter().zip(parts).zip(row_weights) {
-            let Some((labelled, weight)) = labelled else { continue };
-            let labelled_rows = inputs.labelled_rows.view().slice(part);
-            let counts = labelled.counts.view();
-            mean_weights(stream, MeanWeights { labelled_rows, counts, row_weights, weight })?;
+        for ((labeled, part), row_weights) in sampled.into_iter().zip(parts).zip(row_weights) {
+            let Some((labeled, weight)) = labeled else { continue };
+            let labeled_rows = inputs.labeled_rows.view().slice(part);
+            let counts = labeled.counts.view();
+            mean_weights(stream, MeanWeights { labeled_rows, counts, row_weights, weight })?;
         }
         Ok(())
     }

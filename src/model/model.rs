@@ -35,7 +35,7 @@ pub struct StepRandomness {
     pub step: u32,
 }
 
-/// The losses of a step, those of encoder and decoder each the mean cross-entropy over its labelled tokens; 0 where there are none. And how well those were
+/// The losses of a step, those of encoder and decoder each the mean cross-entropy over its labeled tokens; 0 where there are none. And how well those were
 /// predicted: the share whose word was the likeliest one (0 where there are none), and the exponential of the mean negative log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
@@ -94,7 +94,7 @@ impl<T: ModelFloat> Model<T> {
         Ok(counting.buffer_bytes())
     }
 
-    /// Allocates everything; parameters are zero until [`Model::initialise`] or [`Model::set_parameter`].
+    /// Allocates everything; parameters are zero until [`Model::initialize`] or [`Model::set_parameter`].
     ///
     /// # Errors
     /// As [`ModelConfig::validate`] and [`Capacity::validate`], or when the device has not enough memory.
@@ -142,12 +142,12 @@ impl<T: ModelFloat> Model<T> {
         self.capacity
     }
 
-    /// BERT's initialisation: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
+    /// BERT's initialization: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
     ///
     /// # Errors
     /// An error of the device.
-    pub fn initialise(&mut self, seed: u64) -> Result<()> {
-        self.parameters.initialise(seed, self.config.initializer_range)
+    pub fn initialize(&mut self, seed: u64) -> Result<()> {
+        self.parameters.initialize(seed, self.config.initializer_range)
     }
 
     /// Hugging Face names and shapes, in arena order: `bert.*` and `cls.*` are the encoder and its head, `decoder.*` the decoder.

@@ -1,6 +1,6 @@
 //! Buffers that every layer uses in turn and that hold nothing between them.
 
-use super::shape::labelled_capacity;
+use super::shape::labeled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat};
 use crate::ops::cross_entropy::Algorithm;
@@ -24,7 +24,7 @@ fn head_workspace<T: ModelFloat>(config: &ModelConfig, rows: usize) -> Workspace
 fn logit_rows<T: ModelFloat>(device: &Device, config: &ModelConfig, capacity: Capacity) -> usize {
     let row_bytes = head_workspace::<T>(config, 1).bytes();
     let rows = if device.name() == "host" { (HOST_LOGIT_BYTES / row_bytes).max(64) } else { CUDA_LOGIT_ROWS };
-    rows.min(labelled_capacity(capacity))
+    rows.min(labeled_capacity(capacity))
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<T: ModelFloat> Scratch<T> {
         parameters: usize,
     ) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
-        let (hidden, labelled) = (config.hidden_size, labelled_capacity(capacity));
+        let (hidden, labeled) = (config.hidden_size, labeled_capacity(capacity));
         let zeros = |columns| device.zeros(tokens * columns);
         let rows = logit_rows::<T>(device, config, capacity);
         let bag_of_words = if config.has_bag_of_words() {
@@ -62,8 +62,8 @@ impl<T: ModelFloat> Scratch<T> {
             Workspace::NONE
         };
         let workspace = column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden))
-            .either(column_sum::workspace(labelled, hidden))
-            .either(layer_norm::workspace(labelled, hidden))
+            .either(column_sum::workspace(labeled, hidden))
+            .either(layer_norm::workspace(labeled, hidden))
             .either(embedding::workspace(tokens, hidden))
             .either(segment_sum::workspace(tokens.max(sentences), hidden))
             .either(reduce::workspace(sentences))

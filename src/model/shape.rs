@@ -3,13 +3,13 @@
 
 use super::{Capacity, DecoderKind, IGNORE_INDEX, Input};
 use crate::ops::Result;
-use crate::ops::masks::labelled_offsets;
+use crate::ops::masks::labeled_offsets;
 
 /// Shapes are rounded up to this share of the capacity, so that they recur: on average half a share of the work is wasted.
 const SHARES: usize = 16;
 
-/// Labelled rows of a full batch.
-pub(super) fn labelled_capacity(capacity: Capacity) -> usize {
+/// Labeled rows of a full batch.
+pub(super) fn labeled_capacity(capacity: Capacity) -> usize {
     2 * capacity.tokens
 }
 
@@ -21,15 +21,15 @@ pub(super) struct Shape {
     /// The longest sentence, or more.
     pub max_seqlen: usize,
     /// Rows of the encoder with a loss.
-    pub encoder_labelled: usize,
-    pub decoder_labelled: usize,
+    pub encoder_labeled: usize,
+    pub decoder_labeled: usize,
 }
 
 fn longest(cu_seqlens: &[i32]) -> usize {
     cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize
 }
 
-fn labelled(labels: &[i32]) -> usize {
+fn labeled(labels: &[i32]) -> usize {
     labels.iter().filter(|&&label| label != IGNORE_INDEX).count()
 }
 
@@ -40,20 +40,20 @@ impl Shape {
             sentences: cu_seqlens.len() - 1,
             tokens: cu_seqlens[cu_seqlens.len() - 1] as usize,
             max_seqlen: longest(cu_seqlens),
-            encoder_labelled: 0,
-            decoder_labelled: 0,
+            encoder_labeled: 0,
+            decoder_labeled: 0,
         }
     }
 
     /// Of an input as it is. Where masks are drawn, there is room for as many labels as they may choose.
     pub(super) fn exact(input: Input<'_>, decoder: DecoderKind) -> Result<Self> {
         let of_sentences = Self::of_sentences(input.cu_seqlens());
-        let (encoder_labelled, decoder_labelled) = match input {
-            Input::Explicit(batch) => (labelled(&batch.encoder_labels), labelled(&batch.decoder_labels)),
+        let (encoder_labeled, decoder_labeled) = match input {
+            Input::Explicit(batch) => (labeled(&batch.encoder_labels), labeled(&batch.decoder_labels)),
             Input::Drawn(sentences, masking) => {
                 let cu_seqlens = &sentences.cu_seqlens;
                 let chosen = |budget| -> Result<_> {
-                    Ok(labelled_offsets(cu_seqlens, budget)?[of_sentences.sentences] as usize)
+                    Ok(labeled_offsets(cu_seqlens, budget)?[of_sentences.sentences] as usize)
                 };
                 let decoder = match decoder {
                     DecoderKind::Basic => chosen(masking.decoder)?,
@@ -65,11 +65,11 @@ impl Shape {
                 (chosen(masking.encoder)?, decoder)
             }
         };
-        Ok(Self { encoder_labelled, decoder_labelled, ..of_sentences })
+        Ok(Self { encoder_labeled, decoder_labeled, ..of_sentences })
     }
 
     /// The next shape that recurs, to which an input of this one is filled up: with sentences without labels, with empty sentences, and with
-    /// labelled rows that are no rows.
+    /// labeled rows that are no rows.
     pub(super) fn recurring(self, capacity: Capacity) -> Self {
         let exact = self;
         let up =
@@ -87,8 +87,8 @@ impl Shape {
             tokens,
             // No more than there are tokens.
             max_seqlen: capacity.sentence_length.min(tokens),
-            encoder_labelled: up(exact.encoder_labelled, capacity.tokens),
-            decoder_labelled: up(exact.decoder_labelled, capacity.tokens),
+            encoder_labeled: up(exact.encoder_labeled, capacity.tokens),
+            decoder_labeled: up(exact.decoder_labeled, capacity.tokens),
         }
     }
 
@@ -132,9 +132,9 @@ mod tests {
             let shape = exact.recurring(capacity);
             assert!(shape.tokens >= exact.tokens && shape.tokens <= capacity.tokens);
             assert!(shape.sentences >= exact.sentences && shape.sentences <= capacity.sentences);
-            assert!(shape.encoder_labelled >= exact.encoder_labelled);
-            assert!(shape.decoder_labelled >= exact.decoder_labelled);
-            assert!(shape.encoder_labelled + shape.decoder_labelled <= labelled_capacity(capacity));
+            assert!(shape.encoder_labeled >= exact.encoder_labeled);
+            assert!(shape.decoder_labeled >= exact.decoder_labeled);
+            assert!(shape.encoder_labeled + shape.decoder_labeled <= labeled_capacity(capacity));
             let sums = shape.cu_seqlens(&batch.cu_seqlens);
             assert_eq!(sums.len(), shape.sentences + 1);
             assert_eq!(sums[shape.sentences] as usize, shape.tokens);

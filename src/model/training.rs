@@ -89,7 +89,7 @@ impl<T: ModelFloat> Model<T> {
     ///     ModelConfig { hidden_size: 32, num_attention_heads: 1, intermediate_size: 64, ..ModelConfig::tiny(100) };
     /// let capacity = Capacity { tokens: 16, sentences: 2, sentence_length: 16 };
     /// let mut model = Model::<f32>::new(&device, &config, capacity)?;
-    /// model.initialise(1)?;
+    /// model.initialize(1)?;
     /// // [CLS] is 1, [SEP] 2, [MASK] 3; the second word of the first sentence is of two tokens.
     /// let starts = [false, true, true, false, true, false, false, true, true, false];
     /// let sentences = PackedSentences {
@@ -280,7 +280,7 @@ fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Loss
     decoder.check()?;
     // Not from the weighted losses, which say nothing where the weight is 0.
     let mean = |totals: Totals| {
-        if totals.labelled == 0 { 0.0 } else { -totals.log_likelihood / totals.labelled as f32 }
+        if totals.labeled == 0 { 0.0 } else { -totals.log_likelihood / totals.labeled as f32 }
     };
     Ok(Losses {
         encoder: mean(encoder),

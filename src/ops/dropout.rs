@@ -6,7 +6,7 @@ use crate::common::random::{dropout_scale, dropout_threshold, key};
 use crate::device::params::DropoutParams;
 use crate::device::{Stream, View};
 
-/// One dropout site. The rate is quantised to 1/256 ([`crate::random::Dropout`] defines every decision).
+/// One dropout site. The rate is quantized to 1/256 ([`crate::random::Dropout`] defines every decision).
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout<'a> {
     /// The step's randomness in device memory: what [`rng_state`] returns.

@@ -72,7 +72,7 @@ pub struct Forward<'a, T: ModelFloat> {
     pub embedding: Embedding<'a, T>,
     /// `[tokens, columns]`
     pub output: ViewMut<'a, T>,
-    /// `[tokens]`, for the backward pass; not written where nothing is normalised
+    /// `[tokens]`, for the backward pass; not written where nothing is normalized
     pub mean: ViewMut<'a, f32>,
     /// `[tokens]`, as `mean`
     pub rstd: ViewMut<'a, f32>,

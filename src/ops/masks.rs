@@ -105,11 +105,11 @@ pub struct Corruption<'a> {
     pub ids: View<'a, i32>,
     /// `[tokens]`
     pub input_ids: ViewMut<'a, i32>,
-    /// `[sentences + 1]`: what [`labelled_offsets`] returns
+    /// `[sentences + 1]`: what [`labeled_offsets`] returns
     pub offsets: View<'a, i32>,
     /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget; those that
     /// the offsets have no place for are not written
-    pub labelled_rows: ViewMut<'a, i32>,
+    pub labeled_rows: ViewMut<'a, i32>,
     /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::common::IGNORE_INDEX)
     pub targets: ViewMut<'a, i32>,
     /// `[sentences]`: how many tokens are chosen
@@ -142,13 +142,13 @@ pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     offsets(cu_seqlens, end)
 }
 
-/// Where each sentence's labelled rows begin, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their number.
+/// Where each sentence's labeled rows begin, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their number.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
 /// When the prefix sums fall.
-pub fn labelled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
+pub fn labeled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
     let mut total = 0;
     let end = |length: usize| {
         total += budget.tokens(length).min(length.saturating_sub(2)) as i32;
@@ -260,13 +260,13 @@ fn corruption_params(
     corruption: &Corruption<'_>,
 ) -> Result<CorruptionParams> {
     let Sentences { indices, tokens, .. } = *sentences;
-    let Corruption { budget, replacement, ids, input_ids, offsets, labelled_rows, targets, counts } =
+    let Corruption { budget, replacement, ids, input_ids, offsets, labeled_rows, targets, counts } =
         corruption;
     let Replacement { mask_id, vocab_size, mask_share, random_share } = *replacement;
     require_length("ids", ids.len(), tokens, "tokens")?;
     require_length("input_ids", input_ids.len(), tokens, "tokens")?;
-    require_length("labelled offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
-    require_length("targets", targets.len(), labelled_rows.len(), "as labelled_rows")?;
+    require_length("labeled offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_length("targets", targets.len(), labeled_rows.len(), "as labeled_rows")?;
     require_length("counts", counts.len(), indices.len(), "sentences")?;
     let shares = mask_share >= 0.0 && random_share >= 0.0 && mask_share + random_share <= 1.0;
     require(
@@ -283,8 +283,8 @@ fn corruption_params(
     Ok(CorruptionParams {
         ids: stream.address("ids", ids)?,
         input_ids: stream.address("input_ids", input_ids)?,
-        offsets: stream.address("labelled offsets", offsets)?,
-        rows: stream.address("labelled_rows", labelled_rows)?,
+        offsets: stream.address("labeled offsets", offsets)?,
+        rows: stream.address("labeled_rows", labeled_rows)?,
         targets: stream.address("targets", targets)?,
         counts: stream.address("counts", counts)?,
         budget: budget.params("budget")?,
@@ -292,7 +292,7 @@ fn corruption_params(
         random_below: below(mask_share + random_share),
         mask_id,
         vocab_size: vocab_size as u32,
-        labelled: require_count("labelled_rows", labelled_rows.len())?,
+        labeled: require_count("labeled_rows", labeled_rows.len())?,
         reserved: 0,
     })
 }

@@ -5,7 +5,7 @@ use super::{Result, Workspace};
 use crate::device::params::ReduceParams;
 use crate::device::{Kernel, Stream, View, ViewMut, kernels};
 
-/// Elements that a block of the first stage handles: enough to amortise a block, few enough that 110 million parameters leave
+/// Elements that a block of the first stage handles: enough to amortize a block, few enough that 110 million parameters leave
 /// fewer partials than one block adds in passing.
 const ELEMENTS_PER_BLOCK: usize = 16384;
 

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn dropout_acts_on_normalised_probabilities() {
+    fn dropout_acts_on_normalized_probabilities() {
         let dropout = Dropout { seed: 5, step: 2, site: 8, threshold: 128 };
         let cu_seqlens = [0, 1, 21];
         let attention =

@@ -15,7 +15,7 @@ pub struct CrossEntropy<'a> {
     pub bias: &'a [f64],
     /// `[m]`: the right id, or `options.ignore_index` for a row without a loss.
     pub targets: &'a [i32],
-    /// `[m]`: what each row's loss is multiplied by; `1 / labelled rows` makes the loss their mean.
+    /// `[m]`: what each row's loss is multiplied by; `1 / labeled rows` makes the loss their mean.
     pub row_weights: &'a [f64],
     pub options: Options,
 }

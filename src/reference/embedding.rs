@@ -9,7 +9,7 @@ use crate::common::random::Dropout;
 pub enum EmbeddingMode {
     /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
     Word,
-    /// As [`Word`](Self::Word), but slot 0 is `h` itself, neither normalised nor dropped: the decoder's content.
+    /// As [`Word`](Self::Word), but slot 0 is `h` itself, neither normalized nor dropped: the decoder's content.
     Content,
     /// `dropout(LN(h + position[slot] + type[0]))`: the decoder's query, `retromae_query = "embedding"`.
     QueryEmbedding,
@@ -58,13 +58,13 @@ pub fn forward(embedding: &Embedding) -> Vec<f64> {
     let mut out = Vec::new();
     for place in embedding.places() {
         let sum = embedding.sum(place);
-        if !embedding.normalises(place) {
+        if !embedding.normalizes(place) {
             out.extend(sum);
             continue;
         }
-        let normalised = layer_norm::forward(&sum, embedding.gamma, embedding.beta, embedding.eps);
+        let normalized = layer_norm::forward(&sum, embedding.gamma, embedding.beta, embedding.eps);
         let drop = |(column, x)| keep_factor(embedding.dropout, place.token, column) * x;
-        out.extend(normalised.into_iter().enumerate().map(drop));
+        out.extend(normalized.into_iter().enumerate().map(drop));
     }
     out
 }
@@ -81,7 +81,7 @@ pub fn backward(embedding: &Embedding, d_out: &[f64]) -> Gradients {
         sentence: vec![0.0; embedding.sentence.len()],
     };
     for (place, d_row) in embedding.places().zip(d_out.chunks_exact(embedding.gamma.len())) {
-        if !embedding.normalises(place) {
+        if !embedding.normalizes(place) {
             embedding.scatter(place, d_row, &mut gradients);
             continue;
         }
@@ -126,7 +126,7 @@ impl Embedding<'_> {
     }
 
     /// Whether LayerNorm and dropout follow the sum.
-    fn normalises(&self, place: Place) -> bool {
+    fn normalizes(&self, place: Place) -> bool {
         self.mode != EmbeddingMode::QueryPosition && !self.is_raw_sentence(place)
     }
 
@@ -145,7 +145,7 @@ impl Embedding<'_> {
         }
     }
 
-    /// What is normalised, or the output itself where nothing is.
+    /// What is normalized, or the output itself where nothing is.
     fn sum(&self, place: Place) -> Vec<f64> {
         let mut sum = vec![0.0; self.gamma.len()];
         let rows = self.rows(place);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn word_and_query_embedding_are_normalised() {
+    fn word_and_query_embedding_are_normalized() {
         let word = Embedding { mode: EmbeddingMode::Word, sentence: &[], ..BASE };
         assert_eq!(forward(&word), [-1.0, 2.5, 1.0, -1.5, -1.0, 2.5]);
         let query = Embedding { mode: EmbeddingMode::QueryEmbedding, ids: &[], ..BASE };

@@ -1,4 +1,4 @@
-//! The masked-language-model head that encoder and decoder share, over labelled rows only; and the bag-of-words head on the same layers.
+//! The masked-language-model head that encoder and decoder share, over labeled rows only; and the bag-of-words head on the same layers.
 
 use super::bag_of_words::{self, BagOfWords};
 use super::cross_entropy::{self, CrossEntropy};
@@ -16,13 +16,13 @@ const OUTPUT_BIAS: &str = "cls.predictions.bias";
 
 /// What [`loss`] gives.
 pub struct HeadLoss {
-    /// Mean cross-entropy over the labelled rows, 0 when there are none; not multiplied by the loss's weight.
+    /// Mean cross-entropy over the labeled rows, 0 when there are none; not multiplied by the loss's weight.
     pub mean: f64,
     /// `[T, H]`: gradient of `loss_weight * mean`; zero in a row without a label.
     pub d_hidden: Vec<f64>,
 }
 
-/// Mean cross-entropy of `LN(gelu(y Wt + bt)) · wordᵀ + bias` over the labelled rows of `hidden [T, H]`.
+/// Mean cross-entropy of `LN(gelu(y Wt + bt)) · wordᵀ + bias` over the labeled rows of `hidden [T, H]`.
 ///
 /// `labels [T]` are ids or [`IGNORE_INDEX`]. The gradients of `loss_weight * mean` by the head's parameters are added to
 /// `gradients`, the tied word embedding among them.
@@ -36,16 +36,16 @@ pub fn loss(
     gradients: &mut Parameters,
 ) -> HeadLoss {
     let hidden_size = get(parameters, NORM_WEIGHT).len();
-    let labelled: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE_INDEX).collect();
+    let labeled: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE_INDEX).collect();
     let mut d_hidden = vec![0.0; hidden.len()];
-    if labelled.is_empty() {
+    if labeled.is_empty() {
         return HeadLoss { mean: 0.0, d_hidden };
     }
     let row = |row: usize| row * hidden_size..(row + 1) * hidden_size;
-    let rows: Vec<f64> = labelled.iter().flat_map(|&label| hidden[row(label)].iter().copied()).collect();
-    let targets: Vec<i32> = labelled.iter().map(|&label| labels[label]).collect();
-    let (mean, d_rows) = labelled_loss(parameters, eps, &rows, &targets, loss_weight, gradients);
-    for (&label, d_row) in labelled.iter().zip(d_rows.chunks_exact(hidden_size)) {
+    let rows: Vec<f64> = labeled.iter().flat_map(|&label| hidden[row(label)].iter().copied()).collect();
+    let targets: Vec<i32> = labeled.iter().map(|&label| labels[label]).collect();
+    let (mean, d_rows) = labeled_loss(parameters, eps, &rows, &targets, loss_weight, gradients);
+    for (&label, d_row) in labeled.iter().zip(d_rows.chunks_exact(hidden_size)) {
         tensor::add_to(&mut d_hidden[row(label)], d_row);
     }
     HeadLoss { mean, d_hidden }
@@ -56,7 +56,7 @@ struct Transformed<'a> {
     rows: &'a [f64],
     dense: Vec<f64>,
     activated: Vec<f64>,
-    normalised: Vec<f64>,
+    normalized: Vec<f64>,
 }
 
 impl<'a> Transformed<'a> {
@@ -64,21 +64,21 @@ impl<'a> Transformed<'a> {
         let parameter = |name| get(parameters, name);
         let dense = linear::forward(rows, parameter(DENSE_WEIGHT), None, parameter(NORM_WEIGHT).len());
         let activated = gelu::forward(&dense, parameter(DENSE_BIAS));
-        let normalised = layer_norm::forward(&activated, parameter(NORM_WEIGHT), parameter(NORM_BIAS), eps);
-        Self { rows, dense, activated, normalised }
+        let normalized = layer_norm::forward(&activated, parameter(NORM_WEIGHT), parameter(NORM_BIAS), eps);
+        Self { rows, dense, activated, normalized }
     }
 
-    /// From the gradients of output layer and normalised rows, in the order of [`cross_entropy::backward`], to that of the rows.
+    /// From the gradients of output layer and normalized rows, in the order of [`cross_entropy::backward`], to that of the rows.
     fn backward(
         &self,
         parameters: &Parameters,
         eps: f64,
-        (d_normalised, d_word, d_output_bias): (Vec<f64>, Vec<f64>, Vec<f64>),
+        (d_normalized, d_word, d_output_bias): (Vec<f64>, Vec<f64>, Vec<f64>),
         gradients: &mut Parameters,
     ) -> Vec<f64> {
         let parameter = |name| get(parameters, name);
         let (d_activated, d_gamma, d_beta) =
-            layer_norm::backward(&self.activated, parameter(NORM_WEIGHT), eps, &d_normalised);
+            layer_norm::backward(&self.activated, parameter(NORM_WEIGHT), eps, &d_normalized);
         let (d_dense, d_dense_bias) = gelu::backward(&self.dense, parameter(DENSE_BIAS), &d_activated);
         let (d_rows, d_dense_weight, _) =
             linear::backward(self.rows, parameter(DENSE_WEIGHT), &d_dense, parameter(NORM_WEIGHT).len());
@@ -92,8 +92,8 @@ impl<'a> Transformed<'a> {
     }
 }
 
-/// The loss over `rows [m, H]`, all of them labelled by `targets [m]`, and the gradient of `rows`.
-fn labelled_loss(
+/// The loss over `rows [m, H]`, all of them labeled by `targets [m]`, and the gradient of `rows`.
+fn labeled_loss(
     parameters: &Parameters,
     eps: f64,
     rows: &[f64],
@@ -104,7 +104,7 @@ fn labelled_loss(
     let transformed = Transformed::new(parameters, eps, rows);
     let row_weights = vec![loss_weight / targets.len() as f64; targets.len()];
     let output = CrossEntropy {
-        hidden: &transformed.normalised,
+        hidden: &transformed.normalized,
         weight: get(parameters, WORD),
         bias: get(parameters, OUTPUT_BIAS),
         targets,
@@ -140,7 +140,7 @@ pub fn bag_of_words_loss(
         batch.bag_of_words(b).into_iter().map(|id| (id as usize, weight)).collect()
     };
     let head = BagOfWords {
-        hidden: &transformed.normalised,
+        hidden: &transformed.normalized,
         weight: get(parameters, WORD),
         bias: get(parameters, OUTPUT_BIAS),
         lengths: &sentences.iter().map(|b| inner(b).len()).collect::<Vec<usize>>(),

@@ -10,29 +10,29 @@ use crate::common::random::Dropout;
 pub fn forward(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> Vec<f64> {
     let mut out = Vec::with_capacity(x.len());
     for row in x.chunks_exact(gamma.len()) {
-        let (normalised, _) = normalise(row, eps);
-        out.extend((0..gamma.len()).map(|column| gamma[column] * normalised[column] + beta[column]));
+        let (normalized, _) = normalize(row, eps);
+        out.extend((0..gamma.len()).map(|column| gamma[column] * normalized[column] + beta[column]));
     }
     out
 }
 
 /// Gradients `(d_x [rows, H], d_gamma [H], d_beta [H])` of [`forward`] under `d_out [rows, H]`.
 ///
-/// With `x̂` the normalised row and `g = gamma * d_out`: `d_x = (g - mean(g) - x̂ mean(g x̂)) / sqrt(variance + eps)`.
+/// With `x̂` the normalized row and `g = gamma * d_out`: `d_x = (g - mean(g) - x̂ mean(g x̂)) / sqrt(variance + eps)`.
 #[must_use]
 pub fn backward(x: &[f64], gamma: &[f64], eps: f64, d_out: &[f64]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let hidden_size = gamma.len();
     let mut d_x = Vec::with_capacity(x.len());
     let (mut d_gamma, mut d_beta) = (vec![0.0; hidden_size], vec![0.0; hidden_size]);
     for (row, d_row) in x.chunks_exact(hidden_size).zip(d_out.chunks_exact(hidden_size)) {
-        let (normalised, inverse_deviation) = normalise(row, eps);
-        let d_normalised: Vec<f64> = gamma.iter().zip(d_row).map(|(gamma, d)| gamma * d).collect();
-        let mean = d_normalised.iter().sum::<f64>() / hidden_size as f64;
-        let mean_product = dot(&d_normalised, &normalised) / hidden_size as f64;
+        let (normalized, inverse_deviation) = normalize(row, eps);
+        let d_normalized: Vec<f64> = gamma.iter().zip(d_row).map(|(gamma, d)| gamma * d).collect();
+        let mean = d_normalized.iter().sum::<f64>() / hidden_size as f64;
+        let mean_product = dot(&d_normalized, &normalized) / hidden_size as f64;
         for column in 0..hidden_size {
-            let centred = d_normalised[column] - mean - normalised[column] * mean_product;
-            d_x.push(inverse_deviation * centred);
-            d_gamma[column] += d_row[column] * normalised[column];
+            let centered = d_normalized[column] - mean - normalized[column] * mean_product;
+            d_x.push(inverse_deviation * centered);
+            d_gamma[column] += d_row[column] * normalized[column];
             d_beta[column] += d_row[column];
         }
     }
@@ -40,7 +40,7 @@ pub fn backward(x: &[f64], gamma: &[f64], eps: f64, d_out: &[f64]) -> (Vec<f64>,
 }
 
 /// One row to mean 0 and variance 1; also gives `1 / sqrt(variance + eps)`.
-fn normalise(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
+fn normalize(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
     let mean = row.iter().sum::<f64>() / row.len() as f64;
     let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
     let inverse_deviation = 1.0 / (variance + eps).sqrt();

@@ -250,7 +250,7 @@ mod tests {
         word_starts.iter().map(|&start| start == 1).collect()
     }
 
-    /// Python's `round` goes to the even neighbour of a half, on the product in double precision.
+    /// Python's `round` goes to the even neighbor of a half, on the product in double precision.
     #[test]
     fn budgets_are_those_of_the_public_code() {
         assert_eq!([1, 2, 3, 4, 5, 7].map(|length| HALF.tokens(length)), [1, 1, 2, 2, 2, 4]);

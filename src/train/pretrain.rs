@@ -181,7 +181,7 @@ fn make_model<T: ModelFloat>(
         }
         return Ok(model);
     }
-    model.initialise(options.seed)?;
+    model.initialize(options.seed)?;
     if let Some(directory) = &options.init {
         let weights = model.load_weights(&directory.join(WEIGHTS_FILE), Purpose::Training)?;
         observer.note(&weights.to_string());

@@ -156,16 +156,16 @@ fn naive<T: ModelFloat>(
         let variance = sum.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
         let rstd = 1.0 / (variance + EPS).sqrt();
         let factor = |c: usize| dropout.map_or(1.0, |d| d.factor(0, token as u32, c as u32));
-        let normalised: Vec<f32> = sum.iter().map(|x| (x - mean) * rstd).collect();
+        let normalized: Vec<f32> = sum.iter().map(|x| (x - mean) * rstd).collect();
         let d: Vec<f32> = (0..columns).map(|c| round(d_output[c] * factor(c))).collect();
         let g: Vec<f32> = (0..columns).map(|c| d[c] * data.gamma[c]).collect();
         let g_mean = g.iter().sum::<f32>() / n;
-        let projection = g.iter().zip(&normalised).map(|(g, x)| g * x).sum::<f32>() / n;
+        let projection = g.iter().zip(&normalized).map(|(g, x)| g * x).sum::<f32>() / n;
         for c in 0..columns {
-            let normal = round(data.gamma[c] * normalised[c] + data.beta[c]);
+            let normal = round(data.gamma[c] * normalized[c] + data.beta[c]);
             output.push(f64::from(round(normal * factor(c))));
-            d_sum.push(f64::from(round(rstd * (g[c] - g_mean - normalised[c] * projection))));
-            sums[0][c] += d[c] * normalised[c];
+            d_sum.push(f64::from(round(rstd * (g[c] - g_mean - normalized[c] * projection))));
+            sums[0][c] += d[c] * normalized[c];
             sums[1][c] += d[c];
         }
     }

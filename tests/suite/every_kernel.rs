@@ -59,7 +59,7 @@ fn kernels<T: ModelFloat>(
     };
     let capacity = Capacity { tokens: 128, sentences: 6, sentence_length: 70 };
     let mut model = Model::<T>::new(device, &config, capacity).unwrap();
-    model.initialise(1).unwrap();
+    model.initialize(1).unwrap();
     model.record_steps(true);
     let sentences = sentences();
     let masking = Masking {

@@ -14,7 +14,7 @@ use retromae::reference::layer_norm::{self, DropoutResidual};
 use retromae::reference::mask::{self, MaskedSentence};
 use retromae::reference::{self, Parameters, StepResult, gelu, linear, parameter_shapes};
 
-/// Lengths that a pack of sentences meets: alone, one neighbour, odd, and more than one word of mask bits.
+/// Lengths that a pack of sentences meets: alone, one neighbor, odd, and more than one word of mask bits.
 const CU_SEQLENS: [i32; 6] = [0, 1, 3, 8, 17, 50];
 const STEP: f64 = 1e-5;
 /// Of the tensor's largest gradient.
@@ -327,9 +327,9 @@ fn config(decoder: DecoderKind, query: QueryKind) -> ModelConfig {
 /// Values large enough that no gradient drowns, LayerNorm weights around 1.
 fn parameters(config: &ModelConfig) -> Parameters {
     let tensor = |(tag, (name, shape)): (usize, (String, Vec<usize>))| {
-        let centre = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
+        let center = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let data = values(100 + tag as u32, shape.iter().product());
-        (name, data.into_iter().map(|x| centre + 0.6 * x).collect())
+        (name, data.into_iter().map(|x| center + 0.6 * x).collect())
     };
     parameter_shapes(config).into_iter().enumerate().map(tensor).collect()
 }

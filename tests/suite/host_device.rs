@@ -117,7 +117,7 @@ fn a_missing_barrier_or_wait_reads_poison() {
     };
     assert!(poisoned("probe_missing_barrier", 256, THREADS));
     assert!(poisoned("probe_missing_wait", 1024, 4 * THREADS));
-    assert!(poisoned("probe_uninitialised", 256, THREADS));
+    assert!(poisoned("probe_uninitialized", 256, THREADS));
 }
 
 #[test]
@@ -220,7 +220,7 @@ mod sanitized {
                 assert!(message.contains("race: ") || message.contains("never written"), "{message}");
                 assert!(places.any(|place| message.contains(&place)), "{message}");
             }
-            assert_caught(options, "probe_uninitialised", 256, "never written");
+            assert_caught(options, "probe_uninitialized", 256, "never written");
         }
         let message = run(&device(options(ThreadOrder::Forward)), "probe_missing_wait", 1024, 4 * THREADS)
             .unwrap_err()

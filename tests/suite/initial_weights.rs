@@ -23,7 +23,7 @@ fn initial(seed: u64, hidden_size: usize) -> Vec<(String, Vec<usize>, Vec<f32>)>
     // What was there before does not matter.
     model.set_parameter("cls.predictions.bias", &[3.0; 501]).unwrap();
     model.set_moments("cls.predictions.bias", &[3.0; 501], &[3.0; 501]).unwrap();
-    model.initialise(seed).unwrap();
+    model.initialize(seed).unwrap();
     assert_eq!(model.moments("cls.predictions.bias").unwrap(), (vec![0.0; 501], vec![0.0; 501]));
     let read = |(name, shape): (String, Vec<usize>)| {
         let values = model.parameter(&name).unwrap();
@@ -67,7 +67,7 @@ fn matrices_are_normal_and_the_rest_is_constant() {
             (within - 0.6827).abs() < 5.0 * (0.6827 * 0.3173 / count).sqrt(),
             "{name}: {within} within one deviation"
         );
-        // Neighbours and rows are independent.
+        // Neighbors and rows are independent.
         for distance in [1, 2, shape[1]] {
             let pairs = values.iter().zip(&values[distance.min(values.len())..]);
             let products: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();

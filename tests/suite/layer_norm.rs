@@ -55,7 +55,7 @@ impl<T: ModelFloat> Data<T> {
 /// Everything that the two passes produce, in the order of [`NAMES`].
 type Results = [Vec<f64>; 8];
 const NAMES: [&str; 8] = ["output", "sum", "mean", "d_residual", "d_input", "d_gamma", "d_beta", "d_bias"];
-/// Where the normalised elements are in it.
+/// Where the normalized elements are in it.
 const SUM: usize = 1;
 
 /// What the gradients of gamma, beta and bias hold before they are added to.
@@ -102,20 +102,20 @@ fn naive<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
         let mean = sum.iter().sum::<f32>() / columns as f32;
         let variance = sum.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / columns as f32;
         let rstd = 1.0 / (variance + EPS).sqrt();
-        let normalised: Vec<f32> = sum.iter().map(|x| (x - mean) * rstd).collect();
+        let normalized: Vec<f32> = sum.iter().map(|x| (x - mean) * rstd).collect();
         let g: Vec<f32> = (0..columns).map(|c| data.gamma[c] * at(&data.d_output, c)).collect();
         let g_mean = g.iter().sum::<f32>() / columns as f32;
-        let projection = g.iter().zip(&normalised).map(|(g, x)| g * x).sum::<f32>() / columns as f32;
+        let projection = g.iter().zip(&normalized).map(|(g, x)| g * x).sum::<f32>() / columns as f32;
         results[2].push(f64::from(mean));
         for c in 0..columns {
-            let output = round(data.gamma[c] * normalised[c] + data.beta[c]);
-            let d_sum = round(rstd * (g[c] - g_mean - normalised[c] * projection));
+            let output = round(data.gamma[c] * normalized[c] + data.beta[c]);
+            let d_sum = round(rstd * (g[c] - g_mean - normalized[c] * projection));
             let d_input = round(d_sum * factor(c));
             results[0].push(f64::from(output));
             results[1].push(f64::from(sum[c]));
             results[3].push(f64::from(d_sum));
             results[4].push(f64::from(d_input));
-            sums[0][c] += at(&data.d_output, c) * normalised[c];
+            sums[0][c] += at(&data.d_output, c) * normalized[c];
             sums[1][c] += at(&data.d_output, c);
             sums[2][c] += d_input;
         }

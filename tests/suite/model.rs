@@ -132,7 +132,7 @@ fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
         assert!((perplexity.ln() - loss).abs() < 1e-5 * loss, "perplexity {perplexity}, loss {loss}");
         assert!((0.0..1.0).contains(&accuracy), "accuracy {accuracy}");
     }
-    // The key bias has no gradient in exact arithmetic; what is left of it is measured against its neighbour's.
+    // The key bias has no gradient in exact arithmetic; what is left of it is measured against its neighbor's.
     for (name, actual) in gradients(&model) {
         let floor = if name.ends_with("key.bias") {
             norm(&expected.gradients[&name.replace("key", "query")])
@@ -206,7 +206,7 @@ fn a_drawn_step_is_that_of_its_batch() {
             assert!(close(drawn.0.encoder, explicit.0.encoder), "{:?}, {:?}", drawn.0, explicit.0);
             assert!(close(drawn.0.decoder, explicit.0.decoder), "{:?}, {:?}", drawn.0, explicit.0);
             assert_eq!(drawn.0.encoder_accuracy, explicit.0.encoder_accuracy);
-            // Labelled rows stand in other places, and are added up in another order.
+            // Labeled rows stand in other places, and are added up in another order.
             for (name, actual) in drawn.1 {
                 let floor = norm(&explicit.1[&name.replace("key.bias", "query.bias")]);
                 assert!(
@@ -238,7 +238,7 @@ fn training_on_one_batch_lowers_the_losses() {
     let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
     let batch = batch(&config);
     let mut model = Model::<f32>::new(device, &config, CAPACITY).unwrap();
-    model.initialise(1).unwrap();
+    model.initialize(1).unwrap();
     let stream = device.stream();
     let first = model.step(&stream, Input::Explicit(&batch), None).unwrap();
     assert_eq!(model.step(&stream, Input::Explicit(&batch), None).unwrap(), first);

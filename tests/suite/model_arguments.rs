@@ -174,7 +174,7 @@ fn what_is_accepted_trains() {
     ] {
         let mut model = Model::<bf16>::new(&device, config, capacity).unwrap();
         assert!(Model::<bf16>::memory_bytes(&device, config, capacity).unwrap() > 0);
-        model.initialise(1).unwrap();
+        model.initialize(1).unwrap();
         let tokens: usize = lengths.iter().sum();
         let sentences = PackedSentences {
             sentence_indices: (0..lengths.len() as u32).collect(),
@@ -334,7 +334,7 @@ fn masks_are_drawn_in_a_model_of_longer_sentences() {
     };
     let capacity = Capacity { tokens: 9000, sentences: 8, sentence_length: 9000 };
     let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
-    model.initialise(1).unwrap();
+    model.initialize(1).unwrap();
     let long = PackedSentences {
         sentence_indices: vec![0],
         cu_seqlens: vec![0, 8193],

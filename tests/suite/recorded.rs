@@ -108,7 +108,7 @@ fn sentences(seed: u64, lengths: &[usize]) -> PackedSentences {
 /// The outcomes of all steps, and the weights after them.
 fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f32>>) {
     let mut model = Model::<f32>::new(device, &case.config, case.capacity).expect("a model");
-    model.initialise(7).expect("weights");
+    model.initialize(7).expect("weights");
     model.record_steps(record);
     let mut outcomes = Vec::new();
     for (index, lengths) in case.batches.iter().enumerate() {

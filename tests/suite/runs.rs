@@ -66,7 +66,7 @@ fn by_hand(
     let device = Device::host().unwrap();
     let capacity = Capacity { tokens: BATCH_TOKENS, sentences: BATCH_TOKENS / 3, sentence_length: MAX_LEN };
     let mut model = Model::new(&device, &config, capacity).unwrap();
-    model.initialise(SEED).unwrap();
+    model.initialize(SEED).unwrap();
     let masking = Masking {
         mask_id: tokenizer.special_tokens().mask as i32,
         encoder: Budget { ratio: 0.2, cap: Some(9) },
@@ -331,7 +331,7 @@ fn with_initial_weights(place: &Workplace) {
     let config = serde_json::from_slice(&std::fs::read(place.path("out/config.json")).unwrap()).unwrap();
     let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
     let mut model = Model::<f32>::new(&Device::host().unwrap(), &config, capacity).unwrap();
-    model.initialise(SEED).unwrap();
+    model.initialize(SEED).unwrap();
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = model.parameter(&name).unwrap();
         (name, (shape, values))

@@ -87,8 +87,8 @@ impl Reference {
             options: Options { ignore_index: IGNORE_INDEX, ..Options::default() },
         });
         let count = |of: &mut dyn Iterator<Item = bool>| of.filter(|&yes| yes).count() as f64;
-        let labelled = count(&mut labels.iter().map(|&label| label != IGNORE_INDEX));
-        count(&mut loss.correct.into_iter()) / labelled
+        let labeled = count(&mut labels.iter().map(|&label| label != IGNORE_INDEX));
+        count(&mut loss.correct.into_iter()) / labeled
     }
 }
 

@@ -65,7 +65,7 @@ impl<T: ModelFloat> Embedding<T> {
         passes::add_to(stream, self.norm.sum.view_mut(), self.positions.view())?;
         let token_type = arena.master(TOKEN_TYPE).slice(0..columns);
         passes::add_bias_to(stream, self.norm.sum.view_mut(), token_type)?;
-        self.norm.normalise(stream, arena.norm(NORM, None))?;
+        self.norm.normalize(stream, arena.norm(NORM, None))?;
         match &mut self.dropout {
             Some(dropout) => {
                 let rows = DropoutRows::Matrix { columns };

@@ -1,4 +1,4 @@
-//! The masked-language-model head over the labelled rows of one stack: linear, GELU, LayerNorm, output layer, loss.
+//! The masked-language-model head over the labeled rows of one stack: linear, GELU, LayerNorm, output layer, loss.
 
 use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::model::{IGNORE_INDEX, ModelConfig};
@@ -15,7 +15,7 @@ const NORM: &str = "cls.predictions.transform.LayerNorm";
 
 pub struct Head<T: ModelFloat> {
     columns: usize,
-    /// `[M]`: the labelled rows
+    /// `[M]`: the labeled rows
     rows: Buffer<i32>,
     /// `[M, H]`: they, in the backward pass their gradient
     gathered: Buffer<T>,
@@ -68,7 +68,7 @@ impl<T: ModelFloat> Head<T> {
         gather(stream, Gather { input: hidden, rows, output, columns })?;
         arena.biased_linear(stream, TRANSFORM, self.gathered.view(), self.transformed.view_mut())?;
         passes::gelu(stream, self.transformed.view(), self.norm.sum.view_mut())?;
-        self.norm.normalise(stream, arena.norm(NORM, None))?;
+        self.norm.normalize(stream, arena.norm(NORM, None))?;
         let (weights, gradients) = arena.output_layer();
         self.output.forward_backward(stream, weights, self.norm.output.view(), gradients)?;
         let sum = reduce::Arguments {

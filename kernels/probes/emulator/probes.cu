@@ -86,7 +86,7 @@ RETROMAE_KERNEL(probe_shared_out_of_bounds, ProbeParams, Launch<kProbeThreads>) 
     values[threadIdx.x + params.count] = 1.0f;  // mistake
 }
 
-RETROMAE_KERNEL(probe_uninitialised, ProbeParams, Launch<kProbeThreads>) {
+RETROMAE_KERNEL(probe_uninitialized, ProbeParams, Launch<kProbeThreads>) {
     SharedMemory memory = SharedMemory::begin();
     const float* values = memory.take<float>(kProbeThreads);
     pointer<float>(params.output)[threadIdx.x] = values[threadIdx.x];  // mistake

@@ -103,7 +103,7 @@ impl Context {
 }
 
 /// While it lives, no capture forbids the thread what the captured stream does not see, such as allocating memory, loading a module or waiting for
-/// another stream. A caller's capture, on this thread or in global mode on another one, would forbid it otherwise and be spoilt by it.
+/// another stream. A caller's capture, on this thread or in global mode on another one, would forbid it otherwise and be spoiled by it.
 #[must_use]
 pub(super) struct Entered {
     /// What the thread was bound by before.

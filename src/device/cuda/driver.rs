@@ -38,8 +38,8 @@ pub(super) fn driver_error(doing: impl fmt::Display, error: result::DriverError)
     Error::Cuda(format!("{doing}: {} ({})", text(error.error_string()), text(error.error_name())))
 }
 
-/// Loads and initialises the driver.
-pub(super) fn initialise() -> Result<()> {
+/// Loads and initializes the driver.
+pub(super) fn initialize() -> Result<()> {
     // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::Cuda(
@@ -126,7 +126,7 @@ pub(super) unsafe fn milliseconds(
 /// # Errors
 /// When there is no driver, or it finds no GPU.
 pub fn cuda_devices() -> Result<Vec<CudaDevice>> {
-    initialise()?;
+    initialize()?;
     let count = result::device::get_count().map_err(|error| driver_error("counting devices", error))?;
     (0..count as usize).map(describe).collect()
 }

@@ -9,9 +9,9 @@ use super::memory::{map_fenced, page_size, unmap};
 /// A kernel thread keeps its register tiles on its stack: a few KiB.
 pub(super) const STACK_BYTES: usize = 64 * 1024;
 /// Stacks that all began at the same place of a page would compete for the same cache lines, so each begins a little lower
-/// than the last; the step is a few lines wide and the colours fill a page.
-const COLOUR_BYTES: usize = 576;
-const COLOUR_RANGE: usize = 4096;
+/// than the last; the step is a few lines wide and the colors fill a page.
+const COLOR_BYTES: usize = 576;
+const COLOR_RANGE: usize = 4096;
 
 /// The stack of one thread of a block, fenced at its low end, reused for block after block.
 #[derive(Clone, Copy)]
@@ -29,8 +29,8 @@ impl LaneStack {
     pub(super) fn new(lane: usize) -> Option<Self> {
         let total = Self::total();
         let start = map_fenced(total)?;
-        let colour = lane * COLOUR_BYTES % COLOUR_RANGE;
-        let base = (start + total - page_size() - colour) & !(corosensei::stack::STACK_ALIGNMENT - 1);
+        let color = lane * COLOR_BYTES % COLOR_RANGE;
+        let base = (start + total - page_size() - color) & !(corosensei::stack::STACK_ALIGNMENT - 1);
         Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
     }
 

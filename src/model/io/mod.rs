@@ -14,7 +14,7 @@
 //! let config = ModelConfig { hidden_size: 32, num_attention_heads: 1, intermediate_size: 64, ..ModelConfig::tiny(40) };
 //! let capacity = Capacity { tokens: 16, sentences: 2, sentence_length: 16 };
 //! let mut model = Model::<f32>::new(&device, &config, capacity)?;
-//! model.initialise(1)?;
+//! model.initialize(1)?;
 //!
 //! let directory = std::env::temp_dir().join(format!("retromae-{}", std::process::id()));
 //! std::fs::create_dir_all(&directory)?;

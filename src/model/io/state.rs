@@ -76,7 +76,7 @@ mod tests {
         };
         let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
         let mut model = Model::new(&Device::host().unwrap(), &config, capacity).unwrap();
-        model.initialise(seed).unwrap();
+        model.initialize(seed).unwrap();
         for (name, _) in model.parameter_shapes() {
             let values = model.parameter(&name).unwrap();
             let moments =

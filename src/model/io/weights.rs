@@ -219,7 +219,7 @@ mod tests {
         };
         let capacity = Capacity { tokens: 8, sentences: 1, sentence_length: 8 };
         let mut model = Model::<f32>::new(&device, &config, capacity).unwrap();
-        model.initialise(1).unwrap();
+        model.initialize(1).unwrap();
         let tensor = |(name, shape): (String, Vec<usize>)| {
             let values = model.parameter(&name).unwrap();
             (name, shape, values)

@@ -73,7 +73,7 @@ fn loss_and_gradient<T: Float>(
             .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
         correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
         hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
-        labelled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        labeled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
         rows: count,
         vocabulary: vocabulary as u32,
         stride: padded(vocabulary) as u32,

@@ -9,7 +9,7 @@ use crate::ops::error::require_length;
 #[derive(Debug)]
 pub struct MeanWeights<'a> {
     /// `[rows]`: negative where a place has no row
-    pub labelled_rows: View<'a, i32>,
+    pub labeled_rows: View<'a, i32>,
     /// Whose sum is the number of rows that there are
     pub counts: View<'a, i32>,
     /// `[rows]`: 0 where there is no row
@@ -23,13 +23,13 @@ pub struct MeanWeights<'a> {
 /// # Errors
 /// When a length does not fit.
 pub fn mean_weights(stream: &Stream, arguments: MeanWeights<'_>) -> Result<()> {
-    let MeanWeights { labelled_rows, counts, row_weights, weight } = arguments;
-    require_length("row_weights", row_weights.len(), labelled_rows.len(), "as labelled_rows")?;
+    let MeanWeights { labeled_rows, counts, row_weights, weight } = arguments;
+    require_length("row_weights", row_weights.len(), labeled_rows.len(), "as labeled_rows")?;
     let params = MeanWeightsParams {
-        labelled_rows: stream.address("labelled_rows", &labelled_rows)?,
+        labeled_rows: stream.address("labeled_rows", &labeled_rows)?,
         counts: stream.address("counts", &counts)?,
         row_weights: stream.address("row_weights", &row_weights)?,
-        rows: labelled_rows.len() as u32,
+        rows: labeled_rows.len() as u32,
         sentences: counts.len() as u32,
         weight,
         unused: 0,

@@ -62,7 +62,7 @@ pub struct ForwardBackward<'a, T: Float> {
     /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. They lie in device memory: any other makes its row's loss NaN and its gradient 0, and
     /// is counted, see [`Totals::check`].
     pub targets: View<'a, i32>,
-    /// `[M]`: what each row's loss and gradient are multiplied by, such as one over the number of labelled rows; in f16 times a loss
+    /// `[M]`: what each row's loss and gradient are multiplied by, such as one over the number of labeled rows; in f16 times a loss
     /// scale, for gradients below 6e-8 vanish.
     pub row_weights: View<'a, f32>,
     pub options: Options,

@@ -14,8 +14,8 @@ pub struct Totals {
     /// Sum of the log-probabilities of the targets, unweighted
     pub log_likelihood: f32,
     /// Rows whose target is a word
-    pub labelled: u32,
-    /// Labelled rows whose target no word's logit exceeds
+    pub labeled: u32,
+    /// Labeled rows whose target no word's logit exceeds
     pub correct: u32,
     /// Rows whose target is neither a word nor ignored
     pub invalid: u32,
@@ -28,7 +28,7 @@ const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Totals>() == size_of::<CrossEntropyTotals>());
     assert!(offset_of!(Totals, log_likelihood) == offset_of!(CrossEntropyTotals, log_likelihood));
-    assert!(offset_of!(Totals, labelled) == offset_of!(CrossEntropyTotals, labelled));
+    assert!(offset_of!(Totals, labeled) == offset_of!(CrossEntropyTotals, labeled));
     assert!(offset_of!(Totals, correct) == offset_of!(CrossEntropyTotals, correct));
     assert!(offset_of!(Totals, invalid) == offset_of!(CrossEntropyTotals, invalid));
     assert!(offset_of!(Totals, first_invalid) == offset_of!(CrossEntropyTotals, first_invalid));
@@ -37,16 +37,16 @@ const _: () = {
 impl Element for Totals {}
 
 impl Totals {
-    /// The share of labelled rows whose target is the likeliest word; 0 where there are none.
+    /// The share of labeled rows whose target is the likeliest word; 0 where there are none.
     #[must_use]
     pub fn accuracy(&self) -> f32 {
-        self.correct as f32 / self.labelled.max(1) as f32
+        self.correct as f32 / self.labeled.max(1) as f32
     }
 
     /// `exp` of the mean negative log-probability of the targets; 1 where there are none.
     #[must_use]
     pub fn perplexity(&self) -> f32 {
-        (-self.log_likelihood / self.labelled.max(1) as f32).exp()
+        (-self.log_likelihood / self.labeled.max(1) as f32).exp()
     }
 
     /// Refuses targets that are neither words nor ignored.

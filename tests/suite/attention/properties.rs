@@ -1,4 +1,4 @@
-//! What must hold whatever the operands: laws of attention, by randomised search.
+//! What must hold whatever the operands: laws of attention, by randomized search.
 
 use proptest::prelude::*;
 use retromae::device::{Device, Float, bf16};

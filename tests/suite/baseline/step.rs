@@ -59,7 +59,7 @@ fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f
     let (config, batch, stream) = (config(), batch(), device.stream());
     let capacity = Capacity { tokens: LENGTHS.iter().sum(), sentences: LENGTHS.len(), sentence_length: 40 };
     let mut model = Model::<T>::new(device, &config, capacity).unwrap();
-    model.initialise(3).unwrap();
+    model.initialize(3).unwrap();
     let shapes = model.parameter_shapes();
     let optimizer = adamw::Hyperparameters::default();
     let setting = Setting {

@@ -14,10 +14,10 @@ fn weights_make_a_mean_of_the_rows_that_there_are() {
             let total: i32 = counts.iter().sum();
             let expected: Vec<f32> =
                 rows.iter().map(|&row| if row < 0 { 0.0 } else { 0.75 / total as f32 }).collect();
-            let (labelled_rows, counts) = (device.upload(&rows).unwrap(), device.upload(&counts).unwrap());
+            let (labeled_rows, counts) = (device.upload(&rows).unwrap(), device.upload(&counts).unwrap());
             let mut row_weights = device.upload(&vec![f32::NAN; rows.len()]).unwrap();
             let arguments = MeanWeights {
-                labelled_rows: labelled_rows.view(),
+                labeled_rows: labeled_rows.view(),
                 counts: counts.view(),
                 row_weights: row_weights.view_mut(),
                 weight: 0.75,
@@ -34,11 +34,11 @@ fn weights_are_as_many_as_rows() {
     let (rows, counts) = (device.upload(&[1, 2]).unwrap(), device.upload(&[2]).unwrap());
     let mut row_weights = device.zeros::<f32>(3).unwrap();
     let arguments = MeanWeights {
-        labelled_rows: rows.view(),
+        labeled_rows: rows.view(),
         counts: counts.view(),
         row_weights: row_weights.view_mut(),
         weight: 1.0,
     };
     let refusal = mean_weights(&device.stream(), arguments).unwrap_err().to_string();
-    assert_eq!(refusal, "row_weights is 3 elements long; it should be 2 (as labelled_rows)");
+    assert_eq!(refusal, "row_weights is 3 elements long; it should be 2 (as labeled_rows)");
 }

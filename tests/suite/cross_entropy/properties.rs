@@ -55,7 +55,7 @@ fn a_word_may_stand_for_rows_without_a_loss() {
             let mut operands = Operands::<T>::random(34, 97, 64);
             operands.options.ignore_index = ignore_index;
             for (row, target) in operands.targets.iter_mut().enumerate() {
-                // Those that were ignored become words, among them the neighbours of the one that now is.
+                // Those that were ignored become words, among them the neighbors of the one that now is.
                 let word = if *target == IGNORE_INDEX {
                     (ignore_index + 1 - row as i32 % 2 * 2).clamp(0, 96)
                 } else {
@@ -67,7 +67,7 @@ fn a_word_may_stand_for_rows_without_a_loss() {
             assert!((11..30).contains(&ignored), "{ignored}");
             let actual = run(device, &[&operands], way(algorithm, 9));
             assert_results(&actual, &operands, algorithm);
-            assert_eq!(actual.totals[0].labelled as usize, 34 - ignored, "{algorithm:?}, {ignore_index}");
+            assert_eq!(actual.totals[0].labeled as usize, 34 - ignored, "{algorithm:?}, {ignore_index}");
             assert_eq!(actual.totals[0].invalid, 0);
         }
     }
@@ -157,7 +157,7 @@ fn extreme_logits_are_exact() {
     }
 }
 
-/// Some rows' logits exceed their target's by more than the first reference of the fused algorithm bears, those of their neighbours do not.
+/// Some rows' logits exceed their target's by more than the first reference of the fused algorithm bears, those of their neighbors do not.
 #[test]
 fn unlikely_targets_match_the_reference() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
@@ -183,9 +183,9 @@ fn groups_have_their_own_totals() {
         for (totals, end) in actual.totals.iter().zip([0, 300, 300, 699, 700]) {
             let rows = start..end;
             start = end;
-            let labelled = rows.clone().filter(|&row| operands.targets[row] != IGNORE_INDEX).count();
+            let labeled = rows.clone().filter(|&row| operands.targets[row] != IGNORE_INDEX).count();
             let correct = rows.clone().filter(|&row| actual.correct[row]).count();
-            assert_eq!((totals.labelled, totals.correct), (labelled as u32, correct as u32), "{totals:?}");
+            assert_eq!((totals.labeled, totals.correct), (labeled as u32, correct as u32), "{totals:?}");
             for (sum, values) in [
                 (totals.loss, &actual.losses[rows.clone()]),
                 (totals.log_likelihood, &actual.log_likelihoods[rows.clone()]),
@@ -193,8 +193,8 @@ fn groups_have_their_own_totals() {
                 let expected: f64 = values.iter().sum();
                 assert!((f64::from(sum) - expected).abs() <= 1e-6 * expected.abs(), "{totals:?}: {expected}");
             }
-            assert_eq!(totals.accuracy(), correct as f32 / labelled.max(1) as f32);
-            let mean = f64::from(totals.log_likelihood) / labelled.max(1) as f64;
+            assert_eq!(totals.accuracy(), correct as f32 / labeled.max(1) as f32);
+            let mean = f64::from(totals.log_likelihood) / labeled.max(1) as f64;
             assert!((f64::from(totals.perplexity()) / (-mean).exp() - 1.0).abs() < 1e-6);
             totals.check().unwrap();
         }

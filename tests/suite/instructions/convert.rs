@@ -62,7 +62,7 @@ impl Format {
         nearest | if value.is_sign_negative() { SIGN } else { 0 }
     }
 
-    /// Floats halfway between any two neighbours, the next on both sides of them, and more.
+    /// Floats halfway between any two neighbors, the next on both sides of them, and more.
     fn hard(self, seed: u64) -> Vec<u32> {
         let halfway = |bits| ((self.magnitude(bits) + self.magnitude(bits + 1)) / 2.0) as f32;
         let around = |bits| [halfway(bits).next_down(), halfway(bits), halfway(bits).next_up()];

@@ -173,7 +173,7 @@ const HARD: [u32; 44] = [
     0xff7f_ffff,
     0x7f80_0000, // infinities
     0xff80_0000,
-    0x7f80_0001, // signalling and quiet NaNs
+    0x7f80_0001, // signaling and quiet NaNs
     0xff80_0001,
     0x7fbf_ffff,
     0x7fc0_0000,

@@ -252,7 +252,7 @@ fn chosen_tokens_become_what_bert_makes_of_them() {
     let mut outcomes = [0.0; 3];
     let mut random = [0.0; BINS];
     let mut where_masked = vec![0.0; 130];
-    for (&row, &target) in input.labelled_rows.iter().zip(&input.targets).filter(|(row, _)| **row >= 0) {
+    for (&row, &target) in input.labeled_rows.iter().zip(&input.targets).filter(|(row, _)| **row >= 0) {
         let (row, id) = (row as usize, input.input_ids[row as usize]);
         assert_eq!(target, ids[row]);
         match id {

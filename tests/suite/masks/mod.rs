@@ -34,7 +34,7 @@ struct Pack {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Corrupted {
     input_ids: Vec<i32>,
-    labelled_rows: Vec<i32>,
+    labeled_rows: Vec<i32>,
     targets: Vec<i32>,
     counts: Vec<i32>,
 }
@@ -113,15 +113,15 @@ impl Pack {
             let slots: Vec<usize> = (0..length).filter(|&slot| chosen[slot]).collect();
             for &slot in &slots {
                 let id = &mut corrupted.input_ids[start + slot];
-                corrupted.labelled_rows.push((start + slot) as i32);
+                corrupted.labeled_rows.push((start + slot) as i32);
                 corrupted.targets.push(*id);
                 *id = replacement.of(self.seed, self.step, sentence.index, slot as u32, *id);
             }
             corrupted.counts.push(slots.len() as i32);
             let places = budget.tokens(length).min(length.saturating_sub(2));
-            let labelled = corrupted.labelled_rows.len() + places - slots.len();
-            corrupted.labelled_rows.resize(labelled, -1);
-            corrupted.targets.resize(labelled, IGNORE_INDEX);
+            let labeled = corrupted.labeled_rows.len() + places - slots.len();
+            corrupted.labeled_rows.resize(labeled, -1);
+            corrupted.targets.resize(labeled, IGNORE_INDEX);
             start += length;
         }
         corrupted
@@ -130,14 +130,14 @@ impl Pack {
     fn run(&self, device: &Device) -> ops::Result<Drawn> {
         let (sums, tokens, sentences) = (self.cu_seqlens(), self.tokens(), self.sentences.len());
         let offsets = masks::bank_offsets(&sums, self.rows_max())?;
-        let labelled = masks::labelled_offsets(&sums, self.budget)?;
+        let labeled = masks::labeled_offsets(&sums, self.budget)?;
         let needed = masks::workspace(tokens, self.length_max(), self.rows_max());
         let rng = device.upload(&rng_state(self.seed, self.step))?;
         let (cu_seqlens, indices) = (device.upload(&sums)?, device.upload(&self.indices)?);
         let word_starts = device.upload(&masks::word_start_bits(&self.sentences.concat()))?;
-        let (bank_offsets, labelled_offsets) = (device.upload(&offsets)?, device.upload(&labelled)?);
+        let (bank_offsets, labeled_offsets) = (device.upload(&offsets)?, device.upload(&labeled)?);
         let ids = device.upload(&self.ids())?;
-        let places = labelled[sentences] as usize;
+        let places = labeled[sentences] as usize;
         let mut bits: Buffer<u32> = device.zeros(offsets[sentences] as usize)?;
         let mut rows: Buffer<u16> = device.zeros(tokens)?;
         let mut workspace = needed.allocate(device)?;
@@ -167,15 +167,15 @@ impl Pack {
             workspace: workspace.view_mut(),
         };
         let mut outputs_mut = outputs.iter_mut().zip(self.replacements).map(|(outputs, replacement)| {
-            let [input_ids, labelled_rows, targets, counts] = outputs.each_mut().map(Buffer::view_mut);
-            let (ids, offsets) = (ids.view(), labelled_offsets.view());
+            let [input_ids, labeled_rows, targets, counts] = outputs.each_mut().map(Buffer::view_mut);
+            let (ids, offsets) = (ids.view(), labeled_offsets.view());
             Corruption {
                 budget: self.budget,
                 replacement,
                 ids,
                 input_ids,
                 offsets,
-                labelled_rows,
+                labeled_rows,
                 targets,
                 counts,
             }
@@ -187,15 +187,14 @@ impl Pack {
             BankRows::AtMost(_) => rows.read()?,
             BankRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
         };
-        let read =
-            |[input_ids, labelled_rows, targets, counts]: &[Buffer<i32>; 4]| -> ops::Result<Corrupted> {
-                Ok(Corrupted {
-                    input_ids: input_ids.read()?,
-                    labelled_rows: labelled_rows.read()?,
-                    targets: targets.read()?,
-                    counts: counts.read()?,
-                })
-            };
+        let read = |[input_ids, labeled_rows, targets, counts]: &[Buffer<i32>; 4]| -> ops::Result<Corrupted> {
+            Ok(Corrupted {
+                input_ids: input_ids.read()?,
+                labeled_rows: labeled_rows.read()?,
+                targets: targets.read()?,
+                counts: counts.read()?,
+            })
+        };
         let inputs = [read(&outputs[0])?, read(&outputs[1])?];
         Ok(Drawn { bank: VisibilityBank { bits: bits.read()?, offsets, rows }, inputs })
     }
@@ -369,7 +368,7 @@ fn wrong_arguments_are_refused() {
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
     let message = masks::bank_offsets(&[0, i32::MAX], 65536).unwrap_err().to_string();
     assert!(message.starts_with("bits is 4398046511104 words; it should be below 2^32 words"), "{message}");
-    let message = masks::labelled_offsets(&[0, 5, 4], Budget::of(0.5)).unwrap_err().to_string();
+    let message = masks::labeled_offsets(&[0, 5, 4], Budget::of(0.5)).unwrap_err().to_string();
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
 }
 

@@ -15,8 +15,8 @@ struct Drawing {
     cu_seqlens: Vec<i32>,
     bank_offsets: Vec<u32>,
     bits: usize,
-    labelled_offsets: Vec<i32>,
-    labelled: usize,
+    labeled_offsets: Vec<i32>,
+    labeled: usize,
 }
 
 #[derive(Debug, PartialEq)]
@@ -24,7 +24,7 @@ struct Drawn {
     bits: Vec<u32>,
     bank_rows: Vec<u16>,
     input_ids: Vec<i32>,
-    labelled_rows: Vec<i32>,
+    labeled_rows: Vec<i32>,
     targets: Vec<i32>,
     counts: Vec<i32>,
 }
@@ -35,15 +35,15 @@ impl Drawing {
         let mut cu_seqlens = vec![0];
         lengths.iter().for_each(|length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length));
         let bank_offsets = masks::bank_offsets(&cu_seqlens, 8).unwrap();
-        let labelled_offsets = masks::labelled_offsets(&cu_seqlens, budget).unwrap();
+        let labeled_offsets = masks::labeled_offsets(&cu_seqlens, budget).unwrap();
         Self {
             tokens: cu_seqlens[lengths.len()] as usize,
             length_max: lengths.iter().copied().max().unwrap_or(1) as usize,
             bits: bank_offsets[lengths.len()] as usize,
-            labelled: labelled_offsets[lengths.len()] as usize,
+            labeled: labeled_offsets[lengths.len()] as usize,
             cu_seqlens,
             bank_offsets,
-            labelled_offsets,
+            labeled_offsets,
         }
     }
 
@@ -51,8 +51,8 @@ impl Drawing {
         let sentences = self.cu_seqlens.len() - 1;
         let budget = Budget::of(0.5);
         let rng = device.upload(&rng_state(3, 4)).unwrap();
-        let [cu_seqlens, labelled_offsets] =
-            [&self.cu_seqlens, &self.labelled_offsets].map(|array| device.upload(array).unwrap());
+        let [cu_seqlens, labeled_offsets] =
+            [&self.cu_seqlens, &self.labeled_offsets].map(|array| device.upload(array).unwrap());
         let bank_offsets = device.upload(&self.bank_offsets).unwrap();
         let indices = device.upload(&(0..sentences as u32).collect::<Vec<_>>()).unwrap();
         let word_starts = device.upload(&vec![u32::MAX; self.tokens.div_ceil(32)]).unwrap();
@@ -62,8 +62,8 @@ impl Drawing {
         let mut workspace = masks::workspace(self.tokens, self.length_max, 8).allocate(device).unwrap();
         let sevens = |count: usize| device.upload(&vec![7i32; count]).unwrap();
         let mut input_ids = sevens(self.tokens);
-        let (mut labelled_rows, mut targets, mut counts) =
-            (sevens(self.labelled), sevens(self.labelled), sevens(sentences));
+        let (mut labeled_rows, mut targets, mut counts) =
+            (sevens(self.labeled), sevens(self.labeled), sevens(sentences));
         let sentences = masks::Sentences {
             rng: rng.view(),
             cu_seqlens: cu_seqlens.view(),
@@ -85,8 +85,8 @@ impl Drawing {
             replacement: Replacement::bert(4, 1000),
             ids: ids.view(),
             input_ids: input_ids.view_mut(),
-            offsets: labelled_offsets.view(),
-            labelled_rows: labelled_rows.view_mut(),
+            offsets: labeled_offsets.view(),
+            labeled_rows: labeled_rows.view_mut(),
             targets: targets.view_mut(),
             counts: counts.view_mut(),
         };
@@ -95,7 +95,7 @@ impl Drawing {
             bits: bits.read().unwrap(),
             bank_rows: bank_rows.read().unwrap(),
             input_ids: input_ids.read().unwrap(),
-            labelled_rows: labelled_rows.read().unwrap(),
+            labeled_rows: labeled_rows.read().unwrap(),
             targets: targets.read().unwrap(),
             counts: counts.read().unwrap(),
         }
@@ -112,9 +112,9 @@ fn sentences_out_of_range_are_not_masked() {
             let actual = drawing.run(&device);
             assert_eq!(actual.input_ids[..40], valid.input_ids[..40], "to {end}");
             assert!(actual.input_ids[40..].iter().all(|&id| id == -1), "to {end}: {:?}", actual.input_ids);
-            let own = drawing.labelled_offsets[1] as usize;
-            assert_eq!(actual.labelled_rows[..own], valid.labelled_rows[..own], "to {end}");
-            assert!(actual.labelled_rows[own..].iter().all(|&row| row == -1), "to {end}");
+            let own = drawing.labeled_offsets[1] as usize;
+            assert_eq!(actual.labeled_rows[..own], valid.labeled_rows[..own], "to {end}");
+            assert!(actual.labeled_rows[own..].iter().all(|&row| row == -1), "to {end}");
             assert!(actual.targets[own..].iter().all(|&id| id == IGNORE_INDEX), "to {end}");
             assert_eq!(actual.counts, [valid.counts[0], 0], "to {end}");
         }
@@ -128,14 +128,14 @@ fn tokens_of_no_sentence_are_not_masked() {
         let valid = Drawing::new(&[40, 30]).run(&device);
         let mut drawing = Drawing::new(&[40, 30]);
         drawing.tokens = 75;
-        drawing.labelled += 3;
+        drawing.labeled += 3;
         let actual = drawing.run(&device);
         assert_eq!(actual.input_ids[..70], valid.input_ids);
         assert_eq!(actual.input_ids[70..], [170, 171, 172, 173, 174]);
         assert_eq!(actual.bank_rows[70..], [0; 5]);
-        let labelled = valid.labelled_rows.len();
-        assert_eq!(actual.labelled_rows[labelled..], [-1; 3]);
-        assert_eq!(actual.targets[labelled..], [IGNORE_INDEX; 3]);
+        let labeled = valid.labeled_rows.len();
+        assert_eq!(actual.labeled_rows[labeled..], [-1; 3]);
+        assert_eq!(actual.targets[labeled..], [IGNORE_INDEX; 3]);
         assert_eq!((actual.bits, actual.counts), (valid.bits, valid.counts));
     }
 }
@@ -153,9 +153,9 @@ fn drawn_masks_stay_within_their_arguments() {
                         let draws = garbage(seed, count, drawing.bits);
                         drawing.bank_offsets = draws.into_iter().map(|draw| draw as u32).collect();
                     }
-                    2 => drawing.labelled_offsets = garbage(seed, count, drawing.labelled),
+                    2 => drawing.labeled_offsets = garbage(seed, count, drawing.labeled),
                     // Too little room.
-                    _ => (drawing.bits, drawing.labelled) = (drawing.bits / 2, drawing.labelled / 2),
+                    _ => (drawing.bits, drawing.labeled) = (drawing.bits / 2, drawing.labeled / 2),
                 }
                 drawing.run(&device);
             }

@@ -344,11 +344,11 @@ fn tokens_out_of_range_are_embedded_as_nan() {
 #[test]
 fn garbage_counts_touch_nothing() {
     for device in devices() {
-        let (labelled, counts) = (garbage(1, 300, 9), garbage(2, 50, 9));
-        let [labelled, counts] = [labelled, counts].map(|array| device.upload(&array).unwrap());
+        let (labeled, counts) = (garbage(1, 300, 9), garbage(2, 50, 9));
+        let [labeled, counts] = [labeled, counts].map(|array| device.upload(&array).unwrap());
         let mut row_weights = stale::<f32>(&device, 300);
         let arguments = MeanWeights {
-            labelled_rows: labelled.view(),
+            labeled_rows: labeled.view(),
             counts: counts.view(),
             row_weights: row_weights.view_mut(),
             weight: 1.0,

@@ -38,7 +38,7 @@ const HEADS: f64 = 12.0;
 const HEAD_DIM: u32 = 64;
 /// Queries and keys of a tile of attention.
 const TILE: f64 = 64.0;
-/// Of one operand or result of attention or a normalisation.
+/// Of one operand or result of attention or a normalization.
 const OPERAND: f64 = 2.0 * TOKENS * HIDDEN;
 /// The lengths of a pack of mixed sentences, in turn.
 const MIXED: [f64; 12] = [16.0, 24.0, 32.0, 48.0, 64.0, 80.0, 96.0, 128.0, 160.0, 192.0, 256.0, 512.0];
