@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CorpusReport, Document, Documents, Error, ReadOptions};
 
-/// The text to train on, one passage a string, each a single line.
+/// Text to train on: one passage a string, each on a single line.
 #[derive(Clone, Debug, Default)]
 pub struct Corpus {
     pub passages: Vec<String>,
@@ -15,10 +15,10 @@ pub struct Corpus {
 impl Corpus {
     /// Reads the documents of a file or of a directory, as [`Documents::open`] finds them.
     ///
-    /// Exact duplicates are left out and counted, as is whatever else [`CorpusReport`] has a number for.
+    /// Exact duplicates are left out and counted, as is everything else that [`CorpusReport`] counts.
     ///
     /// # Errors
-    /// Those of [`Documents`]; [`Error::EmptyCorpus`] says that nothing usable was found.
+    /// Those of [`Documents`]; [`Error::EmptyCorpus`] when nothing usable was found.
     pub fn from_path(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut documents = Documents::open(&[path.to_owned()], options.clone())?;
@@ -32,7 +32,7 @@ impl Corpus {
         Self::merged(without_duplicates(vec![corpus]), &path.display().to_string())
     }
 
-    /// Joins the parts, which have no duplicates, in order.
+    /// Joins the parts, which hold no duplicates, in order.
     pub(super) fn merged(parts: Vec<Corpus>, origin: &str) -> Result<Self, Error> {
         let mut corpus = Self::default();
         for part in parts {
@@ -48,7 +48,7 @@ impl Corpus {
     }
 }
 
-/// Drops every passage that an earlier one repeats, and counts it where it stood.
+/// Drops every passage that repeats an earlier one, and counts it in its own part's report.
 pub(super) fn without_duplicates(mut parts: Vec<Corpus>) -> Vec<Corpus> {
     let mut seen = HashSet::new();
     let keep: Vec<Vec<bool>> = parts

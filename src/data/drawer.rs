@@ -8,58 +8,58 @@ use super::permutation::Permutation;
 use super::{Error, PassageRef, TokenStore};
 use crate::common::PackedSentences;
 
-/// Passages that wait for a batch with more room, at most. More would fill batches hardly better, and make the place of a checkpoint
+/// Maximum number of passages that wait for a batch with more room. More would hardly fill batches better, and would make a checkpoint's position
 /// longer.
 const PUT_OFF_MAX: usize = 8;
 
-/// How batches are drawn.
+/// Options for drawing batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchOptions {
     pub seed: u64,
-    /// The most tokens in a batch, all sentences together.
+    /// Maximum number of tokens in a batch, over all sentences.
     pub batch_tokens: usize,
-    /// Which of `ranks` disjoint parts of every epoch is drawn: 0 of 1 for all of it.
+    /// Index of this rank's part: every epoch is split into `ranks` disjoint parts; rank 0 of 1 draws all of it.
     pub rank: u32,
     pub ranks: u32,
 }
 
-/// Where a drawer stands: all that a checkpoint must keep of it.
+/// Position of a drawer: all of its state that a checkpoint must keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// How often the corpus has been gone through.
+    /// Completed epochs over the corpus.
     pub epoch: u32,
-    /// How many passages of this rank's part of the epoch's order have been looked at.
+    /// Passages of this rank's part of the epoch's order that have been visited.
     pub cursor: u32,
-    /// Passages of this epoch that did not fit where they came up, and go first into the next batch.
+    /// Passages of this epoch that did not fit when they came up; they go first into the next batch.
     #[serde(default)]
     pub put_off: Vec<u32>,
 }
 
 /// Draws batches from tokenized passages.
 ///
-/// Each epoch goes through the passages in a fresh order, and sees each of them once. A batch takes passages until they fill
-/// `batch_tokens`; one that does not fit goes first into the next batch. Its sentences stand from the longest to the shortest, so that
-/// the blocks with most work begin first. No batch holds a passage twice.
+/// Each epoch visits every passage once, in a fresh order. A batch takes passages until they fill `batch_tokens`; one that does not fit goes
+/// first into the next batch. The sentences of a batch are sorted from the longest to the shortest, so that the blocks with the most work start
+/// first. No batch holds a passage twice.
 ///
 /// The batch is a pure function of the store, the options and the [`Position`].
 #[derive(Clone, Debug)]
 pub struct BatchDrawer {
     store: Arc<TokenStore>,
-    /// Passages that are never drawn, ascending.
+    /// Indices of passages that are never drawn, ascending.
     skipped: Arc<[u32]>,
     options: BatchOptions,
     position: Position,
-    /// Of `position.epoch`, over the passages that are not skipped.
+    /// Order of `position.epoch`, over the passages that are not skipped.
     permutation: Permutation,
 }
 
 impl BatchDrawer {
-    /// A drawer that stands at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`,
-    /// ascending, are never drawn.
+    /// Creates a drawer at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`, ascending, are never
+    /// drawn.
     ///
     /// # Errors
-    /// One each for a store without passages, a rank, a `batch_tokens` below the longest passage, skipped passages that are not ascending
-    /// and a position beyond the corpus.
+    /// One each for a store without passages, an invalid rank, a `batch_tokens` below the longest passage, skipped passages that are not
+    /// ascending and a position beyond the corpus.
     pub fn new(
         store: Arc<TokenStore>,
         skipped: Vec<u32>,
@@ -100,7 +100,7 @@ impl BatchDrawer {
         Ok(drawer)
     }
 
-    /// The same passages and options at another position.
+    /// Returns a drawer of the same passages and options at another position.
     ///
     /// # Errors
     /// [`Error::Position`].
@@ -113,13 +113,13 @@ impl BatchDrawer {
         &self.store
     }
 
-    /// Where the next batch begins.
+    /// Returns the position at which the next batch begins.
     #[must_use]
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    /// How many batches go from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
+    /// Counts the batches from here to the end of epoch `epochs - 1`; the last one may reach into the next epoch.
     #[must_use]
     pub fn batches_until(&self, epochs: u32) -> u64 {
         let mut ahead = self.clone();
@@ -131,7 +131,7 @@ impl BatchDrawer {
         batches
     }
 
-    /// The next batch; moves the position behind it.
+    /// Returns the next batch, and moves the position past it.
     #[must_use]
     pub fn next_batch(&mut self) -> PackedSentences {
         let sentence_indices = self.next_passages();
@@ -155,7 +155,7 @@ impl BatchDrawer {
         (self.store.len() - self.skipped.len()) as u32
     }
 
-    /// Places of an epoch's order that this rank takes.
+    /// Returns the number of passages of an epoch in this rank's part.
     fn places(&self) -> u32 {
         (self.count() - self.options.rank).div_ceil(self.options.ranks)
     }
@@ -164,10 +164,10 @@ impl BatchDrawer {
         (index as usize) < self.store.len() && self.skipped.binary_search(&index).is_err()
     }
 
-    /// The passage at a place of this rank's part.
+    /// Returns the index of the passage at `cursor` in this rank's part.
     fn passage_at(&self, cursor: u32) -> u32 {
         let drawn = self.permutation.at(self.options.rank + cursor * self.options.ranks);
-        // Of the skipped passages, those before the one that is `drawn`-th of the others.
+        // Binary search for the number of skipped passages before the one that is `drawn`-th among the others.
         let (mut low, mut high) = (0, self.skipped.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -180,17 +180,17 @@ impl BatchDrawer {
         self.store.passage(index).len()
     }
 
-    /// Whether everything before epoch `epochs` has been drawn.
+    /// Returns whether everything before epoch `epochs` has been drawn.
     fn is_through(&self, epochs: u32) -> bool {
         let Position { epoch, cursor, put_off } = &self.position;
         *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && put_off.is_empty())
     }
 
-    /// The passages of the next batch, the longest first; moves the position behind them.
+    /// Returns the passages of the next batch, the longest first, and moves the position past them.
     ///
-    /// Passages are taken as they come. One that does not fit is put off to the next batch, where it goes first, until the room is
-    /// below the shortest passage or too many wait. A batch reaches into the next epoch only when nothing of this one waits, and ends
-    /// early rather than hold a passage twice.
+    /// Passages are taken in order. One that does not fit is put off to the next batch, where it goes first. The batch ends when the room left is
+    /// below the shortest passage or too many passages wait. It reaches into the next epoch only if no passage of this one waits, and ends early
+    /// rather than hold a passage twice.
     fn next_passages(&mut self) -> Vec<u32> {
         let shortest = self.store.shortest();
         let mut room = self.options.batch_tokens;

@@ -1,11 +1,11 @@
-//! What can go wrong between a corpus on disk and a batch.
+//! Errors between a corpus on disk and a batch.
 
 use std::path::PathBuf;
 
 use super::CorpusReport;
 use crate::common::FileError;
 
-/// An error of [`crate::data`]; each message names the argument, what it was, and what it should be.
+/// An error of [`crate::data`]; each message names the argument, its value, and what it should be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]

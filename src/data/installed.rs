@@ -15,15 +15,15 @@ const FEWEST_WORDS: usize = 8;
 const PASSAGE_BYTES: usize = 600;
 /// Larger sources are generated bindings, whose comments repeat.
 const LARGEST_SOURCE_BYTES: u64 = 1 << 20;
-/// A bound on the time that one crate can take.
+/// Maximum number of source bytes read from one crate, to bound the time that it takes.
 const MOST_SOURCE_BYTES_PER_CRATE: u64 = 8 << 20;
 
 impl Corpus {
-    /// Prose that is on every machine that built a crate: README files and doc comments of the sources that cargo
-    /// unpacked, at most `max_bytes` of it, shared out evenly among the crates.
+    /// Collects prose that is on every machine that has built a crate: README files and doc comments of the sources that cargo unpacked, at most
+    /// `max_bytes` of it, shared evenly among the crates.
     ///
-    /// Looks in `$CARGO_HOME/registry/src`, or `~/.cargo/registry/src` where that variable is not set. The order is
-    /// that of the crates' names and their files' paths.
+    /// Reads `$CARGO_HOME/registry/src`, or `~/.cargo/registry/src` if that variable is not set. Passages are ordered by the crates' names and
+    /// their files' paths.
     ///
     /// # Errors
     /// [`Error::NoInstalledCrates`] when there are none, [`Error::EmptyCorpus`] when they hold no prose.
@@ -32,10 +32,10 @@ impl Corpus {
         Self::from_crates_in(&sources, max_bytes)
     }
 
-    /// [`Self::from_installed_crates`] for the registries below `sources`.
+    /// As [`Self::from_installed_crates`], for the registries below `sources`.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`Self::from_installed_crates`].
     pub fn from_crates_in(sources: &Path, max_bytes: usize) -> Result<Self, Error> {
         let crates = crate_directories(sources);
         if crates.is_empty() {
@@ -47,14 +47,14 @@ impl Corpus {
     }
 }
 
-/// `$CARGO_HOME/registry/src`, by default in the home directory.
+/// Returns `$CARGO_HOME/registry/src`, by default in the home directory.
 fn cargo_sources() -> PathBuf {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
     set("CARGO_HOME").unwrap_or_else(|| home().join(".cargo")).join("registry").join("src")
 }
 
-/// The crates of all registries below `sources`, sorted by name and version.
+/// Returns the crates of all registries below `sources`, sorted by name and version.
 fn crate_directories(sources: &Path) -> Vec<PathBuf> {
     let mut crates: Vec<PathBuf> = children(sources)
         .into_iter()
@@ -65,7 +65,7 @@ fn crate_directories(sources: &Path) -> Vec<PathBuf> {
     crates
 }
 
-/// What is in a directory, sorted; nothing where it cannot be read.
+/// Returns the entries of a directory, sorted; none if it cannot be read.
 fn children(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten();
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -73,8 +73,8 @@ fn children(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The passages of one crate: its README first, then its sources in path order. What cannot be read is passed over,
-/// as nobody asked for these files by name.
+/// Returns the passages of one crate: its README first, then its sources in path order. Unreadable files are skipped, because the user did not
+/// ask for them by name.
 fn crate_prose(directory: &Path) -> Corpus {
     let mut corpus = Corpus::default();
     let readmes = children(directory).into_iter().filter(|path| {
@@ -99,7 +99,7 @@ fn crate_prose(directory: &Path) -> Corpus {
     corpus
 }
 
-/// The Rust files below `directory` that are of a hand-written size, sorted by path.
+/// Returns the Rust files below `directory` that are small enough to be hand-written, sorted by path.
 fn rust_sources(directory: &Path) -> Vec<(PathBuf, u64)> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];
@@ -127,7 +127,7 @@ fn read(path: &Path, report: &mut CorpusReport) -> Option<String> {
     Some(text_of(&bytes, report).into_owned())
 }
 
-/// Adds the prose of one README or doc comment, neighboring paragraphs joined into passages.
+/// Adds the prose of one README or doc comment, with neighboring paragraphs joined into passages.
 fn add_block(corpus: &mut Corpus, markdown: &str) {
     let mut passage = String::new();
     for paragraph in markdown_paragraphs(markdown) {
@@ -156,8 +156,8 @@ fn add_passage(corpus: &mut Corpus, passage: String) {
     }
 }
 
-/// Whether at least three quarters of the characters are ASCII letters or spaces, and it is not about the license: those
-/// paragraphs stand in every README with other words around them.
+/// Returns whether at least three quarters of the characters are ASCII letters or spaces, and the paragraph is not about the license: license
+/// paragraphs are in every README, with other words around them.
 fn is_prose(paragraph: &str) -> bool {
     const LICENSE: [&str; 3] = ["Apache License", "Apache-2.0", "MIT license"];
     if LICENSE.iter().any(|phrase| paragraph.contains(phrase)) {
@@ -186,7 +186,7 @@ fn share_out(mut crates: Vec<Corpus>, max_bytes: usize) -> Vec<Corpus> {
     crates
 }
 
-/// The largest limit with `sum(min(size, limit)) <= total`, for sizes in ascending order.
+/// Returns the largest limit with `sum(min(size, limit)) <= total`, for sizes in ascending order.
 fn even_limit(sizes: &[usize], total: usize) -> usize {
     let mut left = total;
     for (index, &size) in sizes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! From text on disk to the packed batches of a training step.
+//! The path from text on disk to the packed batches of a training step.
 //!
 //! [`Corpus`] and [`Documents`] read text, [`Tokenizer`] turns it into ids, [`TokenStore`] holds them in memory or on disk, and
 //! [`BatchDrawer`] draws batches that are a pure function of seed and position, so a run can stop anywhere
@@ -37,16 +37,16 @@ use std::path::Path;
 
 use crate::common::{FileError, write_then_rename};
 
-/// xxh3-64, in hexadecimal: enough to see damage, no help against an attack.
+/// Returns xxh3-64 in hexadecimal: detects damage, gives no protection against an attack.
 pub(crate) fn checksum(bytes: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
 }
 
-/// Keeps other processes from writing into `directory` while the file lives; none where there is no such directory, or a system that
-/// cannot lock it.
+/// Locks `directory` against writes by other processes while the returned file lives; `None` if there is no such directory, or the system cannot
+/// lock it.
 ///
 /// # Errors
-/// [`Error::Locked`] while another process does.
+/// [`Error::Locked`] while another process holds the lock.
 pub(crate) fn lock(directory: &Path) -> Result<Option<File>, Error> {
     let Ok(file) = File::open(directory) else { return Ok(None) };
     match file.try_lock() {
@@ -56,7 +56,7 @@ pub(crate) fn lock(directory: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// Writes a file whole, as [`write_whole`](crate::common::write_whole), and waits until the disk has it and its name.
+/// Writes a file atomically, as [`write_whole`](crate::common::write_whole) does, and waits until its contents and its name are on disk.
 ///
 /// # Errors
 /// [`FileError::Write`] with `path` and the cause.
@@ -66,7 +66,7 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         file.write_all(bytes)?;
         file.sync_all()
     })?;
-    // Not every system lets a directory be opened; where it does, the rename is on the disk behind this.
+    // Not every system can open a directory; where it can, the rename is on disk after this.
     if let Some(directory) = path.parent().and_then(|directory| File::open(directory).ok()) {
         directory.sync_all().map_err(FileError::writing(path))?;
     }

@@ -1,4 +1,4 @@
-//! Passages in memory, and views of them wherever they lie.
+//! Passages in memory, and views of passages wherever they are stored.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Error;
 
-/// Ids that are made wider together.
+/// Ids widened together.
 const WIDENED_AT_ONCE: usize = 64;
 
-/// A view of token ids, in the width that they are stored in.
+/// View of token ids, in their stored width.
 #[derive(Clone, Copy, Debug)]
 pub enum Ids<'a> {
     U16(&'a [u16]),
@@ -39,7 +39,7 @@ impl Ids<'_> {
         }
     }
 
-    /// Appends the ids as a batch holds them; every id is below 2^31.
+    /// Appends the ids as `i32`, the type of a batch; every id is below 2^31.
     pub fn append_to(&self, target: &mut Vec<i32>) {
         match self {
             Self::U16(ids) => target.extend(ids.iter().map(|&id| i32::from(id))),
@@ -48,17 +48,17 @@ impl Ids<'_> {
     }
 }
 
-/// A view of one bit a token, lowest bit first, that may begin inside a word of 32.
+/// View of one bit a token, lowest bit first; may begin inside a 32-bit word.
 #[derive(Clone, Copy, Debug)]
 pub struct WordStarts<'a> {
     words: &'a [u32],
-    /// Of the view's first bit, from the lowest bit of `words[0]`; below 32.
+    /// Offset of the view's first bit from the lowest bit of `words[0]`; below 32.
     first: usize,
     length: usize,
 }
 
 impl<'a> WordStarts<'a> {
-    /// The bits `range` of an array of bits.
+    /// Creates a view of the bits `range` of an array of bits.
     pub(super) fn new(words: &'a [u32], range: std::ops::Range<usize>) -> Self {
         let words = &words[range.start / 32..range.end.div_ceil(32)];
         Self { words, first: range.start % 32, length: range.len() }
@@ -74,15 +74,15 @@ impl<'a> WordStarts<'a> {
         self.length == 0
     }
 
-    /// Whether the token at `slot` begins a word; none does beyond the end.
+    /// Returns whether the token at `slot` begins a word; false beyond the end.
     #[must_use]
     pub fn get(&self, slot: usize) -> bool {
         let bit = self.first + slot;
         slot < self.length && self.words[bit / 32] >> (bit % 32) & 1 == 1
     }
 
-    /// Appends the bits behind the first `bits` bits of `target`, which must end with the word that holds the last of them, all
-    /// higher bits zero; and leaves it so.
+    /// Appends the bits after the first `bits` bits of `target`, which must end with the 32-bit word that holds the last of them, all higher bits
+    /// zero. That holds again afterwards.
     pub fn append_to(&self, target: &mut Vec<u32>, bits: usize) {
         let mut filled = bits % 32;
         let mut last = if filled == 0 { 0 } else { target.pop().unwrap_or(0) };
@@ -93,7 +93,7 @@ impl<'a> WordStarts<'a> {
             last |= word << filled;
             if filled + count >= 32 {
                 target.push(last);
-                // A shift by all 32 bits is what would be undefined.
+                // A shift by all 32 bits would overflow.
                 last = if filled == 0 { 0 } else { word >> (32 - filled) };
             }
             filled = (filled + count) % 32;
@@ -104,7 +104,7 @@ impl<'a> WordStarts<'a> {
         }
     }
 
-    /// The bits `32 * index ..` of the view, as far as there are some.
+    /// Returns the bits from `32 * index` on, at most 32, as far as the view has them.
     fn word(&self, index: usize) -> u32 {
         let low = self.words[index] >> self.first;
         match self.words.get(index + 1) {
@@ -117,18 +117,18 @@ impl<'a> WordStarts<'a> {
 /// One passage: a special token, at least one token of text, a special token.
 #[derive(Clone, Copy, Debug)]
 pub struct PassageRef<'a> {
-    /// `[L]`
+    /// `[L]` token ids.
     pub ids: Ids<'a>,
-    /// `[L]` set where a token begins a word; never for the first and the last, always for the second.
+    /// `[L]` bits, set where a token begins a word; never for the first and the last token, always for the second.
     pub word_starts: WordStarts<'a>,
 }
 
 /// xxh3-64 of a passage's ids.
 pub(super) type Fingerprint = u64;
-/// Fingerprints of passages; as they are hashes, they are not hashed again.
+/// Fingerprints of passages; they are hashes already, so they are not hashed again.
 pub(super) type Fingerprints = HashSet<Fingerprint, BuildHasherDefault<AsItIs>>;
 
-/// Takes a number for its own hash.
+/// Hasher that returns a number as its own hash.
 #[derive(Default)]
 pub(super) struct AsItIs(u64);
 
@@ -147,7 +147,7 @@ impl Hasher for AsItIs {
 }
 
 impl PassageRef<'_> {
-    /// The same for the same ids, in whatever width they are stored.
+    /// Returns the hash of the ids, independent of the width they are stored in.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         match self.ids {
             Ids::U32(ids) => xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(ids)),
@@ -174,13 +174,13 @@ impl PassageRef<'_> {
     }
 }
 
-/// Passages one behind the other, in memory: what a tokenizer gives, and a shard in the making.
+/// Passages stored one after another in memory: the output of a tokenizer, or a shard that is being built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Passages {
     ids: Vec<u32>,
     /// One bit a token.
     word_starts: Vec<u32>,
-    /// Where each passage ends in `ids`.
+    /// End of each passage in `ids`.
     ends: Vec<usize>,
 }
 
@@ -195,14 +195,14 @@ impl Passages {
         self.ends.is_empty()
     }
 
-    /// Tokens of all passages, special ones included.
+    /// Returns the tokens of all passages, special ones included.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
-    /// Appends the passage `first`, `content`, `last`. `starts` says of each place in `content` whether it begins a word; the
-    /// first one does in any case.
+    /// Appends the passage `first`, `content`, `last`. `starts` tells for each index in `content` whether that token begins a word; the first one
+    /// always does.
     pub fn push(&mut self, first: u32, content: &[u32], last: u32, starts: impl Fn(usize) -> bool) {
         let begin = self.ids.len();
         self.ids.push(first);
@@ -216,7 +216,7 @@ impl Passages {
         self.ends.push(self.ids.len());
     }
 
-    /// Appends a passage that lies elsewhere.
+    /// Appends a copy of a passage that is stored elsewhere.
     pub(super) fn push_copy(&mut self, passage: PassageRef<'_>) {
         passage.word_starts.append_to(&mut self.word_starts, self.ids.len());
         match passage.ids {
@@ -233,7 +233,7 @@ impl Passages {
         self.ends.extend(other.ends.iter().map(|end| before + end));
     }
 
-    /// The passage at `index`, or none beyond the last.
+    /// Returns the passage at `index`, `None` beyond the last.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<PassageRef<'_>> {
         let end = *self.ends.get(index)?;
@@ -256,7 +256,7 @@ impl Passages {
         &self.word_starts
     }
 
-    /// Where each passage begins, and where the last one ends.
+    /// Returns the offset of each passage, and the end of the last one.
     pub(super) fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
         std::iter::once(0).chain(self.ends.iter().map(|&end| end as u64))
     }

@@ -1,23 +1,23 @@
-//! The order of an epoch without memory of it.
+//! Order of an epoch, computed without storing it.
 
 use crate::common::constants::STREAM_EPOCH_ORDER;
 use crate::common::random::{key, philox};
 
-/// Four make a pseudo-random permutation of what cannot be told from one by few queries (Luby and Rackoff, 1988); halves of a
+/// Four rounds make a pseudo-random permutation that few queries cannot distinguish from a random one (Luby and Rackoff, 1988); halves of only a
 /// few bits need more.
 const ROUNDS: u32 = 10;
 
-/// A permutation of `0..count` that is a pure function of a seed and an epoch, and takes no memory.
+/// Permutation of `0..count` that is a pure function of a seed and an epoch, and takes no memory.
 ///
-/// A Feistel network over the smallest power of two that holds `count`; a value that it sends beyond `count` is sent on until it
-/// comes back into the range, fewer than twice on average.
+/// A Feistel network over the smallest power of two that holds `count`; a value at or above `count` is permuted again until it is in range (cycle
+/// walking), fewer than twice on average.
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     key: [u32; 2],
     stream: u32,
     epoch: u32,
     count: u32,
-    /// Bits of the lower and of the upper half.
+    /// Widths of the lower and of the upper half, in bits.
     bits: [u32; 2],
 }
 
@@ -27,14 +27,14 @@ impl Permutation {
         Self::of_stream(seed, STREAM_EPOCH_ORDER, epoch, count)
     }
 
-    /// An order for another purpose, which `stream` tells apart.
+    /// Creates an order for another purpose, distinguished by `stream`.
     pub(crate) fn of_stream(seed: u64, stream: u32, epoch: u32, count: u32) -> Self {
-        // Two bits at least, so that both halves have one.
+        // At least two bits, so that both halves have one.
         let bits = (u32::BITS - count.saturating_sub(1).leading_zeros()).max(2);
         Self { key: key(seed), stream, epoch, count, bits: [bits / 2, bits - bits / 2] }
     }
 
-    /// What stands at `place` of the order.
+    /// Returns the element at `place` of the order.
     ///
     /// # Panics
     /// When `place` is not below `count`.
@@ -48,7 +48,7 @@ impl Permutation {
         value
     }
 
-    /// Rounds take turns at the halves, so that halves of different widths stay where they are.
+    /// Alternates between updating the lower and the upper half, so that halves of different widths keep their positions.
     fn network(&self, value: u32) -> u32 {
         let [low_bits, high_bits] = self.bits;
         let (mut low, mut high) = (value & mask(low_bits), value >> low_bits);
@@ -102,7 +102,7 @@ mod tests {
         const COUNT: u32 = 10;
         const SEEDS: u32 = 20_000;
         let mut counts = [[0_u32; COUNT as usize]; COUNT as usize];
-        // Of neighbors in the order: which follows which.
+        // `follows[a][b]`: number of orders in which `b` comes directly after `a`.
         let mut follows = [[0_u32; COUNT as usize]; COUNT as usize];
         for seed in 0..SEEDS {
             let order = order(u64::from(seed), 0, COUNT);
@@ -116,7 +116,7 @@ mod tests {
             counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum()
         };
         for (value, counts) in counts.iter().enumerate() {
-            // Nine degrees of freedom, one in 100,000.
+            // Chi-square quantile with nine degrees of freedom, exceeded with probability 1 in 100,000.
             assert!(chi_square(counts, expected) < 39.3, "{value} stands at {counts:?}");
         }
         let expected = f64::from(SEEDS) / f64::from(COUNT);
@@ -135,7 +135,7 @@ mod tests {
             let same = first.iter().zip(&other).filter(|(a, b)| a == b).count();
             assert!(same < 10, "{same} of {count} are at the same place");
         }
-        // The correlation of neighbors of a random order has a deviation of 1 / sqrt(count).
+        // The correlation of neighbors in a random order has a standard deviation of 1 / sqrt(count).
         let mean = f64::from(count - 1) / 2.0;
         let variance = (f64::from(count).powi(2) - 1.0) / 12.0;
         let covariance: f64 =

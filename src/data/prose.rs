@@ -1,9 +1,9 @@
-//! Prose out of markdown and Rust doc comments: what a person would read aloud.
+//! Prose extracted from markdown and Rust doc comments: the text that a person would read aloud.
 
-/// The paragraphs of a markdown text without its syntax.
+/// Returns the paragraphs of a markdown text without its syntax.
 ///
-/// Code blocks, tables, headings, images, link targets, HTML and front matter are dropped; a list item is a paragraph
-/// of its own; inline code keeps its words.
+/// Code blocks, tables, headings, images, link targets, HTML and front matter are dropped; a list item is a paragraph of its own; inline code
+/// keeps its words.
 #[must_use]
 pub fn markdown_paragraphs(text: &str) -> Vec<String> {
     let mut blocks = Blocks::default();
@@ -14,7 +14,7 @@ pub fn markdown_paragraphs(text: &str) -> Vec<String> {
     blocks.paragraphs
 }
 
-/// The texts of the `///` and `//!` comments of a Rust source, one string for each run of adjacent lines.
+/// Returns the texts of the `///` and `//!` comments of a Rust source, one string for each run of adjacent lines.
 #[must_use]
 pub fn doc_comment_blocks(source: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -40,7 +40,7 @@ pub fn doc_comment_blocks(source: &str) -> Vec<String> {
     blocks
 }
 
-/// Turns control characters into spaces and joins runs of white space; a passage is one line.
+/// Turns control characters into spaces and joins runs of white space, because a passage is one line.
 pub(super) fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split(|c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}') {
@@ -59,12 +59,12 @@ fn without_front_matter(text: &str) -> &str {
     body.and_then(|body| body.find("\n---").map(|end| &body[end + 4..])).unwrap_or(text)
 }
 
-/// The line-by-line state of [`markdown_paragraphs`].
+/// Line-by-line state of [`markdown_paragraphs`].
 #[derive(Default)]
 struct Blocks {
     paragraphs: Vec<String>,
     paragraph: String,
-    /// The marker and its length that closes the open code fence.
+    /// Character and length of the marker that closes the open code fence.
     fence: Option<(char, usize)>,
     in_html_comment: bool,
 }
@@ -105,7 +105,7 @@ impl Blocks {
         }
     }
 
-    /// Whether `line` opens, closes or lies inside a code fence.
+    /// Returns whether `line` opens, closes or lies inside a code fence.
     fn skip_fence(&mut self, line: &str) -> bool {
         let marker = line.chars().next().filter(|c| matches!(c, '`' | '~'));
         let length = marker.map_or(0, |marker| line.chars().take_while(|&c| c == marker).count());
@@ -134,7 +134,7 @@ impl Blocks {
     }
 }
 
-/// A heading, a table row, a thematic break, or a link definition.
+/// Returns whether a line is a heading, a table row, a thematic break, or a link definition.
 fn is_syntax(line: &str) -> bool {
     line.starts_with('#')
         || line.starts_with('|')
@@ -150,7 +150,7 @@ fn is_underline(line: &str) -> bool {
     line.len() >= 2 && (line.bytes().all(|b| b == b'=') || line.bytes().all(|b| b == b'-'))
 }
 
-/// The text of a list item, or none when `line` is not one.
+/// Returns the text of a list item, `None` if `line` is not one.
 fn list_item(line: &str) -> Option<&str> {
     let bullet = ["- ", "* ", "+ "].iter().find_map(|marker| line.strip_prefix(marker));
     let item = bullet.or_else(|| {
@@ -162,7 +162,7 @@ fn list_item(line: &str) -> Option<&str> {
     Some(item.strip_prefix("[ ] ").or_else(|| item.strip_prefix("[x] ")).unwrap_or(item))
 }
 
-/// `text` without images, link targets, tags, addresses, emphasis and code marks.
+/// Returns `text` without images, link targets, tags, addresses, emphasis and code marks.
 fn inline_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -204,7 +204,7 @@ fn inline_text(text: &str) -> String {
     out
 }
 
-/// The label of the link at the start of `text`, `[label](target)`, `[label][name]` or `[label]`, and what follows.
+/// Returns the label of the link at the start of `text` (`[label](target)`, `[label][name]` or `[label]`) and the text after it.
 fn link(text: &str) -> Option<(&str, &str)> {
     let end = closing(text, '[', ']')?;
     let (label, after) = (&text[1..end], &text[end + 1..]);
@@ -218,10 +218,10 @@ fn link(text: &str) -> Option<(&str, &str)> {
     Some((label, after))
 }
 
-/// A bracket or tag that is not closed within so many characters is none; it keeps the time linear.
+/// A bracket or tag that is not closed within this distance counts as plain text, which keeps the time linear.
 const FARTHEST: usize = 1000;
 
-/// The byte where the bracket that opens `text` is closed.
+/// Returns the byte offset at which the bracket that opens `text` is closed.
 fn closing(text: &str, open: char, close: char) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, c) in text.char_indices().take(FARTHEST) {
@@ -237,7 +237,7 @@ fn closing(text: &str, open: char, close: char) -> Option<usize> {
     None
 }
 
-/// What follows the HTML tag or autolink at the start of `text`; none when it is a plain `<`.
+/// Returns the text after the HTML tag or autolink at the start of `text`; `None` for a plain `<`.
 fn tag(text: &str) -> Option<&str> {
     let inside = text[1..].trim_start_matches('/');
     if !inside.starts_with(|c: char| c.is_ascii_lowercase()) {

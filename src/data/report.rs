@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-/// What was read, and everything that was left out.
+/// Counts of what was read, and of everything that was left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct CorpusReport {
@@ -13,17 +13,17 @@ pub struct CorpusReport {
     pub texts: usize,
     /// UTF-8 bytes of all texts.
     pub bytes: usize,
-    /// Stretches of bytes that are no UTF-8, each of which became a replacement character.
+    /// Runs of bytes that are not UTF-8, each replaced by one replacement character.
     pub replaced_invalid_utf8: usize,
-    /// Zero bytes, which became white space.
+    /// Zero bytes, replaced by white space.
     pub nul_bytes: usize,
-    /// Lines of JSON lines that are no object with a text in the field.
+    /// Lines of JSON lines that are not an object with a text in the field.
     pub bad_lines: usize,
-    /// Where the first of them is, and what is wrong with it.
+    /// Location of the first such line, and its error.
     pub first_bad_line: Option<String>,
     /// Documents without a word: blank lines, and empty texts of JSON lines.
     pub empty: usize,
-    /// Paragraphs of too few words to be a passage.
+    /// Paragraphs with too few words to be a passage.
     pub skipped_short: usize,
     /// Paragraphs of installed crates that are mostly not letters, or about the license.
     pub skipped_not_prose: usize,
@@ -31,13 +31,13 @@ pub struct CorpusReport {
     pub duplicates: usize,
     /// Passages left out to stay below the size limit.
     pub over_limit: usize,
-    /// Files of directories that are no text, or text of a kind that is not read.
+    /// Files of directories that are not text, or text of a kind that is not read.
     pub files_left_out: usize,
-    /// The first of them, and what they are.
+    /// The first of these files, each with its kind.
     pub first_left_out: Vec<String>,
 }
 
-/// Files left out that a report names.
+/// Maximum number of left-out files that a report names.
 const LEFT_OUT_TOLD_MAX: usize = 3;
 
 impl fmt::Display for CorpusReport {
@@ -70,7 +70,7 @@ impl fmt::Display for CorpusReport {
 }
 
 impl CorpusReport {
-    /// The counts of two parts of a corpus together.
+    /// Adds the counts of another part of the corpus.
     pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.texts += other.texts;
@@ -97,7 +97,7 @@ impl CorpusReport {
         self.bytes += text.len();
     }
 
-    /// Counts a file that is not read, and names it and `what` it is if it is among the first.
+    /// Counts a file that is not read, and, if it is among the first, records its name and `what` it is.
     pub(super) fn leave_out(&mut self, path: &Path, what: impl FnOnce() -> String) {
         self.files_left_out += 1;
         if self.first_left_out.len() < LEFT_OUT_TOLD_MAX {

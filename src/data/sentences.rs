@@ -1,4 +1,4 @@
-//! Where sentences end.
+//! Sentence boundaries.
 
 /// Words that end in a full stop without ending a sentence.
 const ABBREVIATIONS: [&str; 19] = [
@@ -6,7 +6,7 @@ const ABBREVIATIONS: [&str; 19] = [
     "approx", "resp", "inc",
 ];
 
-/// The sentences of `text`, trimmed, in order; together they hold everything but the white space between them.
+/// Returns the sentences of `text`, trimmed, in order; together they hold everything but the white space between them.
 ///
 /// A sentence ends at `.`, `!` or `?` (and closing quotes or brackets) before white space, unless the next letter is
 /// lower case (in a text that has upper case at all) or the word is a known abbreviation or an initial; and at `。`, `！`, `？` anywhere.
@@ -44,7 +44,7 @@ pub fn sentences(text: &str) -> Vec<&str> {
     found
 }
 
-/// Whether the full stop after `text` belongs to its last word.
+/// Returns whether the full stop after `text` belongs to its last word.
 fn abbreviates(text: &str) -> bool {
     let word = text.rsplit(char::is_whitespace).next().unwrap_or("").trim_start_matches(['(', '[', '"']);
     let initial = word.len() == 1 && word.starts_with(char::is_uppercase) && word != "I";

@@ -1,4 +1,4 @@
-//! From files of text to a store: reading, tokenizing on all cores, and writing.
+//! From text files to a store: reading, tokenizing on all cores, and writing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::store::{Manifest, Plan, RULES, StoreWriter};
 use super::{CorpusReport, Document, Documents, Error, ReadOptions, Tokenizer};
 
-/// Text that goes to the tokenizer at once: enough to keep many cores busy, little beside a shard.
+/// Bytes of text tokenized at once: enough to keep many cores busy, small compared with a shard.
 const BATCH_BYTES: usize = 2 << 20;
-/// Batches that wait while one is tokenized.
+/// Batches queued while one is tokenized.
 const BATCHES_AHEAD: usize = 2;
 
-/// What a store is made of, and where.
+/// Inputs, options and directory of a store.
 #[derive(Clone, Debug)]
 pub struct TokenizeOptions {
     /// Files, directories, and `-` for the standard input.
@@ -21,18 +21,18 @@ pub struct TokenizeOptions {
     pub read: ReadOptions,
     /// `vocab.txt`, `tokenizer.json`, or a directory that holds one of them.
     pub vocabulary: PathBuf,
-    /// The directory of the store.
+    /// Directory of the store.
     pub out: PathBuf,
-    /// Tokens of a passage, at most.
+    /// Maximum number of tokens of a passage.
     pub max_len: usize,
-    /// A shard ends with the document that reaches so many tokens.
+    /// A shard ends with the document that reaches this many tokens.
     pub shard_tokens: usize,
-    /// Drop the store that is there.
+    /// Removes a store that is already there.
     pub overwrite: bool,
 }
 
 impl TokenizeOptions {
-    /// What these options make of `documents`, and what must be the same when work goes on.
+    /// Returns the plan of a store of `documents` with these options: everything that must be the same when it is resumed.
     #[must_use]
     pub fn plan(&self, tokenizer: &Tokenizer, documents: &Documents) -> Plan {
         Plan {
@@ -48,25 +48,25 @@ impl TokenizeOptions {
     }
 }
 
-/// How far tokenizing is.
+/// Progress of tokenizing.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Bytes of files that were read.
     pub bytes: u64,
-    /// Of all files; none where that is not known.
+    /// Bytes of all files; `None` if unknown.
     pub total_bytes: Option<u64>,
     pub passages: usize,
     pub tokens: usize,
     pub shards: usize,
 }
 
-/// Reads all text and writes it as a store, or goes on with one that was not finished. `watch` is told after each batch.
+/// Reads all text and writes it as a store, or resumes one that was not finished. `watch` is called after each batch.
 ///
-/// The same text and options give the same bytes, whatever the number of threads and however often it was stopped. A store that is
-/// complete is left as it is: then the second value is false.
+/// The same text and options give the same bytes, independent of the number of threads and of interruptions. A complete store is left as it is;
+/// then the second value is false.
 ///
 /// # Errors
-/// Those of [`Documents`], [`Tokenizer`] and [`StoreWriter`]; [`Error::EmptyCorpus`]. What had been written stays, to go on from.
+/// Those of [`Documents`], [`Tokenizer`] and [`StoreWriter`]; [`Error::EmptyCorpus`]. Everything written before the error stays, to resume from.
 pub fn tokenize(
     options: &TokenizeOptions,
     mut watch: impl FnMut(Progress),
@@ -90,7 +90,7 @@ pub fn tokenize(
     let reader = std::thread::spawn(move || read(documents, &sender));
     let mut progress = |writer: &StoreWriter| watch(Progress::of(writer, &bytes_read, total_bytes));
     let written = write(&mut writer, &tokenizer, options.max_len, &receiver, &mut progress);
-    // The closed queue is what ends a reader that is not through.
+    // Closing the queue stops a reader that has not finished.
     drop(receiver);
     let read = reader.join().map_err(|_| Error::ReaderThread)?;
     written?;
@@ -116,7 +116,8 @@ impl Progress {
     }
 }
 
-/// Reads on until nobody listens, or there is no more; then says what was left out behind the last document.
+/// Sends batches of documents until the receiver is closed or the text ends; then returns the counts of what was left out after the last
+/// document.
 fn read(mut documents: Documents, sender: &SyncSender<Vec<Document>>) -> Result<CorpusReport, Error> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for document in documents.by_ref() {
@@ -136,7 +137,7 @@ fn read(mut documents: Documents, sender: &SyncSender<Vec<Document>>) -> Result<
     Ok(documents.rest().clone())
 }
 
-/// Tokenizes and appends what the reader sends.
+/// Tokenizes and appends the documents that the reader sends.
 fn write(
     writer: &mut StoreWriter,
     tokenizer: &Tokenizer,

@@ -1,4 +1,4 @@
-//! JSON lines: an object a line, with the text in a field.
+//! JSON lines: one object a line, with the text in a field.
 
 use std::collections::BTreeSet;
 
@@ -6,24 +6,24 @@ use serde_json::Value;
 
 use crate::common::content::HEAD_BYTES;
 
-/// Field names that an error tells, at most.
+/// Maximum number of field names that an error lists.
 const FIELDS_TOLD_MAX: usize = 10;
-/// First lines that are looked at to know JSON lines.
+/// Number of first lines inspected to recognize JSON lines.
 const LINES_LOOKED_AT: usize = 8;
-/// Characters of a line that an error shows.
+/// Characters of a line that an error quotes.
 const SHOWN_CHARACTERS: usize = 20;
 
-/// Why a line gives no text.
+/// Reason why a line has no text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Bad {
-    /// It is no JSON object.
+    /// The line is not a JSON object.
     NotJson(String),
-    /// It has no text in the field.
+    /// The object has no text in the field.
     NoText(String),
 }
 
 impl Bad {
-    /// With the line's number.
+    /// Adds the line's number to the reason.
     pub fn of_line(self, line: u64) -> Self {
         match self {
             Self::NotJson(reason) => Self::NotJson(format!("line {line} {reason}")),
@@ -37,15 +37,15 @@ impl Bad {
     }
 }
 
-/// How many of the first lines are JSON objects: 0 unless all have an object's braces and one is. `head` is the whole text where it is
-/// shorter than [`HEAD_BYTES`].
+/// Counts the JSON objects among the first lines: 0 unless every line has an object's braces and at least one parses. `head` is the whole text if
+/// it is shorter than [`HEAD_BYTES`].
 pub(super) fn objects(head: &[u8]) -> usize {
     let whole = if head.len() < HEAD_BYTES {
         head
     } else {
         match head.iter().rposition(|&byte| byte == b'\n') {
             Some(end) => &head[..end],
-            // A line that is longer than what is known of it.
+            // The first line is longer than `head`.
             None => return usize::from(head.trim_ascii_start().starts_with(b"{") && is_value(head)),
         }
     };
@@ -56,14 +56,15 @@ pub(super) fn objects(head: &[u8]) -> usize {
     if all && lines.iter().any(is_object) { lines.len() } else { 0 }
 }
 
-/// Whether a text is, or begins as, a JSON object or array.
+/// Returns whether a text is, or begins as, a JSON object or array.
 pub(super) fn is_value(head: &[u8]) -> bool {
     let parsed = || serde_json::from_slice::<Value>(head);
     matches!(head.trim_ascii_start(), [b'{' | b'[', ..])
         && parsed().map_or_else(|error| error.is_eof(), |_| true)
 }
 
-/// The text in a field of a JSON object; none of a blank line. Names of fields that hold texts are added to `seen`.
+/// Returns the text in a field of a JSON object, `None` for a blank line. If the text is missing, adds the names
+/// of the fields that hold text to `seen`.
 pub(super) fn text_in_field(
     line: &str,
     field: &str,
@@ -90,10 +91,10 @@ pub(super) fn text_in_field(
     }
 }
 
-/// What is wrong with a line, and where.
+/// Describes the error in a line, with its column.
 fn not_json(line: &str, error: &serde_json::Error) -> String {
     let column = error.column();
-    // The error may be found at the second character of what is wrong.
+    // serde_json may report the column of the second character of the error.
     let number = (column.saturating_sub(2)..=column).find_map(|at| {
         let rest = line.get(at..)?;
         ["NaN", "-Infinity", "Infinity"].into_iter().find(|name| rest.starts_with(name))

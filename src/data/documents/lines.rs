@@ -1,24 +1,24 @@
-//! Lines of a stream, with a bound on their length.
+//! Lines of a stream, with bounded length.
 
 use std::io::{ErrorKind, Read, Result};
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// Bytes asked for at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
-/// How far back from a bound a sentence's end is looked for.
+/// Bytes before the bound that are searched for the end of a sentence.
 const SENTENCE_SEARCH_BYTES: usize = 8 << 10;
 
 /// Splits a stream into lines.
 pub(super) struct Lines {
     input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
-    /// What is before has been given out.
+    /// Start of the unread bytes in `buffer`; everything before it has been returned.
     start: usize,
-    /// From `start` to here there is no line feed.
+    /// No line feed lies between `start` and here.
     searched: usize,
     ended: bool,
-    /// Of what has been given out, where it is asked for.
+    /// Hash of the returned bytes, if requested.
     hash: Option<Xxh3>,
 }
 
@@ -32,22 +32,22 @@ impl std::fmt::Debug for Lines {
 }
 
 impl Lines {
-    /// `hash` is that of what was read before, where one is wanted.
+    /// `hash` covers the bytes read before, if a checksum is requested.
     pub fn new(input: Box<dyn Read + Send>, hash: Option<Xxh3>) -> Self {
         Self { input, buffer: Vec::new(), start: 0, searched: 0, ended: false, hash }
     }
 
-    /// Of all that was taken from the stream, and before; 0 where it is not asked for.
+    /// Returns the checksum of all bytes taken from the stream, earlier ones included; 0 if not requested.
     pub fn checksum(&self) -> u64 {
         self.hash.as_ref().map_or(0, Xxh3::digest)
     }
 
-    /// The bytes up to the next line feed, without it, and how many bytes were taken from the stream; none at its end.
+    /// Returns the number of bytes taken from the stream and the bytes up to the next line feed, without it; `None` at the end.
     ///
-    /// A line of more than `most` bytes is given out in parts that [`cut`] finds.
+    /// A line of more than `most` bytes is returned in parts, split by [`cut`].
     pub fn next(&mut self, most: usize) -> Result<Option<(usize, &[u8])>> {
         loop {
-            // A line feed may stand right behind the longest line.
+            // A line feed may follow directly after the longest line.
             let bound = self.buffer.len().min(self.start.saturating_add(most).saturating_add(1));
             let feed = self.buffer[self.searched..bound].iter().position(|&byte| byte == b'\n');
             if let Some(feed) = feed {
@@ -67,7 +67,7 @@ impl Lines {
         }
     }
 
-    /// Everything that is left.
+    /// Returns everything that is left.
     pub fn all(&mut self) -> Result<&[u8]> {
         while !self.ended {
             self.read()?;
@@ -106,8 +106,8 @@ impl Lines {
     }
 }
 
-/// Where to cut `bytes`, which are the beginning of a longer text: behind the last sentence, else behind the last white space,
-/// else between two characters. Never at 0.
+/// Returns the offset at which to cut `bytes`, the beginning of a longer text: after the last sentence, else after the last white space, else
+/// between two characters. Never 0.
 pub(super) fn cut(bytes: &[u8]) -> usize {
     let end = between_characters(bytes);
     let mut begin = end.saturating_sub(SENTENCE_SEARCH_BYTES);
@@ -128,9 +128,9 @@ fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-/// The length of `bytes` without a character that they may hold only the beginning of.
+/// Returns the length of `bytes` without a trailing incomplete character.
 fn between_characters(bytes: &[u8]) -> usize {
-    /// Bytes of a character.
+    /// Bytes of the longest UTF-8 character.
     const LONGEST: usize = 4;
     let tail = bytes.iter().rev().take(LONGEST);
     match tail.clone().position(|&byte| !is_continuation(byte)) {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn lines(bytes: &[u8], most: usize) -> Vec<Vec<u8>> {
-        /// Gives out a few bytes at a time.
+        /// Reader that returns a few bytes at a time.
         struct Slow(std::io::Cursor<Vec<u8>>);
         impl Read for Slow {
             fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {

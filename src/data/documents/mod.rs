@@ -1,4 +1,4 @@
-//! Text as a stream of documents, from files of several formats, in bounded memory and with a place to go on from.
+//! Text as a stream of documents, read from files of several formats, in bounded memory and with an offset to resume from.
 
 mod json;
 mod lines;
@@ -22,19 +22,19 @@ pub use records::Records;
 use sources::Source;
 pub use sources::SourceRecord;
 
-/// Bytes of a document at most; a longer text becomes several, cut at a sentence's end where there is one.
+/// Longest document in bytes; a longer text is split into several, at the end of a sentence if possible.
 const DOCUMENT_BYTES_MAX: usize = 256 << 10;
 
-/// How a file holds documents.
+/// Format of the documents in a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextFormat {
-    /// One a line.
+    /// One document a line.
     #[default]
     Txt,
-    /// One a line, in a field of a JSON object.
+    /// One document a line, in a field of a JSON object.
     Jsonl,
-    /// One a paragraph of markdown.
+    /// One document a markdown paragraph.
     Md,
 }
 
@@ -48,12 +48,12 @@ impl std::fmt::Display for TextFormat {
     }
 }
 
-/// How text is read.
+/// Options for reading text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// The field of JSON lines that holds the text.
+    /// Field of JSON lines that holds the text.
     pub field: String,
-    /// Of the standard input, and of a given file whose name does not say it; none to tell by the content.
+    /// Format of the standard input, and of a given file whose name does not tell it; `None` to detect it from the content.
     pub format: Option<TextFormat>,
 }
 
@@ -63,52 +63,53 @@ impl Default for ReadOptions {
     }
 }
 
-/// Where reading stands, between two documents.
+/// Read offset between two documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The file, by its number in the list of sources.
+    /// Index of the file in the list of sources.
     pub source: usize,
-    /// Bytes of its text, after decompression, before the line (or markdown file) that comes next.
+    /// Bytes of the file's decompressed text before the line (or markdown file) that comes next.
     pub offset: u64,
-    /// Lines before that.
+    /// Lines before that line.
     pub line: u64,
     /// Documents of that line that have been read.
     pub documents: usize,
-    /// xxh3-64 of those bytes where they are the standard input's, which nothing else can tell from another; 0 of a file.
+    /// xxh3-64 of those bytes for the standard input, which nothing else identifies; 0 for a file.
     #[serde(default)]
     pub checksum: u64,
 }
 
-/// A stretch of text.
+/// One document.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// One line.
+    /// The text, on one line.
     pub text: String,
-    /// Of this document, and of what was left out between the one before and it.
+    /// Counts for this document, and for everything left out between the previous one and it.
     pub report: CorpusReport,
-    /// Behind it.
+    /// Read offset just after it.
     pub standing: Standing,
 }
 
-/// The documents of all sources, in their order.
+/// Iterator over the documents of all sources, in order.
 #[derive(Debug)]
 pub struct Documents {
     sources: Vec<Source>,
     options: ReadOptions,
-    /// Of the line that `waiting` is from.
+    /// Read offset of the line that `waiting` is from.
     standing: Standing,
     current: Option<Open>,
-    /// Documents of the current line.
+    /// Remaining documents of the current line.
     waiting: VecDeque<String>,
-    /// Behind the current line.
+    /// Read offset just after the current line.
     after: Standing,
     pending: CorpusReport,
     bytes_read: Arc<AtomicU64>,
 }
 
 impl Iterator for Documents {
-    /// [`FileError::Read`](crate::common::FileError::Read) names a file; [`Error::NoField`] and [`Error::NoJson`] one of JSON lines none of which has a text;
-    /// [`FileError::Kind`](crate::common::FileError::Kind) a stream that is no text. There is no use in going on behind an error.
+    /// [`FileError::Read`](crate::common::FileError::Read) names the file; [`Error::NoField`] and [`Error::NoJson`] name a file of JSON lines
+    /// without any text; [`FileError::Kind`](crate::common::FileError::Kind) names a stream that is not text. Iteration cannot continue after an
+    /// error.
     type Item = Result<Document, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -121,38 +122,38 @@ impl Iterator for Documents {
 struct Open {
     lines: Lines,
     format: TextFormat,
-    /// Whether the part of a line that was read last goes on in the next.
+    /// The last part read does not end its line: the next part continues it.
     goes_on: bool,
-    /// Names of fields that its JSON objects had.
+    /// Field names seen in its JSON objects.
     seen: BTreeSet<String>,
-    /// What is wrong with the first of its lines that gave no text; with the first that is a JSON object, where there is one.
+    /// Error of the first line without a text; of the first such JSON object, if there is one.
     first_bad: Option<Bad>,
-    /// Whether some line gave a text.
+    /// At least one line had a text.
     any: bool,
 }
 
-/// What was read at once: a line, a part of a very long one, or a markdown file.
+/// Unit of one read: a line, a part of a very long line, or a markdown file.
 struct Line {
     format: TextFormat,
-    /// Whether it is the rest of a line.
+    /// Continues a line whose first part was read before.
     is_rest: bool,
-    /// Each on one line, and possibly empty; none where there is nothing to read them from.
+    /// Texts, each on one line and possibly empty; no elements if the line has no text.
     texts: Vec<String>,
 }
 
 impl Documents {
-    /// The documents of files, of the text files below directories, sorted by path, and of the standard input (`-`).
+    /// Opens the documents of files, of the text files below directories, sorted by path, and of the standard input (`-`).
     ///
-    /// Names tell kinds: .txt (a document a line), .jsonl and .ndjson (a document a line, in a field), .md and .markdown (a document a
-    /// paragraph). A file of another name is read by `options.format`; without one, and where a .txt has a JSON object a line, as JSON
-    /// lines if it is that, and what comes from the standard input or a pipe as txt else. Gzip, Zstandard, and UTF-16 and UTF-8 with a
-    /// byte order mark are told by the first bytes, whatever the name.
+    /// File names tell the format: .txt (one document a line), .jsonl and .ndjson (one document a line, in a field), .md and .markdown (one
+    /// document a paragraph). A file with another name is read as `options.format`. Without that option, it is read as JSON lines if it holds
+    /// JSON lines, and so is a .txt that does; the standard input or a pipe that does not is read as txt. Gzip, Zstandard, UTF-16, and UTF-8 with
+    /// a byte order mark are detected from the first bytes, whatever the name.
     ///
-    /// What is found in a directory and is of another kind is left out and counted in the report; .json is read there if it is JSON lines.
+    /// Files of another kind in a directory are left out and counted in the report; .json is read there if it holds JSON lines.
     ///
     /// # Errors
-    /// [`FileError::Read`](crate::common::FileError::Read) names what cannot be read; [`FileError::Kind`](crate::common::FileError::Kind) a given file that is no text, or of an unknown kind;
-    /// [`Error::NoTextFiles`]; [`Error::InputTwice`].
+    /// [`FileError::Read`](crate::common::FileError::Read) names what cannot be read; [`FileError::Kind`](crate::common::FileError::Kind) a given
+    /// file that is not text, or of an unknown kind; [`Error::NoTextFiles`]; [`Error::InputTwice`].
     pub fn open(paths: &[PathBuf], options: ReadOptions) -> Result<Self, Error> {
         let mut pending = CorpusReport::default();
         let sources = sources::find(paths, &options, &mut pending)?;
@@ -168,13 +169,13 @@ impl Documents {
         })
     }
 
-    /// Goes on where an earlier reader stood. What is before is skipped; compressed text is read and dropped.
+    /// Resumes from the read offset of an earlier reader. Everything before it is skipped; compressed text is read and dropped.
     #[must_use]
     pub fn starting_at(mut self, standing: Standing) -> Self {
         let before = self.sources.iter().take(standing.source).filter_map(|source| source.record.size);
         self.bytes_read.store(before.sum(), Ordering::Relaxed);
         if standing != Standing::default() {
-            // The earlier reader counted what is left out.
+            // The earlier reader has counted what was left out.
             self.pending = CorpusReport::default();
         }
         self.standing = standing;
@@ -182,25 +183,25 @@ impl Documents {
         self
     }
 
-    /// What is read, as it is now.
+    /// Returns the sources as they were when they were opened.
     #[must_use]
     pub fn sources(&self) -> Vec<SourceRecord> {
         self.sources.iter().map(|source| source.record.clone()).collect()
     }
 
-    /// Bytes of all files, none where that is not known.
+    /// Returns the bytes of all files, `None` if unknown.
     #[must_use]
     pub fn total_bytes(&self) -> Option<u64> {
         self.sources.iter().map(|source| source.record.size).sum()
     }
 
-    /// Bytes of files read so far, as it is counted on.
+    /// Returns the bytes read so far; the count rises while reading goes on.
     #[must_use]
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         self.bytes_read.clone()
     }
 
-    /// What was left out behind the last document.
+    /// Returns the counts of what was left out after the last document.
     #[must_use]
     pub fn rest(&self) -> &CorpusReport {
         &self.pending
@@ -225,7 +226,7 @@ impl Documents {
         Document { text, report, standing }
     }
 
-    /// What comes next, of whichever source; what is left out of it is counted.
+    /// Returns the next line, from whichever source; what is left out is counted.
     fn next_line(&mut self) -> Result<Option<Line>, Error> {
         loop {
             self.standing = self.after;
@@ -251,7 +252,7 @@ impl Documents {
         Ok(Open { lines, format, goes_on: false, seen: BTreeSet::new(), first_bad: None, any: begun })
     }
 
-    /// Ends the current source and goes to the next.
+    /// Closes the current source and moves on to the next.
     fn close_current(&mut self) -> Result<(), Error> {
         if let Some(Open { seen, first_bad: Some(bad), any: false, .. }) = self.current.take() {
             let path = self.path().to_owned();
@@ -276,7 +277,7 @@ impl Documents {
         &self.sources[self.standing.source].record.path
     }
 
-    /// Reads what comes next of the current source, and finds where it ends; none at the end.
+    /// Reads the next line of the current source and finds where it ends; `None` at the end.
     fn read_line(&mut self) -> Result<Option<Line>, Error> {
         let source = &self.sources[self.standing.source];
         let Some(open) = &mut self.current else { return Ok(None) };
@@ -318,7 +319,7 @@ impl Documents {
         let (offset, checksum) = (offset + consumed as u64, open.lines.checksum());
         self.after = Standing { source, offset, line: line + 1, documents: 0, checksum };
         if documents == 0 {
-            // Else an earlier reader counted the line with its first document.
+            // Otherwise an earlier reader counted the line with its first document.
             self.pending.add(&report);
         }
         Ok(Some(Line { format, is_rest, texts }))
@@ -326,7 +327,7 @@ impl Documents {
 }
 
 impl Open {
-    /// Keeps what says most of why there is no text: that of a line which is JSON, before that of one which is not.
+    /// Keeps the more informative error: that of a line which is JSON over that of one which is not.
     fn keep_first(&mut self, bad: Bad) {
         if matches!((&self.first_bad, &bad), (None, _) | (Some(Bad::NotJson(_)), Bad::NoText(_))) {
             self.first_bad = Some(bad);
@@ -334,7 +335,7 @@ impl Open {
     }
 }
 
-/// The text of bytes; what is broken becomes U+FFFD, and is counted.
+/// Decodes bytes as text; invalid UTF-8 becomes U+FFFD and is counted.
 pub(super) fn text_of<'a>(bytes: &'a [u8], report: &mut CorpusReport) -> std::borrow::Cow<'a, str> {
     report.nul_bytes += bytes.iter().filter(|&&byte| byte == 0).count();
     let text = String::from_utf8_lossy(bytes);
@@ -345,7 +346,7 @@ pub(super) fn text_of<'a>(bytes: &'a [u8], report: &mut CorpusReport) -> std::bo
     text
 }
 
-/// Documents of a text.
+/// Splits a text into documents.
 fn pieces(text: String) -> Vec<String> {
     if text.len() <= DOCUMENT_BYTES_MAX {
         return vec![text];
@@ -353,7 +354,7 @@ fn pieces(text: String) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut rest = text.as_str();
     while rest.len() > DOCUMENT_BYTES_MAX {
-        // A cut of valid text is between characters.
+        // `cut` splits valid text only between characters.
         let (piece, after) = rest.split_at(cut(&rest.as_bytes()[..DOCUMENT_BYTES_MAX]));
         pieces.push(piece.trim().to_owned());
         rest = after.trim_start();
@@ -362,9 +363,9 @@ fn pieces(text: String) -> Vec<String> {
     pieces
 }
 
-/// The paragraphs of a markdown file that are long enough to be a passage.
+/// Returns the paragraphs of a markdown file that are long enough to be a passage.
 fn paragraphs(text: &str, report: &mut CorpusReport) -> Vec<String> {
-    /// Below this a paragraph is a label or a menu entry. Text without spaces counts by its characters.
+    /// A paragraph of fewer words is a label or a menu entry. Text without spaces is counted by characters.
     const FEWEST_WORDS: usize = 4;
     const FEWEST_CHARACTERS: usize = 32;
     let mut texts = Vec::new();

@@ -1,18 +1,18 @@
-//! Texts with their places kept: as many as there are lines, whatever the lines hold.
+//! Texts that keep their positions: one record a line, whatever the line holds.
 
 use std::collections::VecDeque;
 
 use super::super::{CorpusReport, Error};
 use super::{Documents, Line, TextFormat};
 
-/// One record for each line of txt and JSON lines, and for each paragraph of markdown, in order.
+/// Iterator with one record for each line of txt and JSON lines, and for each paragraph of markdown, in order.
 ///
-/// A line of text is a record even where it is empty. A line of JSON lines that has no text is one without a text, as a blank one is; so
-/// the records of a file are as many as its lines. Of a text that is too long for one document only the beginning is given.
+/// A line of plain text is a record even if it is empty. A line of JSON lines without a text, or a blank one, is a record without a text; so a
+/// file has as many records as lines. A text that is too long for one document is cut to its beginning.
 #[derive(Debug)]
 pub struct Records {
     documents: Documents,
-    /// Of the line that was read last.
+    /// Remaining records of the line that was read last.
     waiting: VecDeque<Option<String>>,
 }
 
@@ -22,7 +22,7 @@ impl Records {
         Self { documents, waiting: VecDeque::new() }
     }
 
-    /// What has been read so far, and what of it gave no text.
+    /// Returns the counts of what has been read so far, and of what had no text.
     #[must_use]
     pub fn report(&self) -> &CorpusReport {
         self.documents.rest()

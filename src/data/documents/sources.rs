@@ -1,4 +1,4 @@
-//! The files that text is read from, and those that are left out.
+//! Files that text is read from, and files that are left out.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -14,37 +14,37 @@ use super::stream::{self, Held, is_standard_input};
 use super::{ReadOptions, Standing, TextFormat};
 use crate::common::FileError;
 
-/// A file that text was read from, as it was then.
+/// A file that text was read from, as it was at that time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
     pub path: PathBuf,
-    /// Bytes; none for the standard input.
+    /// Size in bytes; `None` for the standard input.
     pub size: Option<u64>,
-    /// When it was last changed, in nanoseconds since 1970; none where that is not known.
+    /// Modification time in nanoseconds since 1970; `None` if unknown.
     pub modified_ns: Option<u64>,
 }
 
-/// What an error says that a file should be.
+/// Expected kind of file, for error messages.
 const READABLE: &str = "plain text (.txt), markdown (.md) or JSON lines (.jsonl), each also .gz and .zst, in UTF-8 or in UTF-16 with \
                         a byte order mark; --format says what a text of another name is";
-/// Fewer objects in a `.json` file of a directory are taken for a configuration, not for a corpus.
+/// A `.json` file of a directory with fewer objects is taken for a configuration, not a corpus.
 const FEWEST_OBJECTS_IN_DIRECTORY: usize = 2;
 
 /// A file, a pipe or the standard input.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
     pub record: SourceRecord,
-    /// None of what can be read once, and is looked into when it is.
+    /// Content and format; `None` for a stream that can be read only once, which is inspected when it is opened.
     known: Option<(Held, TextFormat)>,
 }
 
-/// What a file's name says of it, apart from compression.
+/// Kind of file according to its name, apart from compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Name {
     Text(TextFormat),
-    /// JSON, of which some is one object a line.
+    /// JSON, which may be one object a line.
     Json,
-    /// A table of columns.
+    /// Table with columns.
     Table,
     Other,
 }
@@ -67,7 +67,7 @@ impl Name {
         }
     }
 
-    /// What text is that this does not say how to read.
+    /// Describes text of a kind that this name does not identify.
     fn unknown(self, is_json: bool) -> &'static str {
         match self {
             _ if is_json || self == Self::Json => "JSON that is not one object a line",
@@ -77,7 +77,7 @@ impl Name {
     }
 }
 
-/// Where a file was come by.
+/// Origin of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Given,
@@ -85,7 +85,7 @@ enum Place {
     Stream,
 }
 
-/// How to read what a file holds; what it is where it is not to be read.
+/// Returns the format to read a file in; if it is not to be read, a description of it.
 fn format_of(
     name: Name,
     held: Held,
@@ -116,7 +116,7 @@ fn format_of(
 }
 
 impl Source {
-    /// What was given by its name.
+    /// Opens a file that was given by name.
     fn given(path: &Path, options: &ReadOptions) -> Result<Self, Error> {
         let stream = SourceRecord { path: path.to_owned(), size: None, modified_ns: None };
         if is_standard_input(path) {
@@ -132,7 +132,7 @@ impl Source {
         Ok(Self::file(path, &metadata, held, format.map_err(|what| of_other_kind(path, what))?))
     }
 
-    /// A file of a directory whose name may be that of text; what it is where it is to be left out.
+    /// Returns a file of a directory whose name may be that of text; if it is to be left out, a description of it.
     fn found(path: &Path, options: &ReadOptions) -> Result<Result<Self, &'static str>, Error> {
         let failed = FileError::reading(path);
         let metadata = std::fs::metadata(path).map_err(failed)?;
@@ -154,7 +154,7 @@ impl Source {
         Self { record, known: Some((held, format)) }
     }
 
-    /// Its lines from where reading stands, and how they hold documents.
+    /// Opens its lines at the read offset, with their format.
     pub fn open(
         &self,
         standing: &Standing,
@@ -182,8 +182,8 @@ fn of_other_kind(path: &Path, what: &str) -> Error {
     FileError::Kind { path: path.to_owned(), what: what.to_owned(), expected: READABLE }.into()
 }
 
-/// The files of all paths: those that are given, and the texts below directories, sorted. What is left out of those is counted in
-/// `report`.
+/// Returns the files of all paths: those given by name, and the text files below directories, sorted. Files left out of directories are counted
+/// in `report`.
 pub(super) fn find(
     paths: &[PathBuf],
     options: &ReadOptions,
@@ -214,14 +214,14 @@ fn is_directory(path: &Path) -> Result<bool, Error> {
     Ok(metadata.map_err(FileError::reading(path))?.is_dir())
 }
 
-/// The texts below `directory`, sorted by path. Links to directories are not followed.
+/// Returns the text files below `directory`, sorted by path. Links to directories are not followed.
 fn text_files(
     directory: &Path,
     options: &ReadOptions,
     report: &mut CorpusReport,
 ) -> Result<Vec<Source>, Error> {
     let is_named_as_text = |path: &PathBuf| matches!(Name::of(path), Name::Text(_) | Name::Json);
-    // Files named as text come first, so that those among them that are left out are named in the report.
+    // Files named as text come first, so that the report names those among them that are left out.
     let (texts, others): (Vec<PathBuf>, Vec<PathBuf>) =
         files(directory)?.into_iter().partition(is_named_as_text);
     let mut sources = Vec::new();
@@ -237,9 +237,9 @@ fn text_files(
     Ok(sources)
 }
 
-/// What a file is whose name is not that of text.
+/// Describes a file whose name is not that of text.
 fn what_is(path: &Path) -> String {
-    // To open a pipe waits for its other end.
+    // Opening a pipe would block until its other end is opened.
     if !path.is_file() {
         return "no regular file".into();
     }
@@ -250,7 +250,7 @@ fn what_is(path: &Path) -> String {
     }
 }
 
-/// Every file below `directory`, sorted.
+/// Returns every file below `directory`, sorted.
 fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
     let mut pending = vec![directory.to_owned()];

@@ -1,4 +1,4 @@
-//! The text of a file as UTF-8, whatever its compression and encoding.
+//! Text of a file as UTF-8, whatever its compression and encoding.
 
 use std::fs::File;
 use std::io::{
@@ -15,30 +15,30 @@ use super::lines::Lines;
 use super::utf16::Utf16;
 use crate::common::content::{Compression, Content, Encoding, HEAD_BYTES};
 
-/// The name of the standard input.
+/// Name of the standard input.
 pub(super) const STANDARD_INPUT: &str = "-";
-/// Compressed bytes asked for at once.
+/// Compressed bytes of one read.
 const COMPRESSED_READ_BYTES: usize = 128 << 10;
 
 type Input = Box<dyn Read + Send>;
 
-/// What a file turned out to hold.
+/// Content of a file, as detected.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Held {
     Text {
-        /// Whether the bytes behind the mark are the text.
+        /// The bytes after the byte order mark are the text itself: no decompression or conversion.
         is_plain: bool,
         mark_bytes: u64,
-        /// JSON objects that its first lines are; 0 where one is something else.
+        /// Number of JSON objects among the first lines; 0 if one of them is something else.
         objects: usize,
-        /// Whether it is, or begins as, one value of JSON that is no such line.
+        /// The text is, or begins as, one JSON value, not JSON lines.
         is_json: bool,
     },
-    /// No text; a noun phrase says what.
+    /// Not text; a noun phrase that describes it.
     Other(&'static str),
 }
 
-/// Counts what is read of a file.
+/// Reader that counts the bytes of a file.
 struct Counted<R> {
     input: R,
     count: Arc<AtomicU64>,
@@ -52,12 +52,12 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// What a file holds.
+/// Detects the content of a file.
 pub(super) fn look_into(path: &Path) -> IoResult<Held> {
     Ok(text_of_input(Box::new(File::open(path)?))?.0)
 }
 
-/// The lines of a file that `held` text when it was looked into, behind the first `offset` bytes of the text.
+/// Returns the lines of a file that was detected as `held`, after the first `offset` bytes of the text.
 pub(super) fn lines_of_file(path: &Path, held: Held, offset: u64, count: &Arc<AtomicU64>) -> IoResult<Lines> {
     let mut file = File::open(path)?;
     if let Held::Text { is_plain: true, mark_bytes, .. } = held {
@@ -70,7 +70,7 @@ pub(super) fn lines_of_file(path: &Path, held: Held, offset: u64, count: &Arc<At
     Ok(Lines::new(text, None))
 }
 
-/// What the standard input (`-`), a pipe or a device holds, and its lines behind the first `offset` bytes of the text, which must have
+/// Returns the content of the standard input (`-`), a pipe or a device, and its lines after the first `offset` bytes of the text, which must have
 /// `checksum`.
 pub(super) fn lines_of_stream(
     path: &Path,
@@ -94,7 +94,7 @@ pub(super) fn is_standard_input(path: &Path) -> bool {
     path == Path::new(STANDARD_INPUT)
 }
 
-/// What `input` holds, and its text as UTF-8.
+/// Returns the content of `input`, and its text as UTF-8.
 fn text_of_input(input: Input) -> IoResult<(Held, Input)> {
     let (mut head, mut input) = with_head(input)?;
     let mut content = Content::of(&head);
@@ -126,14 +126,14 @@ fn text_of_input(input: Input) -> IoResult<(Held, Input)> {
     Ok((Held::Text { is_plain, mark_bytes, objects, is_json }, input))
 }
 
-/// The first [`HEAD_BYTES`] of `input`, and all of it again.
+/// Returns the first [`HEAD_BYTES`] of `input`, and a reader of all of it.
 fn with_head(mut input: Input) -> IoResult<(Vec<u8>, Input)> {
     let mut head = Vec::new();
     input.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head)?;
     Ok((head.clone(), Box::new(Cursor::new(head).chain(input))))
 }
 
-/// Reads the first `offset` bytes into `to`.
+/// Copies the first `offset` bytes into `to`.
 fn skip(input: &mut impl Read, offset: u64, to: &mut impl Write) -> IoResult<()> {
     let found = std::io::copy(&mut input.take(offset), to)?;
     if found < offset {

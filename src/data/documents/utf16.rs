@@ -1,26 +1,26 @@
-//! UTF-16 as UTF-8.
+//! UTF-16 converted to UTF-8.
 
 use std::io::{ErrorKind, Read, Result};
 
-/// Bytes asked for at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
-/// No character's beginning: what a unit that is half of a pair, or half a unit, becomes, to be counted as what is not UTF-8.
+/// Byte that begins no UTF-8 character: stands for an unpaired surrogate or half a code unit, so that it is counted as invalid UTF-8.
 const BROKEN: u8 = 0xff;
 
-/// Reads UTF-16 behind its byte order mark, and gives UTF-8.
+/// Reader that converts UTF-16 after its byte order mark to UTF-8.
 pub(super) struct Utf16<R> {
     input: R,
     unit: fn([u8; 2]) -> u16,
-    /// Read, and not converted: half a unit, or the first unit of a pair.
+    /// Bytes read and not yet converted: half a code unit, or the first unit of a surrogate pair.
     raw: Vec<u8>,
     converted: Vec<u8>,
-    /// What is before has been given out.
+    /// Start of the unread bytes in `converted`; everything before it has been returned.
     start: usize,
     ended: bool,
 }
 
 impl<R: Read> Utf16<R> {
-    /// `unit` makes one of the two bytes of a unit.
+    /// `unit` makes one code unit of two bytes.
     pub fn new(input: R, unit: fn([u8; 2]) -> u16) -> Self {
         Self { input, unit, raw: Vec::new(), converted: Vec::new(), start: 0, ended: false }
     }
@@ -74,7 +74,7 @@ impl<R: Read> Read for Utf16<R> {
 mod tests {
     use super::*;
 
-    /// Gives out a byte at a time.
+    /// Reader that returns one byte at a time.
     struct Slow<'a>(&'a [u8]);
 
     impl Read for Slow<'_> {

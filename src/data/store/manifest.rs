@@ -1,4 +1,4 @@
-//! `store.json`: what is in a store, and how it came about.
+//! `store.json`: the contents of a store, and the options that it was made with.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, chec
 use super::shard::{Shard, id_bytes};
 use crate::common::FileError;
 
-/// The manifest's name in its directory.
+/// File name of the manifest in its directory.
 pub const MANIFEST_FILE: &str = "store.json";
-/// The layout that this version writes and reads.
+/// Format version that this code writes and reads.
 const VERSION: u32 = 1;
-/// How text becomes passages: a store is finished by the rules that it was begun by. 1: each passage stands once.
+/// Version of the rules that turn text into passages: a store is finished by the rules that it was begun with. 1: each passage is stored once.
 pub const RULES: u32 = 1;
 
-/// A shard, and how to tell that it is the one.
+/// A shard, with its checksum and sizes to verify its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRecord {
-    /// Its name in the directory.
+    /// File name in the directory.
     pub file: String,
     pub passages: u64,
     pub tokens: u64,
@@ -43,7 +43,7 @@ impl ShardRecord {
     /// Maps the shard in `directory` and compares it with this record.
     ///
     /// # Errors
-    /// [`Error::Shard`] for one that is missing, damaged, cut off or another one.
+    /// [`Error::Shard`] for a shard that is missing, damaged, truncated or a different one.
     pub(super) fn open(&self, directory: &Path, vocab_size: u32) -> Result<Shard, Error> {
         const CURE: &str = "make the store again, with overwrite, or bring the file back";
         let path = directory.join(&self.file);
@@ -67,41 +67,41 @@ impl ShardRecord {
     }
 }
 
-/// What must be the same when work on a store goes on.
+/// Options that must be the same when an unfinished store is resumed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// xxh3-64 of `tokenizer.json`, in hexadecimal.
     pub tokenizer: String,
     pub vocab_size: u32,
-    /// Tokens of a passage, at most.
+    /// Maximum number of tokens of a passage.
     pub max_len: usize,
-    /// A shard ends with the document that reaches so many tokens.
+    /// A shard ends with the document that reaches this many tokens.
     pub shard_tokens: usize,
-    /// The field of JSON lines that holds the text.
+    /// Field of JSON lines that holds the text.
     pub field: String,
     /// [`ReadOptions::format`](super::super::ReadOptions).
     pub format: Option<TextFormat>,
     pub sources: Vec<SourceRecord>,
-    /// [`RULES`]; 0 of stores from before they were numbered.
+    /// [`RULES`]; 0 for stores from before the rules had a version.
     #[serde(default)]
     pub rules: u32,
 }
 
-/// `store.json`.
+/// Contents of `store.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub version: u32,
     #[serde(flatten)]
     pub plan: Plan,
-    /// 2 or 4.
+    /// Bytes of a stored id: 2 or 4.
     pub id_bytes: u32,
     pub shards: Vec<ShardRecord>,
-    /// Where reading goes on behind the last shard.
+    /// Read offset just after the last shard.
     pub standing: Standing,
-    /// Of the text in the shards.
+    /// Counts for the text in the shards.
     pub text: CorpusReport,
     pub encoded: EncodeReport,
-    /// Whether all sources are in the shards.
+    /// All sources are in the shards.
     pub complete: bool,
 }
 
@@ -114,7 +114,7 @@ impl std::ops::Deref for Manifest {
 }
 
 impl Manifest {
-    /// Of a store without shards.
+    /// Creates the manifest of a store without shards.
     #[must_use]
     pub(super) fn new(plan: Plan) -> Self {
         Self {
@@ -129,7 +129,7 @@ impl Manifest {
         }
     }
 
-    /// Whether `directory` is that of a store.
+    /// Returns whether `directory` holds a store.
     #[must_use]
     pub fn is_in(directory: &Path) -> bool {
         directory.join(MANIFEST_FILE).is_file()
@@ -159,7 +159,7 @@ impl Manifest {
         Ok(write_synced(&path, &text)?)
     }
 
-    /// A line that names every shard by its checksum: two stores with the same one hold the same passages.
+    /// Returns a hash over the checksums of all shards: stores with the same one hold the same passages.
     #[must_use]
     pub fn checksum(&self) -> String {
         let all: Vec<&str> = self.shards.iter().map(|shard| shard.checksum.as_str()).collect();

@@ -1,7 +1,7 @@
-//! Tokenized passages: in memory, or in a directory of mapped shards that is larger than memory may be.
+//! Tokenized passages: in memory, or in a directory of memory-mapped shards that may be larger than memory.
 //!
-//! A directory holds `store.json` ([`Manifest`]), the tokenizer's files, and `shard-00000.tokens` and so on, each with a checksum
-//! in the manifest. Nobody may change the files while they are read.
+//! A directory holds `store.json` ([`Manifest`]), the tokenizer's files, and `shard-00000.tokens` and so on, each with a checksum in the
+//! manifest. The files must not change while they are read.
 
 mod manifest;
 mod shard;
@@ -19,22 +19,22 @@ use super::passages::Fingerprints;
 use super::{Error, PassageRef, Passages};
 use shard::Shard;
 
-/// All passages of a corpus, read where they lie.
+/// All passages of a corpus, read in place.
 #[derive(Debug)]
 pub struct TokenStore {
     shards: Vec<Shard>,
-    /// The number of passages before each shard, and of all.
+    /// Number of passages before each shard, and the total at the end.
     before: Vec<usize>,
     vocab_size: u32,
-    /// How many passages have each length, in tokens.
+    /// Histogram of passage lengths, indexed by tokens.
     lengths: Vec<u64>,
 }
 
 impl TokenStore {
-    /// A store of passages in memory.
+    /// Creates a store of passages in memory.
     ///
     /// # Errors
-    /// [`Error::TokenId`] for an id of `vocab_size` and above; [`Error::TooManyPassages`].
+    /// [`Error::TokenId`] for an id of `vocab_size` or more; [`Error::TooManyPassages`].
     pub fn in_memory(passages: &Passages, vocab_size: u32) -> Result<Self, Error> {
         passages.check_ids(vocab_size)?;
         let shard = Shard::in_memory(passages, vocab_size);
@@ -42,11 +42,11 @@ impl TokenStore {
         Self::new(vec![shard], vocab_size)
     }
 
-    /// The store in a directory, whose manifest has been read. Every shard is compared with its checksum, in parallel, before
-    /// anything is read.
+    /// Opens the store in a directory, whose manifest has been read. Every shard is compared with its checksum, in parallel, before any passage
+    /// is read.
     ///
     /// # Errors
-    /// [`Error::StoreIncomplete`]; [`Error::Shard`] names a shard that is missing, damaged, cut off or another one;
+    /// [`Error::StoreIncomplete`]; [`Error::Shard`] names a shard that is missing, damaged, truncated or a different one;
     /// [`Error::TooManyPassages`].
     pub fn open(directory: &Path, manifest: &Manifest) -> Result<Self, Error> {
         if !manifest.complete {
@@ -81,7 +81,7 @@ impl TokenStore {
         Ok(Self { shards, before, vocab_size, lengths })
     }
 
-    /// Passages of all shards.
+    /// Returns the number of passages in all shards.
     #[must_use]
     pub fn len(&self) -> usize {
         self.before.last().copied().unwrap_or(0)
@@ -92,40 +92,40 @@ impl TokenStore {
         self.len() == 0
     }
 
-    /// Tokens of all shards, special ones included.
+    /// Returns the number of tokens in all shards, special ones included.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.shards.iter().map(Shard::tokens).sum()
     }
 
-    /// Every id is below it.
+    /// Returns the size of the vocabulary; every id is below it.
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
         self.vocab_size
     }
 
-    /// How many passages have each length: at `n` those of `n` tokens, up to the longest.
+    /// Returns the histogram of passage lengths: element `n` counts the passages of `n` tokens, up to the longest.
     #[must_use]
     pub fn lengths(&self) -> &[u64] {
         &self.lengths
     }
 
-    /// Tokens of the longest passage, 0 without one.
+    /// Returns the tokens of the longest passage, 0 without a passage.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.lengths.len().saturating_sub(1)
     }
 
-    /// Tokens of the shortest passage, 0 without one.
+    /// Returns the tokens of the shortest passage, 0 without a passage.
     #[must_use]
     pub fn shortest(&self) -> usize {
         self.lengths.iter().position(|&count| count > 0).unwrap_or(0)
     }
 
-    /// The passage at `index`; nothing is copied.
+    /// Returns the passage at `index` without copying it.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// When `index` is not below the number of passages.
     #[must_use]
     pub fn passage(&self, index: u32) -> PassageRef<'_> {
         let index = index as usize;
@@ -133,7 +133,7 @@ impl TokenStore {
         self.shards[shard].passage(index - self.before[shard])
     }
 
-    /// The indices of all passages that have the tokens of one of `passages`, ascending. Every passage is looked at.
+    /// Returns the indices of all passages with the same tokens as one of `passages`, ascending. Scans the whole store.
     #[must_use]
     pub fn indices_of<'a>(&self, passages: impl Iterator<Item = PassageRef<'a>>) -> Vec<u32> {
         let wanted: Fingerprints = passages.map(|passage| passage.fingerprint()).collect();

@@ -7,7 +7,7 @@
 //! word starts         u32 [tokens / 32]: one bit a token, lowest first
 //! ```
 //!
-//! Sections begin at multiples of 64 bytes, which are a cache line; numbers are little-endian, as every supported machine is.
+//! Sections begin at multiples of 64 bytes, a cache line; numbers are little-endian, like every supported machine.
 
 use std::ops::Range;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::super::passages::{Ids, PassageRef, Passages, WordStarts};
 const MAGIC: [u8; 8] = *b"RMTOKENS";
 const VERSION: u32 = 1;
 const ALIGNMENT: usize = 64;
-/// Special token, one token, special token.
+/// Tokens of the shortest passage: special token, one token, special token.
 const SHORTEST: u64 = 3;
 
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -33,13 +33,13 @@ struct Header {
     unused: [u64; 4],
 }
 
-/// How wide an id is stored.
+/// Returns the bytes of a stored id: 2 or 4.
 #[must_use]
 pub(super) fn id_bytes(vocab_size: u32) -> u32 {
     if vocab_size <= 1 << 16 { 2 } else { 4 }
 }
 
-/// Where the sections of a shard lie.
+/// Byte ranges of the sections of a shard.
 #[derive(Clone, Debug)]
 struct Layout {
     offsets: Range<usize>,
@@ -48,7 +48,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// None where no memory could hold so much.
+    /// Returns `None` if the sizes overflow.
     fn new(passages: u64, tokens: u64, id_bytes: u32) -> Option<Self> {
         let section = |after: usize, count: u64, size: u64| {
             let begin = after.checked_next_multiple_of(ALIGNMENT)?;
@@ -62,7 +62,7 @@ impl Layout {
     }
 }
 
-/// Where the bytes are; both are aligned for every section.
+/// Storage of the bytes; both kinds are aligned for every section.
 enum Bytes {
     Owned(Vec<u64>),
     Mapped(memmap2::Mmap),
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// A shard in memory. The ids must fit into the width that `vocab_size` needs.
+    /// Creates a shard in memory. The ids must fit into the width that `vocab_size` needs.
     pub fn in_memory(passages: &Passages, vocab_size: u32) -> Result<Self, String> {
         let id_bytes = id_bytes(vocab_size);
         let (count, tokens) = (passages.len() as u64, passages.tokens() as u64);
@@ -116,10 +116,10 @@ impl Shard {
         Self::checked(Bytes::Owned(words))
     }
 
-    /// The shard in the file at `path`, mapped.
+    /// Maps the shard in the file at `path`.
     ///
     /// # Errors
-    /// What is wrong with the file, and what it should be.
+    /// A description of what is wrong with the file, and what it should be.
     pub fn map(path: &Path) -> Result<Self, String> {
         let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
         let length = file.metadata().map_err(|error| error.to_string())?.len();
@@ -132,7 +132,7 @@ impl Shard {
         Self::checked(Bytes::Mapped(map))
     }
 
-    /// Reads the header and the offsets, and refuses whatever could not be read later.
+    /// Reads the header and the offsets, and refuses everything that could not be read later.
     fn checked(bytes: Bytes) -> Result<Self, String> {
         let all = bytes.as_slice();
         let header: Header = bytemuck::pod_read_unaligned(&all[..size_of::<Header>()]);
@@ -176,12 +176,12 @@ impl Shard {
         self.tokens
     }
 
-    /// Tokens of the longest passage; 0 without one.
+    /// Returns the tokens of the longest passage; 0 without one.
     pub fn longest(&self) -> usize {
         self.longest
     }
 
-    /// Everything, as a file holds it.
+    /// Returns the whole shard as it is in a file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes.as_slice()[..self.layout.word_starts.end]
     }
@@ -190,7 +190,7 @@ impl Shard {
         self.id_bytes
     }
 
-    /// The largest id, 0 where there is none.
+    /// Returns the largest id, 0 if there is none.
     pub fn largest_id(&self) -> u32 {
         match self.ids(0..self.tokens as usize) {
             Ids::U16(ids) => ids.iter().copied().max().unwrap_or(0).into(),
@@ -198,12 +198,12 @@ impl Shard {
         }
     }
 
-    /// Where each passage begins, and where the last one ends, in tokens.
+    /// Returns the offset of each passage, and the end of the last one, in tokens.
     pub fn offsets(&self) -> &[u64] {
         bytemuck::cast_slice(&self.bytes.as_slice()[self.layout.offsets.clone()])
     }
 
-    /// The passage at `index`, which must be below the number of passages.
+    /// Returns the passage at `index`, which must be below the number of passages.
     pub fn passage(&self, index: usize) -> PassageRef<'_> {
         let offsets = self.offsets();
         let range = offsets[index] as usize..offsets[index + 1] as usize;

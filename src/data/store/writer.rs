@@ -1,4 +1,4 @@
-//! A store in the making: shards are written one by one, so that a killed process loses at most the one in memory.
+//! Writer of a store: shards are written one by one, so that a killed process loses at most the one in memory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,35 +15,35 @@ use crate::common::FileError;
 
 const SHARD_SUFFIX: &str = ".tokens";
 
-/// Appends passages to a store, each once: what repeats the tokens of an earlier passage is left out and counted.
+/// Appends passages to a store, each once: a passage with the tokens of an earlier one is left out and counted.
 ///
-/// It keeps 64 bits of each passage for that, and nothing else that grows with the store: about 20 bytes a passage. Among a thousand
-/// million passages there are, with one chance in forty, two whose bits are the same by accident, one of which is then left out.
+/// For that it keeps a 64-bit hash of each passage, and nothing else that grows with the store: about 20 bytes a passage. Among 10^9 passages,
+/// the chance that two have the same hash by accident is 1 in 40; one of them is then left out.
 ///
-/// A shard is written under a temporary name, synced and renamed, and then the manifest likewise: whatever ends the process leaves
-/// a manifest that tells the truth, from which the same command goes on.
+/// A shard is written under a temporary name, synced and renamed, and then the manifest likewise: however the process ends, the manifest on disk
+/// is correct, and the same command resumes from it.
 #[derive(Debug)]
 pub struct StoreWriter {
     directory: PathBuf,
     manifest: Manifest,
     open: Passages,
-    /// Of the passages in the shards and in `open`.
+    /// Fingerprints of the passages in the shards and in `open`.
     seen: Fingerprints,
-    /// Of the text up to the end of `open`.
+    /// Counts for the text up to the end of `open`.
     text: CorpusReport,
     encoded: EncodeReport,
     standing: Standing,
-    /// Held against other processes.
+    /// Lock against other processes.
     _lock: Option<File>,
 }
 
 impl StoreWriter {
-    /// A writer that goes on with the store in `directory`, or begins one in a directory that is free for it. What stands there is
-    /// dropped with `overwrite`.
+    /// Resumes the store in `directory`, or begins one in a directory that is free for it. With `overwrite`, a store that is there is removed.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another process writes the store; [`Error::StorePlan`] names what is not as it was when the store was begun; [`Error::StoreNotEmpty`]; [`FileError::Read`],
-    /// [`FileError::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard that is missing or damaged.
+    /// [`Error::Locked`] while another process writes the store; [`Error::StorePlan`] names the option that differs from when the store was
+    /// begun; [`Error::StoreNotEmpty`]; [`FileError::Read`], [`FileError::Write`], [`Error::Manifest`]; [`Error::Shard`] for a finished shard
+    /// that is missing or damaged.
     pub fn open(directory: &Path, plan: Plan, tokenizer: &Tokenizer, overwrite: bool) -> Result<Self, Error> {
         std::fs::create_dir_all(directory).map_err(FileError::writing(directory))?;
         let lock = lock(directory)?;
@@ -76,7 +76,7 @@ impl StoreWriter {
         })
     }
 
-    /// Removes the store in the directory, the manifest first; refuses a directory that holds anything else.
+    /// Removes the store in the directory, the manifest first; refuses a directory without a store that holds any other file.
     fn prepare(directory: &Path, begun: bool) -> Result<(), Error> {
         if begun {
             let path = directory.join(MANIFEST_FILE);
@@ -100,19 +100,19 @@ impl StoreWriter {
         &self.manifest
     }
 
-    /// Of everything that was appended and is in the shards.
+    /// Returns the counts for the passages in the shards and those appended since.
     #[must_use]
     pub fn encoded(&self) -> &EncodeReport {
         &self.encoded
     }
 
-    /// Of the text up to the last document that was appended.
+    /// Returns the counts for the text up to the last appended document.
     #[must_use]
     pub fn text(&self) -> &CorpusReport {
         &self.text
     }
 
-    /// Appends the passages of one document that are new, after which reading stands at `standing`.
+    /// Appends the new passages of one document; `standing` is the read offset after it.
     ///
     /// # Errors
     /// [`FileError::Write`] names the file; the shards before it stay.
@@ -136,7 +136,7 @@ impl StoreWriter {
         if self.open.tokens() >= self.manifest.shard_tokens { self.close_shard() } else { Ok(()) }
     }
 
-    /// Writes what is left, and that all is there. `text` is what was read after the last document.
+    /// Writes the remaining passages, and marks the store as complete. `text` counts what was read after the last document.
     ///
     /// # Errors
     /// [`FileError::Write`]; [`Error::TokenId`].
@@ -169,7 +169,7 @@ impl StoreWriter {
     }
 }
 
-/// Refuses to go on with a store that was begun otherwise.
+/// Refuses to resume a store that was begun with other options.
 fn compare(directory: &Path, begun: &Plan, given: &Plan) -> Result<(), Error> {
     let differs = |argument: &'static str, given: &dyn std::fmt::Display, begun: &dyn std::fmt::Display| {
         let (given, begun) = (given.to_string(), begun.to_string());
@@ -218,7 +218,7 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
-/// Removes what a killed process left half-written.
+/// Removes half-written files of a killed process.
 fn remove_temporary(directory: &Path) -> Result<(), Error> {
     for path in entries(directory)? {
         if is_temporary(&path.file_name().unwrap_or_default().to_string_lossy()) {

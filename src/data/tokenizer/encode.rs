@@ -7,29 +7,29 @@ use super::super::sentences::sentences;
 use super::super::{Error, Passages};
 use super::Tokenizer;
 
-/// All passages of a corpus, tokenized, in its order.
+/// All passages of a corpus, tokenized, in order.
 #[derive(Clone, Debug, Default)]
 pub struct EncodedCorpus {
     pub passages: Passages,
     pub report: EncodeReport,
 }
 
-/// What became of the texts of a corpus.
+/// Counts for the texts of a corpus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EncodeReport {
     pub texts: usize,
     pub passages: usize,
     /// Tokens of all passages, special ones included.
     pub tokens: usize,
-    /// Tokens that the vocabulary does not know, those of duplicates included.
+    /// Unknown tokens, those of duplicates included.
     pub unknown_tokens: usize,
     /// Texts without a token.
     pub skipped_empty: usize,
-    /// Texts longer than the limit, which became several passages.
+    /// Texts longer than the limit, split into several passages.
     pub split: usize,
-    /// Of the cuts, how many fell inside a sentence, because it alone was longer than the limit.
+    /// Cuts inside a sentence that alone was longer than the limit.
     pub cut_in_sentence: usize,
-    /// Passages that a store does not take because an earlier one has the same tokens.
+    /// Passages that a store leaves out because an earlier one has the same tokens.
     #[serde(default)]
     pub duplicates: usize,
 }
@@ -51,15 +51,15 @@ impl EncodeReport {
 #[derive(Default)]
 struct Tokens {
     ids: Vec<u32>,
-    /// Whether each begins a word.
+    /// For each token, whether it begins a word.
     starts: Vec<bool>,
-    /// Where places of the text lie between tokens, rising: (bytes, tokens) before it.
+    /// Points of the text between two tokens, ascending: (bytes, tokens) before the point.
     places: Vec<(usize, usize)>,
     unknown: usize,
 }
 
 impl Tokenizer {
-    /// The ids of the first `max_len` tokens of `text`, the special ones around it included; what is beyond is cut off.
+    /// Returns the ids of the first `max_len` tokens of `text`, the surrounding special ones included; the rest is cut off.
     ///
     /// # Errors
     /// [`Error::MaxLen`] below 3; [`Error::Tokenizer`].
@@ -70,13 +70,13 @@ impl Tokenizer {
         Ok([&[self.special.cls][..], &content, &[self.special.sep]].concat())
     }
 
-    /// All texts as passages of at most `max_len` tokens, in parallel and in order.
+    /// Tokenizes all texts into passages of at most `max_len` tokens, in parallel and in order.
     ///
-    /// A longer text becomes several passages that end where sentences do; a sentence that alone is longer is cut
-    /// between words. Nothing is lost but texts without a token, which are counted.
+    /// A longer text becomes several passages that end with sentences; a sentence that alone is longer is cut between words. Nothing is lost but
+    /// texts without a token, which are counted.
     ///
     /// # Errors
-    /// [`Error::MaxLen`] below 3; [`Error::NothingEncoded`] when no passage comes out; [`Error::Tokenizer`].
+    /// [`Error::MaxLen`] below 3; [`Error::NothingEncoded`] if there is no passage; [`Error::Tokenizer`].
     pub fn encode_corpus<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
@@ -93,7 +93,7 @@ impl Tokenizer {
         Ok(corpus)
     }
 
-    /// The passages of each text, in parallel and in order, as [`Self::encode_corpus`] makes them.
+    /// Returns the passages of each text, in parallel and in order, as [`Self::encode_corpus`] makes them.
     ///
     /// # Errors
     /// [`Error::MaxLen`] below 3; [`Error::Tokenizer`].
@@ -106,14 +106,14 @@ impl Tokenizer {
         texts.par_iter().map(|text| self.encode_whole(text.as_ref(), room)).collect()
     }
 
-    /// The passages of one text.
+    /// Returns the passages of one text.
     fn encode_whole(&self, text: &str, room: usize) -> Result<EncodedCorpus, Error> {
         let mut tokens = self.tokens_of(text)?;
         let mut encoded = EncodedCorpus::default();
         let ends = if tokens.ids.len() <= room {
             Vec::new()
         } else {
-            // A piece that alone is too long can only be cut by knowing where each of its tokens lies.
+            // A piece that alone is too long can be cut only with the offset of each of its tokens.
             if tokens.places.windows(2).any(|pair| pair[1].1 - pair[0].1 > room) {
                 tokens.places = self.places_of_tokens(text, &tokens)?;
             }
@@ -144,7 +144,7 @@ impl Tokenizer {
         passages.push(self.special.cls, content, self.special.sep, |at| starts[at]);
     }
 
-    /// The library's pipeline, piece of text by piece, so that words are known without the offset of every token.
+    /// Runs the `tokenizers` pipeline piece by piece, so that word starts are known without the offset of every token.
     fn tokens_of(&self, text: &str) -> Result<Tokens, Error> {
         let pipeline = &self.pipeline;
         let failed = |error: tokenizers::Error| self.failed(&*error);
@@ -170,7 +170,7 @@ impl Tokenizer {
         for token in piece {
             let mut id = token.id;
             if self.special.is_reserved(id) {
-                // Some models know their special tokens by the spelling.
+                // Some models recognize special tokens by their spelling.
                 let Some(unk) = self.special.unk else { continue };
                 id = unk;
             }
@@ -181,12 +181,12 @@ impl Tokenizer {
         }
     }
 
-    /// [`Tokens::places`] with one for each token.
+    /// Returns [`Tokens::places`] with one point after each token.
     fn places_of_tokens(&self, text: &str, tokens: &Tokens) -> Result<Vec<(usize, usize)>, Error> {
         let encoding = self.pipeline.encode(text, false).map_err(|error| self.failed(&*error))?;
         let offsets = encoding.get_offsets();
         if offsets.len() != tokens.ids.len() {
-            // Only where special tokens were spelled out and dropped.
+            // The counts differ only if special tokens were spelled out and dropped.
             return Ok(tokens.places.clone());
         }
         Ok(offsets.iter().enumerate().map(|(index, &(_, end))| (end, index + 1)).collect())
@@ -198,7 +198,7 @@ impl Tokenizer {
 }
 
 impl Tokens {
-    /// Where the passage that begins at `start` ends: at the last of the sentence `ends` in reach, else before a word.
+    /// Returns the end of the passage that begins at `start`: the last of the sentence `ends` in reach, else before a word.
     fn cut(&self, start: usize, room: usize, ends: &[usize], cuts: &mut usize) -> usize {
         let farthest = start + room;
         if farthest >= self.ids.len() {
@@ -213,12 +213,12 @@ impl Tokens {
     }
 }
 
-/// How many tokens fit between the special ones.
+/// Returns the number of tokens that fit between the special ones.
 fn content_room(max_len: usize) -> Result<usize, Error> {
     if max_len < 3 { Err(Error::MaxLen { max_len }) } else { Ok(max_len - 2) }
 }
 
-/// For each sentence, the number of tokens of the text up to its end, ascending.
+/// Returns, for each sentence, the number of tokens of the text up to its end, ascending.
 fn sentence_ends(text: &str, places: &[(usize, usize)]) -> Vec<usize> {
     let begin = text.as_ptr() as usize;
     let ends = sentences(text).into_iter().map(|sentence| {

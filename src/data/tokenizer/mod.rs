@@ -24,12 +24,12 @@ use super::{Error, checksum};
 use crate::common::{FileError, read_text, write_whole};
 use special::KNOWN;
 
-/// Room for the special tokens and a small alphabet.
+/// Smallest size of a trained vocabulary: the special tokens and a small alphabet.
 const SMALLEST_VOCABULARY: usize = 64;
-/// What a piece of SentencePiece, or of byte-level BPE, begins with where a space was.
+/// First character of a SentencePiece or byte-level BPE piece that follows a space.
 const SPACES: [char; 2] = ['▁', 'Ġ'];
 
-/// A tokenizer with special tokens, which knows where words begin.
+/// Tokenizer with special tokens and known word starts.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     pipeline: Pipeline,
@@ -65,7 +65,7 @@ impl Tokenizer {
         Self::from_tokens(&tokens, true, "trained")
     }
 
-    /// Loads `vocab.txt` (WordPiece), any `tokenizer.json`, or the latter or former of a directory that holds them.
+    /// Loads `vocab.txt` (WordPiece), any `tokenizer.json`, or, from a directory, its `tokenizer.json` or else its `vocab.txt`.
     ///
     /// Special tokens are those that a `tokenizer_config.json` beside it names, else `[CLS]`, `[SEP]`, `[MASK]`, `[PAD]` and `[UNK]`
     /// or `<s>`, `</s>`, `<mask>`, `<pad>` and `<unk>`. With `vocab.txt`, its `do_lower_case` is obeyed; without one the text is
@@ -100,7 +100,7 @@ impl Tokenizer {
         let failed = |reason: String| Error::Tokenizer { origin: origin.to_owned(), reason };
         let mut pipeline =
             Pipeline::from_bytes(json.as_bytes()).map_err(|error| failed(error.to_string()))?;
-        // Lengths are this crate's affair, and padding is never wanted.
+        // This crate cuts to length itself, and never pads.
         pipeline.with_padding(None);
         let _ = pipeline.with_truncation(None);
         let parsed: Value = serde_json::from_str(&json).unwrap_or_default();
@@ -121,7 +121,7 @@ impl Tokenizer {
         Self::from_tokens(&tokens, lowercase, &path.display().to_string())
     }
 
-    /// BERT's pipeline around a vocabulary in id order.
+    /// Builds BERT's pipeline around a vocabulary in id order.
     fn from_tokens(tokens: &[String], lowercase: bool, origin: &str) -> Result<Self, Error> {
         let failed = |reason: String| Error::Tokenizer { origin: origin.to_owned(), reason };
         let id = |token: &str| tokens.iter().position(|t| t == token).map(|id| id as u32);
@@ -170,12 +170,12 @@ impl Tokenizer {
             (None, _) => false,
         };
         let begins_word = tokens.iter().map(begins).collect();
-        // A passage that spells out "[SEP]" is talking about the token, and must not contain it.
+        // A passage that spells out "[SEP]" is about the token, and must not contain it.
         pipeline.set_encode_special_tokens(true);
         Ok(Self { pipeline, json, config, special, tokens, begins_word, lowercase })
     }
 
-    /// One more than the largest id.
+    /// Returns the largest id plus one.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.tokens.len()
@@ -186,25 +186,25 @@ impl Tokenizer {
         self.special
     }
 
-    /// The token of `id`, or none where no token has it.
+    /// Returns the token of `id`, `None` if no token has it.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<&str> {
         self.tokens.get(id as usize)?.as_deref()
     }
 
-    /// xxh3-64 of `tokenizer.json`, in hexadecimal.
+    /// Returns xxh3-64 of `tokenizer.json`, in hexadecimal.
     #[must_use]
     pub fn checksum(&self) -> String {
         checksum(self.json.as_bytes())
     }
 
-    /// The library's tokenizer that this one is made of.
+    /// Returns the underlying tokenizer of the `tokenizers` crate.
     #[must_use]
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// The text of `ids`, without special tokens.
+    /// Returns the text of `ids`, without special tokens.
     ///
     /// # Errors
     /// [`Error::Tokenizer`].
@@ -217,8 +217,8 @@ impl Tokenizer {
         Ok(text.trim().to_owned())
     }
 
-    /// Writes `tokenizer.json` as it was read, `tokenizer_config.json`, and, for WordPiece, `vocab.txt` into `directory`, each whole
-    /// or not at all, as Hugging Face's tokenizers read them. `max_len` is the model's longest passage.
+    /// Writes `tokenizer.json` as it was read, `tokenizer_config.json`, and, for WordPiece, `vocab.txt` into `directory`, each atomically, in the
+    /// format that Hugging Face's tokenizers read. `max_len` is the model's longest passage.
     ///
     /// # Errors
     /// [`FileError::Write`].
@@ -237,7 +237,7 @@ impl Tokenizer {
         matches!(self.pipeline.get_model(), ModelWrapper::WordPiece(_))
     }
 
-    /// What was read, completed by what is known.
+    /// Returns the configuration as it was read, with missing entries filled in.
     fn saved_config(&self, max_len: usize) -> Value {
         let mut known = if self.is_word_piece() {
             json!({
@@ -262,7 +262,7 @@ impl Tokenizer {
     }
 }
 
-/// What a `tokenizer_config.json` says, null where there is none.
+/// Returns the contents of a `tokenizer_config.json`, null if there is none.
 fn tokenizer_config(path: &Path) -> Result<Value, Error> {
     if path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(Value::Null);
@@ -281,10 +281,10 @@ fn tokenizer_config(path: &Path) -> Result<Value, Error> {
     Ok(config)
 }
 
-/// The tokens of a vocabulary by id.
+/// Returns the tokens of a vocabulary by id.
 fn tokens_by_id(vocabulary: HashMap<String, u32>) -> Result<Vec<Option<String>>, String> {
     let largest = vocabulary.values().copied().max().unwrap_or(0) as usize;
-    // Some vocabularies leave ids out, but a model with more holes than tokens is a mistake.
+    // Some vocabularies leave ids out, but one with more holes than tokens is a mistake.
     if largest > 2 * vocabulary.len() {
         return Err(format!(
             "its largest id is {largest}; it should be at most {}, twice the {0} tokens",
@@ -300,15 +300,15 @@ fn tokens_by_id(vocabulary: HashMap<String, u32>) -> Result<Vec<Option<String>>,
     Ok(tokens)
 }
 
-/// Whether a piece begins a word wherever it stands: behind a space, or with a character of a script that has no spaces.
+/// Returns whether a piece always begins a word: it follows a space, or begins with a character of a script without spaces.
 fn begins_word(token: &str, byte_level: bool) -> bool {
     let first = token.chars().next();
     first.is_some_and(|c| SPACES.contains(&c) || (!byte_level && is_unspaced(c)))
         || (byte_level && begins_unspaced(token))
 }
 
-/// Whether the bytes that a piece of byte-level BPE stands for begin with a character of a script without spaces; of a part of a
-/// character, whether all that it may be are.
+/// Returns whether the bytes of a byte-level BPE piece begin with a character of a script without spaces; for an incomplete character, whether
+/// every character that it may become is one.
 fn begins_unspaced(token: &str) -> bool {
     if !token.starts_with(|c| matches!(c, '\u{e0}'..='\u{f4}')) {
         return false;
@@ -321,7 +321,7 @@ fn begins_unspaced(token: &str) -> bool {
     };
     let filled = |with: u8| {
         let mut character = bytes[..bytes.len().min(length)].to_vec();
-        // No character of three bytes is below E0 A0 80, none of four below F0 90 80 80.
+        // No three-byte character is below E0 A0 80, no four-byte one below F0 90 80 80.
         let least = match (character.len(), character[0], with) {
             (1, 0xe0, 0x80) => 0xa0,
             (1, 0xf0, 0x80) => 0x90,
@@ -336,8 +336,8 @@ fn begins_unspaced(token: &str) -> bool {
     [0x80, 0xbf].map(filled).iter().all(|&c| c.is_some_and(is_unspaced))
 }
 
-/// The byte that a character of byte-level BPE stands for: itself where it can be seen, and the others in their order from U+0100 on
-/// (Radford et al., "Language Models are Unsupervised Multitask Learners").
+/// Returns the byte that a character of byte-level BPE stands for: a printable byte is its own character, and the others follow in order from
+/// U+0100 (Radford et al., "Language Models are Unsupervised Multitask Learners").
 fn byte_of(c: char) -> Option<u8> {
     let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     match u32::from(c) {
@@ -346,7 +346,7 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// Ideographs, kana, Thai, Lao, Burmese and Khmer.
+/// Returns whether a character is an ideograph, kana, Thai, Lao, Burmese or Khmer.
 fn is_unspaced(c: char) -> bool {
     matches!(c,
         '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'

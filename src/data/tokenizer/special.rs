@@ -1,4 +1,4 @@
-//! Which tokens frame a passage, hide a word, and stand for what is not known.
+//! Special tokens: those that frame a passage, mask a token, and stand for unknown text.
 
 use serde_json::Value;
 
@@ -8,16 +8,16 @@ use super::super::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialTokens {
     pub pad: u32,
-    /// None where every text has tokens, as with bytes.
+    /// `None` if the vocabulary covers every text, as with byte-level models.
     pub unk: Option<u32>,
-    /// In front of every passage: `[CLS]`, `<s>`.
+    /// First token of every passage: `[CLS]`, `<s>`.
     pub cls: u32,
-    /// Behind every passage: `[SEP]`, `</s>`.
+    /// Last token of every passage: `[SEP]`, `</s>`.
     pub sep: u32,
     pub mask: u32,
 }
 
-/// What a special token is for, and its names in the order in which they are tried.
+/// Role of each special token, and its names in the order in which they are tried.
 pub(super) const KNOWN: [(&str, [&str; 2]); 5] = [
     ("pad_token", ["[PAD]", "<pad>"]),
     ("unk_token", ["[UNK]", "<unk>"]),
@@ -27,7 +27,7 @@ pub(super) const KNOWN: [(&str, [&str; 2]); 5] = [
 ];
 
 impl SpecialTokens {
-    /// Finds them by the names of `config`, a `tokenizer_config.json`, else by the usual names.
+    /// Finds the special tokens by the names in `config`, a `tokenizer_config.json`, else by the usual names.
     pub(super) fn find(
         origin: &str,
         config: &Value,
@@ -53,7 +53,7 @@ impl SpecialTokens {
         }
     }
 
-    /// The id of a role of [`KNOWN`].
+    /// Returns the id of a role of [`KNOWN`].
     pub(super) fn of(&self, role: &str) -> Option<u32> {
         match role {
             "pad_token" => Some(self.pad),
@@ -64,13 +64,13 @@ impl SpecialTokens {
         }
     }
 
-    /// Whether `id` must not be in the text of a passage.
+    /// Returns whether `id` must not be in the text of a passage.
     pub(super) fn is_reserved(&self, id: u32) -> bool {
         [self.pad, self.cls, self.sep, self.mask].contains(&id)
     }
 }
 
-/// The name of a special token in a `tokenizer_config.json`: a string, or an object with its content.
+/// Returns the name of a special token in a `tokenizer_config.json`: a string, or an object with its content.
 fn named<'a>(config: &'a Value, role: &str) -> Option<&'a str> {
     let value = &config[role];
     value.as_str().or_else(|| value["content"].as_str())

@@ -11,7 +11,7 @@ use tokenizers::{
 
 use super::super::Error;
 
-/// Every word of the passages after BERT's normalization with its number of occurrences, sorted.
+/// Counts every word of the passages after BERT's normalization; the words are sorted.
 pub(super) fn count_words<S: AsRef<str> + Sync>(passages: &[S]) -> Result<Vec<(String, u64)>, Error> {
     /// The model turns longer words into `[UNK]`.
     const LONGEST_WORD: usize = 100;

@@ -1,7 +1,7 @@
-//! The vocabulary of a WordPiece tokenizer, learned by merging the most frequent neighbors.
+//! WordPiece vocabulary, learned by merging the most frequent neighbors.
 //!
-//! It is the algorithm behind Hugging Face's `WordPieceTrainer`, written so that equal counts are always broken in the
-//! same way: that trainer iterates over a randomly seeded hash map, and two runs give two vocabularies.
+//! The algorithm of Hugging Face's `WordPieceTrainer`, with ties between equal counts always broken in the same way: that trainer iterates over a
+//! randomly seeded hash map, so two runs give two vocabularies.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
@@ -10,14 +10,14 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 pub(super) const CONTINUATION: &str = "##";
 /// Pairs seen less often than this are not merged.
 const FEWEST_OCCURRENCES: i64 = 2;
-/// At most so many different characters enter the vocabulary; the rarest are `[UNK]`.
+/// Maximum number of distinct characters in the vocabulary; the rarest beyond become `[UNK]`.
 const MOST_CHARACTERS: usize = 1000;
 
 type Pair = (u32, u32);
 
-/// The tokens of a vocabulary of at most `vocab_size`, in id order: `special`, the characters, then the merges.
+/// Returns the tokens of a vocabulary of at most `vocab_size`, in id order: `special`, the characters, then the merges.
 ///
-/// `words` holds each distinct word with its number of occurrences, and must be in a reproducible order.
+/// `words` holds each distinct word with its number of occurrences, in a reproducible order.
 pub(super) fn learn(words: &[(String, u64)], vocab_size: usize, special: &[&str]) -> Vec<String> {
     let mut vocabulary = Vocabulary::default();
     for token in special {
@@ -43,7 +43,7 @@ struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The id of `token`, which is new when it has none.
+    /// Returns the id of `token`, which is added if it is new.
     fn id(&mut self, token: String) -> u32 {
         let next = self.tokens.len() as u32;
         *self.ids.entry(token).or_insert_with_key(|token| {
@@ -75,7 +75,7 @@ impl Vocabulary {
         }
     }
 
-    /// The ids of a word's characters; none when one of them is not in the vocabulary.
+    /// Returns the ids of a word's characters; `None` if one of them is not in the vocabulary.
     fn characters(&self, word: &str) -> Option<Vec<u32>> {
         let token = |(index, c): (usize, char)| {
             let piece = if index == 0 { c.to_string() } else { format!("{CONTINUATION}{c}") };
@@ -94,9 +94,9 @@ impl Vocabulary {
 struct Merger {
     words: Vec<(Vec<u32>, i64)>,
     counts: HashMap<Pair, i64>,
-    /// Words that held the pair at some time; a superset of those that do.
+    /// Indices of the words that held the pair at some time; a superset of those that still do.
     holders: HashMap<Pair, Vec<u32>>,
-    /// (count, pair) as they once were; an entry is checked against `counts` when it comes up.
+    /// (count, pair), possibly outdated; an entry is checked against `counts` when it comes up.
     queue: BinaryHeap<(i64, Reverse<Pair>)>,
 }
 
@@ -120,14 +120,14 @@ impl Merger {
         merger
     }
 
-    /// The pair with the most occurrences, the smaller ids first among equals.
+    /// Returns the pair with the most occurrences; among equals, the one with the smaller ids.
     fn most_frequent(&mut self) -> Option<Pair> {
         while let Some((count, Reverse(pair))) = self.queue.pop() {
             let now = self.counts.get(&pair).copied().unwrap_or(0);
             if now == count {
                 return (count >= FEWEST_OCCURRENCES).then_some(pair);
             }
-            // A pair that grew was queued again when it did; one that shrank is queued here.
+            // A pair whose count grew was queued again at that time; one whose count shrank is queued here.
             if now < count && now >= FEWEST_OCCURRENCES {
                 self.queue.push((now, Reverse(pair)));
             }
