@@ -1,73 +1,72 @@
-//! What one training step sees: packed sentences, and an explicit batch of everything that is hidden of them.
+//! Input of one training step: packed sentences, and explicit batches that also hold everything hidden of them.
 
 use super::IGNORE_INDEX;
 
-/// Position-specific visibility for the enhanced decoder: for each sentence a bank of bit rows, and for each token
-/// the bank row that it uses.
+/// Position-specific visibility for the enhanced decoder: for each sentence a bank of bit rows, and for each token the bank row that it uses.
 ///
 /// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` words each; bit `j % 32` of word `j / 32` is 1
 /// when slot `j` is visible. Whatever the bits say, a token never sees itself and every other token sees slot 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VisibilityBank {
-    /// All bit rows, sentence after sentence.
+    /// Words of all bit rows, sentence after sentence.
     pub bits: Vec<u32>,
-    /// `[B + 1]`: where each sentence's words begin in `bits`.
+    /// `[B + 1]` offset of each sentence's words in `bits`.
     pub offsets: Vec<u32>,
-    /// `[T]`: the bank row of each packed token, local to its sentence.
+    /// `[T]` bank row of each packed token, local to its sentence.
     pub rows: Vec<u16>,
 }
 
-/// Packed sentences as they are: what the device draws a step's masks for.
+/// Packed sentences before masking, for which the device draws a step's masks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedSentences {
-    /// `[B]` numbers of the sentences in the corpus: what is drawn for a sentence depends on it, not on its place in the batch.
+    /// `[B]` indices of the sentences in the corpus: everything drawn for a sentence depends on its index, not on its place in the batch.
     pub sentence_indices: Vec<u32>,
     /// `[B + 1]` prefix sums of the sentence lengths, from 0.
     pub cu_seqlens: Vec<i32>,
     /// `[T]` token ids; the first and the last token of a sentence, `[CLS]` and `[SEP]`, are never hidden.
     pub ids: Vec<i32>,
-    /// `[ceil(T / 32)]`: a bit a token, lowest first, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
+    /// `[ceil(T / 32)]` one bit a token, lowest first, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
     pub word_starts: Vec<u32>,
 }
 
-/// One explicit batch: everything that a step draws at random in training is given here.
+/// One explicit batch: it gives everything that a training step draws at random.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// `[B + 1]` prefix sums of the sentence lengths, from 0.
     pub cu_seqlens: Vec<i32>,
     /// `[T]` encoder input: the corrupted ids.
     pub encoder_input_ids: Vec<i32>,
-    /// `[T]` the id to predict at each encoder position, [`IGNORE_INDEX`] where there is none.
+    /// `[T]` id to predict at each encoder position, [`IGNORE_INDEX`] where there is none.
     pub encoder_labels: Vec<i32>,
     /// `[T]` decoder content: the original ids (`enhanced`) or the masked ids (`basic`). Slot 0 is not read.
     pub decoder_input_ids: Vec<i32>,
-    /// `[T]` the id to predict at each decoder position, [`IGNORE_INDEX`] where there is none.
+    /// `[T]` id to predict at each decoder position, [`IGNORE_INDEX`] where there is none.
     pub decoder_labels: Vec<i32>,
-    /// Required by the enhanced decoder, ignored by the basic one.
+    /// Visibility of tokens; required by the enhanced decoder, ignored by the basic one.
     pub visibility: Option<VisibilityBank>,
 }
 
 impl Batch {
-    /// Number of sentences B.
+    /// Returns the number of sentences B.
     #[must_use]
     pub fn num_sentences(&self) -> usize {
         self.cu_seqlens.len().saturating_sub(1)
     }
 
-    /// Number of packed tokens T.
+    /// Returns the number of packed tokens T.
     #[must_use]
     pub fn num_tokens(&self) -> usize {
         self.cu_seqlens.last().map_or(0, |&total| total as usize)
     }
 
-    /// The packed token range of sentence `b`.
+    /// Returns the packed token range of sentence `b`.
     #[must_use]
     pub fn sentence(&self, b: usize) -> std::ops::Range<usize> {
         self.cu_seqlens[b] as usize..self.cu_seqlens[b + 1] as usize
     }
 
-    /// The distinct ids of the tokens of sentence `b` as they were before corruption, ascending; the first and the last token, `[CLS]` and
-    /// `[SEP]`, are left out.
+    /// Returns the distinct ids of the tokens of sentence `b` as they were before corruption, ascending, without the first and the last token,
+    /// `[CLS]` and `[SEP]`.
     #[must_use]
     pub fn bag_of_words(&self, b: usize) -> Vec<i32> {
         let original = |token: usize| match self.encoder_labels[token] {
@@ -78,7 +77,7 @@ impl Batch {
     }
 }
 
-/// The distinct ids of a sentence, ascending, without its first and its last token's.
+/// Returns the distinct ids of a sentence, ascending, without the first and the last token.
 pub(crate) fn bag_of_words(mut sentence: Vec<i32>) -> Vec<i32> {
     sentence.pop();
     let mut inner = sentence.split_off(sentence.len().min(1));
@@ -88,13 +87,13 @@ pub(crate) fn bag_of_words(mut sentence: Vec<i32>) -> Vec<i32> {
 }
 
 impl PackedSentences {
-    /// Number of sentences B.
+    /// Returns the number of sentences B.
     #[must_use]
     pub fn num_sentences(&self) -> usize {
         self.sentence_indices.len()
     }
 
-    /// Number of packed tokens T.
+    /// Returns the number of packed tokens T.
     #[must_use]
     pub fn num_tokens(&self) -> usize {
         self.ids.len()
@@ -102,7 +101,7 @@ impl PackedSentences {
 }
 
 impl VisibilityBank {
-    /// Whether slot `query` of a sentence sees slot `key`: `query != key && (key == 0 || bit)`.
+    /// Returns whether slot `query` of a sentence sees slot `key`: `query != key && (key == 0 || bit)`.
     ///
     /// `b` is the sentence, `start` its first packed token and `length` its number of tokens.
     #[must_use]

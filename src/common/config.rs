@@ -1,8 +1,8 @@
-//! What a model is: sizes, and the options of the RetroMAE objective.
+//! Model configuration: sizes, and the options of the RetroMAE objective.
 
 use serde::{Deserialize, Serialize};
 
-/// How the one-layer decoder rebuilds a sentence (arXiv 2205.12035, sections 3.2 and 3.3).
+/// Kind of the one-layer decoder that rebuilds a sentence (arXiv 2205.12035, sections 3.2 and 3.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecoderKind {
@@ -13,7 +13,7 @@ pub enum DecoderKind {
     Enhanced,
 }
 
-/// How the query stream of the enhanced decoder is made from the sentence vector `h` and the position `p`.
+/// Query stream of the enhanced decoder, made from the sentence vector `h` and the position `p`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueryKind {
@@ -25,12 +25,13 @@ pub enum QueryKind {
 }
 
 /// Sizes of the BERT encoder and options of the decoder; the field names are those of Hugging Face's `config.json`.
-/// [`validate`](Self::validate) checks all that is said of the fields.
+/// [`validate`](Self::validate) checks every bound given at the fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// In `1..2^31`.
     pub vocab_size: usize,
-    /// `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most [`COLUMNS_MAX`](crate::ops::layer_norm::COLUMNS_MAX), the longest row that the kernels normalize.
+    /// `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most
+    /// [`COLUMNS_MAX`](crate::ops::layer_norm::COLUMNS_MAX), the longest row that the kernels normalize.
     pub hidden_size: usize,
     /// In `1..=1024`.
     pub num_hidden_layers: usize,
@@ -43,13 +44,13 @@ pub struct ModelConfig {
     /// In `1..2^31`.
     #[serde(default = "two")]
     pub type_vocab_size: usize,
-    /// Added to the variance: positive and finite.
+    /// Term added to the variance: positive and finite.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f32,
-    /// In `[0, 1)`, in steps of 1/256: [`dropout_threshold`](crate::random::dropout_threshold).
+    /// In `[0, 1)`, in steps of 1/256 ([`dropout_threshold`](crate::random::dropout_threshold)).
     #[serde(default = "one_tenth")]
     pub hidden_dropout_prob: f32,
-    /// As `hidden_dropout_prob`.
+    /// Same range as `hidden_dropout_prob`.
     #[serde(default = "one_tenth")]
     pub attention_probs_dropout_prob: f32,
     /// Standard deviation of the initial matrices: in `[0, 10^30]`.
@@ -65,7 +66,7 @@ pub struct ModelConfig {
     /// Weight of the decoder's loss in the total: at least 0 and finite.
     #[serde(default = "one", rename = "retromae_decoder_loss_weight")]
     pub decoder_loss_weight: f32,
-    /// Weight of the bag-of-words loss of DupMAE in the total, at least 0 and finite; 0 leaves its head out.
+    /// Weight of the bag-of-words loss of DupMAE in the total: at least 0 and finite; with 0 the model has no bag-of-words head.
     #[serde(default, rename = "retromae_bag_of_words_loss_weight", skip_serializing_if = "is_zero")]
     pub bag_of_words_loss_weight: f32,
 }
@@ -91,7 +92,7 @@ fn initializer_range() -> f32 {
     0.02
 }
 
-/// Dropout sites: the third Philox counter word, one for each place in the model that drops elements.
+/// Dropout sites: the third Philox counter word, one for each place in the model with dropout.
 pub mod dropout_site {
     use crate::common::constants::{
         STREAM_ATTENTION_OUTPUT, STREAM_ATTENTION_PROBABILITIES, STREAM_DECODER_CONTENT,
@@ -105,17 +106,17 @@ pub mod dropout_site {
     /// After the LayerNorm of the decoder's content stream.
     pub const DECODER_CONTENT: u32 = STREAM_DECODER_CONTENT;
 
-    /// The attention probabilities of `layer`; the decoder is layer `num_hidden_layers`.
+    /// Returns the site of the attention probabilities of `layer`; the decoder is layer `num_hidden_layers`.
     #[must_use]
     pub fn attention_probabilities(layer: usize) -> u32 {
         STREAM_ATTENTION_PROBABILITIES + STREAMS_PER_LAYER * layer as u32
     }
-    /// The output of the attention block of `layer`.
+    /// Returns the site of the output of the attention block of `layer`.
     #[must_use]
     pub fn attention_output(layer: usize) -> u32 {
         STREAM_ATTENTION_OUTPUT + STREAMS_PER_LAYER * layer as u32
     }
-    /// The output of the feed-forward block of `layer`.
+    /// Returns the site of the output of the feed-forward block of `layer`.
     #[must_use]
     pub fn feed_forward_output(layer: usize) -> u32 {
         STREAM_FEED_FORWARD_OUTPUT + STREAMS_PER_LAYER * layer as u32
@@ -144,8 +145,8 @@ impl ModelConfig {
         }
     }
 
-    /// 2 layers × 256, 4 heads of 64: for demonstrations on a processor. A run of minutes never overfits, so nothing is dropped out, and
-    /// its matrices start larger than BERT's, which are meant for wider rows.
+    /// 2 layers × 256, 4 heads of 64: for demonstrations on a CPU. It has no dropout, because a run of minutes never overfits, and its initial
+    /// matrices are larger than BERT's, which are meant for wider rows.
     #[must_use]
     pub fn tiny(vocab_size: usize) -> Self {
         Self {
@@ -168,7 +169,7 @@ impl ModelConfig {
         Self::sized(12, 768, 12, vocab_size)
     }
 
-    /// Elements of one head's query, key or value: `hidden_size / num_attention_heads`.
+    /// Returns the elements of one head's query, key or value: `hidden_size / num_attention_heads`.
     #[must_use]
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads

@@ -1,29 +1,29 @@
-//! What a file holds, told by its first bytes.
+//! Kind of a file's content, detected from its first bytes.
 
-/// First bytes that [`Content::of`] wants to see, where a file has so many.
+/// Number of first bytes to pass to [`Content::of`], if the file has as many.
 pub(crate) const HEAD_BYTES: usize = 64 << 10;
 
-/// How a compressed file begins.
+/// Compression format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compression {
     Gzip,
     Zstandard,
 }
 
-/// How the characters of a text are written.
+/// Character encoding of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Utf8,
-    /// UTF-8 behind a byte order mark.
+    /// UTF-8 after a byte order mark.
     MarkedUtf8,
-    /// UTF-16 behind a byte order mark, the low byte first.
+    /// UTF-16 after a byte order mark, low byte first.
     Utf16Le,
-    /// UTF-16 behind a byte order mark, the high byte first.
+    /// UTF-16 after a byte order mark, high byte first.
     Utf16Be,
 }
 
 impl Encoding {
-    /// Bytes of the byte order mark.
+    /// Returns the length of the byte order mark.
     pub fn mark_bytes(self) -> usize {
         match self {
             Self::Utf8 => 0,
@@ -33,17 +33,17 @@ impl Encoding {
     }
 }
 
-/// What the first bytes of a file show it to be.
+/// Content of a file according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Text, perhaps none of it.
+    /// Text, possibly empty.
     Text(Encoding),
     Compressed(Compression),
-    /// Neither; a noun phrase says what.
+    /// Neither text nor compressed; a noun phrase that describes it.
     Other(&'static str),
 }
 
-/// What begins with certain bytes, at an offset.
+/// Magic numbers: offset, bytes, and a description of the file.
 const MAGIC: [(usize, &[u8], &str); 20] = [
     (0, b"version https://git-lfs.github.com/spec/", LFS_POINTER),
     (0, b"PK\x03\x04", "a zip archive"),
@@ -69,18 +69,18 @@ const MAGIC: [(usize, &[u8], &str); 20] = [
 const LFS_POINTER: &str = "a Git LFS pointer in place of the file itself (run `git lfs pull`)";
 
 impl Content {
-    /// What a file that begins with `head` is. [`HEAD_BYTES`] of it are enough.
+    /// Detects the content of a file that begins with `head`. [`HEAD_BYTES`] of it are enough.
     pub fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, 8, ..] => return Self::Compressed(Compression::Gzip),
-            // A frame, or one that is to be skipped, as parallel compressors put in front.
+            // A frame, or a skippable frame, which parallel compressors put in front.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 return Self::Compressed(Compression::Zstandard);
             }
             [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => return Self::Other("UTF-32 text"),
             [0xff, 0xfe, ..] => return Self::Text(Encoding::Utf16Le),
             [0xfe, 0xff, ..] => return Self::Text(Encoding::Utf16Be),
-            // Letters that a text could begin with, but for what is behind them.
+            // Letters that a text could begin with; the bytes after them decide.
             b"PAR1" | [b'P', b'A', b'R', b'1', 0..=0x1f | 0x7f.., ..] => {
                 return Self::Other("a Parquet file");
             }
@@ -103,7 +103,7 @@ impl Content {
         }
     }
 
-    /// What a file that begins with `head` is when it is no plain text: a noun phrase for an error message.
+    /// Describes a file that begins with `head` if it is not plain text: a noun phrase for an error message.
     pub fn other_than_text(head: &[u8]) -> Option<&'static str> {
         match Self::of(head) {
             Self::Text(_) => None,
@@ -114,9 +114,9 @@ impl Content {
     }
 }
 
-/// The length of a header of JSON, and its beginning.
+/// Recognizes a safetensors file by the length of its JSON header, and the beginning of that header.
 fn safetensors(head: &[u8]) -> Option<&'static str> {
-    /// The format's own bound.
+    /// Limit of the format itself.
     const LONGEST_HEADER: u64 = 100_000_000;
     let (length, header) = head.split_first_chunk()?;
     let length = u64::from_le_bytes(*length);
@@ -124,7 +124,7 @@ fn safetensors(head: &[u8]) -> Option<&'static str> {
     (begins && (2..=LONGEST_HEADER).contains(&length)).then_some("a safetensors file")
 }
 
-/// A page, or what a server says in place of a file.
+/// Recognizes a web page, or a server's reply in place of a file.
 fn markup(text: &[u8]) -> Option<&'static str> {
     let text = text.trim_ascii_start();
     let begins = |with: &[u8]| text.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with));
@@ -137,15 +137,15 @@ fn markup(text: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What bytes are that are not those of UTF-8 text, in which some may be broken.
+/// Describes bytes that are not UTF-8 text, not even with some invalid bytes.
 fn not_utf8(bytes: &[u8]) -> Option<&'static str> {
     let zeros = |first: usize| bytes.iter().skip(first).step_by(2).filter(|&&byte| byte == 0).count();
     let (even, odd, pairs) = (zeros(0), zeros(1), bytes.len() / 2);
-    // Every second byte of an ASCII letter in UTF-16 is zero.
+    // In UTF-16, every second byte of ASCII letters is zero.
     if pairs > 1 && 10 * even.max(odd) > 7 * pairs && 10 * even.min(odd) < pairs {
         return Some("UTF-16 text without a byte order mark");
     }
-    // Line ends, tabs, form feeds and escape sequences are in texts.
+    // Line ends, tabs, form feeds and escape sequences occur in texts.
     let is_control = |byte: u8| matches!(byte, 0..=8 | 0x0e..=0x1a | 0x1c..=0x1f | 0x7f);
     let controls = bytes.iter().filter(|&&byte| is_control(byte)).count();
     let broken: usize = bytes.utf8_chunks().map(|chunk| chunk.invalid().len()).sum();

@@ -1,4 +1,4 @@
-//! Small files that are read as text, and files that are written whole or not at all.
+//! Small text files, and files that are written whole or not at all.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Names the file that could not be read.
+    /// Returns a function that makes the error of a file that could not be read.
     pub(crate) fn reading(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self::Read { path: path.to_owned(), source }
     }
 
-    /// Names the file that could not be written.
+    /// Returns a function that makes the error of a file that could not be written.
     pub(crate) fn writing(path: &Path) -> impl Fn(io::Error) -> Self + Copy {
         move |source| Self::Write { path: path.to_owned(), source }
     }
 }
 
-/// The whole of a small file of text, such as a configuration, without a byte order mark. `expected` is what an error message says
-/// that it should be.
+/// Reads a whole small text file, such as a configuration, without its byte order mark. `expected` describes the expected kind of file in an
+/// error message.
 ///
 /// # Errors
-/// [`FileError::Read`]; [`FileError::Kind`] for a file that is no text at all.
+/// [`FileError::Read`]; [`FileError::Kind`] for a file that is not text.
 pub(crate) fn read_text(path: &Path, expected: &'static str) -> Result<String, FileError> {
     let bytes = std::fs::read(path).map_err(FileError::reading(path))?;
     let other = |what: &str| FileError::Kind { path: path.to_owned(), what: what.to_owned(), expected };
@@ -57,7 +57,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     write_then_rename(path, |temporary| std::fs::write(temporary, bytes))
 }
 
-/// Lets `write` fill a temporary file beside `path`, and renames it.
+/// Calls `write` to fill a temporary file beside `path`, and renames the file.
 ///
 /// # Errors
 /// [`FileError::Write`] with `path` and the cause; the temporary file is removed.

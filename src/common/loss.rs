@@ -1,17 +1,17 @@
-//! The loss of a row of logits.
+//! Loss of a row of logits.
 
 use super::IGNORE_INDEX;
 
-/// What a row's loss is, beside its cross-entropy.
+/// Options of a row's loss beyond plain cross-entropy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// The target of rows without a loss, which may be a word's id, too; by default [`IGNORE_INDEX`].
+    /// Target of rows without a loss, which may also be a token id; by default [`IGNORE_INDEX`].
     pub ignore_index: i32,
-    /// The share of the target that is spread over all words, in [0, 1).
+    /// Share of the target distribution spread over the whole vocabulary, in [0, 1).
     pub label_smoothing: f32,
-    /// The factor of the squared log-sum-exp, which keeps it near 0.
+    /// Factor of the squared log-sum-exp, which keeps the latter near 0.
     pub z_loss: f32,
-    /// The largest logit, which larger ones approach.
+    /// Soft cap: the bound that large logits approach; `None` for no cap.
     pub soft_cap: Option<f32>,
 }
 

@@ -1,28 +1,28 @@
-//! What a step hides of its sentences, when it is drawn.
+//! Masking options of a step whose masks are drawn.
 
 use std::fmt;
 
-/// How many tokens of a sentence a mask may choose: `min(cap, max(1, round(ratio · length)))`, special tokens counted in the length, half a token
-/// rounded to even, all as in the public code.
+/// Limit on the tokens of a sentence that a mask may choose: `min(cap, max(1, round(ratio · length)))`, where the length includes special tokens
+/// and half a token is rounded to even, all as in the public code.
 ///
-/// Words are visited in a random order, and chosen whole unless that would exceed the budget; so fewer tokens may be chosen, and none where every
+/// Words are visited in a random order, and chosen whole unless that would exceed the budget; so fewer tokens may be chosen, and none if every
 /// word is longer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Budget {
-    /// In `[0, 1]`
+    /// Share of the tokens, in `[0, 1]`.
     pub ratio: f64,
-    /// At least 1. The public code has 512, so that its ratio falls for sentences that are long.
+    /// Maximum number of tokens, at least 1. The public code uses 512, so that the ratio is lower for long sentences.
     pub cap: Option<usize>,
 }
 
 impl Budget {
-    /// Of `ratio`, without a cap.
+    /// Creates a budget of `ratio`, without a cap.
     #[must_use]
     pub fn of(ratio: f64) -> Self {
         Self { ratio, cap: None }
     }
 
-    /// The tokens that may be chosen of `length`.
+    /// Returns how many tokens of a sentence of `length` may be chosen.
     #[must_use]
     pub fn tokens(self, length: usize) -> usize {
         let rounded = (length as f64 * self.ratio).round_ties_even() as usize;
@@ -30,23 +30,23 @@ impl Budget {
     }
 }
 
-/// What a step hides of its sentences, drawn anew in each.
+/// Masking options; masks are drawn anew in each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Masking {
-    /// Stands for a hidden token.
+    /// Id that replaces a hidden token.
     pub mask_id: i32,
-    /// Tokens of the encoder's input to predict: 80 % become `mask_id`, 10 % a random id, 10 % stay, as BERT's do.
+    /// Limit on the encoder's input tokens to predict: 80 % become `mask_id`, 10 % a random id, 10 % stay, as in BERT.
     pub encoder: Budget,
-    /// Tokens that the `basic` decoder's input lacks, or that each mask of the `enhanced` one hides.
+    /// Limit on the tokens hidden from the `basic` decoder's input, or by each mask of the `enhanced` one.
     pub decoder: Budget,
-    /// The `enhanced` decoder's masks.
+    /// Masks of the `enhanced` decoder.
     pub bank_rows: BankRows,
 }
 
-/// How many position-specific masks a sentence has.
+/// Number of position-specific masks of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BankRows {
-    /// A sentence of L tokens has `min(L, this)`, of which each token draws one; 128 in the authors' later code, 256 in their first. In
+    /// A sentence of L tokens has `min(L, this)` masks, of which each token draws one; 128 in the authors' later code, 256 in their first. In
     /// `1..=65536`.
     AtMost(usize),
     /// Every token has a mask of its own.
@@ -54,7 +54,7 @@ pub enum BankRows {
 }
 
 impl BankRows {
-    /// Masks of sentences of up to `length` tokens, at most.
+    /// Returns the maximum number of masks of a sentence of up to `length` tokens.
     #[must_use]
     pub fn rows_max(self, length: usize) -> usize {
         match self {

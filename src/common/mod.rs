@@ -1,4 +1,4 @@
-//! What the layers share: configurations, batches, masking and losses as they are stated, and the random streams. It imports nothing above.
+//! Types that all layers share: configurations, batches, masking and loss options, and the random streams. It imports nothing above.
 
 mod batch;
 mod config;

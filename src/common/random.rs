@@ -1,7 +1,7 @@
-//! Counter-based randomness: Philox-4x32-10 and every decision that is drawn from it.
+//! Counter-based randomness: Philox-4x32-10 and every decision drawn from it.
 //!
-//! A draw is a pure function of (seed, what is drawn, step), so it is the same on every device, in any
-//! order of work, and after a resume. `kernels/core/philox.cuh` computes the same on the device.
+//! A draw is a pure function of (seed, purpose, step), so it is the same on every device, in any order of work, and after a resume.
+//! `kernels/core/philox.cuh` computes the same on the device.
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
@@ -10,23 +10,23 @@ use super::constants::{
     STREAM_BANK_ROW, STREAM_CORRUPTION, STREAM_DECODER_MASK, STREAM_ENCODER_MASK, STREAM_MASK_BANK,
 };
 
-/// What a mask draw is for; the third counter word. The top bit keeps the draws apart from dropout sites.
+/// Purpose of a mask draw; the third counter word. The top bit separates the draws from dropout sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
-    /// Which words the encoder input loses.
+    /// Words to hide from the encoder input.
     EncoderMask = STREAM_ENCODER_MASK,
-    /// Which words the `basic` decoder's input loses.
+    /// Words to hide from the `basic` decoder's input.
     DecoderMask = STREAM_DECODER_MASK,
-    /// The rows of a sentence's bank of position-specific masks.
+    /// Rows of a sentence's bank of position-specific masks.
     MaskBank = STREAM_MASK_BANK,
-    /// Which bank row each position uses.
+    /// Bank row that each position uses.
     BankRow = STREAM_BANK_ROW,
-    /// What a chosen token of the encoder input becomes: `[MASK]`, a random id, or itself.
+    /// Replacement of a chosen token of the encoder input: `[MASK]`, a random id, or itself.
     Corruption = STREAM_CORRUPTION,
 }
 
-/// Ten rounds of Philox-4x32 over `counter` under `key`.
+/// Computes ten rounds of Philox-4x32 over `counter` under `key`.
 #[must_use]
 pub fn philox(key: [u32; 2], counter: [u32; 4]) -> [u32; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -57,7 +57,7 @@ pub fn bounded(draw: u32, bound: u32) -> u32 {
     ((u64::from(draw) * u64::from(bound)) >> 32) as u32
 }
 
-/// The dropout decisions of one site at one step.
+/// Dropout decisions of one site at one step.
 ///
 /// The rate is quantized to 1/256 so that one Philox call decides sixteen elements; `scale` is the inverse of the
 /// *quantized* keep probability, so the expectation is exact. Element (`row`, `column`) uses byte `column % 16` of
@@ -68,18 +68,18 @@ pub struct Dropout {
     pub seed: u64,
     pub step: u32,
     pub site: u32,
-    /// An element is dropped when its byte is below this; 0 drops nothing.
+    /// Number of byte values that drop an element: it is dropped when its byte is below this; 0 drops nothing.
     pub threshold: u32,
 }
 
 impl Dropout {
-    /// `rate` in `[0, 1)`, rounded to a multiple of 1/256 of at most 255/256.
+    /// Creates the decisions for a `rate` in `[0, 1)`, rounded to a multiple of 1/256 of at most 255/256.
     #[must_use]
     pub fn new(rate: f32, seed: u64, step: u32, site: u32) -> Self {
         Self { seed, step, site, threshold: dropout_threshold(rate) }
     }
 
-    /// The factor of element (`row`, `column`): 0 when dropped, else [`Self::scale`].
+    /// Returns the factor of element (`row`, `column`): 0 if dropped, else [`Self::scale`].
     #[must_use]
     pub fn factor(&self, head: u32, row: u32, column: u32) -> f32 {
         if self.threshold == 0 {
@@ -92,20 +92,20 @@ impl Dropout {
         if decision < self.threshold { 0.0 } else { self.scale() }
     }
 
-    /// `256 / (256 - threshold)`, rounded to f32 as the kernels receive it.
+    /// Returns `256 / (256 - threshold)`, rounded to f32 as the kernels receive it.
     #[must_use]
     pub fn scale(&self) -> f32 {
         dropout_scale(self.threshold)
     }
 }
 
-/// The number of byte values that drop an element at `rate`.
+/// Returns the number of byte values that drop an element at `rate`.
 #[must_use]
 pub fn dropout_threshold(rate: f32) -> u32 {
     ((f64::from(rate) * 256.0).round() as u32).min(255)
 }
 
-/// What a kept element is multiplied by.
+/// Returns the factor of a kept element.
 #[must_use]
 pub fn dropout_scale(threshold: u32) -> f32 {
     (256.0 / f64::from(256 - threshold)) as f32
