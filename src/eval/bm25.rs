@@ -14,14 +14,14 @@ const B: f64 = 0.4;
 /// digits; there is no stemming and no list of stop words, so the figures are slightly below Anserini's.
 #[derive(Clone, Debug)]
 pub struct Bm25 {
-    /// (document, count) for each word, documents ascending.
+    /// (document, count) pairs of each word, documents ascending.
     postings: HashMap<String, Vec<(u32, u32)>>,
-    /// The length part of the denominator for each document: `k1 · (1 - b + b · dl / avgdl)`.
+    /// Length term of the denominator for each document: `k1 · (1 - b + b · dl / avgdl)`.
     norms: Vec<f64>,
 }
 
 impl Bm25 {
-    /// Indexes `documents`; document `i` is known by its index.
+    /// Indexes `documents`; a document is identified by its index.
     #[must_use]
     pub fn new<S: AsRef<str>>(documents: &[S]) -> Self {
         let mut postings: HashMap<String, Vec<(u32, u32)>> = HashMap::new();
@@ -44,7 +44,7 @@ impl Bm25 {
         Self { postings, norms }
     }
 
-    /// `[N]` the score of every document for `query`; 0 where no word is shared.
+    /// Returns the `[N]` scores of all documents for `query`; 0 for a document that shares no word.
     #[must_use]
     pub fn scores(&self, query: &str) -> Vec<f32> {
         let mut scores = vec![0.0; self.norms.len()];

@@ -6,7 +6,7 @@ use crate::device::{ModelFloat, Stream};
 use crate::model::{Model, Pooling};
 use crate::ops;
 
-/// What an error message quotes of a text.
+/// Maximum number of characters of a text that an error message quotes.
 const QUOTED_CHARS: usize = 60;
 
 /// An error of [`Embedder`].
@@ -32,14 +32,14 @@ pub struct Embedder<'a, T: ModelFloat> {
     pub stream: &'a Stream,
     pub tokenizer: &'a Tokenizer,
     pub pooling: Pooling,
-    /// Asked before each batch: whether to end early.
+    /// Callback before each batch; true ends the embedding early.
     pub stop: &'a mut dyn FnMut() -> bool,
 }
 
 impl<T: ModelFloat> Embedder<'_, T> {
-    /// `[N, H]` the vector of each text, in order; what is beyond the longest sentence of the model's capacity is cut off.
+    /// Returns the `[N, H]` vectors of the texts, in order; tokens beyond the model's longest sentence are cut off.
     ///
-    /// As many texts as the model has room for go to the device at once.
+    /// Each device call embeds as many texts as the model's capacity holds.
     ///
     /// # Errors
     /// [`EmbedError::Text`], [`EmbedError::Operation`], [`EmbedError::NonFinite`]; [`EmbedError::Stopped`].
@@ -78,7 +78,7 @@ impl<T: ModelFloat> Embedder<'_, T> {
         Ok(self.model.embed_pooled(self.stream, cu_seqlens, ids, self.pooling)?)
     }
 
-    /// How well the model finds each held-out passage by the cosine.
+    /// Scores how well the model finds each held-out passage by cosine similarity.
     ///
     /// # Errors
     /// [`EmbedError`].

@@ -1,4 +1,4 @@
-//! How well embeddings find the document that a query came from, beside BM25.
+//! Retrieval quality of embeddings: finding the document that a query came from, compared with BM25.
 
 mod bm25;
 mod embed;

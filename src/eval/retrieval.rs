@@ -11,18 +11,18 @@ use super::Bm25;
 use crate::common::constants::STREAM_HELD_OUT;
 use crate::data::{Permutation, sentences};
 
-/// A query of fewer words names nothing.
+/// A shorter query, in words, is too short to identify a document.
 const FEWEST_QUERY_WORDS: usize = 6;
-/// A document of fewer words holds nothing to find.
+/// A shorter document, in words, holds nothing to find.
 const FEWEST_DOCUMENT_WORDS: usize = 12;
-/// One passage alone is found by any model.
+/// Any model finds one passage alone.
 const FEWEST_HELD_OUT: usize = 2;
-/// At most one in so many passages is held out, so that a small corpus keeps its training text.
+/// At most one in this many passages is held out, so that a small corpus keeps its training text.
 const ONE_IN: usize = 10;
-/// Passages of a store that are looked at for each that is to be held out: most do if they are of several sentences, and where hardly
-/// any is, nobody should wait for the end of the store.
+/// Passages of a store examined for each one to hold out: most qualify if they have several sentences, and if hardly any does, the search should
+/// not run through the whole store.
 const TRIES: usize = 200;
-/// How deep a ranking is looked at.
+/// Rank beyond which a document counts as not found.
 const DEPTH: usize = 10;
 
 /// An error of [`rank_dense`].
@@ -45,31 +45,31 @@ pub struct HeldOut {
     pub document: String,
 }
 
-/// A corpus in two parts.
+/// A corpus split into training and held-out passages.
 #[derive(Clone, Debug, Default)]
 pub struct Split {
-    /// The passages to train on, in their order.
+    /// Passages to train on, in order.
     pub training: Vec<String>,
     pub held_out: Vec<HeldOut>,
 }
 
-/// How well a ranking finds each query's document among all of them.
+/// Retrieval score: how high a ranking places each query's document among all documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalScore {
     /// Mean over the queries of 1/rank, counted as 0 beyond rank 10.
     pub mrr_at_10: f32,
-    /// The part of the queries whose document is among the first 10; none where there are no more documents, so that it says nothing.
+    /// Share of the queries whose document is among the first 10; `None` for at most ten documents, because all of them are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recall_at_10: Option<f32>,
 }
 
 impl RetrievalScore {
-    /// From the rank of each query's document among as many documents as there are queries, 1 for the best. No ranks score 0.
+    /// Computes the score from the rank of each query's document among as many documents as there are queries, 1 for the best. No ranks score 0.
     #[must_use]
     pub fn from_ranks(ranks: &[usize]) -> Self {
         let found = || ranks.iter().filter(|&&rank| (1..=DEPTH).contains(&rank));
         let queries = ranks.len().max(1) as f64;
-        // Not `sum`, for which nothing is -0.
+        // Not `sum`, which returns -0 for no elements.
         let reciprocals = found().fold(0.0, |sum, &rank| sum + 1.0 / rank as f64);
         Self {
             mrr_at_10: (reciprocals / queries) as f32,
@@ -80,9 +80,9 @@ impl RetrievalScore {
 
 /// Holds out `count` passages, or a tenth of them if that is less, drawn by `seed`.
 ///
-/// Only passages with a first sentence of at least 6 words and at least 12 words after it are drawn, and only those whose
-/// first sentence is neither repeated in the rest nor the first sentence of another one. Where only one is, none is held out: there would
-/// be no other to take for it.
+/// Only passages with a first sentence of at least 6 words and at least 12 words after it are drawn, and only those whose first sentence is
+/// neither repeated in the rest nor the first sentence of another one. If only one passage is drawn, none is held out: there would be no other to
+/// confuse it with.
 #[must_use]
 pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let all = u32::try_from(passages.len()).unwrap_or(u32::MAX);
@@ -94,8 +94,8 @@ pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     Split { training, held_out }
 }
 
-/// [`split_held_out`] for passages that are too many to have in memory: the indices of those that are held out, ascending, and the
-/// pairs. `text` gives a passage by its index below `passages`.
+/// As [`split_held_out`], for passages that do not fit in memory: returns the indices of the held-out passages, ascending, and the pairs. `text`
+/// returns a passage by its index below `passages`.
 ///
 /// # Errors
 /// Those of `text`.
@@ -109,7 +109,7 @@ pub fn draw_held_out<E>(
     draw(passages, count, passages.min(tries), seed, text)
 }
 
-/// Looks at `tries` of the passages.
+/// Examines `tries` of the passages.
 fn draw<E, S: AsRef<str>>(
     passages: u32,
     count: usize,
@@ -147,14 +147,13 @@ fn query_and_document(passage: &str) -> Option<HeldOut> {
         .then(|| HeldOut { query: query.to_owned(), document: document.to_owned() })
 }
 
-/// The rank of document `i` for query `i` by the dot product: `[Q]`, 1 for the best.
+/// Returns the rank of document `i` for query `i` by the dot product: `[Q]`, 1 for the best.
 ///
-/// `queries` is `[Q, dim]` and `documents` `[N, dim]`, `N >= Q`; for the cosine give vectors of length 1. A document with
-/// the same score is ranked ahead of the right one, so that equal embeddings find nothing, and so is one whose score is not
-/// a number, as where two products of large numbers cancel.
+/// `queries` is `[Q, dim]` and `documents` `[N, dim]`, `N >= Q`; for the cosine, pass vectors of length 1. A document with the same score as the
+/// right one is ranked ahead of it, so that equal embeddings find nothing, and so is one whose score is NaN, as when two large products cancel.
 ///
 /// # Errors
-/// [`Error`] when the shapes do not fit, or a value is not finite.
+/// [`Error`] if the shapes do not match, or a value is not finite.
 pub fn rank_dense(queries: &[f32], documents: &[f32], dim: usize) -> Result<Vec<usize>, Error> {
     if dim == 0 {
         return Err(Error::NoDimensions);
@@ -183,7 +182,7 @@ pub fn rank_dense(queries: &[f32], documents: &[f32], dim: usize) -> Result<Vec<
     Ok(queries.par_chunks_exact(dim).enumerate().map(rank).collect())
 }
 
-/// The rank of each held-out document for its query by [`Bm25`] among all held-out documents: `[Q]`, 1 for the best.
+/// Returns the rank of each held-out document for its query by [`Bm25`] among all held-out documents: `[Q]`, 1 for the best.
 #[must_use]
 pub fn rank_bm25(held_out: &[HeldOut]) -> Vec<usize> {
     let documents: Vec<&str> = held_out.iter().map(|pair| pair.document.as_str()).collect();
@@ -191,7 +190,7 @@ pub fn rank_bm25(held_out: &[HeldOut]) -> Vec<usize> {
     held_out.par_iter().enumerate().map(|(i, pair)| rank_of(&index.scores(&pair.query), i)).collect()
 }
 
-/// 1 + the number of other scores that are not below that of `right`.
+/// Returns 1 + the number of other scores that are not below that of `right`.
 fn rank_of(scores: &[f32], right: usize) -> usize {
     let ahead = |&(index, &score): &(usize, &f32)| {
         index != right && score.partial_cmp(&scores[right]) != Some(Ordering::Less)
@@ -208,7 +207,7 @@ mod tests {
         let score = RetrievalScore::from_ranks(&[1, 2, 10, 11, 12, 13, 1, 1, 1, 1, 1, 90]);
         assert!((score.mrr_at_10 - 6.6 / 12.0).abs() < 1e-7, "{score:?}");
         assert!((score.recall_at_10.unwrap() - 8.0 / 12.0).abs() < 1e-7, "{score:?}");
-        // All of ten are among the first ten.
+        // All ten documents are among the first ten.
         assert_eq!(RetrievalScore::from_ranks(&[10; 10]).recall_at_10, None);
         let nothing = RetrievalScore::from_ranks(&[]);
         assert_eq!((nothing.mrr_at_10.to_bits(), nothing.recall_at_10), (0, None));
@@ -221,7 +220,7 @@ mod tests {
         let documents = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8];
         assert_eq!(rank_dense(&[0.9, 0.1, 0.6, 0.7], &documents, 2).unwrap(), [1, 2]);
         assert_eq!(rank_dense(&[1.0; 3], &[1.0; 3], 1).unwrap(), [3, 3, 3], "equal embeddings find nothing");
-        // Both scores of the first query are not numbers.
+        // Both scores of the first query are NaN.
         let large = [3e38, -3e38, 3e38, 3e38];
         assert_eq!(rank_dense(&[3e38, 3e38, 1.0, 0.0], &large, 2).unwrap(), [2, 2]);
     }
