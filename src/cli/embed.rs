@@ -11,15 +11,15 @@ use super::output::{Output, tell};
 use super::text::TextArguments;
 use super::{DeviceArguments, Error, load, no_kernels};
 
-/// Records read before they are embedded together.
+/// Records that are read and then embedded together.
 const RECORDS_AT_ONCE: usize = 1024;
-/// What stands in the place of a record without a text.
+/// Line written for a record without a text.
 const NO_VECTOR: &[u8] = b"null\n";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
-    /// they are those of [CLS]
+    /// Directory with model.safetensors, config.json and a tokenizer; vectors are pooled as its sentence-transformers files
+    /// specify, else they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
@@ -27,17 +27,17 @@ pub struct Arguments {
     input: PathBuf,
     #[command(flatten)]
     text: TextArguments,
-    /// One JSON array for each line of the input (of markdown, each paragraph), in order; null for a line of JSON without the text, and
-    /// for a blank one; an empty line of plain text has the vector of the empty text. - is the standard output
+    /// One JSON array for each line of the input (of markdown, each paragraph), in order; null for a blank line of JSON lines or one without the
+    /// text; an empty line of plain text has the vector of the empty text. - is the standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Scale each vector to length 1
     #[arg(long)]
     normalize: bool,
-    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    /// Maximum number of tokens of a text; the rest is cut off [default: the model's, else 512]
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
-    /// Tokens that go to the device at once, at most
+    /// Maximum number of tokens that go to the device at once
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,
     #[command(flatten)]

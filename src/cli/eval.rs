@@ -13,8 +13,8 @@ use super::{DeviceArguments, Error, SCORE_HEADER, load, no_kernels, score_note, 
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Directory with model.safetensors, config.json and a tokenizer; files of sentence-transformers say how vectors are pooled, else
-    /// they are those of [CLS]
+    /// Directory with model.safetensors, config.json and a tokenizer; vectors are pooled as its sentence-transformers files
+    /// specify, else they are those of [CLS]
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Text: .txt, .md or .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input
@@ -25,13 +25,13 @@ pub struct Arguments {
     /// Passages to find, at most a tenth of the corpus
     #[arg(long, value_name = "N", default_value_t = 1000)]
     held_out: usize,
-    /// Of the draw of passages: with a run's seed and --held-out they are those that it did not train on
+    /// Seed of the draw of passages: with a run's seed and --held-out they are those that it did not train on
     #[arg(long, value_name = "N", default_value_t = retromae::train::Options::default().seed)]
     seed: u64,
-    /// Tokens of a text, at most; what is beyond is cut off [default: the model's, else 512]
+    /// Maximum number of tokens of a text; the rest is cut off [default: the model's, else 512]
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
-    /// Tokens that go to the device at once, at most
+    /// Maximum number of tokens that go to the device at once
     #[arg(long, value_name = "N", default_value_t = 4096)]
     batch_tokens: usize,
     /// Print JSON

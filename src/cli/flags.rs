@@ -1,4 +1,4 @@
-//! The command's flags in the place of the arguments that the library's errors name.
+//! Translation of the library's argument names in errors to the command's flags.
 
 use std::error::Error;
 
@@ -6,14 +6,14 @@ use retromae::data::Error as DataError;
 use retromae::eval::EmbedError;
 use retromae::train::Error as TrainError;
 
-/// The arguments whose flags have other names; the others' flags differ by hyphens alone.
+/// Arguments whose flags have other names; all other flags differ from their argument by hyphens alone.
 const RENAMED: [(&str, &str); 3] =
     [("learning_rate", "--lr"), ("vocabulary", "--vocab"), ("warmup_steps", "--warmup")];
 
-/// A difference of stores that no flag makes.
+/// Difference between stores that no flag causes.
 const RULES: &str = "the way to make passages";
 
-/// The flag that gives `argument`.
+/// Returns the flag that sets `argument`.
 fn flag(argument: &str) -> String {
     if argument == RULES {
         return argument.to_owned();
@@ -22,7 +22,7 @@ fn flag(argument: &str) -> String {
     renamed.map_or_else(|| format!("--{}", argument.replace('_', "-")), |(_, flag)| (*flag).to_owned())
 }
 
-/// The message of an error of the library, in the words of the command.
+/// Returns the message of a library error, in the command's words.
 pub fn message(error: &(dyn Error + 'static)) -> String {
     let told = if let Some(error) = error.downcast_ref::<TrainError>() {
         train_message(error)
@@ -52,7 +52,7 @@ fn train_message(error: &TrainError) -> Option<String> {
 
 fn data_message(error: &DataError) -> Option<String> {
     let arguments: &[&str] = match error {
-        // It names the field of the text, too.
+        // The message also names the field of the text.
         DataError::NoField { .. } => {
             return Some(error.to_string().replace("; field should", "; --field should"));
         }
@@ -68,7 +68,7 @@ fn data_message(error: &DataError) -> Option<String> {
     Some(in_flags(&error.to_string(), arguments))
 }
 
-/// `text` with flags in the place of `arguments`, which it names in this order, not counting what it quotes.
+/// Returns `text` with flags in place of `arguments`, which it names in this order; names within backticks stay.
 fn in_flags(text: &str, arguments: &[&str]) -> String {
     let (mut told, mut rest) = (String::new(), text);
     for argument in arguments {
@@ -81,7 +81,7 @@ fn in_flags(text: &str, arguments: &[&str]) -> String {
     told + rest
 }
 
-/// The first place of `word` in `text` where it is a word of its own and not within backticks.
+/// Returns the offset of the first `word` in `text` that is a whole word and not within backticks.
 fn find(text: &str, word: &str) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let stands_alone = |at: &usize| {

@@ -25,7 +25,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// A device that was found, or why not.
+/// A device, or the reason why there is none.
 type Found = (&'static str, Result<Device, String>);
 
 fn devices() -> [Found; 2] {
@@ -33,22 +33,22 @@ fn devices() -> [Found; 2] {
         .map(|(name, found)| (name, found.map_err(|error| error.to_string())))
 }
 
-/// What multiplies matrices on a device, and how well.
+/// Matmul test of a device: its GEMM library and its error.
 struct Product {
-    /// The library with its version, where it starts.
+    /// Name and version of the GEMM library, if it loads.
     library: Option<String>,
-    /// The largest error beside the largest element of the result, or why there is none.
+    /// Largest error relative to the largest element of the result, or the reason why the test failed.
     relative_error: Result<f64, String>,
 }
 
 impl Product {
-    /// A result in bf16 is off by half a unit in the last of 8 bits, 2⁻⁹; with the f32 sums before it, by less than this.
+    /// Rounding to bf16 has an error of half a unit in the last of 8 bits, 2⁻⁹; the error with the f32 sums before it is below this.
     const ERROR_MAX: f64 = 1.0 / 256.0;
     const ROWS: usize = 96;
     const IN_FEATURES: usize = 128;
     const OUT_FEATURES: usize = 64;
 
-    /// Multiplies on `device`.
+    /// Runs the matmul on `device`.
     fn of(device: &Device) -> Self {
         let library = match device.gemm_library() {
             Ok(library) => library,
@@ -89,7 +89,7 @@ impl Product {
         let largest = exact.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         let output = wide(&output.read()?);
         let errors = output.iter().zip(&exact).map(|(value, exact)| (value - exact).abs());
-        // A NaN must win, not lose, as it would in f64::max.
+        // `f64::max` would drop a NaN; here a NaN is kept as the worst error.
         Ok(errors.fold(0.0, |worst, error| if error <= worst { worst } else { error }) / largest)
     }
 
@@ -175,7 +175,7 @@ impl Arguments {
     }
 }
 
-/// Every kernel of every architecture; `arch` is `host` or such as `sm_80`.
+/// Lists every kernel of every architecture; `arch` is `host` or, for example, `sm_80`.
 fn kernels() -> Vec<Value> {
     let host = host_kernels().into_iter().map(|kernel| {
         json!({
@@ -193,7 +193,7 @@ fn kernels() -> Vec<Value> {
     host.chain(cuda).collect()
 }
 
-/// A table for each device that has kernels, each behind a blank line.
+/// Formats a table for each device that has kernels, each after a blank line.
 fn kernel_tables() -> String {
     let host: Vec<Vec<String>> = host_kernels()
         .into_iter()

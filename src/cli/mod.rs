@@ -22,7 +22,7 @@ use retromae::train::{LoadedModel, load_model};
 pub use output::{OutputError, tell};
 use signals::Signals;
 
-/// Whatever goes wrong in a command.
+/// Any error of a command.
 pub type Error = Box<dyn std::error::Error>;
 
 /// RetroMAE pre-training with hand-written kernels that run on the CPU and on NVIDIA GPUs.
@@ -41,9 +41,9 @@ enum Action {
     Tokenize(tokenize::Arguments),
     /// Turn each line of text into a vector, one JSON array a line.
     Embed(embed::Arguments),
-    /// How well a model finds passages by their first sentences, beside BM25.
+    /// Measure how well a model finds passages by their first sentences, beside BM25.
     Eval(eval::Arguments),
-    /// Devices, compilers and kernels.
+    /// List devices, compilers and kernels.
     Info(info::Arguments),
 }
 
@@ -61,7 +61,7 @@ impl Command {
     }
 }
 
-/// An error and its causes, without those that the message before has already told.
+/// Formats an error and its causes, without causes that an earlier message already contains.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = flags::message(error);
     let mut cause = error.source();
@@ -78,7 +78,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum DeviceChoice {
-    /// The first GPU where there is one, else the host.
+    /// The first GPU if there is one, else the host.
     Auto,
     Host,
     Cuda,
@@ -92,13 +92,13 @@ enum DTypeChoice {
     Bf16,
 }
 
-/// Where to compute, and in what.
+/// Device and data type of the computation.
 #[derive(Debug, clap::Args)]
 struct DeviceArguments {
-    /// Where to compute
+    /// Device to compute on
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
-    /// What to compute in; weights are f32 all the same
+    /// Data type to compute in; weights are f32 in any case
     #[arg(long, value_enum, default_value = "auto")]
     dtype: DTypeChoice,
 }
@@ -120,7 +120,7 @@ impl DeviceArguments {
     }
 }
 
-/// The model in a directory, to make vectors with; weights that are missing or left over are told.
+/// Loads a model for embedding from a directory; reports weights that are missing or left over.
 fn load<T: ModelFloat>(
     directory: &Path,
     device: &Device,
@@ -134,12 +134,12 @@ fn load<T: ModelFloat>(
     Ok(loaded)
 }
 
-/// Refuses a type that only products take.
+/// Refuses a type that only matmuls support.
 fn no_kernels(dtype: DType) -> Error {
     format!("--dtype is {}; it should be f32 or bf16, which there are kernels for", dtype.name()).into()
 }
 
-/// Rows under a header: the first `left` columns to the left, numbers to the right.
+/// Formats rows under a header: the first `left` columns are left-aligned, numbers right-aligned.
 fn table(header: &[&str], rows: &[Vec<String>], left: usize) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -160,13 +160,13 @@ fn table(header: &[&str], rows: &[Vec<String>], left: usize) -> String {
     text
 }
 
-/// A row of the retrieval table.
+/// Formats a row of the retrieval table.
 fn score_row(name: &str, score: retromae::eval::RetrievalScore) -> Vec<String> {
     let recall = score.recall_at_10.map_or("–".into(), |recall| format!("{recall:.3}"));
     vec![name.to_owned(), format!("{:.3}", score.mrr_at_10), recall]
 }
 
-/// What the scores of `held_out` passages are of.
+/// Describes the task that the scores of `held_out` passages measure.
 fn score_note(held_out: usize, score: retromae::eval::RetrievalScore) -> String {
     let by_construction = match score.recall_at_10 {
         Some(_) => "",

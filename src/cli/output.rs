@@ -1,17 +1,17 @@
-//! What the commands write, and what happens where it cannot be written.
+//! Output of the commands, and errors in writing it.
 //!
-//! Results go to the standard output or to a file. A reader that has gone away ends the command quietly, with the status that a shell
-//! gives to a program which SIGPIPE ended; whatever else cannot be written is an error. Both come after the command's work is saved.
-//! Messages go to the standard error, and when nobody can be told, the work goes on.
+//! Results go to the standard output or to a file. If the reader has gone away, the command ends quietly, with the status that a shell gives to a
+//! program ended by SIGPIPE; every other failed write is an error. Both come after the command's work is saved. Messages go to the standard
+//! error, and if they cannot be written, the work goes on.
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// The name of the standard output.
+/// Name of the standard output.
 const STANDARD_OUTPUT: &str = "-";
 
-/// Why a result was not written.
+/// Reason why a result was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     #[error("nobody reads the standard output any more")]
@@ -23,7 +23,7 @@ pub enum OutputError {
 }
 
 impl From<std::io::Error> for OutputError {
-    /// Of the standard output.
+    /// Converts an error of the standard output.
     fn from(error: std::io::Error) -> Self {
         if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Standard(error) }
     }
@@ -37,11 +37,11 @@ pub fn print(text: &str) -> Result<(), OutputError> {
 
 /// Writes a line to the standard error.
 pub fn tell(line: &str) {
-    // There is no other place to say that this failed.
+    // There is nowhere to report that this failed.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Where the results of a command go: `-` is the standard output. A file has its name only when it is whole.
+/// Destination of a command's results: `-` is the standard output. A file gets its name only when it is complete.
 pub struct Output {
     path: PathBuf,
     target: Target,
@@ -77,7 +77,7 @@ impl Output {
         written.map_err(|source| OutputError::File { path: self.path.clone(), source })
     }
 
-    /// Writes what waits, and gives a file its name.
+    /// Writes the buffered bytes, and renames a temporary file to its final name.
     pub fn finish(mut self) -> Result<(), OutputError> {
         let written = match &mut self.target {
             Target::Standard(output) => return Ok(output.flush()?),
@@ -91,10 +91,10 @@ impl Output {
 }
 
 impl Drop for Output {
-    /// Leaves no half of a file.
+    /// Removes an incomplete file.
     fn drop(&mut self) {
         if let Target::Temporary(_, temporary) = &self.target {
-            // After `finish` there is none.
+            // After `finish` there is no temporary file.
             let _ = std::fs::remove_file(temporary);
         }
     }

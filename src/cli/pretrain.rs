@@ -30,8 +30,8 @@ enum Query {
 /// Flags without a value here take [`Options::default`]'s.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Text (.txt, .md, .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input), or a store of `retromae
-    /// tokenize` [default: README files and doc comments of the crates on this machine]
+    /// Text (.txt, .md, .jsonl, each also .gz and .zst; a file, a directory, or - for the standard input), or a store of `retromae tokenize`
+    /// [default: README files and doc comments of the crates on this machine]
     #[arg(long, value_name = "FILE|DIR|-")]
     corpus: Option<PathBuf>,
     #[command(flatten)]
@@ -53,22 +53,22 @@ pub struct Arguments {
     /// Updates of the weights
     #[arg(long, value_name = "N", default_value_t = default_steps(), conflicts_with = "epochs")]
     steps: u64,
-    /// Times through the corpus, in place of --steps
+    /// Epochs over the corpus, in place of --steps
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// End after this many steps, to be resumed; the schedule is that of the whole run
     #[arg(long, value_name = "STEP")]
     stop_at: Option<u64>,
-    /// Tokens of a batch, at most
+    /// Maximum number of tokens of a batch
     #[arg(long, value_name = "N", default_value_t = Options::default().batch_tokens)]
     batch_tokens: usize,
-    /// Tokens of a passage, at most; longer texts are split [default: the store's, else 128]
+    /// Maximum number of tokens of a passage; longer texts are split [default: the store's, else 128]
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
     /// Peak of the learning rate, at most 1
     #[arg(long, value_name = "RATE", default_value_t = Options::default().learning_rate, allow_negative_numbers = true)]
     lr: f32,
-    /// Steps in which the learning rate rises [default: a tenth of all]
+    /// Warmup steps, in which the learning rate rises [default: a tenth of all]
     #[arg(long, value_name = "STEPS")]
     warmup: Option<u64>,
     /// Part of the encoder's input that is masked
@@ -77,13 +77,13 @@ pub struct Arguments {
     /// Part of the decoder's input that is masked
     #[arg(long, value_name = "RATIO", default_value_t = Options::default().decoder_mask, allow_negative_numbers = true)]
     decoder_mask: f64,
-    /// Tokens that a mask hides, at most [default: no bound]
+    /// Maximum number of tokens that a mask hides [default: no limit]
     #[arg(long, value_name = "N")]
     mask_cap: Option<usize>,
     /// Masks of a passage, of which each token of the enhanced decoder draws one; or `independent`: each has its own
     #[arg(long, value_name = "N|independent", default_value_t = Options::default().bank_rows, value_parser = bank_rows)]
     bank_rows: BankRows,
-    /// How the decoder rebuilds a passage [default: the model's, else enhanced]
+    /// Kind of decoder that rebuilds a passage [default: the model's, else enhanced]
     #[arg(long, value_enum)]
     decoder: Option<Decoder>,
     /// The enhanced decoder's query stream [default: the model's, else embedding]
@@ -92,13 +92,13 @@ pub struct Arguments {
     /// Also predict which words a passage has, from the largest logits of its tokens (DupMAE), at a tenth of the loss
     #[arg(long)]
     dupmae: bool,
-    /// Of everything that is drawn
+    /// Seed of all random numbers
     #[arg(long, value_name = "N", default_value_t = Options::default().seed)]
     seed: u64,
     /// Directory for the model, the checkpoint and the record
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
-    /// Go on from the checkpoint in --out
+    /// Resume from the checkpoint in --out
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
     /// Replace an earlier run in --out
@@ -176,16 +176,16 @@ impl Arguments {
 
     pub fn run(&self, signals: &Signals) -> Result<(), Error> {
         let options = self.options();
-        // Before the device: a typing error should not wait for a driver.
+        // Before the device is opened: a mistyped option should not wait for a driver.
         options.validate()?;
         let (device, dtype) = self.device.open()?;
         let outcome = pretrain(&options, &device, dtype, &mut Terminal::new(signals.clone()))?;
         if outcome.stopped {
-            // On the standard error: whoever sent the signal may not read the other.
+            // Written to the standard error, because the sender of the signal may not read the standard output.
             tell(&stopped(&outcome, signals.received().unwrap_or_default()));
         }
         let printed = print(&summary(&outcome));
-        // A signal to a whole pipeline has ended the reader of the output, too: the status is the signal's.
+        // A signal to a whole pipeline also ends the reader of the output, so an error in printing is ignored: the status is the signal's.
         if outcome.stopped { Ok(()) } else { Ok(printed?) }
     }
 }

@@ -1,4 +1,4 @@
-//! A run on the terminal.
+//! Progress of a run on the terminal.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use retromae::train::{Observer, report::StepRecord};
 use super::output::tell;
 use super::signals::Signals;
 
-/// Between lines where there is no terminal to draw on.
+/// Time between progress lines if there is no terminal to draw on.
 pub const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A bar of no length yet, on the standard error where that is a terminal.
+/// Creates a bar without a length yet, on the standard error if that is a terminal.
 pub fn bar(template: &str) -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template(template);
@@ -20,11 +20,11 @@ pub fn bar(template: &str) -> Option<ProgressBar> {
     })
 }
 
-/// A progress bar on a terminal, else a line now and then; all on the standard error.
+/// Progress bar on a terminal, else a line now and then; all on the standard error.
 pub struct Terminal {
     signals: Signals,
     deferred: bool,
-    /// Whether it was told that the run will end early.
+    /// The user has been told that the run will end early.
     stopping: bool,
     bar: Option<ProgressBar>,
     total: u64,
@@ -58,7 +58,7 @@ impl Terminal {
         )
     }
 
-    /// Of the steps of this process, in seconds.
+    /// Returns the remaining time in seconds, from the speed of this process.
     fn time_left(&self, step: u64) -> Option<f64> {
         let (start, done) = self.started?;
         let per_step = start.elapsed().as_secs_f64() / step.checked_sub(done).filter(|&n| n > 0)? as f64;
@@ -99,7 +99,7 @@ impl Observer for Terminal {
 
     fn finish(&mut self) {
         if let Some(bar) = self.bar.take() {
-            // Leaves it where it is: a run that was stopped is not at its end.
+            // Leaves the bar at its position, because a stopped run is not complete.
             bar.abandon();
         }
     }

@@ -1,4 +1,4 @@
-//! Signals that ask the process to end: at once, or, where a run has something to save, when it has saved it.
+//! Signals that ask the process to end: it ends at once, or, if a run has something to save, after saving it.
 
 use std::io;
 use std::process::ExitCode;
@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// What a shell adds to the number of the signal that ended a process.
+/// Number that a shell adds to the signal that ended a process.
 const STATUS_OF_SIGNALS: i32 = 128;
 
-/// The signals that came. Each ends the process with the status that a shell gives it, until [`Signals::defer`] has been called: then the
-/// first one is only noted, and the second ends the process.
+/// Received signals. Each ends the process with the status that a shell gives it, until [`Signals::defer`] is called: then the first one is only
+/// recorded, and the second ends the process.
 #[derive(Clone, Debug)]
 pub struct Signals {
-    /// Whether the next one ends the process.
+    /// The next signal ends the process.
     ends: Arc<AtomicBool>,
-    /// The number of the last one, 0 before.
+    /// Number of the last signal, 0 before the first.
     received: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// Takes over SIGINT and SIGTERM, and SIGHUP where it was not ignored, as `nohup` does.
+    /// Handles SIGINT and SIGTERM, and SIGHUP unless it was ignored, as under `nohup`.
     pub fn install() -> io::Result<Self> {
         let signals = Self { ends: Arc::new(true.into()), received: Arc::default() };
         let taken =
@@ -35,12 +35,12 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Lets the process go on after the first signal, which the caller will look for with [`Signals::received`].
+    /// Lets the process continue after the first signal; the caller polls [`Signals::received`].
     pub fn defer(&self) {
         self.ends.store(false, Ordering::SeqCst);
     }
 
-    /// The name of the signal that came after [`Signals::defer`].
+    /// Returns the name of the signal received after [`Signals::defer`].
     pub fn received(&self) -> Option<&'static str> {
         match self.received.load(Ordering::SeqCst) as i32 {
             SIGHUP => Some("SIGHUP"),
@@ -50,7 +50,7 @@ impl Signals {
         }
     }
 
-    /// What a process that did what it could should end with.
+    /// Returns the exit status of a process that has finished its work or saved it after a signal.
     pub fn exit_code(&self) -> ExitCode {
         match self.received.load(Ordering::SeqCst) {
             0 => ExitCode::SUCCESS,
@@ -60,7 +60,7 @@ impl Signals {
 }
 
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: a plain struct for which zeros are a value.
+    // SAFETY: a plain struct for which zeros are a valid value.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: without a new action the call only writes the present one to `action`.
     unsafe {

@@ -1,24 +1,24 @@
-//! How text is read: the same flags for every command that reads some.
+//! Options for reading text: the same flags for every command that reads text.
 
 use clap::{Args, ValueEnum};
 use retromae::data::{ReadOptions, TextFormat};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
-    /// A document a line
+    /// One document a line
     Txt,
-    /// A document a line, in a field of a JSON object
+    /// One document a line, in a field of a JSON object
     Jsonl,
-    /// A document a paragraph
+    /// One document a paragraph
     Md,
 }
 
 #[derive(Debug, Args)]
 pub struct TextArguments {
-    /// The field of JSON lines that holds the text
+    /// Field of JSON lines that holds the text
     #[arg(long, value_name = "NAME", default_value_t = ReadOptions::default().field)]
     field: String,
-    /// Of the standard input, and of files whose names do not say it [default: by the content: jsonl, or txt for the standard input]
+    /// Format of the standard input, and of files whose names do not tell it [default: by the content: jsonl, or txt for the standard input]
     #[arg(long, value_enum)]
     format: Option<Format>,
 }

@@ -21,15 +21,15 @@ pub struct Arguments {
     /// vocab.txt, tokenizer.json, or a directory with one of them
     #[arg(long, value_name = "PATH")]
     vocab: PathBuf,
-    /// Directory of the store; the same command again goes on with one that was not finished
+    /// Directory of the store; the same command again resumes one that was not finished
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Tokens of a passage, at most; longer documents are split at the ends of sentences
+    /// Maximum number of tokens of a passage; longer documents are split at the ends of sentences
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LEN)]
     max_len: usize,
     #[command(flatten)]
     text: TextArguments,
-    /// A shard ends with the document that reaches so many tokens
+    /// A shard ends with the document that reaches this many tokens
     #[arg(long, value_name = "N", default_value_t = 16 << 20)]
     shard_tokens: usize,
     /// Replace the store in --out
@@ -79,11 +79,11 @@ fn summary(manifest: &Manifest) -> String {
     )
 }
 
-/// A progress bar on a terminal, else a line now and then; all on the standard error.
+/// Progress bar on a terminal, else a line now and then; all on the standard error.
 struct Watcher {
     bar: Option<ProgressBar>,
     started: Instant,
-    /// What an earlier process had done.
+    /// Progress at the first report: the baseline of this process's speed, which leaves out an earlier process's work.
     before: Option<Progress>,
     last_line: Instant,
 }
@@ -121,7 +121,7 @@ impl Watcher {
     }
 }
 
-/// How long the rest takes at the speed of this process, where that can be told.
+/// Formats the remaining time at the speed of this process, if known.
 fn left(progress: Progress, before: Progress, seconds: f64) -> String {
     let read = progress.bytes.saturating_sub(before.bytes);
     match progress.total_bytes {
