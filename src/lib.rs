@@ -1,12 +1,11 @@
 //! RetroMAE pre-training as a library of hand-written kernels that run on GPUs and, the same source, on the CPU.
 //!
 //! RetroMAE (Xiao et al., [arXiv 2205.12035](https://arxiv.org/abs/2205.12035)) trains a BERT encoder for retrieval: a one-layer decoder
-//! must rebuild each sentence from its vector. This crate holds every kernel of that step, fused by hand, with an interface for each;
-//! a [`Model`](model::Model) that runs the step without allocating; and the same mathematics in plain f64 as the judge of both.
-//! Kernels are CUDA C++. On the *host device* each thread of a block is emulated on the processor, so everything can be run, tested and
-//! debugged without a GPU.
+//! must rebuild each sentence from its vector. This crate holds every kernel of that step, fused by hand, with an interface for each; a
+//! [`Model`](model::Model) that runs the step without allocating; and the same mathematics in plain f64 as the reference for both. Kernels are
+//! CUDA C++. The *CPU emulator* runs each thread of a block on the CPU, so everything can be run, tested and debugged without a GPU.
 //!
-//! Bias and GELU of one row, forward, on the host device:
+//! Bias and GELU of one row, forward, in the CPU emulator:
 //!
 //! ```
 //! use retromae::device::Device;
@@ -29,21 +28,21 @@
 //!
 //! # Modules
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`device`] | memory, streams and kernel launches, on the host or a CUDA device |
 //! | [`ops`] | one safe, typed interface for each operation: attention, cross-entropy, LayerNorm, … |
 //! | [`model`] | sizes, batches, parameters by their Hugging Face names, the training step, [`model::io`] to save and load |
 //! | [`random`] | counter-based draws: dropout and masks are the same on every device |
-//! | [`mod@reference`] | the step in f64, slow and obvious, which judges every kernel |
+//! | [`mod@reference`] | the step in f64, slow and obvious, the oracle for every kernel |
 //! | `data` | corpus, tokenizer, token stores and packed batches (feature `train`) |
 //! | `train` | the learning-rate schedule and the record of a run (feature `train`) |
 //! | `eval` | retrieval scores beside BM25 (feature `train`) |
 //!
 //! # Environment
 //!
-//! [`Device::host`](device::Device::host) reads how to run kernels from the environment, and [`HostOptions`](device::HostOptions) sets the same in
-//! code. `docs/environment.md` lists all variables.
+//! [`Device::host`](device::Device::host) reads its options from the environment, and [`HostOptions`](device::HostOptions) sets the same in code.
+//! `docs/environment.md` lists all variables.
 mod common;
 #[cfg(feature = "train")]
 pub mod data;

@@ -1,4 +1,4 @@
-//! The `retromae` command: pre-train, embed, evaluate, and say what was built.
+//! The `retromae` command: pre-trains, embeds, evaluates, and reports on the build.
 
 mod cli;
 
@@ -9,7 +9,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     match cli::Command::try_parse() {
         Ok(command) => command.run().unwrap_or_else(|error| failed(&error)),
-        // `--help` and `--version` come this way, too.
+        // `--help` and `--version` arrive here, too.
         Err(usage) => match usage.print() {
             Err(error) if !usage.use_stderr() => failed(&cli::OutputError::from(error).into()),
             _ => ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(1)),
@@ -17,9 +17,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The status of a command that failed, after its error is told.
+/// Reports the error of a failed command, and returns its exit status.
 fn failed(error: &cli::Error) -> ExitCode {
-    /// What a shell says of a program that SIGPIPE ended.
+    /// Status that a shell gives to a program ended by SIGPIPE.
     const READER_GONE: u8 = 128 + 13;
     if let Some(cli::OutputError::Closed) = error.downcast_ref() {
         return ExitCode::from(READER_GONE);
