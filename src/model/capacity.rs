@@ -16,10 +16,10 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// Beyond this, a launch of attention would have more blocks than 31 bits count.
+    /// Maximum tokens: with more, an attention launch could exceed 2^31 - 1 blocks.
     pub const TOKENS_MAX: usize = 1 << 24;
 
-    /// Whether a model of `config` can have this capacity.
+    /// Checks that a model of `config` can have this capacity.
     ///
     /// # Errors
     /// When a number is out of its range: names it, what it was and what it should be.
@@ -47,12 +47,12 @@ impl Capacity {
         Ok(())
     }
 
-    /// Words of the bit rows of a full batch: a row for each token.
+    /// 32-bit words of a full batch's masks: one bit row a token.
     pub(super) fn mask_words(&self) -> usize {
         self.tokens * self.sentence_length.div_ceil(32)
     }
 
-    /// What there is room for of such an input: masks are drawn for shorter sentences only.
+    /// The capacity for such an input: masks are drawn only for sentences of at most [`masks::LENGTH_MAX`] tokens.
     pub(super) fn of(self, input: Input<'_>) -> Self {
         match input {
             Input::Explicit(_) => self,

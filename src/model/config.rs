@@ -1,19 +1,19 @@
-//! The configurations that a model can be made of.
+//! Validation of a model's configuration.
 
 use super::ModelConfig;
 use crate::ops::attention::HEAD_DIMS;
 use crate::ops::layer_norm::COLUMNS_MAX;
 use crate::ops::{Result, wrong};
 
-/// Names and places of the parameters are kept on the host, and each layer has dropout sites of its own.
+/// Bounds the table of parameter names and ranges on the host, and the dropout sites, of which each layer has its own.
 const LAYERS_MAX: usize = 1024;
-/// Keeps the bytes of a batch's activations within what a number holds.
+/// Keeps the byte count of a batch's activations from overflowing.
 const INTERMEDIATE_SIZE_MAX: usize = 1 << 16;
 /// Keeps all initial weights finite.
 const INITIALIZER_RANGE_MAX: f32 = 1e30;
 
 impl ModelConfig {
-    /// Whether a model can be made of this: a [`Model`](super::Model) refuses any other configuration.
+    /// Checks that a [`Model`](super::Model) can be created from this configuration.
     ///
     /// # Errors
     /// When a field is out of its range: names it, what it was and what it should be.
@@ -73,7 +73,7 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Whether the model has the bag-of-words head of DupMAE.
+    /// Returns true for a model with the bag-of-words head of DupMAE.
     pub(super) fn has_bag_of_words(&self) -> bool {
         self.bag_of_words_loss_weight > 0.0
     }
@@ -87,7 +87,7 @@ mod tests {
     use crate::common::random::Stream;
     use std::collections::HashSet;
 
-    /// No two places of a model drop the same elements, nor does any other draw use a place's numbers.
+    /// No two dropout sites of a model share random numbers, with each other or with any other random stream.
     #[test]
     fn every_place_that_drops_has_a_site_of_its_own() {
         let mut sites = vec![

@@ -1,4 +1,4 @@
-//! The model's embeddings at work: a source of rows, position, type and LayerNorm, forward and backward.
+//! The embedding layers, forward and backward: rows of a source, position and type embeddings, LayerNorm.
 
 use super::inputs::{Inputs, Segments};
 use super::layer::dropout;
@@ -20,14 +20,14 @@ pub(super) struct Embeddings<T: ModelFloat> {
     rstd: Buffer<f32>,
 }
 
-/// What every embedding of a step shares.
+/// Per-call context that all embeddings of a step share.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a, T: ModelFloat> {
     pub stream: &'a Stream,
     pub config: &'a ModelConfig,
     pub weights: &'a Weights<T>,
     pub inputs: &'a Inputs,
-    /// The step's random state; `None` drops nothing.
+    /// The step's random state; `None` disables dropout.
     pub rng: Option<View<'a, u32>>,
 }
 
@@ -85,8 +85,8 @@ impl<T: ModelFloat> Embeddings<T> {
         embedding::forward(at.stream, forward)
     }
 
-    /// Adds the gradients of the tables that `source` reads, and, at each sentence's first row of `d_hidden` (`[T, H]`), that of its
-    /// vector where the source reads it.
+    /// Adds the gradients of the tables that `source` reads. If `source` reads the sentence vectors, adds their gradients to each sentence's
+    /// first row of `d_hidden` (`[T, H]`).
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward(
         &self,

@@ -1,14 +1,14 @@
-//! Buffers of fixed capacity of which a prefix is in use, filled by the host while the device works on.
+//! Fixed-capacity buffers with a prefix in use, which the host fills while the device computes.
 
 use std::ops::Range;
 
 use crate::device::{Buffer, Device, Element, Staging, Stream, View, ViewMut};
 use crate::ops::Result;
 
-/// Two, so that the host can write one batch while the device still copies the one before.
+/// Staging buffers: two, so that the host can write one batch while the device still copies the previous one.
 const SLOTS: usize = 2;
 
-/// A buffer of which a prefix is in use, and page-locked memory that it is filled from.
+/// A buffer with a prefix in use, and the page-locked memory that it is uploaded from.
 #[derive(Debug)]
 pub(super) struct Filled<T: Element> {
     buffer: Buffer<T>,
@@ -36,7 +36,7 @@ impl<T: Element> Filled<T> {
         Ok(slot.upload(stream, 0..values.len(), self.buffer.slice_mut(0..values.len()))?)
     }
 
-    /// Makes room for `length` elements that a kernel will write.
+    /// Sets the prefix in use to `length` elements, which a kernel will write.
     pub(super) fn resize(&mut self, length: usize) {
         assert!(length <= self.buffer.len(), "{length} elements in a buffer of {}", self.buffer.len());
         self.length = length;
@@ -50,17 +50,17 @@ impl<T: Element> Filled<T> {
         self.buffer.slice_mut(0..self.length)
     }
 
-    /// All that there is room for: what is recorded must not depend on how much of it a batch uses.
+    /// The whole capacity, for recorded launches, which must not depend on the length that a batch uses.
     pub(super) fn whole(&self) -> View<'_, T> {
         self.buffer.view()
     }
 
-    /// As [`whole`](Self::whole), to be written to.
+    /// Mutable [`whole`](Self::whole).
     pub(super) fn whole_mut(&mut self) -> ViewMut<'_, T> {
         self.buffer.view_mut()
     }
 
-    /// Two parts of it, which do not overlap.
+    /// Mutable views of two ranges that do not overlap.
     pub(super) fn parts_mut(&mut self, parts: [&Range<usize>; 2]) -> [ViewMut<'_, T>; 2] {
         self.buffer.slices_mut(parts)
     }

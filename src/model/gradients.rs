@@ -1,4 +1,4 @@
-//! Backward steps that layers and head share: of a product, of a bias, of the block end `LN(residual + dropout(input + bias))`.
+//! Backward steps shared by layers and head: of a linear layer, of a bias, and of `LN(residual + dropout(input + bias))`.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::{Dropout, Result, layer_norm, linear};
 
-/// What was normalized, and by what.
+/// LayerNorm's input and statistics, saved for the backward pass.
 #[derive(Debug)]
 pub(super) struct NormActivations<T: ModelFloat> {
     /// `[T, H]`
@@ -25,7 +25,7 @@ impl<T: ModelFloat> NormActivations<T> {
     }
 }
 
-/// Gradients of a product: of the weight (added), and of the input (written, or added with `accumulate`).
+/// Gradients of a linear layer: of the weight (added), and of the input (written, or added with `accumulate`).
 #[allow(clippy::too_many_arguments)]
 pub(super) fn linear_backward<T: ModelFloat>(
     stream: &Stream,

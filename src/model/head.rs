@@ -1,5 +1,5 @@
 //! The masked-language-model head, shared by encoder and decoder, on labeled rows only: the transform, then linear + cross-entropy with the
-//! tied word embeddings. And the bag-of-words head of DupMAE, which puts all of the encoder's tokens through the same layers.
+//! tied word embeddings. Also the bag-of-words head of DupMAE, which runs all of the encoder's tokens through the same layers.
 
 use super::gradients::linear_backward;
 use super::inputs::{Bags, Inputs};
@@ -12,21 +12,21 @@ use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
 
-/// What the head computes of the labeled rows, M of them at most: the encoder's first, then the decoder's.
+/// Buffers of the head for at most M labeled rows: the encoder's first, then the decoder's.
 #[derive(Debug)]
 pub(super) struct Head<T: ModelFloat> {
-    /// `[M, H]`: gathered rows
+    /// `[M, H]` gathered hidden states
     rows: Buffer<T>,
     transform: Transform<T>,
     row_losses: Buffer<f32>,
     log_sum_exp: Buffer<f32>,
     log_likelihoods: Buffer<f32>,
     correct: Buffer<u8>,
-    /// `[2]`: of encoder and decoder
+    /// `[2]` totals of encoder and decoder
     totals: Buffer<Totals>,
     /// `[B]`
     bag_losses: Buffer<f32>,
-    /// `[1]`: weighted; 0 where there is no such head
+    /// `[1]` weighted bag-of-words loss; 0 without that head
     bag_loss: Buffer<f32>,
 }
 
@@ -46,7 +46,8 @@ impl<T: ModelFloat> Head<T> {
         })
     }
 
-    /// Losses of the labeled rows of both outputs, `[T, H]` each, and all gradients of the head: added to `d_encoder` and `d_decoder`.
+    /// Enqueues the losses of the labeled rows of both outputs, `[T, H]` each, and all gradients of the head; those of the outputs are added to
+    /// `d_encoder` and `d_decoder`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn forward_backward(
         &mut self,
@@ -90,7 +91,7 @@ impl<T: ModelFloat> Head<T> {
         Ok(())
     }
 
-    /// Losses, and the gradient of the transform's output.
+    /// Enqueues the losses and the gradient of the transform's output.
     fn losses(
         &mut self,
         stream: &Stream,
@@ -127,7 +128,7 @@ impl<T: ModelFloat> Head<T> {
         cross_entropy::forward_backward(stream, forward_backward)
     }
 
-    /// The bag-of-words loss of the encoder's output, `[T, H]`, and all of its gradients: added to `d_encoder`.
+    /// Enqueues the bag-of-words loss of the encoder's output, `[T, H]`, and all of its gradients; that of the output is added to `d_encoder`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn bag_of_words(
         &mut self,
@@ -159,7 +160,7 @@ impl<T: ModelFloat> Head<T> {
             algorithm: HEAD_ALGORITHM,
             workspace: scratch.head.view_mut(),
             hidden_size: columns,
-            // Without [CLS], whose vector the decoder rebuilds the sentence from.
+            // Without [CLS], from whose vector the decoder reconstructs the sentence.
             first_slot: 1,
         };
         bag_of_words::forward_backward(stream, forward_backward)?;
@@ -188,12 +189,12 @@ impl<T: ModelFloat> Head<T> {
         )
     }
 
-    /// `[1]`: the weighted bag-of-words loss.
+    /// `[1]` weighted bag-of-words loss.
     pub(super) fn bag_loss(&self) -> View<'_, f32> {
         self.bag_loss.view()
     }
 
-    /// `[2]`: of encoder and decoder.
+    /// `[2]` totals of encoder and decoder.
     pub(super) fn totals(&self) -> View<'_, Totals> {
         self.totals.view()
     }

@@ -2,12 +2,12 @@
 
 use super::{Batch, Masking, PackedSentences};
 
-/// The sentences of a step, and what is hidden of them.
+/// The sentences of a step, with their masks and labels or the way to draw them.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// Everything is given.
+    /// Inputs, labels and masks are all given.
     Explicit(&'a Batch),
-    /// What is hidden is drawn on the device, from the step's randomness.
+    /// Masked inputs, labels and masks are drawn on the device, from the step's randomness.
     Drawn(&'a PackedSentences, Masking),
 }
 
@@ -20,7 +20,7 @@ impl Input<'_> {
         }
     }
 
-    /// How the device draws; none where everything is given.
+    /// Masking options for the device; `None` for an explicit input.
     pub(super) fn masking(&self) -> Option<Masking> {
         match self {
             Self::Explicit(_) => None,

@@ -10,10 +10,10 @@ use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::group_by_key::{self, Keys};
 use crate::ops::{Result, require_length, wrong};
 
-/// Encoder ids, decoder ids and slots are grouped together.
+/// Arrays grouped in one call: encoder ids, decoder ids and slots.
 const GROUPED: usize = 3;
 
-/// The tokens of each key, such as an id: segment `s` is `indices[offsets[s]..offsets[s + 1]]`, whose gradients go to row `keys[s]` of a table.
+/// Tokens grouped by a key, such as their id: segment `s` is `indices[offsets[s]..offsets[s + 1]]`, whose gradients go to row `keys[s]` of a table.
 #[derive(Debug)]
 pub(super) struct Segments {
     key_count: usize,
@@ -24,7 +24,7 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Of at most `tokens` tokens with keys in `0..key_count`.
+    /// Allocates room for at most `tokens` tokens with keys in `0..key_count`.
     fn new(device: &Device, tokens: usize, key_count: usize) -> Result<Self> {
         let segments = group_by_key::segments(tokens, key_count);
         Ok(Self {
@@ -40,7 +40,7 @@ impl Segments {
         group_by_key::segments(self.tokens, self.key_count)
     }
 
-    /// Where the groups of `keys` go.
+    /// Arguments for grouping `keys` into these segments.
     fn of<'a>(&'a mut self, keys: View<'a, i32>) -> Keys<'a> {
         self.tokens = keys.len();
         let segments = self.len();
@@ -71,42 +71,42 @@ pub(super) struct Inputs {
     pub tokens: usize,
     pub max_seqlen: usize,
     pub cu_seqlens: Filled<i32>,
-    /// Where both inputs are drawn: what they are drawn from.
+    /// Unmasked ids, when the inputs of both encoder and decoder are drawn from them.
     pub original_ids: Filled<i32>,
     pub encoder_ids: Filled<i32>,
     pub decoder_ids: Filled<i32>,
-    /// The place of each token in its sentence.
+    /// Position of each token in its sentence, from 0.
     pub slots: Filled<i32>,
-    /// The sentence of each token.
+    /// Sentence index of each token.
     pub sentence_of: Filled<i32>,
-    /// The packed row of each sentence's slot 0, negative where the sentence is empty.
+    /// Packed row of each sentence's slot 0; negative for an empty sentence.
     pub first_rows: Filled<i32>,
-    /// One segment a sentence, of its first row alone: `0..` up to the empty sentences, whose segments are empty.
+    /// Offsets of one segment a sentence, which holds its first row alone; empty for the empty sentences at the end.
     pub sentence_offsets: Filled<i32>,
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
     grouping: Buffer<u8>,
-    /// Labeled rows: the encoder's, filled up with negative ones, then the decoder's, filled up as well.
+    /// Labeled rows: the encoder's, padded with negative rows, then the decoder's, padded likewise.
     pub labeled_rows: Filled<i32>,
-    /// Where the decoder's begin.
+    /// Index of the decoder's first entry in `labeled_rows`.
     pub decoder_start: usize,
     pub targets: Filled<i32>,
-    /// The loss weight over the number of labeled rows, for each labeled row.
+    /// Weight of each labeled row: the loss weight divided by the number of labeled rows.
     pub row_weights: Filled<f32>,
-    /// Where the model has the bag-of-words head.
+    /// Bags of words; `None` without the bag-of-words head.
     pub bags: Option<Bags>,
 }
 
-/// The words that the sentences have.
+/// The bag of words (distinct ids) of each sentence, concatenated.
 #[derive(Debug)]
 pub(super) struct Bags {
-    /// `[B + 1]`: prefix sums of their numbers
+    /// `[B + 1]` prefix sums of the bag sizes
     pub offsets: Filled<i32>,
     pub ids: Filled<i32>,
-    /// One over the number of the sentence's tokens beside `[CLS]` and `[SEP]`, as in DupMAE's public code.
+    /// Weight of each id: 1 / (the sentence's tokens without `[CLS]` and `[SEP]`), as in DupMAE's public code.
     pub weights: Filled<f32>,
-    /// The loss weight over the number of sentences, for each sentence; 0 for those that fill a batch up.
+    /// Weight of each sentence: the loss weight divided by the number of sentences; 0 for padding sentences.
     pub sentence_weights: Filled<f32>,
 }
 
@@ -121,7 +121,7 @@ impl Bags {
         })
     }
 
-    /// Uploads the bags of an input that is filled up to `shape`.
+    /// Uploads the bags of an input that is padded to `shape`.
     fn write(&mut self, stream: &Stream, input: Input<'_>, loss_weight: f32, shape: &Shape) -> Result<()> {
         let cu_seqlens = input.cu_seqlens();
         let sentences = cu_seqlens.len() - 1;
@@ -178,7 +178,7 @@ impl Inputs {
         })
     }
 
-    /// Uploads a checked input, filled up to `shape`. What is drawn stays empty: ids, and rows without labels.
+    /// Uploads a checked input, padded to `shape`. Ids and labels that the device draws stay empty.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
@@ -227,7 +227,7 @@ impl Inputs {
         }
     }
 
-    /// Uploads what the sentences of `cu_seqlens` are beside their ids; `shape` may go beyond them.
+    /// Uploads everything that follows from `cu_seqlens` alone; `shape` may be larger than these sentences.
     pub(super) fn write_sentences(
         &mut self,
         stream: &Stream,
@@ -257,7 +257,7 @@ impl Inputs {
         self.sentence_of.write(stream, &sentence_of)
     }
 
-    /// Enqueues the grouping of tokens by what their gradients go to.
+    /// Enqueues the grouping of tokens by the table row that their gradients are added to.
     pub(super) fn group(&mut self, stream: &Stream) -> Result<()> {
         let mut arrays: [Keys<'_>; GROUPED] = [
             self.encoder_words.of(self.encoder_ids.view()),
@@ -268,7 +268,7 @@ impl Inputs {
     }
 }
 
-/// The label of every token but each sentence's first and last: itself.
+/// Labels every token with its own id, except each sentence's first and last.
 fn inner_labels(sentences: &PackedSentences) -> Vec<i32> {
     let mut labels = sentences.ids.clone();
     for pair in sentences.cu_seqlens.windows(2) {
@@ -296,7 +296,7 @@ impl Labels {
         self.weights.resize(self.rows.len(), share);
     }
 
-    /// Fills up to `count` rows with such that are none.
+    /// Pads to `count` rows with ignored rows.
     fn resize(&mut self, count: usize) {
         self.rows.resize(count, -1);
         self.targets.resize(count, IGNORE_INDEX);
@@ -348,7 +348,7 @@ fn check_batch(config: &ModelConfig, capacity: Capacity, batch: &Batch) -> Resul
     Ok(())
 }
 
-/// Refuses a bank whose sentences lack rows.
+/// Refuses a bank in which a sentence has too few rows.
 fn check_bank(batch: &Batch, bank: &VisibilityBank) -> Result<()> {
     let all = bank.bits.len();
     for b in 0..batch.num_sentences() {

@@ -13,21 +13,21 @@ use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use crate::ops::{Dropout, Result, bias_gelu, layer_norm, linear};
 
-/// What the backward pass of a layer needs from its forward pass.
+/// Activations that the forward pass of a layer saves for its backward pass.
 #[derive(Debug)]
 pub(super) struct Activations<T: ModelFloat> {
-    /// `[T, 3H]` of one stream; or `[T, H]` of queries, then `[T, 2H]` of keys and values
+    /// With one stream `[T, 3H]`; with two, `[T, H]` queries, then `[T, 2H]` keys and values
     query_key_value: Buffer<T>,
-    /// `[T, H]`: the heads' outputs
+    /// `[T, H]` outputs of the attention heads
     context: Buffer<T>,
     /// `[A, T]`
     log_sum_exp: Buffer<f32>,
     attention_norm: NormActivations<T>,
     /// `[T, H]`
     attention_output: Buffer<T>,
-    /// `[T, F]`: before bias and GELU
+    /// `[T, F]`, before bias and GELU
     intermediate: Buffer<T>,
-    /// `[T, F]`: after
+    /// `[T, F]`, after bias and GELU
     activated: Buffer<T>,
     output_norm: NormActivations<T>,
     /// `[T, H]`
@@ -51,20 +51,20 @@ impl<T: ModelFloat> Activations<T> {
     }
 }
 
-/// A layer at work: its parameters' places, its number for dropout, and the batch it works on.
+/// Per-call context of a layer: parameter ranges, layer index for dropout, batch.
 #[derive(Clone, Copy)]
 pub(super) struct Layer<'a> {
     pub config: &'a ModelConfig,
     pub ranges: &'a LayerRanges,
-    /// The decoder is layer `num_hidden_layers`.
+    /// Layer index; `num_hidden_layers` for the decoder.
     pub index: usize,
     pub inputs: &'a Inputs,
     pub mask: Mask<'a>,
-    /// The step's random state; `None` drops nothing.
+    /// The step's random state; `None` disables dropout.
     pub rng: Option<View<'a, u32>>,
 }
 
-/// The streams a layer reads: queries (and the residual), and keys and values where they have a source of their own.
+/// Inputs of a layer: the stream of queries (also the residual), and a separate stream of keys and values, if any.
 #[derive(Clone, Copy)]
 pub(super) struct Streams<'a, T: ModelFloat> {
     /// `[T, H]`
@@ -73,7 +73,7 @@ pub(super) struct Streams<'a, T: ModelFloat> {
     pub content: Option<View<'a, T>>,
 }
 
-/// A dropout site of this step, unless nothing is dropped.
+/// Dropout at `site` in this step; `None` without randomness or at rate 0.
 pub(super) fn dropout(rng: Option<View<'_, u32>>, rate: f32, site: u32) -> Option<Dropout<'_>> {
     rng.filter(|_| rate > 0.0).map(|rng| Dropout { rng, rate, site })
 }
@@ -102,7 +102,7 @@ impl<'a> Layer<'a> {
         dropout(self.rng, self.config.hidden_dropout_prob, site)
     }
 
-    /// Queries, keys and values within their buffer.
+    /// Splits a buffer into queries, keys and values.
     fn split<'b, T: ModelFloat>(&self, buffer: View<'b, T>, two_streams: bool) -> [Rows<'b, T>; 3] {
         let (queries, hidden) = (self.tokens() * self.config.hidden_size, self.config.hidden_size);
         if !two_streams {
@@ -113,7 +113,7 @@ impl<'a> Layer<'a> {
         [query, key, value]
     }
 
-    /// As [`split`](Self::split), for gradients.
+    /// Mutable [`split`](Self::split), for gradients.
     fn split_mut<'b, T: ModelFloat>(&self, buffer: ViewMut<'b, T>, two_streams: bool) -> [RowsMut<'b, T>; 3] {
         let hidden = self.config.hidden_size;
         if !two_streams {
@@ -160,7 +160,7 @@ impl<'a> Layer<'a> {
         self.feed_forward(stream, weights, activations, scratch)
     }
 
-    /// Queries, keys and values.
+    /// Enqueues the projections to queries, keys and values.
     fn project<T: ModelFloat>(
         &self,
         stream: &Stream,
@@ -265,7 +265,7 @@ impl<'a> Layer<'a> {
         )
     }
 
-    /// From the gradient of the output to those of the streams; parameter gradients are added.
+    /// Enqueues the backward pass, from the gradient of the output to those of the streams; parameter gradients are added.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward<T: ModelFloat>(
         &self,
@@ -285,7 +285,7 @@ impl<'a> Layer<'a> {
         self.project_backward(stream, parameters, streams, d_query, d_content, scratch)
     }
 
-    /// From `d_output` to `scratch.d_attention_output`.
+    /// Propagates `d_output` to `scratch.d_attention_output`.
     fn feed_forward_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
@@ -346,7 +346,7 @@ impl<'a> Layer<'a> {
         )
     }
 
-    /// From `scratch.d_attention_output` to `scratch.d_context`, and the residual's part of `d_query`.
+    /// Propagates `scratch.d_attention_output` to `scratch.d_context` and, through the residual, to `d_query`.
     fn attention_output_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
@@ -384,7 +384,7 @@ impl<'a> Layer<'a> {
         )
     }
 
-    /// From `scratch.d_context` to `scratch.d_query_key_value`.
+    /// Propagates `scratch.d_context` to `scratch.d_query_key_value`.
     fn attention_backward<T: ModelFloat>(
         &self,
         stream: &Stream,
@@ -414,7 +414,7 @@ impl<'a> Layer<'a> {
         attention::backward(stream, backward)
     }
 
-    /// From `scratch.d_query_key_value` to the gradients of the streams: added to `d_query`, written to `d_content`.
+    /// Propagates `scratch.d_query_key_value` to the streams: adds to `d_query`, writes `d_content`.
     fn project_backward<T: ModelFloat>(
         &self,
         stream: &Stream,

@@ -1,14 +1,14 @@
-//! Where each parameter lies in the flat arena.
+//! Ranges of the parameters in the flat arena.
 //!
-//! Weight matrices and embeddings come first, as weight decay acts on them alone; LayerNorm weights and all biases follow. Query, key and
-//! value of a layer are neighbors, so that one product can read them as one matrix. Names and shapes are Hugging Face's.
+//! Weight matrices and embeddings come first, because weight decay acts on them alone; LayerNorm weights and all biases follow. A layer's query,
+//! key and value weights are adjacent, so that one matmul can read them as one matrix. Names and shapes are Hugging Face's.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::ModelConfig;
 
-/// Every parameter begins at a multiple of this many elements: 16 bytes of a 16-bit type.
+/// Alignment of every parameter's start in elements: 16 bytes of a 16-bit type.
 const ALIGNMENT: usize = 8;
 
 /// One named parameter.
@@ -33,7 +33,7 @@ pub(super) struct Norm {
     pub beta: Range<usize>,
 }
 
-/// One transformer layer.
+/// Parameter ranges of one transformer layer.
 #[derive(Clone, Debug)]
 pub(super) struct LayerRanges {
     /// `[3H, H]` and `[3H]`: query, key, value
@@ -45,12 +45,12 @@ pub(super) struct LayerRanges {
     pub output_norm: Norm,
 }
 
-/// All parameters of a model.
+/// Parameter ranges of a model.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub entries: Vec<Entry>,
     names: HashMap<String, usize>,
-    /// Elements that weight decay acts on: the first ones.
+    /// Number of leading elements that weight decay acts on.
     pub decayed: usize,
     pub total: usize,
     pub word: Range<usize>,
@@ -79,7 +79,7 @@ impl Builder {
         range
     }
 
-    /// Query, key and value: the range over all three.
+    /// Adds query, key and value; returns the range over all three.
     fn add_query_key_value(&mut self, prefix: &str, kind: &str, shape: &[usize]) -> Range<usize> {
         let add =
             |builder: &mut Self, part| builder.add(format!("{prefix}.attention.self.{part}.{kind}"), shape);
@@ -94,7 +94,7 @@ impl Builder {
     }
 }
 
-/// The matrices of one layer, before the biases are placed.
+/// Ranges of one layer's matrices, before its biases are placed.
 struct LayerWeights {
     prefix: String,
     query_key_value: Range<usize>,

@@ -1,4 +1,4 @@
-//! What a step hides, in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and corrupted inputs.
+//! Masks of a step in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and the corruption of inputs.
 
 use std::ops::Range;
 
@@ -16,18 +16,18 @@ use crate::ops::masks::{
 };
 use crate::ops::{Result, Workspace, wrong};
 
-/// Rows of a bank of long sentences, for which there must be workspace: what the first public code draws.
+/// Rows of a bank of long sentences, which needs workspace: the number that the first public code draws.
 const LONG_BANK_ROWS_MAX: usize = 256;
 
 impl BankRows {
-    /// The most masks for which a model of sentences of up to `length` tokens has room.
+    /// Maximum masks a sentence in a model whose sentences have up to `length` tokens.
     #[must_use]
     pub fn limit(length: usize) -> usize {
         if masks::workspace(1, length, 1) == Workspace::NONE { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
     }
 }
 
-/// Where the labeled rows of each sentence go, and how many it has.
+/// Offsets and counts of each sentence's labeled rows.
 #[derive(Debug)]
 struct Labeled {
     /// `[B + 1]`
@@ -41,7 +41,7 @@ impl Labeled {
         Ok(Self { offsets: Filled::new(device, sentences + 1)?, counts: Filled::new(device, sentences)? })
     }
 
-    /// Sentences that fill up to `sentences` have no labels.
+    /// Uploads the offsets; padding sentences, up to `sentences`, have no labels.
     fn write(&mut self, stream: &Stream, cu_seqlens: &[i32], budget: Budget, sentences: usize) -> Result<()> {
         let mut offsets = labeled_offsets(cu_seqlens, budget)?;
         offsets.resize(sentences + 1, offsets[cu_seqlens.len() - 1]);
@@ -62,12 +62,12 @@ impl Labeled {
     }
 }
 
-/// The labeled rows of the encoder, and those of the decoder.
+/// Ranges of the encoder's and of the decoder's labeled rows.
 fn labeled_parts(inputs: &Inputs) -> [Range<usize>; 2] {
     [0..inputs.decoder_start, inputs.decoder_start..inputs.labeled_rows.len()]
 }
 
-/// One input's part of the labeled rows and of their targets.
+/// Labeled rows and targets of one input.
 struct LabeledRows<'a> {
     rows: ViewMut<'a, i32>,
     targets: ViewMut<'a, i32>,
@@ -75,17 +75,17 @@ struct LabeledRows<'a> {
 
 #[derive(Debug)]
 pub(super) struct Masks {
-    /// Of the longest sentence that there is room for.
+    /// Length of the longest sentence within the capacity.
     length_max: usize,
     bits: Filled<u32>,
     offsets: Filled<u32>,
     rows: Filled<u16>,
-    /// Whether each token has a mask of its own: `rows` is not used.
+    /// Each token has a mask of its own; `rows` is not used.
     independent: bool,
     sentence_indices: Filled<u32>,
     word_starts: Filled<u32>,
     encoder: Labeled,
-    /// Of the basic decoder.
+    /// Labeled rows of the basic decoder.
     decoder: Labeled,
     workspace: Buffer<u8>,
 }
@@ -108,7 +108,7 @@ impl Masks {
         })
     }
 
-    /// Uploads the batch's own masks (checked before), or what is needed to draw them; filled up to `shape`.
+    /// Uploads the batch's own masks (already checked), or the arrays needed to draw masks; pads to `shape`.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
@@ -139,7 +139,7 @@ impl Masks {
         let mut sentence_indices = sentences.sentence_indices.clone();
         sentence_indices.resize(shape.sentences, 0);
         self.sentence_indices.write(stream, &sentence_indices)?;
-        // No word starts in what fills up.
+        // No word starts in the padding.
         let mut word_starts = sentences.word_starts.clone();
         if let Some(last) = word_starts.last_mut()
             && !sentences.num_tokens().is_multiple_of(32)
@@ -150,7 +150,7 @@ impl Masks {
         self.word_starts.write(stream, &word_starts)
     }
 
-    /// Makes room for a bank that is drawn.
+    /// Prepares the buffers of a bank that the device will draw.
     fn make_room(
         &mut self,
         stream: &Stream,
@@ -158,7 +158,7 @@ impl Masks {
         masking: Masking,
         shape: &Shape,
     ) -> Result<()> {
-        // Whatever this batch's sentences are: those of the next one may be the longest.
+        // Checked for the longest possible sentence, not this batch's: the next batch may have it.
         let limit = BankRows::limit(self.length_max);
         if !(1..=limit).contains(&masking.bank_rows.rows_max(self.length_max)) {
             let expected =
@@ -172,7 +172,7 @@ impl Masks {
         self.offsets.write(stream, &offsets)
     }
 
-    /// Uploads the batch's own masks. A sentence that fills up has one bank row, which hides everything.
+    /// Uploads the batch's own masks. A padding sentence has one bank row, which hides everything.
     fn write_bank(
         &mut self,
         stream: &Stream,
@@ -195,7 +195,7 @@ impl Masks {
         self.rows.write(stream, &rows)
     }
 
-    /// Enqueues the sampling of what [`write`](Self::write) has prepared: masks, and the inputs and labels that are missing.
+    /// Enqueues the sampling that [`write`](Self::write) has prepared: masks, masked inputs and labels.
     pub(super) fn draw(
         &mut self,
         stream: &Stream,
@@ -244,7 +244,7 @@ impl Masks {
         self.weigh(stream, config, inputs)
     }
 
-    /// Sets the weights of the labeled rows, whose number only the device knows.
+    /// Sets the weights of the sampled labeled rows on the device, as only the device knows their number.
     fn weigh(&self, stream: &Stream, config: &ModelConfig, inputs: &mut Inputs) -> Result<()> {
         let parts = labeled_parts(inputs);
         let decoder = (&self.decoder, config.decoder_loss_weight);

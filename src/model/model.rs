@@ -18,10 +18,10 @@ use crate::ops::embedding::{Sentences, Source, Words};
 use crate::ops::segment_sum::{SegmentSum, segment_sum};
 use crate::ops::{Result, rows};
 
-/// How the vector of a sentence is made of its tokens' last hidden states.
+/// Pooling of a sentence's last hidden states into one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooling {
-    /// That of slot 0, `[CLS]`: what RetroMAE trains.
+    /// The hidden state of slot 0, `[CLS]`, which RetroMAE trains.
     #[default]
     Cls,
     /// The mean over all tokens, `[CLS]` and `[SEP]` included.
@@ -35,13 +35,13 @@ pub struct StepRandomness {
     pub step: u32,
 }
 
-/// The losses of a step, those of encoder and decoder each the mean cross-entropy over its labeled tokens; 0 where there are none. And how well those were
-/// predicted: the share whose word was the likeliest one (0 where there are none), and the exponential of the mean negative log-probability.
+/// Losses of a step: for encoder and decoder the mean cross-entropy over the labeled tokens, 0 without any. Accuracy is the fraction of these tokens
+/// whose id had the highest logit (0 without any); perplexity is the exponential of their mean negative log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
     pub encoder: f32,
     pub decoder: f32,
-    /// Mean bag-of-words loss of the sentences, where the model has that head.
+    /// Mean bag-of-words loss of the sentences; `None` without that head.
     pub bag_of_words: Option<f32>,
     pub encoder_accuracy: f32,
     pub decoder_accuracy: f32,
@@ -51,8 +51,8 @@ pub struct Losses {
 
 /// A RetroMAE model that computes in `T`; master weights, gradients and optimizer state are f32.
 ///
-/// All device memory is allocated when the model is made: parameters, the activations of the largest batch, and scratch. As every call uses
-/// it, calls with different streams are in order only where these [wait](Stream::wait) for each other.
+/// All device memory is allocated when the model is created: parameters, the activations of the largest batch, and scratch. Every call uses
+/// this memory, so calls on different streams are ordered only if the streams [wait](Stream::wait) for each other.
 #[derive(Debug)]
 pub struct Model<T: ModelFloat> {
     pub(super) config: ModelConfig,
@@ -64,13 +64,13 @@ pub struct Model<T: ModelFloat> {
     pub(super) rng: Filled<u32>,
     encoder_input: Embeddings<T>,
     layers: Vec<Activations<T>>,
-    /// `[B, H]`: last hidden state of each sentence's slot 0
+    /// `[B, H]` last hidden states of each sentence's slot 0
     sentence_vectors: Buffer<T>,
     query: Embeddings<T>,
     content: Embeddings<T>,
     decoder: Activations<T>,
     pub(super) head: Head<T>,
-    /// `[T, H]` gradients that travel down the layers in turn
+    /// `[T, H]` gradients, swapped from layer to layer in the backward pass
     d_hidden: Buffer<T>,
     d_next: Buffer<T>,
     d_decoder: Buffer<T>,
@@ -84,7 +84,7 @@ pub struct Model<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Model<T> {
-    /// Bytes of memory that [`Model::new`] allocates on `device`, which is all there is to a step.
+    /// Returns the bytes that [`Model::new`] allocates on `device`; a step allocates no more.
     ///
     /// # Errors
     /// As [`ModelConfig::validate`] and [`Capacity::validate`].
@@ -130,7 +130,7 @@ impl<T: ModelFloat> Model<T> {
         })
     }
 
-    /// What the model is.
+    /// The model's configuration.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -225,10 +225,10 @@ impl<T: ModelFloat> Model<T> {
         self.embed_pooled(stream, cu_seqlens, ids, Pooling::Cls)
     }
 
-    /// [`Model::embed`] with another pooling. The vector of an empty sentence is zero.
+    /// [`Model::embed`] with a choice of pooling. The vector of an empty sentence is zero.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Model::embed`].
     pub fn embed_pooled(
         &mut self,
         stream: &Stream,
@@ -256,7 +256,7 @@ impl<T: ModelFloat> Model<T> {
         Ok(vectors)
     }
 
-    /// Puts the sums of the encoder's last hidden states, summed in f32, in the place of the sentence vectors.
+    /// Overwrites the sentence vectors with each sentence's sum of last hidden states, accumulated in f32.
     fn sum_sentences(&mut self, stream: &Stream) -> Result<()> {
         let columns = self.config.hidden_size;
         let hidden = self.layers.last().map_or(&self.encoder_input.output, |layer| &layer.output);
@@ -274,7 +274,7 @@ impl<T: ModelFloat> Model<T> {
         segment_sum(stream, sum)
     }
 
-    /// Runs the encoder up to the sentence vectors.
+    /// Enqueues the encoder's forward pass, including the sentence vectors.
     pub(super) fn encode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let columns = self.config.hidden_size;
         let elements = self.inputs.tokens * columns;
@@ -309,7 +309,7 @@ impl<T: ModelFloat> Model<T> {
         rows::gather(stream, gather)
     }
 
-    /// Runs the decoder's layer.
+    /// Enqueues the decoder's forward pass.
     pub(super) fn decode(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
@@ -330,7 +330,7 @@ impl<T: ModelFloat> Model<T> {
         layer.forward(stream, weights, streams, &mut self.decoder, &mut self.scratch)
     }
 
-    /// Both losses and the head's gradients; leaves the gradients of the two outputs in `d_hidden` and `d_decoder`.
+    /// Enqueues all losses and the head's gradients; leaves the gradients of both outputs in `d_hidden` and `d_decoder`.
     pub(super) fn losses_and_head(&mut self, stream: &Stream) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         stream.zero(self.d_hidden.slice_mut(0..elements))?;
@@ -357,7 +357,7 @@ impl<T: ModelFloat> Model<T> {
         )
     }
 
-    /// From `d_decoder` to the decoder's parameters and inputs; adds the sentence vectors' gradient to `d_hidden`.
+    /// Enqueues the decoder's backward pass, from `d_decoder` to its parameters and inputs; adds the gradient of the sentence vectors to `d_hidden`.
     pub(super) fn decode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
@@ -404,7 +404,7 @@ impl<T: ModelFloat> Model<T> {
         )
     }
 
-    /// From `d_hidden` to the encoder's parameters.
+    /// Enqueues the encoder's backward pass, from `d_hidden` to its parameters.
     pub(super) fn encode_backward(&mut self, stream: &Stream, dropout: bool) -> Result<()> {
         let elements = self.inputs.tokens * self.config.hidden_size;
         let rng = dropout.then(|| self.rng.view());
@@ -445,7 +445,7 @@ fn encoder_source<'a, T: ModelFloat>(weights: &'a Weights<T>, inputs: &'a Inputs
     Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
 }
 
-/// Where the decoder's content and, in the enhanced decoder, its queries come from.
+/// Sources of the decoder's content embeddings and, in the enhanced decoder, of its query embeddings.
 fn decoder_sources<'a, T: ModelFloat>(
     config: &ModelConfig,
     weights: &'a Weights<T>,

@@ -13,18 +13,18 @@ use crate::ops::{Error, Result, wrong};
 pub(super) struct Parameters<T: ModelFloat> {
     pub weights: Weights<T>,
     pub gradients: Buffer<f32>,
-    /// Whether all work that was enqueued leaves `gradients` at 0.
+    /// `gradients` is all 0 once the enqueued work is done.
     pub gradients_are_zero: bool,
     pub first_moments: Buffer<f32>,
     pub second_moments: Buffer<f32>,
 }
 
-/// What the forward pass reads.
+/// Weights that the forward pass reads.
 #[derive(Debug)]
 pub(super) struct Weights<T: ModelFloat> {
     pub layout: Layout,
     pub master: Buffer<f32>,
-    /// The copy in `T` that products read; absent where `T` is f32.
+    /// Copy in `T` that matmuls and embeddings read; `None` if `T` is f32.
     pub compute: Option<Buffer<T>>,
 }
 
@@ -58,13 +58,13 @@ impl<T: ModelFloat> Parameters<T> {
         for buffer in [&mut self.gradients, &mut self.first_moments, &mut self.second_moments] {
             stream.zero(buffer.view_mut())?;
         }
-        // The caller may go on on any stream.
+        // The caller may continue on any stream.
         Ok(stream.synchronize()?)
     }
 }
 
 impl<T: ModelFloat> Weights<T> {
-    /// A matrix or bias in `T`, as products read it.
+    /// A matrix or bias in `T`, as the matmuls read it.
     pub(super) fn operand(&self, range: &Range<usize>) -> View<'_, T> {
         match &self.compute {
             Some(compute) => compute.slice(range.clone()),
@@ -72,7 +72,7 @@ impl<T: ModelFloat> Weights<T> {
         }
     }
 
-    /// A bias or LayerNorm weight in f32 whatever `T` is, as other kernels read it.
+    /// A bias or LayerNorm weight in f32, whatever `T` is, as the other kernels read it.
     pub(super) fn vector(&self, range: &Range<usize>) -> View<'_, f32> {
         self.master.slice(range.clone())
     }
@@ -85,7 +85,7 @@ impl<T: ModelFloat> Weights<T> {
         })
     }
 
-    /// The range of `name`, if `argument`'s values fill it.
+    /// Returns the range of the parameter `name`; refuses `values` of another length, naming `argument`.
     pub(super) fn fitting(&self, argument: &'static str, name: &str, values: &[f32]) -> Result<Range<usize>> {
         let entry = self.entry(name)?;
         if values.len() == entry.range.len() {
@@ -124,7 +124,7 @@ pub(super) fn require_all(
     }
 }
 
-/// A standard normal by Box and Muller's transform.
+/// Returns a standard normal sample by the Box-Muller transform.
 fn normal(seed: u64, parameter: u32, element: usize) -> f32 {
     let pair = element as u64 / 2;
     let words = philox(key(seed), [pair as u32, parameter, STREAM_INITIALIZATION, (pair >> 32) as u32]);

@@ -1,4 +1,4 @@
-//! Recorded steps, and the outcomes of the last ones.
+//! Recorded steps, and the results of the last ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,21 +8,21 @@ use crate::device::{Device, Graph, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, adamw};
 
-/// Steps whose outcome can still be asked for: while one runs, the host prepares the next.
+/// Number of last steps whose results are kept: while one step runs, the host prepares the next.
 pub(super) const OUTCOMES: usize = 2;
-/// Shapes that are remembered; when there are more, all are forgotten rather than let them grow without end.
+/// Maximum shapes with recorded launches; when it is reached, all are dropped, so that the list stays bounded.
 pub(super) const SHAPES_MAX: usize = 64;
 
-/// A step that was enqueued.
+/// Handle of an enqueued step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// As [`Training::model`].
+    /// Equal to [`Training::model`].
     pub(super) model: u64,
-    /// Counts from 0.
+    /// Step number, from 0.
     pub(super) step: u64,
 }
 
-/// All that a step's launches depend on, beside the model.
+/// Everything that a step's launches depend on, besides the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Launches {
     pub shape: Shape,
@@ -30,10 +30,10 @@ pub(super) struct Launches {
     pub optimizer: adamw::Hyperparameters,
 }
 
-/// A step's outcome on its way to the host.
+/// A step's result, staged for its copy to the host.
 #[derive(Debug)]
 pub(super) struct StagedOutcome {
-    /// Of encoder and decoder
+    /// Totals of encoder and decoder
     pub totals: Staging<Totals>,
     /// Bag-of-words loss, squared norm of the gradients
     pub floats: Staging<f32>,
@@ -45,15 +45,15 @@ impl StagedOutcome {
     }
 }
 
-/// Recorded steps, and the outcomes of the last ones.
+/// Recorded steps, and the results of the last ones.
 #[derive(Debug)]
 pub(super) struct Training {
-    /// Tells this process's models apart.
+    /// Id of the model, unique in this process.
     pub model: u64,
     pub record: bool,
-    /// What steps are recorded on, whatever stream they run on.
+    /// Stream on which steps are recorded, whichever stream they run on.
     pub recorder: Stream,
-    /// Launches that were enqueued before, with their graph from the second time on.
+    /// Launches that were enqueued before; with their graph from the second time on.
     pub known: Vec<(Launches, Option<Graph>)>,
     pub outcomes: [StagedOutcome; OUTCOMES],
     /// Steps enqueued so far.

@@ -1,4 +1,4 @@
-//! Buffers that every layer uses in turn and that hold nothing between them.
+//! Scratch buffers shared by all layers; nothing in them lives from one layer to the next.
 
 use super::shape::labeled_capacity;
 use super::{Capacity, ModelConfig};
@@ -8,12 +8,12 @@ use crate::ops::{
     Result, Workspace, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
 };
 
-/// The losses' algorithm: the one that takes every type, and on the host device the faster one.
+/// The algorithm of the losses: it supports every dtype, and is the faster one in the CPU emulator.
 pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
-/// Bytes of logits that exist at once on the host device: a share of a processor's last-level cache.
+/// Bytes of logits that exist at once in the CPU emulator: a fraction of a processor's last-level cache.
 const HOST_LOGIT_BYTES: usize = 8 << 20;
-/// Rows of logits that exist at once on a GPU: each chunk reads and writes the whole f32 gradient of the embeddings, which costs as much as a
-/// thousand rows of products, so chunks are several thousand rows.
+/// Rows of logits that exist at once on a GPU: each chunk reads and writes the whole f32 gradient of the embeddings, which costs as much as the
+/// matmuls of a thousand rows, so chunks are several thousand rows.
 const CUDA_LOGIT_ROWS: usize = 4096;
 
 /// Workspace of the cross-entropy for chunks of `rows` rows.
@@ -29,7 +29,7 @@ fn logit_rows<T: ModelFloat>(device: &Device, config: &ModelConfig, capacity: Ca
 
 #[derive(Debug)]
 pub(super) struct Scratch<T: ModelFloat> {
-    /// `[T, H]`: a product before its LayerNorm
+    /// `[T, H]` output of a linear layer, before LayerNorm
     pub projection: Buffer<T>,
     pub d_projection: Buffer<T>,
     pub d_attention_output: Buffer<T>,
@@ -45,7 +45,7 @@ pub(super) struct Scratch<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Scratch<T> {
-    /// `parameters` is the size of the arena, whose gradient norm is reduced here.
+    /// Allocates the buffers. `parameters` is the size of the arena, whose gradient norm is reduced in `workspace`.
     pub(super) fn new(
         device: &Device,
         config: &ModelConfig,

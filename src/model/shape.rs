@@ -1,24 +1,24 @@
-//! What the launches of a step depend on. Batches of one shape are computed by the very same launches, which can therefore be recorded once and
-//! replayed.
+//! Sizes that determine the launches of a step. Batches of one shape are computed by the very same launches, which can therefore be recorded
+//! once and replayed.
 
 use super::{Capacity, DecoderKind, IGNORE_INDEX, Input};
 use crate::ops::Result;
 use crate::ops::masks::labeled_offsets;
 
-/// Shapes are rounded up to this share of the capacity, so that they recur: on average half a share of the work is wasted.
+/// Sizes are rounded up to multiples of this fraction of the capacity, so that shapes recur: on average half such a fraction is padding.
 const SHARES: usize = 16;
 
-/// Labeled rows of a full batch.
+/// Maximum labeled rows of a batch, of encoder and decoder together.
 pub(super) fn labeled_capacity(capacity: Capacity) -> usize {
     2 * capacity.tokens
 }
 
-/// Sizes of a batch as it is computed: what it has and what it is filled up with.
+/// Sizes of a batch as it is computed, padding included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     pub sentences: usize,
     pub tokens: usize,
-    /// The longest sentence, or more.
+    /// Length of the longest sentence, or more.
     pub max_seqlen: usize,
     /// Rows of the encoder with a loss.
     pub encoder_labeled: usize,
@@ -34,7 +34,7 @@ fn labeled(labels: &[i32]) -> usize {
 }
 
 impl Shape {
-    /// Of sentences for the encoder alone.
+    /// The shape of sentences for the encoder alone.
     pub(super) fn of_sentences(cu_seqlens: &[i32]) -> Self {
         Self {
             sentences: cu_seqlens.len() - 1,
@@ -45,7 +45,7 @@ impl Shape {
         }
     }
 
-    /// Of an input as it is. Where masks are drawn, there is room for as many labels as they may choose.
+    /// The shape of an input without padding. For drawn masks it has the maximum number of labels that they can choose.
     pub(super) fn exact(input: Input<'_>, decoder: DecoderKind) -> Result<Self> {
         let of_sentences = Self::of_sentences(input.cu_seqlens());
         let (encoder_labeled, decoder_labeled) = match input {
@@ -68,15 +68,14 @@ impl Shape {
         Ok(Self { encoder_labeled, decoder_labeled, ..of_sentences })
     }
 
-    /// The next shape that recurs, to which an input of this one is filled up: with sentences without labels, with empty sentences, and with
-    /// labeled rows that are no rows.
+    /// The recurring shape that an input of this one is padded to, with unlabeled sentences, empty sentences and ignored labeled rows.
     pub(super) fn recurring(self, capacity: Capacity) -> Self {
         let exact = self;
         let up =
             |size: usize, capacity: usize| size.next_multiple_of(capacity.div_ceil(SHARES)).min(capacity);
         let tokens = up(exact.tokens, capacity.tokens);
         let filling = (tokens - exact.tokens).div_ceil(capacity.sentence_length);
-        // Without a sentence to spare, the tokens stay as they are.
+        // If the capacity has no room for the padding sentences, the tokens are not padded.
         let (tokens, filling) = if exact.sentences + filling > capacity.sentences {
             (exact.tokens, 0)
         } else {
@@ -85,14 +84,14 @@ impl Shape {
         Self {
             sentences: up(exact.sentences + filling, capacity.sentences),
             tokens,
-            // No more than there are tokens.
+            // Never more than the tokens.
             max_seqlen: capacity.sentence_length.min(tokens),
             encoder_labeled: up(exact.encoder_labeled, capacity.tokens),
             decoder_labeled: up(exact.decoder_labeled, capacity.tokens),
         }
     }
 
-    /// The prefix sums of the batch's sentences and of those that fill it up: first whole ones, then empty ones.
+    /// Prefix sums of the batch's sentences and of the padding sentences: first those with tokens, then the empty ones.
     pub(super) fn cu_seqlens(&self, cu_seqlens: &[i32]) -> Vec<i32> {
         let mut sums = cu_seqlens.to_vec();
         while sums.len() <= self.sentences {
@@ -118,7 +117,7 @@ mod tests {
         Batch { cu_seqlens, encoder_labels: label(3), decoder_labels: label(1), ..Batch::default() }
     }
 
-    /// Whatever the batch, its recurring shape has room for it, fits the capacity, and can be filled up to.
+    /// The recurring shape of any batch has room for it, fits the capacity, and can be reached by padding.
     #[test]
     fn a_recurring_shape_holds_its_batch() {
         let config = ModelConfig::tiny(1000);

@@ -1,7 +1,7 @@
-//! Training steps: gradients, updates, and whole steps that nobody waits for.
+//! Training steps: gradients, updates, and whole asynchronous steps.
 //!
-//! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. What differs from step to step (the batch, the
-//! seed, the learning rate) lies in device memory, so the sequence can be recorded once and replayed as one graph.
+//! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. Inputs that differ from step to step (the batch,
+//! the seed, the learning rate) are read from device memory, so the sequence can be recorded once and replayed as one graph.
 
 use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
@@ -24,18 +24,18 @@ pub struct TrainStep<'a> {
     pub update: u32,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
     pub losses: Losses,
-    /// Global norm of the gradients before clipping. Where it is not finite, nothing was updated.
+    /// Global norm of the gradients before clipping. If it is not finite, nothing was updated.
     pub gradient_norm: f32,
 }
 
 impl<T: ModelFloat> Model<T> {
     /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
     ///
-    /// Without `randomness` nothing is dropped out, and nothing can be drawn.
+    /// Without `randomness` there is no dropout, and no masks can be drawn.
     ///
     /// # Errors
     /// When the input is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
@@ -71,11 +71,11 @@ impl<T: ModelFloat> Model<T> {
         Ok(self.squared_norm.read()?[0].sqrt())
     }
 
-    /// Enqueues a whole training step, gradients and update, and does not wait for it; its outcome is asked for by the ticket.
+    /// Enqueues a whole training step, gradients and update, without waiting for it; [`Model::outcome`] takes the ticket that this returns.
     ///
-    /// On a GPU the step is recorded as a graph the second time that its shape comes up; inputs are filled up (with sentences without
-    /// labels) so that shapes recur. That adds zeros to sums; but the library may add up a matrix product of another size in another order, so
-    /// results may differ from those of [`step`](Self::step) by the rounding of such sums. The optimizer's constants are recorded with it.
+    /// On a GPU the step is recorded as a graph the second time that its shape occurs; inputs are padded (with sentences without labels) so that
+    /// shapes recur. Padding adds zeros to sums; but cuBLASLt may sum a matmul of another size in another order, so results may differ from those
+    /// of [`step`](Self::step) by the rounding of such sums. The optimizer's constants are recorded with it.
     ///
     /// ```
     /// use retromae::device::Device;
@@ -143,10 +143,10 @@ impl<T: ModelFloat> Model<T> {
         Ok(ticket)
     }
 
-    /// What a step came to; waits for it.
+    /// Waits for a step and returns its result.
     ///
     /// # Errors
-    /// When it is not one of this model's last two steps, or the device failed.
+    /// When the ticket is not of one of this model's last two steps, or the device failed.
     pub fn outcome(&mut self, ticket: Ticket) -> Result<Outcome> {
         let Ticket { model, step } = ticket;
         let steps = self.training.steps;
@@ -163,13 +163,13 @@ impl<T: ModelFloat> Model<T> {
         Ok(Outcome { losses, gradient_norm: floats[1].sqrt() })
     }
 
-    /// Whether [`train_step`](Self::train_step) fills batches up to shapes that recur, records their launches and replays them. By default it does on
-    /// a GPU, where that saves the time between launches.
+    /// Sets whether [`train_step`](Self::train_step) pads batches to recurring shapes, records their launches and replays them. The default is on
+    /// for a GPU, where this saves the time between launches.
     pub fn record_steps(&mut self, record: bool) {
         self.training.record = record;
     }
 
-    /// The kernels of all recorded steps, in the order of their launches.
+    /// Names of the kernels of all recorded steps, in launch order.
     pub fn recorded_kernels(&self) -> impl Iterator<Item = &str> {
         let graphs = self.training.known.iter().filter_map(|(_, graph)| graph.as_ref());
         graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
@@ -194,7 +194,7 @@ impl<T: ModelFloat> Model<T> {
         self.masks.write(stream, self.config.decoder, input, shape)
     }
 
-    /// Enqueues a prepared step, as a graph where it was enqueued before.
+    /// Enqueues a prepared step; as a graph if the same launches were enqueued before.
     fn run(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
         let known = self.training.known.iter().position(|(known, _)| known == launches);
         let Some(index) = known.filter(|_| self.training.record) else {
@@ -224,7 +224,7 @@ impl<T: ModelFloat> Model<T> {
         self.enqueue_update(stream, &launches.optimizer)
     }
 
-    /// Makes the gradients 0 for those of a step to be added to, unless the update before has left them so.
+    /// Zeroes the gradients before a step adds to them, unless the previous update left them at zero.
     fn zero_gradients(&mut self, stream: &Stream) -> Result<()> {
         let Parameters { gradients, gradients_are_zero, .. } = &mut self.parameters;
         if !std::mem::replace(gradients_are_zero, false) {
@@ -273,12 +273,12 @@ impl<T: ModelFloat> Model<T> {
     }
 }
 
-/// The mean losses; the bag-of-words loss is weighted.
+/// Computes the mean losses; `bag_loss` is weighted.
 fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Losses> {
     let [encoder, decoder] = [totals[0], totals[1]];
     encoder.check()?;
     decoder.check()?;
-    // Not from the weighted losses, which say nothing where the weight is 0.
+    // Not from the weighted losses: a weight of 0 would hide them.
     let mean = |totals: Totals| {
         if totals.labeled == 0 { 0.0 } else { -totals.log_likelihood / totals.labeled as f32 }
     };

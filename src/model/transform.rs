@@ -9,17 +9,17 @@ use crate::ops::{Result, bias_gelu, layer_norm, linear};
 /// Activations and gradients of at most M rows.
 #[derive(Debug)]
 pub(super) struct Transform<T: ModelFloat> {
-    /// `[M, H]`: before bias and GELU
+    /// `[M, H]` output of the linear layer, before bias and GELU
     product: Buffer<T>,
-    /// `[M, H]`: after
+    /// `[M, H]` output of GELU
     activated: Buffer<T>,
     /// `[M, H]`
     pub output: Buffer<T>,
     mean: Buffer<f32>,
     rstd: Buffer<f32>,
-    /// `[M, H]`: of the output; after [`Transform::backward`] of the product
+    /// `[M, H]` gradient of `output`; after [`Transform::backward`], of `product`
     pub gradient: Buffer<T>,
-    /// `[M, H]`: holds nothing between calls
+    /// `[M, H]` scratch; holds nothing between calls
     pub spare: Buffer<T>,
 }
 
@@ -37,7 +37,7 @@ impl<T: ModelFloat> Transform<T> {
         })
     }
 
-    /// From `input`, `[m, H]`, to `output`.
+    /// Enqueues the transform of `input`, `[m, H]`, into `output`.
     pub(super) fn forward(
         &mut self,
         stream: &Stream,
@@ -78,7 +78,7 @@ impl<T: ModelFloat> Transform<T> {
         layer_norm::forward(stream, forward)
     }
 
-    /// Brings `gradient`, of m rows of `columns`, from the output back to the product.
+    /// Propagates `gradient`, m rows of `columns`, from `output` back to `product`.
     pub(super) fn backward(
         &mut self,
         stream: &Stream,

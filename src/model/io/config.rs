@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use super::{Error, Result};
 use crate::common::{ModelConfig, read_text, write_whole};
 
-/// The sizes, beside the weights.
+/// File with the sizes, next to the weights.
 pub const CONFIG_FILE: &str = "config.json";
 
-/// Reads a `config.json`. `vocab_size` is taken where the file has none.
+/// Reads a `config.json`. `vocab_size` is the default for a file without one.
 ///
 /// # Errors
-/// [`Error::File`] where it cannot be read or is no text; [`Error::Config`] for text that is no JSON, a field that is missing or of another kind,
-/// another activation, or sizes that no kernel is built for.
+/// [`Error::File`] when it cannot be read or is not text; [`Error::Config`] for invalid JSON, a field that is missing or of another type, another
+/// activation, or sizes that no kernel is built for.
 pub fn load_config(path: &Path, vocab_size: Option<usize>) -> Result<ModelConfig> {
     let failed = |reason: String| Error::Config { path: path.to_owned(), reason };
     let text = read_text(path, "JSON")?;
@@ -39,8 +39,8 @@ pub fn load_config(path: &Path, vocab_size: Option<usize>) -> Result<ModelConfig
     Ok(config)
 }
 
-/// Writes `config.json` into `directory`, as Hugging Face's `BertConfig` reads it; the options of the objective are beside, as `retromae_*`. The id
-/// that pads sentences is the tokenizer's; without it Hugging Face takes 0.
+/// Writes `config.json` into `directory`, as Hugging Face's `BertConfig` reads it; the options of the objective are fields `retromae_*` in it.
+/// `pad_token_id` is the tokenizer's padding id; without it Hugging Face takes 0.
 ///
 /// # Errors
 /// [`Error::File`] when it cannot be written.
@@ -62,7 +62,7 @@ pub fn save_config(directory: &Path, config: &ModelConfig, pad_token_id: Option<
     Ok(write_whole(&directory.join(CONFIG_FILE), format!("{fields:#}\n").as_bytes())?)
 }
 
-/// Writes a number that was an f32 with as few digits as name that f32: 0.1, not 0.10000000149011612.
+/// Shortens a number that was an f32 to the fewest digits that identify this f32: 0.1, not 0.10000000149011612.
 fn shorten(value: &mut Value) {
     if value.is_f64()
         && let Some(shortest) = value.as_f64().and_then(|wide| (wide as f32).to_string().parse::<f64>().ok())

@@ -1,11 +1,11 @@
-//! What can go wrong with a model's files.
+//! Errors of a model's files.
 
 use std::path::PathBuf;
 
 use crate::common::FileError;
 use crate::ops;
 
-/// An error of [`crate::model::io`]; each message says what was found and what would be right.
+/// An error of [`crate::model::io`]; each message states what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]

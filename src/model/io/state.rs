@@ -1,4 +1,4 @@
-//! All that an update depends on: every parameter, the decoder's included, and its two moments.
+//! The training state: every parameter, the decoder's included, and its two moments.
 
 use std::path::Path;
 
@@ -33,17 +33,17 @@ impl<T: ModelFloat> Model<T> {
         write_tensors(path, &tensors)
     }
 
-    /// Sets every parameter and its moments to what [`Model::save_state`] has written of a model of the same sizes.
+    /// Restores every parameter and its moments from a file that [`Model::save_state`] wrote for a model of the same sizes.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, or a tensor that is missing, of another shape or not finite. The model is then
-    /// half set.
+    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, or a tensor that is missing, of another shape or not finite. The model may
+    /// then be partly overwritten.
     pub fn load_state(&mut self, path: &Path) -> Result<()> {
         let bytes = std::fs::read(path).map_err(FileError::reading(path))?;
         self.set_state(path, &bytes)
     }
 
-    /// [`Model::load_state`] of the bytes that were read at `path`.
+    /// [`Model::load_state`] from bytes that were already read from `path`.
     pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         let failed = |reason| Error::Weights { path: path.to_owned(), reason };
         let file = SafeTensors::deserialize(bytes).map_err(|error| failed(error.to_string()))?;
@@ -104,7 +104,7 @@ mod tests {
         assert!(matches!(loaded.load_state(&path), Err(Error::File(FileError::Read { .. }))));
     }
 
-    /// The encoder's weights alone are no state.
+    /// A file with the encoder's weights alone is not a training state.
     #[test]
     fn a_file_without_moments_is_refused() {
         let directory = tempfile::tempdir().unwrap();

@@ -10,13 +10,13 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::{Error, Result};
 use crate::common::write_then_rename;
 
-/// A tensor of a file: name, shape, values.
+/// A tensor in a file: name, shape, values.
 pub(super) type Tensor = (String, Vec<usize>, Vec<f32>);
 
 /// Writes tensors to a temporary file beside `path`, waits until the disk has them, and renames it.
 ///
 /// # Errors
-/// [`Error::NonFiniteWeight`] when a value is not finite, and nothing was written; [`Error::Weights`], [`Error::File`].
+/// [`Error::NonFiniteWeight`] when a value is not finite: nothing was written; [`Error::Weights`], [`Error::File`].
 pub(super) fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
     for (name, _, values) in tensors {
         if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
@@ -27,7 +27,7 @@ pub(super) fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
     let views = tensors
         .iter()
         .map(|(name, shape, values)| {
-            // Little-endian, as every supported machine is.
+            // Safetensors are little-endian, and so is every supported machine.
             TensorView::new(Dtype::F32, shape.clone(), bytemuck::cast_slice(values)).map(|view| (name, view))
         })
         .collect::<Result<Vec<_>, _>>()
@@ -43,7 +43,7 @@ pub(super) fn write_tensors(path: &Path, tensors: &[Tensor]) -> Result<()> {
     Ok(write_then_rename(path, write)?)
 }
 
-/// The values of a tensor of F32, F16 or BF16 as f32; an error message for one of another shape or type, or that is not finite.
+/// Converts a tensor of F32, F16 or BF16 to f32; returns an error message if its shape or dtype differs or a value is not finite.
 pub(super) fn values_of(name: &str, shape: &[usize], view: &TensorView<'_>) -> Result<Vec<f32>, String> {
     if view.shape() != shape {
         return Err(format!("tensor {name} has shape {:?}; it should have {shape:?}", view.shape()));

@@ -14,33 +14,33 @@ use crate::common::content::{Content, HEAD_BYTES};
 use crate::device::{Device, ModelFloat};
 use crate::model::{Capacity, Model};
 
-/// The encoder's and its head's weights in a directory.
+/// File in a model's directory with the weights of encoder and head.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// The head's output matrix, which is the word embedding: a file may hold it again under this name.
+/// The head's output matrix, tied to the word embedding: a file may hold it again under this name.
 const TIED_WEIGHT: &str = "cls.predictions.decoder.weight";
 
-/// What a model is read for.
+/// Purpose of reading a model, which decides the tensors that a file must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// All of it.
+    /// All weights matter.
     Training,
-    /// The encoder alone: what its head is makes no difference.
+    /// Only the encoder matters; the head is ignored.
     Embedding,
 }
 
-/// What was taken of a file of weights, by the names of the model's parameters.
+/// Weights that were loaded from a file, by the names of the model's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedWeights {
     pub path: PathBuf,
     pub taken: Vec<String>,
-    /// Needed, but not in the file: these keep what they were before.
+    /// Needed, but missing in the file: these parameters are unchanged.
     pub fresh: Vec<String>,
-    /// Tensors of the file that the model has no place for.
+    /// Tensors of the file that match no parameter of the model.
     pub left: Vec<String>,
 }
 
 impl LoadedWeights {
-    /// Whether there is anything to tell: a parameter without a tensor, or a tensor without a parameter.
+    /// Returns true if a parameter had no tensor or a tensor no parameter.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         !self.fresh.is_empty() || !self.left.is_empty()
@@ -48,7 +48,7 @@ impl LoadedWeights {
 }
 
 impl fmt::Display for LoadedWeights {
-    /// What was taken, a decoder that is fresh as a whole, and what was left in large numbers are told as groups: `decoder.* (16)`.
+    /// Summarizes as groups (`decoder.* (16)`) the loaded tensors, a decoder that is entirely fresh, and large numbers of unused tensors.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const FEW: usize = 20;
         write!(f, "weights of {}: taken: {}", self.path.display(), grouped(&self.taken))?;
@@ -68,7 +68,7 @@ impl fmt::Display for LoadedWeights {
     }
 }
 
-/// How many names begin with each first word.
+/// Counts the names by their first component.
 fn grouped(names: &[String]) -> String {
     let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
     let words: BTreeSet<String> = names.iter().map(|name| first(name)).collect();
@@ -78,10 +78,10 @@ fn grouped(names: &[String]) -> String {
 }
 
 impl<T: ModelFloat> Model<T> {
-    /// Writes `model.safetensors` and `config.json` into `directory`, each whole or not at all; [`save_config`] says what `pad_token_id` is for.
+    /// Writes `model.safetensors` and `config.json` into `directory`, each whole or not at all; for `pad_token_id` see [`save_config`].
     ///
-    /// Only `bert.*` and `cls.*` are written, in f32, as `BertForMaskedLM` reads them; the decoder has done its work. The output matrix is the
-    /// word embedding, which Hugging Face ties by itself. [`Model::save_state`] writes the decoder, too.
+    /// Only `bert.*` and `cls.*` are written, in f32, as `BertForMaskedLM` reads them; the decoder is needed for training alone. The output matrix
+    /// is the word embedding, which Hugging Face ties by itself. [`Model::save_state`] writes the decoder, too.
     ///
     /// # Errors
     /// [`Error::NonFiniteWeight`] when a weight is not finite; [`Error::File`] when a file cannot be written; [`Error::Operation`] of the device.
@@ -94,7 +94,7 @@ impl<T: ModelFloat> Model<T> {
         save_config(directory, self.config(), pad_token_id)
     }
 
-    /// A model of the sizes and weights in `directory`, which [`Model::save`] or Hugging Face has written; parameters that the file does not have,
+    /// Creates a model with the sizes and weights in `directory`, written by [`Model::save`] or Hugging Face; parameters that are not in the file,
     /// such as the decoder's, are 0.
     ///
     /// # Errors
@@ -106,15 +106,15 @@ impl<T: ModelFloat> Model<T> {
         Ok((model, weights))
     }
 
-    /// Sets every parameter that the file has, from tensors of F32, F16 or BF16; those of the encoder must all be there, those of its head and of
-    /// the decoder need not.
+    /// Sets every parameter that the file has, from tensors of F32, F16 or BF16. The encoder's must all be there; the head's and the decoder's may
+    /// be missing.
     ///
     /// A parameter is also found without its leading `bert.`, with LayerNorm's `gamma` and `beta` for `weight` and `bias`, and with the head's
     /// bias and matrix under `cls.predictions.decoder`.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, a tensor that is missing, of another shape or type or not finite, or that
-    /// stands twice under names of one parameter, with other values. Some parameters may then be set.
+    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, a tensor that is missing, of another shape or dtype or not finite, or that
+    /// occurs twice, under two names of one parameter, with different values. Some parameters may then be set.
     pub fn load_weights(&mut self, path: &Path, purpose: Purpose) -> Result<LoadedWeights> {
         let failed = |reason: String| Error::Weights { path: path.to_owned(), reason };
         let bytes = std::fs::read(path).map_err(|source| match other_weights(path) {
@@ -165,15 +165,15 @@ impl<T: ModelFloat> Model<T> {
     }
 }
 
-/// The name of the file that a directory has in the place of `path`, if one is known.
+/// Returns the name of a known file of weights that the directory has instead of `path`, if any.
 fn other_weights(path: &Path) -> Option<&'static str> {
     let names = ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
     names.into_iter().find(|name| !path.exists() && path.with_file_name(name).exists())
 }
 
-/// The names under which a parameter may stand in a file, the model's own first: without the leading `bert.`, as in files of a bare
-/// encoder; LayerNorm's `gamma` and `beta`, as in the oldest files; and those of the head's output layer, which has the word
-/// embedding for its matrix.
+/// Names that a parameter may have in a file, the model's own first: without the leading `bert.`, as in files of a bare
+/// encoder; with LayerNorm's `gamma` and `beta`, as in the oldest files; and those of the head's output layer, whose matrix is the
+/// word embedding.
 fn names_of(name: &str) -> Vec<String> {
     let mut names = vec![name.to_owned()];
     names.extend(name.strip_prefix("bert.").map(str::to_owned));
@@ -208,7 +208,7 @@ mod tests {
         );
     }
 
-    /// What becomes of a model's own tensors, in another writer's names, after `change`; and whether all of it was taken as it was.
+    /// Loads a model's own tensors, renamed as another writer would and modified by `change`; also returns whether all values came back unchanged.
     fn reloaded(purpose: Purpose, change: impl FnOnce(&mut Vec<Tensor>)) -> Result<(LoadedWeights, bool)> {
         let device = Device::host().unwrap();
         let config = ModelConfig {
@@ -282,7 +282,7 @@ mod tests {
         let expected = "tensors bert.embeddings.word_embeddings.weight and cls.predictions.decoder.weight are one parameter of this \
                         model; they should be equal, and are not";
         assert!(message(Purpose::Training, untied).unwrap_err().contains(expected));
-        // Embedding has no use for the head.
+        // Embedding ignores the head.
         message(Purpose::Embedding, untied).unwrap();
         let twice = message(Purpose::Embedding, |tensors| {
             let bias = tensors.iter().find(|tensor| tensor.0 == "bert.embeddings.LayerNorm.bias").unwrap();
