@@ -1,7 +1,7 @@
-//! Checkpoints: all that a run needs to go on exactly, whenever it was cut off.
+//! Checkpoints: everything that an interrupted run needs to continue exactly.
 //!
-//! A checkpoint is two files in `checkpoint/`: the tensors of a step, and `state.json`, which names them. Replacing
-//! `state.json` by a rename is what makes the checkpoint the current one, so whatever is interrupted leaves a whole one.
+//! A checkpoint is two files in `checkpoint/`: the tensors of a step, and `state.json`, which names them. A checkpoint
+//! becomes current when a rename replaces `state.json`, so an interruption always leaves a complete checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,32 +15,32 @@ use crate::eval::RetrievalScore;
 use crate::model::Model;
 use crate::model::io::{self, FileError};
 
-/// The layout that this version writes and reads.
+/// Version of the files that this code writes and reads.
 const SCHEMA_VERSION: u32 = 3;
 const STATE_FILE: &str = "state.json";
 
-/// `state.json`.
+/// Contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub schema_version: u32,
     /// Steps done.
     pub step: u64,
-    /// Where the batch after the last step begins.
+    /// Position of the next batch, after the last step's.
     pub position: Position,
     /// Options that must not change, by field of [`Options`](super::Options).
     pub options: BTreeMap<String, String>,
-    /// The device that wrote it: only on the same one does a run go on bit for bit.
+    /// Device that wrote the checkpoint: a run continues bit for bit only on the same device.
     pub device: String,
-    /// Of the untrained model.
+    /// Retrieval score of the untrained model.
     pub retrieval_before: Option<RetrievalScore>,
-    /// The tensors' file, in the same directory.
+    /// File name of the tensors, in the same directory.
     pub tensors: String,
     pub tensors_bytes: u64,
     /// Checksum of that file, in hexadecimal.
     pub tensors_checksum: String,
 }
 
-/// What a run says of itself at a checkpoint; the rest of [`State`] is about files.
+/// A run's progress at a checkpoint; the rest of [`State`] describes files.
 #[derive(Clone, Debug)]
 pub struct Progress {
     pub step: u64,
@@ -50,7 +50,7 @@ pub struct Progress {
     pub retrieval_before: Option<RetrievalScore>,
 }
 
-/// The directory of a run's checkpoint.
+/// Directory of a run's checkpoint.
 #[derive(Clone, Debug)]
 pub struct CheckpointDirectory {
     path: PathBuf,
@@ -68,11 +68,11 @@ impl CheckpointDirectory {
         &self.path
     }
 
-    /// Writes a checkpoint and drops the one before.
+    /// Writes a checkpoint and deletes the previous one.
     ///
     /// # Errors
-    /// [`Error::Model`], [`Error::File`]; the checkpoint before
-    /// stays the current one.
+    /// [`Error::Model`], [`Error::File`]; the previous checkpoint
+    /// then stays current.
     pub fn save<T: ModelFloat>(&self, model: &Model<T>, progress: Progress) -> Result<()> {
         std::fs::create_dir_all(&self.path).map_err(FileError::writing(&self.path))?;
         let tensors = format!("step-{:08}.safetensors", progress.step);
@@ -96,7 +96,7 @@ impl CheckpointDirectory {
         Ok(())
     }
 
-    /// Makes `state` the current one.
+    /// Makes `state` the current checkpoint.
     fn commit(&self, state: &State) -> Result<()> {
         let path = self.path.join(STATE_FILE);
         let text =
@@ -104,7 +104,7 @@ impl CheckpointDirectory {
         Ok(write_synced(&path, &text)?)
     }
 
-    /// Drops tensors of other steps. One that cannot be removed only takes room.
+    /// Deletes tensors of other steps. A file that cannot be deleted merely takes up space.
     fn remove_others(&self, current: &str) {
         for entry in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -115,7 +115,7 @@ impl CheckpointDirectory {
         }
     }
 
-    /// The state of the current checkpoint.
+    /// Reads the state of the current checkpoint.
     ///
     /// # Errors
     /// [`Error::NothingToResume`]; [`Error::Checkpoint`] names a file that is damaged or of another version.
@@ -135,10 +135,10 @@ impl CheckpointDirectory {
         serde_json::from_value(value).map_err(|error| failed(error.to_string()))
     }
 
-    /// Sets the weights and moments of `model` to those of `state`.
+    /// Restores the weights and moments of `model` from the checkpoint of `state`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] when the file is missing, truncated, damaged or of another model; the model is then half set.
+    /// [`Error::Checkpoint`] when the file is missing, truncated, damaged or of another model; the model may then be partly overwritten.
     pub fn load<T: ModelFloat>(&self, state: &State, model: &mut Model<T>) -> Result<()> {
         let path = self.path.join(&state.tensors);
         let failed = |reason| Error::Checkpoint { path: path.clone(), reason };

@@ -1,11 +1,11 @@
-//! What can go wrong in a run.
+//! Errors of a run.
 
 use std::path::PathBuf;
 
 use crate::model::io::{self, FileError};
 use crate::{data, device, eval, ops};
 
-/// An error of [`crate::train`]; each message says what was given and what would be right.
+/// An error of [`crate::train`]; each message states what was given and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{argument} was {actual}; it should be {expected}")]
@@ -44,7 +44,7 @@ pub enum Error {
     DataThread { step: u64 },
 }
 
-/// The result of a part of a run.
+/// Result with an error of a run.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Refuses the value of `argument` unless `condition` holds.

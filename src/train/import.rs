@@ -1,4 +1,4 @@
-//! A model read from a directory to make vectors with: sizes, weights, tokenizer, and how its vectors are made.
+//! A model loaded from a directory to embed texts: sizes, weights, tokenizer, and the pooling of its vectors.
 
 use std::path::Path;
 
@@ -10,21 +10,21 @@ use crate::eval::Embedder;
 use crate::model::io::{CONFIG_FILE, LoadedWeights, Purpose, WEIGHTS_FILE, load_config};
 use crate::model::{Capacity, Model, ModelConfig, Pooling};
 
-/// Tokens of a text to embed, where nobody says otherwise and the model has so many positions.
+/// Default maximum tokens of a text to embed, if the model has this many positions.
 const LONGEST_TEXT: usize = 512;
 
-/// A model that was read from a directory to make vectors with.
+/// A model loaded from a directory to embed texts.
 pub struct LoadedModel<T: ModelFloat> {
     pub model: Model<T>,
     pub tokenizer: Tokenizer,
     pub pooling: Pooling,
-    /// Whether its vectors are scaled to length 1.
+    /// Its vectors are scaled to length 1.
     pub normalize: bool,
     pub weights: LoadedWeights,
 }
 
 impl<T: ModelFloat> LoadedModel<T> {
-    /// Makes vectors as the model does; `stop` is asked before each batch whether to end early.
+    /// Returns an embedder with the model's pooling; `stop` is called before each batch and returns true to end early.
     pub fn embedder<'a>(
         &'a mut self,
         stream: &'a Stream,
@@ -35,13 +35,13 @@ impl<T: ModelFloat> LoadedModel<T> {
     }
 }
 
-/// Reads the encoder of an exported or downloaded directory; a decoder is left at zero, as embedding needs none.
+/// Loads the encoder from an exported or downloaded directory; a decoder stays zero, as embedding needs none.
 ///
-/// Where the directory has the files of sentence-transformers (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`),
-/// they say how vectors are made, and how long a text may be where `max_len` does not.
+/// If the directory has the files of sentence-transformers (`modules.json`, `1_Pooling/config.json`, `sentence_bert_config.json`),
+/// they specify the pooling, and the maximum length of a text unless `max_len` does.
 ///
 /// # Errors
-/// [`Error::Model`] for sizes and weights, or where the device has not enough memory; [`Error::ModelConfig`] for the files of
+/// [`Error::Model`] for sizes and weights, or when the device has too little memory; [`Error::ModelConfig`] for the files of
 /// sentence-transformers; [`Error::Data`] for the tokenizer.
 pub fn load_model<T: ModelFloat>(
     directory: &Path,

@@ -1,6 +1,6 @@
-//! Pre-training: the loop, its schedule, checkpoints, and the record of a run.
+//! Pre-training: the training loop, its schedule, checkpoints, and the record of a run.
 //!
-//! [`pretrain`] does the whole of it, from [`Options`] to a directory that Hugging Face's `BertForMaskedLM` loads.
+//! [`pretrain`] runs all of it, from [`Options`] to a directory that Hugging Face's `BertForMaskedLM` loads.
 
 mod checkpoint;
 mod error;

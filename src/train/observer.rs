@@ -1,24 +1,24 @@
-//! Whoever watches a run.
+//! Observers of a run.
 
 use super::report::StepRecord;
 
-/// Told of a run as it goes; the command line shows it, a test may collect it.
+/// Receives the progress of a run; the command line shows it, a test may collect it.
 pub trait Observer {
-    /// One line about what was read or will be done.
+    /// Reports one line about data that was read or work that follows.
     fn note(&mut self, line: &str);
-    /// Training begins after `done` of `total` steps.
+    /// Reports the start of training, after `done` of `total` steps.
     fn start(&mut self, done: u64, total: u64);
     fn step(&mut self, record: &StepRecord);
-    /// Training is over; not called where it failed.
+    /// Reports the end of training; not called when it failed.
     fn finish(&mut self);
-    /// Whether the run should end early, with a checkpoint to resume from: asked before anything is written, then
-    /// between steps and between the batches of an evaluation. Until it has been asked, ending the process loses nothing.
+    /// Returns true to end the run early, with a checkpoint to resume from. Called before anything is written, then
+    /// between steps and between the batches of an evaluation. Until the first call, ending the process loses nothing.
     fn stop(&mut self) -> bool {
         false
     }
 }
 
-/// Shows nothing.
+/// An observer that ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

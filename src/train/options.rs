@@ -1,4 +1,4 @@
-//! What a run is asked to do, and the check of it.
+//! Options of a run and their validation.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use crate::data::{Manifest, ReadOptions};
 use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
 use crate::ops::masks::LENGTH_MAX;
 
-/// Tokens of a trained vocabulary where nobody says otherwise.
+/// Default number of tokens of a trained vocabulary.
 pub const DEFAULT_VOCAB_SIZE: usize = 4096;
-/// Tokens of a passage where nobody says otherwise.
+/// Default maximum tokens of a passage.
 pub const DEFAULT_MAX_LEN: usize = 128;
-/// Weight of the bag-of-words loss where the model has none (Liu et al., arXiv 2305.02564).
+/// Weight of the bag-of-words loss if the model's configuration has none (Liu et al., arXiv 2305.02564).
 pub const BAG_OF_WORDS_LOSS_WEIGHT: f32 = 0.1;
-/// A passage needs `[CLS]`, one token and `[SEP]`.
+/// Minimum tokens of a passage: `[CLS]`, one token and `[SEP]`.
 pub(super) const SHORTEST_PASSAGE: usize = 3;
-/// Part of the run in which the learning rate rises, where nobody says otherwise.
+/// Default warm-up: the run's steps divided by this.
 const WARMUP_PART: u64 = 10;
 
-/// Where the sizes of the model come from.
+/// Source of the model's sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelChoice {
     Tiny,
@@ -28,47 +28,47 @@ pub enum ModelChoice {
     File(PathBuf),
 }
 
-/// How long a run is.
+/// Length of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunLength {
     Steps(u64),
-    /// Times that the corpus is gone through.
+    /// Passes over the corpus.
     Epochs(u32),
 }
 
-/// Everything that `retromae pretrain` can be told. [`Options::default`] is the demonstration.
+/// Options of `retromae pretrain`. [`Options::default`] is the demonstration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// A text file, a directory of them, or a token store; none takes the prose of installed crates.
+    /// A text file, a directory of text files, or a token store; `None` takes the prose of installed crates.
     pub corpus: Option<PathBuf>,
-    /// How a corpus of text is read.
+    /// Options for reading a corpus of text.
     pub read: ReadOptions,
     pub model: ModelChoice,
     /// A directory with an existing BERT to continue from; replaces `model` and `vocabulary`.
     pub init: Option<PathBuf>,
-    /// `vocab.txt`, `tokenizer.json` or a directory; none trains a vocabulary on the corpus.
+    /// `vocab.txt`, `tokenizer.json` or a directory; `None` trains a vocabulary on the corpus.
     pub vocabulary: Option<PathBuf>,
-    /// Tokens of a trained vocabulary; none takes the model's, else [`DEFAULT_VOCAB_SIZE`].
+    /// Tokens of a trained vocabulary; `None` takes the model's, else [`DEFAULT_VOCAB_SIZE`].
     pub vocab_size: Option<usize>,
     pub length: RunLength,
-    /// End after this many steps, though the schedule is that of the whole run.
+    /// Ends the run after this many steps; the schedule remains that of the whole run.
     pub stop_at: Option<u64>,
     pub batch_tokens: usize,
-    /// Tokens of a passage; none takes the store's, else [`DEFAULT_MAX_LEN`].
+    /// Maximum tokens of a passage; `None` takes the store's, else [`DEFAULT_MAX_LEN`].
     pub max_len: Option<usize>,
-    /// The peak.
+    /// Peak learning rate.
     pub learning_rate: f32,
-    /// Steps in which the learning rate rises; none is a tenth of the run.
+    /// Warm-up steps; `None` is a tenth of the run.
     pub warmup_steps: Option<u64>,
     pub encoder_mask: f64,
     pub decoder_mask: f64,
-    /// Tokens that a mask hides, at most; none for no bound. The public code has 512.
+    /// Maximum tokens that a mask hides; `None` for no bound. The public code has 512.
     pub mask_cap: Option<usize>,
-    /// The enhanced decoder's masks.
+    /// Number of the enhanced decoder's masks.
     pub bank_rows: BankRows,
-    /// None leaves the model's own.
+    /// `None` keeps the model's own.
     pub decoder: Option<DecoderKind>,
-    /// None leaves the model's own.
+    /// `None` keeps the model's own.
     pub query: Option<QueryKind>,
     /// Adds the bag-of-words loss of DupMAE.
     pub dupmae: bool,
@@ -76,11 +76,11 @@ pub struct Options {
     pub out: PathBuf,
     pub resume: bool,
     pub overwrite: bool,
-    /// Passages kept out of training for the retrieval check; 0 leaves the check out.
+    /// Passages held out of training for the retrieval check; 0 skips the check.
     pub held_out: usize,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
-    /// The most bytes of text taken from installed crates.
+    /// Maximum bytes of text taken from installed crates.
     pub installed_bytes: usize,
 }
 
@@ -119,17 +119,17 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Refuses what no corpus and no model could make right.
+    /// Refuses options that are wrong for every corpus and every model.
     ///
     /// # Errors
-    /// [`super::Error::Argument`] names the field, its value and what it should be.
+    /// [`super::Error::Argument`] names the field, its value and the expected values.
     pub fn validate(&self) -> Result<()> {
         for (argument, ratio) in [("encoder_mask", self.encoder_mask), ("decoder_mask", self.decoder_mask)] {
             require(ratio > 0.0 && ratio < 1.0, argument, ratio, "above 0 and below 1")?;
         }
         require(self.mask_cap != Some(0), "mask_cap", 0, "at least 1")?;
         let rate = self.learning_rate;
-        // AdamW moves a weight by about the rate, and weights are of the size of 1.
+        // AdamW moves a weight by about the learning rate, and weights are of order 1.
         require(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
         match self.length {
             RunLength::Steps(steps) => require(
@@ -148,7 +148,7 @@ impl Options {
             "at least 3: [CLS], one token, [SEP]",
         )?;
         let batch_tokens = self.batch_tokens;
-        // A store's longest passage is held against it when the store has been read.
+        // A store's longest passage is checked once the store has been read.
         let least = if self.store().is_some() { SHORTEST_PASSAGE } else { self.text_max_len() };
         require(
             batch_tokens >= least && i32::try_from(batch_tokens).is_ok(),
@@ -166,19 +166,19 @@ impl Options {
         )
     }
 
-    /// The directory of the token store that `corpus` names, if it names one.
+    /// Directory of the token store that `corpus` names, if it names one.
     #[must_use]
     pub fn store(&self) -> Option<&Path> {
         self.corpus.as_deref().filter(|path| Manifest::is_in(path))
     }
 
-    /// Tokens of a passage of a corpus that is tokenized in the run.
+    /// Maximum tokens of a passage in a corpus that the run tokenizes itself.
     #[must_use]
     pub fn text_max_len(&self) -> usize {
         self.max_len.unwrap_or(DEFAULT_MAX_LEN)
     }
 
-    /// Steps in which the learning rate rises, of a run of `total_steps`.
+    /// Returns the warm-up steps of a run of `total_steps`.
     ///
     /// # Errors
     /// When `warmup_steps` is longer than the run.
@@ -193,7 +193,7 @@ impl Options {
         Ok(steps)
     }
 
-    /// Refuses a model that has no kernels, or no position for the longest passage, and masks that it has no room for.
+    /// Refuses a model without kernels for its sizes or with too few positions for the longest passage, and more masks than it has room for.
     ///
     /// # Errors
     /// [`super::Error::Argument`]; [`super::Error::Operation`] for the model.

@@ -10,7 +10,7 @@ use super::report::{Error, RetrievalTable, StepRecord, data_wait_percent};
 use crate::common::write_whole;
 use crate::eval::RetrievalScore;
 
-/// Draws the run as an SVG picture at `path`: both losses, the learning rate, and the retrieval scores if there are any.
+/// Draws the run as an SVG at `path`: both losses, the learning rate, and the retrieval scores if there are any.
 ///
 /// # Errors
 /// [`Error::Drawing`], [`Error::Picture`].
@@ -41,7 +41,7 @@ const GRID: RGBColor = RGBColor(229, 231, 235);
 const ENCODER: RGBColor = RGBColor(37, 99, 235);
 const DECODER: RGBColor = RGBColor(234, 88, 12);
 const RATE: RGBColor = RGBColor(5, 150, 105);
-/// More points than this cannot be told apart at this width.
+/// Maximum points of a line: more cannot be distinguished at this width.
 const MOST_POINTS: usize = 600;
 
 fn draw(
@@ -63,14 +63,14 @@ fn draw(
     Ok(())
 }
 
-/// A line of text whose baseline is at `at`.
+/// Draws a line of text with its baseline at `at`.
 fn text(area: &Area, words: &str, at: (i32, i32), size: i32, color: RGBColor, side: HPos) -> DrawingResult {
     let style = (FONT, size).into_font().color(&color).pos(Pos::new(side, VPos::Bottom));
     area.draw(&Text::new(words.to_owned(), at, style))?;
     Ok(())
 }
 
-/// The steps of the records, as the range of a chart's axis.
+/// Range of the step axis for these records.
 fn step_range(records: &[StepRecord]) -> std::ops::Range<f64> {
     let first = records.first().map_or(0, |record| record.step.saturating_sub(1));
     let last = records.last().map_or(1, |record| record.step).max(first + 1);
@@ -152,7 +152,7 @@ fn draw_rates(area: &Area, records: &[StepRecord]) -> DrawingResult {
     Ok(())
 }
 
-/// The column on the right: retrieval scores, and what the run cost.
+/// Draws the column on the right: retrieval scores, and the run's time and throughput.
 fn draw_facts(area: &Area, records: &[StepRecord], retrieval: Option<&RetrievalTable>) -> DrawingResult {
     const LEFT: i32 = 8;
     const RIGHT: i32 = 284;
@@ -222,21 +222,21 @@ fn facts(records: &[StepRecord]) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The median of a value over all records.
+/// Returns the median of a value over all records.
 fn median(records: &[StepRecord], value: fn(&StepRecord) -> f32) -> f32 {
     let mut values: Vec<f32> = records.iter().map(value).collect();
     values.sort_by(f32::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f32::NAN)
 }
 
-/// (step, value) of every record whose value is a number.
+/// Returns (step, value) of every record with a finite value.
 fn series(records: &[StepRecord], value: fn(&StepRecord) -> f32) -> Vec<(f64, f64)> {
     let points = records.iter().map(|record| (record.step as f64, f64::from(value(record))));
     points.filter(|(_, value)| value.is_finite()).collect()
 }
 
-/// The mean of each point and its neighbors on both sides, about a thirtieth of the run in all. At the ends there are fewer,
-/// down to a third, so that a slope is hardly moved.
+/// Averages each point with its neighbors on both sides, about a thirtieth of the run in all. At the ends the window shrinks
+/// to a third, so that it hardly shifts a slope.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let reach = points.len() / 60;
     let sums: Vec<f64> = std::iter::once(0.0)
@@ -253,20 +253,20 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().enumerate().map(mean).collect()
 }
 
-/// The mean of the last thirtieth of the points.
+/// Returns the mean of the last thirtieth of the points.
 fn final_mean(points: &[(f64, f64)]) -> f64 {
     let last = &points[points.len() - points.len().div_ceil(30)..];
     last.iter().map(|&(_, value)| value).sum::<f64>() / last.len() as f64
 }
 
-/// About [`MOST_POINTS`] of the points, evenly spread, and the last.
+/// Returns about [`MOST_POINTS`] of the points, evenly spaced, and the last.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let stride = points.len().div_ceil(MOST_POINTS).max(1);
     let end = points.last().filter(|_| !(points.len() - 1).is_multiple_of(stride));
     points.iter().step_by(stride).chain(end).copied().collect()
 }
 
-/// `12345.6` as `12,346`.
+/// Formats `12345.6` as `12,346`.
 fn whole_number(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut grouped = String::new();

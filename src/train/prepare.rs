@@ -1,4 +1,4 @@
-//! From options to all that a run works on: text, tokenizer, sizes and schedule.
+//! Preparation of a run from its options: text, tokenizer, sizes and schedule.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ use crate::model::io::{CONFIG_FILE, load_config};
 use crate::model::{Capacity, Masking, ModelConfig};
 use crate::ops::masks::Budget;
 
-/// What a run works on.
+/// Everything that a run needs besides the model.
 pub(super) struct Prepared {
     pub tokenizer: Tokenizer,
     pub config: ModelConfig,
-    /// At the beginning.
+    /// Drawer of the batches, at the start of the corpus.
     pub drawer: BatchDrawer,
     pub masking: Masking,
     pub held_out: Vec<HeldOut>,
     pub total_steps: u64,
     pub warmup_steps: u64,
-    /// Tokens of a passage, at most.
+    /// Maximum tokens of a passage.
     pub max_len: usize,
     pub capacity: Capacity,
-    /// What a resumed run must share, by field of [`Options`].
+    /// Values that a resumed run must share, by field of [`Options`].
     pub fixed_options: BTreeMap<String, String>,
 }
 
@@ -37,7 +37,7 @@ impl Prepared {
     pub fn new(options: &Options, dtype: DType, observer: &mut dyn Observer) -> Result<Self> {
         let mut config = model_config(options)?;
         if options.store().is_none() {
-            // Before a long corpus is read in vain.
+            // Checked before a long corpus is read in vain.
             options.validate_model(&config, options.text_max_len())?;
         }
         let vocab_size = options.vocab_size.unwrap_or(config.vocab_size);
@@ -74,7 +74,7 @@ impl Prepared {
         Ok(prepared)
     }
 
-    /// Everything that decides a step's numbers.
+    /// Collects every value that a step's results depend on.
     fn fixed_options(&self, options: &Options, dtype: DType, identity: String) -> BTreeMap<String, String> {
         let tokens: Vec<&str> = (0..self.tokenizer.vocab_size() as u32)
             .map(|id| self.tokenizer.token(id).unwrap_or(""))
@@ -99,7 +99,7 @@ impl Prepared {
         values.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
     }
 
-    /// Refuses to go on with a run that was given other options.
+    /// Refuses to resume a run that had other options.
     pub fn check_resumed(&self, state: &State) -> Result<()> {
         for (argument, given) in &self.fixed_options {
             let saved = state.options.get(argument).map_or("none", String::as_str);
@@ -112,7 +112,7 @@ impl Prepared {
     }
 }
 
-/// The sizes, with the vocabulary's still to be set, and the decoder as the options say.
+/// Returns the model's configuration by the options; the vocabulary's size may still have to be set.
 fn model_config(options: &Options) -> Result<ModelConfig> {
     let vocab_size = options.vocab_size.unwrap_or(DEFAULT_VOCAB_SIZE);
     let mut config = match (&options.init, &options.model) {
@@ -130,7 +130,7 @@ fn model_config(options: &Options) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// What the options hide of a passage.
+/// Masking options of a run.
 fn masking(options: &Options, tokenizer: &Tokenizer) -> Masking {
     let budget = |ratio| Budget { ratio, cap: options.mask_cap };
     Masking {
@@ -141,8 +141,8 @@ fn masking(options: &Options, tokenizer: &Tokenizer) -> Masking {
     }
 }
 
-/// Room for every batch: a batch holds no passage twice, so no more sentences fit than of the shortest ones. `lengths` says how many
-/// passages there are of each length.
+/// Returns the capacity for every batch: as a batch holds no passage twice, its number of sentences is bounded by filling it with the
+/// shortest passages. `lengths[n]` is the number of passages of n tokens.
 fn capacity_for(lengths: &[u64], batch_tokens: usize, max_len: usize) -> Capacity {
     let (mut room, mut sentences) = (batch_tokens, 0);
     for (length, &count) in lengths.iter().enumerate().skip(1) {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_shortest_passages_bound_the_sentences() {
-        // Of 9, 3, 4 and 3 tokens.
+        // Passages of 9, 3, 4 and 3 tokens.
         let lengths = [0, 0, 0, 2, 1, 0, 0, 0, 0, 1];
         let sentences = |batch_tokens| capacity_for(&lengths, batch_tokens, 9).sentences;
         assert_eq!([10, 9, 100].map(sentences), [3, 2, 4]);

@@ -1,4 +1,4 @@
-//! The whole of a run: from options to an exported model.
+//! A whole run: from options to an exported model.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::model::io::{CONFIG_FILE, FileError, Purpose, WEIGHTS_FILE, save_confi
 use crate::model::{Model, Pooling};
 
 const LOG_FILE: &str = "training.jsonl";
-/// What a run leaves in its directory beside `checkpoint/`.
+/// Files that a run leaves in its directory besides `checkpoint/`.
 const RUN_FILES: [&str; 7] = [
     WEIGHTS_FILE,
     CONFIG_FILE,
@@ -26,27 +26,27 @@ const RUN_FILES: [&str; 7] = [
     "training.svg",
 ];
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Of every step, those before a resume included.
+    /// Records of every step, those before a resume included.
     pub records: Vec<StepRecord>,
-    /// None where nothing was held out.
+    /// `None` if no passages were held out.
     pub retrieval: Option<RetrievalTable>,
-    /// Steps of the whole run: more than there are records where `stop_at` ended it early.
+    /// Steps of the whole run: more than there are records if `stop_at` ended it early.
     pub total_steps: u64,
-    /// Where the model lies.
+    /// Directory of the model.
     pub out: PathBuf,
-    /// The observer ended the run early: there is a checkpoint of the last step, and no model yet where there was none.
+    /// The observer ended the run early: there is a checkpoint of the last step, but the model may not have been exported.
     pub stopped: bool,
 }
 
 /// Pre-trains a model and leaves it in `options.out`, with its checkpoint and the record of the run.
 ///
-/// All that can be wrong with the options, the corpus and the checkpoint is found before anything is written.
+/// Every error in the options, the corpus and the checkpoint is found before anything is written.
 ///
 /// # Errors
-/// [`Error`]; after a failed step the last checkpoint stays, to resume from.
+/// [`Error`]; after a failed step the last checkpoint remains, to resume from.
 pub fn pretrain(
     options: &Options,
     device: &Device,
@@ -66,7 +66,7 @@ pub fn pretrain(
 }
 
 fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
-    // Before anything is read of it, and, where there is no such directory yet, when it has been made.
+    // Lock before reading; if the directory is new, lock after creating it.
     let lock = lock(&options.out)?;
     let checkpoints = CheckpointDirectory::of_run(&options.out);
     let state = check_out(options, &checkpoints)?;
@@ -112,7 +112,7 @@ fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Obs
     Ok(Outcome { records, retrieval, total_steps, out, stopped: !finished })
 }
 
-/// The checkpoint to resume from, or none for a new run in a directory that is free for it.
+/// Returns the checkpoint to resume from, or `None` for a new run; refuses a directory that is not empty, unless `overwrite` is set.
 fn check_out(options: &Options, checkpoints: &CheckpointDirectory) -> Result<Option<State>> {
     if options.resume {
         return checkpoints.state().map(Some);
@@ -131,7 +131,7 @@ fn check_out(options: &Options, checkpoints: &CheckpointDirectory) -> Result<Opt
     Ok(None)
 }
 
-/// Makes the directory of a new run, drops what an earlier run left there, and writes what is known before training.
+/// Creates the directory of a new run, deletes an earlier run's files there, and writes the files that need no training.
 fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()> {
     if resumed {
         return Ok(());
@@ -151,7 +151,7 @@ fn start_out(options: &Options, prepared: &Prepared, resumed: bool) -> Result<()
     Ok(prepared.tokenizer.save(out, prepared.max_len)?)
 }
 
-/// A model with the weights of the checkpoint, of `--init`, or fresh ones.
+/// Creates the model with the weights of the checkpoint or of `--init`, or with freshly initialized ones.
 fn make_model<T: ModelFloat>(
     options: &Options,
     prepared: &Prepared,
@@ -189,7 +189,7 @@ fn make_model<T: ModelFloat>(
     Ok(model)
 }
 
-/// The retrieval check of the untrained model, `before` where a checkpoint knows it; false where it was stopped.
+/// Scores retrieval with the untrained model, unless a checkpoint has this score (`before`); returns false if it was stopped.
 fn check_retrieval<T: ModelFloat>(
     trainer: &mut Trainer<'_, T>,
     before: Option<RetrievalScore>,
@@ -209,7 +209,7 @@ fn check_retrieval<T: ModelFloat>(
     Ok(true)
 }
 
-/// None where it was stopped.
+/// Scores retrieval on the held-out passages; returns `None` if it was stopped.
 fn score<T: ModelFloat>(
     trainer: &mut Trainer<'_, T>,
     observer: &mut dyn Observer,
@@ -223,7 +223,7 @@ fn score<T: ModelFloat>(
     }
 }
 
-/// Exports the model, checks retrieval again, and draws the picture; false where it was stopped.
+/// Exports the model, scores retrieval again, and draws the picture; returns false if it was stopped.
 fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>, observer: &mut dyn Observer) -> Result<bool> {
     if observer.stop() {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! The record of a run: a line of JSON for each step.
+//! The training log: a line of JSON for each step.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::eval::RetrievalScore;
 
-/// An error of the record or the picture.
+/// An error of the log or the picture.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("training log `{path}`: {source}")]
@@ -23,52 +23,52 @@ pub enum Error {
     Drawing { path: PathBuf, reason: String },
 }
 
-/// What is known of one training step; losses that are not numbers are written as `null`.
+/// Record of one training step; losses that are not finite are written as `null`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
-    /// Steps done, this one included: the first is 1.
+    /// Step number, from 1.
     pub step: u64,
     pub epoch: u32,
-    /// Mean cross-entropy of the encoder's chosen tokens, in nats.
+    /// Mean cross-entropy of the encoder's labeled tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub encoder_loss: f32,
     /// Mean cross-entropy of the decoder's tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
     pub decoder_loss: f32,
-    /// Mean loss of the sentences' bags of words, in nats; none without that head.
+    /// Mean bag-of-words loss of the sentences, in nats; `None` without that head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bag_of_words_loss: Option<f32>,
-    /// The share of the encoder's chosen tokens whose word was predicted.
+    /// Fraction of the encoder's labeled tokens whose id was predicted.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub encoder_accuracy: f32,
-    /// The same of the decoder's tokens.
+    /// The same for the decoder's tokens.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub decoder_accuracy: f32,
-    /// `exp` of the mean negative log-probability of the encoder's chosen tokens.
+    /// `exp` of the mean negative log-probability of the encoder's labeled tokens.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub encoder_perplexity: f32,
-    /// The same of the decoder's tokens.
+    /// The same for the decoder's tokens.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub decoder_perplexity: f32,
     pub learning_rate: f32,
-    /// Before clipping.
+    /// Global norm before clipping.
     #[serde(deserialize_with = "null_is_nan")]
     pub gradient_norm: f32,
     pub sentences: usize,
     pub tokens: usize,
     pub tokens_per_s: f32,
     pub step_ms: f32,
-    /// Of the step, what the matrix products took; none when not measured.
+    /// Time of the step's matmuls; `None` when not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gemm_ms: Option<f32>,
-    /// Of the step, what the other kernels took; none when not measured.
+    /// Time of the step's other kernels; `None` when not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_ms: Option<f32>,
-    /// How long the device waited for the batch.
+    /// Time that the device waited for the batch.
     pub data_wait_ms: f32,
 }
 
-/// What older logs do not say.
+/// Default for fields that older logs do not have.
 fn nan() -> f32 {
     f32::NAN
 }
@@ -78,14 +78,14 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Err
 }
 
 impl StepRecord {
-    /// The percentage of the step's time that the device waited for its batch; 0 where the time is not known.
+    /// Percentage of the step's time that the device waited for its batch; 0 if the time is unknown.
     #[must_use]
     pub fn data_wait_percent(&self) -> f32 {
         if self.step_ms > 0.0 { 100.0 * self.data_wait_ms / self.step_ms } else { 0.0 }
     }
 }
 
-/// The percentage of the time of all steps that the device waited for batches; 0 where the time is not known.
+/// Percentage of all steps' time that the device waited for batches; 0 if the time is unknown.
 #[must_use]
 pub fn data_wait_percent(records: &[StepRecord]) -> f32 {
     let sum = |value: fn(&StepRecord) -> f32| records.iter().map(value).sum::<f32>();
@@ -105,13 +105,13 @@ pub struct TrainingLog {
 }
 
 impl TrainingLog {
-    /// Opens the log at `path` for a run that goes on after `resume_step` steps, 0 for a new one.
+    /// Opens the log at `path` for a run that continues after `resume_step` steps, 0 for a new run.
     ///
-    /// Records after `resume_step` belong to steps that will be done again and are cut off, as is a last line that a
-    /// crash left unfinished.
+    /// Truncates records after `resume_step`, whose steps will be repeated, and a last line that a crash left
+    /// unfinished.
     ///
     /// # Errors
-    /// [`Error::Log`]; [`Error::Malformed`] names a line that is no record, and leaves the file as it is.
+    /// [`Error::Log`]; [`Error::Malformed`] names a line that is not a record, and leaves the file unchanged.
     pub fn open(path: impl AsRef<Path>, resume_step: u64) -> Result<Self, Error> {
         let path = path.as_ref().to_owned();
         let failed = |source| Error::Log { path: path.clone(), source };
@@ -123,7 +123,7 @@ impl TrainingLog {
         Ok(Self { file, path })
     }
 
-    /// Appends `record`; it is in the file when this returns.
+    /// Appends `record`; it has been written to the file when this returns.
     ///
     /// # Errors
     /// [`Error::Log`].
@@ -135,7 +135,7 @@ impl TrainingLog {
     }
 }
 
-/// The bytes of the log up to and including the record of `resume_step`.
+/// Returns the bytes of the log up to and including the record of `resume_step`.
 fn kept_bytes(log: &[u8], resume_step: u64, path: &Path) -> Result<u64, Error> {
     let mut kept = 0;
     for (index, line) in log.split_inclusive(|&byte| byte == b'\n').enumerate() {
@@ -158,7 +158,7 @@ fn parse(line: &[u8], index: usize, path: &Path) -> Result<StepRecord, Error> {
     })
 }
 
-/// Every record of the log at `path`; a last line without its end is left out.
+/// Reads every record of the log at `path`; an unfinished last line is skipped.
 ///
 /// # Errors
 /// [`Error::Log`], [`Error::Malformed`].
@@ -169,13 +169,13 @@ pub fn read_training_log(path: impl AsRef<Path>) -> Result<Vec<StepRecord>, Erro
     lines.enumerate().map(|(index, line)| parse(line, index, path)).collect()
 }
 
-/// Retrieval on held-out passages: the model before and after training, and BM25.
+/// Retrieval scores on held-out passages: the model before and after training, and BM25.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalTable {
-    /// Queries, each with one document among as many.
+    /// Number of queries and of documents; each query has one relevant document.
     pub held_out: usize,
     pub before: RetrievalScore,
-    /// None while the run goes on.
+    /// `None` until training is over.
     pub after: Option<RetrievalScore>,
     pub bm25: RetrievalScore,
 }
@@ -188,7 +188,7 @@ mod tests {
         StepRecord { step, encoder_loss: 9.0 / step as f32, decoder_loss: 2.0, ..StepRecord::default() }
     }
 
-    /// Lines of before accuracies were recorded.
+    /// A line from before accuracies were recorded.
     #[test]
     fn an_older_record_is_read() {
         let line = br#"{"step":3,"epoch":0,"encoder_loss":2.5,"decoder_loss":null,"learning_rate":0.1,

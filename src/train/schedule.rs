@@ -4,8 +4,8 @@
 ///
 /// `step` counts from 0, and no step within `total_steps` has a rate of zero, so none is wasted: step 0 has
 /// `peak / warmup_steps`, step `warmup_steps - 1` and step `warmup_steps` have `peak`, and the last one has
-/// `peak / (total_steps - warmup_steps)`. From `total_steps` on the rate is 0. A warm-up longer than the whole is cut
-/// to the whole.
+/// `peak / (total_steps - warmup_steps)`. From `total_steps` on the rate is 0. `warmup_steps` is clamped to
+/// `total_steps`.
 #[must_use]
 pub fn linear_learning_rate(step: u64, peak: f32, warmup_steps: u64, total_steps: u64) -> f32 {
     let warmup_steps = warmup_steps.min(total_steps);

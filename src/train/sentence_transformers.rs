@@ -1,4 +1,4 @@
-//! The files of sentence-transformers beside a model, which say how its vectors are made.
+//! The configuration files of sentence-transformers next to a model, which specify how its sentence vectors are computed.
 
 use std::path::{Path, PathBuf};
 
@@ -13,27 +13,27 @@ use crate::model::Pooling;
 use crate::model::io::CONFIG_FILE;
 
 const MODULES_FILE: &str = "modules.json";
-/// Where the pooling is when no [`MODULES_FILE`] says it.
+/// Folder of the pooling's configuration when there is no [`MODULES_FILE`].
 const POOLING_FOLDER: &str = "1_Pooling";
 const POOLING_FIELD: &str = "pooling_mode";
-/// In older and in newer files.
+/// Field names in older and in newer files.
 const DIMENSION_FIELDS: [&str; 2] = ["word_embedding_dimension", "embedding_dimension"];
-/// Beside the weights: how long a text may be.
+/// File next to the weights with the maximum length of a text.
 const TRANSFORMER_FILE: &str = "sentence_bert_config.json";
-/// Beside the modules: what is put before each text.
+/// File next to [`MODULES_FILE`] with prompts to prepend to texts.
 const PROMPTS_FILE: &str = "config_sentence_transformers.json";
 
-/// How a model makes a vector of a text.
+/// Modules that compute a text's vector.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Modules {
-    /// The directory of weights, sizes and tokenizer.
+    /// Directory of weights, sizes and tokenizer.
     pub transformer: PathBuf,
     pub pooling: Pooling,
-    /// Whether vectors are scaled to length 1.
+    /// Vectors are scaled to length 1.
     pub normalize: bool,
-    /// Tokens of a text, at most, where the files say it.
+    /// Maximum tokens of a text, if the files specify it.
     pub max_len: Option<usize>,
-    /// Elements of a vector, where a pooling says it, and its file.
+    /// Elements of a vector, if the pooling specifies it, and the file that does.
     dimension: Option<(PathBuf, Value)>,
 }
 
@@ -41,16 +41,16 @@ pub(super) struct Modules {
 #[derive(Deserialize)]
 struct Module {
     path: PathBuf,
-    /// The path of a Python class.
+    /// Path of a Python class.
     #[serde(rename = "type")]
     class: String,
 }
 
 impl Modules {
-    /// Those that `directory` names; the vector of `[CLS]` where it names none.
+    /// Reads the modules that `directory` lists; without such files, the vector is that of `[CLS]`.
     ///
     /// # Errors
-    /// [`Error::ModelConfig`] names a file that cannot be read, or asks for what is not computed here.
+    /// [`Error::ModelConfig`] names a file that cannot be read or that asks for a computation that is not supported.
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(MODULES_FILE);
         let mut modules = Self {
@@ -95,7 +95,7 @@ impl Modules {
         Ok(())
     }
 
-    /// Refuses a pooling of vectors of another length.
+    /// Refuses a pooling whose vectors have another length.
     ///
     /// # Errors
     /// [`Error::ModelConfig`].
@@ -118,22 +118,22 @@ fn not_computed(path: PathBuf, found: String) -> Error {
     Error::ModelConfig { path, reason }
 }
 
-/// A file of JSON.
+/// Reads a JSON file.
 ///
 /// # Errors
-/// [`Error::File`] where it cannot be read or is no text; [`Error::ModelConfig`] where it is no such JSON.
+/// [`Error::File`] when it cannot be read or is not text; [`Error::ModelConfig`] when it is not JSON of this type.
 fn read_json<V: DeserializeOwned>(path: &Path) -> Result<V> {
     let text = read_text(path, "JSON")?;
     serde_json::from_str(&text)
         .map_err(|error| Error::ModelConfig { path: path.to_owned(), reason: error.to_string() })
 }
 
-/// Whether there is anything of this name, a broken link included.
+/// Returns true if anything exists at `path`, a broken link included.
 fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Tokens of a text, at most, as the file beside the weights in `transformer` says it.
+/// Reads the maximum tokens of a text from the file next to the weights in `transformer`.
 fn read_max_len(transformer: &Path) -> Result<Option<usize>> {
     const FIELD: &str = "max_seq_length";
     let path = transformer.join(TRANSFORMER_FILE);
@@ -157,7 +157,7 @@ fn read_max_len(transformer: &Path) -> Result<Option<usize>> {
     }
 }
 
-/// Texts are embedded as they are.
+/// Refuses a default prompt: texts are embedded without one.
 fn refuse_prompt(path: &Path) -> Result<()> {
     const FIELD: &str = "default_prompt_name";
     if !is_there(path) {
@@ -173,7 +173,7 @@ fn refuse_prompt(path: &Path) -> Result<()> {
     }
 }
 
-/// The one mode of a pooling's `config.json`: a flag for each, or, as newer ones say it, a name.
+/// Returns the only mode set in a pooling's `config.json`, which has a flag for each mode or, in newer files, a name.
 fn mode_of(fields: &Map<String, Value>) -> std::result::Result<Pooling, String> {
     let mut modes = Vec::new();
     for (name, value) in fields.iter().filter(|(name, _)| name.starts_with(POOLING_FIELD)) {

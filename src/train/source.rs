@@ -8,21 +8,21 @@ use super::{Observer, Options};
 use crate::data::{Corpus, EncodeReport, Manifest, TokenStore, Tokenizer, checksum};
 use crate::eval::{HeldOut, Split, draw_held_out, split_held_out};
 
-/// What a run trains on.
+/// Training data of a run.
 pub(super) struct Source {
     pub tokenizer: Tokenizer,
     pub store: Arc<TokenStore>,
-    /// Passages of the store that are not trained on, ascending.
+    /// Indices of the store's passages that are excluded from training, ascending.
     pub skipped: Vec<u32>,
     pub held_out: Vec<HeldOut>,
-    /// Tokens of a passage, at most.
+    /// Maximum tokens of a passage.
     pub max_len: usize,
-    /// What tells the passages from others.
+    /// Description with a checksum that identifies the passages.
     pub identity: String,
 }
 
 impl Source {
-    /// Reads what `--corpus` names. `vocab_size` is that of a vocabulary that must be learned first.
+    /// Reads the corpus that `--corpus` names. `vocab_size` is the size of a vocabulary that must be trained first.
     pub fn read(options: &Options, vocab_size: usize, observer: &mut dyn Observer) -> Result<Self> {
         match options.store() {
             Some(directory) => Self::of_store(directory, options, observer),
@@ -37,7 +37,7 @@ impl Source {
         let encoded = tokenizer.encode_corpus(&training, max_len)?;
         observer.note(&encode_note(&encoded.report, max_len));
         let store = TokenStore::in_memory(&encoded.passages, tokenizer.vocab_size() as u32)?;
-        // Texts may differ where tokens do not: in case, or in what the vocabulary does not know.
+        // Different texts may have the same tokens: when they differ in case, or in words that the vocabulary does not know.
         let texts: Vec<String> =
             held_out.iter().map(|HeldOut { query, document }| format!("{query} {document}")).collect();
         let held_out_passages = tokenizer.encode_texts(&texts, max_len)?;
@@ -75,7 +75,7 @@ impl Source {
         let text = |index| tokenizer.decode(&store.passage(index).ids.to_vec());
         let (skipped, held_out) = draw_held_out(store.len() as u32, options.held_out, options.seed, text)?;
         note_held_out(options, held_out.len(), observer);
-        // A store that was made otherwise than by `retromae tokenize` may hold a passage several times.
+        // A store that was not made by `retromae tokenize` may hold a passage several times.
         let drawn = skipped.len();
         let skipped = store.indices_of(skipped.iter().map(|&index| store.passage(index)));
         note_repeats(skipped.len() - drawn, observer);
@@ -90,7 +90,7 @@ impl Source {
     }
 }
 
-/// Refuses what a store has decided already.
+/// Refuses options that conflict with the store: a vocabulary, longer passages, or a model with another vocabulary.
 fn check_options(
     options: &Options,
     directory: &Path,
@@ -162,7 +162,7 @@ fn note_repeats(repeats: usize, observer: &mut dyn Observer) {
     }
 }
 
-/// The vocabulary that was given, that of the run to resume, or a new one.
+/// Returns the tokenizer that was given, that of the run to resume, or a newly trained one.
 fn tokenizer(
     options: &Options,
     vocab_size: usize,

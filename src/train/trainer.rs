@@ -1,4 +1,4 @@
-//! The loop: batches in, updates, records and checkpoints out.
+//! The training loop: batches in; updates, records and checkpoints out.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -17,10 +17,10 @@ use crate::device::{Event, ModelFloat, Stream, Timings};
 use crate::model::io;
 use crate::model::{AdamW, Input, Model, Outcome, StepRandomness, Ticket, TrainStep};
 
-/// The one that the device computes, and the one that waits for it.
+/// Maximum enqueued steps: the one that the device computes and the next one.
 const STEPS_IN_FLIGHT: usize = 2;
 
-/// A run under way.
+/// State of a run in progress.
 pub(super) struct Trainer<'a, T: ModelFloat> {
     pub options: &'a super::Options,
     pub prepared: &'a Prepared,
@@ -31,26 +31,26 @@ pub(super) struct Trainer<'a, T: ModelFloat> {
     pub checkpoints: CheckpointDirectory,
     /// Steps done.
     pub step: u64,
-    /// Where the next batch begins.
+    /// Position of the next batch.
     pub position: Position,
     /// The step of the last checkpoint.
     pub saved_step: Option<u64>,
     pub retrieval: Option<RetrievalTable>,
 }
 
-/// A step that was enqueued, and what is known of it so far.
+/// An enqueued step, with its partial record.
 struct Submitted {
     ticket: Ticket,
-    /// After all its work.
+    /// Event after all of the step's work.
     end: Event,
-    /// Losses, norm and times are still to come.
+    /// Record without losses, norm and times, which are filled in once the step is complete.
     record: StepRecord,
     position: Position,
 }
 
 impl<T: ModelFloat> Trainer<'_, T> {
-    /// Trains until `end` steps are done, with a checkpoint at the end; false where the observer stopped it, when the steps under way
-    /// were done. While a device computes a step, the next one is prepared.
+    /// Trains until `end` steps are done, with a checkpoint at the end. Returns false if the observer stopped it earlier, after the enqueued
+    /// steps were done. While the device computes a step, the host prepares the next one.
     pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<bool> {
         let (whole, mut end) = (end, end);
         let mut prefetch = Prefetch::start(drawer, self.step..end);
@@ -80,12 +80,12 @@ impl<T: ModelFloat> Trainer<'_, T> {
         Ok(end == whole)
     }
 
-    /// Whether nothing may be enqueued after `step` steps before they are saved.
+    /// Returns true if the first `step` steps must be saved before another is enqueued.
     fn checkpoint_is_due(&self, step: u64) -> bool {
         step.is_multiple_of(self.options.checkpoint_every) && self.saved_step.unwrap_or(0) < step
     }
 
-    /// Enqueues the step after `done` ones.
+    /// Enqueues the step that follows `done` steps.
     fn submit(&mut self, prefetch: &mut Prefetch, done: u64) -> Result<Submitted> {
         let before = self.stream.device().timings();
         let batch = prefetch.next(done)?;
@@ -113,7 +113,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
         Ok(Submitted { ticket, end: self.stream.record()?, record, position: batch.position })
     }
 
-    /// Waits for a step; `last` is the end of the one before.
+    /// Waits for a step and completes its record; `last` is the end of the previous step.
     fn complete(&mut self, step: Submitted, last: &mut Event) -> Result<StepRecord> {
         let Submitted { ticket, end, record, position } = step;
         let Outcome { losses, gradient_norm } = self.model.outcome(ticket)?;
@@ -136,13 +136,13 @@ impl<T: ModelFloat> Trainer<'_, T> {
         })
     }
 
-    /// Of the step after `done` ones.
+    /// Learning rate of the step that follows `done` steps.
     fn learning_rate(&self, done: u64) -> f32 {
         let Prepared { warmup_steps, total_steps, .. } = *self.prepared;
         linear_learning_rate(done, self.options.learning_rate, warmup_steps, total_steps)
     }
 
-    /// What the host device spent since `before`; none on a device that does not measure.
+    /// Time that the CPU emulator spent since `before`; `None` on a device that does not measure.
     fn device_time_since(&self, before: Timings) -> Option<Timings> {
         let now = self.stream.device().timings();
         (now != Timings::default())
@@ -178,7 +178,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
             device: self.stream.device().description(),
             retrieval_before: self.retrieval.map(|table| table.before),
         };
-        // The losses so far are of the weights before the last update.
+        // The losses so far were computed with the weights before the last update, so they cannot show that it made a weight non-finite.
         self.checkpoints.save(&self.model, progress).map_err(|error| match error {
             Error::Model(io::Error::NonFiniteWeight { tensor, value, .. }) => self.non_finite(tensor, value),
             other => other,
@@ -187,7 +187,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
         self.draw()
     }
 
-    /// Draws `training.svg` as it stands.
+    /// Draws `training.svg` from the records so far.
     pub fn draw(&self) -> Result<()> {
         let config = &self.prepared.config;
         let title = format!(
@@ -201,7 +201,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
     }
 }
 
-/// 0 where the clock is too coarse to tell.
+/// Returns the throughput; 0 if the clock is too coarse to measure `spent`.
 fn tokens_per_second(tokens: usize, spent: Duration) -> f32 {
     if spent.is_zero() { 0.0 } else { tokens as f32 / spent.as_secs_f32() }
 }

@@ -19,12 +19,12 @@ pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// The head's output matrix, tied to the word embedding: a file may hold it again under this name.
 const TIED_WEIGHT: &str = "cls.predictions.decoder.weight";
 
-/// Purpose of reading a model, which decides the tensors that a file must have.
+/// Purpose of loading a model's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// All weights matter.
+    /// Encoder, head and decoder are used.
     Training,
-    /// Only the encoder matters; the head is ignored.
+    /// Only the encoder is used: missing head and decoder weights are not reported, and an untied output matrix is ignored.
     Embedding,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for LoadedWeights {
     }
 }
 
-/// Counts the names by their first component.
+/// Lists the first components of the names, each with its number of names.
 fn grouped(names: &[String]) -> String {
     let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
     let words: BTreeSet<String> = names.iter().map(|name| first(name)).collect();
