@@ -1,8 +1,8 @@
-//! Compiles every kernel twice: by the C++ compiler for the host device, and by nvcc, where there is one, into one fatbin a file.
+//! Compiles every kernel twice: with the C++ compiler for the CPU emulator, and with nvcc, if there is one, into one fatbin a file.
 //!
 //! Environment: `NVCC`, `CUDA_HOME`, `CUDA_PATH` and `PATH` locate nvcc; `RETROMAE_CUDA_ARCHS` lists the real architectures
 //! (default `80;90a`; PTX of the lowest is added); `RETROMAE_REQUIRE_NVCC=1` makes a missing nvcc fatal; `RETROMAE_CUDA_LINE_INFO=1` gives
-//! profilers the source lines of GPU kernels; `RETROMAE_HOST_MARCH` is the host device's `-march` (default `x86-64-v3` on x86-64);
+//! profilers the source lines of GPU kernels; `RETROMAE_HOST_MARCH` is the CPU emulator's `-march` (default `x86-64-v3` on x86-64);
 //! `RETROMAE_KERNEL_CACHE` is a folder where compiled kernels are kept for builds with other features or profiles.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use nvcc::KernelReport;
 
 const DEFAULT_ARCHS: &str = "80;90a";
 
-/// Folders of kernels that only some builds have, each with the variable in which cargo says so.
+/// Folders of kernels that only some builds have, each with the variable that cargo sets for these builds.
 const OPTIONAL: &[(&str, &str)] =
     &[("baseline", "CARGO_FEATURE_BASELINE"), ("probes", "CARGO_FEATURE_TEST_KERNELS")];
 
@@ -90,13 +90,13 @@ fn is_built(source: &Path) -> bool {
     !OPTIONAL.iter().any(|&(folder, feature)| source.starts_with(folder) && missing(feature))
 }
 
-/// `attention/attention_forward.cu` as an identifier: `attention_attention_forward`.
+/// Converts a path to an identifier: `attention/attention_forward.cu` to `attention_attention_forward`.
 fn identifier(source: &Path) -> String {
     source.with_extension("").to_string_lossy().replace(['/', '\\', '-', '.'], "_")
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
-// The host device
+// The CPU emulator
 // ---------------------------------------------------------------------------------------------------------------------------------
 
 #[derive(Default)]
@@ -183,7 +183,7 @@ fn archive(out: &Path, objects: &[PathBuf]) {
     println!("cargo:rustc-link-lib=static=retromae_kernels_host");
 }
 
-/// What `-march` the host kernels are compiled for; the empty string leaves it to the compiler.
+/// Returns the `-march` of the host kernels; an empty string leaves it to the compiler.
 fn host_march() -> String {
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     match env::var("RETROMAE_HOST_MARCH") {
@@ -198,10 +198,10 @@ fn host_march() -> String {
 // ---------------------------------------------------------------------------------------------------------------------------------
 
 struct CudaBuild {
-    /// nvcc's version, or why there is none.
+    /// nvcc's version, or the reason why no kernels were built.
     status: Result<String, String>,
     fatbins: Vec<(String, PathBuf)>,
-    /// Each with its file.
+    /// Resource usage of each kernel, with its source file.
     kernels: Vec<(String, KernelReport)>,
 }
 
@@ -226,7 +226,7 @@ fn build_cuda(root: &Path, out: &Path, sources: &[PathBuf]) -> CudaBuild {
     let kernels = root.join("kernels");
     let mut jobs = Vec::new();
     let mut fatbins = Vec::new();
-    // kernels/probes/emulator holds kernels for the host device alone, some of them wrong on purpose.
+    // kernels/probes/emulator holds kernels for the CPU emulator alone, some of them wrong on purpose.
     for source in sources.iter().filter(|source| !source.starts_with("probes/emulator")) {
         let name = identifier(source);
         let output = folder.join(format!("{name}.fatbin"));
@@ -279,7 +279,7 @@ fn cuda_archs() -> Vec<String> {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------------------
-// What the crate learns of the build
+// Generated table of kernels
 // ---------------------------------------------------------------------------------------------------------------------------------
 
 fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
@@ -329,7 +329,7 @@ fn write_table(out: &Path, host: &HostBuild, cuda: &CudaBuild) {
     fs::write(out.join("kernel_table.rs"), text).expect("OUT_DIR is writable");
 }
 
-/// The structs of `params.h` that other headers use are plain data, too.
+/// Declares to bindgen that the structs of `params.h` which other headers use are plain data.
 #[cfg(feature = "bindgen")]
 #[derive(Debug)]
 struct PlainData;
@@ -354,7 +354,7 @@ fn generate_params(root: &Path) {
     generate(root, "constants.h", "common/constants.rs", None);
 }
 
-/// Writes what `kernels/{header}` declares to `src/{module}`, with the imports that it needs.
+/// Writes the declarations of `kernels/{header}` to `src/{module}`, with the imports that these need.
 #[cfg(feature = "bindgen")]
 fn generate(root: &Path, header: &str, module: &str, imports: Option<&str>) {
     let bindings = bindgen::Builder::default()

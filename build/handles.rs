@@ -1,4 +1,4 @@
-//! The handles of the kernels: what `RETROMAE_KERNEL` names, read behind the preprocessor, as Rust constants.
+//! Kernel handles: a Rust constant for each `RETROMAE_KERNEL`, read from the preprocessor's output.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,20 +9,20 @@ use std::process::Command;
 /// The element types that end a kernel's name, and their names in Rust.
 const DTYPES: [(&str, &str); 3] = [("f32", "F32"), ("bf16", "Bf16"), ("f16", "F16")];
 
-/// A kernel as its source declares it.
+/// Name and params struct of a kernel, as its source declares them.
 struct Listed {
     name: String,
     params: String,
 }
 
-/// A kernel of a family: `layer_norm_forward_bf16`, `attention_forward_full_f16_d64`.
+/// One kernel of a family: `layer_norm_forward_bf16`, `attention_forward_full_f16_d64`.
 struct Variant<'a> {
     kernel: &'a Listed,
     dtype: &'static str,
     head_dim: Option<u32>,
 }
 
-/// Writes `kernel_handles.rs`: a constant for each kernel and, where the name ends in an element type, for each family.
+/// Writes `kernel_handles.rs`: a constant for each family of kernels whose names end in an element type, and for each other kernel.
 pub fn write(compiler: Command, kernels: &Path, sources: &[PathBuf], out: &Path) {
     let listed = list(compiler, kernels, sources, out);
     let mut families: BTreeMap<&str, Vec<Variant<'_>>> = BTreeMap::new();
@@ -59,7 +59,7 @@ pub fn write(compiler: Command, kernels: &Path, sources: &[PathBuf], out: &Path)
     fs::write(out.join("kernel_handles.rs"), text).expect("OUT_DIR is writable");
 }
 
-/// The family of a kernel whose name ends in an element type and perhaps a head size.
+/// Returns the family of a kernel whose name ends in an element type and optionally a head size.
 fn variant(kernel: &Listed) -> Option<(&str, Variant<'_>)> {
     let (rest, head_dim) = match kernel.name.rsplit_once("_d") {
         Some((rest, digits)) if digits.parse::<u32>().is_ok() => (rest, digits.parse().ok()),
@@ -70,7 +70,7 @@ fn variant(kernel: &Listed) -> Option<(&str, Variant<'_>)> {
     Some((family, Variant { kernel, dtype, head_dim }))
 }
 
-/// All kernels of the sources, which the preprocessor reads at once.
+/// Lists all kernels of the sources, in one run of the preprocessor.
 fn list(mut compiler: Command, kernels: &Path, sources: &[PathBuf], out: &Path) -> Vec<Listed> {
     let all = out.join("kernel_list.cpp");
     let include = |source: &PathBuf| format!("#include {:?}\n", kernels.join(source));

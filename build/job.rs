@@ -1,4 +1,4 @@
-//! One compiler call, skipped when nothing it read has changed, and all of them on the cores that cargo grants.
+//! Compiler calls: each is skipped if nothing that it read has changed, and all run in parallel on the cores that cargo grants.
 
 use std::env;
 use std::fs;
@@ -17,8 +17,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Runs the compiler unless the output is newer than all that the last run read and the command is the same.
-    /// Returns what it printed then or now.
+    /// Runs the compiler, unless the output is newer than every file that the last run read and the command is the same.
+    /// Returns the messages of this run, or those of the last one.
     fn run(mut self) -> String {
         let stamp = self.output.with_extension("command");
         let log = self.output.with_extension("log");
@@ -59,20 +59,20 @@ impl Job {
     }
 }
 
-/// Where compiled kernels of one command are kept, whatever build it was for: a folder a state of its sources.
+/// Cache of one command's compiled kernels, shared by all builds: a folder for each state of the sources.
 struct Cache {
     folder: PathBuf,
 }
 
 impl Cache {
-    /// None unless `RETROMAE_KERNEL_CACHE` names a folder.
+    /// Returns the cache of a command line, or `None` unless `RETROMAE_KERNEL_CACHE` names a folder.
     fn of(line: &str, output: &Path) -> Option<Self> {
         let root = PathBuf::from(env::var_os("RETROMAE_KERNEL_CACHE").filter(|path| !path.is_empty())?);
         let out = output.parent()?.to_string_lossy().into_owned();
         Some(Self { folder: root.join(format!("{:016x}", hash(line.replace(&out, "").as_bytes()))) })
     }
 
-    /// Puts an object of the very same sources in its place, and returns what its compiler printed.
+    /// Copies the cached object of identical sources into place and returns its compiler's messages; `None` if there is none.
     fn take(&self, job: &Job) -> Option<String> {
         let states = fs::read_dir(&self.folder).ok()?;
         let same = states.flatten().map(|state| state.path()).find(|state| {
@@ -85,7 +85,7 @@ impl Cache {
         fs::read_to_string(same.join("log")).ok()
     }
 
-    /// Keeps what was compiled; a cache that cannot be written is no error.
+    /// Stores a compiled object; a cache that cannot be written is not an error.
     fn keep(&self, job: &Job, printed: &str) {
         let Ok(rule) = fs::read_to_string(&job.dependencies) else { return };
         let Some(sources) = fingerprint(&rule) else { return };
@@ -103,7 +103,7 @@ impl Cache {
     }
 }
 
-/// The contents of all that a compiler read, a line a file; none where one is missing.
+/// Returns a hash of every file that a compiler read, one a line; `None` if a file is missing.
 fn fingerprint(rule: &str) -> Option<String> {
     let line = |path: &PathBuf| Some(format!("{:016x} {}\n", hash(&fs::read(path).ok()?), path.display()));
     dependency_paths(rule).iter().map(line).collect()
@@ -115,13 +115,13 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Program and arguments, without the environment, which differs from run to run.
+/// Formats program and arguments; without the environment, which differs from run to run.
 fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-/// The prerequisites of a make rule, as `-MMD` writes it.
+/// Returns the prerequisites of a make rule as `-MMD` writes it.
 fn dependency_paths(rule: &str) -> Vec<PathBuf> {
     let Some((_, prerequisites)) = rule.split_once(": ") else { return Vec::new() };
     prerequisites.replace("\\\n", " ").split_whitespace().map(PathBuf::from).collect()

@@ -1,10 +1,10 @@
-//! nvcc: where it is, how kernels are compiled, and what it says of them.
+//! nvcc: its path, its flags, and the resource usage that it reports.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// How every kernel is compiled, whatever is made of it; ptxas tells what each one takes.
+/// Flags for every kernel, whatever the output format; ptxas reports each kernel's resources.
 pub const FLAGS: [&str; 7] = [
     "-std=c++17",
     "-O3",
@@ -15,7 +15,7 @@ pub const FLAGS: [&str; 7] = [
     "-diag-suppress=177",
 ];
 
-/// What ptxas says of one kernel on one architecture.
+/// Resource usage of one kernel on one architecture, as ptxas reports it.
 #[derive(Default)]
 pub struct KernelReport {
     pub name: String,
@@ -26,7 +26,7 @@ pub struct KernelReport {
     pub spill_bytes: u32,
 }
 
-/// The compiler that `NVCC`, `CUDA_HOME`, `CUDA_PATH` or `PATH` leads to.
+/// Finds the nvcc that `NVCC`, `CUDA_HOME`, `CUDA_PATH` or `PATH` leads to.
 pub fn find() -> Option<PathBuf> {
     if let Some(path) = env::var_os("NVCC").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
@@ -41,7 +41,7 @@ pub fn find() -> Option<PathBuf> {
     homes.chain(env::split_paths(&path)).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
 
-/// Such as `13.0.88`.
+/// Returns nvcc's version, such as `13.0.88`.
 pub fn version(nvcc: &Path) -> String {
     let output = Command::new(nvcc)
         .arg("--version")
@@ -52,7 +52,7 @@ pub fn version(nvcc: &Path) -> String {
     release.unwrap_or("unknown").split(", V").last().unwrap_or("unknown").to_string()
 }
 
-/// Reads `ptxas -v`: for each entry function a header, a line on its stack and a line on its resources.
+/// Parses the output of `ptxas -v`: for each entry function a header, a line on its stack and a line on its resources.
 pub fn parse_ptxas(text: &str) -> Vec<KernelReport> {
     let number_before = |line: &str, unit: &str| -> u32 {
         let before = line.split(unit).next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! One training step with nothing drawn at random: every parameter, id, label and visible key is written down here, the step runs on the
-//! host device, and both losses and all gradients are compared with the f64 reference.
+//! One training step without randomness: every parameter, id, label and visible key is written out here, the step runs in the
+//! CPU emulator, and both losses and all gradients are compared with the f64 reference.
 //!
 //!     cargo run --release --example 01_explicit_step
 
@@ -9,7 +9,7 @@ use retromae::device::Device;
 use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, VisibilityBank};
 use retromae::reference::{self, Parameters};
 
-/// Room for f32 rounding through three layers; what is right is about 1e-6.
+/// Tolerance for f32 rounding through three layers; the error of a correct step is about 1e-6.
 const TOLERANCE: f64 = 1e-4;
 
 const CLS: i32 = 1;
@@ -49,7 +49,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     println!("\n{:<62} {:>10} {:>12} {:>10}", "gradient", "shape", "norm", "off by");
     for (name, shape) in model.parameter_shapes() {
         let gradient: Vec<f64> = model.gradient(&name)?.into_iter().map(f64::from).collect();
-        // A softmax does not change when all its scores do, so the key bias has no gradient but rounding: the query bias is its scale.
+        // A softmax is invariant to a shift of all scores, so the key bias's gradient is rounding alone: it is measured against the query bias's.
         let scale = norm(&expected.gradients[&name.replace("self.key.bias", "self.query.bias")]);
         let difference: Vec<f64> =
             gradient.iter().zip(&expected.gradients[&name]).map(|(actual, exact)| actual - exact).collect();
@@ -66,11 +66,11 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
 /// BERT's initialization, then every parameter overwritten by its Hugging Face name; returns the same values for the reference.
 fn set_parameters(model: &mut Model<f32>) -> Result<Parameters, Box<dyn std::error::Error>> {
     model.initialize(42)?;
-    // One alone: a bias of the head that makes id 7 likelier.
+    // A single one: a bias of the head that makes id 7 more likely.
     let mut bias = model.parameter("cls.predictions.bias")?;
     bias[7] = 0.5;
     model.set_parameter("cls.predictions.bias", &bias)?;
-    // All: ten times the initialization's size, so that attention is not nearly uniform. A checkpoint is loaded in the same way.
+    // All of them: matrices ten times as large as initialized, so that attention is not nearly uniform. A checkpoint is loaded likewise.
     let mut parameters = Parameters::new();
     for (name, shape) in model.parameter_shapes() {
         let factor = if shape.len() == 2 { 10.0 } else { 1.0 };
@@ -84,7 +84,7 @@ fn set_parameters(model: &mut Model<f32>) -> Result<Parameters, Box<dyn std::err
 /// Two sentences of 6 and 4 tokens, packed one after the other without padding.
 fn batch() -> Batch {
     let original = [[CLS, 10, 11, 12, 13, SEP].as_slice(), &[CLS, 20, 21, SEP]].concat();
-    // The encoder sees a few tokens masked, and must predict those.
+    // The encoder reads a few masked tokens and must predict their originals.
     let mut encoder_input_ids = original.clone();
     let mut encoder_labels = vec![IGNORE_INDEX; original.len()];
     for masked in [2, 8] {
@@ -103,21 +103,21 @@ fn batch() -> Batch {
     }
 }
 
-/// Which tokens each decoder row may read: every sentence has a bank of bit rows, and every token picks one of them.
+/// The tokens that each decoder row may attend to: every sentence has a bank of bit rows, and every token selects one of them.
 fn visibility() -> VisibilityBank {
-    // Sentences of up to 32 tokens have one word a row; bit j is slot j. That no token sees itself, and that all see slot 0, needs no bits.
+    // Sentences of up to 32 tokens have one word a row; bit j is slot j. The kernels ensure that no token sees itself and all see slot 0.
     let first = [0b01_1011, 0b10_0101];
     let second = [0b0111, 0b1001, 0b1110];
     VisibilityBank {
         bits: [first.as_slice(), &second].concat(),
-        // Where the words of each sentence begin.
+        // Offset of each sentence's first word.
         offsets: vec![0, 2, 5],
-        // The bank row of each of the 6 + 4 tokens.
+        // Bank row of each of the 6 + 4 tokens.
         rows: vec![0, 1, 0, 1, 0, 1, 0, 1, 2, 0],
     }
 }
 
-/// The maximum, where a NaN wins: unlike `f64::max`, which would hide it.
+/// Returns the maximum, or NaN if either is NaN: `f64::max` would hide it.
 fn larger(left: f64, right: f64) -> f64 {
     if right > left || right.is_nan() { right } else { left }
 }
