@@ -105,7 +105,7 @@ fn batch() -> Batch {
 
 /// The tokens that each decoder row may attend to: every sentence has a bank of bit rows, and every token selects one of them.
 fn visibility() -> VisibilityBank {
-    // Sentences of up to 32 tokens have one word a row; bit j is slot j. The kernels ensure that no token sees itself and all see slot 0.
+    // Sentences of up to 32 tokens have one word a row; bit j is slot j. Whatever the bits, no token sees itself and all others see slot 0.
     let first = [0b01_1011, 0b10_0101];
     let second = [0b0111, 0b1001, 0b1110];
     VisibilityBank {

@@ -1,4 +1,4 @@
-//! Keeps the library loaded: clients load and unload it to see whether it is there, but its threads cannot be unloaded.
+//! Links the library so that it stays loaded: clients load and unload it to probe for it, but its threads cannot be unloaded.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -1,4 +1,4 @@
-//! The boundary: every exported function runs in here, under one lock, and no panic leaves it.
+//! The C boundary: every exported function runs in [`enter`], under one lock, and no panic leaves it.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -11,21 +11,21 @@ use cudarc::driver::sys::CUresult;
 
 use crate::machine::{Context, Machine};
 
-/// What a body returns: nothing, or the code for the client.
+/// Result of an exported function's body: a value, or the error code for the client.
 pub(crate) type Outcome<T = (), C = CUresult> = Result<T, C>;
 
 static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| Mutex::new(Machine::new()));
 static LOG: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// The call under way on this thread never returns.
+    /// The current call on this thread never returns.
     static STUCK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The result codes of the two libraries.
 pub(crate) trait Code: Copy + std::fmt::Debug {
     const SUCCESS: Self;
-    /// For a mistake of the simulation itself.
+    /// Code for a bug in the simulation itself.
     const BROKEN: Self;
 }
 
@@ -63,24 +63,24 @@ pub(crate) fn enter<C: Code>(name: &str, body: impl FnOnce(&mut Machine) -> Outc
     code
 }
 
-/// Makes the call that is under way on this thread never return. The code goes up through its body, which lets go of the machine: other threads
-/// go on.
+/// Makes the current call on this thread never return. The returned code unwinds its body, which releases the machine, so that other threads
+/// continue.
 pub(crate) fn never_return() -> CUresult {
     STUCK.set(true);
     CUresult::CUDA_ERROR_UNKNOWN
 }
 
-/// As [`enter`], for functions that need a current context without an earlier error.
+/// [`enter`] for functions that need a current context without an earlier error.
 pub(crate) fn in_context(name: &str, body: impl FnOnce(&mut Context) -> Outcome) -> CUresult {
     enter(name, |machine| body(machine.current()?))
 }
 
-/// A line on standard error. It goes past the test harness, which captures only what its own copy of `std` prints.
+/// Prints a line to standard error. The test harness does not capture it, as it captures only its own copy of `std`.
 pub(crate) fn complain(message: impl Display) {
     eprintln!("simulated CUDA: {message}");
 }
 
-/// A line that `SIMULATED_CUDA_LOG=1` asks for.
+/// Prints a line if `SIMULATED_CUDA_LOG=1`.
 pub(crate) fn log(message: impl Display) {
     if LOG.load(Ordering::Relaxed) {
         eprintln!("simulated CUDA: thread {:?}: {message}", std::thread::current().id());
@@ -91,7 +91,7 @@ pub(crate) fn set_log(on: bool) {
     LOG.store(on, Ordering::Relaxed);
 }
 
-/// Fails with `code`, and says why.
+/// Prints the reason and fails with `code`.
 pub(crate) fn refuse<T, C>(code: C, why: impl Display) -> Outcome<T, C> {
     complain(why);
     Err(code)

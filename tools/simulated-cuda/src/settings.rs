@@ -1,4 +1,4 @@
-//! What the environment says: the order of work, the machine to pretend, and the faults to make.
+//! Settings from the environment: the seed of the order of work, the simulated machine, and the faults to inject.
 
 const MEMORY_BYTES: usize = 8 << 30;
 const DRIVER_VERSION: i32 = 13000;
@@ -11,7 +11,7 @@ pub(crate) struct Settings {
     pub faults: Faults,
 }
 
-/// `SIMULATED_CUDA_FAULT`.
+/// Faults of `SIMULATED_CUDA_FAULT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Faults {
     pub no_device: bool,
@@ -21,9 +21,9 @@ pub(crate) struct Faults {
     pub capability: (i32, i32),
     pub memory_bytes: usize,
     pub driver_version: i32,
-    /// A kernel that fails when it runs.
+    /// Name of a kernel that fails when it runs.
     pub illegal_address: Option<String>,
-    /// A kernel that never finishes.
+    /// Name of a kernel that never finishes.
     pub hang: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Setting attributes of descriptions. What the simulation cannot honor is refused rather than ignored.
+//! Setters for the attributes of descriptors. Values that are not simulated are refused rather than ignored.
 
 use std::ffi::{c_uint, c_void};
 
@@ -12,7 +12,7 @@ use super::find;
 use super::product::Type;
 use crate::call::{Outcome, enter, refuse};
 
-// As numbers, for a client may pass what the enumerations do not have.
+// As numbers, because a client may pass values that are not in the enumerations.
 const POINTER_MODE: c_uint = DescriptorAttribute::CUBLASLT_MATMUL_DESC_POINTER_MODE as c_uint;
 const TRANSPOSE_A: c_uint = DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSA as c_uint;
 const TRANSPOSE_B: c_uint = DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSB as c_uint;
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn cublasLtMatmulDescSetAttribute(
             None => value.unsupported(),
         };
         match attribute {
-            // Scalars are on the host.
+            // Only scalars on the host are supported.
             POINTER_MODE if value.read::<u32>()? == 0 => {}
             TRANSPOSE_A => descriptor.transposed[0] = operation(&value)?,
             TRANSPOSE_B => descriptor.transposed[1] = operation(&value)?,
@@ -125,7 +125,7 @@ pub unsafe extern "C" fn cublasLtMatrixLayoutSetAttribute(
         let layout = find(&mut machine.blas.layouts, what, layout as u64)?;
         match attribute {
             TYPE => layout.dtype = value.data_type()?,
-            // Column by column.
+            // Only column-major order is supported.
             ORDER if value.read::<u32>()? == 0 => {}
             ROWS => layout.rows = value.read()?,
             COLUMNS => layout.columns = value.read()?,
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn cublasLtMatmulPreferenceSetAttribute(
             ALIGNMENT_A..=ALIGNMENT_D => {
                 preference.alignments[(attribute - ALIGNMENT_A) as usize] = value.read()?;
             }
-            // These choose among algorithms that all do the same here.
+            // Ignored: these select among algorithms that all behave the same here.
             SEARCH_MODE | REDUCTIONS => {
                 value.read::<u32>()?;
             }

@@ -1,4 +1,4 @@
-//! The choice of an algorithm, and the product by one that was chosen.
+//! The heuristic that offers algorithms, and the product with the chosen algorithm.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{c_int, c_void};
@@ -14,19 +14,19 @@ use super::{Blas, Descriptor, Layout, Preference, find};
 use crate::call::{Outcome, enter, log, refuse};
 use crate::machine::{Scratch, Work, new_handle};
 
-/// The most algorithms that are offered. They differ in what they take of the workspace, not in the result.
+/// Maximum algorithms offered. They differ in their use of the workspace, not in the result.
 const ALGORITHMS_MAX: usize = 3;
-/// What the first algorithm takes of the workspace at most, and the third; the second takes none.
+/// Maximum workspace of each algorithm, in bytes; the second uses none.
 const WORKSPACE_BYTES: [u64; ALGORITHMS_MAX] = [4 << 20, 0, 64 << 10];
-/// The smallest useful workspace.
+/// Smallest useful workspace, in bytes.
 const WORKSPACE_MIN: u64 = 16;
-/// What kernels read of a bias at once, in bytes.
+/// Alignment of a bias in bytes: the width of the kernels' reads.
 const BIAS_ALIGNMENT: u64 = 16;
-/// As the documentation of the library has it, in bytes.
+/// Alignment of the workspace in bytes, as cuBLASLt's documentation requires.
 const WORKSPACE_ALIGNMENT: u64 = 256;
 const MAGIC: u64 = 0x5c0d_a160;
 
-/// A description without addresses: what an algorithm is chosen for.
+/// Description of a product without addresses, for which an algorithm is chosen.
 #[derive(Clone, Copy)]
 struct Shape {
     transposed: [bool; 2],
@@ -41,7 +41,7 @@ impl Shape {
         Self { transposed, has_bias, bias_type, layouts }
     }
 
-    /// Why the library would have no algorithm for it.
+    /// Returns the reason why cuBLASLt would have no algorithm for it, if any.
     fn refusal(&self) -> Option<String> {
         let [a, b, c, d] = self.layouts;
         for (name, layout) in ["A", "B", "C", "D"].iter().zip(self.layouts) {
@@ -82,7 +82,7 @@ impl Shape {
         None
     }
 
-    /// What an algorithm depends on beside alignments: it fits other sizes as well, as those of the library may.
+    /// Hashes everything that an algorithm depends on besides alignments. Sizes are left out: as in cuBLASLt, it may fit other sizes as well.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let types = self.layouts.map(|layout| layout.dtype);
@@ -92,7 +92,7 @@ impl Shape {
     }
 }
 
-/// What `cublasLtMatmulAlgo_t` holds.
+/// Contents of a `cublasLtMatmulAlgo_t`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Algorithm {
     index: u64,
@@ -220,7 +220,7 @@ struct Operands {
 }
 
 impl Operands {
-    /// Why `algorithm` cannot be run on them.
+    /// Returns the reason why `algorithm` cannot run on these addresses, if any.
     fn refusal(&self, algorithm: &Algorithm, shape: &Shape, descriptor: &Descriptor) -> Option<String> {
         if algorithm.fingerprint != shape.fingerprint() {
             return Some("the algorithm was chosen for another product".into());
@@ -241,7 +241,7 @@ impl Operands {
         if self.matrices[2] == self.matrices[3] && c != d {
             return Some("C and D are the same memory with different layouts".into());
         }
-        // Whatever alignments the choice was told.
+        // Required whatever alignments the algorithm was chosen for.
         let misaligned = descriptor.bias == 0 || !descriptor.bias.is_multiple_of(BIAS_ALIGNMENT);
         if descriptor.has_bias && misaligned {
             let bias = descriptor.bias;

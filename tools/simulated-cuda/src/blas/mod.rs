@@ -1,6 +1,6 @@
-//! cuBLASLt: handles, descriptions of products, and the products.
+//! cuBLASLt: handles, descriptors, and matrix products.
 //!
-//! All exported functions are `unsafe` for the reasons of the library itself: pointers must be valid for what the function reads or writes.
+//! All exported functions are `unsafe` for the same reason as cuBLASLt's: pointers must be valid for the function's reads and writes.
 #![allow(clippy::missing_safety_doc)]
 
 mod attributes;
@@ -17,7 +17,7 @@ use crate::machine::Handle;
 pub(crate) use product::Product;
 use product::Type;
 
-/// What the library knows in a process. Descriptions belong to no context.
+/// State of cuBLASLt in a process. Descriptors belong to no context.
 #[derive(Default)]
 pub(crate) struct Blas {
     handles: HashSet<Handle>,
@@ -26,7 +26,7 @@ pub(crate) struct Blas {
     preferences: HashMap<Handle, Preference>,
 }
 
-/// A matrix, column by column.
+/// Layout of a column-major matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
     dtype: Type,
@@ -43,7 +43,7 @@ struct Descriptor {
     transposed: [bool; 2],
     has_bias: bool,
     bias: u64,
-    /// Type of the bias where it is not that of the result.
+    /// Type of the bias, if it is not that of the result.
     bias_type: Option<Type>,
     bias_batch_stride: i64,
 }

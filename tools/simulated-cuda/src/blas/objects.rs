@@ -1,4 +1,4 @@
-//! Making and destroying handles and descriptions.
+//! Creation and destruction of handles and descriptors.
 
 use std::ffi::c_uint;
 
@@ -13,7 +13,7 @@ use crate::call::{Outcome, enter, refuse};
 use crate::machine::{Handle, new_handle};
 
 const VERSION: usize = 130_000;
-/// CUBLAS_COMPUTE_32F, its pedantic form, and TF32; the simulation computes all in f32.
+/// CUBLAS_COMPUTE_32F, its pedantic form, and TF32; the simulation computes all of them in f32.
 const COMPUTE_TYPES: [c_uint; 3] = [68, 69, 77];
 const CUDA_R_32F: c_uint = 0;
 

@@ -16,7 +16,7 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// Of a `cudaDataType`.
+    /// Converts a `cudaDataType`.
     pub(super) fn of(number: u32) -> Option<Self> {
         match number {
             0 => Some(Self::F32),
@@ -78,14 +78,14 @@ impl Matrix {
         self.address.wrapping_add_signed(offset * self.dtype.bytes() as i64)
     }
 
-    /// First address and bytes of each matrix of the batch.
+    /// Returns the first address and the bytes of each matrix of the batch.
     fn ranges(&self, batch: usize) -> impl Iterator<Item = (u64, u64)> {
         let elements = (self.columns - 1) * self.leading + self.rows;
         let bytes = elements as u64 * self.dtype.bytes();
         (0..batch).map(move |index| (self.element(index, 0), bytes))
     }
 
-    /// Matrix `batch` in f32, without gaps between columns.
+    /// Converts matrix `batch` to f32, without gaps between columns.
     ///
     /// # Safety
     /// The matrix is valid.
@@ -114,7 +114,7 @@ impl Matrix {
     }
 }
 
-/// One value for each row of the result.
+/// A bias with one value for each row of the result.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bias {
     pub address: u64,
@@ -122,7 +122,7 @@ pub(super) struct Bias {
     pub batch_stride: i64,
 }
 
-/// A product with all that the call said. The matrices have at least one row and column.
+/// A product with all arguments of the call. The matrices have at least one row and column.
 #[derive(Clone, Debug)]
 pub(crate) struct Product {
     pub(super) a: Matrix,
@@ -164,7 +164,7 @@ impl Product {
         Some((bias.address.wrapping_add_signed(offset), self.d.rows as u64 * bytes))
     }
 
-    /// Whether all operands lie in memory that may be used now.
+    /// Checks that all operands lie in memory that may be used now.
     pub(crate) fn check_run(&self, memory: &Memory) -> Result<(), String> {
         let mut operands = vec![("a", self.a), ("b", self.b), ("d", self.d)];
         if self.beta != 0.0 {
@@ -181,7 +181,7 @@ impl Product {
         Ok(())
     }
 
-    /// Whether the result would be written over a factor.
+    /// Returns true if the result overlaps a factor.
     pub(super) fn overlaps(&self) -> bool {
         let meets = |(start, bytes): (u64, u64), (other, other_bytes): (u64, u64)| {
             start < other + other_bytes && other < start + bytes
@@ -191,7 +191,7 @@ impl Product {
         })
     }
 
-    /// Computes it. A disturbed one gives NaN, as partial sums that another product wrote over would give nonsense.
+    /// Computes the product. Unless `undisturbed`, the result is NaN, as another product has overwritten the partial sums in the workspace.
     ///
     /// # Safety
     /// All operands are valid: see [`check_run`](Self::check_run).
@@ -209,7 +209,7 @@ impl Product {
         }
     }
 
-    /// `op(a) · op(b)` into `product`, without gaps between columns.
+    /// Computes `op(a) · op(b)` into `product`, without gaps between columns.
     unsafe fn multiply(&self, batch: usize, product: &mut [f32]) {
         // SAFETY: passed on to the caller.
         let (a, b) = unsafe { (self.a.widen(batch), self.b.widen(batch)) };

@@ -73,7 +73,7 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice
     })
 }
 
-/// The figures of an H100, where the capability is not another.
+/// Returns a device attribute: an H100's, except for the compute capability.
 fn attribute(attribute: c_uint, (major, minor): (c_int, c_int)) -> Outcome<c_int> {
     let known = [
         (Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024),

@@ -1,7 +1,7 @@
 //! Copies and fills.
 //!
 //! Pageable host memory is read at the call, as the driver stages it, and written before the call returns. Page-locked memory is read and
-//! written when the copy's turn comes.
+//! written when the copy runs.
 
 use std::ffi::{c_uchar, c_void};
 
@@ -54,7 +54,7 @@ fn copy(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, str
     Ok(())
 }
 
-/// A synchronous copy waits for the legacy stream before; only one from page-locked memory or to the host also waits for itself.
+/// Waits for the legacy stream before a synchronous copy. Only a copy from page-locked memory or to the host also waits for its own end.
 fn synchronous(context: &mut Context, what: &str) -> Outcome {
     context.refuse_unsafe(what)?;
     let before = context.order(what, LEGACY_STREAM)?;

@@ -39,7 +39,7 @@ pub unsafe extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUre
     in_context("cuEventRecord", |context| context.record(event as u64, stream as u64))
 }
 
-/// The operation that an event waits for, where that may be asked.
+/// Returns the operation that an event waits for; refuses if a capture forbids the query.
 fn recorded(context: &mut Context, what: &str, event: CUevent) -> Outcome<Option<OperationId>> {
     context.refuse_unsafe(what)?;
     let event = context.event(what, event as u64)?;

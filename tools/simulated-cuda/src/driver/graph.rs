@@ -1,4 +1,4 @@
-//! Graphs that a capture made.
+//! Graphs made by captures.
 
 use std::ffi::c_ulonglong;
 

@@ -9,7 +9,7 @@ use super::module::find_function;
 use crate::call::{Outcome, in_context, refuse};
 use crate::machine::{Function, Launch, Work};
 
-/// Blocks along y and z.
+/// Maximum blocks along y and z.
 const GRID_MAX: u32 = 65_535;
 
 fn check(function: &Function, grid: [u32; 3], block: [u32; 3], shared_bytes: u32) -> Outcome {

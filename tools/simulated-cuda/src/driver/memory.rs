@@ -7,10 +7,10 @@ use cudarc::driver::sys::{CUdeviceptr, CUresult};
 use crate::call::{Outcome, in_context, refuse, store};
 use crate::machine::{Context, Handle};
 
-/// Flags of `cuMemHostAlloc`, none of which changes anything here: portable, mapped and write-combined.
+/// Valid flags of `cuMemHostAlloc`, none of which has an effect here: portable, mapped and write-combined.
 const HOST_FLAGS: c_uint = 7;
 
-/// Takes an address. Where memory is short, what is enqueued runs first: it may free some.
+/// Takes an address for an allocation. When memory is short, all enqueued work runs first, as it may free some.
 pub(super) fn take(context: &mut Context, what: &str, bytes: usize, pool: Option<Handle>) -> Outcome<u64> {
     if bytes == 0 {
         let why = format_args!("{what}: an allocation of no bytes");
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
         if address == 0 {
             return Ok(());
         }
-        // It waits for all that the device does.
+        // cuMemFree waits for all of the device's work.
         context.refuse_any_capture("cuMemFree")?;
         context.memory.ask_free(address, false)?;
         context.wait_for_all()?;
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(address: *mut *mut c_void, bytes: usi
 pub unsafe extern "C" fn cuMemFreeHost(address: *mut c_void) -> CUresult {
     in_context("cuMemFreeHost", |context| {
         context.refuse_any_capture("cuMemFreeHost")?;
-        // Copies that are enqueued may still need it.
+        // Enqueued copies may still need the memory.
         context.wait_for_all()?;
         context.memory.free_host(address as u64)
     })

@@ -1,7 +1,7 @@
-//! The driver's exported functions: arguments in, the model's answer out.
+//! The driver's exported functions: each passes its arguments to the simulated machine and stores the result.
 //!
-//! All of them are `unsafe` for the reasons of the driver itself: pointers must be valid for what the function reads or writes. Handles need
-//! not be; they are looked up.
+//! All of them are `unsafe` for the same reason as the driver's: pointers must be valid for the function's reads and writes. Handles need
+//! not be valid; they are looked up.
 #![allow(clippy::missing_safety_doc)]
 
 mod context;

@@ -1,4 +1,4 @@
-//! Modules and functions. Images are not read: their kernels are those of the host device, by name.
+//! Modules and functions. Images are not read: a kernel is the CPU emulator's kernel of the same name.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
@@ -7,11 +7,11 @@ use cudarc::driver::sys::{CUfunction, CUmodule, CUresult};
 use crate::call::{Outcome, in_context, refuse, store};
 use crate::machine::{Context, Function, new_handle};
 
-/// What a fat binary begins with.
+/// First word of a fat binary.
 const FATBIN_MAGIC: u32 = 0xBA55_ED50;
-/// Shared memory of a block, as an H100 grants it.
+/// Maximum shared memory of a block on an H100, in bytes.
 pub(super) const SHARED_BYTES_MAX: u32 = 227 << 10;
-/// Dynamic shared memory of a block where nothing else was asked for.
+/// Default maximum dynamic shared memory of a block, in bytes.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
 
 const MAX_THREADS_PER_BLOCK: c_uint = 0;
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
             let why = format_args!("{what}: the host device has no kernel {name}");
             return refuse(CUresult::CUDA_ERROR_NOT_FOUND, why);
         };
-        // Kernels are loaded when they are asked for, and to load one the driver may wait for all that the device does.
+        // Kernels are loaded on first request, and to load one the driver may wait for all of the device's work.
         if !context.functions.values().any(|other| (other.module, other.kernel.name) == (module, kernel.name))
         {
             context.refuse_any_capture(what)?;

@@ -91,7 +91,7 @@ pub unsafe extern "C" fn cuMemPoolCreate(
         if properties.is_null() {
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, "cuMemPoolCreate: the properties are null");
         }
-        // Read as plain numbers: the client may have written what the enumerations do not have.
+        // Read as plain numbers: the client may have written values that are not in the enumerations.
         // SAFETY: the struct begins with four 32-bit numbers.
         let [kind, handles, location, ordinal] = unsafe { properties.cast::<[u32; 4]>().read() };
         if [kind, handles, location, ordinal] != [PINNED, 0, DEVICE, 0] {
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
             let why = format_args!("{what}: the default pool cannot be destroyed");
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
         }
-        // Its allocations live on until they are freed.
+        // The pool's allocations stay valid until they are freed.
         context.memory.pools.remove(&(pool as u64));
         Ok(())
     })
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(
             match attribute {
                 1..=3 => pool.reuse[attribute as usize - 1] = value.cast::<i32>().read_unaligned(),
                 4 => pool.release_threshold = value.cast::<u64>().read_unaligned(),
-                // The high-water marks can only be set back.
+                // The high-water marks can only be reset.
                 6 | 8 if value.cast::<u64>().read_unaligned() == 0 => pool.used_high = pool.used,
                 _ => return no_attribute(what, attribute),
             }
@@ -177,7 +177,7 @@ pub unsafe extern "C" fn cuMemPoolGetAttribute(
             match attribute {
                 1..=3 => store(value.cast::<i32>(), pool.reuse[attribute as usize - 1]),
                 4 => store(value.cast::<u64>(), pool.release_threshold),
-                // Nothing is kept in reserve: a pool has what is used.
+                // No memory is reserved beyond the memory in use.
                 5 | 7 => store(value.cast::<u64>(), pool.used),
                 6 | 8 => store(value.cast::<u64>(), pool.used_high),
                 _ => no_attribute(what, attribute),

@@ -1,4 +1,4 @@
-//! Streams and the beginning and end of their capture.
+//! Streams, and the begin and end of their capture.
 
 use std::ffi::c_uint;
 

@@ -1,25 +1,25 @@
-//! Address space: every allocation lies between inaccessible pages, and no address is given twice.
+//! Address space: every allocation lies between inaccessible pages, and no address is reused.
 
 use libc::{
     MAP_ANONYMOUS, MAP_FAILED, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, PROT_WRITE,
 };
 
-/// Address space costs nothing until it is opened.
+/// Reserved bytes; address space costs nothing until it is opened.
 const BYTES: u64 = 1 << 40;
-/// Every byte of fresh memory: NaN in f32, bf16 and f16, an absurd index in integers.
+/// Value of every byte of fresh memory: NaN in f32, bf16 and f16, an absurd index in integers.
 pub(crate) const POISON: u8 = 0xff;
-/// Bytes between an allocation and the fence after it, and before it down to its page: a write here is found when it is freed.
+/// Fill value of the bytes between an allocation and the fence after it, and before it down to its page. A write there is found at the free.
 const CANARY: u8 = 0xa5;
 
-/// Address space without memory.
+/// Flags of `mmap` for address space without memory.
 const RESERVED: i32 = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 
-/// A range of reserved addresses, handed out from its start.
+/// A range of reserved addresses, allocated from its start.
 pub(crate) struct Arena {
     start: u64,
     next: u64,
     page: u64,
-    /// Of an allocation's first address; its end is as near to the fence as this allows.
+    /// Alignment of an allocation's first address; its end is as near to the fence as this allows.
     alignment: u64,
 }
 
@@ -51,7 +51,7 @@ impl Arena {
         Some(end - used)
     }
 
-    /// The pages of an allocation.
+    /// Start and end of an allocation's pages.
     fn pages(&self, address: u64, bytes: u64) -> (u64, u64) {
         let start = address / self.page * self.page;
         (start, (address + bytes).next_multiple_of(self.page))
@@ -74,7 +74,7 @@ impl Arena {
         true
     }
 
-    /// Makes the allocation inaccessible and gives its memory back. Returns whether all around it is as it was.
+    /// Makes the allocation inaccessible and releases its memory. Returns true if the bytes around it are intact.
     pub(crate) fn close(&self, address: u64, bytes: u64) -> bool {
         let (start, end) = self.pages(address, bytes);
         let after = address + bytes;
@@ -83,7 +83,7 @@ impl Arena {
             let before = std::slice::from_raw_parts(start as *const u8, (address - start) as usize);
             let behind = std::slice::from_raw_parts(after as *const u8, (end - after) as usize);
             let intact = before.iter().chain(behind).all(|&byte| byte == CANARY);
-            // Mapped anew: pages that were once written stay a mapping of their own, of which a process may have 65,530.
+            // Mapped anew: pages that were once written would remain a separate mapping, of which a process may have 65,530.
             let pointer = start as *mut libc::c_void;
             libc::mmap(pointer, (end - start) as usize, PROT_NONE, RESERVED | MAP_FIXED, -1, 0);
             intact

@@ -1,4 +1,4 @@
-//! Stream capture and graphs: work that is written down, and enqueued as often as the graph is launched.
+//! Stream capture and graphs: work that is recorded, and enqueued with each launch of the graph.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId, new_handle};
 use crate::call::{Outcome, refuse};
 
-/// Which calls a capture forbids, and by which captures a thread is bound.
+/// Capture mode: of a capture, the calls that it forbids; of a thread, the captures that bind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CaptureMode {
     Global,
@@ -37,7 +37,7 @@ thread_local! {
     static THREAD_MODE: Cell<CaptureMode> = const { Cell::new(CaptureMode::Global) };
 }
 
-/// Sets the calling thread's mode; returns the mode before.
+/// Sets the calling thread's mode; returns the previous mode.
 pub(crate) fn exchange_thread_mode(mode: CaptureMode) -> CaptureMode {
     THREAD_MODE.replace(mode)
 }
@@ -50,7 +50,7 @@ pub(crate) struct Node {
 
 pub(crate) type Graph = Arc<Vec<Node>>;
 
-/// A graph that can be launched. Its launches run one after another, whatever their streams.
+/// A graph that can be launched. Its launches run one after another, on any streams.
 pub(crate) struct Executable {
     pub graph: Graph,
     pub last: Option<OperationId>,
@@ -65,7 +65,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// The nodes that some node of `ends` comes after, and those themselves.
+    /// Marks the nodes of `ends` and all nodes that they depend on.
     fn reached(&self, ends: &[usize]) -> Vec<bool> {
         let mut reached = vec![false; self.nodes.len()];
         let mut open = ends.to_vec();
@@ -145,7 +145,7 @@ impl Context {
         self.captures.remove(&handle)
     }
 
-    /// Whether a stream is being captured, and whether the capture is still valid.
+    /// Returns `None` for a stream that is not being captured, else whether its capture is still valid.
     pub(crate) fn capture_status(&mut self, stream: Handle) -> Outcome<Option<bool>> {
         let what = "cuStreamIsCapturing";
         let (handle, state) = self.stream(what, stream)?;
@@ -184,7 +184,7 @@ impl Context {
         Ok(())
     }
 
-    /// A wait that a capture records: the stream joins the capture of the event.
+    /// Records a wait in a capture: the stream joins the capture of the event.
     pub(super) fn wait_captured(&mut self, what: &str, stream: Handle, event: &Event) -> Outcome {
         let Some((capture, nodes)) = &event.captured else {
             if event.recorded.is_none() {
@@ -217,7 +217,7 @@ impl Context {
         Ok(())
     }
 
-    /// Refuses a call that does not fit the capture of `stream`, which is invalid from here on.
+    /// Refuses a call that the capture of `stream` forbids, and invalidates the capture.
     pub(crate) fn break_capture<T>(
         &mut self,
         stream: Handle,
@@ -230,7 +230,7 @@ impl Context {
         refuse(code, why)
     }
 
-    /// For what a stream cannot do while it is being captured.
+    /// Refuses calls that a stream does not allow while it is being captured.
     pub(crate) fn refuse_captured(&mut self, what: &str, stream: Handle) -> Outcome<Handle> {
         let (handle, state) = self.stream(what, stream)?;
         if state.capture.is_some() {
@@ -243,8 +243,8 @@ impl Context {
         Ok(handle)
     }
 
-    /// For calls that CUDA calls unsafe, as a capture does not see them: captures of the calling thread forbid them, and global ones of others,
-    /// unless the thread's mode says that it takes care itself.
+    /// Refuses calls that CUDA documents as unsafe during a capture, because it does not record them: captures of the calling thread forbid them,
+    /// and so do global captures of other threads, unless the thread's mode relaxes this.
     pub(crate) fn refuse_unsafe(&mut self, what: &str) -> Outcome {
         let (me, mode) = (std::thread::current().id(), THREAD_MODE.get());
         self.refuse_during(what, |capture| match mode {
@@ -255,7 +255,7 @@ impl Context {
         })
     }
 
-    /// For waiting on the whole context, which no capture of it allows.
+    /// Refuses to wait for the whole context during any capture.
     pub(crate) fn refuse_any_capture(&mut self, what: &str) -> Outcome {
         self.refuse_during(what, |_| true)
     }
@@ -273,7 +273,7 @@ impl Context {
         Ok(())
     }
 
-    /// The legacy stream waits for every blocking stream, also for those that are being captured: so it must not be used.
+    /// Refuses the legacy stream during a capture of a blocking stream, for which it would wait.
     pub(super) fn refuse_legacy(&mut self, what: &str) -> Outcome {
         let captured: Vec<Handle> = self
             .streams
@@ -300,7 +300,7 @@ impl Context {
             self.invalidate(capture);
         }
         let stream = self.streams.remove(&handle).expect("found above");
-        // Its work stays enqueued, and the legacy stream keeps its order with it.
+        // The stream's work stays enqueued, and stays ordered with the legacy stream.
         if stream.blocking {
             self.stream(what, LEGACY_STREAM)?.1.tails.extend(stream.tails);
         }

@@ -1,4 +1,4 @@
-//! Device memory, page-locked host memory and memory pools: what is allocated, and what is no longer.
+//! Allocations of device memory, page-locked host memory and memory pools, freed ones included.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,14 +9,14 @@ use super::arena::Arena;
 use super::{Handle, new_handle};
 use crate::call::{Outcome, complain, refuse};
 
-/// Alignment that cuMemAlloc promises.
+/// Alignment that cuMemAlloc guarantees, in bytes.
 const ALIGNMENT: u64 = 256;
-/// With `RETROMAE_HOST_GUARD=1` an allocation ends at its fence, so only the widest access of a kernel stays aligned.
+/// Alignment with `RETROMAE_HOST_GUARD=1`, where an allocation ends at its fence: just enough for a kernel's widest access.
 const GUARDED_ALIGNMENT: u64 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// A stream-ordered allocation whose turn has not come.
+    /// A stream-ordered allocation that has not run yet.
     Reserved,
     Live,
     Freed,
@@ -27,7 +27,7 @@ struct Allocation {
     bytes: u64,
     pool: Option<Handle>,
     state: State,
-    /// A free has been asked for, whether or not its turn has come.
+    /// A free has been requested; it may not have run yet.
     free_asked: bool,
 }
 
@@ -35,7 +35,7 @@ struct Allocation {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pool {
     pub release_threshold: u64,
-    /// Flags on how freed memory may be used again; it never is.
+    /// Flags for the reuse of freed memory, which never happens here.
     pub reuse: [i32; 3],
     pub used: u64,
     pub used_high: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Pool {
 pub(crate) struct Memory {
     device: Arena,
     host: Arena,
-    /// By address; freed ones stay, so that their use can be named.
+    /// Allocations by address; freed ones stay, so that a use after free can be reported.
     allocations: BTreeMap<u64, Allocation>,
     page_locked: BTreeMap<u64, u64>,
     pub pools: HashMap<Handle, Pool>,
@@ -112,7 +112,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Notes that a free of the allocation at `address` is asked for; `stream_ordered` ones must come from a pool.
+    /// Notes that a free of the allocation at `address` is requested; a `stream_ordered` free needs memory from a pool.
     pub(crate) fn ask_free(&mut self, address: u64, stream_ordered: bool) -> Outcome {
         let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
         let Some(allocation) = self.allocations.get_mut(&address) else {
@@ -132,7 +132,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Frees for good; an error says what was damaged around the allocation.
+    /// Frees the allocation for good; returns an error if the bytes around it were overwritten.
     pub(crate) fn close(&mut self, address: u64) -> Result<(), String> {
         let allocation = self.allocations.get_mut(&address).ok_or("an allocation is lost")?;
         let Allocation { bytes, pool, state, .. } = *allocation;
@@ -153,7 +153,7 @@ impl Memory {
         }
     }
 
-    /// Frees all, and forgets the page-locked memory.
+    /// Frees all device and page-locked memory.
     pub(crate) fn close_all(&mut self) {
         let open: Vec<u64> = self
             .allocations
@@ -179,7 +179,7 @@ impl Memory {
         self.pools.insert(self.default_pool, Pool::default());
     }
 
-    /// Whether `bytes` bytes from `address` may be named in a call now.
+    /// Checks that a call may now name `bytes` bytes from `address`.
     pub(crate) fn check_call(&self, what: &str, address: u64, bytes: u64) -> Outcome {
         match self.locate(address, bytes) {
             Ok(allocation) if !allocation.free_asked => Ok(()),
@@ -191,7 +191,7 @@ impl Memory {
         }
     }
 
-    /// Whether work that runs now may touch `bytes` bytes from `address`.
+    /// Checks that work that runs now may access `bytes` bytes from `address`.
     pub(crate) fn check_run(&self, address: u64, bytes: u64) -> Result<(), String> {
         let allocation = self.locate(address, bytes)?;
         match allocation.state {
@@ -243,7 +243,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Whether a host range is page-locked. A range that is neither, or is of the device, is refused.
+    /// Returns true for a page-locked host range, false for a pageable one; refuses a range that is partly page-locked, freed, or device memory.
     pub(crate) fn is_page_locked(&self, what: &str, address: u64, bytes: u64) -> Outcome<bool> {
         let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
         if self.device.contains(address) {

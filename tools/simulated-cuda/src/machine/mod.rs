@@ -1,4 +1,4 @@
-//! The simulated machine: the model behind the exported functions, which knows nothing of C.
+//! The simulated machine: the state behind the exported functions, independent of the C interface.
 
 mod arena;
 mod capture;
@@ -23,7 +23,7 @@ pub(crate) use queue::{OperationId, Queue};
 pub(crate) use stream::{Event, Stream};
 pub(crate) use work::{Launch, Place, Scratch, Work};
 
-/// Handles are numbers that name nothing in memory, and are never given twice: a stale one is recognized.
+/// Handles are numbers, not addresses, and are never reused, so that stale ones are recognized.
 pub(crate) type Handle = u64;
 
 pub(crate) fn new_handle() -> Handle {
@@ -31,7 +31,7 @@ pub(crate) fn new_handle() -> Handle {
     NEXT.fetch_add(16, Ordering::Relaxed)
 }
 
-/// The stream that a null handle means.
+/// Handle of the legacy stream, for which clients pass null.
 pub(crate) const LEGACY_STREAM: Handle = 0;
 
 thread_local! {
@@ -42,14 +42,14 @@ pub(crate) fn current_handle() -> Handle {
     CURRENT.get()
 }
 
-/// One process's view of the driver: whether it is initialized, and the primary context of its one device.
+/// State of the driver in a process: its initialization, and the primary context of its only device.
 pub(crate) struct Machine {
     settings: Result<Settings, String>,
     initialized: bool,
     context: Option<Context>,
-    /// The error that ended an earlier context: CUDA does no more work in this process.
+    /// The error that ended an earlier context: CUDA is unusable in this process from then on.
     failure: Option<CUresult>,
-    /// Memory of the last context: addresses are not given out again, so that a stale one stays invalid.
+    /// Memory of the last context, kept so that its addresses are not reused and stale ones stay invalid.
     spare: Option<Memory>,
     pub blas: Blas,
 }
@@ -83,7 +83,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The settings, where `cuInit` has been called.
+    /// Returns the settings; refuses before `cuInit` has been called.
     pub(crate) fn initialized(&self) -> Outcome<&Settings> {
         if !self.initialized {
             return refuse(CUresult::CUDA_ERROR_NOT_INITIALIZED, "cuInit has not been called");
@@ -91,7 +91,7 @@ impl Machine {
         self.settings()
     }
 
-    /// As [`initialized`](Self::initialized), for device number `ordinal`.
+    /// [`initialized`](Self::initialized) for the device `ordinal`; refuses any but device 0.
     pub(crate) fn device(&self, ordinal: i32) -> Outcome<&Settings> {
         let settings = self.initialized()?;
         if ordinal != 0 || settings.faults.no_device {
@@ -100,7 +100,7 @@ impl Machine {
         Ok(settings)
     }
 
-    /// The calling thread's context.
+    /// Returns the calling thread's context.
     pub(crate) fn current(&mut self) -> Outcome<&mut Context> {
         self.initialized()?;
         let handle = current_handle();
@@ -165,7 +165,7 @@ impl Machine {
 pub(crate) struct Function {
     pub module: Handle,
     pub kernel: HostKernel,
-    /// What `cuFuncSetAttribute` grants.
+    /// Maximum dynamic shared memory in bytes, as set by `cuFuncSetAttribute`.
     pub shared_bytes_max: u32,
 }
 
@@ -173,10 +173,10 @@ pub(crate) struct Function {
 pub(crate) struct Context {
     pub handle: Handle,
     references: usize,
-    /// An error of executed work: every later call returns it.
+    /// Error of executed work, which every later call returns.
     failure: Option<CUresult>,
     pub settings: Settings,
-    /// Where kernels run.
+    /// Stream of the CPU emulator on which kernels run.
     host: retromae::device::Stream,
     pub kernels: HashMap<&'static str, HostKernel>,
     pub memory: Memory,
@@ -222,7 +222,7 @@ impl Context {
         }
     }
 
-    /// Ends the context for work that went wrong: it is unusable from here on, and what is enqueued never runs.
+    /// Ends the context after an error of executed work: every later call fails, and enqueued work never runs.
     fn fail(&mut self, code: CUresult, why: impl std::fmt::Display) -> CUresult {
         complain(format_args!("{why}; every later call fails"));
         self.failure = Some(code);
@@ -230,7 +230,7 @@ impl Context {
         code
     }
 
-    /// Frees memory that no work uses any more.
+    /// Frees memory that no work uses anymore.
     pub(crate) fn close(&mut self, address: u64) -> Outcome {
         self.memory.close(address).map_err(|why| self.fail(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, why))
     }

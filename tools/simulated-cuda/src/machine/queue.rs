@@ -1,4 +1,4 @@
-//! Enqueued work as a graph: an operation is ready when all that it comes after is done.
+//! Enqueued work as a graph: an operation is ready when all operations that it depends on are done.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ pub(crate) type OperationId = u64;
 struct Operation {
     work: Arc<Work>,
     after: Vec<OperationId>,
-    /// How many of `after` are not done.
+    /// Number of operations in `after` that are not done.
     missing: usize,
-    /// Those that come after this one.
+    /// Operations that depend on this one.
     before: Vec<OperationId>,
 }
 
-/// What is enqueued and not done. An operation that is not in here is done.
+/// Operations that are enqueued and not done. An operation that is not in the queue is done.
 pub(crate) struct Queue {
     next: OperationId,
     pending: HashMap<OperationId, Operation>,
     ready: BTreeSet<OperationId>,
-    /// An operation was begun that never ends.
+    /// An operation has begun that never ends.
     hangs: bool,
     seed: u64,
     draws: u32,
@@ -51,7 +51,7 @@ impl Queue {
         self.ready.clear();
     }
 
-    /// A number below `bound`, from the seed.
+    /// Returns the seed's next random number below `bound`.
     pub(crate) fn draw(&mut self, bound: u32) -> u32 {
         self.draws = self.draws.wrapping_add(1);
         bounded(philox(key(self.seed), [self.draws, 0, 0, 0])[0], bound)
@@ -75,7 +75,7 @@ impl Queue {
         id
     }
 
-    /// `targets` and all that they come after, as far as it is not done.
+    /// Returns `targets` and all operations that they depend on, without those that are done.
     pub(crate) fn needed(&self, targets: &[OperationId]) -> HashSet<OperationId> {
         let mut needed = HashSet::new();
         let mut open = targets.to_vec();
@@ -89,7 +89,7 @@ impl Queue {
         needed
     }
 
-    /// Draws one of the operations that are ready, of `among` where given.
+    /// Draws one of the ready operations, only from `among` if given.
     pub(crate) fn choose(&mut self, among: Option<&HashSet<OperationId>>) -> Option<OperationId> {
         let fits = |id: &&OperationId| among.is_none_or(|among| among.contains(id));
         let count = self.ready.iter().filter(fits).count();
@@ -104,18 +104,18 @@ impl Queue {
         self.pending.get(&operation).map(|operation| operation.work.clone())
     }
 
-    /// Notes that a ready operation has begun and will never be done.
+    /// Marks a ready operation as begun and never to be done.
     pub(crate) fn hang(&mut self, operation: OperationId) {
         self.ready.remove(&operation);
         self.hangs = true;
     }
 
-    /// Whether some operation will never be done.
+    /// Returns true if some operation will never be done.
     pub(crate) fn hangs(&self) -> bool {
         self.hangs
     }
 
-    /// Notes that a ready operation is done.
+    /// Marks a ready operation as done.
     pub(crate) fn finish(&mut self, operation: OperationId) {
         self.ready.remove(&operation);
         let Some(done) = self.pending.remove(&operation) else { return };
@@ -143,7 +143,7 @@ mod tests {
         order
     }
 
-    /// Two streams of two operations, joined by one: every order that keeps each stream's must come with some seed.
+    /// Two streams of two operations each, joined by one: every order that respects both streams must occur with some seed.
     #[test]
     fn seeds_give_every_order_that_the_dependencies_allow() {
         let mut orders = HashSet::new();

@@ -1,4 +1,4 @@
-//! Streams, events, and the scheduler that runs work as late as somebody's waiting allows.
+//! Streams, events, and the scheduler, which runs work only when a wait requires it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,16 +9,16 @@ use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId};
 use crate::call::{Outcome, never_return, refuse};
 
-/// Launches wait once so many operations are enqueued, as they do when a GPU's queues are full.
+/// Maximum enqueued operations; beyond this a launch waits, as it does when a GPU's queues are full.
 const QUEUE_MAX: usize = 16_384;
 
 pub(crate) struct Stream {
-    /// Whether it is ordered with the legacy stream.
+    /// Ordered with the legacy stream.
     pub blocking: bool,
-    /// What the next operation comes after.
+    /// Operations that the next one depends on.
     pub tails: Vec<OperationId>,
     pub capture: Option<Handle>,
-    /// As `tails`, for nodes of the capture.
+    /// Nodes of the capture that the next one depends on.
     pub nodes: Vec<usize>,
 }
 
@@ -32,14 +32,14 @@ impl Stream {
 pub(crate) struct Event {
     pub timing: bool,
     pub recorded: Option<OperationId>,
-    /// When the last record ran.
+    /// Time when the last record ran.
     pub at: Option<Instant>,
-    /// The capture in which it was recorded last, and what it stands for there.
+    /// The capture in which it was last recorded, and the nodes that a wait for it depends on.
     pub captured: Option<(Handle, Vec<usize>)>,
 }
 
 impl Context {
-    /// The stream of a client's handle.
+    /// Returns the stream of a client's handle.
     pub(crate) fn stream(&mut self, what: &str, stream: Handle) -> Outcome<(Handle, &mut Stream)> {
         let handle = match stream {
             0 | 1 => LEGACY_STREAM,
@@ -68,7 +68,7 @@ impl Context {
         }
     }
 
-    /// Enqueues work on a stream, or records it where the stream is being captured.
+    /// Enqueues work on a stream, or records it if the stream is being captured.
     pub(crate) fn submit(&mut self, what: &str, stream: Handle, work: Work) -> Outcome<Option<OperationId>> {
         let (handle, stream) = self.stream(what, stream)?;
         if let Some(capture) = stream.capture {
@@ -100,7 +100,7 @@ impl Context {
         Ok(id)
     }
 
-    /// What the next operation on `stream` comes after: its own work, and work that the legacy stream orders.
+    /// Returns the operations that the next one on `stream` depends on: the stream's own, and those ordered by the legacy stream.
     pub(crate) fn order(&mut self, what: &str, stream: Handle) -> Outcome<Vec<OperationId>> {
         if stream == LEGACY_STREAM {
             self.refuse_legacy(what)?;
@@ -120,7 +120,7 @@ impl Context {
         }
     }
 
-    /// Runs work until all of `targets` is done. What else is ready may run between, or not at all, as the seed says.
+    /// Runs work until all of `targets` are done. Depending on the seed, other ready work runs in between, or not at all.
     pub(crate) fn wait_for(&mut self, targets: &[OperationId]) -> Outcome {
         let needed = self.queue.needed(targets);
         let wander = self.queue.draw(2) == 1;
@@ -144,7 +144,7 @@ impl Context {
         self.wait_for(&self.queue.all())
     }
 
-    /// Whether all of `targets` is done, for a client that asks again and again: now and then a piece of work is.
+    /// Checks that all of `targets` are done. Some calls run one operation first, so that a client that polls succeeds in the end.
     pub(crate) fn poll(&mut self, targets: &[OperationId]) -> Outcome {
         if self.queue.draw(2) == 1 {
             let needed = self.queue.needed(targets);
@@ -198,7 +198,7 @@ impl Context {
         Ok(())
     }
 
-    /// Milliseconds between two records.
+    /// Returns the milliseconds between two records.
     pub(crate) fn elapsed(&mut self, start: Handle, end: Handle) -> Outcome<f32> {
         let what = "cuEventElapsedTime";
         let (start, end) = (self.event(what, start)?.clone(), self.event(what, end)?.clone());

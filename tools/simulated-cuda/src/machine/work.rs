@@ -1,4 +1,4 @@
-//! What an operation does when its turn comes.
+//! Execution of enqueued operations.
 
 use std::fmt;
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Launch {
     pub params: Vec<u8>,
 }
 
-/// The part of a workspace that a product uses. The mark shows whether another product took it in the meantime.
+/// The part of a workspace that a product uses. A lost mark shows that another product has overwritten it in the meantime.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scratch {
     pub address: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Scratch {
 
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Ties operations together.
+    /// Joins operations.
     Nothing,
     Kernel(Launch),
     Copy {
@@ -43,7 +43,7 @@ pub(crate) enum Work {
         from: Place,
         bytes: u64,
     },
-    /// A copy of what was read from pageable memory at the call.
+    /// A copy of data that was read from pageable memory at the call.
     Upload {
         to: u64,
         data: Vec<u8>,
@@ -55,7 +55,7 @@ pub(crate) enum Work {
         width: u64,
         height: u64,
     },
-    /// A stream-ordered allocation or free.
+    /// A stream-ordered allocation or (below) free.
     Open {
         address: u64,
     },
@@ -97,7 +97,7 @@ impl fmt::Display for Work {
 }
 
 impl Context {
-    /// Runs one ready operation. An error of it is the end of the context.
+    /// Runs one ready operation; its error ends the context.
     pub(super) fn run(&mut self, id: OperationId) -> Outcome {
         let Some(work) = self.queue.work(id) else { return Ok(()) };
         log(format_args!("operation {id}: {work}"));
@@ -143,7 +143,7 @@ impl Context {
             }
             Work::Close { address } => self.memory.close(*address).map_err(illegal)?,
             Work::Record { event } => {
-                // A later record of the same event takes its place.
+                // A later record of the same event replaces this one.
                 if let Some(event) = self.events.get_mut(event)
                     && event.recorded == Some(id)
                 {

@@ -1,4 +1,4 @@
-//! cuBLASLt: products beside a plain loop in f64, and what is refused.
+//! cuBLASLt: products compared with a plain loop in f64, and refused calls.
 
 use std::ffi::c_void;
 
@@ -48,7 +48,7 @@ impl Case {
 fn values(seed: u64, count: usize) -> Vec<f32> {
     let draw = |index: usize| {
         let word = retromae::random::philox([seed as u32, 0], [index as u32, 0, 0, 0])[0];
-        // Few bits, so that 16-bit types hold it exactly.
+        // Few bits, so that 16-bit types represent it exactly.
         (word % 33) as f32 / 8.0 - 2.0
     };
     (0..count).map(draw).collect()
@@ -135,7 +135,7 @@ impl Product {
         }
     }
 
-    /// The algorithms for pointers of this alignment, the status where there are none.
+    /// Returns the algorithms for pointers of this alignment, or the status if there are none.
     fn algorithms(&self, requested: i32, alignment: u32) -> Result<Vec<cublasLtMatmulAlgo_t>, Status> {
         let preference = blas::create_matmul_pref().unwrap();
         let [a, b, c] = self.layouts;
@@ -206,7 +206,7 @@ impl Product {
 
 static WORKSPACE_BYTES: u64 = WORKSPACE as u64;
 
-/// What the result should hold, gaps and all.
+/// Computes the expected result, gaps included.
 fn expected(case: &Case, data: &[Vec<f32>; 3], bias: &[f32]) -> Vec<f64> {
     let [m, n, k] = case.sizes;
     let shapes = case.shapes();
@@ -348,7 +348,7 @@ fn unfit_products_are_refused() {
     });
 }
 
-/// Products of single terms, or whose result has one row, have no bias epilogue, but are multiplied without.
+/// Products with an inner dimension of 1, or with one row, are refused with the bias epilogue and computed without it.
 #[test]
 fn thin_products_have_no_bias_epilogue() {
     simulate(&[], || {
@@ -389,7 +389,7 @@ fn a_product_may_be_captured() {
     });
 }
 
-/// Two streams must not share a workspace: with some seed one product writes over the other's.
+/// Two streams must not share a workspace: with some seed one product overwrites the other's.
 #[test]
 fn a_shared_workspace_shows_with_some_seed() {
     let mut spoiled = 0;

@@ -57,7 +57,7 @@ fn a_graph_does_what_was_recorded_with_memory_as_it_is() {
     });
 }
 
-/// Work on `side` between a fork from `main` and a join, or without the join.
+/// Enqueues work on `side` between a fork from `main` and, if `join`, a join.
 fn fork(gpu: &Gpu, main: CUstream, side: CUstream, [input, middle, output]: [u64; 3], join: bool) {
     let [forked, joined] =
         [(); 2].map(|()| result::event::create(CUevent_flags::CU_EVENT_DISABLE_TIMING).unwrap());
@@ -93,14 +93,14 @@ fn forks_must_be_joined() {
             begin(main, RELAXED);
             fork(&gpu, main, side, memory, false);
             assert_eq!(code(end(main)), CUDA_ERROR_STREAM_CAPTURE_UNJOINED);
-            // Both streams work again.
+            // Both streams are usable again.
             gpu.download::<f32>(memory[2], COUNT, side);
             gpu.download::<f32>(memory[2], COUNT, main);
         });
     }
 }
 
-/// A call that a capture forbids, and its code; the capture must be spoiled by it.
+/// Asserts that a capture forbids `call`, which returns `expected` and invalidates the capture.
 fn spoils(stream: CUstream, mode: Mode, expected: CUresult, call: impl FnOnce() -> CUresult) {
     begin(stream, mode);
     assert_eq!(call(), expected);
@@ -170,7 +170,7 @@ fn other_threads_are_bound_by_global_captures_alone() {
     });
 }
 
-/// Sets the calling thread's mode; returns the mode before.
+/// Sets the calling thread's mode; returns the previous mode.
 fn exchange(mut mode: Mode) -> Mode {
     // SAFETY: the mode is there to be overwritten.
     unsafe { sys::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.result().unwrap();
@@ -208,7 +208,7 @@ fn a_thread_may_say_that_captures_do_not_bind_it() {
     });
 }
 
-/// A kernel is loaded when it is asked for the first time; that may wait for all that the device does.
+/// A kernel is loaded on first request, which may wait for all of the device's work.
 #[test]
 fn captures_let_no_kernel_be_loaded() {
     simulate(&[], || {
@@ -224,7 +224,7 @@ fn captures_let_no_kernel_be_loaded() {
     });
 }
 
-/// What a capture does not see may be what it relies on.
+/// A capture may rely on work that it does not record, so unrecorded calls are refused.
 #[test]
 fn captures_forbid_what_they_do_not_see() {
     simulate(&[], || {

@@ -1,23 +1,23 @@
-//! A small client of the driver, for the tests.
+//! A small driver client for the tests.
 
 use std::ffi::{CString, c_void};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdeviceptr, CUfunction, CUresult, CUstream};
 
-/// Threads and values of the probe kernels.
+/// Number of threads and values of the probe kernels.
 pub const COUNT: usize = 64;
 pub const BYTES: usize = COUNT * size_of::<f32>();
 
-/// What a fat binary begins with; the simulation reads no further.
+/// First words of a fat binary; the simulation reads only the first.
 const IMAGE: [u32; 4] = [0xBA55_ED50, 0, 0, 0];
 
-/// The result code of a call.
+/// Returns the result code of a call.
 pub fn code<T>(result: Result<T, DriverError>) -> CUresult {
     result.map_or_else(|error| error.0, |_| CUresult::CUDA_SUCCESS)
 }
 
-/// The one device, with its context current.
+/// The only device, with its context current.
 pub struct Gpu {
     module: sys::CUmodule,
 }
@@ -28,7 +28,7 @@ impl Gpu {
         // SAFETY: the image is what the simulation reads of one.
         let module = unsafe { result::module::load_data(IMAGE.as_ptr().cast()) }.unwrap();
         let gpu = Self { module };
-        // For captures, which let no kernel be loaded.
+        // Loaded now, because no kernel can be loaded during a capture.
         gpu.function("probe_reverse");
         gpu
     }
@@ -45,7 +45,7 @@ impl Gpu {
         }
     }
 
-    /// A stream that does not wait for the legacy stream.
+    /// Creates a stream that does not wait for the legacy stream.
     pub fn stream(&self) -> CUstream {
         result::stream::create(result::stream::StreamKind::NonBlocking).unwrap()
     }
@@ -55,7 +55,7 @@ impl Gpu {
         unsafe { result::malloc_sync(bytes) }.unwrap()
     }
 
-    /// Memory that holds `values`, there when the call returns.
+    /// Uploads `values` to new memory and waits for the copy.
     pub fn upload<T: Copy>(&self, values: &[T]) -> CUdeviceptr {
         let address = self.allocate(size_of_val(values));
         // SAFETY: as large as the values.
@@ -77,7 +77,7 @@ impl Gpu {
         values
     }
 
-    /// Page-locked memory of `count` values.
+    /// Allocates page-locked memory for `count` values.
     pub fn page_locked(&self, count: usize) -> &'static mut [f32] {
         // SAFETY: allocated with this size, and never freed by the tests that call this.
         unsafe {
@@ -109,7 +109,7 @@ impl Gpu {
     }
 }
 
-/// `first`, `first + 1`, …
+/// Returns `first`, `first + 1`, …
 pub fn ramp(first: f32) -> Vec<f32> {
     (0..COUNT).map(|index| first + index as f32).collect()
 }

@@ -74,7 +74,7 @@ fn a_failed_launch_is_the_end_of_cuda_in_the_process() {
     assert!(written.stderr.contains("kernel probe_reverse, grid [1, 1, 1]: fails"), "{}", written.stderr);
 }
 
-/// A kernel that hangs holds up its own stream and whoever waits for it, and nobody else.
+/// A kernel that hangs blocks only its own stream and the calls that wait for it.
 #[test]
 fn a_kernel_that_hangs_never_finishes() {
     let written = simulate(&[("SIMULATED_CUDA_FAULT", "hang=probe_reverse")], || {

@@ -1,4 +1,4 @@
-//! Tests of the simulation, by a client that finds it as any client would: by the names of NVIDIA's libraries.
+//! Tests of the simulation, with a client that finds it as any client would: by the names of NVIDIA's libraries.
 
 mod blas;
 mod capture;

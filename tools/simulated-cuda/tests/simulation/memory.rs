@@ -1,4 +1,4 @@
-//! Memory: what may be touched, when, and how damage is noticed.
+//! Memory: valid and invalid accesses, and the detection of overwritten bytes.
 
 use std::ffi::c_void;
 
@@ -69,7 +69,7 @@ fn a_kernel_that_uses_freed_memory_ends_the_context() {
     assert!(written.stderr.contains("kernels/probes/emulator/probes.cu:"), "{}", written.stderr);
 }
 
-/// The kernel writes two bytes further than the output has room for.
+/// The kernel writes two bytes beyond the end of its output.
 #[test]
 fn a_write_behind_an_allocation_is_found_when_it_is_freed() {
     let written = simulate(&[], || {
@@ -129,7 +129,7 @@ fn a_pools_memory_is_there_in_stream_order() {
     });
 }
 
-/// One stream allocates, another one uses the memory without waiting.
+/// One stream allocates; another uses the memory without waiting.
 #[test]
 fn a_pools_memory_is_not_there_on_other_streams() {
     let mut failures = 0;
@@ -162,7 +162,7 @@ fn memory_ends_where_the_fault_says() {
             let memory = result::malloc_async(stream, 800).unwrap();
             assert_eq!(result::mem_get_info().unwrap(), (200, 1000));
             assert_eq!(code(result::malloc_sync(800)), CUDA_ERROR_OUT_OF_MEMORY);
-            // What is being freed may be used again.
+            // Memory whose free is enqueued may be reused.
             result::free_async(memory, stream).unwrap();
             result::malloc_sync(800).unwrap();
         }

@@ -1,21 +1,21 @@
-//! Every test runs in a process of its own: the simulation reads its environment once, and an error ends its context.
+//! Runs every test in a separate process: the simulation reads its environment once, and an error ends its context.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::SystemTime;
 
-/// Names the test that a process is to run itself.
+/// Environment variable with the name of the test that a child process runs.
 const ROLE: &str = "SIMULATED_CUDA_TEST_ROLE";
 const NAMES: [&str; 3] = ["libcuda.so", "libcuda.so.1", "libcublasLt.so"];
 
-/// What the process of a test wrote.
+/// Output of a test's process.
 pub struct Written {
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs `scenario` in a process that loads the simulation, with these variables in its environment. In that process the answer is `None`.
+/// Runs `scenario` in a child process that loads the simulation, with these variables in its environment. Returns `None` in the child process.
 pub fn simulate<F: FnOnce()>(environment: &[(&str, &str)], scenario: F) -> Option<Written> {
     // Such as `simulation::streams::work_is_late::{{closure}}`.
     let path = std::any::type_name::<F>().trim_end_matches("::{{closure}}");
@@ -43,7 +43,7 @@ pub fn simulate<F: FnOnce()>(environment: &[(&str, &str)], scenario: F) -> Optio
     Some(Written { stdout, stderr })
 }
 
-/// The library that cargo built with this program; beside the program, or one folder up. The other place may have an old one.
+/// Finds the library that cargo built with this program: next to the program or one folder up; the other folder may have an old one.
 fn library() -> PathBuf {
     let program = std::env::current_exe().expect("the test program's path");
     let places = program.ancestors().skip(1).take(2).map(|folder| folder.join("libsimulated_cuda.so"));

@@ -1,4 +1,4 @@
-//! When work runs: late, in any order that is allowed, and with what memory held then.
+//! Work runs late, in any allowed order, and with the contents that memory has at that time.
 
 use cudarc::driver::result::{self, stream};
 use cudarc::driver::sys::{self, CUevent_flags, CUevent_wait_flags, CUresult::*};
@@ -23,7 +23,7 @@ fn work_runs_when_somebody_waits() {
             sys::cuMemcpyDtoHAsync_v2(result.as_mut_ptr().cast(), output, BYTES, stream).result().unwrap();
             result::event::record(event, stream).unwrap();
             assert!(result.iter().all(|&value| value == 0.0), "nobody has waited");
-            // A client that asks again and again gets its answer in the end.
+            // A client that polls succeeds in the end.
             let asked = (0..100).take_while(|_| code(result::event::query(event)) == CUDA_ERROR_NOT_READY);
             assert!((1..100).contains(&asked.count()));
         }
@@ -52,7 +52,7 @@ fn page_locked_memory_is_read_late_and_pageable_memory_at_the_call() {
     });
 }
 
-/// What a second stream reads of the first one's work: with an event between, or without.
+/// Returns the values that a second stream reads of the first stream's output, with or without an event between them.
 fn second_stream_reads(gpu: &Gpu, with_event: bool) -> Vec<f32> {
     let [first, second] = [gpu.stream(), gpu.stream()];
     let (input, output) = (gpu.upload(&ramp(1.0)), gpu.upload(&[0.0f32; COUNT]));
