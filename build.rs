@@ -64,7 +64,7 @@ fn main() {
     write_table(&out, &host, &cuda);
 }
 
-/// Every `.cu` file below `kernels` that this build has, sorted, as paths relative to it.
+/// Lists every `.cu` file below `kernels` that this build compiles, sorted, as paths relative to `kernels`.
 fn kernel_sources(kernels: &Path) -> Vec<PathBuf> {
     fn visit(folder: &Path, found: &mut Vec<PathBuf>) {
         let entries =
@@ -131,7 +131,7 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
         if sanitized {
             // The namespace keeps the instrumented inline functions apart from the plain ones.
             command.args(["-fsanitize=thread", "-DRETROMAE_SANITIZE", "-Dretromae=retromae_sanitized"]);
-            // The checks take the time: with -O3 the tests are no faster, and the compiler takes twice as long.
+            // The instrumentation dominates the run time: with -O3 the tests are no faster, and compilation takes twice as long.
             command.arg("-O1");
         }
         command.arg("-MMD").arg("-MF").arg(&dependencies);
@@ -141,7 +141,7 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
 
     let mut anchors = Vec::new();
     let mut jobs = Vec::new();
-    // The runtime itself is never instrumented; it only learns whether the sanitizer's hooks are wanted.
+    // The runtime itself is never instrumented; a macro tells it whether the sanitizer's hooks are needed.
     let mut runtime = compile(&kernels.join("host/simt.cpp"), "simt", false, "retromae_anchor_simt");
     if sanitize {
         runtime.command.arg("-DRETROMAE_SANITIZE");

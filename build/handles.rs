@@ -75,7 +75,7 @@ fn list(mut compiler: Command, kernels: &Path, sources: &[PathBuf], out: &Path) 
     let all = out.join("kernel_list.cpp");
     let include = |source: &PathBuf| format!("#include {:?}\n", kernels.join(source));
     fs::write(&all, sources.iter().map(include).collect::<String>()).expect("OUT_DIR is writable");
-    // The sources' own macros have the same names in several files.
+    // No warnings: several files define macros of the same names.
     compiler.args(["-x", "c++", "-std=c++20", "-E", "-P", "-w", "-DRETROMAE_LIST_KERNELS"]).arg(&all);
     let output = compiler.output().unwrap_or_else(|error| panic!("cannot run {compiler:?}: {error}"));
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

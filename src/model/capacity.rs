@@ -8,7 +8,7 @@ use crate::ops::{Result, attention, bag_of_words, masks, wrong};
 pub struct Capacity {
     /// Packed tokens T, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX).
     pub tokens: usize,
-    /// Sentences B, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX); at most 65,535 where the model has the bag-of-words head.
+    /// Sentences B, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX); at most 65,535 with the bag-of-words head.
     pub sentences: usize,
     /// The longest sentence: at least 1, at most the model's `max_position_embeddings` and [`LENGTH_MAX`](attention::LENGTH_MAX). Masks are drawn
     /// for sentences of at most [`masks::LENGTH_MAX`].
@@ -22,7 +22,7 @@ impl Capacity {
     /// Checks that a model of `config` can have this capacity.
     ///
     /// # Errors
-    /// When a number is out of its range: names it, what it was and what it should be.
+    /// When a field is out of range; the error names the field, its value and the valid range.
     pub fn validate(&self, config: &ModelConfig) -> Result<()> {
         let Self { tokens, sentences, sentence_length } = *self;
         let sentences_max =

@@ -16,7 +16,7 @@ impl ModelConfig {
     /// Checks that a [`Model`](super::Model) can be created from this configuration.
     ///
     /// # Errors
-    /// When a field is out of its range: names it, what it was and what it should be.
+    /// When a field is out of range; the error names the field, its value and the valid range.
     pub fn validate(&self) -> Result<()> {
         self.validate_sizes()?;
         for (argument, rate) in [

@@ -1,5 +1,5 @@
 //! One transformer layer, forward and backward. The encoder's layers and the basic decoder attend within one stream; the enhanced decoder
-//! takes its queries from a second one.
+//! takes its queries from a second stream.
 
 use std::ops::Range;
 

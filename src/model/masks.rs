@@ -80,7 +80,7 @@ pub(super) struct Masks {
     bits: Filled<u32>,
     offsets: Filled<u32>,
     rows: Filled<u16>,
-    /// Each token has a mask of its own; `rows` is not used.
+    /// Each token has its own mask; `rows` is not used.
     independent: bool,
     sentence_indices: Filled<u32>,
     word_starts: Filled<u32>,

@@ -142,7 +142,7 @@ impl<T: ModelFloat> Model<T> {
         self.capacity
     }
 
-    /// BERT's initialization: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
+    /// Initializes the model as BERT does: matrices N(0, `initializer_range`), LayerNorm weights 1, biases 0; optimizer state 0.
     ///
     /// # Errors
     /// An error of the device.

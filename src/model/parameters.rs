@@ -42,7 +42,7 @@ impl<T: ModelFloat> Parameters<T> {
         })
     }
 
-    /// BERT's initialization: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
+    /// Initializes the parameters as BERT does: matrices N(0, `deviation`), LayerNorm weights 1, biases 0. A pure function of the seed.
     pub(super) fn initialize(&mut self, seed: u64, deviation: f32) -> Result<()> {
         let entries = self.weights.layout.entries.clone();
         for (index, entry) in entries.iter().enumerate() {

@@ -33,12 +33,12 @@ pub struct Outcome {
 }
 
 impl<T: ModelFloat> Model<T> {
-    /// One forward and backward pass: returns the losses and leaves all gradients, see [`Model::gradient`].
+    /// Runs one forward and backward pass; returns the losses and leaves the gradients for [`Model::gradient`].
     ///
     /// Without `randomness` there is no dropout, and no masks can be drawn.
     ///
     /// # Errors
-    /// When the input is inconsistent, exceeds the capacity, or has no visibility where the enhanced decoder needs it.
+    /// When the input is inconsistent, exceeds the capacity, or lacks the visibility that the enhanced decoder needs.
     pub fn step(
         &mut self,
         stream: &Stream,

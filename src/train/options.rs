@@ -85,7 +85,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// The demonstration: a tiny model that learns visibly within minutes on two cores.
+    /// Returns the options of the demonstration: a tiny model that learns visibly within minutes on two cores.
     fn default() -> Self {
         Self {
             corpus: None,

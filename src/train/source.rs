@@ -1,4 +1,4 @@
-//! The passages of a run: a corpus of text, tokenized here, or a store that was tokenized before.
+//! The passages of a run: a corpus of text, which the run tokenizes, or a store of tokenized passages.
 
 use std::path::Path;
 use std::sync::Arc;

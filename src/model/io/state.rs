@@ -14,8 +14,8 @@ use crate::model::Model;
 const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
 
 impl<T: ModelFloat> Model<T> {
-    /// Writes every parameter under its name, and its moments under `first_moment.` and `second_moment.` before the name, all in f32, to a file of
-    /// safetensors, whole or not at all.
+    /// Writes every parameter under its name, and its moments under the name prefixed by `first_moment.` and `second_moment.`, to a safetensors
+    /// file, all in f32, whole or not at all.
     ///
     /// # Errors
     /// [`Error::NonFiniteWeight`] when a value is not finite; [`Error::File`] when the file cannot be written; [`Error::Operation`] of the device.

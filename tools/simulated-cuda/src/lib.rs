@@ -44,7 +44,7 @@
 //!   while. One operation is never divided: concurrent kernels are not simulated, they run one after the other.
 //! * **Params and host memory.** A launch copies its params at the call. A copy from pageable memory reads it at the call, a copy from
 //!   page-locked memory when the copy runs, so that memory which is overwritten too early shows. A copy to pageable memory returns when it
-//!   is done, a copy to page-locked memory at once.
+//!   is done, a copy to page-locked memory immediately.
 //! * **Memory.** Fresh memory is `0xff` in every byte: NaN. Every allocation lies between inaccessible pages and becomes inaccessible when its
 //!   free runs (in stream order for a stream-ordered free); no address is reused in a process. So a kernel that uses freed or
 //!   foreign memory ends in an error with its source line. Copies, fills and matrix products are checked against the table of allocations when
