@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::files::read_json_lines;
 use crate::result::{ComparedStep, Comparison};
 
-/// What is needed of a record of `training.jsonl`; a loss that is not a number is `null` there.
+/// Required fields of a record of `training.jsonl`; a loss that is NaN or infinite is `null` there.
 #[derive(Clone, Copy, Debug, Deserialize)]
 struct Losses {
     step: u64,
@@ -16,7 +16,7 @@ struct Losses {
     decoder_loss: Option<f64>,
 }
 
-/// Compares two runs, each a name and its `training.jsonl`, that should have so many steps. No loss may differ by more than `bound`, relatively.
+/// Compares two runs of `steps` steps, each a name and its `training.jsonl`. No loss may differ by more than `bound`, relatively.
 pub fn compare_files(sides: &[(&str, PathBuf); 2], steps: usize, bound: f64) -> Result<Comparison> {
     let [a, b] = sides.each_ref().map(|(_, path)| {
         let losses = read_losses(path)?;
@@ -29,7 +29,7 @@ pub fn compare_files(sides: &[(&str, PathBuf); 2], steps: usize, bound: f64) -> 
 }
 
 impl Comparison {
-    /// What is wrong with the second run, if anything is.
+    /// Describes the first problem of the second run, if there is one.
     pub fn complaint(&self) -> Option<String> {
         match self.largest_difference {
             _ if self.within_bound => None,
@@ -71,7 +71,7 @@ fn compare(a: &[Losses], b: &[Losses], bound: f64) -> Result<Comparison> {
     Ok(Comparison { bound, largest_difference, within_bound, steps, ..Comparison::default() })
 }
 
-/// None where either is not a number: such a difference is within no bound.
+/// Returns none if either is not a number: such a difference is within no bound.
 fn relative_difference(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     let (a, b) = (a?, b?);
     let scale = a.abs().max(b.abs());
@@ -79,7 +79,7 @@ fn relative_difference(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     difference.is_finite().then_some(difference)
 }
 
-/// None where any is missing.
+/// Returns the largest difference, or none if any is missing.
 fn largest(differences: impl IntoIterator<Item = Option<f64>>) -> Option<f64> {
     differences.into_iter().try_fold(0.0, |largest: f64, difference| Some(largest.max(difference?)))
 }

@@ -1,4 +1,4 @@
-//! Files that are whole or absent, and lines of JSON that a killed run may have cut.
+//! Atomic file writes, and JSON-lines files whose end a killed run may have cut.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 
-/// The name under which a file is written before it gets its own.
+/// Temporary name of a file until it is complete.
 fn temporary(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.tmp"))
 }
 
-/// Writes a file that is complete or absent.
+/// Writes a file atomically: it is complete or absent.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(path);
     fs::write(&temporary, bytes)
@@ -29,8 +29,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&read_text(path)?).with_context(|| format!("`{}`", path.display()))
 }
 
-/// The records of a file of one JSON object a line. A line that is none, such as the last one of a killed run, is left
-/// out and named in `warnings`.
+/// Reads the records of a file of one JSON object a line. An invalid line, such as the last one of a killed run, is left out and named in `warnings`.
 pub fn read_json_lines<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Result<Vec<T>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -47,7 +46,7 @@ pub fn read_json_lines<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<Stri
     Ok(records)
 }
 
-/// What is in a folder, sorted; nothing where there is no such folder.
+/// Returns the entries of a folder, sorted; none if the folder does not exist.
 pub fn children(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

@@ -1,8 +1,8 @@
-//! The imports between the crate's modules: each layer imports only the layers below it, and no imports make a circle.
+//! The imports between the crate's modules: each layer imports only the layers below it, and imports have no cycles.
 //!
-//! A module imports another where a `use` or a path, also within a macro, names an item of it. An item that is named through a re-export
-//! counts for the module that re-exports it and for the one that defines it. Parents and their children are one unit: only imports between
-//! modules of which neither lies within the other count, and they count for the children of their nearest common parent.
+//! A module imports another if a `use` or a path, also within a macro, names one of its items. An item that is named through a re-export counts for
+//! the re-exporting module and for the defining one. A module and its descendants are one unit: only imports between modules of which neither
+//! contains the other count, and they count for the children of their nearest common parent.
 
 mod circles;
 mod modules;
@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 use circles::circles;
 use modules::{Import, imports};
 
-/// The top-level modules from the bottom up, each with those that it may import.
+/// The top-level modules from the bottom up, each with the modules that it may import.
 const LAYERS: [(&str, &[&str]); 9] = [
     ("common", &[]),
     ("device", &["common"]),
@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Prints which layer imports which; an error lists circles and imports that are not allowed.
+    /// Prints which layer imports which; an error lists cycles and forbidden imports.
     pub fn run(&self) -> Result<()> {
         let imports = imports(&self.source)?;
         print!("{}", graph(&imports));
@@ -48,7 +48,7 @@ impl Arguments {
     }
 }
 
-/// The modules below the nearest common parent of importer and imported, and that parent.
+/// Returns the children of the nearest common parent that hold importer and imported, and that parent.
 fn siblings(import: &Import) -> Option<(String, String, String)> {
     let (from, to): (Vec<&str>, Vec<&str>) =
         (import.from.split("::").collect(), import.to.split("::").collect());
@@ -58,7 +58,7 @@ fn siblings(import: &Import) -> Option<(String, String, String)> {
     (!empty).then(|| (from[..common].join("::"), (*importer).to_owned(), (*imported).to_owned()))
 }
 
-/// A line for each layer: what it imports, and how often.
+/// Returns a line for each layer: its imports with their counts.
 fn graph(imports: &[Import]) -> String {
     let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
     for (parent, from, to) in imports.iter().filter_map(siblings) {
@@ -77,7 +77,7 @@ fn graph(imports: &[Import]) -> String {
     text
 }
 
-/// A line for each import that is not allowed, and for each circle.
+/// Returns a line for each forbidden import and for each cycle.
 fn problems(imports: &[Import]) -> Vec<String> {
     let mut problems = BTreeSet::new();
     let mut edges: BTreeMap<String, BTreeMap<(String, String), &Import>> = BTreeMap::new();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// What is wrong with a crate of these files.
+    /// Returns the problems of a crate of these files.
     fn problems_of(files: &[(&str, &str)]) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
@@ -126,7 +126,7 @@ mod tests {
     const LIB: (&str, &str) = ("lib.rs", "mod common; pub mod device; pub mod ops; pub use common::random;");
     const COMMON: (&str, &str) = ("common.rs", "pub mod random { pub struct Stream; }");
 
-    /// Each layer is listed after all that it may import, so the table itself allows no circle.
+    /// Each layer is listed after all that it may import, so the table itself has no cycle.
     #[test]
     fn layers_import_downwards() {
         for (index, (layer, below)) in LAYERS.iter().enumerate() {

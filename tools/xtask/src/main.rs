@@ -1,4 +1,4 @@
-//! The project's own chores: the bundle for a GPU machine, what it does there, and the report of what it measured.
+//! The project's own chores: the bundle for a GPU machine, its verification there, and the report of its measurements.
 
 mod bundle;
 mod collate;
@@ -40,7 +40,7 @@ enum Action {
 
 fn main() -> ExitCode {
     let action = Command::parse().action;
-    // The statuses of a verification are its own: 1 means that something failed.
+    // Exit statuses of a verification: 1 means that a check failed, 2 that the run was refused.
     let refused = if matches!(action, Action::Verify(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let outcome: Result<ExitCode> = match action {
         Action::Bundle(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),

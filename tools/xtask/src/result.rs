@@ -1,25 +1,25 @@
-//! The result file: what one run of `verify.sh` found on one machine. `benches/results/README.md` describes it for readers.
+//! The result file: the findings of one run of `verify.sh` on one machine. `benches/results/README.md` describes it for readers.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Of the files that this program writes and reads.
+/// Version of the result file's format.
 pub const FORMAT: u32 = 1;
-/// What this project's own kernels are called among the variants.
+/// Name of this project's own kernels among the variants.
 pub const OURS: &str = "retromae";
-/// The same operations composed of a library's matrix products and plain kernels: baseline A.
+/// Baseline A: the same operations composed of cuBLASLt's matmuls and plain kernels.
 pub const UNFUSED: &str = "unfused";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResultFile {
     pub format: u32,
-    /// When the run began, in UTC, such as `2025-01-31T12:00:00Z`.
+    /// Start of the run in UTC, such as `2025-01-31T12:00:00Z`.
     pub date: String,
     pub build: Build,
     pub device: Device,
-    /// Versions of what the peers ran on, such as `torch`.
+    /// Versions of the peers' software, such as `torch`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub software: BTreeMap<String, String>,
     #[serde(default)]
@@ -29,21 +29,21 @@ pub struct ResultFile {
     pub figures: Vec<Figure>,
     #[serde(default)]
     pub skipped: Vec<Skipped>,
-    /// Parts that the run should have left and did not.
+    /// Expected files that the run did not leave.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// What was left out because it could not be read, or does not fit together.
+    /// Data left out because it could not be read, or does not fit together.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// Where the programs of a bundle come from.
+/// Origin of a bundle's programs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Build {
     pub version: String,
-    /// None where there was no git.
+    /// None if there was no git.
     pub commit: Option<String>,
-    /// Whether the tree had changes that are not in the commit.
+    /// True if the tree had uncommitted changes.
     pub dirty: Option<bool>,
     /// None for a bundle without GPU kernels.
     pub nvcc: Option<String>,
@@ -58,26 +58,26 @@ pub struct Device {
     pub compute_capability: Option<String>,
     pub memory_mib: Option<u64>,
     pub driver: Option<String>,
-    /// Before the first stage and after the last.
+    /// Clocks before the first stage and after the last.
     pub clocks_before: Option<Clocks>,
     pub clocks_after: Option<Clocks>,
     pub host_cpu: Option<String>,
     pub host_threads: Option<u32>,
-    /// One product of the library that multiplies matrices on this device.
+    /// One matmul by the GEMM backend of this device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product: Option<Product>,
 }
 
-/// What multiplies matrices, and how well it did so once.
+/// GEMM backend, and the result of one matmul with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Product {
     pub library: Option<String>,
     pub relative_error: Option<f64>,
-    /// Why there was no product.
+    /// Reason why the matmul failed.
     pub error: Option<String>,
 }
 
-/// What nvidia-smi reported.
+/// Output of nvidia-smi.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Clocks {
     pub sm_mhz: Option<f64>,
@@ -86,12 +86,12 @@ pub struct Clocks {
     pub power_w: Option<f64>,
 }
 
-/// What this device reaches at best, measured in the same run.
+/// Peak rates of this device, measured in the same run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ceilings {
     /// Bytes read and written by a large copy.
     pub copy_bytes_per_s: Option<f64>,
-    /// Of a large square matrix product by the library.
+    /// Rate of a large square matmul by the GEMM backend.
     pub matmul_flop_per_s: Option<f64>,
 }
 
@@ -100,9 +100,9 @@ pub struct Ceilings {
 pub enum Status {
     Passed,
     Failed,
-    /// A limit of time was reached; what was done until then counts.
+    /// A time limit was reached; completed work counts.
     Cut,
-    /// Left out on purpose; the note says why.
+    /// Left out on purpose; the note gives the reason.
     Skipped,
     #[default]
     NotReached,
@@ -128,12 +128,12 @@ pub struct Stage {
     pub name: String,
     pub status: Status,
     pub seconds: f64,
-    /// Tests, where the stage ran any.
+    /// Test counts, if the stage ran any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<TestCounts>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
-    /// What failed or did not end, each by its name: tests, and cases of benches.
+    /// Names of tests and bench cases that failed or did not end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
@@ -142,9 +142,9 @@ pub struct Stage {
 pub struct TestCounts {
     pub passed: u32,
     pub failed: u32,
-    /// Tests, or parts of them, that said they do not apply to this machine.
+    /// Tests, or parts of them, that reported not to apply to this machine.
     pub ignored: u32,
-    /// Tests that did not end in their time, or for which there was none.
+    /// Tests that exceeded their time, or for which no time was left.
     #[serde(default)]
     pub unfinished: u32,
 }
@@ -152,12 +152,12 @@ pub struct TestCounts {
 /// Two training runs of the same seeds side by side.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// What was compared, such as `host` and `cuda`.
+    /// Names of the compared runs, such as `host` and `cuda`.
     pub a: String,
     pub b: String,
-    /// The relative difference that no loss may exceed.
+    /// Relative difference that no loss may exceed.
     pub bound: f64,
-    /// None where a loss was no number.
+    /// None if a loss was NaN or infinite.
     pub largest_difference: Option<f64>,
     pub within_bound: bool,
     pub steps: Vec<ComparedStep>,
@@ -182,7 +182,7 @@ pub struct Figure {
     pub variant: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<String>,
-    /// Medians of the run in each order; a peer is run once, as `forward`.
+    /// Medians of the run in each order; a peer runs only once, as `forward`.
     pub forward_ns: Option<f64>,
     pub reverse_ns: Option<f64>,
     /// The mean of the medians.
@@ -190,22 +190,22 @@ pub struct Figure {
     pub samples: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Of the bytes that must move.
+    /// Rate for the bytes that must move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gb_per_s: Option<f64>,
-    /// Of the matrix products that must be done.
+    /// Rate for the matmuls that must be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tflop_per_s: Option<f64>,
-    /// The least time that the ceilings allow.
+    /// Least time that the ceilings allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_ns: Option<f64>,
     /// `median_ns / bound_ns`: 1 is the best possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times_bound: Option<f64>,
-    /// What is held beside inputs and outputs, where variants differ in that.
+    /// Memory beside inputs and outputs, if variants differ in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_bytes: Option<u64>,
-    /// Of [`OURS`] alone: how many times as long each other variant took.
+    /// Times of the other variants relative to this one; for [`OURS`] alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ratios: BTreeMap<String, f64>,
 }
@@ -221,7 +221,7 @@ pub struct Skipped {
 }
 
 impl ResultFile {
-    /// Refuses what a table must not be made of.
+    /// Refuses values that must not reach a table.
     pub fn validate(&self) -> Result<()> {
         ensure!(self.format == FORMAT, "format is {}; it should be {FORMAT}", self.format);
         let kind = &self.device.kind;
@@ -241,7 +241,7 @@ impl ResultFile {
         Ok(())
     }
 
-    /// What the file is called among the results: `<day>-<device>-<commit>.json`.
+    /// Returns the file's name among the results: `<day>-<device>-<commit>.json`.
     pub fn file_name(&self) -> String {
         let plain =
             |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
@@ -251,13 +251,13 @@ impl ResultFile {
         format!("{}-{}-{commit}.json", self.date.split('T').next().unwrap_or_default(), device.join("-"))
     }
 
-    /// This project's own figures, in the order of the file.
+    /// Returns this project's own figures, in the order of the file.
     pub fn ours(&self) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(|figure| figure.variant == OURS)
     }
 }
 
-/// Whether a text is such as `2025-01-31T12:00:00Z`, which sorts by time.
+/// Returns true if `text` looks like `2025-01-31T12:00:00Z`, which sorts by time.
 pub fn is_date(text: &str) -> bool {
     let pattern = b"0000-00-00T00:00:00Z";
     let fits =
@@ -266,12 +266,12 @@ pub fn is_date(text: &str) -> bool {
 }
 
 impl Figure {
-    /// How many times as long baseline A took.
+    /// Returns the relative time of baseline A.
     pub fn unfused_ratio(&self) -> Option<f64> {
         self.ratios.get(UNFUSED).copied()
     }
 
-    /// The fastest of the other variants that is not baseline A, and how many times as long it took.
+    /// Returns the fastest of the other variants that is not baseline A, and its relative time.
     pub fn best_peer(&self) -> Option<(&str, f64)> {
         let is_peer = |variant: &str| variant != UNFUSED && !variant.starts_with(OURS);
         let peers = self.ratios.iter().filter(|(variant, _)| is_peer(variant));

@@ -1,11 +1,11 @@
-//! A result for readers: Markdown of everything that a result file holds.
+//! Summary of a result for readers: Markdown of everything that a result file holds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::result::{Clocks, Comparison, Device, Figure, Product, ResultFile, Skipped, Stage, Status};
 
-/// The whole summary of a run.
+/// Returns the whole summary of a run.
 pub fn markdown(result: &ResultFile) -> String {
     let mut text = format!("# retromae on {}\n\n{}\n", device_name(&result.device), verdict(result));
     text.push_str("\n## Machine and programs\n\n");
@@ -35,7 +35,7 @@ pub fn device_name(device: &Device) -> &str {
     if device.name.is_empty() { "an unknown device" } else { &device.name }
 }
 
-/// A Markdown table: the first `left` columns to the left, numbers to the right.
+/// Returns a Markdown table: the first `left` columns left-aligned, numbers right-aligned.
 pub fn table<Row: AsRef<[String]>>(
     header: &[&str],
     left: usize,
@@ -54,7 +54,7 @@ pub fn table<Row: AsRef<[String]>>(
     text
 }
 
-/// A time with the unit that keeps it readable.
+/// Formats a time with the unit that keeps it readable.
 pub fn time(nanoseconds: f64) -> String {
     let (value, unit) = match nanoseconds {
         ns if ns < 1e6 => (ns / 1e3, "µs"),
@@ -64,7 +64,7 @@ pub fn time(nanoseconds: f64) -> String {
     format!("{} {unit}", three_digits(value))
 }
 
-/// A ratio such as `1.23×`, or a dash.
+/// Formats a ratio such as `1.23×`, or a dash.
 pub fn times(ratio: Option<f64>) -> String {
     ratio.map_or("–".into(), |ratio| format!("{}×", three_digits(ratio)))
 }
@@ -79,7 +79,7 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// Which stages passed, and the names of those that did not.
+/// Returns the number of passed stages, and the names of the others.
 pub fn verdict(result: &ResultFile) -> String {
     let of = |status: Status| -> Vec<&str> {
         let stages = result.stages.iter().filter(|stage| stage.status == status);
@@ -132,7 +132,7 @@ fn facts(result: &ResultFile) -> Vec<[String; 2]> {
     rows
 }
 
-/// The commit, and whether there was more than it in the tree.
+/// Returns the commit, and a note if the tree had uncommitted changes.
 pub fn commit(result: &ResultFile) -> String {
     let Some(commit) = &result.build.commit else { return "unknown".into() };
     let short: String = commit.chars().take(10).collect();
@@ -239,7 +239,7 @@ fn figure_row(result: &ResultFile, figure: &Figure) -> [String; 9] {
     ]
 }
 
-/// A line for each operation, variant and reason.
+/// Returns a line for each operation, variant and reason.
 fn skipped(cases: &[Skipped]) -> impl Iterator<Item = String> {
     let mut grouped: BTreeMap<[&str; 3], Vec<&str>> = BTreeMap::new();
     for Skipped { op, case, variant, reason } in cases {

@@ -5,17 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = "docs/environment.md";
-/// Everything that reads variables, kernels aside: their macros begin with the same letters.
+/// Everything that reads variables, except kernels: their macros begin with the same letters.
 const SOURCES: &[&str] = &["build.rs", "build", "src", "benches", "examples", "tests", "tools", ".ci"];
 const OWN_PREFIXES: &[&str] = &["RETROMAE_", "SIMULATED_CUDA_"];
-/// What cargo sets for build scripts and programs, and the shell for scripts.
+/// Variables that cargo sets for build scripts and programs, and the shell for scripts.
 const GIVEN: &[&str] = &["OUT_DIR", "NUM_JOBS", "PWD", "SECONDS", "BASH_SOURCE"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The text of every source file, with its path.
+/// Returns the text of every source file, with its path.
 fn sources() -> Vec<(PathBuf, String)> {
     fn visit(path: &Path, found: &mut Vec<(PathBuf, String)>) {
         if path.is_dir() {
@@ -39,12 +39,12 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The names in double quotes on a line of Rust or Python.
+/// Returns the names in double quotes on a line of Rust or Python.
 fn quoted(line: &str) -> impl Iterator<Item = &str> {
     line.split('"').skip(1).step_by(2).filter(|text| is_name(text))
 }
 
-/// The names that a line of a shell script uses or exports.
+/// Returns the names that a line of a shell script uses or exports.
 fn expanded(line: &str) -> impl Iterator<Item = &str> {
     let ends = |text: &str| text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     let used = line.split('$').skip(1).map(|text| text.trim_start_matches('{'));
@@ -57,7 +57,7 @@ fn is_given(name: &str) -> bool {
 
 #[derive(Default)]
 struct Names {
-    /// Certainly variables: with a prefix of this project, beside a call that reads the environment, or expanded by a shell.
+    /// Certainly variables: names with a prefix of this project, beside a call that reads the environment, or expanded by a shell.
     read: BTreeSet<String>,
     /// Every name in quotes.
     mentioned: BTreeSet<String>,
@@ -87,7 +87,7 @@ fn names() -> Names {
     names
 }
 
-/// The names in the first column of the page's tables, in its order.
+/// Returns the names in the first column of the page's tables, in order.
 fn listed() -> Vec<String> {
     let page = fs::read_to_string(root().join(PAGE)).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());

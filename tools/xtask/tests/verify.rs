@@ -1,4 +1,4 @@
-//! verify.sh over a made-up bundle, whose programs are scripts: which steps run, and what is recorded of them.
+//! verify.sh over a fake bundle, whose programs are scripts: which steps run, and what is recorded of them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Tests by name, each with what happens when it runs.
+/// Tests by name, each with its scripted behavior.
 const TESTS: [(&str, &str); 5] = [
     ("instructions::a", "ok"),
     ("every_kernel::a", "ok"),
@@ -40,7 +40,7 @@ while [ "${1##*/}" != suite ]; do shift; done
 exec "$@"
 "#;
 
-/// A program of tests, which runs those that are named one after the other.
+/// Returns a script that acts as the test program and runs the named tests in turn.
 fn suite(tests: &[(&str, &str)]) -> String {
     let names: Vec<&str> = tests.iter().map(|(name, _)| *name).collect();
     let cases: Vec<String> = tests.iter().map(|(name, does)| format!("{name}) {does} ;;\n")).collect();
@@ -133,7 +133,7 @@ fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
-/// All that a problem of a stage says.
+/// Returns all problems of a stage.
 fn problems(stage: &Value) -> Vec<String> {
     let problems = stage["problems"].as_array().cloned().unwrap_or_default();
     problems.iter().map(|problem| problem.as_str().unwrap().to_owned()).collect()
@@ -219,7 +219,7 @@ fn failures_are_recorded_and_the_rest_runs() {
 
 #[test]
 fn a_fault_is_that_of_one_test_and_the_others_count() {
-    // The second test ends the device of its process, so that every one after it fails, too; another ends the process.
+    // The second test ends the device of its process, so that every later one fails, too; another ends the process.
     let tests = [
         &TESTS[..],
         &[
@@ -280,7 +280,7 @@ exit 99"#;
     assert_eq!(stage["status"], "failed");
     let expected = ["a/ours/L2: error: kernel_y took the device down", "b/ours/L1: error: and another"];
     assert_eq!(problems(&stage), expected);
-    // One that begins nothing is not begun again for ever.
+    // A program that begins nothing is not restarted forever.
     let bundle = Bundle::new(&TESTS);
     bundle.script("bin/bench", "echo 'no library'; exit 127");
     assert_code(&bundle.run(&[]), 1);
@@ -313,7 +313,7 @@ fn what_cannot_be_verified_is_refused_before_anything_is_written() {
     );
 }
 
-/// Waits until a result says that a step runs.
+/// Waits until a result reports that a step runs.
 fn wait_for(bundle: &Bundle, step: &str) {
     let begun = Instant::now();
     let runs = || {
@@ -334,7 +334,7 @@ fn however_a_run_is_ended_it_leaves_what_it_found() {
         let bundle = Bundle::new(&[&TESTS[..1], &[("every_kernel::a", "sleep 100")]].concat());
         let mut child = bundle.command(&["--device", "host"]).stdout(Stdio::null()).spawn().unwrap();
         wait_for(&bundle, "kernels");
-        // A shell's background processes are deaf to Ctrl-C, these are not.
+        // A shell's background processes ignore Ctrl-C, these do not.
         let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         assert_eq!(child.wait().unwrap().code(), code, "{signal}");

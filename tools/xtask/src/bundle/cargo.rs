@@ -15,7 +15,7 @@ pub struct Programs {
     pub xtask: PathBuf,
 }
 
-/// The part of cargo's messages that names a program.
+/// Cargo message that names a built program.
 #[derive(Deserialize)]
 struct Message {
     executable: Option<PathBuf>,
@@ -38,7 +38,7 @@ struct Program {
 
 pub fn build(root: &Path) -> Result<Programs> {
     let tests = run(root, &["test", "--release", "--no-run", "--test", "suite", "--bench", "bench"])?;
-    // After the tests, which build a command of their own, with kernels that are for tests alone, to the same place.
+    // The tests go first: they build their own `retromae`, with test-only kernels, to the same path.
     let retromae = run(root, &["build", "--release", "--bin", "retromae"])?;
     let xtask = run(root, &["build", "--release", "--package", "xtask"])?;
     Ok(Programs {
@@ -54,10 +54,10 @@ fn one(programs: &[Program], kind: &str, name: &str) -> Result<PathBuf> {
     found.map(|program| program.path.clone()).with_context(|| format!("cargo built no {kind} {name}"))
 }
 
-/// Runs cargo and returns the programs that it names.
+/// Runs cargo and returns the programs that it reports.
 fn run(root: &Path, arguments: &[&str]) -> Result<Vec<Program>> {
     println!("cargo {}", arguments.join(" "));
-    // The very cargo that runs this program, so that nothing is built anew for another.
+    // Uses the cargo that runs this program, so that no other toolchain rebuilds everything.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(arguments)
@@ -79,7 +79,7 @@ fn programs(messages: &str) -> Vec<Program> {
     messages.lines().filter_map(program).collect()
 }
 
-/// What is needed of `retromae info --json`.
+/// Required fields of `retromae info --json`.
 #[derive(Deserialize)]
 struct Info {
     version: String,
@@ -91,7 +91,7 @@ struct Nvcc {
     version: Option<String>,
 }
 
-/// Where the programs come from.
+/// Describes the origin of the programs: commit and compilers.
 pub fn describe(root: &Path, retromae: &Path) -> Result<Build> {
     let info = output(Command::new(retromae).args(["info", "--json"])).context("`retromae info` failed")?;
     let info: Info = serde_json::from_str(&info).context("`retromae info --json`")?;

@@ -17,7 +17,7 @@ use crate::result::Build;
 
 /// Marks a folder as a bundle, which a new one may replace.
 const BUILD: &str = "build.json";
-/// What only one machine has a use for.
+/// Caches that are of use on one machine only.
 const NOT_COPIED: [&str; 4] = ["__pycache__", ".ruff_cache", ".mypy_cache", ".pytest_cache"];
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Fail when the bundle is larger
     #[arg(long, value_name = "MB", default_value_t = 60)]
     max_mb: u64,
-    /// Bundle though nvcc was missing: the bundle then verifies the host device alone
+    /// Bundle though nvcc was missing: the bundle then verifies the CPU emulator alone
     #[arg(long)]
     without_cuda: bool,
 }
@@ -59,7 +59,7 @@ impl Arguments {
     }
 }
 
-/// Nothing but an earlier bundle may be in the way.
+/// Refuses a path that holds anything but an earlier bundle.
 fn check_replaceable(out: &Path) -> Result<()> {
     let free = !out.exists() || out.join(BUILD).is_file() || out.is_dir() && children(out).is_empty();
     ensure!(
@@ -73,7 +73,7 @@ fn check_replaceable(out: &Path) -> Result<()> {
 fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Build) -> Result<()> {
     let bin = folder.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot create `{}`", bin.display()))?;
-    // The tests assert the source lines of faults.
+    // Debug information stays: the tests assert the source lines of faults.
     symbols::compress(&programs.suite, &bin.join("suite"))?;
     symbols::strip(&programs.retromae, &bin.join("retromae"))?;
     symbols::strip(&programs.xtask, &bin.join("xtask"))?;
@@ -92,7 +92,7 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     write_whole(&folder.join(BUILD), &serde_json::to_vec_pretty(build)?)
 }
 
-/// The repository's own prose, to train on where there is no other text.
+/// Copies the repository's own prose, to train on where there is no other text.
 fn copy_corpus(root: &Path, corpus: &Path) -> Result<()> {
     let is_prose = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
     let texts: Vec<PathBuf> =
@@ -120,7 +120,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Prints what each file weighs, of packages each folder; refuses a bundle that is too large to be handed on.
+/// Prints the size of each file, or of each package's folder; refuses a bundle above `max_mb`.
 fn check_size(folder: &Path, max_mb: u64) -> Result<()> {
     let mut files = Vec::new();
     list_files(folder, &mut files)?;

@@ -1,16 +1,16 @@
-//! Smaller copies of programs, by the binutils that every machine with a linker has.
+//! Smaller copies of programs, made with binutils, which every machine with a linker has.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// A copy without symbols and debug information.
+/// Writes a copy without symbols and debug information.
 pub fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").args(["--strip-all", "-o"]).arg(to).arg(from))
 }
 
-/// A copy without symbols, whose debug information is compressed in the one way that the program itself can read: it still names source
+/// Writes a copy without symbols. Its debug information, compressed with zlib, the only format that the program itself reads, still names source
 /// lines.
 pub fn compress(from: &Path, to: &Path) -> Result<()> {
     let arguments = ["--compress-debug-sections=zlib", "--wildcard", "--strip-symbol=*"];

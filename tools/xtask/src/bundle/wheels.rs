@@ -1,4 +1,4 @@
-//! Packages that PyTorch is compared with, unpacked ready to import.
+//! Packages compared with PyTorch, unpacked ready to import.
 
 use std::fs;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Pinned, so that bundles of one commit measure the same. Both are Python alone and run on whatever PyTorch and Triton they find.
+/// Pinned, so that bundles of one commit measure the same. Both are pure Python and run on any installed PyTorch and Triton.
 const PACKAGES: [&str; 2] = ["liger-kernel==0.8.5", "cut-cross-entropy==25.1.1"];
-/// Parts that the peers never import.
+/// Folders that the peers never import.
 const NOT_NEEDED: [&str; 5] = [
     "liger_kernel/chunked_loss",
     "liger_kernel/megatron",
@@ -17,8 +17,7 @@ const NOT_NEEDED: [&str; 5] = [
     "liger_kernel/triton",
 ];
 
-/// Fetches the packages, with their licenses, by pip. Where that is impossible it warns and leaves no folder: the rest of a bundle needs
-/// none of them.
+/// Fetches the packages, with their licenses, by pip. On failure, warns and leaves no folder: the rest of a bundle does not need them.
 pub fn fetch(folder: &Path) -> Result<()> {
     let Err(error) = install(Command::new("python3"), folder) else { return Ok(()) };
     eprintln!("warning: the bundle compares with PyTorch without {}: {error:#}", PACKAGES.join(" and "));
@@ -50,7 +49,7 @@ fn trim(folder: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A Python whose pip does what the script says; `$target` is the folder.
+    /// Returns a fake Python whose pip runs `script`; `$target` is the folder.
     fn python(script: &str) -> Command {
         let arguments = "set -e; while [ $# -gt 3 ]; do shift; done; target=$1 packages=\"$2 $3\"";
         let mut command = Command::new("bash");
@@ -71,7 +70,7 @@ echo "$packages" >"$target/packages""#;
         assert!(target.join("liger_kernel-0.8.5.dist-info/licenses/LICENSE").is_file());
         assert!(NOT_NEEDED.iter().all(|part| !target.join(part).exists()));
         assert_eq!(fs::read_to_string(target.join("packages")).unwrap().trim(), PACKAGES.join(" "));
-        // Another layout than that of the pinned version is no silent gap.
+        // A layout that differs from the pinned version's is an error.
         let error = install(python("mkdir -p \"$target\""), &folder.path().join("other"));
         assert!(error.unwrap_err().to_string().contains("liger_kernel/chunked_loss"));
     }

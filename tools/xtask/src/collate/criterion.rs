@@ -1,4 +1,4 @@
-//! What criterion leaves in its home: `<group>/<function>/<parameter>/new/{benchmark,estimates,sample}.json`.
+//! Reader of criterion's output folder: `<group>/<function>/<parameter>/new/{benchmark,estimates,sample}.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ struct Sample {
     times: Vec<f64>,
 }
 
-/// Every measurement below `home`; one that cannot be read is named in `warnings`.
+/// Reads every measurement below `home`; names unreadable ones in `warnings`.
 pub fn read(home: &Path, warnings: &mut Vec<String>) -> Vec<Measured> {
     let mut folders = Vec::new();
     find_new(home, &mut folders);
@@ -52,7 +52,7 @@ pub fn read(home: &Path, warnings: &mut Vec<String>) -> Vec<Measured> {
     measured
 }
 
-/// Folders named `new`, where criterion puts the measurements of the last run.
+/// Finds folders named `new`, which hold criterion's latest measurements.
 fn find_new(folder: &Path, found: &mut Vec<PathBuf>) {
     for child in children(folder).into_iter().filter(|child| child.is_dir()) {
         if child.ends_with("new") && child.join("benchmark.json").is_file() {

@@ -1,4 +1,4 @@
-//! Figures of all programs, joined by operation, case and variant, and what follows from them.
+//! Figures of all programs, joined by operation, case and variant, and the values derived from them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,9 +10,9 @@ use super::Gaps;
 use super::criterion;
 use crate::result::{Ceilings, Figure, OURS, Skipped, UNFUSED};
 
-/// The operation under which the benches measure what the device can do at best: a copy and a matrix product.
+/// Operation of the benches that measures the device's peak rates: a copy and a matrix product.
 const CEILING: &str = "ceiling";
-/// In this order they appear in tables; others follow by name.
+/// Order of the operations in tables; others follow by name.
 const OPS: [&str; 12] = [
     "step",
     "attention_forward",
@@ -35,14 +35,14 @@ pub struct Collected {
     pub skipped: Vec<Skipped>,
 }
 
-/// A line of `bounds.jsonl`: what must be done at least.
+/// A line of `bounds.jsonl`: the least work of a case.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     flops: f64,
     bytes: f64,
 }
 
-/// A line of what the benches say of a case: its work, what memory a variant holds, why it could not be measured, or that it was begun.
+/// A line that the benches write about a case: its work, a variant's extra memory, the reason for skipping it, or its start.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum BenchLine {
@@ -65,10 +65,10 @@ enum BenchLine {
     },
 }
 
-/// What the peers' program says of figures that it did not begin.
+/// The peers' reason for figures that they did not begin.
 const NO_TIME: &str = "the time was over";
 
-/// A line of a figures file: a measurement, or why there is none.
+/// A line of a figures file: a measurement, or the reason why there is none.
 #[derive(Deserialize)]
 struct FigureLine {
     op: String,
@@ -89,7 +89,7 @@ pub fn collect(dir: &Path, gaps: &mut Gaps) -> Collected {
     for order in ["forward", "reverse"] {
         let home = format!("criterion/{order}");
         let measured = criterion::read(&dir.join(&home), &mut gaps.warnings);
-        // The reverse order is asked for in long runs alone.
+        // Only long runs measure the reverse order.
         if measured.is_empty() && order == "forward" {
             gaps.missing.push(home);
         }
@@ -151,7 +151,7 @@ fn add_peer(
     }
 }
 
-/// The work of each case; what else the benches say goes where it belongs.
+/// Returns the work of each case; sorts the benches' other lines into their places.
 fn bounds(
     dir: &Path,
     figures: &mut BTreeMap<(String, String, String), Figure>,
@@ -172,7 +172,7 @@ fn bounds(
                     figure.extra_bytes = Some(extra_bytes);
                 }
             }
-            // The run in the other order may have said so already.
+            // The run in the other order may have reported it already.
             BenchLine::Skipped(line) if skipped.contains(&line) => {}
             BenchLine::Skipped(line) => skipped.push(line),
             BenchLine::Begun { .. } => {}
@@ -185,7 +185,7 @@ fn work_of(figure: &Figure, work: &BTreeMap<Case, Work>) -> Option<Work> {
     work.get(&(figure.op.clone(), figure.case.clone())).copied()
 }
 
-/// The best rates among the figures of [`CEILING`].
+/// Returns the best rates among the figures of [`CEILING`].
 fn ceilings(figures: &[Figure], work: &BTreeMap<Case, Work>) -> Ceilings {
     let best = |amount: fn(Work) -> f64| {
         let measured = figures.iter().filter(|figure| figure.op == CEILING);
@@ -194,7 +194,7 @@ fn ceilings(figures: &[Figure], work: &BTreeMap<Case, Work>) -> Ceilings {
         rates.filter(|&rate| rate > 0.0).max_by(f64::total_cmp)
     };
     Ceilings {
-        // The bytes of a matrix product say nothing of what memory can do.
+        // A matrix product's bytes say nothing about memory bandwidth.
         copy_bytes_per_s: best(|work| if work.flops == 0.0 { work.bytes } else { 0.0 }),
         matmul_flop_per_s: best(|work| work.flops),
     }
@@ -229,7 +229,7 @@ fn op_rank(op: &str) -> usize {
     OPS.iter().position(|&known| known == op).unwrap_or(OPS.len())
 }
 
-/// A key by which `L64` comes before `L128`: numbers are filled up with zeros.
+/// Returns a sort key that puts `L64` before `L128`: numbers are padded with zeros.
 fn natural(case: &str) -> String {
     let mut key = String::new();
     for part in case.split_inclusive(|letter: char| !letter.is_ascii_digit()) {
@@ -297,7 +297,7 @@ mod tests {
         let ours = &found.figures[0];
         assert_eq!((ours.op.as_str(), ours.variant.as_str(), ours.samples), ("adamw", OURS, 6));
         assert_eq!((ours.forward_ns, ours.reverse_ns, ours.median_ns), (Some(900.0), Some(1100.0), 1000.0));
-        // 800 bytes at 2 bytes a nanosecond are more than 3000 operations at 10 a nanosecond.
+        // Memory-bound: 800 bytes at 2 bytes/ns take longer than 3000 operations at 10 a nanosecond.
         assert_eq!((ours.bound_ns, ours.times_bound), (Some(400.0), Some(2.5)));
         assert_eq!((ours.gb_per_s, ours.tflop_per_s), (Some(0.8), Some(0.003)));
         let held: Vec<Option<u64>> = found.figures[..3].iter().map(|figure| figure.extra_bytes).collect();

@@ -8,7 +8,7 @@ use super::{Gaps, Run};
 use crate::files::read_text;
 use crate::result::{Clocks, Device, Product};
 
-/// What is needed of `retromae info --json`.
+/// Required fields of `retromae info --json`.
 #[derive(Deserialize)]
 pub struct Info {
     devices: Vec<InfoDevice>,
@@ -18,20 +18,20 @@ pub struct Info {
 pub struct InfoDevice {
     name: String,
     description: Option<String>,
-    /// Why it cannot be used.
+    /// Reason why it cannot be used.
     pub reason: Option<String>,
-    /// Where it was asked for.
+    /// Present only if it was requested.
     pub product: Option<Product>,
 }
 
 impl Info {
-    /// What is said of the device `cuda` or `host`.
+    /// Returns the entry of the device `cuda` or `host`.
     pub fn device(self, kind: &str) -> Option<InfoDevice> {
         self.devices.into_iter().find(|device| device.name == kind)
     }
 }
 
-/// A line of nvidia-smi, in the order that the verification asks for; what it does not know is none.
+/// A line of nvidia-smi, its fields in the order of the query; a field that nvidia-smi does not know is none.
 struct SmiLine {
     name: Option<String>,
     compute_capability: Option<String>,

@@ -1,4 +1,4 @@
-//! One result file of what a verification has left in its folder so far.
+//! Collates the files that a verification has left in its folder so far into one result file.
 
 mod criterion;
 mod figures;
@@ -14,7 +14,7 @@ pub use machine::Info;
 use crate::files::{read_json, read_json_lines};
 use crate::result::{Build, FORMAT, ResultFile, Stage};
 
-/// `run.json`: what was asked, and what was seen of the machine.
+/// `run.json`: the run's arguments, and the machine as the run saw it.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Run {
     device: String,
@@ -23,7 +23,7 @@ struct Run {
     host_threads: Option<u32>,
 }
 
-/// What could not be had, and what had to be left out.
+/// Missing files, and warnings about data that had to be left out.
 #[derive(Debug, Default)]
 struct Gaps {
     missing: Vec<String>,
@@ -31,7 +31,7 @@ struct Gaps {
 }
 
 impl Gaps {
-    /// A JSON file of `folder`, or its name among what is missing.
+    /// Reads a JSON file of `folder`, or adds its name to `missing`.
     fn json<T: serde::de::DeserializeOwned>(&mut self, folder: &Path, name: &str) -> Option<T> {
         let path = folder.join(name);
         if !path.is_file() {
@@ -41,7 +41,7 @@ impl Gaps {
         read_json(&path).map_err(|error| self.warnings.push(format!("{name} was left out: {error:#}"))).ok()
     }
 
-    /// The records of a file of JSON lines of `folder`, or its name among what is missing.
+    /// Reads the records of a JSON-lines file of `folder`, or adds its name to `missing`.
     fn json_lines<T: serde::de::DeserializeOwned>(&mut self, folder: &Path, name: &str) -> Vec<T> {
         let path = folder.join(name);
         if !path.is_file() {
@@ -55,7 +55,7 @@ impl Gaps {
     }
 }
 
-/// The result of a run, finished or not. What is not there yet is named among what is missing.
+/// Returns the result of a run, finished or not. Files that do not exist yet are named in `missing`.
 pub fn collate(dir: &Path) -> Result<ResultFile> {
     let run: Run = read_json(&dir.join("run.json")).context("without run.json there was no run")?;
     let mut gaps = Gaps::default();

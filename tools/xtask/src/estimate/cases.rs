@@ -1,22 +1,22 @@
-//! The headline cases as launches of kernels, at the sizes of a training step of BERT-base with 32,768 tokens in bf16: how many blocks there are, and how
-//! often each warp of a block goes through its kernel's hottest loop.
+//! The headline cases as kernel launches, at the sizes of a training step of BERT-base with 32,768 tokens in bf16: the number of blocks, and the
+//! trips of each warp through its kernel's hottest loop.
 
-/// A kernel of a case.
+/// A kernel launch of a case.
 #[derive(Clone, Debug)]
 pub struct Launch {
     pub kernel: &'static str,
-    /// Below `kernels`.
+    /// Path below `kernels`.
     pub source: &'static str,
     pub threads: u32,
     /// Dynamic shared memory of a block, in bytes.
     pub shared: u32,
-    /// Blocks that have something to do.
+    /// Blocks with work to do.
     pub blocks: f64,
-    /// Loops that take its time; 0 where the code is gone through once.
+    /// Number of hottest loops; 0 for straight-line code.
     pub loops: usize,
-    /// How often a warp goes through each of them.
+    /// Trips of a warp through each of them.
     pub trips: f64,
-    /// What must be read from and written to device memory.
+    /// Least traffic to device memory, read and written.
     pub bytes: f64,
 }
 
@@ -30,17 +30,17 @@ const TOKENS: f64 = 32_768.0;
 const HIDDEN: f64 = 768.0;
 const INTERMEDIATE: f64 = 3072.0;
 const VOCABULARY: f64 = 30_522.0;
-/// Of BERT-base.
+/// Parameters of BERT-base.
 const PARAMETERS: f64 = 109_514_304.0;
-/// Of the bench's batch: 15 % is one word, the others follow Zipf's law over 30,522.
+/// Distinct words in the bench's batch: 15 % of the tokens are one word, the others follow Zipf's law over 30,522.
 const DISTINCT_WORDS: f64 = 7800.0;
 const HEADS: f64 = 12.0;
 const HEAD_DIM: u32 = 64;
-/// Queries and keys of a tile of attention.
+/// Queries or keys in a tile of attention.
 const TILE: f64 = 64.0;
-/// Of one operand or result of attention or a normalization.
+/// Bytes of one operand or result of attention or a normalization.
 const OPERAND: f64 = 2.0 * TOKENS * HIDDEN;
-/// The lengths of a pack of mixed sentences, in turn.
+/// Sentence lengths of a pack of mixed sentences, repeated in turn.
 const MIXED: [f64; 12] = [16.0, 24.0, 32.0, 48.0, 64.0, 80.0, 96.0, 128.0, 160.0, 192.0, 256.0, 512.0];
 
 pub fn all() -> Vec<Case> {
@@ -61,25 +61,25 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
-/// What is the same in most launches: code that is gone through once.
+/// Defaults of most launches: straight-line code in blocks of 256 threads.
 const PLAIN: Launch =
     Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, loops: 0, trips: 0.0, bytes: 0.0 };
 
-/// A case of one kernel.
+/// Returns a case of one kernel.
 fn one(operation: &'static str, name: &'static str, launch: Launch) -> Case {
     Case { operation, name, launches: vec![launch] }
 }
 
-/// The kernel over the logits, and the gradient of the head's bias; the products are a library's.
+/// Launches of the kernel over the logits, and of the gradient of the head's bias; the matmuls run in cuBLASLt.
 fn cross_entropy() -> [Case; 2] {
     let logits = 2.0 * TOKENS * VOCABULARY;
     let kernel = Launch {
         kernel: "cross_entropy_bf16",
         source: "cross_entropy/cross_entropy.cu",
-        // A step's exponentials in f16, of 32 columns a thread.
+        // One step's exponentials in f16, 32 columns a thread.
         shared: 4 * 256 * 32 * 2,
         blocks: TOKENS,
-        // One reads, the other writes.
+        // The first reads, the second writes.
         loops: 2,
         trips: (VOCABULARY / (256.0 * 32.0)).ceil(),
         bytes: 2.0 * logits,
@@ -91,7 +91,7 @@ fn cross_entropy() -> [Case; 2] {
         threads: 128,
         blocks: TOKENS / 64.0 * (VOCABULARY / 1024.0).ceil(),
         loops: 1,
-        // Eight rows at a time.
+        // Eight rows a trip.
         trips: 8.0,
         bytes: logits,
         ..PLAIN
@@ -99,7 +99,7 @@ fn cross_entropy() -> [Case; 2] {
     [one("cross_entropy kernel", "M32768", kernel), one("cross_entropy bias", "M32768", bias)]
 }
 
-/// LayerNorm and its backward, a warp a row.
+/// Launches of LayerNorm and its backward pass: one warp a row.
 fn layer_norm() -> [Case; 2] {
     let both = Launch { source: "norm/layer_norm.cu", loops: 1, bytes: 4.0 * OPERAND, ..PLAIN };
     let forward = Launch {
@@ -119,7 +119,7 @@ fn layer_norm() -> [Case; 2] {
     [one("layer_norm_forward", "R32768_C768", forward), one("layer_norm_backward", "R32768_C768", backward)]
 }
 
-/// GELU and its backward: a thread takes packs of 8 elements, and reads or writes `arrays` of them.
+/// Launches of GELU and its backward pass: a thread takes packs of 8 elements, and reads or writes `arrays` arrays.
 fn bias_gelu() -> [Case; 2] {
     let pass = |operation, kernel, packs: f64, arrays: f64| {
         let elements = TOKENS * INTERMEDIATE;
@@ -133,7 +133,7 @@ fn bias_gelu() -> [Case; 2] {
     ]
 }
 
-/// The sums of the embeddings' gradients.
+/// Launch that sums the embeddings' gradients.
 fn embedding_backward() -> Case {
     let launch = Launch {
         kernel: "segment_sum_bf16",
@@ -149,7 +149,7 @@ fn embedding_backward() -> Case {
     one("embedding_backward", "T32768_H768", launch)
 }
 
-/// The gradients' norm, and the update.
+/// Launches of the gradients' norm and of the update.
 fn adamw() -> Case {
     let norm = Launch {
         kernel: "reduce_squares",
@@ -170,7 +170,7 @@ fn adamw() -> Case {
     Case { operation: "adamw", name: "base", launches: vec![norm, update] }
 }
 
-/// How many times `lengths` in turn fill the tokens.
+/// Returns the number of repetitions of `lengths` that fill the tokens.
 fn repeats(lengths: &[f64]) -> f64 {
     TOKENS / lengths.iter().sum::<f64>()
 }
@@ -179,14 +179,14 @@ fn tiles(length: f64) -> f64 {
     (length / TILE).ceil()
 }
 
-/// Tiles of 64 queries or keys, and the mean number of tiles on the other side of each.
+/// Returns the number of tiles of 64 queries or keys, and the mean number of tiles on the other side of each.
 fn tile_pairs(lengths: &[f64]) -> (f64, f64) {
     let own: f64 = lengths.iter().map(|&length| tiles(length)).sum();
     let pairs: f64 = lengths.iter().map(|&length| tiles(length) * tiles(length)).sum();
     (own, pairs / own)
 }
 
-/// Bits that hide three tiles of keys from 64 rows.
+/// Bytes of the mask bits that hide three tiles of keys from 64 rows.
 fn mask_bytes(masked: bool) -> u32 {
     if masked { 3 * 64 * 2 * 4 } else { 0 }
 }
@@ -205,7 +205,7 @@ fn attention_forward(lengths: &[f64], masked: bool) -> Launch {
     }
 }
 
-/// The most queries of a sentence that is one block's work.
+/// Most queries of a sentence that one block handles whole.
 const FUSED_QUERIES: f64 = 256.0;
 
 fn attention_backward(lengths: &[f64], masked: bool) -> Vec<Launch> {
@@ -221,12 +221,12 @@ fn attention_backward(lengths: &[f64], masked: bool) -> Vec<Launch> {
     launches
 }
 
-/// Bytes of one operand or result of sentences that come `repeats` times.
+/// Returns the bytes of one operand or result, for sentences repeated `repeats` times.
 fn operand_bytes(lengths: &[f64], repeats: f64) -> f64 {
     2.0 * HIDDEN * repeats * lengths.iter().sum::<f64>()
 }
 
-/// A block a sentence and head.
+/// Returns the fused launch: one block for each sentence and head.
 fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Launch {
     let sentences = lengths.len() as f64;
     let (own, trips) = tile_pairs(lengths);
@@ -236,7 +236,7 @@ fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Laun
         kernel: kernels[usize::from(masked)],
         source: "attention/attention_backward_fused.cu",
         threads: 128,
-        // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; bits.
+        // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; mask bits.
         shared: rows as u32 * (8 * HEAD_DIM + 8) + 3 * 2 * 64 * HEAD_DIM + 4 * 64 * 64 / 32,
         blocks: HEADS * repeats * sentences,
         loops: 1,
@@ -245,7 +245,7 @@ fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Laun
     }
 }
 
-/// δ once a query, then a block a tile of keys, and a block a tile of queries.
+/// Returns three launches: δ for each query, then a block for each tile of keys, and a block for each tile of queries.
 fn attention_backward_tiled(lengths: &[f64], repeats: f64, masked: bool) -> [Launch; 3] {
     let operand = operand_bytes(lengths, repeats);
     let (own, trips) = tile_pairs(lengths);

@@ -1,8 +1,8 @@
-//! `xtask estimate`: what the machine code of the headline cases would take on an H100, by count.
+//! `xtask estimate`: estimated H100 time of the headline cases, from instruction counts of their machine code.
 //!
-//! A model, not a measurement: each pipe of an SM works through its part of the instructions without ever waiting for another, memory moves what
-//! must move and no more, and every branch of the hottest loop is taken but those around random numbers: nothing is dropped out. The pipe that needs longest is the estimate. It says what a kernel is bound
-//! by, and shows a change of its code that costs time; it says nothing of latency, of caches that miss, or of a tail of blocks.
+//! A model, not a measurement: each pipe of an SM runs its share of the instructions without waiting for another, memory traffic is the least
+//! possible, and every branch of the hottest loop is taken except those around random numbers, as without dropout. The slowest pipe gives the
+//! estimate. It shows what bounds a kernel, and code changes that cost time; it ignores latency, cache misses and a tail of blocks.
 
 mod cases;
 mod pipes;
@@ -27,7 +27,7 @@ use pipes::{PIPES, Pipe};
 use sass::{Code, Instruction};
 
 const ARCH: &str = "sm_90a";
-/// By how much an estimate may grow before the table must be renewed.
+/// Factor by which an estimate may grow before the table must be renewed.
 const GROWTH: f64 = 1.05;
 pub const FILE: &str = "docs/estimate.md";
 const HEADER: [&str; 8] = [
@@ -71,7 +71,7 @@ struct Estimate {
     launch: Launch,
     registers: u32,
     blocks_an_sm: u32,
-    /// Of the hottest loops, or of the whole kernel where nothing is repeated.
+    /// Instructions of the hottest loops, or of the whole kernel if it has no loop.
     instructions: usize,
     clocks: BTreeMap<Pipe, f64>,
     bound_by: &'static str,
@@ -92,7 +92,7 @@ fn estimate_all(root: &Path) -> Result<Vec<Estimate>> {
     launches.map(|(case, launch)| estimate(case, launch, &compiled[launch.source])).collect()
 }
 
-/// What nvcc makes of a file, by kernel.
+/// Compiler output for one source file, by kernel.
 struct Compiled {
     reports: Vec<KernelReport>,
     code: BTreeMap<String, Code>,
@@ -130,7 +130,7 @@ fn find_nvcc() -> Result<PathBuf> {
     nvcc::find().context("no nvcc in NVCC, CUDA_HOME, CUDA_PATH or PATH")
 }
 
-/// nvdisasm: that of `NVDISASM`, the one beside nvcc, or the one in `PATH`.
+/// Returns nvdisasm: `NVDISASM`, the one beside nvcc, or the one in `PATH`.
 fn disassembler(nvcc: &Path) -> PathBuf {
     let beside = nvcc.with_file_name("nvdisasm");
     match std::env::var_os("NVDISASM").filter(|path| !path.is_empty()) {
@@ -182,7 +182,7 @@ fn of(clocks: &BTreeMap<Pipe, f64>, pipe: Pipe) -> f64 {
     clocks.get(&pipe).copied().unwrap_or(0.0)
 }
 
-/// Clocks of an SM that one warp takes of each pipe to run some instructions once.
+/// Returns the clocks of each pipe of an SM that one warp takes to run `code` once.
 fn clocks(code: &[&Instruction]) -> BTreeMap<Pipe, f64> {
     let mut clocks = BTreeMap::new();
     for instruction in code {
@@ -194,7 +194,7 @@ fn clocks(code: &[&Instruction]) -> BTreeMap<Pipe, f64> {
     clocks
 }
 
-/// How many blocks of a kernel an SM holds at once: registers are given out to warps in 256s, shared memory to blocks in KiB.
+/// Returns the number of resident blocks an SM: registers are allocated to warps in units of 256, shared memory to blocks in KiB.
 fn blocks_an_sm(registers: u32, threads: u32, shared: u32) -> u32 {
     let warps = threads.div_ceil(32);
     let by_registers = pipes::REGISTERS / (warps * (registers * 32).next_multiple_of(256)).max(1);
@@ -218,7 +218,7 @@ fn row(estimate: &Estimate) -> [String; 8] {
     ]
 }
 
-/// The sum over the kernels of each case, in the order of the cases.
+/// Returns the sum over the kernels of each case, in the order of the cases.
 fn totals(estimates: &[Estimate]) -> Vec<((&str, &str), f64)> {
     let mut totals: Vec<((&str, &str), f64)> = Vec::new();
     for estimate in estimates {
@@ -254,7 +254,7 @@ fn document(estimates: &[Estimate], date: &str, version: &str) -> String {
     )
 }
 
-/// The seconds that the document says of each operation and case.
+/// Returns the seconds that the document states for each operation and case.
 pub fn known(document: &str) -> BTreeMap<(String, String), f64> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches(['|', ' ']).split('|').map(str::trim).collect();
@@ -264,7 +264,7 @@ pub fn known(document: &str) -> BTreeMap<(String, String), f64> {
     document.lines().filter_map(row).collect()
 }
 
-/// Fails where the sum of a case is above what the document says, or is not in it.
+/// Fails if a case's sum exceeds the document's, or is missing from it.
 fn check(estimates: &[Estimate], document: &str) -> Result<()> {
     let known = known(document);
     let mut wrong = Vec::new();
@@ -287,7 +287,7 @@ fn check(estimates: &[Estimate], document: &str) -> Result<()> {
     Ok(())
 }
 
-/// The seconds of a time such as `1.23 ms`.
+/// Parses a time such as `1.23 ms` to seconds.
 fn parse_time(text: &str) -> Option<f64> {
     let (value, unit) = text.split_once(' ')?;
     let scale = match unit {

@@ -1,29 +1,29 @@
-//! Machine code as nvdisasm lists it: instructions, and the loops that they form.
+//! Machine code as nvdisasm lists it: instructions and loops.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// The two factors of a round of Philox 4x32, as they are and as negative numbers.
+/// The two factors of a round of Philox 4x32, and their negatives.
 const PHILOX: [&str; 4] = ["0xd2511f53", "0xcd9e8d57", "0x2daee0ad", "0x326172a9"];
 
 /// An instruction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Instruction {
-    /// Such as `LDG.E.128`, without predicate and operands.
+    /// Name such as `LDG.E.128`, without predicate and operands.
     pub name: String,
-    /// Where it jumps to, by the index of an instruction.
+    /// Index of the instruction that it jumps to.
     target: Option<usize>,
-    /// Whether it multiplies by a constant of Philox.
+    /// True if it multiplies by a constant of Philox.
     is_philox: bool,
 }
 
-/// A function's instructions in their order.
+/// A function's instructions in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Code {
     pub instructions: Vec<Instruction>,
 }
 
-/// The functions of a listing, by name.
+/// Returns the functions of a listing, by name.
 pub fn functions(listing: &str) -> BTreeMap<String, Code> {
     let mut found = BTreeMap::new();
     let mut current: Option<(String, Vec<&str>)> = None;
@@ -65,11 +65,11 @@ impl Code {
         Self { instructions: parsed.into_iter().map(resolve).collect() }
     }
 
-    /// Loops apart from each other, at most `count`: each the shortest one with most of the weight that any has which is apart from those before it,
-    /// by a measure of an instruction. A loop is what lies between a jump backwards and its target.
+    /// Returns at most `count` disjoint loops: each is the shortest that has at least half of the largest weight of any loop disjoint from the
+    /// previous ones. A loop lies between a backward jump and its target; `weight` measures an instruction.
     pub fn hottest_loops(&self, count: usize, weight: impl Fn(&Instruction) -> f64) -> Vec<Range<usize>> {
         let back = |(end, instruction): (usize, &Instruction)| {
-            // A jump to itself is where nothing goes on: it fills what lies behind the code.
+            // A jump to itself pads the end of the code.
             instruction.target.filter(|&begin| begin < end).map(|begin| begin..end + 1)
         };
         let loops: Vec<Range<usize>> = self.instructions.iter().enumerate().filter_map(back).collect();
@@ -81,7 +81,7 @@ impl Code {
             };
             let apart: Vec<&Range<usize>> = loops.iter().filter(is_apart).collect();
             let heaviest = apart.iter().map(|one| weigh(one)).fold(0.0, f64::max);
-            // One around others weighs at least as much as they do.
+            // An enclosing loop weighs at least as much as the loops in it.
             let hottest =
                 apart.into_iter().filter(|one| weigh(one) >= heaviest / 2.0).min_by_key(|one| one.len());
             let Some(hottest) = hottest else { break };
@@ -90,7 +90,7 @@ impl Code {
         found
     }
 
-    /// The instructions of a part but for those that a jump forwards goes around to make no random numbers: where nothing is dropped out.
+    /// Returns the instructions of a range without those that a forward jump skips if no random numbers are needed: the path without dropout.
     pub fn without_random(&self, part: Range<usize>) -> Vec<&Instruction> {
         let mut kept = Vec::new();
         let mut next = part.start;
@@ -104,14 +104,14 @@ impl Code {
         kept
     }
 
-    /// Whether a part makes random numbers, and no product of matrices.
+    /// Returns true if a range makes random numbers and contains no matmul.
     fn is_random(&self, part: Range<usize>) -> bool {
         let part = &self.instructions[part];
         part.iter().any(|one| one.is_philox) && !part.iter().any(|one| one.name.starts_with("HMMA"))
     }
 }
 
-/// The name of an instruction of a line such as `/*0190*/ @!P2 LOP3.LUT R10, RZ ;`, and the label that it jumps to.
+/// Parses a line such as `/*0190*/ @!P2 LOP3.LUT R10, RZ ;` into the instruction's name and the label that it jumps to.
 fn instruction(line: &str) -> Option<(String, Option<&str>)> {
     let (address, rest) = line.trim_start().strip_prefix("/*")?.split_once("*/")?;
     u64::from_str_radix(address, 16).ok()?;
@@ -167,7 +167,7 @@ copy:
             |wanted: &'static str| move |one: &Instruction| f64::from(u8::from(one.name.starts_with(wanted)));
         let hottest = |wanted| copy.hottest_loops(2, is(wanted)).into_iter().map(names).collect::<Vec<_>>();
         assert_eq!(hottest("LDG"), [["LDG.E.128", "FFMA", "BRA", "BRA"]]);
-        // Both loops have it: the inner one, from which the other is not apart.
+        // Both loops contain it: the inner one is returned, and the outer one overlaps it.
         assert_eq!(hottest("FFMA"), [["FFMA", "BRA"]]);
         assert!(found["other"].hottest_loops(1, is("EXIT")).is_empty());
     }

@@ -1,8 +1,8 @@
-//! Circles of a graph.
+//! Cycles of a graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The sets of nodes that all reach each other, of two nodes or more.
+/// Returns the strongly connected components of two nodes or more.
 pub fn circles<'a>(edges: impl Iterator<Item = &'a (String, String)>) -> Vec<BTreeSet<String>> {
     let mut targets: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (from, to) in edges {
@@ -19,7 +19,7 @@ pub fn circles<'a>(edges: impl Iterator<Item = &'a (String, String)>) -> Vec<BTr
     circles.into_iter().filter(|circle| circle.len() > 1).collect()
 }
 
-/// All nodes on paths from `start`; itself only where a path leads back.
+/// Returns all nodes reachable from `start`; `start` itself only if a path leads back.
 fn reachable<'a>(targets: &BTreeMap<&'a str, BTreeSet<&'a str>>, start: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut open = vec![start];

@@ -10,10 +10,10 @@ use syn::{Item, ItemMod, ItemUse, Macro, UseTree};
 
 use crate::files::read_text;
 
-/// The library's name, by which the program imports it.
+/// The library's name, under which the program imports it.
 const LIBRARY: &str = "retromae";
 
-/// One module names an item of another.
+/// An import: one module names an item of another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
     /// Path of the importing module, such as `model::layer`; the root's is empty.
@@ -26,25 +26,25 @@ pub struct Import {
 /// Segments from the crate's root.
 type ModulePath = Vec<String>;
 
-/// A path as it is written, with the module that it is written in.
+/// A path as written, with the module that contains it.
 struct Named {
     module: ModulePath,
     segments: Vec<String>,
     place: String,
 }
 
-/// The names of a crate.
+/// Names of a crate: modules, imported names and paths.
 #[derive(Default)]
 struct Names {
     modules: BTreeSet<ModulePath>,
-    /// Modules with files of their own; the others are inline in one of these.
+    /// Modules with files of their own; all others are inline in one of these.
     files: BTreeSet<ModulePath>,
-    /// By module and name: the path that a `use` has brought in under that name.
+    /// Path that a `use` has imported, by module and name.
     imported: BTreeMap<(ModulePath, String), Vec<String>>,
     paths: Vec<Named>,
 }
 
-/// All imports of the crate whose `lib.rs` and, where there is one, `main.rs` lie in `source`.
+/// Returns all imports of the crate whose `lib.rs` and, if any, `main.rs` lie in `source`.
 ///
 /// # Errors
 /// When a file cannot be read or parsed, or a module has no file.
@@ -87,7 +87,7 @@ impl Names {
         Ok(())
     }
 
-    /// The nearest module with a file.
+    /// Returns the nearest enclosing module with a file.
     fn file_of<'a>(&self, module: &'a [String]) -> &'a [String] {
         let mut module = module;
         while !self.files.contains(module) {
@@ -96,7 +96,7 @@ impl Names {
         module
     }
 
-    /// The modules that a path leads through at a re-export, and the one where its item is defined; none for items of other crates.
+    /// Returns the modules with a re-export on the path, and the one that defines the item; none for items of other crates.
     fn resolve(&self, module: &[String], segments: &[String]) -> Vec<ModulePath> {
         let mut place = module.to_vec();
         let mut rest = segments;
@@ -115,7 +115,7 @@ impl Names {
                 "super" => drop(place.pop()),
                 name if self.modules.contains(&child(&place, name)) => place.push(name.to_owned()),
                 name => {
-                    // An item of `place`, or a name that it has imported.
+                    // An item of `place`, or a name imported there.
                     let target = self.imported.get(&(place.clone(), name.to_owned()));
                     let target: Vec<String> = target.into_iter().flatten().chain(after).cloned().collect();
                     passed.push(place.clone());
@@ -135,12 +135,12 @@ fn child(module: &[String], name: &str) -> ModulePath {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// Walks one file.
+/// Visitor of one file.
 struct Reader<'a> {
     names: &'a mut Names,
     file: &'a Path,
     module: ModulePath,
-    /// Modules whose files are to be read.
+    /// Modules whose files are still to be read.
     children: Vec<ModulePath>,
 }
 
@@ -150,7 +150,7 @@ impl Reader<'_> {
         self.names.paths.push(Named { module: self.module.clone(), segments, place });
     }
 
-    /// Every path that a `use` spells out, with the name that it gets.
+    /// Adds every path that a `use` spells out, with its local name.
     fn add_use(&mut self, prefix: &[String], tree: &UseTree) {
         let join = |name: &syn::Ident| child(prefix, &name.to_string());
         match tree {
@@ -174,7 +174,7 @@ impl Reader<'_> {
         self.add(segments, span);
     }
 
-    /// Paths from the crate's root or a parent in what a macro is given, which is not parsed.
+    /// Adds paths from the crate's root or a parent in a macro's tokens, which are not parsed.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut index = 0;
@@ -196,7 +196,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name after `::`.
+/// Returns the name after `::`.
 fn segment_after(tokens: &[TokenTree]) -> Option<String> {
     match tokens {
         [TokenTree::Punct(first), TokenTree::Punct(second), TokenTree::Ident(name), ..]
@@ -228,7 +228,7 @@ impl<'a> Visit<'a> for Reader<'_> {
 
     fn visit_path(&mut self, path: &'a syn::Path) {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        // Paths from a name in scope came in by a `use`, which counts.
+        // A path from a name in scope was imported by a `use`, which counts already.
         if ["crate", "super", LIBRARY].contains(&segments[0].as_str()) {
             let span = path.segments[0].ident.span();
             self.add(segments, span);

@@ -1,4 +1,4 @@
-//! The picture: how many times as long others take, as bars on a logarithmic axis, so that twice and half are as far from 1.
+//! The plot: relative time of each variant, as bars on a logarithmic axis, so that twice and half are equally far from 1.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -19,16 +19,16 @@ const UNFUSED: RGBColor = RGBColor(148, 163, 184);
 const PEER: RGBColor = RGBColor(37, 99, 235);
 
 const WIDTH: u32 = 1000;
-/// Title, legend, and the numbers of the axis.
+/// Height of title, legend and the numbers of the axis.
 const TOP: i32 = 112;
 const BOTTOM: i32 = 20;
 const ROW: i32 = 46;
 const BAR: i32 = 15;
-/// Between the names at the left and the room for a bar's own text at the right.
+/// Pixels between the names at the left and the room for a bar's label at the right.
 const LEFT: i32 = 270;
 const RIGHT: i32 = 800;
 
-/// The axis from `2^low` to `2^high`.
+/// An axis from `2^low` to `2^high`.
 #[derive(Clone, Copy)]
 struct Axis {
     low: i32,
@@ -53,7 +53,7 @@ impl Axis {
     }
 }
 
-/// The picture of `figures`, this project's own, as SVG.
+/// Draws the plot of this project's own `figures` as SVG.
 pub fn draw(subtitle: &str, figures: &[&Figure]) -> Result<String> {
     let mut svg = String::new();
     draw_into(&mut svg, subtitle, figures).map_err(|error| anyhow!("drawing the picture: {error}"))?;
@@ -72,7 +72,7 @@ fn draw_into(svg: &mut String, subtitle: &str, figures: &[&Figure]) -> Drawn {
     for (index, figure) in figures.iter().enumerate() {
         draw_row(&root, axis, TOP + ROW * index as i32, figure)?;
     }
-    // Over the bars: the line that they are read against.
+    // Drawn over the bars: the reference line at 1.
     root.draw(&PathElement::new(
         [(axis.x(1.0), TOP - 4), (axis.x(1.0), height - BOTTOM)],
         INK.stroke_width(2),
@@ -119,7 +119,7 @@ fn draw_row(root: &Area, axis: Axis, top: i32, figure: &Figure) -> Drawn {
 fn draw_bar(root: &Area, axis: Axis, top: i32, color: RGBColor, ratio: f64, name: &str) -> Drawn {
     let (one, end) = (axis.x(1.0), axis.x(ratio));
     root.draw(&Rectangle::new([(one.min(end), top), (one.max(end), top + BAR)], color.filled()))?;
-    // Text of a bar to the left stands at the right of the line, where nothing else is.
+    // The label of a bar that extends to the left stands right of the line, in free space.
     let label = format!("{}{name}", summary::times(Some(ratio)));
     text(root, &label, (one.max(end) + 7, top + BAR / 2 + 1), 12, INK, HPos::Left)
 }

@@ -1,4 +1,4 @@
-//! `xtask report`: the README's section on speed and its picture, from the newest result of a GPU.
+//! `xtask report`: the README's section on speed and its plot, from the newest result of a GPU.
 
 mod chart;
 
@@ -22,7 +22,7 @@ const END: &str = "<!-- report:end -->";
 const NO_RESULT: &str = "No GPU has been measured yet: `cargo xtask bundle` makes a folder whose `./verify.sh`, run on a machine \
                          with a GPU, checks and measures everything, and [benches/results](benches/results/README.md) says how its \
                          figures get here.\n";
-/// One case or two an operation: what the picture and the open table show. A result that has none of them shows all.
+/// One or two cases an operation, shown in the plot and the open table. A result that has none of them shows all.
 const HEADLINES: [&str; 14] = [
     "base_L128",
     "base_L512",
@@ -40,7 +40,7 @@ const HEADLINES: [&str; 14] = [
     "B64_L512",
 ];
 
-/// Seconds by operation and case.
+/// Estimated seconds by operation and case.
 type Estimates = BTreeMap<(String, String), f64>;
 
 #[derive(Debug, Args)]
@@ -53,10 +53,10 @@ pub struct Arguments {
     root: Option<PathBuf>,
 }
 
-/// What the newest result makes of the README and the picture.
+/// Section of the README and plot, made from the newest result.
 struct Report {
     section: String,
-    /// None where there is no result to draw.
+    /// None if there is no result to plot.
     picture: Option<String>,
 }
 
@@ -65,7 +65,7 @@ impl Arguments {
         let root = self.root.clone().unwrap_or_else(repository);
         let report = match newest(&root.join(RESULTS))? {
             Some((path, result)) => {
-                // Where nothing is estimated, nothing stands beside what was measured.
+                // Without estimates the table shows measurements alone.
                 let estimates = read_text(&root.join(estimate::FILE)).unwrap_or_default();
                 Report::new(&path, &result, &estimate::known(&estimates))?
             }
@@ -94,7 +94,7 @@ impl Arguments {
     }
 }
 
-/// The folder of the workspace, as `cargo run` tells a program.
+/// Returns the workspace's folder, as `cargo run` tells a program.
 pub fn repository() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     package
@@ -102,7 +102,7 @@ pub fn repository() -> PathBuf {
         .unwrap_or_else(|| ".".into())
 }
 
-/// The latest result of a real GPU; a file that is no result is an error, as it was committed to be read.
+/// Returns the latest result of a real GPU; an invalid file is an error, as it was committed to be read.
 fn newest(results: &Path) -> Result<Option<(PathBuf, ResultFile)>> {
     let mut newest: Option<(PathBuf, ResultFile)> = None;
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
@@ -117,7 +117,7 @@ fn newest(results: &Path) -> Result<Option<(PathBuf, ResultFile)>> {
     Ok(newest)
 }
 
-/// `readme` with `section` between the two markers.
+/// Returns `readme` with `section` between the two markers.
 fn with_section(readme: &str, section: &str) -> Result<String> {
     let parts = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let Some((before, after)) = parts else {
@@ -204,7 +204,7 @@ fn rows(figures: &[&Figure], estimates: &Estimates) -> String {
 mod tests {
     use super::*;
 
-    /// A result of invented figures, for these tests alone.
+    /// Returns a result of invented figures, for these tests alone.
     fn sample() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/2025-01-31-sample-device-0123456789.json")
     }

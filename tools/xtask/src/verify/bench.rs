@@ -1,4 +1,4 @@
-//! The benches, begun anew behind a case that took the device down or did not end.
+//! The benches, restarted after a case that crashed the device or did not end.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use super::suite::last_line;
 use super::verification::Verification;
 use crate::result::{Stage, Status};
 
-/// What a variant may take to be prepared, compared and measured without a word.
+/// Longest silence while a variant is prepared, compared and measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A line by which the benches say what they begin.
+/// A line by which the benches announce the case that they begin.
 #[derive(Deserialize)]
 struct Begun {
     begun: String,
@@ -74,7 +74,7 @@ pub fn run(
                 last_line(&log)
             }
         };
-        // Behind that one, unless it did not even come so far.
+        // Continue after that case, unless the benches did not reach a new one.
         let Some(id) = last_begun(verification).filter(|id| after.as_ref() != Some(id)) else {
             problems.push(problem);
             break;
@@ -92,10 +92,10 @@ pub fn run(
     Ok(Stage { status, problems, ..Stage::default() })
 }
 
-/// The benches' exit status when they measured all, but a variant computed something else than the others.
+/// Exit status of the benches if they measured all, but a variant computed a different result.
 const DIFFERENT: i32 = 1;
 
-/// The variant of a case that was begun last.
+/// Returns the variant of a case that was begun last.
 fn last_begun(verification: &Verification) -> Option<String> {
     let lines = fs::read_to_string(verification.work.join("bounds.jsonl")).unwrap_or_default();
     let begun = |line| serde_json::from_str::<Begun>(line).ok().map(|line| line.begun);

@@ -1,4 +1,4 @@
-//! What is around the programs: CUDA's libraries, the card, Python's packages.
+//! Environment of the programs: CUDA's libraries, the card, Python's packages.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::files::{children, write_whole};
 const LIBRARY: &str = "libcublasLt.so";
 const QUERY_LIMIT: Duration = Duration::from_secs(20);
 
-/// Folders on Python's path, one a line.
+/// Script that prints the folders on Python's path, one a line.
 const PYTHON_PATH: &str = "import sys; print('\\n'.join(filter(None, sys.path)))";
 
-/// Versions of what the peers run on, as JSON.
+/// Script that prints the versions of the peers' software, as JSON.
 const SOFTWARE: &str = r#"
 import importlib.metadata, json, platform, sys
 # Behind the site's own packages, as the peers import them.
@@ -33,8 +33,8 @@ for name in ("torch", "triton", "transformers", "liger-kernel", "cut-cross-entro
 print(json.dumps(found))
 "#;
 
-/// Where this bundle's programs look for CUDA's libraries: the user's own folders, then the toolkit's, then those of PyTorch's packages.
-/// PyTorch itself does not: it brings the versions that it needs.
+/// Returns the search path of this bundle's programs for CUDA's libraries: the user's own folders, then the toolkit's, then those of PyTorch's
+/// packages. PyTorch itself does not use it: it brings the versions that it needs.
 pub fn library_path() -> Option<OsString> {
     let own = std::env::var_os("LD_LIBRARY_PATH").filter(|path| !path.is_empty());
     let mut folders: Vec<PathBuf> = own.iter().flat_map(std::env::split_paths).collect();
@@ -56,12 +56,12 @@ fn toolkit_folders() -> Vec<PathBuf> {
     let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let is_toolkit =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cuda"));
-    // The plain name first: it is the one that was chosen among several versions.
+    // The unversioned name first: it is the selected one of several versions.
     let installed = children(Path::new("/usr/local")).into_iter().filter(is_toolkit);
     named.chain(installed).map(|root| root.join("lib64")).collect()
 }
 
-/// Below Python's packages: `nvidia/<package or version>/lib`.
+/// Returns the folders `nvidia/<package or version>/lib` below Python's packages.
 fn package_folders() -> Vec<PathBuf> {
     let python = Command::new("python3").args(["-c", PYTHON_PATH]).output().ok();
     let text = python.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -70,12 +70,12 @@ fn package_folders() -> Vec<PathBuf> {
         .flat_map(|path| children(&Path::new(path).join("nvidia")))
         .map(|path| path.join("lib"))
         .collect();
-    // The newest CUDA first.
+    // Newest CUDA first.
     folders.reverse();
     folders
 }
 
-/// Asks nvidia-smi for the card's state, where there is one.
+/// Asks nvidia-smi for the card's state, if it is installed.
 pub fn card(verification: &mut Verification, when: &str) {
     const FIELDS: &str = "--query-gpu=name,compute_cap,memory.total,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw";
     let first = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
@@ -86,34 +86,35 @@ pub fn card(verification: &mut Verification, when: &str) {
     keep(verification, &mut command, &format!("device/smi-{when}.csv"), is_state);
 }
 
-/// Asks Python for the versions of what the peers run on.
+/// Asks Python for the versions of the peers' software.
 pub fn software(verification: &mut Verification) {
     let mut command = Command::new("python3");
     command.args(["-c", SOFTWARE]).arg(verification.bundled("wheels"));
     keep(verification, &mut command, "device/software.json", |line| line.starts_with('{'));
 }
 
-/// Lets Python read PyTorch from the disk while something else is verified: it takes many seconds the first time, which would be the peers'.
+/// Lets Python read PyTorch from disk while something else is verified: the first import takes many seconds, which would count against the peers.
 pub fn warm_up_python() {
     let mut command = Command::new("timeout");
     command.args(["60", "python3", "-c", "import torch, transformers"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Where it fails, the peers say why.
+    // If it fails, the peers report why.
     let _ = command.spawn();
 }
 
-/// Keeps the line that a program prints, warnings around it aside, unless it is missing, fails or takes too long: then there is no file.
+/// Writes the matching line of a program's output, without warnings around it, to `file`; no file if the line is missing, or the program fails or
+/// times out.
 fn keep(verification: &mut Verification, command: &mut Command, file: &str, is_it: impl Fn(&&str) -> bool) {
     let log = file.replace(['/', '.'], "-");
     let said =
         verification.run(command, &log, Limits::total(QUERY_LIMIT)).ok().filter(|(end, _)| end.success());
     if let Some(line) = said.as_ref().and_then(|(_, text)| text.lines().find(is_it)) {
-        // Without it the result names the file among what is missing.
+        // Without the file, the result lists it in `missing`.
         let _ = write_whole(&verification.work.join(file), line.as_bytes());
     }
 }
 
-/// What the run was asked, and what it alone can see of the machine.
+/// Writes the run's arguments, and the facts about the machine that only the run can see.
 pub fn describe_run(verification: &Verification, started: &str) -> Result<()> {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim()));
@@ -133,7 +134,7 @@ pub fn describe_run(verification: &Verification, started: &str) -> Result<()> {
     Ok(())
 }
 
-/// Compute Sanitizer, where it is installed.
+/// Returns the path of Compute Sanitizer, if it is installed.
 pub fn sanitizer() -> Option<PathBuf> {
     const NAME: &str = "compute-sanitizer";
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -141,7 +142,7 @@ pub fn sanitizer() -> Option<PathBuf> {
     std::env::split_paths(&path).chain(toolkits).map(|folder| folder.join(NAME)).find(|path| path.is_file())
 }
 
-/// Now, in UTC, such as `2025-01-31T12:00:00Z`.
+/// Returns the current time in UTC, such as `2025-01-31T12:00:00Z`.
 pub fn utc_now() -> Result<String> {
     let output =
         Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().context("cannot run date")?;

@@ -1,4 +1,4 @@
-//! `xtask verify`: what a bundle does on a GPU machine. `verify/README.md` describes it for those who run it.
+//! `xtask verify`: verification and measurement by a bundle on a GPU machine. `verify/README.md` describes it for those who run it.
 
 mod bench;
 mod machine;
@@ -26,7 +26,7 @@ use verification::{Setup, Verification};
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// What to verify: the first CUDA device, or the host device
+    /// Device to verify: the first CUDA device, or the CPU emulator
     #[arg(long, default_value = "cuda")]
     device: Kind,
     /// When to stop; above 8 more than the headline cases is measured
@@ -49,11 +49,11 @@ impl Kind {
     }
 }
 
-/// The exit status of a run that found no failure, but had no time for every check.
+/// Exit status of a run that found no failure, but had no time for every check.
 const UNCHECKED: u8 = 3;
-/// Of each step, on the screen; the summary has all.
+/// Problems of each step shown on the screen; the summary has all.
 const PROBLEMS_SHOWN: usize = 8;
-/// Of a run that a signal ended.
+/// Exit status of a run that a signal ended.
 const INTERRUPTED: u8 = 130;
 
 impl Arguments {
@@ -81,7 +81,7 @@ impl Arguments {
         );
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // A second one ends this program at once; what there is has been written.
+            // A second signal ends this program at once; what was written so far stays.
             signal_hook::flag::register_conditional_shutdown(
                 signal,
                 i32::from(INTERRUPTED),
@@ -122,7 +122,7 @@ impl Arguments {
     }
 }
 
-/// The folder above the one that this program lies in.
+/// Returns the folder above the one that contains this program.
 fn own_bundle() -> Result<PathBuf> {
     let program = std::env::current_exe().context("where this program lies cannot be told")?;
     let bundle = program.ancestors().nth(2).context("this program lies in no bundle")?;

@@ -12,16 +12,16 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 const POLL: Duration = Duration::from_millis(50);
-/// What a program gets to end by itself once it was asked to, and to vanish once it was killed.
+/// Time for a program to end by itself after SIGTERM, and to vanish after SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// How long a program may run.
+/// Time limits of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub total: Duration,
-    /// How long it may write nothing to its log, for those that say what they do.
+    /// Longest time without output to its log, for programs that report their progress.
     pub silence: Option<Duration>,
-    /// What it says when it will not end.
+    /// Text in the log that means the program will not end.
     pub alarm: Option<&'static str>,
 }
 
@@ -31,14 +31,14 @@ impl Limits {
     }
 }
 
-/// How a program ended.
+/// End of a program's run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
     Exited(ExitStatus),
     OutOfTime,
-    /// It was not heard of any more, or said that it hangs.
+    /// It stopped writing to its log, or reported that it hangs.
     Silent,
-    /// This program was told to end, and ended that one.
+    /// This program received a signal, and ended that one.
     Interrupted,
 }
 
@@ -52,7 +52,7 @@ impl End {
     }
 }
 
-/// Runs a program, its output added to `log`; calls `tick` while it waits. Whatever the program started ends with it.
+/// Runs a program, appending its output to `log`; calls `tick` while it waits. All processes that the program started end with it.
 pub fn run(
     command: &mut Command,
     log: &Path,
@@ -61,7 +61,7 @@ pub fn run(
     tick: &mut dyn FnMut(),
 ) -> Result<End> {
     let file = append(log)?;
-    // Read before the program can write, or what it says at once would not be heard.
+    // Read before the program can write, or its first output would be missed.
     let before = written(log);
     let begun = Instant::now();
     let name = command.get_program().to_string_lossy().into_owned();
@@ -69,7 +69,7 @@ pub fn run(
         .stdin(Stdio::null())
         .stdout(file.try_clone().context("cannot share a log")?)
         .stderr(file)
-        // A group of its own, so that all of it can be ended at once.
+        // A process group of its own, so that all of it can be ended at once.
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot run `{name}`"))?;
@@ -101,13 +101,13 @@ pub fn run(
     Ok(end)
 }
 
-/// A file to add to.
+/// Opens a file for appending.
 pub fn append(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(path);
     file.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// What was added to a log behind its first `before` bytes.
+/// Returns the text appended to a log after its first `before` bytes.
 pub fn said_since(log: &Path, before: u64) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let before = usize::try_from(before).unwrap_or(usize::MAX).min(bytes.len());
@@ -118,11 +118,11 @@ pub fn written(log: &Path) -> u64 {
     fs::metadata(log).map_or(0, |metadata| metadata.len())
 }
 
-/// Asks a program and all that it started to end, then makes them. One that the kernel does not let go is left behind.
+/// Asks a program and all that it started to end, then kills them. A process stuck in the kernel is left behind.
 fn end_group(child: &mut Child) {
     let group = Pid::from_raw(child.id() as i32);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        // It may be gone already.
+        // It may have ended already.
         let _ = killpg(group, signal);
         let asked = Instant::now();
         while asked.elapsed() < GRACE {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn each_limit_ends_a_program_and_what_it_started() {
-        // The shell waits for a child in its group that ignores the polite signal.
+        // The shell waits for a child in its group that ignores SIGTERM.
         let script = "echo begun; (trap '' TERM; sleep 55) & wait";
         for (limits, interrupted, expected) in [
             (Limits::total(SHORT), false, End::OutOfTime),

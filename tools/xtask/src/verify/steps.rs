@@ -1,4 +1,4 @@
-//! The steps of a verification, in their order: what is worth most first, so that a run that is cut lacks the least.
+//! The steps of a verification, most valuable first, so that a run that is cut lacks the least.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -16,17 +16,17 @@ use crate::compare_runs;
 use crate::files::write_whole;
 use crate::result::{Stage, Status};
 
-/// For this many minutes the shares are stated; fewer shrink them, and more are for what is measured beyond the headline cases.
+/// Minutes for which the shares are stated; fewer shrink them, and more go to measurements beyond the headline cases.
 pub const MINUTES: u32 = 8;
 
-/// A part of the run, with a result of its own.
+/// A step of the run, with a result of its own.
 pub struct Step {
     pub name: &'static str,
-    /// Whether who trusts a device needs it to pass; the others measure as far as the time goes.
+    /// True if the device is trusted only when it passes; the others measure as far as time allows.
     pub check: bool,
-    /// What it may take of [`MINUTES`] minutes. All together may be more than there is: most steps need less.
+    /// Seconds of [`MINUTES`] minutes that it may take. The sum may exceed the total: most steps need less.
     seconds: u32,
-    /// What it may take of the time above that, in percent.
+    /// Percent of the time above [`MINUTES`] that it may take.
     more_percent: u32,
     pub run: fn(&mut Verification, Duration) -> Result<Stage>,
 }
@@ -71,9 +71,9 @@ pub const STEPS: [Step; 12] = [
     }),
 ];
 
-/// Modules of tests that go by themselves: matrix products of the library, and what streams and graphs may do.
+/// Test modules that have a step of their own: matmuls of the GEMM backend, streams and graphs.
 const PRODUCTS: [&str; 6] = ["linear", "product", "streams", "captures", "recorded", "lifetimes"];
-/// Of the other modules those that a new device is most likely to fail, in this order; the rest follow by name.
+/// Other modules that a new device is most likely to fail, in this order; the rest follow by name.
 const FIRST: [&str; 14] = [
     "attention",
     "cross_entropy",
@@ -90,11 +90,11 @@ const FIRST: [&str; 14] = [
     "out_of_range",
     "model",
 ];
-/// What one module may take on a GPU, so that one that hangs leaves time for the others.
+/// Time limit of one module on a GPU, so that one that hangs leaves time for the others.
 const MODULE_LIMIT: Duration = Duration::from_secs(45);
 
 impl Step {
-    /// When this step ends at the latest, counted from the begin of the run: what earlier steps left over it may use, up to its own share.
+    /// Returns the step's time limit, given the time since the run began: time left over by earlier steps may be used, up to the step's own share.
     pub fn limit(&self, elapsed: Duration, minutes: u32) -> Duration {
         let index = STEPS.iter().position(|step| step.name == self.name).unwrap_or(0);
         let until: Duration = STEPS[..=index].iter().map(|step| step.share(minutes)).sum();
@@ -108,7 +108,7 @@ impl Step {
         Duration::from_secs_f64(stated + more)
     }
 
-    /// Whether the minutes that were asked for have time for this step at all.
+    /// Returns true if the requested minutes leave time for this step at all.
     pub fn is_asked(&self, minutes: u32) -> bool {
         !self.share(minutes).is_zero()
     }
@@ -118,7 +118,7 @@ pub fn skipped(note: impl Into<String>) -> Stage {
     Stage { status: Status::Skipped, note: note.into(), ..Stage::default() }
 }
 
-/// How a program that must succeed ended; `note` says why it did not.
+/// Converts the end of a program that must succeed to a stage; `note` gives the reason for a failure.
 pub fn outcome(end: End, note: impl FnOnce() -> String) -> Stage {
     let (status, note) = match end {
         End::Exited(status) if status.success() => (Status::Passed, String::new()),
@@ -130,7 +130,7 @@ pub fn outcome(end: End, note: impl FnOnce() -> String) -> Stage {
     Stage { status, note, ..Stage::default() }
 }
 
-/// The device and the machine, and whether the library's matrix product works.
+/// Describes the device and the machine, and checks one matmul of the GEMM backend.
 fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let mut command = verification.program(verification.bundled("bin/retromae"));
     let (end, text) =
@@ -143,7 +143,7 @@ fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     if !end.success() {
         return Ok(outcome(end, || last_line(&text)));
     }
-    // Behind what a library may have warned of.
+    // Skip warnings that a library may have printed before.
     let json = text.find('{').map_or("", |begin| &text[begin..]);
     write_whole(&verification.work.join("device/info.json"), json.as_bytes())?;
     let info: Info = serde_json::from_str(json).context("`retromae info --json`")?;
@@ -155,13 +155,13 @@ fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     })
 }
 
-/// Every kernel once, each waited for.
+/// Runs every kernel once and waits for each.
 fn kernels(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let tests = suite::of_module(&suite::list(verification)?, "every_kernel");
     Ok(suite::one_by_one(verification, &tests, limit)?.stage())
 }
 
-/// Modules of tests, a process each; with none named, all that no other step has.
+/// Runs test modules, each in its own process; without names, all that no other step has.
 fn modules(verification: &mut Verification, limit: Duration, step: &str, names: &[&str]) -> Result<Stage> {
     let deadline = Instant::now() + limit;
     let tests = suite::list(verification)?;
@@ -191,7 +191,7 @@ fn modules(verification: &mut Verification, limit: Duration, step: &str, names: 
     Ok(tally.stage())
 }
 
-/// Every kernel under a tool of Compute Sanitizer.
+/// Runs every kernel under a tool of Compute Sanitizer.
 fn sanitizer(verification: &mut Verification, limit: Duration, tool: &str) -> Result<Stage> {
     if !verification.on_gpu() {
         return Ok(skipped("compute-sanitizer is for GPUs"));
@@ -206,7 +206,7 @@ fn sanitizer(verification: &mut Verification, limit: Duration, tool: &str) -> Re
     Ok(suite::group(verification, tool, &tests, limit, &manner)?.stage())
 }
 
-/// One training run on a device, into a folder.
+/// Trains on a device, into a folder.
 fn train(
     verification: &mut Verification,
     limit: Duration,
@@ -236,10 +236,10 @@ fn train(
     verification.run(&mut command, "training", Limits::total(limit))
 }
 
-/// The same 20 steps on both sides.
+/// Trains the same 20 steps on both sides.
 fn training(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let deadline = Instant::now() + limit;
-    // On the host device alone, the other order of threads stands for the other device.
+    // If only the CPU emulator is verified, the reverse order of threads replaces the other device.
     let (name, order) =
         if verification.on_gpu() { ("cuda", "forward") } else { ("host, reverse", "reverse") };
     let [a, b] = ["training/a", "training/b"].map(|folder| verification.work.join(folder));
@@ -259,19 +259,19 @@ fn training(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     Ok(Stage { status, note: complaint.unwrap_or_default(), ..Stage::default() })
 }
 
-/// The exit status of the peers' program where there is no PyTorch to measure.
+/// Exit status of the peers' program if there is no PyTorch to measure.
 const PEERS_MISSING: i32 = 3;
-/// What the peers' program may take to end its last figure.
+/// Time for the peers' program to finish its last figure.
 const PEERS_MARGIN: Duration = Duration::from_secs(8);
 
-/// What PyTorch offers for the same operations.
+/// Measures PyTorch's implementations of the same operations.
 fn peers(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let program = verification.bundled("peers/run.py");
     if !program.is_file() {
         return Ok(skipped("the bundle has no peers"));
     }
     let device = if verification.on_gpu() { "cuda" } else { "cpu" };
-    // It stops by itself, a little before.
+    // It stops by itself, a little earlier.
     let minutes = limit.saturating_sub(PEERS_MARGIN).max(limit / 2).as_secs_f64() / 60.0;
     let mut command = Command::new("python3");
     command.env("PYTHONDONTWRITEBYTECODE", "1").arg(program);
@@ -304,11 +304,11 @@ mod tests {
     #[test]
     fn a_step_gets_its_share_and_what_is_left_over_but_no_more_than_it_may_take() {
         assert_eq!(seconds("info", 0, 8), 10);
-        // One that began late, because an earlier one took all of its own: what is left of its own share.
+        // A step that began late, because an earlier one used all of its time, keeps the rest of its own share.
         assert_eq!(seconds("instructions", 10, 8), 15);
         assert_eq!(seconds("kernels", 2, 8), 30);
         assert_eq!(seconds("tests", 90, 8), 115);
-        // Whatever happens, the run ends in time.
+        // The run always ends in time.
         assert_eq!(seconds("memcheck", 445, 8), 35);
         assert_eq!(seconds("racecheck", 480, 8), 0);
         assert_eq!(seconds("racecheck", 300, 8), 120);

@@ -1,4 +1,4 @@
-//! Groups of tests, each in a process of its own, so that one fault does not end the others' device.
+//! Groups of tests, each in a process of its own, so that a fault ends the device of one group only.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,9 +11,9 @@ use super::process::{End, Limits};
 use super::verification::Verification;
 use crate::result::{Stage, Status, TestCounts};
 
-/// Of one message.
+/// Most characters of a failure message.
 const MESSAGE_LENGTH_MAX: usize = 300;
-/// What a program says, in one form or another, when the driver refuses all further work to its process.
+/// Texts that a program prints when the driver refuses all further work to its process.
 const DEVICE_ENDED: [&str; 8] = [
     "start it again",
     "CudaEnded",
@@ -24,31 +24,31 @@ const DEVICE_ENDED: [&str; 8] = [
     "CUDA_ERROR_INVALID_ADDRESS",
     "CUDA_ERROR_HARDWARE",
 ];
-/// What a program that waits after every kernel says of one that does not end.
+/// Text that a program that waits after every kernel prints about one that does not end.
 const STILL_RUNNING: &str = "still running after";
-/// Below this it is not worth to begin a process.
+/// Least time worth starting a process for.
 const LEAST: Duration = Duration::from_secs(2);
 
-/// How tests are run.
+/// Options of a test run.
 #[derive(Clone, Debug, Default)]
 pub struct Manner {
-    /// A program and its arguments before those of the tests, such as a sanitizer.
+    /// A program and its arguments put before those of the tests, such as a sanitizer.
     pub under: Vec<OsString>,
-    /// Tests at once; 0: as many as a GPU is shared by.
+    /// Tests at once; 0: the number that share a GPU by default.
     pub threads: usize,
 }
 
-/// What tests came to, by name.
+/// Results of tests, by name.
 #[derive(Debug, Default, PartialEq)]
 pub struct Tally {
     pub passed: u32,
-    /// Tests, or parts of them, that said they do not apply to this machine.
+    /// Tests, or parts of them, that reported not to apply to this machine.
     pub ignored: u32,
-    /// Name and message of each that failed.
+    /// Name and message of each failed test.
     pub failed: Vec<String>,
-    /// Those that did not end in their time.
+    /// Tests that exceeded their time.
     pub hung: Vec<String>,
-    /// Those for which there was no time.
+    /// Tests for which no time was left.
     pub unfinished: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Tally {
         self.unfinished.extend(other.unfinished);
     }
 
-    /// A step that consisted of these tests.
+    /// Returns the stage that consists of these tests.
     pub fn stage(self) -> Stage {
         let Self { passed, ignored, failed, hung, unfinished } = self;
         let count = |list: &[String]| u32::try_from(list.len()).unwrap_or(u32::MAX);
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-/// The names of all tests, which are asked for once.
+/// Returns the names of all tests, listed once and cached.
 pub fn list(verification: &mut Verification) -> Result<Vec<String>> {
     if verification.tests.is_empty() {
         let mut command = verification.program(verification.bundled("bin/suite"));
@@ -102,23 +102,23 @@ pub fn list(verification: &mut Verification) -> Result<Vec<String>> {
     Ok(verification.tests.clone())
 }
 
-/// The names of a module's tests.
+/// Returns the names of a module's tests.
 pub fn of_module(tests: &[String], name: &str) -> Vec<String> {
     tests.iter().filter(|test| module(test) == name).cloned().collect()
 }
 
-/// The module at the top of a test's name.
+/// Returns the top-level module of a test's name.
 pub fn module(test: &str) -> &str {
     test.split("::").next().unwrap_or(test)
 }
 
-/// What a program that is not heard of may take before it counts as hanging. Kernels are emulated on the host device.
+/// Returns the longest silence of a program before it counts as hanging. The CPU emulator gets longer.
 pub fn patience(verification: &Verification) -> Duration {
     Duration::from_secs(if verification.on_gpu() { 15 } else { 60 })
 }
 
-/// Runs tests in one process. Where a fault ended its device, or it hung, those without a sound result run once more, each in a process of its
-/// own, so that the one at fault is known and the others count.
+/// Runs tests in one process. If a fault ended its device, or it hung, those without a reliable result run once more, each in a process of its own,
+/// so that the faulty one is known and the others count.
 pub fn group(
     verification: &mut Verification,
     log: &str,
@@ -128,7 +128,7 @@ pub fn group(
 ) -> Result<Tally> {
     let deadline = Instant::now() + limit;
     let mut command = command(verification, tests, manner);
-    // What is left is for those that must run alone.
+    // The rest is for tests that must run alone.
     let limits = Limits {
         silence: Some(patience(verification)),
         ..Limits::total(limit.mul_f64(0.75).max(limit.min(LEAST)))
@@ -179,15 +179,14 @@ fn alone(
     let log = format!("alone-{}", test.replace("::", "-"));
     let manner = Manner { threads: 1, ..manner.clone() };
     let mut command = command(verification, std::slice::from_ref(&test.to_owned()), &manner);
-    // A hanging kernel's name would otherwise wait for the end of the test.
-    // So that a fault names the kernel that made it.
+    // Waits after every kernel, so that a fault or a hang names its kernel instead of surfacing at the end of the test.
     command.env("RETROMAE_CUDA_SYNC", "1");
     let limits = Limits { alarm: Some(STILL_RUNNING), ..Limits::total(limit) };
     let (end, text) = verification.run(command.arg("--nocapture"), &log, limits)?;
     match end {
         End::Exited(status) if status.success() && text.contains("1 passed") => tally.passed += 1,
         End::Exited(_) => tally.failed.push(format!("{test}: {}", message(&text, test))),
-        // Where it was a kernel that did not end, the program has said so.
+        // If a kernel did not end, the program has reported it.
         _ if text.contains(STILL_RUNNING) => {
             let line = text.lines().find(|line| line.contains(STILL_RUNNING)).unwrap_or_default();
             tally.hung.push(format!("{test}: {line}"));
@@ -208,7 +207,7 @@ fn command(verification: &Verification, tests: &[String], manner: &Manner) -> Co
         }
     };
     command.env("RETROMAE_TEST_DEVICE", &verification.device);
-    // Tests multiply hundreds of sizes once: measuring algorithms for each would take longer than the tests.
+    // Tests multiply hundreds of sizes once: tuning each would take longer than the tests.
     command.env("RETROMAE_GEMM_TUNE", "0");
     command.arg("--exact").args(tests);
     let threads = if manner.threads == 0 && verification.on_gpu() { 4 } else { manner.threads };
@@ -225,7 +224,7 @@ enum Outcome {
     Ignored,
 }
 
-/// What the test program said of each test.
+/// Returns the outcome of each test from the test program's output.
 fn outcomes(log: &str) -> BTreeMap<&str, Outcome> {
     let outcome = |line: &'_ str| {
         let (_, end) = line.split_once(" ... ")?;
@@ -239,13 +238,13 @@ fn outcomes(log: &str) -> BTreeMap<&str, Outcome> {
     lines.filter_map(|line| Some((line.split(' ').nth(1)?, outcome(line)?))).collect()
 }
 
-/// How many parts of tests said that they do not apply to this machine.
+/// Counts the parts of tests that reported not to apply to this machine.
 fn parts_ignored(log: &str) -> u32 {
     let count = log.lines().filter(|line| line.starts_with("ignored: ")).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Why a test failed, in one line.
+/// Returns the reason why a test failed, in one line.
 fn message(log: &str, test: &str) -> String {
     let own = log.split_once(&format!("---- {test} stdout ----")).map_or(log, |(_, own)| own);
     let mut lines = own.lines().skip_while(|line| !line.contains("panicked at"));
@@ -262,7 +261,7 @@ fn message(log: &str, test: &str) -> String {
     text.chars().take(MESSAGE_LENGTH_MAX).collect()
 }
 
-/// The line by which a tool around the tests says what it found.
+/// Returns the line by which a tool around the tests reports its findings.
 pub fn complaint(log: &str) -> String {
     let says = |line: &&str| line.contains("ERROR SUMMARY") || line.starts_with("error:");
     log.lines().find(says).map_or_else(|| last_line(log), str::to_owned)

@@ -1,4 +1,4 @@
-//! One run of the verification: where its programs and files are, what time is left, and what it found so far.
+//! State of one verification run: its programs and files, the time left, and the findings so far.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -18,17 +18,17 @@ use crate::files::write_whole;
 use crate::result::{Stage, Status};
 use crate::summary;
 
-/// How often the result is renewed while a step runs.
+/// Interval at which the result is rewritten while a step runs.
 const RENEWAL: Duration = Duration::from_secs(15);
-/// What stays out of the logs: of no use elsewhere, and large.
+/// Files kept out of the logs: large, and of no use elsewhere.
 const NOT_LOGGED: [&str; 3] = ["cache", "checkpoint", "model.safetensors"];
 
 pub struct Verification {
     /// The bundle's folder.
     bundle: PathBuf,
-    /// Where the result, its summary and the logs go: nothing else.
+    /// Folder of the result, its summary and the logs: nothing else.
     out: PathBuf,
-    /// Where everything is while the run goes on.
+    /// Working folder of all files while the run goes on.
     pub work: PathBuf,
     /// `cuda` or `host`.
     pub device: String,
@@ -36,18 +36,18 @@ pub struct Verification {
     begun: Instant,
     /// Set by a signal.
     interrupted: Arc<AtomicBool>,
-    /// Where this bundle's programs look for CUDA's libraries.
+    /// Search path of this bundle's programs for CUDA's libraries.
     library_path: Option<OsString>,
-    /// The names of all tests, once they were asked for.
+    /// Names of all tests, once listed.
     pub tests: Vec<String>,
-    /// One for each step of the plan, in its order.
+    /// One for each step of the plan, in order.
     pub stages: Vec<Stage>,
-    /// The step that runs.
+    /// Index and start of the running step.
     current: Option<(usize, Instant)>,
     renewed: Instant,
 }
 
-/// What a verification is made of.
+/// Parts of a new verification.
 pub struct Setup {
     pub bundle: PathBuf,
     pub out: PathBuf,
@@ -99,7 +99,7 @@ impl Verification {
         self.bundle.join(path)
     }
 
-    /// A program of the bundle, or one that runs such a program.
+    /// Returns a command for a program of the bundle, or one that runs such a program.
     pub fn program(&self, path: impl AsRef<Path>) -> Command {
         let mut command = Command::new(path.as_ref());
         if let Some(path) = &self.library_path {
@@ -107,13 +107,13 @@ impl Verification {
         }
         command.env("RETROMAE_BIN", self.bundled("bin/retromae"));
         if std::env::var_os("RETROMAE_CACHE_DIR").is_none() {
-            // Algorithms of matrix products are measured anew, and nothing is left outside the run.
+            // GEMM algorithms are tuned anew, and nothing is left outside the run.
             command.env("RETROMAE_CACHE_DIR", self.work.join("cache"));
         }
         command
     }
 
-    /// Runs a program to its end or its limit, the result renewed now and then. Its output is added to a log, and returned.
+    /// Runs a program to its end or its limit, rewriting the result periodically. Its output is appended to a log, and returned.
     pub fn run(&mut self, command: &mut Command, log: &str, limits: Limits) -> Result<(End, String)> {
         let log = self.work.join("logs").join(format!("{log}.log"));
         let before = process::written(&log);
@@ -126,14 +126,14 @@ impl Verification {
         Ok((end, process::said_since(&log, before)))
     }
 
-    /// A step begins. Until it ends it counts as interrupted: a result that is read then belongs to a run that was killed.
+    /// Begins a step. Until it ends it counts as interrupted, so that the result of a killed run is right.
     pub fn begin(&mut self, index: usize) {
         self.current = Some((index, Instant::now()));
         self.stages[index].status = Status::Interrupted;
         self.publish();
     }
 
-    /// A step ends with what it found; a step that a signal ended stays interrupted.
+    /// Ends a step with its findings; a step that a signal ended stays interrupted.
     pub fn end(&mut self, index: usize, found: Stage) {
         let seconds = self.current.take().map_or(0.0, |(_, begun)| begun.elapsed().as_secs_f64());
         let status = if self.interrupted() { Status::Interrupted } else { found.status };
@@ -144,7 +144,7 @@ impl Verification {
         }
     }
 
-    /// Writes the result and its summary as of now. Their failure is told, but ends nothing: the next may succeed.
+    /// Writes the current result and its summary. A failure is printed, but ends nothing: the next write may succeed.
     pub fn publish(&mut self) {
         self.renewed = Instant::now();
         if let Some((index, begun)) = self.current {
@@ -166,7 +166,7 @@ impl Verification {
         write_whole(&self.out.join("summary.md"), summary::markdown(&result).as_bytes())
     }
 
-    /// Everything that the run has left so far, in one file.
+    /// Packs all logs of the run so far into one file.
     fn pack_logs(&self) -> Result<()> {
         let packed = self.out.join("logs.tar.gz");
         let temporary = self.out.join(".logs.tar.gz.tmp");
