@@ -1,7 +1,7 @@
-//! Every operation beside an unfused composition of the same maths, on the host device or a GPU: `cargo bench`, or one operation by
+//! Benchmarks every operation beside an unfused composition of the same maths, on the CPU emulator or a GPU: `cargo bench`, or one operation by
 //! `cargo bench -- attention_forward`.
 //!
-//! `RETROMAE_BENCH_DEVICE=cuda` measures on the first CUDA device, at the sizes of a training step. `harness` has the other variables.
+//! `RETROMAE_BENCH_DEVICE=cuda` measures on the first CUDA device, at the sizes of a training step. `harness` describes the other variables.
 
 mod baseline;
 mod cases;
@@ -37,7 +37,7 @@ fn run() -> Outcome<()> {
     bench.finish()
 }
 
-/// All operations, with elements of `T`.
+/// Benchmarks all operations, with elements of `T`.
 fn all<T: ModelFloat>(bench: &mut Bench) {
     cases::ceiling::bench::<T>(bench);
     cases::attention::bench::<T>(bench);

@@ -1,7 +1,7 @@
-//! What feeds a training step: reading a store, and tokenizing for one. `cargo bench --bench data`
+//! Data side of a training step: reading a store, and tokenizing for one. `cargo bench --bench data`
 //!
-//! Reading is measured on one core: passages in the order of an epoch, into packed batches. Tokenizing is measured beside the
-//! library's own batch over the same texts, on the same threads; texts are the prose of this machine's crates.
+//! Reading is measured on one core: passages in the order of an epoch, into packed batches. Tokenizing is measured beside the tokenizer library's own
+//! batch encoding of the same texts, on the same threads; texts are the prose of this machine's crates.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::metaspace::Metaspace;
 
-/// Passages of the store that is read: 50 million tokens, far more than caches hold.
+/// Passages of the store: 50 million tokens, far more than caches hold.
 const PASSAGES: u32 = 400_000;
 const BATCH_TOKENS: usize = 32_768;
-/// The most text that is tokenized at once.
+/// Most bytes of text that are tokenized at once.
 const TEXT_BYTES: usize = 4 << 20;
 const MAX_LEN: usize = 128;
 const VOCAB_SIZE: usize = 8192;
 
-/// Passages of 3 to 252 tokens.
+/// Writes a store of passages of 3 to 252 tokens.
 fn store(vocab_size: u32) -> Arc<TokenStore> {
     let mut passages = Passages::default();
     for index in 0..PASSAGES {
@@ -70,7 +70,7 @@ fn tokenizing(criterion: &mut Criterion, texts: &[String], kind: &str, tokenizer
     let mut group = criterion.benchmark_group(format!("tokenize/{kind}"));
     let bytes: usize = texts.iter().map(String::len).sum();
     group.throughput(Throughput::Bytes(bytes as u64)).sample_size(10);
-    // Joined, most texts are longer than a passage and must be split.
+    // Most joined texts are longer than a passage and must be split.
     let long: Vec<String> = texts.chunks(8).map(|texts| texts.join(" ")).collect();
     for (name, texts) in [("short", texts), ("long", &long)] {
         group.bench_function(format!("retromae/{name}"), |bencher| {
@@ -89,7 +89,7 @@ fn tokenizing(criterion: &mut Criterion, texts: &[String], kind: &str, tokenizer
     group.finish();
 }
 
-/// A vocabulary that the library learns from `texts`.
+/// Returns a tokenizer with a vocabulary that the library learns from `texts`.
 fn learned(
     texts: &[String],
     model: impl Into<ModelWrapper>,
@@ -108,7 +108,7 @@ fn learned(
     learn().unwrap_or_else(|error| panic!("a vocabulary of the bench: {error}"))
 }
 
-/// As RoBERTa and XLM-R have them.
+/// Special tokens of RoBERTa and XLM-R.
 fn special_tokens() -> Vec<AddedToken> {
     ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].map(|token| AddedToken::from(token, true)).into()
 }

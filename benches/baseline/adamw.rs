@@ -1,4 +1,4 @@
-//! AdamW as passes of their own: clipping, moments, decay, update, rounded copy.
+//! AdamW as separate passes: clipping, moments, decay, update, rounded copy.
 
 use retromae::device::baseline_params::BaselineAdamWParams;
 use retromae::device::{Buffer, ModelFloat, Stream, kernels};
@@ -7,13 +7,13 @@ use retromae::ops::adamw::Hyperparameters;
 
 use super::passes;
 
-/// Weights and state, `[count]` each, count a multiple of 8.
+/// Weights and optimizer state, `[count]` each, count a multiple of 8.
 pub struct AdamW<T: ModelFloat> {
     pub parameters: Buffer<f32>,
     pub gradients: Buffer<f32>,
     pub first_moments: Buffer<f32>,
     pub second_moments: Buffer<f32>,
-    /// The weights as kernels compute with them.
+    /// Copy of the weights in the compute type.
     pub compute_parameters: Option<Buffer<T>>,
     /// `[1]`
     pub squared_norm: Buffer<f32>,

@@ -1,4 +1,4 @@
-//! Unfused attention: padded matrices for each head, scores, scale, mask, softmax, dropout and products as passes of their own.
+//! Unfused attention: padded matrices for each head; scores, scale, mask, softmax, dropout and matmuls as separate passes.
 
 use rayon::prelude::*;
 use retromae::device::baseline_params::BaselineHeadsParams;
@@ -23,7 +23,7 @@ impl Shape {
         self.lengths.len()
     }
 
-    /// What all sentences are padded to.
+    /// Length to which all sentences are padded.
     pub fn padded_length(&self) -> usize {
         self.lengths.iter().copied().max().unwrap_or(0).next_multiple_of(8)
     }
@@ -61,7 +61,7 @@ pub struct Attention<T: ModelFloat> {
     scores: Buffer<T>,
     /// `[B, A, L, L]`
     probabilities: Buffer<T>,
-    /// `[B, A, L, L]`, where there is dropout
+    /// `[B, A, L, L]`, if there is dropout
     dropped: Option<Buffer<T>>,
     /// `[B, A, L, d]`: the output, in the backward pass its gradient
     context: Buffer<T>,
@@ -70,7 +70,7 @@ pub struct Attention<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Attention<T> {
-    /// Under `bank`, or full attention; a pack of unequal sentences is masked in either case, for its padding.
+    /// Prepares attention under `bank`, or full attention; a pack of unequal sentences is masked in either case, because of its padding.
     pub fn new(
         stream: &Stream,
         shape: Shape,
@@ -101,7 +101,7 @@ impl<T: ModelFloat> Attention<T> {
         })
     }
 
-    /// From query, key and value, rows of `stride` elements, to `output`, `[T, A·d]`.
+    /// Computes `output`, `[T, A·d]`, from query, key and value, rows of `stride` elements.
     pub fn forward(
         &mut self,
         stream: &Stream,
@@ -140,7 +140,7 @@ impl<T: ModelFloat> Attention<T> {
         )
     }
 
-    /// From the gradient of the output, `[T, A·d]`, to those of query, key and value, rows of `stride`; after [`Attention::forward`].
+    /// Computes the gradients of query, key and value, rows of `stride` elements, from the output's, `[T, A·d]`; after [`Attention::forward`].
     pub fn backward(
         &mut self,
         stream: &Stream,
@@ -210,7 +210,7 @@ fn query_rows<'a>(cu_seqlens: &'a Buffer<i32>, shape: &Shape) -> DropoutRows<'a>
     DropoutRows::Queries { cu_seqlens, heads: shape.num_heads, length: shape.padded_length() }
 }
 
-/// `[B, L, L]`: 0 where a query sees a key, −∞ elsewhere. Padded queries see what is no padding, so that no row is empty.
+/// `[B, L, L]`: 0 where a query sees a key, −∞ elsewhere. Padded queries see all keys but padding, so that no row is empty.
 fn dense_mask<T: ModelFloat>(bank: Option<&VisibilityBank>, shape: &Shape) -> Vec<T> {
     let padded = shape.padded_length();
     let mut mask = vec![T::from_f32(0.0); shape.sentences() * padded * padded];

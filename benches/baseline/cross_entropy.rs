@@ -1,6 +1,6 @@
-//! Unfused output layer: all logits at once, then bias, log-softmax, loss and gradients as passes of their own.
+//! Unfused output layer: all logits at once, then bias, log-softmax, loss and gradients as separate passes.
 //!
-//! The vocabulary is padded to a multiple of 8 with rows that nothing predicts, as one does for the sake of the products.
+//! The vocabulary is padded to a multiple of 8 with rows that are never predicted, as is usual for fast matmuls.
 
 use retromae::device::baseline_params::BaselineLikelihoodParams;
 use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut, kernels};
@@ -11,7 +11,7 @@ use retromae::ops::product::Sizes;
 
 use super::{add_matmul, matmul, passes};
 
-/// What a vocabulary is padded to.
+/// Returns the padded size of a vocabulary.
 pub fn padded(vocabulary: usize) -> usize {
     vocabulary.next_multiple_of(8)
 }
@@ -25,13 +25,13 @@ pub struct Weights<'a, T: ModelFloat> {
     pub bias: View<'a, f32>,
 }
 
-/// Their gradients, of the same shapes, which are added to.
+/// Gradients of the weights, of the same shapes, which are added to.
 pub struct Gradients<'a> {
     pub weight: ViewMut<'a, f32>,
     pub bias: ViewMut<'a, f32>,
 }
 
-/// Targets and results, and three whole `[M, V]` matrices.
+/// Targets, results, and three whole `[M, V]` matrices.
 pub struct CrossEntropy<T: ModelFloat> {
     rows: usize,
     hidden_size: usize,
@@ -52,7 +52,7 @@ pub struct CrossEntropy<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> CrossEntropy<T> {
-    /// `vocabulary` is the padded one; `targets` and `row_weights` are `[M]`.
+    /// Allocates the buffers; `vocabulary` is the padded one; `targets` and `row_weights` are `[M]`.
     pub fn new(
         stream: &Stream,
         hidden_size: usize,
@@ -77,12 +77,12 @@ impl<T: ModelFloat> CrossEntropy<T> {
         })
     }
 
-    /// Of the three matrices, and of what sums columns.
+    /// Bytes of the three matrices, and of the workspace of the column sums.
     pub fn extra_bytes(&self) -> usize {
         3 * self.rows * self.vocabulary * T::DTYPE.bytes() + 4 * self.workspace.len()
     }
 
-    /// `hidden` is `[M, H]`.
+    /// Computes losses and gradients; `hidden` is `[M, H]`.
     pub fn forward_backward(
         &mut self,
         stream: &Stream,

@@ -1,4 +1,4 @@
-//! Unfused end of a block: bias, dropout, residual and LayerNorm as passes of their own, and their gradients.
+//! Unfused end of a block: bias, dropout, residual and LayerNorm as separate passes, and their gradients.
 
 use retromae::device::baseline_params::BaselineLayerNormParams;
 use retromae::device::{Buffer, Family, ModelFloat, Stream, View, kernels};
@@ -10,9 +10,9 @@ use super::passes::{self, DropoutRows};
 
 /// `kRowThreads` of the kernels.
 const THREADS: u32 = 128;
-/// Rows of a block: as many as the fused kernels take.
+/// Rows of a block: as in the fused kernels.
 const ROWS_PER_BLOCK: usize = 32;
-/// Warps of a block, each with a sum for gamma and one for beta.
+/// Sums of each warp of a block: one for gamma and one for beta.
 const SUMS: usize = 2;
 const WARPS: usize = 4;
 
@@ -30,7 +30,7 @@ pub struct LayerNorm<T: ModelFloat> {
     columns: usize,
     eps: f32,
     pub dropout: Option<Dropout>,
-    /// `[rows, columns]`: what is normalized
+    /// `[rows, columns]`: input of the normalization
     pub sum: Buffer<T>,
     mean: Buffer<f32>,
     rstd: Buffer<f32>,
@@ -38,7 +38,7 @@ pub struct LayerNorm<T: ModelFloat> {
     pub output: Buffer<T>,
     /// `[rows, columns]`: gradient of `sum` and so of the residual
     pub d_residual: Buffer<T>,
-    /// `[rows, columns]`, where there is dropout; else `d_residual`
+    /// `[rows, columns]`, if there is dropout; else `d_residual` is used
     dropped: Option<Buffer<T>>,
     /// `[2, columns]`: gradients of gamma and beta
     pub d_parameters: Buffer<f32>,
@@ -79,12 +79,12 @@ impl<T: ModelFloat> LayerNorm<T> {
         })
     }
 
-    /// The gradient of the input, `[rows, columns]`.
+    /// Gradient of the input, `[rows, columns]`.
     pub fn d_input(&self) -> &Buffer<T> {
         self.dropped.as_ref().unwrap_or(&self.d_residual)
     }
 
-    /// Up to four passes: bias, dropout, residual, LayerNorm.
+    /// Runs up to four passes: bias, dropout, residual, LayerNorm.
     pub fn forward(
         &mut self,
         stream: &Stream,
@@ -111,14 +111,14 @@ impl<T: ModelFloat> LayerNorm<T> {
         self.normalize(stream, parameters)
     }
 
-    /// LayerNorm of `sum`, which the caller has filled.
+    /// Normalizes `sum`, which the caller has filled.
     pub fn normalize(&mut self, stream: &Stream, parameters: Parameters<'_>) -> Result<()> {
         let params =
             BaselineLayerNormParams { output: self.output.view().address(), ..self.params(parameters) };
         self.launch(stream, kernels::BASELINE_LAYER_NORM_FORWARD, &params)
     }
 
-    /// After [`LayerNorm::forward`]: gradient of the sum, gradients of gamma and beta, dropout, gradient of the bias.
+    /// Runs the backward passes after [`LayerNorm::forward`]: gradient of the sum, gradients of gamma and beta, dropout, gradient of the bias.
     pub fn backward(
         &mut self,
         stream: &Stream,

@@ -1,8 +1,8 @@
-//! What a framework does in eager mode, on the same device as the fused operations: library products, and one plain kernel for each
-//! elementary pass over memory (`kernels/baseline`). Whole score and logit matrices are materialized, padding is computed.
+//! Eager-mode baseline on the same device as the fused operations: cuBLASLt's matmuls, and one plain kernel for each elementary pass over memory
+//! (`kernels/baseline`). Whole score and logit matrices are materialized, and padding is computed.
 //!
-//! On the host device these kernels are emulated like all others, so their speed there says nothing; the tests run them there to see that
-//! they compute what the fused operations do.
+//! On the CPU emulator these kernels are emulated like all others, so their speed there means nothing; the tests run them there to check that they
+//! compute the same results as the fused operations.
 #![allow(dead_code)]
 
 pub mod adamw;
@@ -18,24 +18,24 @@ use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
 use retromae::ops::{self, Result};
 use retromae::random::{dropout_scale, dropout_threshold};
 
-/// A place that drops elements, and what it kept.
+/// A dropout site, and the elements that it kept.
 pub struct Dropout {
-    /// What [`ops::rng_state`] returns.
+    /// Result of [`ops::rng_state`].
     pub rng: Buffer<u32>,
     pub rate: f32,
     pub site: u32,
-    /// A byte an element.
+    /// One byte an element.
     kept: Buffer<u8>,
 }
 
 impl Dropout {
-    /// For `elements` elements; the decisions are those of seed 1, step 1.
+    /// Prepares dropout of `elements` elements; the decisions are those of seed 1, step 1.
     pub fn new(stream: &Stream, elements: usize, rate: f32, site: u32) -> Result<Self> {
         let device = stream.device();
         Ok(Self { rng: device.upload(&ops::rng_state(1, 1))?, rate, site, kept: device.zeros(elements)? })
     }
 
-    /// The same place, for a fused operation.
+    /// Returns the same site for a fused operation.
     pub fn fused(&self) -> ops::Dropout<'_> {
         ops::Dropout { rng: self.rng.view(), rate: self.rate, site: self.site }
     }
@@ -52,7 +52,7 @@ impl Dropout {
     }
 }
 
-/// `output = left · right` by the library.
+/// `output = left · right` by the GEMM backend.
 fn matmul<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     sizes: Sizes,
@@ -63,7 +63,7 @@ fn matmul<T: ModelFloat, O: ModelFloat>(
     product(stream, Product { sizes, left, right, addend: Addend::Zero, output })
 }
 
-/// `output += left · right` by the library.
+/// `output += left · right` by the GEMM backend.
 fn add_matmul<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     sizes: Sizes,

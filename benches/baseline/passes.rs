@@ -1,4 +1,4 @@
-//! One launch a function: the elementary passes.
+//! Elementary passes: each function makes one launch.
 
 use retromae::device::baseline_params::{
     BaselineDropoutParams, BaselineElementwiseParams, BaselineMaskParams, BaselineSoftmaxParams,
@@ -8,10 +8,10 @@ use retromae::ops::Result;
 
 use super::Dropout;
 
-/// The longest row that `softmax_*` keeps in registers.
+/// Longest row that `softmax_*` keeps in registers.
 const SHORT_ROW: usize = 1024;
 
-/// A pass over an array of `count` elements.
+/// Launches a pass over an array of `count` elements.
 ///
 /// # Safety
 /// The arrays have `count` elements, a multiple of 8, as the kernel's parameters say.
@@ -119,7 +119,7 @@ pub fn gelu_backward<T: ModelFloat>(
     )
 }
 
-/// `output = input`, rounded where T is narrower
+/// `output = input`, rounded if T is narrower
 pub fn narrow<T: ModelFloat>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
     let family = if T::DTYPE == DType::F32 { kernels::BASELINE_SCALE } else { kernels::BASELINE_NARROW };
@@ -146,10 +146,10 @@ pub fn add_mask<T: ModelFloat>(
     unsafe { pass(stream, kernels::BASELINE_ADD_MASK.of(T::DTYPE)?, scores.len(), &params) }
 }
 
-/// What a dropout's rows are.
+/// Meaning of the rows of a dropout.
 #[derive(Clone, Copy)]
 pub enum DropoutRows<'a> {
-    /// Rows of a matrix of as many columns.
+    /// Rows of a matrix with `columns` columns.
     Matrix { columns: usize },
     /// Queries: `[sentences, heads, length, length]` scores of a pack.
     Queries { cu_seqlens: &'a Buffer<i32>, heads: usize, length: usize },
@@ -173,7 +173,7 @@ pub fn dropout<T: ModelFloat>(
     )
 }
 
-/// The gradient of [`dropout`]'s input from that of its output.
+/// Computes the gradient of [`dropout`]'s input from that of its output.
 pub fn dropout_backward<T: ModelFloat>(
     stream: &Stream,
     dropout: &Dropout,
@@ -252,7 +252,7 @@ pub fn softmax<T: ModelFloat>(
     )
 }
 
-/// From the gradient of the result to that of the input, in place.
+/// Computes the gradient of the input from that of the result, in place.
 pub fn softmax_backward<T: ModelFloat>(
     stream: &Stream,
     gradient: &mut Buffer<T>,
@@ -283,7 +283,7 @@ pub fn log_softmax<T: ModelFloat>(
     Ok(())
 }
 
-/// From the gradient of the result to that of the input.
+/// Computes the gradient of the input from that of the result.
 pub fn log_softmax_backward<T: ModelFloat>(
     stream: &Stream,
     gradient: &Buffer<T>,

@@ -1,7 +1,7 @@
-//! One AdamW step over a flat arena, the norm of the gradients and their clipping included; on a GPU also the bf16 copy of the weights.
+//! One AdamW step over a flat arena, including the norm of the gradients and their clipping; on a GPU also the bf16 copy of the weights.
 //!
-//! Bound: no products; 32 bytes a parameter (the gradient read for the norm; weight, gradient and two moments read, all but the gradient
-//! written), 34 with the copy.
+//! Bound: no matmuls; 32 bytes a parameter (the gradient read for the norm; weight, gradient and two moments read, all but the gradient written), 34
+//! with the copy.
 
 use retromae::device::{Buffer, Stream, bf16};
 use retromae::ops::adamw::{self, Hyperparameters};
@@ -10,7 +10,7 @@ use retromae::ops::reduce;
 use crate::baseline;
 use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, values};
 
-/// BERT-base's parameters, a multiple of 8 of them; weight decay leaves out biases and LayerNorm weights.
+/// BERT-base's parameter count, a multiple of 8; weight decay skips biases and LayerNorm weights.
 const BASE: Case = Case { count: 109_514_304, decayed: 109_360_128, copy: true };
 const SMALL: Case = Case { count: 1_000_000, decayed: 999_000, copy: false };
 
@@ -36,12 +36,12 @@ pub fn bench(bench: &mut Bench) {
     group.case(Rank::Headline, name, Bound::new(0, bytes_each * case.count), vec![fused, unfused]);
 }
 
-/// The first step.
+/// Returns the schedule of the first step.
 fn schedule() -> [f32; 4] {
     Hyperparameters::default().schedule(1e-4, 1).expect("a rate and a step that are in range")
 }
 
-/// What both sides work on, with room for the partial sums of the norm.
+/// Buffers of either side, with room for the partial sums of the norm.
 struct State {
     arena: baseline::adamw::AdamW<bf16>,
     workspace: Buffer<u8>,
@@ -85,7 +85,7 @@ fn state_results(state: &State) -> Outcome<Results> {
     arrays.into_iter().map(|(name, buffer)| Ok((name.to_string(), buffer.read()?))).collect()
 }
 
-/// Sets the gradients to 0: only the first run is compared, and the time is the same.
+/// Fused step. Sets the gradients to 0: only the first run is compared, and the time is the same.
 struct Fused(State);
 
 impl Work for Fused {
@@ -111,7 +111,7 @@ impl Work for Fused {
     }
 }
 
-/// Clipping changes the gradients in place, from run to run: only the first run is compared, and the time is the same.
+/// Unfused step. Clipping changes the gradients in place from run to run: only the first run is compared, and the time is the same.
 struct Unfused(State);
 
 impl Work for Unfused {

@@ -1,5 +1,5 @@
-//! Attention forward and backward, full as in the encoder (`attention`) and under position-specific masks as in the enhanced decoder
-//! (`two_stream`): bits of a bank in the kernel, a dense matrix in the baseline.
+//! Attention forward and backward, full as in the encoder (`attention`) and under position-specific masks as in the enhanced decoder (`two_stream`):
+//! bits of a bank in the kernel, a dense matrix in the baseline.
 //!
 //! Bound, with S = A·ΣL² scores and T·H elements an operand: forward 4·S·d FLOPs and 4·T·H·e bytes (query, key, value, output), backward
 //! 10·S·d FLOPs and 8·T·H·e bytes (those four, the gradient of the output, three gradients); two-stream the mask's bits and row indices too.
@@ -14,16 +14,16 @@ use crate::harness::{
     mixed_lengths, typed, visibility, widened,
 };
 
-/// What a training step of BERT-base has: short sentences, long ones, and a mixture.
+/// Packs of a training step of BERT-base: short sentences, long ones, and a mixture.
 const HEADLINES: [&str; 3] = ["L128_d64", "L512_d64", "mixed_d64"];
 
-/// One pack of sentences.
+/// A pack of sentences.
 struct Case {
     lengths: Vec<usize>,
     /// A·d
     columns: usize,
     head_dim: usize,
-    /// Whether a bank of masks says what a query sees.
+    /// True if a bank of masks determines which keys a query sees.
     masked: bool,
 }
 
@@ -75,7 +75,7 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
     ] {
         let mut cases = Vec::new();
         for &head_dim in head_dims {
-            // Whole heads only.
+            // Rounds down to whole heads.
             let columns = columns / head_dim * head_dim;
             for &length in lengths {
                 let lengths = vec![length; tokens / length];
@@ -238,7 +238,7 @@ impl<T: ModelFloat> Work for Fused<'_, T> {
     }
 }
 
-/// Kernels and products of the baseline.
+/// Kernels and matmuls of the baseline.
 struct Unfused<T: ModelFloat> {
     columns: usize,
     pass: Pass,

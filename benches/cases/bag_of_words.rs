@@ -26,8 +26,8 @@ impl Case {
         self.sentences * self.length
     }
 
-    /// As the weight, such that each word's largest logit of a sentence is far above the others: two algorithms that round logits in different
-    /// ways, or not at all, choose the same token. Token s answers words s, s + L, …: both have a large value in column s.
+    /// Values, like the weight's, for which each word's largest logit of a sentence is far above the others, so that two algorithms that round logits
+    /// differently, or not at all, choose the same token. Token s answers words s, s + L, …: both have a large value in column s.
     fn hidden<T: Float>(&self) -> Vec<T> {
         assert!(self.length <= self.hidden_size, "each token of a sentence has a column of its own");
         let mut hidden = values(1, self.tokens() * self.hidden_size);
@@ -49,7 +49,7 @@ impl Case {
         values(3, self.vocabulary)
     }
 
-    /// As many words as a sentence has tokens, each of the same weight.
+    /// Returns as many words as a sentence has tokens, all of the same weight.
     fn bag(&self, sentence: usize) -> Vec<i32> {
         (0..self.length).map(|slot| ((sentence * 31 + slot * 7) % self.vocabulary) as i32).collect()
     }

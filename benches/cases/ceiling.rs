@@ -1,6 +1,6 @@
-//! What the device can do at all: a copy within its memory, and a large product of the library.
+//! Peak rates of the device: a copy within its memory, and a large matmul by the GEMM backend.
 //!
-//! Bound: the copy moves each byte twice; the product is 2·n³ FLOPs over 3·n²·e bytes.
+//! Bound: the copy moves each byte twice; the matmul takes 2·n³ FLOPs over 3·n²·e bytes.
 
 use retromae::device::{Buffer, Float, Stream};
 use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
@@ -40,7 +40,7 @@ impl Work for Copy {
     }
 }
 
-/// Row-major, neither operand transposed.
+/// Row-major matmul, neither operand transposed.
 struct Matmul<T: Float> {
     size: usize,
     left: Buffer<T>,

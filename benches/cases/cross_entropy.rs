@@ -12,7 +12,7 @@ use crate::harness::{
     head_results, typed, values, widened,
 };
 
-/// Logits of the fused operation that exist at once, in rows: the baseline holds all.
+/// Rows of logits that the fused operation holds at once; the baseline holds all.
 const CHUNK_ON_GPU: usize = 4096;
 const CHUNK_ON_HOST: usize = 256;
 
@@ -154,7 +154,7 @@ impl<T: ModelFloat> Work for Ours<T> {
     }
 }
 
-/// Kernels and products of the baseline, whose vocabulary is padded.
+/// Kernels and matmuls of the baseline, with a padded vocabulary.
 struct Unfused<T: ModelFloat> {
     case: Case,
     hidden: Buffer<T>,

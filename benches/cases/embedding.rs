@@ -1,7 +1,7 @@
-//! The gradient of the word embeddings: T rows of H columns added to those of their words. The fused side groups
-//! the tokens by word first; the baseline adds atomically.
+//! The gradient of the word embeddings: T rows of H columns added to the rows of their words. The fused side groups the tokens by word first; the
+//! baseline adds atomically.
 //!
-//! Bound: no products; 4·T bytes of ids, T·H·e of rows, and 8·H for each word that occurs, whose f32 row is added to.
+//! Bound: no matmuls; 4·T bytes of ids, T·H·e of rows, and 8·H for each distinct word, whose f32 row is added to.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ struct Case {
 }
 
 impl Case {
-    /// Words as frequent as in text, the k-th most frequent about 1/k as often as the first, and [`MASK_ID`]: one row for many tokens.
+    /// Returns ids with text-like frequencies, the k-th most frequent about 1/k as often as the first, and [`MASK_ID`]: one row for many tokens.
     fn ids(&self) -> Vec<i32> {
         let id = |token: usize| {
             let uniform = |word: u32| f64::from(word) / 2f64.powi(32);
@@ -67,7 +67,7 @@ fn results(table: Vec<f32>) -> Outcome<Results> {
     Ok(vec![("d_word".into(), table)])
 }
 
-/// Groups, and their sums.
+/// Fused side: groups, and their sums.
 struct Fused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
@@ -125,7 +125,7 @@ impl<T: ModelFloat> Work for Fused<T> {
     }
 }
 
-/// Atomic additions.
+/// Unfused side: atomic additions.
 struct Unfused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,

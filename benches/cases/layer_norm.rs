@@ -1,7 +1,7 @@
 //! The end of a transformer block, `LayerNorm(residual + dropout(input))`, forward and backward.
 //!
-//! Bound, with R rows of C columns: no products; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward
-//! gradient of the output, sum, gradients of residual and input).
+//! Bound, with R rows of C columns: no matmuls; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward gradient of
+//! the output, sum, gradients of residual and input).
 
 use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::{self, layer_norm};
@@ -23,12 +23,12 @@ struct Case {
 }
 
 impl Case {
-    /// input, residual, gradient of the output
+    /// Input, residual, gradient of the output.
     fn matrices<T: ModelFloat>(&self) -> [Vec<T>; 3] {
         [1, 2, 3].map(|seed| typed(seed, self.rows * self.columns))
     }
 
-    /// gamma, beta
+    /// Gamma, beta.
     fn vectors(&self) -> [Vec<f32>; 2] {
         [4, 5].map(|seed| values(seed, self.columns))
     }

@@ -1,9 +1,9 @@
-//! The masks of a batch. Fused: bits of a bank and the encoder's corrupted input, drawn on the device in one launch. Unfused: what the authors'
-//! public collator does, in Rust, on one core of the processor, which is what a worker of a data loader has: the same masks as a dense
-//! `[B, L, L]` of 64-bit integers, uploaded where the device is a GPU. And that collator in Python and NumPy (`benches/peers/collator.py`, run by
-//! the interpreter that `RETROMAE_BENCH_PYTHON` names, else `python3`), likewise in one process.
+//! The masks of a batch. Fused: bits of a bank and the encoder's corrupted input, drawn on the device in one launch. Unfused: the algorithm of the
+//! authors' public collator, in Rust, on one CPU core, as in a data loader's worker: the same masks as a dense `[B, L, L]` of 64-bit integers,
+//! uploaded if the device is a GPU. Third: that collator in Python and NumPy (`benches/peers/collator.py`, run by the interpreter that
+//! `RETROMAE_BENCH_PYTHON` names, else `python3`), likewise in one process.
 //!
-//! Bound: no products; the bytes of the bits, of a 16-bit row index and of a bit (where words start) a token, and of ids and labels.
+//! Bound: no matmuls; the bytes of the bits, of a 16-bit row index and a word-start bit for each token, and of ids and labels.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -56,7 +56,7 @@ impl Case {
         dense
     }
 
-    /// How many tokens a row of each sentence sees on average: all that draws of different generators have in common.
+    /// Mean number of tokens that a row of each sentence sees: the only result that different random generators share.
     fn results(&self, dense: &[i64]) -> Results {
         let mean = |sentence: &[i64]| sentence.iter().sum::<i64>() as f32 / self.length as f32;
         vec![("visible".into(), dense.chunks(self.length * self.length).map(mean).collect())]
@@ -165,7 +165,7 @@ impl Work for Fused {
         Ok(self.case.results(&dense))
     }
 
-    /// All that a batch has of masks.
+    /// Bytes of all mask data of a batch.
     fn extra_bytes(&self) -> Option<usize> {
         Some(
             4 * self.bits.len() + 2 * self.rows.len() + 4 * self.word_starts.len() + 2 * self.workspace.len(),
@@ -173,11 +173,11 @@ impl Work for Fused {
     }
 }
 
-/// Dense masks from the processor.
+/// Dense masks from the CPU.
 struct Unfused {
     case: Case,
     dense: Vec<i64>,
-    /// As pairs of words, on a GPU.
+    /// Masks as pairs of 32-bit words, on a GPU.
     uploaded: Option<Buffer<u32>>,
 }
 
@@ -208,7 +208,7 @@ impl Work for Unfused {
     }
 }
 
-/// The collator in a process of Python, which draws a batch for each line that it is sent.
+/// The collator in a Python process, which draws a batch for each line that it receives.
 struct Python {
     process: Child,
     requests: ChildStdin,

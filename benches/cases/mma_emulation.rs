@@ -1,6 +1,6 @@
-//! The host device's emulation of the tensor cores' instruction, beside a naive one: a kernel of nothing but mma. On the host device alone.
+//! The CPU emulator's mma instruction, beside a naive emulation: a kernel of nothing but mma. On the CPU emulator alone.
 //!
-//! Bound: 2·16·16·8 FLOPs for each product of a warp; each warp's operands and sums once.
+//! Bound: 2·16·16·8 FLOPs for each mma of a warp; each warp's operands and sums once.
 
 use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Float, LaunchShape, Stream, bf16, f16};
@@ -9,7 +9,7 @@ use crate::harness::{Bench, Bound, FUSED, Group, Outcome, Rank, Results, Variant
 
 const THREADS: usize = 128;
 const BLOCKS: usize = 16;
-/// How often each warp multiplies its operands.
+/// Number of times that each warp multiplies its operands.
 const ROUNDS: usize = 32;
 /// Registers of a thread, each of two elements: 4 of A [16, 16] and 16 of B [16, 64]; and its sums of C [16, 64].
 const OPERANDS: usize = 4 + 16;
@@ -32,7 +32,7 @@ fn case<T: Float>(group: &mut Group<'_>, [emulated, naive]: [&'static str; 2]) {
     group.case(Rank::Rest, T::DTYPE.name(), Bound::new(FLOPS, bytes), variants);
 }
 
-/// The same operands in each round, so that the sums are those of the first times the rounds.
+/// Every round has the same operands, so the sums are the first round's times the number of rounds.
 struct Products<T: Float> {
     kernel: &'static str,
     operands: Buffer<T>,
@@ -55,7 +55,7 @@ impl<T: Float> Work for Products<T> {
             count: ROUNDS as u64,
         };
         let shape = LaunchShape { grid: [BLOCKS as u32, 1, 1], threads: THREADS as u32, shared_bytes: 0 };
-        // SAFETY: both buffers have what the kernel reads and writes for so many threads, and outlive the launch.
+        // SAFETY: both buffers have the size that the kernel reads and writes for so many threads, and outlive the launch.
         unsafe { stream.launch_shape(self.kernel, shape, &params)? };
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One module an operation. Each says what its bound counts; e is the size of an element, f32 gradients and masters take 4 bytes.
+//! One module an operation. Each states what its bound counts; e is the size of an element, f32 gradients and masters take 4 bytes.
 
 pub mod adamw;
 pub mod attention;

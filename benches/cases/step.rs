@@ -1,8 +1,8 @@
-//! A whole training step: forward, backward, clipping and AdamW, on masks that are made beforehand. On a GPU BERT-base with dropout on 32,768
-//! tokens, on the host device the tiny model on 2048; what the host prepares for a step is not in the time, for it is done while the device is busy.
+//! A whole training step: forward, backward, clipping and AdamW, on masks that are made beforehand. On a GPU BERT-base with dropout on 32,768 tokens,
+//! on the CPU emulator the tiny model on 2048. The host's preparation of a step is not timed, for it runs while the device is busy.
 //!
-//! Bound, with N encoder layers and one of the decoder, M labeled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers,
-//! 12·(N + 1)·H·ΣL² of attention, 6·M·(H² + H·V) of the head; 28 bytes a parameter, what the optimizer moves, and 2 of the bf16 copy.
+//! Bound, with N encoder layers and one of the decoder, M labeled rows: 6·T·(N + 1)·(4·H² + 2·H·F) FLOPs of linear layers, 12·(N + 1)·H·ΣL² of
+//! attention, 6·M·(H² + H·V) of the head; 28 bytes a parameter that the optimizer moves, and 2 of the bf16 copy.
 
 use retromae::device::{DType, ModelFloat, Stream};
 use retromae::model::{
@@ -26,7 +26,7 @@ const MASKING: Masking = Masking {
 };
 const SEED: u64 = 1;
 const LEARNING_RATE: f64 = 1e-4;
-/// 2048 tokens, for the host device.
+/// 2048 tokens, for the CPU emulator.
 const HOST_LENGTHS: [usize; 24] =
     [16, 24, 32, 32, 48, 48, 56, 64, 64, 64, 72, 80, 80, 88, 96, 96, 104, 112, 120, 128, 128, 144, 160, 192];
 
@@ -59,7 +59,7 @@ impl Case {
         }
     }
 
-    /// What the first step draws.
+    /// Returns the batch that the first step draws.
     fn batch(&self) -> Batch {
         draw_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
     }
@@ -111,8 +111,8 @@ fn model<T: ModelFloat>(stream: &Stream, case: &Case) -> Outcome<Model<T>> {
     Ok(model)
 }
 
-/// Losses, and in f32 the clipped gradient of every parameter but the keys' biases: these shift all scores of a row alike, so their gradients are
-/// nothing but rounding errors. In bf16 those of other parameters are noisy too; the tests compare them in f32.
+/// Returns losses, and in f32 the clipped gradient of every parameter but the keys' biases: these shift all scores of a row alike, so their gradients
+/// are pure rounding errors. In bf16 the gradients of other parameters are noisy too; the tests compare them in f32.
 fn results<T: ModelFloat>(
     losses: [f32; 2],
     names: impl Iterator<Item = String>,
@@ -129,12 +129,12 @@ fn results<T: ModelFloat>(
     Ok(results)
 }
 
-/// The model of the library.
+/// The library's own model.
 struct Fused<T: ModelFloat> {
     model: Model<T>,
     batch: Batch,
     updates: u32,
-    /// Of the last step.
+    /// Ticket of the last step.
     ticket: Option<Ticket>,
 }
 
@@ -162,7 +162,7 @@ impl<T: ModelFloat> Work for Fused<T> {
         let outcome = self.model.outcome(self.ticket.ok_or("no step was taken")?)?;
         let losses = [outcome.losses.encoder, outcome.losses.decoder];
         let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
-        // The update leaves no gradient; but the first one's moments are a multiple of it, clipped, as it also is in the baseline.
+        // The update clears the gradients, but after the first one the first moment is a multiple of the clipped gradient, as in the baseline.
         let factor = 1.0 / (1.0 - AdamW::default().beta1) as f32;
         results::<T>(losses, names, |name| {
             let (first, _) = self.model.moments(name)?;
@@ -171,7 +171,7 @@ impl<T: ModelFloat> Work for Fused<T> {
     }
 }
 
-/// Kernels and products of the baseline. Its masks and dropout are those of the model's first step.
+/// Kernels and matmuls of the baseline. Its masks and dropout are those of the model's first step.
 struct Unfused<T: ModelFloat> {
     step: baseline::step::Step<T>,
     names: Vec<String>,

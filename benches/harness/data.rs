@@ -1,4 +1,4 @@
-//! Inputs, the same from run to run.
+//! Inputs, identical in every run.
 
 use rayon::prelude::*;
 use retromae::device::{Buffer, Float};
@@ -9,7 +9,7 @@ use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
 
 use super::{Outcome, Results};
 
-/// Rows of a bank at most, and the share of the tokens that a row hides: the training defaults.
+/// Most rows of a bank, and the share of the tokens that a row hides: the training defaults.
 pub const BANK_ROWS_MAX: usize = 128;
 pub const RATIO: f64 = 0.5;
 
@@ -18,7 +18,7 @@ const WORD_LENGTHS: [usize; 7] = [1, 1, 2, 1, 1, 3, 1];
 
 const MIXED_LENGTHS: [usize; 12] = [16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512];
 
-/// `count` values in [-1, 1), the same for the same `seed`.
+/// Returns `count` values in [-1, 1), the same for the same `seed`.
 pub fn values(seed: u64, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
     values.par_chunks_mut(4).with_min_len(1024).enumerate().for_each(|(group, values)| {
@@ -31,36 +31,36 @@ pub fn values(seed: u64, count: usize) -> Vec<f32> {
     values
 }
 
-/// [`values`], rounded.
+/// Returns [`values`], rounded to `T`.
 pub fn typed<T: Float>(seed: u64, count: usize) -> Vec<T> {
     values(seed, count).into_par_iter().with_min_len(4096).map(T::from_f32).collect()
 }
 
-/// `[vocabulary, hidden_size]`: small, as trained embeddings are, so that logits are of the order of 1.
+/// Returns `[vocabulary, hidden_size]` embeddings, small like trained ones, so that logits are of the order of 1.
 pub fn embeddings<T: Float>(vocabulary: usize, hidden_size: usize) -> Vec<T> {
     let scale = (hidden_size as f32).powf(-0.5);
     values(2, vocabulary * hidden_size).into_iter().map(|value| T::from_f32(value * scale)).collect()
 }
 
-/// What a head leaves.
+/// Returns the results of a head by name.
 pub fn head_results(losses: Vec<f32>, d_hidden: Vec<f32>, d_weight: Vec<f32>, d_bias: Vec<f32>) -> Results {
     let arrays = [("losses", losses), ("d_hidden", d_hidden), ("d_weight", d_weight), ("d_bias", d_bias)];
     arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect()
 }
 
-/// A buffer's elements in f32.
+/// Returns a buffer's elements in f32.
 pub fn widened<T: Float>(buffer: &Buffer<T>) -> Outcome<Vec<f32>> {
     Ok(buffer.read()?.into_iter().map(T::to_f32).collect())
 }
 
-/// Prefix sums of the lengths.
+/// Returns the prefix sums of the lengths.
 pub fn cu_seqlens(lengths: &[usize]) -> Vec<i32> {
     let mut sums = vec![0];
     lengths.iter().for_each(|&length| sums.push(sums[sums.len() - 1] + length as i32));
     sums
 }
 
-/// A mixed pack: [`MIXED_LENGTHS`] in turn, the last cut where the tokens end.
+/// Returns the lengths of a mixed pack: [`MIXED_LENGTHS`] in turn, the last cut where the tokens end.
 pub fn mixed_lengths(tokens: usize) -> Vec<usize> {
     let mut lengths = Vec::new();
     let mut left = tokens;
@@ -72,7 +72,7 @@ pub fn mixed_lengths(tokens: usize) -> Vec<usize> {
     lengths
 }
 
-/// Where words start in sentences of `length` tokens: most are of one token.
+/// Returns the word starts in a sentence of `length` tokens: most words are one token.
 pub fn word_starts(length: usize) -> Vec<bool> {
     let mut starts = vec![false; length];
     let mut slot = 1;
@@ -84,7 +84,7 @@ pub fn word_starts(length: usize) -> Vec<bool> {
     starts
 }
 
-/// The masks of a training step for sentences of [`word_starts`].
+/// Returns the masks of a training step for sentences of [`word_starts`].
 pub fn visibility(lengths: &[usize], bank_rows_max: usize) -> VisibilityBank {
     let starts: Vec<Vec<bool>> = lengths.iter().map(|&length| word_starts(length)).collect();
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };

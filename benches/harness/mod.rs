@@ -1,16 +1,16 @@
-//! What the benches share: the device, lazily prepared variants of a case, and how they are timed and compared.
+//! Shared harness of the benches: the device, lazily prepared variants of a case, their timing and comparison.
 //!
 //! Criterion's ids are `op/variant/case`. Environment variables beside the device's:
 //!
-//! | variable | what it does |
+//! | variable | effect |
 //! |---|---|
 //! | `RETROMAE_BENCH_CASES` | `headline`, `rest` or `all` (the default): the headline cases of every operation, and then the others |
-//! | `RETROMAE_BENCH_ORDER` | `reverse` turns the order of the variants round |
-//! | `RETROMAE_BENCH_AFTER` | the id behind which to begin |
-//! | `RETROMAE_BENCH_BOUNDS` | a file to which lines of JSON are added: what each case must move and multiply, and each id when it begins |
+//! | `RETROMAE_BENCH_ORDER` | `reverse` reverses the order of the variants |
+//! | `RETROMAE_BENCH_AFTER` | begin after this id |
+//! | `RETROMAE_BENCH_BOUNDS` | a file to which JSON lines are appended: each case's least traffic and FLOPs, and each id when it begins |
 //!
-//! The program ends with status 1 when a variant computed something else than another, and with 70 when the device cannot go on: a new
-//! process can, behind the id that was begun last.
+//! The program exits with status 1 if a variant computed a different result than another, and with 70 if the device cannot go on: a new process can,
+//! after the id that was begun last.
 
 mod data;
 mod report;
@@ -39,11 +39,11 @@ pub type Results = Vec<(String, Vec<f32>)>;
 
 /// One variant of a case, with all its buffers.
 pub trait Work {
-    /// Enqueues what is timed.
+    /// Enqueues the timed work.
     fn run(&mut self, stream: &Stream) -> Outcome<()>;
-    /// What the first run left.
+    /// Returns the results of the first run.
     fn results(&mut self) -> Outcome<Results>;
-    /// Bytes held while it runs beside inputs and outputs, where variants differ in that.
+    /// Bytes held while it runs, beside inputs and outputs, if variants differ in that.
     fn extra_bytes(&self) -> Option<usize> {
         None
     }
@@ -51,7 +51,7 @@ pub trait Work {
 
 type Prepare<'a> = dyn Fn(&Stream) -> Outcome<Box<dyn Work + 'a>> + 'a;
 
-/// How a variant is prepared, once it turns out that it is wanted.
+/// A variant and its preparation, which runs only if the variant is measured.
 pub struct Variant<'a> {
     name: &'static str,
     prepare: Box<Prepare<'a>>,
@@ -64,13 +64,13 @@ impl<'a> Variant<'a> {
     }
 }
 
-/// The names of this program's variants.
+/// Names of this program's variants.
 pub const FUSED: &str = "retromae";
 pub const UNFUSED: &str = "unfused";
-/// The algorithm of a head that is not the default.
+/// The non-default algorithm of a head.
 pub const OWN_PRODUCT: &str = "retromae_own_product";
 
-/// How important a case is: all of the first rank are measured before any of the second.
+/// Priority of a case: all of the first rank are measured before any of the second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rank {
     Headline,
@@ -83,7 +83,7 @@ impl Rank {
     }
 }
 
-/// What an environment variable says, which should be one of the names; the first is the default.
+/// Returns the choice that an environment variable names; the first name is the default, an unknown one an error.
 fn choice<T: Copy>(variable: &str, names: &[(&str, T)]) -> Outcome<T> {
     let Ok(value) = std::env::var(variable) else { return Ok(names[0].1) };
     let found = names.iter().find(|(name, _)| *name == value);
@@ -93,7 +93,7 @@ fn choice<T: Copy>(variable: &str, names: &[(&str, T)]) -> Outcome<T> {
     })
 }
 
-/// The device that `RETROMAE_BENCH_DEVICE` names (`host` or `cuda`), else the host device.
+/// Returns the device that `RETROMAE_BENCH_DEVICE` names (`host` or `cuda`), else the CPU emulator.
 pub fn device() -> Outcome<Device> {
     match choice("RETROMAE_BENCH_DEVICE", &[("host", false), ("cuda", true)])? {
         true => Ok(Device::cuda(0)?),
@@ -101,28 +101,28 @@ pub fn device() -> Outcome<Device> {
     }
 }
 
-/// Whether the variants run in reverse order, as `RETROMAE_BENCH_ORDER` says.
+/// Returns true if `RETROMAE_BENCH_ORDER` asks for the reverse order of variants.
 pub fn reversed() -> Outcome<bool> {
     choice("RETROMAE_BENCH_ORDER", &[("forward", false), ("reverse", true)])
 }
 
-/// The ranks to measure one after the other, as `RETROMAE_BENCH_CASES` says.
+/// Returns the ranks to measure one after the other, by `RETROMAE_BENCH_CASES`.
 pub fn ranks() -> Outcome<&'static [Rank]> {
     const ALL: &[Rank] = &[Rank::Headline, Rank::Rest];
     choice("RETROMAE_BENCH_CASES", &[("all", ALL), ("headline", &ALL[..1]), ("rest", &ALL[1..])])
 }
 
-/// Criterion, and where the benches run.
+/// Criterion, and the device of the benches.
 pub struct Bench {
     criterion: Criterion,
     device: Device,
     timer: Timer,
     reversed: bool,
-    /// What is measured now.
+    /// Rank that is measured now.
     pub rank: Rank,
-    /// The id behind which to begin.
+    /// Id after which to begin.
     after: Option<String>,
-    /// Variants that computed something else than the one before them.
+    /// Number of variants whose results differ from the previous one's.
     different: usize,
 }
 
@@ -146,13 +146,13 @@ impl Bench {
         &self.device
     }
 
-    /// Whether this is a GPU: sizes are a training step's, and elements are bf16. On the host device sizes are such that all benches end within
-    /// minutes, and elements are f32. Both sides are the same kernels and compositions on both.
+    /// Returns true on a GPU: sizes are a training step's, and elements are bf16. On the CPU emulator sizes are such that all benches end within
+    /// minutes, and elements are f32. Kernels and compositions are the same on both.
     pub fn on_gpu(&self) -> bool {
         self.device.name() != "host"
     }
 
-    /// The cases of one operation.
+    /// Opens the group of one operation's cases.
     pub fn group(&mut self, operation: &'static str) -> Group<'_> {
         let on_gpu = self.on_gpu();
         let mut group = self.criterion.benchmark_group(operation);
@@ -176,7 +176,7 @@ impl Bench {
     }
 
     /// # Errors
-    /// When variants of a case computed different things.
+    /// Fails if variants of a case computed different results.
     pub fn finish(self) -> Outcome<()> {
         self.criterion.final_summary();
         match self.different {
@@ -200,10 +200,10 @@ pub struct Group<'a> {
     different: &'a mut usize,
 }
 
-/// Why a variant was not measured; travels through criterion, which offers no other way out of a bench.
+/// Reason why a variant was not measured; unwinds through criterion, which offers no other way out of a bench.
 struct Skipped(Error);
 
-/// What a variant computed is not what the one before it did.
+/// A variant's result differs from that of the previous one.
 #[derive(Debug, thiserror::Error)]
 #[error("{array} differs from the other variant's by {difference:e}, where {allowed:e} would do")]
 struct Different {
@@ -213,8 +213,8 @@ struct Different {
 }
 
 impl Group<'_> {
-    /// Measures the variants that criterion's filter lets through, if it is this case's turn. One that cannot run, or computes something else
-    /// than the one before it, is reported and left out.
+    /// Measures the variants that criterion's filter selects, if it is this case's turn. A variant that cannot run, or whose result differs from the
+    /// previous one's, is reported and left out.
     pub fn case(&mut self, rank: Rank, case: &str, bound: Bound, mut variants: Vec<Variant<'_>>) {
         if rank != self.rank {
             return;
@@ -222,7 +222,7 @@ impl Group<'_> {
         if self.reversed {
             variants.reverse();
         }
-        // Criterion's "elements" are floating-point operations where there are products.
+        // For matmuls, criterion's "elements" are floating-point operations.
         self.group.throughput(match bound.flops {
             0 => Throughput::Bytes(bound.bytes),
             flops => Throughput::Elements(flops),
@@ -236,7 +236,7 @@ impl Group<'_> {
                 }
                 continue;
             }
-            // Criterion reports an error of its own by a panic, which passes on.
+            // Criterion reports its own errors by a panic, which is passed on.
             let measured = catch_unwind(AssertUnwindSafe(|| {
                 self.measure(case, variant, &mut expected, &mut announced, bound);
             }));
@@ -265,7 +265,7 @@ impl Group<'_> {
     ) {
         let Self { group, operation, stream, timer, .. } = self;
         let mut work: Option<Box<dyn Work + '_>> = None;
-        // Criterion calls this once for each sample, and not at all where its filter says so.
+        // Criterion calls this once for each sample, and not at all if its filter excludes the variant.
         group.bench_function(BenchmarkId::new(variant.name, case), |bencher| {
             if !std::mem::replace(announced, true) {
                 report::bound(operation, case, bound);
@@ -288,10 +288,10 @@ impl Group<'_> {
     }
 }
 
-/// The exit status when the device cannot go on in this process.
+/// Exit status if the device cannot go on in this process.
 const DEVICE_ENDED: i32 = 70;
 
-/// Whether a kernel's fault has made the driver refuse all further work.
+/// Returns true if a kernel's fault has made the driver refuse all further work.
 fn ends_the_device(error: &(dyn std::error::Error + 'static)) -> bool {
     let error = match error.downcast_ref() {
         Some(ops::Error::Device(error)) => Some(error),
@@ -300,12 +300,12 @@ fn ends_the_device(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error, Some(device::Error::CudaEnded(_)))
 }
 
-/// Leaves criterion's measurement of a variant, without a message: the caller reports it.
+/// Unwinds out of criterion's measurement of a variant, without a message: the caller reports it.
 fn skip<T>(error: Error) -> T {
     resume_unwind(Box::new(Skipped(error)))
 }
 
-/// Prepares a variant and runs it once; its results must be those of the variant before.
+/// Prepares a variant and runs it once; its results must equal those of the previous variant.
 fn prepare<'a>(
     variant: &Variant<'a>,
     stream: &Stream,
@@ -321,8 +321,8 @@ fn prepare<'a>(
     Ok(work)
 }
 
-/// A bench of something else would be worthless: an error unless both are equal within 3 % of an array's norm, which bf16 needs where a
-/// baseline rounds every intermediate.
+/// Fails unless both results are equal within 3 % of an array's norm, which bf16 needs if a baseline rounds every intermediate: timing different
+/// computations would be worthless.
 fn compare(expected: &Results, actual: &Results) -> Outcome<()> {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     for ((name, expected), (other, actual)) in expected.iter().zip(actual) {

@@ -1,10 +1,10 @@
-//! Lines of JSON for whoever drives the benches.
+//! JSON lines for the program that drives the benches.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// What a case cannot do without: the least traffic to memory, each operand read and each result written once, and the floating-point
-/// operations of its matrix products, two for each multiplication and addition.
+/// Least work of a case: memory traffic, each operand read and each result written once, and the floating-point operations of its matmuls, two for
+/// each multiply-add.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
     pub flops: u64,
@@ -17,7 +17,7 @@ impl Bound {
     }
 }
 
-/// So that whoever drives the benches knows what they did last.
+/// Reports that a variant begins, so that the driving program knows the last one.
 pub fn begun(operation: &str, case: &str, variant: &str) {
     append(&serde_json::json!({"begun": format!("{operation}/{variant}/{case}")}));
 }
@@ -39,7 +39,7 @@ pub fn skipped(operation: &str, case: &str, variant: &str, reason: &str) {
     append(&serde_json::json!({"op": operation, "case": case, "variant": variant, "skipped": reason}));
 }
 
-/// Adds a line to the file that `RETROMAE_BENCH_BOUNDS` names, if it does.
+/// Appends a line to the file that `RETROMAE_BENCH_BOUNDS` names, if it is set.
 fn append(line: &serde_json::Value) {
     let Some(path) = std::env::var_os("RETROMAE_BENCH_BOUNDS").filter(|path| !path.is_empty()) else {
         return;

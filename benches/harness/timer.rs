@@ -8,26 +8,25 @@ use retromae::ops::reduce;
 
 use super::{Outcome, Work};
 
-/// More than the L2 of any GPU holds.
+/// More elements than the L2 of any GPU holds.
 const FLUSH_ELEMENTS: usize = 64 << 20;
-/// Work that waits for the GPU cannot be enqueued ahead, however much there is to do before it.
+/// Limit for work that waits for the GPU: it cannot be enqueued ahead, however much precedes it.
 const FLUSHES_MAX: usize = 64;
 
-/// Times one run after the other; on a GPU what the device does, each run on a cold L2.
+/// Times runs one after the other; on a GPU only device time, each run on a cold L2.
 pub struct Timer {
-    /// None on the host device, which runs work as it is enqueued.
+    /// None on the CPU emulator, which runs work as it is enqueued.
     flush: Option<RefCell<Flush>>,
-    /// How many times the cache is emptied before each run: the device is busy until the run is enqueued, so that what the host prepares for
-    /// it is not measured.
+    /// Cache flushes before each run: they keep the device busy until the run is enqueued, so that the host's preparation is not measured.
     flushes: Cell<usize>,
 }
 
-/// Empties the L2 cache by reading, for what was written would be written back within the time that is measured.
+/// Empties the L2 cache by reading: written data would be written back within the measured time.
 struct Flush {
     input: Buffer<f32>,
     sum: Buffer<f32>,
     workspace: Buffer<u8>,
-    /// What one takes.
+    /// Duration of one flush.
     duration: Duration,
 }
 
@@ -40,7 +39,7 @@ impl Flush {
             duration: Duration::ZERO,
         };
         let stream = device.stream();
-        // The first one loads its kernels.
+        // The first flush loads its kernels.
         flush.run(&stream)?;
         let start = stream.record()?;
         flush.run(&stream)?;
@@ -66,7 +65,7 @@ impl Timer {
         Ok(Self { flush: flush.map(RefCell::new), flushes: Cell::new(1) })
     }
 
-    /// Runs new work often enough that it records what it replays later, and sees how long it takes to enqueue.
+    /// Runs new work until it has recorded the graph that it replays later, and measures the time to enqueue it.
     pub fn warm_up(&self, work: &mut dyn Work, stream: &Stream) -> Outcome<()> {
         let Some(flush) = &self.flush else { return Ok(()) };
         for _ in 0..2 {
@@ -83,7 +82,7 @@ impl Timer {
         Ok(())
     }
 
-    /// The sum of the times of `iterations` runs.
+    /// Returns the total time of `iterations` runs.
     pub fn time(&self, work: &mut dyn Work, stream: &Stream, iterations: u64) -> Outcome<Duration> {
         let mut total = Duration::ZERO;
         for _ in 0..iterations {

@@ -1,4 +1,4 @@
-//! All parameters of a model, one after the other, with their gradients and the optimizer's state.
+//! All parameters of a model in one arena, with their gradients and the optimizer's state.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,9 +21,9 @@ const BIAS_GRADIENT: (usize, usize) = (1 << 17, 4096);
 /// Parameters begin at a multiple of this many elements.
 const ALIGNMENT: usize = 8;
 
-/// Matrices, on which weight decay acts, come first.
+/// Parameter arena. Matrices, on which weight decay acts, come first.
 pub struct Arena<T: ModelFloat> {
-    /// With the padding of the vocabulary.
+    /// Ranges of the parameters, including the padding of the vocabulary.
     ranges: HashMap<String, Range<usize>>,
     /// Elements without padding.
     lengths: HashMap<String, usize>,
@@ -85,7 +85,7 @@ impl<T: ModelFloat> Arena<T> {
         self.ranges.get(name).unwrap_or_else(|| panic!("there is no parameter {name}")).clone()
     }
 
-    /// The copy that products use.
+    /// Copy of a parameter in the compute type, for matmuls.
     pub fn compute(&self, name: &str) -> View<'_, T> {
         let copy = self.optimizer.compute_parameters.as_ref().expect("made with the arena");
         copy.slice(self.range(name))
@@ -114,7 +114,7 @@ impl<T: ModelFloat> Arena<T> {
         Ok(stream.zero(self.optimizer.gradients.view_mut())?)
     }
 
-    /// The output layer of the head, and where its gradients go.
+    /// Weights of the head's output layer, and their gradients.
     pub fn output_layer(&mut self) -> (Weights<'_, T>, Gradients<'_>) {
         let (word, bias) = (self.range(WORD), self.range(OUTPUT_BIAS));
         let AdamW { parameters, gradients, compute_parameters, .. } = &mut self.optimizer;
@@ -124,12 +124,12 @@ impl<T: ModelFloat> Arena<T> {
         (weights, Gradients { weight: d_word, bias: d_bias })
     }
 
-    /// Words of the padded vocabulary.
+    /// Rows of the padded vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.range(OUTPUT_BIAS).len()
     }
 
-    /// Those of the LayerNorm called `name`, after a linear layer with the bias called `bias`.
+    /// Parameters of the LayerNorm `name`, which follows a linear layer with the bias `bias`.
     pub fn norm(&self, name: &str, bias: Option<&str>) -> Parameters<'_> {
         Parameters {
             bias: bias.map(|bias| self.master(bias)),
@@ -138,7 +138,7 @@ impl<T: ModelFloat> Arena<T> {
         }
     }
 
-    /// Adds what a LayerNorm's backward pass has left.
+    /// Adds the gradients that a LayerNorm's backward pass has left.
     pub fn add_norm_gradients(
         &mut self,
         stream: &Stream,
@@ -182,7 +182,7 @@ impl<T: ModelFloat> Arena<T> {
         passes::add_bias_to(stream, output, self.master(&format!("{name}.bias")))
     }
 
-    /// Gradient of the weight, and of the input, which is overwritten or added to.
+    /// Computes the gradient of the weight, and that of the input, which is overwritten or added to.
     pub fn linear_backward(
         &mut self,
         stream: &Stream,
@@ -203,7 +203,7 @@ impl<T: ModelFloat> Arena<T> {
         add_matmul(stream, sizes, Transposed(d_output), Plain(input), self.gradient(&name))
     }
 
-    /// Gradient of a linear layer's bias.
+    /// Computes the gradient of a linear layer's bias.
     pub fn bias_gradient(&mut self, stream: &Stream, name: &str, d_output: View<'_, T>) -> Result<()> {
         let range = self.range(&format!("{name}.bias"));
         let needed = column_sum::workspace(d_output.len() / range.len(), range.len());

@@ -1,4 +1,4 @@
-//! `dropout(LN(row + position[slot] + type[0]))`, the row coming from a table of words or sentences.
+//! `dropout(LN(row + position[slot] + type[0]))`; the row comes from a table of words or sentences.
 
 use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::ops::Result;
@@ -20,7 +20,7 @@ pub struct Embedding<T: ModelFloat> {
     /// `[T, H]`
     positions: Buffer<T>,
     dropout: Option<Dropout>,
-    /// `[T, H]`, where there is dropout: the output, in the backward pass its gradient
+    /// `[T, H]`, if there is dropout: the output, in the backward pass its gradient
     dropped: Buffer<T>,
     workspace: Buffer<u8>,
 }
@@ -49,7 +49,7 @@ impl<T: ModelFloat> Embedding<T> {
         if self.dropout.is_some() { self.dropped.view() } else { self.norm.output.view() }
     }
 
-    /// `source` is a table and the row of each token in it.
+    /// Embeds rows; `source` is a table and each token's row in it.
     pub fn forward(
         &mut self,
         stream: &Stream,
@@ -75,7 +75,7 @@ impl<T: ModelFloat> Embedding<T> {
         }
     }
 
-    /// The gradient of the gathered rows, after those of the parameters.
+    /// Computes the gradient of the gathered rows, after those of the parameters.
     pub fn backward(
         &mut self,
         stream: &Stream,

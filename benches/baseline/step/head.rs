@@ -17,7 +17,7 @@ pub struct Head<T: ModelFloat> {
     columns: usize,
     /// `[M]`: the labeled rows
     rows: Buffer<i32>,
-    /// `[M, H]`: they, in the backward pass their gradient
+    /// `[M, H]`: gathered labeled rows, in the backward pass their gradient
     gathered: Buffer<T>,
     /// `[M, H]`: before GELU
     transformed: Buffer<T>,
@@ -50,12 +50,12 @@ impl<T: ModelFloat> Head<T> {
         })
     }
 
-    /// The mean loss of the last run.
+    /// Returns the mean loss of the last run.
     pub fn loss(&self) -> Result<f32> {
         Ok(self.loss.read()?[0])
     }
 
-    /// The loss of `hidden`, `[T, H]`, and its gradients; that of `hidden` is added to `d_hidden`.
+    /// Computes the loss of `hidden`, `[T, H]`, and its gradients; that of `hidden` is added to `d_hidden`.
     pub fn run(
         &mut self,
         stream: &Stream,

@@ -45,13 +45,13 @@ pub struct Layer<T: ModelFloat> {
     attention_norm: LayerNorm<T>,
     /// `[T, F]`: before GELU
     intermediate: Buffer<T>,
-    /// `[T, F]`: after
+    /// `[T, F]`: after GELU
     activated: Buffer<T>,
     output_norm: LayerNorm<T>,
 }
 
 impl<T: ModelFloat> Layer<T> {
-    /// `dropouts` follow the attention block and the feed-forward block.
+    /// Allocates a layer; `dropouts` follow the attention block and the feed-forward block.
     pub fn new(
         stream: &Stream,
         name: String,
@@ -128,7 +128,7 @@ impl<T: ModelFloat> Layer<T> {
         )
     }
 
-    /// Writes the gradients of both streams, after [`Layer::forward`] of the same streams.
+    /// Writes the gradients of both streams; call after [`Layer::forward`] of the same streams.
     pub fn backward(
         &mut self,
         stream: &Stream,
@@ -187,7 +187,7 @@ fn block_end<T: ModelFloat>(
     norm.forward(stream, parameters, projected.view(), Some(residual))
 }
 
-/// The gradient of the input; that of the residual is left in `norm`.
+/// Computes the gradient of the input; that of the residual is left in `norm`.
 fn block_end_backward<T: ModelFloat>(
     stream: &Stream,
     arena: &mut Arena<T>,

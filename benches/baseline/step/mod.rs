@@ -1,7 +1,7 @@
 //! An unfused training step: encoder, enhanced decoder with embedded queries, both losses, the gradient of every parameter, clipping and AdamW.
 //!
-//! What a framework in eager mode is spared here makes the baseline faster, not slower: gradients are added up by the products themselves, the
-//! optimizer works on one arena, and masks are made beforehand.
+//! Work that eager mode would add is left out, which makes the baseline faster, not slower: matmuls accumulate gradients themselves, the optimizer
+//! works on one arena, and masks are made beforehand.
 
 mod arena;
 mod embedding;
@@ -22,17 +22,17 @@ use layer::{Layer, Scratch};
 
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
 
-/// What each packed token is made of.
+/// Packed token ids and index arrays.
 struct Pack {
     encoder_ids: Buffer<i32>,
     decoder_ids: Buffer<i32>,
-    /// `[T]`: place in the sentence
+    /// `[T]`: position in the sentence
     slots: Buffer<i32>,
     /// `[T]`
     sentence_of: Buffer<i32>,
     /// `[B]`: row of slot 0
     first_rows: Buffer<i32>,
-    /// `[T]`: each row itself, none at slot 0
+    /// `[T]`: the row's own index, none at slot 0
     other_rows: Buffer<i32>,
     /// `[B]`: 0, 1, …
     sentences: Buffer<i32>,
@@ -58,7 +58,7 @@ impl Pack {
     }
 }
 
-/// What a step computes from, beside the parameters. Dropout is that of the first step of seed 1.
+/// Inputs of a step, beside the parameters. Dropout is that of the first step of seed 1.
 pub struct Setting<'a> {
     pub config: &'a ModelConfig,
     pub batch: &'a Batch,
@@ -75,7 +75,7 @@ pub struct Step<T: ModelFloat> {
     embedding: Embedding<T>,
     query: Embedding<T>,
     content: Embedding<T>,
-    /// `[T, H]`: the embedded content, slot 0 being the sentence's vector
+    /// `[T, H]`: the embedded content; slot 0 holds the sentence's vector
     content_stream: Buffer<T>,
     /// `[B, H]`
     sentence_vectors: Buffer<T>,
@@ -84,7 +84,7 @@ pub struct Step<T: ModelFloat> {
     encoder_head: Head<T>,
     decoder_head: Head<T>,
     scratch: Scratch<T>,
-    /// `[T, H]` each: gradients that travel down
+    /// `[T, H]` each: gradients passed down through the layers
     d_hidden: Buffer<T>,
     d_query: Buffer<T>,
     d_content: Buffer<T>,
@@ -95,7 +95,7 @@ pub struct Step<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Step<T> {
-    /// Parameters by their shapes and values.
+    /// Prepares the step for parameters given by their shapes and values.
     pub fn new(
         stream: &Stream,
         setting: &Setting<'_>,
@@ -172,22 +172,22 @@ impl<T: ModelFloat> Step<T> {
         self.encode_backward(stream)
     }
 
-    /// Enqueues clipping and AdamW, with the learning rate and the corrections of the first update: they do not change the time.
+    /// Enqueues clipping and AdamW, with the learning rate and the corrections of the first update: their values do not affect the time.
     pub fn update(&mut self, stream: &Stream) -> Result<()> {
         self.arena.update(stream)
     }
 
-    /// Of the latest step: encoder, decoder.
+    /// Losses of the latest step: encoder, decoder.
     pub fn losses(&self) -> Result<[f32; 2]> {
         Ok([self.encoder_head.loss()?, self.decoder_head.loss()?])
     }
 
-    /// The master values of a parameter.
+    /// Master values of a parameter.
     pub fn parameter(&self, name: &str) -> Result<Vec<f32>> {
         self.arena.read_parameter(name)
     }
 
-    /// Of the latest step.
+    /// Gradient of a parameter in the latest step.
     pub fn gradient(&self, name: &str) -> Result<Vec<f32>> {
         self.arena.read_gradient(name)
     }
@@ -248,7 +248,7 @@ impl<T: ModelFloat> Step<T> {
         self.decoder.forward(stream, &self.arena, self.query.output(), self.content_stream.view())
     }
 
-    /// Leaves the gradient of the sentence vectors in `d_sentence_rounded`; `d_hidden` is not touched.
+    /// Leaves the gradient of the sentence vectors in `d_sentence_rounded`; does not touch `d_hidden`.
     fn decode_backward(&mut self, stream: &Stream) -> Result<()> {
         let Self { arena, pack, columns, scratch, d_query, d_content, d_decoder, d_sentence, .. } = self;
         stream.zero(d_decoder.view_mut())?;
