@@ -7,7 +7,7 @@ use retromae::reference::optimizer::{AdamW, clip_coefficient};
 
 const COUNTS: [usize; 8] = [0, 1, 7, 8, 9, 1000, 8192, 100_003];
 
-/// Weights and moments, in whichever precision.
+/// Weights and moments, in any precision.
 #[derive(Clone, Debug, PartialEq)]
 struct State<T> {
     parameters: Vec<T>,
@@ -30,7 +30,7 @@ impl State<f32> {
         }
     }
 
-    /// One step on the device; also returns the bf16 copy where it is wanted.
+    /// Takes one step on the device; also returns the bf16 copy if `copy` is set.
     fn step(&self, device: &Device, case: &Case, copy: bool) -> (Self, Option<Vec<bf16>>) {
         let upload = |values: &[f32]| device.upload(values).unwrap();
         let (mut parameters, mut first, mut second) =
@@ -174,7 +174,7 @@ fn clips_large_gradients_and_only_them() {
     }
 }
 
-/// Late steps, where a correction computed in f32 from the rounded beta would be off.
+/// At late steps, a correction computed in f32 from the rounded beta would be off.
 #[test]
 fn early_and_late_steps_agree() {
     for device in devices() {
@@ -205,7 +205,7 @@ fn the_schedule_is_rounded_once() {
     assert_eq!(hyperparameters.schedule(0.0, u32::MAX).unwrap(), [0.0, 1.0, 1.0, 0.0]);
 }
 
-/// An update of 0 has corrections of 0, and a negative rate would ascend.
+/// Update 0 would make the bias corrections 0, and a negative rate would ascend.
 #[test]
 fn schedules_that_would_ruin_the_weights_are_refused() {
     let refuse = |rate, step| Hyperparameters::default().schedule(rate, step).unwrap_err().to_string();
@@ -252,7 +252,7 @@ fn wrong_arguments_are_refused() {
     assert_eq!(refuse(0..16, 1, 17, good), "decayed is 17; it should be at most 16 (parameters)");
     let beta = Hyperparameters { beta2: 1.0, ..good };
     assert_eq!(refuse(0..16, 1, 0, beta), "beta2 is 1; it should be in [0, 1)");
-    // What rounds to 1, 0 or infinity in f32.
+    // Values that round to 1, 0 or infinity in f32.
     let beta = Hyperparameters { beta1: 1.0 - 1e-12, ..good };
     assert!(refuse(0..16, 1, 0, beta).starts_with("beta1 is 0.999999999999; it should be in [0, 1)"));
     let eps = Hyperparameters { eps: 1e-50, ..good };

@@ -20,9 +20,9 @@ struct Operands<T> {
 }
 
 impl<T: Float> Operands<T> {
-    /// Every logit is a multiple of 1/16 below 16, which every type holds, and no two tokens of a sentence have the same one of a word: what
-    /// has a maximum does not depend on rounding. A token of a sentence of `length` has `hidden` of its number on one column, and the weight
-    /// there is ±1/4; the others of its columns add nothing.
+    /// Random operands with exact logits: every logit is a multiple of 1/16 below 16, which every type holds, and no two tokens of a sentence have
+    /// the same logit of a word, so the maxima do not depend on rounding. A token's `hidden` encodes its number in one column, and the weight there
+    /// is ±1/4; its other columns add the same to all tokens of the sentence.
     fn random(lengths: &[usize], vocabulary: usize, hidden_size: usize) -> Self {
         let tokens: usize = lengths.iter().sum();
         let mut hidden = vec![0.0; tokens * hidden_size];
@@ -31,7 +31,7 @@ impl<T: Float> Operands<T> {
             for slot in 0..length {
                 // A permutation of 0..length, as 37 divides none of the lengths.
                 hidden[row * hidden_size] = (slot * 37 % length) as f64 / 4.0;
-                // The same of all tokens of a sentence: gradients of these columns are of all sizes.
+                // Equal for all tokens of a sentence: gradients of these columns are of all sizes.
                 for column in 1..hidden_size {
                     hidden[row * hidden_size + column] = ((row - slot + column) % 5) as f64 / 4.0 - 0.5;
                 }
@@ -81,7 +81,7 @@ struct Results {
     d_hidden: Vec<f64>,
     d_weight: Vec<f64>,
     d_bias: Vec<f64>,
-    /// The names of those launched, where they are asked for
+    /// Names of the launched kernels, if requested
     kernels: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
     Results { losses: reference::forward(&head), d_hidden, d_weight, d_bias, kernels: vec![] }
 }
 
-/// The naive composition: logits and the gradient of the hidden rows stored in `T`, sums in f32. Also the largest sum of the magnitudes of a
+/// The naive composition: logits and the gradient of the hidden rows stored in `T`, sums in f32. Also returns the largest sum of the magnitudes of a
 /// gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
 fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
     let (vocabulary, columns) = (operands.bias.len(), operands.hidden_size);
@@ -154,13 +154,13 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
     (Results { losses, d_hidden, d_weight, d_bias, kernels: vec![] }, scales)
 }
 
-/// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. Behind the last
-/// sentence lies an empty one, and a row of no sentence.
+/// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. After the last sentence
+/// come an empty one and a row of no sentence.
 fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, chunk: usize) -> Results {
     run_and_name(device, parts, algorithm, chunk, false)
 }
 
-/// As [`run`]; names the kernels where `capture` says so.
+/// Like [`run`]; records the names of the kernels if `capture` is set.
 fn run_and_name<T: Float>(
     device: &Device,
     parts: &[&Operands<T>],
@@ -222,12 +222,12 @@ fn run_and_name<T: Float>(
     results
 }
 
-/// The kernels of one call.
+/// Returns the kernels of one call.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
     run_and_name(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], algorithm, 53, true).kernels
 }
 
-/// What computes in 16 bits.
+/// Algorithms for 16 bits.
 const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
 
 #[track_caller]
@@ -246,7 +246,7 @@ fn sweep<T: Float>(algorithm: Algorithm, packs: &[&[usize]]) {
         for (vocabulary, hidden_size) in [(7, 16), (97, 8), (97, 264), (1003, 64), (2100, 16)] {
             let operands = Operands::<T>::random(lengths, vocabulary, hidden_size);
             let tokens = operands.tokens() + 1;
-            // Each chunk on one of the devices, for there may be but one.
+            // Each chunk on one of the devices, for there may be only one.
             for (device, chunk) in devices.iter().cycle().zip([tokens, 5, 1, 64]) {
                 assert_results(&run(device, &[&operands], algorithm, chunk), &operands);
             }
@@ -387,7 +387,7 @@ fn what_is_wrong_shows_in_its_own_sentence() {
     }
 }
 
-/// The lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
+/// Lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
 #[derive(Clone, Copy)]
 struct Lengths {
     hidden: usize,

@@ -1,4 +1,4 @@
-//! Bank conflicts that the host device counts, on kernels for which they are known.
+//! Bank conflicts counted by the CPU emulator, on kernels with known counts.
 
 use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, SharedAccess, ThreadOrder};
@@ -29,11 +29,11 @@ fn run(device: &Device, kernel: &str, count: u64) -> Result<(), Error> {
     let output: Buffer<f32> = device.zeros((THREADS * BLOCKS) as usize)?;
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count };
     let shape = LaunchShape { grid: [BLOCKS, 1, 1], threads: THREADS, shared_bytes: SHARED_BYTES };
-    // SAFETY: both buffers outlive the launch, and are as long as the probes want them.
+    // SAFETY: both buffers outlive the launch, and have the length that the probes require.
     unsafe { device.stream().launch_shape(kernel, shape, &params) }
 }
 
-/// An access of every warp at the line that ends in `// {mark}`, with its wavefronts and the ideal for one warp.
+/// An access of every warp at the line that ends in `// {mark}`: the mark, its bytes, and its accesses, wavefronts and ideal for one warp.
 struct Expected(&'static str, u32, [u64; 3]);
 
 fn expect(
@@ -52,7 +52,7 @@ fn expect(
     }
 }
 
-/// The kernel does just these accesses, whatever the order of its threads.
+/// Asserts that the kernel makes exactly these accesses, whatever the order of its threads.
 #[track_caller]
 fn assert_counted(kernel: &'static str, count: u64, expected: &[Expected]) {
     let expected: Vec<SharedAccess> = expected.iter().map(|access| expect(kernel, access)).collect();
@@ -63,7 +63,7 @@ fn assert_counted(kernel: &'static str, count: u64, expected: &[Expected]) {
     }
 }
 
-/// Lanes `stride` elements apart: bytes of an access, accesses of a warp, their wavefronts, and the ideal.
+/// Asserts the counts of lanes `stride` elements apart: bytes of an access, accesses of a warp, their wavefronts, and the ideal.
 #[track_caller]
 fn assert_stride(kernel: &'static str, stride: u64, bytes: u32, counts: [u64; 3]) {
     assert_counted(
@@ -81,7 +81,7 @@ fn a_stride_of_words_conflicts_by_the_banks_it_leaves_out() {
     for (stride, wavefronts) in [(1, 1), (2, 2), (3, 1), (4, 4), (16, 16), (32, 32), (33, 1)] {
         assert_stride("probe_bank_f32", stride, 4, [1, wavefronts, 1]);
     }
-    // Two lanes share a word, or each has its own.
+    // Two lanes share a 32-bit word, or each has its own.
     for (stride, wavefronts) in [(1, 1), (2, 1), (4, 2), (64, 32)] {
         assert_stride("probe_bank_bf16", stride, 2, [1, wavefronts, 1]);
     }
@@ -95,11 +95,11 @@ fn wide_accesses_are_served_in_parts() {
     for (stride, wavefronts) in [(2, 2), (4, 4), (32, 32), (34, 2)] {
         assert_stride("probe_bank_f32x2", stride, 8, [1, wavefronts, 2]);
     }
-    // Rows of 128 bytes without a swizzle: 8-way. A pad of one access takes it away.
+    // Rows of 128 bytes without a swizzle: 8-way conflicts. A pad of one access removes them.
     for (stride, wavefronts) in [(4, 4), (8, 8), (32, 32), (36, 4)] {
         assert_stride("probe_bank_f32x4", stride, 16, [1, wavefronts, 4]);
     }
-    // 32 bytes are two accesses of 16, each of which meets every other 16 bytes only.
+    // 32 bytes are two accesses of 16, each of which meets only every other 16 bytes.
     assert_stride("probe_bank_f32x8", 8, 16, [2, 16, 8]);
 }
 
@@ -155,7 +155,7 @@ fn launches_add_up_and_failed_ones_do_not_count() {
     run(&device, "probe_bank_f32", 2).unwrap();
     run(&device, "probe_bank_f32", 32).unwrap();
     run(&device, "probe_bank_copies", 4).unwrap();
-    // A race: every lane writes the same word.
+    // A race: every lane writes the same 32-bit word.
     run(&device, "probe_bank_f32", 0).unwrap_err();
     let report = device.shared_memory_accesses();
     let kernels: Vec<&str> = report.iter().map(|access| access.kernel).collect();

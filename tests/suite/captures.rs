@@ -1,4 +1,4 @@
-//! What a capture refuses, and what goes on beside it: the same on every device.
+//! Calls that a capture refuses, and work that goes on beside it: the same on every device.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::common::devices;
 
 const COUNT: usize = 64;
 
-/// What the work of a capture is tried with.
+/// Objects that the capture tests use.
 struct Things {
     device: Device,
     other: Stream,
     buffer: Buffer<f32>,
     staging: Staging<f32>,
-    /// An event of each of two places, and a graph that zeroes `buffer`.
+    /// Two recorded events, and a graph that zeroes `buffer`.
     events: [Event; 2],
     graph: Graph,
 }
@@ -28,7 +28,7 @@ impl Things {
         Self { device: device.clone(), other, buffer, staging: device.staging(COUNT).unwrap(), events, graph }
     }
 
-    /// All that waits for the device, and all that only a running stream can do.
+    /// Results of all calls that wait for the device, and of all that only a running stream can do.
     fn refused(&mut self, stream: &Stream) -> Vec<(&'static str, Result<(), Error>)> {
         let Self { device, other, buffer, staging, events, graph } = self;
         vec![
@@ -73,7 +73,7 @@ fn a_capture_refuses_what_would_wait_and_is_not_disturbed() {
             }
             stream.zero(recorded.slice_mut(2..3))
         });
-        // Nothing was done to them, and nothing of what was recorded.
+        // None of the refused calls had an effect, and none of the recorded work ran.
         assert_eq!(things.buffer.read().unwrap(), [1.0; COUNT]);
         assert_eq!(recorded.read().unwrap(), [3.0; COUNT]);
         // SAFETY: the buffer is alive, and the read waits.
@@ -88,7 +88,7 @@ fn a_capture_refuses_what_would_wait_and_is_not_disturbed() {
     }
 }
 
-/// Other streams go on while one is captured, and what is dropped meanwhile is not lost.
+/// Other streams go on while one is captured, and objects dropped meanwhile are not lost.
 #[test]
 fn other_streams_go_on_beside_a_capture() {
     for device in devices() {
@@ -104,7 +104,7 @@ fn other_streams_go_on_beside_a_capture() {
             let third = device.new_stream()?;
             third.wait(&other.record()?)?;
             third.copy(copy.view_mut(), buffer.view())?;
-            // All in flight, or never used again.
+            // All are in flight, or never used again.
             drop((third, dropped, staging, buffer, events, graph));
             stream.zero(recorded.slice_mut(2..3))
         });
@@ -116,7 +116,7 @@ fn other_streams_go_on_beside_a_capture() {
     }
 }
 
-/// What a thread captures does not bind others.
+/// A capture by one thread does not restrict others.
 #[test]
 fn another_thread_reads_beside_a_capture() {
     for device in devices() {
@@ -136,7 +136,7 @@ fn another_thread_reads_beside_a_capture() {
     }
 }
 
-/// A capture whose work fails or panics ends all the same.
+/// A capture whose work fails or panics still ends.
 #[test]
 fn a_capture_that_fails_leaves_the_device_usable() {
     for device in devices() {
@@ -156,7 +156,7 @@ fn a_capture_that_fails_leaves_the_device_usable() {
     }
 }
 
-/// The own stream is everybody's: what others give it must not end up in a recording.
+/// The device's own stream is shared by all: other users' work must not end up in a recording.
 #[test]
 fn the_own_stream_of_a_device_cannot_be_captured() {
     for device in devices() {
@@ -179,7 +179,7 @@ fn time_does_not_run_backwards() {
         for _ in 0..8 {
             stream.zero(buffer.view_mut()).unwrap();
         }
-        // On the host device the clock must have moved on.
+        // On the CPU emulator the clock must have moved on.
         std::thread::sleep(Duration::from_millis(1));
         stream.synchronize().unwrap();
         let later = stream.record().unwrap();
@@ -191,7 +191,7 @@ fn time_does_not_run_backwards() {
     }
 }
 
-/// Devices that are alike are told apart.
+/// The message tells devices apart that look alike.
 #[test]
 fn the_message_about_another_device_tells_them_apart() {
     let [one, two] = [(); 2].map(|()| Device::host_with(HostOptions::default()).unwrap());
@@ -208,7 +208,7 @@ fn the_message_about_another_device_tells_them_apart() {
     one.stream().copy(buffer.view_mut(), clone.view()).unwrap();
 }
 
-/// A number of elements whose bytes no number holds.
+/// A number of elements whose size in bytes overflows.
 #[test]
 fn a_length_beyond_all_memory_is_refused() {
     for device in devices() {

@@ -1,4 +1,4 @@
-//! The command as a user types it: what it prints, what it refuses, and that a resumed run is the same run.
+//! The command as a user types it: its output, its refusals, and resumed runs that equal uninterrupted ones.
 #![cfg(feature = "train")]
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use retromae::train::report::{StepRecord, read_training_log};
 use tempfile::TempDir;
 
-/// The command; `RETROMAE_BIN` says where it is when the tests run on another machine than they were built on.
+/// Returns the command; `RETROMAE_BIN` gives its path if the tests run on another machine than they were built on.
 pub(crate) fn program() -> OsString {
     std::env::var_os("RETROMAE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_retromae").into())
 }
@@ -65,19 +65,19 @@ impl Workplace {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// `retromae pretrain` on the corpus into `out`, with `more` flags.
+    /// Runs `retromae pretrain` on the corpus into `out`, with `more` flags.
     pub(crate) fn pretrain(&self, out: &str, more: &[&str]) -> Output {
         run(&mut self.pretrain_command(out, more))
     }
 
-    /// `retromae embed` of the texts in `input` by the model in `model`, with `more` flags.
+    /// Runs `retromae embed` on the texts in `input` with the model in `model` and `more` flags.
     pub(crate) fn embed(&self, model: &str, input: &str, more: &[&str]) -> Output {
         let (model, input) = (self.text(model), self.text(input));
         let flags = ["embed", "--device", "host", "--model", &model, "--input", &input];
         retromae(&[&flags[..], more].concat())
     }
 
-    /// `retromae eval` on the texts in `corpus` of the model in `model`, with `more` flags.
+    /// Runs `retromae eval` on the texts in `corpus` with the model in `model` and `more` flags.
     pub(crate) fn eval(&self, model: &str, corpus: &str, more: &[&str]) -> Output {
         let (model, corpus) = (self.text(model), self.text(corpus));
         let flags = ["eval", "--device", "host", "--model", &model, "--corpus", &corpus];
@@ -96,7 +96,7 @@ impl Workplace {
             ("--held-out", "4"),
             ("--device", "host"),
         ];
-        // A store has decided its vocabulary and its lengths.
+        // A store has a fixed vocabulary and fixed lengths.
         let store = retromae::data::Manifest::is_in(Path::new(value_of(more, "--corpus")));
         for (flag, value) in defaults {
             let replaced = more.contains(&flag)
@@ -130,7 +130,7 @@ impl Workplace {
     }
 }
 
-/// The value of a flag among `arguments`, or nothing.
+/// Returns the value of a flag among `arguments`, or an empty string.
 fn value_of<'a>(arguments: &[&'a str], flag: &str) -> &'a str {
     arguments.windows(2).find(|pair| pair[0] == flag).map_or("", |pair| pair[1])
 }
@@ -142,7 +142,7 @@ fn config(heads: usize) -> String {
     )
 }
 
-/// What must be the same in a run that was cut in two.
+/// Returns the numbers that must not change if a run is cut in two.
 pub(crate) fn numbers(records: &[StepRecord]) -> Vec<(u64, [u32; 4], usize)> {
     let bits = |record: &StepRecord| {
         [record.encoder_loss, record.decoder_loss, record.gradient_norm, record.learning_rate]
@@ -151,7 +151,7 @@ pub(crate) fn numbers(records: &[StepRecord]) -> Vec<(u64, [u32; 4], usize)> {
     records.iter().map(|record| (record.step, bits(record), record.tokens)).collect()
 }
 
-/// The tensors' file of the checkpoint in `out`.
+/// Returns the path of the tensors' file of the checkpoint in `out`.
 fn checkpoint_tensors(out: &Path) -> PathBuf {
     let entries = std::fs::read_dir(out.join("checkpoint")).unwrap().map(|entry| entry.unwrap().path());
     entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap()
@@ -235,7 +235,7 @@ fn a_directory_has_one_run_at_a_time() {
     place.trained("out", &["--steps", "1"]);
 }
 
-/// Masks of every kind train, and a run goes on with its own only.
+/// Masks of every kind train, and a run resumes with its own kind only.
 #[test]
 fn masks_are_as_the_flags_say() {
     let place = Workplace::new();
@@ -354,7 +354,7 @@ fn damaged_checkpoints_are_refused_and_overwritten_when_asked() {
     assert!(place.path("out/mine.txt").is_file(), "files that are not the run's stay");
 }
 
-/// Every command with what it needs, on a model and a corpus of `place`, working into `out`.
+/// Returns every command with its arguments, on a model and a corpus of `place`, writing to `out`.
 #[cfg(unix)]
 fn every_command(place: &Workplace, out: &str) -> [Command; 8] {
     let (model, corpus) = (place.text("model"), place.text("corpus.txt"));
@@ -384,7 +384,7 @@ fn every_command(place: &Workplace, out: &str) -> [Command; 8] {
     ]
 }
 
-/// A reader that has gone away ends a command quietly, a full output is an error, and both leave the work done.
+/// A reader that has closed its end ends a command quietly, a full output is an error, and both leave the work done.
 #[test]
 #[cfg(unix)]
 fn an_output_that_is_closed_or_full_is_no_panic() {
@@ -395,7 +395,7 @@ fn an_output_that_is_closed_or_full_is_no_panic() {
         drop(reader);
         let output = run(command.stdout(writer).stderr(Stdio::piped()));
         let text = stderr(&output);
-        // What a shell says of a program that SIGPIPE ended.
+        // The status that a shell reports of a program that SIGPIPE ended.
         assert_eq!(output.status.code(), Some(141), "{command:?}: {text}");
         assert!(!text.contains("panicked") && !text.contains("error"), "{command:?}: {text}");
     }
@@ -424,7 +424,7 @@ fn an_output_that_is_closed_or_full_is_no_panic() {
     assert!(text.contains("error: cannot write --output `/dev/full`: No space left"), "{text}");
 }
 
-/// Messages that nobody can be told are no reason to end.
+/// Messages that cannot be written are no reason to end.
 #[test]
 #[cfg(unix)]
 fn a_standard_error_that_is_closed_or_full_changes_nothing() {

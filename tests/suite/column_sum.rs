@@ -27,7 +27,7 @@ fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, accumulate
     };
     column_sum(&device.stream(), arguments).unwrap();
     let what = format!("{rows} × {columns}, accumulate {accumulate}");
-    // The result is f32 whatever the input is.
+    // The result is f32 for every input type.
     assert_close::<f32>(&what, &widened(&output.read().unwrap()), &naive, &exact);
 }
 

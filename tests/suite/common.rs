@@ -1,11 +1,11 @@
-//! What the kernel tests share: devices to run on, ragged data, and the rule for tolerances.
+//! Shared helpers of the kernel tests: devices to run on, ragged data, and the rule for tolerances.
 #![allow(dead_code)]
 
 use retromae::device::{Device, Float, HostOptions, Stream, ThreadOrder, bf16, f16};
 use retromae::random::{key, philox};
 
-/// Every device that a kernel must pass on: the CUDA device where `RETROMAE_TEST_DEVICE=cuda`, else the host device with guard
-/// pages in forward, reverse and random thread order, and, where it is built, under the sanitizer.
+/// Returns every device that a kernel must pass on: the CUDA device if `RETROMAE_TEST_DEVICE=cuda`, else the CPU emulator with guard pages in
+/// forward, reverse and random thread order, and, if built, under the sanitizer.
 pub fn devices() -> Vec<Device> {
     if std::env::var("RETROMAE_TEST_DEVICE").is_ok_and(|name| name == "cuda") {
         return vec![Device::for_tests().expect("a CUDA device, as RETROMAE_TEST_DEVICE says")];
@@ -34,13 +34,13 @@ pub fn run_on(
     }
     let stream = device.new_stream().unwrap();
     let graph = stream.capture(work).unwrap();
-    // SAFETY: the caller keeps what was captured, and nothing else uses it until the stream is done.
+    // SAFETY: the caller keeps all captured buffers alive, and nothing else uses them until the stream is done.
     unsafe { graph.launch(&stream) }.unwrap();
     stream.synchronize().unwrap();
     graph.kernels().to_vec()
 }
 
-/// Refuses bank conflicts of `kernel`, which `work` launches on the device that it is given.
+/// Asserts that `kernel`, which `work` launches on the given device, has no bank conflicts.
 #[track_caller]
 pub fn assert_no_bank_conflicts(kernel: &str, work: impl FnOnce(&Device)) {
     if !cfg!(feature = "sanitize") {
@@ -58,20 +58,20 @@ pub fn assert_no_bank_conflicts(kernel: &str, work: impl FnOnce(&Device)) {
     assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
 }
 
-/// `count` values in about [-2, 2], nearly normal, the same for the same `seed`.
+/// Returns `count` values in about [-2, 2], nearly normal, the same for the same `seed`.
 pub fn values(seed: u64, count: usize) -> Vec<f64> {
     let uniform = |word: u32| f64::from(word) / f64::from(u32::MAX) - 0.5;
     let draw = |i: usize| philox(key(seed), [i as u32, 0, 0, 0]).map(uniform);
     (0..count).map(|i| draw(i).iter().sum::<f64>() * 1.7).collect()
 }
 
-/// `count` integers below `bound`.
+/// Returns `count` integers below `bound`.
 pub fn integers(seed: u64, count: usize, bound: u32) -> Vec<i32> {
     let draw = |i: usize| philox(key(seed), [i as u32, 1, 0, 0])[0];
     (0..count).map(|i| retromae::random::bounded(draw(i), bound) as i32).collect()
 }
 
-/// `count` integers that may lie in device memory where those in `0..bound` should: some of them, those beside its ends, and any.
+/// Returns `count` integers to put in place of indices in `0..bound`: valid ones, values beside the range's ends, and arbitrary ones.
 pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
     let bound = bound as i32;
     let hard = [0, bound - 1, bound, bound + 1, -1, i32::MIN, i32::MAX, 2 * bound];
@@ -86,13 +86,13 @@ pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
     (0..count).map(draw).collect()
 }
 
-/// Prefix sums of sentence lengths, from 0.
+/// Returns the prefix sums of sentence lengths, from 0.
 pub fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
     let sum = |end| lengths[..end].iter().sum::<usize>() as i32;
     (0..=lengths.len()).map(sum).collect()
 }
 
-/// Rounds to the element type; the reference then sees exactly what the kernel sees.
+/// Rounds to the element type, so that the reference and the kernel see the same values.
 pub fn rounded<T: Float>(values: &[f64]) -> Vec<T> {
     values.iter().map(|&value| T::from_f32(value as f32)).collect()
 }
@@ -101,19 +101,19 @@ pub fn widened<T: Float>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| f64::from(value.to_f32())).collect()
 }
 
-/// The largest difference.
+/// Returns the largest difference.
 pub fn max_error(actual: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(actual.len(), expected.len());
     actual.iter().zip(expected).map(|(a, e)| if a == e { 0.0 } else { (a - e).abs() }).fold(
         0.0,
         |max, error| {
-            // A NaN must win, not lose, as it would in f64::max.
+            // A NaN must win, unlike in f64::max.
             if error > max || error.is_nan() { error } else { max }
         },
     )
 }
 
-/// Machine epsilon of the element type.
+/// Returns the machine epsilon of the element type.
 pub fn epsilon<T: Float>() -> f64 {
     match T::DTYPE {
         retromae::device::DType::F32 => f64::from(f32::EPSILON),
@@ -122,8 +122,8 @@ pub fn epsilon<T: Float>() -> f64 {
     }
 }
 
-/// The rule for tolerances: at most twice the error of the naive composition in the same precision, plus a floor of two
-/// roundings of the largest value.
+/// The rule for tolerances: at most twice the error of the naive composition in the same precision, plus a floor of two roundings of the largest
+/// value.
 #[track_caller]
 pub fn assert_close<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: &[f64]) {
     let finite = exact.iter().filter(|value| value.is_finite());
@@ -131,7 +131,7 @@ pub fn assert_close<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: 
     assert_close_to_scale::<T>(what, actual, naive, exact, scale);
 }
 
-/// As [`assert_close`], for sums of terms that cancel: `scale` is the largest sum of the terms' magnitudes.
+/// Like [`assert_close`], for sums of terms that cancel: `scale` is the largest sum of the terms' magnitudes.
 #[track_caller]
 pub fn assert_close_to_scale<T: Float>(what: &str, actual: &[f64], naive: &[f64], exact: &[f64], scale: f64) {
     let bound = 2.0 * max_error(naive, exact) + 2.0 * epsilon::<T>() * scale;

@@ -1,4 +1,4 @@
-//! CUDA devices: what they say where there is none, and that both compilers built the same kernels.
+//! CUDA devices: the messages if there is none, and that both compilers built the same kernels.
 
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ fn a_device_beyond_the_last_is_refused() {
     );
 }
 
-/// Whichever the device: what does not fit the kernel never reaches it.
+/// On every device, a launch that does not fit the kernel is refused before it.
 #[test]
 fn wrong_launches_are_refused() {
     for device in devices() {
@@ -74,7 +74,7 @@ fn wrong_launches_are_refused() {
     }
 }
 
-/// The probes are kernels of the host device alone: some are wrong on purpose.
+/// The probes are kernels of the CPU emulator alone: some are wrong on purpose.
 #[test]
 fn nvcc_built_every_kernel_of_the_host_device() {
     if let Err(reason) = device::nvcc() {
@@ -89,7 +89,7 @@ fn nvcc_built_every_kernel_of_the_host_device() {
     assert!(device::cuda_kernels().iter().all(|kernel| files.contains(kernel.file)));
 }
 
-/// A spilled register goes through memory: none of our kernels may.
+/// No kernel of ours may spill registers: spills go through memory.
 #[test]
 fn no_kernel_spills() {
     for kernel in device::cuda_kernels() {

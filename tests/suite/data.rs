@@ -1,4 +1,4 @@
-//! A corpus on its way to batches: what is read, what is refused, and what a seed fixes.
+//! From corpus to batches: accepted and refused input, and reproducibility by seed.
 #![cfg(feature = "train")]
 
 use std::path::Path;
@@ -14,7 +14,7 @@ fn write(directory: &Path, name: &str, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Texts over a small vocabulary whose words are often joined, so that many tokens continue words.
+/// Returns texts over a small vocabulary whose words are often joined, so that many tokens continue words.
 fn texts(count: u32) -> Vec<String> {
     const WORDS: [&str; 12] = [
         "retrieval",
@@ -49,7 +49,7 @@ fn read(path: impl AsRef<Path>) -> Result<Corpus, Error> {
     Corpus::from_path(path, &ReadOptions::default())
 }
 
-/// Whether each token of a passage starts a word.
+/// Returns for each token of a passage whether it starts a word.
 fn starts(passage: PassageRef) -> Vec<bool> {
     (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect()
 }
@@ -212,7 +212,7 @@ fn faulty_tokenizers_are_refused() {
     assert!(matches!(Tokenizer::train_word_piece::<&str>(&[], 100), Err(Error::NoPassages)));
 }
 
-/// What a download can leave in place of a file is named, and a configuration that is there is read or refused.
+/// Names what a failed download left in place of a file; reads or refuses an existing configuration.
 #[test]
 fn what_stands_in_place_of_a_tokenizer_is_named() {
     let saved = tempfile::tempdir().unwrap();
@@ -327,7 +327,7 @@ fn cuts_leave_words_whole() {
             "a passage begins inside a word"
         );
     }
-    // A word longer than a passage has to be cut, and its rest begins a word of its own.
+    // A word longer than a passage is cut, and its rest begins a new word.
     let cut = tokenizer.encode_corpus(&["querypassageretrieval"], 3).unwrap();
     assert!(
         cut.passages

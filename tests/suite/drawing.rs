@@ -1,4 +1,4 @@
-//! Which passages make a batch: all of them, once an epoch, in parts for ranks, and the same after a resume.
+//! Drawing of passages into batches: each passage once an epoch, split among ranks, and the same after a resume.
 #![cfg(feature = "train")]
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use retromae::model::PackedSentences;
 
 const VOCAB_SIZE: u32 = 70_000;
 
-/// `count` passages of 3 to 42 tokens; the second token of each is 100 + its index.
+/// Returns a store of `count` passages of 3 to 42 tokens; the second token of each is 100 + its index.
 fn store(count: u32) -> Arc<TokenStore> {
     let mut passages = Passages::default();
     for index in 0..count {
@@ -27,13 +27,13 @@ fn drawer(store: &Arc<TokenStore>, skipped: &[u32], options: BatchOptions) -> Ba
     BatchDrawer::new(store.clone(), skipped.to_vec(), options, Position::default()).unwrap()
 }
 
-/// The passages of each batch until epoch `epochs` begins.
+/// Returns the passages of each batch until epoch `epochs` begins.
 fn batches(drawer: &mut BatchDrawer, epochs: u32) -> Vec<Vec<u32>> {
     let count = drawer.batches_until(epochs);
     (0..count).map(|_| drawer.next_batch().sentence_indices).collect()
 }
 
-/// The part of a rank of an epoch's order, of the passages of a store of `count` that are not `skipped`.
+/// Returns a rank's share of an epoch's order, over the passages of a store of `count` that are not `skipped`.
 fn part(count: u32, skipped: &[u32], epoch: u32, rank: u32, ranks: u32) -> Vec<u32> {
     let kept: Vec<u32> = (0..count).filter(|index| !skipped.contains(index)).collect();
     let order = Permutation::new(options().seed, epoch, kept.len() as u32);
@@ -55,7 +55,7 @@ fn every_rank_sees_its_part_once_an_epoch() {
                     let place = left.iter().position(|&drawn| drawn == index);
                     left.remove(place.unwrap_or_else(|| panic!("{index} is not in epoch {epoch}")));
                 }
-                // What is left was drawn for the next epoch, by the batch that reaches into it.
+                // The rest was drawn for the next epoch, by the batch that crosses into it.
                 let next = part(COUNT, skipped, epoch + 1, rank, ranks);
                 let Position { epoch: now, cursor, put_off } = drawer.position();
                 let ahead = if *now > epoch { *cursor as usize } else { 0 };
@@ -151,7 +151,7 @@ fn a_batch_larger_than_the_corpus_holds_it_once() {
     }
 }
 
-/// Counted from the batches alone: wherever a batch ends, no passage has been drawn twice more often than another.
+/// Counted from the batches alone: wherever a batch ends, the numbers of draws of any two passages differ by at most one.
 #[test]
 fn batches_that_cross_epochs_leave_nothing_out() {
     let (mut crossed, mut ended_early) = (0, 0);

@@ -17,7 +17,7 @@ const MODES: [EmbeddingMode; 4] = [
 const SITE: u32 = 9;
 const EPS: f32 = 1e-12;
 const VOCABULARY: usize = 50;
-/// What the gradients of gamma and beta hold before they are added to.
+/// Initial value of the gradients of gamma and beta, which are added to.
 const BEFORE: f64 = 0.5;
 
 struct Data<T> {
@@ -92,7 +92,7 @@ fn exact<T: ModelFloat>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &D
     ]
 }
 
-/// Adds the rows of `d_sum` to the tables that they are gradients of. The raw rows of content bring `d_output` to the sentence.
+/// Adds the rows of `d_sum` to the gradients of the tables. The raw rows of content add `d_output` to the sentence's gradient.
 fn scatter<T: ModelFloat>(
     mode: EmbeddingMode,
     data: &Data<T>,

@@ -1,7 +1,7 @@
-//! Every kernel once, on one small shape: what tools that slow a GPU down a hundredfold are run on.
+//! Every kernel once, on one small shape: input for tools that slow a GPU down a hundredfold.
 //!
-//! Recorded training steps launch nearly all kernels and say which, passes of attention and of the heads their variants that no step needs; the shapes are
-//! ragged, so that partial tiles are among them.
+//! Recorded training steps launch and name nearly all kernels; passes of attention and of the heads add the variants that no step needs. The shapes
+//! are ragged, to include partial tiles.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -23,7 +23,7 @@ use crate::cross_entropy;
 
 const LENGTHS: [usize; 4] = [5, 70, 1, 33];
 const VOCABULARY: usize = 61;
-/// Kernels that are not the library's: of tests and baselines.
+/// Kernels outside the library: of tests and baselines.
 const OTHERS: [&str; 3] = ["probe_", "instruction_", "baseline_"];
 
 fn sentences() -> PackedSentences {
@@ -37,7 +37,7 @@ fn sentences() -> PackedSentences {
     }
 }
 
-/// Two steps, the second of which is recorded, launched and named.
+/// Runs two steps; the second is recorded, launched, and its kernels are named.
 fn kernels<T: ModelFloat>(
     device: &Device,
     head_dim: usize,
@@ -84,7 +84,7 @@ fn kernels<T: ModelFloat>(
     model.recorded_kernels().map(str::to_owned).collect()
 }
 
-/// Attention in the variants that there are for `T`.
+/// Runs attention in the variants that exist for `T`.
 fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Variant]) -> Vec<String> {
     let mut launched = Vec::new();
     for kind in [Kind::Full, Kind::Bank] {
@@ -99,8 +99,8 @@ fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Var
 /// Kernels of one operation, launched once.
 type Launched = OnceLock<BTreeSet<String>>;
 
-/// An operation in every type that it takes. Each is a test of its own, so that a fault of one on a GPU does not end the others; what it
-/// launches is kept, as [`together_they_launch_every_kernel`] asks for it again.
+/// An operation in every type that it takes. Each is a separate test, so that a fault of one on a GPU does not end the others; the names of its
+/// kernels are kept, as [`together_they_launch_every_kernel`] needs them again.
 struct Part {
     launch: fn(&Device) -> Vec<String>,
     launched: Launched,
@@ -111,7 +111,7 @@ impl Part {
         self.launched.get_or_init(|| {
             let device = Device::for_tests().expect("a device");
             let launched = (self.launch)(&device).into_iter().collect();
-            // Where they are counted: RETROMAE_HOST_BANK_CONFLICTS.
+            // Nonempty only if they are counted: RETROMAE_HOST_BANK_CONFLICTS.
             device.shared_memory_accesses().iter().for_each(|access| println!("{access}"));
             launched
         })
@@ -171,7 +171,7 @@ parts! {
     training_step_bf16: steps_of_every_size::<bf16>;
 }
 
-/// Together they launch every kernel that is built, and none that is not built for both kinds of device.
+/// The parts together launch every built kernel, and no kernel that is built for one kind of device only.
 #[test]
 fn together_they_launch_every_kernel() {
     let launched: BTreeSet<String> = PARTS.iter().flat_map(|part| part.launched().iter().cloned()).collect();

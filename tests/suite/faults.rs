@@ -1,4 +1,4 @@
-//! What the command says where CUDA fails, on the simulated driver (`simulated-cuda`) with its faults on demand.
+//! Messages of the command when CUDA fails, on the simulated driver (`simulated-cuda`) with faults on demand.
 //!
 //! `RETROMAE_SIMULATED_CUDA` names the folder of the driver's libraries.
 #![cfg(feature = "train")]
@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use crate::cli::{Workplace, program, stderr};
 use retromae::device;
 
-/// The simulated driver, unless there is none or the kernels that it would run are not built.
+/// Returns the simulated driver; none if it, or the kernels that it would run, are not built.
 fn libraries() -> Option<PathBuf> {
     if let Err(reason) = device::nvcc() {
         println!("ignored: {reason}");
@@ -24,7 +24,7 @@ fn libraries() -> Option<PathBuf> {
     folder
 }
 
-/// Runs the command on the simulated driver with `fault` and more of an environment.
+/// Runs the command on the simulated driver with `fault` and more environment variables.
 fn with_fault(command: &mut Command, libraries: &PathBuf, fault: &str, more: &[(&str, &str)]) -> Output {
     command
         .env("LD_LIBRARY_PATH", libraries)
@@ -36,7 +36,7 @@ fn with_fault(command: &mut Command, libraries: &PathBuf, fault: &str, more: &[(
         .expect("the command runs")
 }
 
-/// It fails with all parts of the message and without a panic.
+/// Asserts that the command failed with all parts of the message and without a panic.
 #[track_caller]
 fn assert_fails_with(output: &Output, parts: &[&str]) {
     let message = stderr(output);
@@ -68,7 +68,7 @@ fn a_device_that_cannot_be_used_is_refused_with_the_reason_and_a_cure() {
         let (place, output) = pretrain(&libraries, fault, &[]);
         assert_fails_with(&output, &parts);
         assert!(!place.path("out").join("checkpoint").exists(), "{fault}: it should have written nothing");
-        // `info` explains the same and is no failure.
+        // `info` explains the same and does not fail.
         let mut command = Command::new(program());
         let output = with_fault(command.arg("info"), &libraries, fault, &[]);
         assert!(output.status.success(), "{fault}: {}", stderr(&output));
@@ -98,12 +98,12 @@ fn a_kernel_that_fails_is_named() {
     let fault = "illegal-address=bias_gelu_backward_f32";
     let (_place, output) = pretrain(&libraries, fault, &[("RETROMAE_CUDA_SYNC", "1")]);
     assert_fails_with(&output, &["running bias_gelu_backward_f32", "ILLEGAL_ADDRESS", "start it again"]);
-    // Without waiting for each launch, one of the last ones.
+    // Without waiting for each launch, it is one of the last ones.
     let (_place, output) = pretrain(&libraries, fault, &[]);
     assert_fails_with(&output, &["in one of the last launches", "RETROMAE_CUDA_SYNC=1 names it"]);
 }
 
-/// As whoever waits for the command can only end it, the kernel is named while it runs.
+/// The kernel is named while it runs: all that a waiting user can do is end the command.
 #[test]
 fn a_kernel_that_hangs_is_named() {
     let Some(libraries) = libraries() else { return };
@@ -124,7 +124,7 @@ fn a_kernel_that_hangs_is_named() {
     assert!(named.ends_with("still running after 5s: bias_gelu_backward_f32"), "{named}");
 }
 
-/// What `info --check` says of the CUDA device.
+/// Returns the output of `info --check` about the CUDA device.
 fn checked(libraries: &PathBuf, fault: &str) -> serde_json::Value {
     let output =
         with_fault(Command::new(program()).args(["info", "--check", "--json"]), libraries, fault, &[]);
@@ -150,8 +150,8 @@ fn info_checks_cublaslt_or_says_what_it_lacks() {
     assert!(device["product"].is_null(), "{device}");
 }
 
-/// A module is loaded when one of its kernels is launched, and all are before a capture; `info` launches none, and sees that the device takes what nvcc
-/// made.
+/// A module is loaded when one of its kernels is launched, and all are loaded before a capture; `info` launches none, and checks that the device
+/// accepts nvcc's images.
 #[test]
 fn modules_are_loaded_when_they_are_needed() {
     let Some(libraries) = libraries() else { return };
@@ -167,7 +167,7 @@ fn modules_are_loaded_when_they_are_needed() {
         let flags = ["--device", "cuda", "--dtype", "f32", "--steps", steps];
         loads(&mut place.pretrain_command("out", &flags))
     };
-    // The command's own: it may be built without the kernels that only tests run.
+    // Ask the command: it may be built without the kernels that only tests run.
     let output = Command::new(program()).args(["info", "--kernels", "--json"]).output().unwrap();
     let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let kernels = info["kernels"].as_array().unwrap().iter();

@@ -1,7 +1,7 @@
-//! Finite differences judge every gradient of `retromae::reference`, which in turn judges the kernels.
+//! Finite differences are the oracle for every gradient of `retromae::reference`, which in turn is the oracle for the kernels.
 //!
-//! All of it is f64. A central difference with step 1e-5 errs by about 1e-10 of the loss's scale (its third derivative
-//! times the step squared, and rounding over the step), far below the tolerance.
+//! All of it is f64. A central difference with step 1e-5 errs by about 1e-10 of the loss's scale (its third derivative times the step squared, and
+//! rounding over the step), far below the tolerance.
 
 use retromae::model::{BankRows, Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, VisibilityBank};
 use retromae::ops::cross_entropy::Options;
@@ -14,15 +14,15 @@ use retromae::reference::layer_norm::{self, DropoutResidual};
 use retromae::reference::mask::{self, MaskedSentence};
 use retromae::reference::{self, Parameters, StepResult, gelu, linear, parameter_shapes};
 
-/// Lengths that a pack of sentences meets: alone, one neighbor, odd, and more than one word of mask bits.
+/// Sentence lengths with their edge cases: alone, one neighbor, odd, and more than one word of mask bits.
 const CU_SEQLENS: [i32; 6] = [0, 1, 3, 8, 17, 50];
 const STEP: f64 = 1e-5;
-/// Of the tensor's largest gradient.
+/// Tolerance relative to the tensor's largest gradient.
 const RELATIVE: f64 = 1e-6;
-/// Rounding of a loss of about 1 over [`STEP`].
+/// Rounding error of a loss of about 1, divided by [`STEP`].
 const ABSOLUTE: f64 = 1e-9;
 
-/// `count` values in `[-1, 1)`, the same for the same `tag`.
+/// Returns `count` values in `[-1, 1)`, the same for the same `tag`.
 fn values(tag: u32, count: usize) -> Vec<f64> {
     let value = |index: usize| {
         let draw = philox([7, 11], [index as u32, tag, 0, 0])[0];
@@ -46,8 +46,8 @@ fn slope(at: &[f64], direction: &[f64], loss: &mut dyn FnMut(&[f64]) -> f64) -> 
     (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP)
 }
 
-/// Compares `gradient` with differences along `samples` single elements (all, when there are no more) and along one
-/// random direction that no element escapes.
+/// Compares `gradient` with differences along `samples` single elements (all, if there are no more) and along one random direction, which involves
+/// every element.
 fn check(name: &str, at: &[f64], gradient: &[f64], samples: usize, mut loss: impl FnMut(&[f64]) -> f64) {
     assert_eq!(at.len(), gradient.len(), "{name}");
     let largest = gradient.iter().fold(0.0, |max: f64, g| max.max(g.abs()));
@@ -90,7 +90,7 @@ fn linear_gradients() {
 #[test]
 fn layer_norm_gradients() {
     let (x, gamma, beta, d_out) = (values(20, 21), values(21, 7), values(22, 7), values(23, 21));
-    // A large eps, so that its place under the root is seen as well.
+    // A large eps checks its place under the root as well.
     for eps in [1e-12, 0.3] {
         let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| {
             project(&layer_norm::forward(x, gamma, beta, eps), &d_out)
@@ -160,7 +160,7 @@ fn attention_gradients() {
     }
 }
 
-/// The log-sum-exp is the potential whose gradient by the scores is the probabilities; it must see scale and mask too.
+/// The gradient of the log-sum-exp by the scores is the probabilities; it must include scale and mask, too.
 #[test]
 fn attention_log_sum_exp_is_the_potential_of_the_probabilities() {
     let tokens = CU_SEQLENS[5] as usize;
@@ -250,7 +250,7 @@ fn cross_entropy_gradients() {
     }
 }
 
-/// The maxima of the random logits are apart by more than the step of the differences.
+/// The random logits' maxima lead by more than the step of the differences.
 #[test]
 fn bag_of_words_gradients() {
     let (hidden, weight, bias) = (values(80, 6 * 3), values(81, 5 * 3), values(82, 5));
@@ -290,8 +290,8 @@ fn bank() -> VisibilityBank {
     mask::mask_bank(17, 2, &sentences, budget, BankRows::AtMost(6))
 }
 
-/// A ragged batch. The lone `[CLS]` of sentence 0 carries a decoder label, which training never gives it, so that a
-/// gradient passes through a query that sees no key.
+/// Returns a ragged batch. The lone `[CLS]` of sentence 0 carries a decoder label, which training never gives it, so that a gradient passes through a
+/// query that sees no key.
 fn batch() -> Batch {
     let tokens = CU_SEQLENS[5] as usize;
     let label = |every: usize, tag| {
@@ -324,7 +324,7 @@ fn config(decoder: DecoderKind, query: QueryKind) -> ModelConfig {
     }
 }
 
-/// Values large enough that no gradient drowns, LayerNorm weights around 1.
+/// Values large enough that no gradient vanishes in rounding, LayerNorm weights around 1.
 fn parameters(config: &ModelConfig) -> Parameters {
     let tensor = |(tag, (name, shape)): (usize, (String, Vec<usize>))| {
         let center = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
@@ -352,7 +352,7 @@ fn check_gradients(config: &ModelConfig, dropout: Option<(u64, u32)>) {
     for (name, at) in &parameters {
         let gradient = &result.gradients[name];
         let largest = gradient.iter().fold(0.0, |max: f64, g| max.max(g.abs()));
-        // A key's bias adds the same to all scores of a row, which softmax does not see.
+        // A key's bias adds the same to all scores of a row, and softmax ignores it.
         let has_gradient = !name.ends_with("key.bias");
         assert_eq!(largest > 1e-4, has_gradient, "the gradient of {name} is at most {largest}");
         check(name, at, gradient, 3, |moved| {

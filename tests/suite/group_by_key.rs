@@ -4,7 +4,7 @@ use crate::common::{devices, integers};
 use retromae::device::{Buffer, Device};
 use retromae::ops::group_by_key::{Keys, group_by_key, segments, workspace};
 
-/// One array of keys, and room for its groups.
+/// One array of keys, and buffers for its groups.
 struct Array {
     key_count: usize,
     keys: Buffer<i32>,
@@ -65,7 +65,7 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
     made.iter().zip(arrays).for_each(|(array, (keys, _))| array.check(keys));
 }
 
-/// Keys of which half are `common`, as masked tokens are.
+/// Returns keys of which half are `common`, as masked tokens are.
 fn skewed(tag: u64, rows: usize, key_count: usize, common: i32) -> Vec<i32> {
     let draws = integers(tag, rows, 2 * key_count as u32);
     draws.into_iter().map(|draw| if draw < key_count as i32 { draw } else { common }).collect()
@@ -81,7 +81,7 @@ fn groups_are_those_of_a_stable_sort() {
                 check(&device, &[(keys, key_count)]);
             }
         }
-        // Whatever is not there has the highest digit of all.
+        // Missing keys have the highest digit of all.
         check(&device, &[(vec![255; 300], 256)]);
         let descending: Vec<i32> = (0..4500).rev().collect();
         check(&device, &[(descending, 4500)]);

@@ -1,4 +1,4 @@
-//! The host device itself: what it computes, and that kernels which are wrong on purpose are caught.
+//! The CPU emulator itself: its results, and that it catches kernels which are wrong on purpose.
 
 use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, ThreadOrder};
@@ -25,12 +25,12 @@ fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result
     let input = device.upload(&values)?;
     let output: Buffer<f32> = device.zeros(count)?;
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 0 };
-    // SAFETY: both buffers outlive the launch; where a probe leaves them, the guard pages catch it.
+    // SAFETY: both buffers outlive the launch; accesses outside them are caught by the guard pages.
     unsafe { device.stream().launch_shape(kernel, one_block(THREADS as u32, shared_bytes), &params)? };
     output.read()
 }
 
-/// The line of the mistake in a wrong kernel, as errors name it.
+/// Returns the line of the mistake in a wrong kernel, as errors name it.
 fn mistake(kernel: &str) -> String {
     format!("kernels/probes/emulator/probes.cu:{}", mistake_line(kernel))
 }
@@ -81,7 +81,7 @@ fn collectives_reduce_shuffle_and_vote() {
     }
 }
 
-/// The vectorized emulation and the naive one that its bench compares it with: both add up the products of a sum one after the other.
+/// The vectorized emulation equals the naive one of its bench: both add up the products of a sum one after the other.
 #[test]
 fn the_emulation_of_tensor_cores_equals_a_naive_one() {
     let (threads, operands, sums) = (128, 20, 32);
@@ -93,7 +93,7 @@ fn the_emulation_of_tensor_cores_equals_a_naive_one() {
         let input = device.upload(&random).unwrap();
         let output: Buffer<f32> = device.zeros(threads * sums).unwrap();
         let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 3 };
-        // SAFETY: both buffers outlive the launch, and are as long as the kernels want them.
+        // SAFETY: both buffers outlive the launch, and have the length that the kernels require.
         unsafe { device.stream().launch_shape(kernel, one_block(threads as u32, 0), &params) }.unwrap();
         output.read().unwrap()
     };
@@ -127,7 +127,7 @@ fn accesses_out_of_bounds_are_caught_at_their_line() {
     let buffers = device(options(ThreadOrder::Forward));
     let output: Buffer<f32> = buffers.zeros(THREADS).unwrap();
     let params = ProbeParams { input: 0, output: output.view().address(), count: 1 };
-    // SAFETY: the probe leaves its shared memory, which a fence follows.
+    // SAFETY: the probe leaves its shared memory, and a guard page follows it.
     let result = unsafe {
         buffers.stream().launch_shape("probe_shared_out_of_bounds", one_block(THREADS as u32, 256), &params)
     };
@@ -208,7 +208,7 @@ mod sanitized {
     fn races_and_missing_waits_are_caught_at_their_line() {
         for order in ORDERS {
             let options = options(order);
-            // Which of the two accesses comes second, and is blamed, depends on the order.
+            // The order determines which of the two accesses comes second and is blamed.
             for (kernel, lines) in [
                 ("probe_missing_barrier", -1..=0),
                 ("probe_write_after_read", -1..=0),

@@ -1,4 +1,4 @@
-//! The weights that a seed gives.
+//! Initial weights from a seed.
 
 use std::collections::HashSet;
 
@@ -20,7 +20,7 @@ fn initial(seed: u64, hidden_size: usize) -> Vec<(String, Vec<usize>, Vec<f32>)>
     };
     let capacity = Capacity { tokens: 8, sentences: 2, ..CAPACITY };
     let mut model = Model::<bf16>::new(&device, &config, capacity).unwrap();
-    // What was there before does not matter.
+    // Earlier values must not matter.
     model.set_parameter("cls.predictions.bias", &[3.0; 501]).unwrap();
     model.set_moments("cls.predictions.bias", &[3.0; 501], &[3.0; 501]).unwrap();
     model.initialize(seed).unwrap();
@@ -45,7 +45,7 @@ fn a_model_has_the_parameters_of_the_reference() {
 
 #[test]
 fn matrices_are_normal_and_the_rest_is_constant() {
-    // Wide, so that a deviation that is off by a twentieth shows.
+    // Wide enough that a deviation that is off by a twentieth shows.
     for (name, shape, values) in initial(7, 128) {
         if shape.len() == 1 {
             let constant = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
@@ -77,12 +77,12 @@ fn matrices_are_normal_and_the_rest_is_constant() {
     }
 }
 
-/// No draw is used twice: not in one matrix, nor in two, however they are shifted, and not by another seed.
+/// No draw is used twice: within a matrix, in two matrices at any shift, or with another seed.
 #[test]
 fn every_matrix_has_draws_of_its_own() {
     let (first, second) = (initial(7, 64), initial(1 << 40 | 7, 64));
     assert!(initial(7, 64) == first, "the same seed gives other weights");
-    // Of f32 values as close together as these, single ones are equal by chance; eight in a row are not.
+    // Single f32 values as close together as these are equal by chance; eight in a row are not.
     let mut runs = HashSet::new();
     for (name, shape, values) in first.iter().chain(&second) {
         if shape.len() == 1 {

@@ -9,7 +9,7 @@ use retromae::reference::layer_norm as reference;
 const SITE: u32 = 5;
 const EPS: f32 = 1e-12;
 
-/// Which of the optional arguments are present.
+/// The optional arguments that are present.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     rows: usize,
@@ -25,7 +25,7 @@ impl Case {
     }
 }
 
-/// Host data of a case: bias and residual are zeros where they are absent.
+/// Host data of a case: absent bias and residual are zeros.
 struct Data<T> {
     input: Vec<T>,
     bias: Vec<f32>,
@@ -55,10 +55,10 @@ impl<T: ModelFloat> Data<T> {
 /// Everything that the two passes produce, in the order of [`NAMES`].
 type Results = [Vec<f64>; 8];
 const NAMES: [&str; 8] = ["output", "sum", "mean", "d_residual", "d_input", "d_gamma", "d_beta", "d_bias"];
-/// Where the normalized elements are in it.
+/// Index of the normalized elements in [`Results`].
 const SUM: usize = 1;
 
-/// What the gradients of gamma, beta and bias hold before they are added to.
+/// Initial value of the gradients of gamma, beta and bias, which are added to.
 const BEFORE: f64 = 0.5;
 
 fn exact<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
@@ -190,7 +190,7 @@ fn check<T: ModelFloat>(devices: &[Device], case: Case) {
     for device in devices {
         let actual = run(device, case, &data);
         for (i, name) in NAMES.iter().enumerate() {
-            // A mean is a sum that cancels: what it is measured against are the elements.
+            // A mean is a sum that cancels: its error is measured against the elements.
             let scaled_by = if *name == "mean" { &exact[SUM] } else { &exact[i] };
             let scale = scaled_by.iter().fold(0.0f64, |max, value| max.max(value.abs()));
             let what = format!("{name} of {case:?}");
@@ -224,7 +224,7 @@ fn matches_the_reference() {
     }
 }
 
-/// The difference of the squares' mean and the mean's square would have no digit left here.
+/// Computed as the mean of squares minus the square of the mean, the variance would have no correct digit here.
 #[test]
 fn a_mean_far_above_the_deviation_is_sound() {
     for (rows, columns, mean) in [(3, 128, 1e4), (33, 768, -3e3), (2, 1024, 1e3)] {
@@ -233,7 +233,7 @@ fn a_mean_far_above_the_deviation_is_sound() {
     }
 }
 
-/// Enough rows that each block has several rounds of them, the last of which is not full.
+/// Has enough rows that each block takes several rounds of them, the last of which is not full.
 #[test]
 fn many_rows_leave_few_partial_sums() {
     let partials = |rows| layer_norm::workspace(rows, 16).bytes() / (3 * 16 * 4);

@@ -1,5 +1,4 @@
-//! What lives longer than what it came from: everything of a device dropped in any order, around captures and replays, while work is in
-//! flight.
+//! Objects that outlive their origin: everything of a device dropped in any order, around captures and replays, while work is in flight.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -14,7 +13,7 @@ use crate::recorded::device;
 /// More than one block of a sum, so that it has a workspace.
 const COUNT: usize = 100_000;
 
-/// What may be dropped: a part of what follows each.
+/// Objects that may be dropped, each used by later ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Thing {
     Device,
@@ -36,13 +35,13 @@ const THINGS: [Thing; 7] = [
     Thing::Graph,
 ];
 
-/// When all is dropped, after the last work was enqueued.
+/// Time at which all is dropped, after the last work was enqueued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     InFlight,
-    /// While another stream is captured, by this thread.
+    /// While this thread captures another stream.
     InCapture,
-    /// After all is done.
+    /// After all work is done.
     Late,
 }
 
@@ -85,7 +84,7 @@ impl Work {
         }
     }
 
-    /// Uploads the values and adds their squares up, `replays` times.
+    /// Uploads the values and adds up their squares, `replays` times.
     fn enqueue(&mut self, values: &[f32], replays: usize) {
         let (stream, staging) = (self.stream.as_ref().unwrap(), self.staging.as_mut().unwrap());
         staging.write().unwrap().copy_from_slice(values);
@@ -115,7 +114,7 @@ fn orders() -> impl Strategy<Value = (Vec<Thing>, When, usize)> {
     (Just(THINGS.to_vec()).prop_shuffle(), prop::sample::select(whens.to_vec()), 1usize..=3)
 }
 
-/// The device itself goes first or last; a fresh one would take too long to open where it is a GPU.
+/// The device itself goes first or last; opening a fresh GPU each time would take too long.
 #[test]
 fn whatever_is_dropped_first_the_work_is_done() {
     let device = device();
@@ -156,7 +155,7 @@ fn whatever_is_dropped_first_the_work_is_done() {
     runner.run(&orders(), right).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What was made with a device goes with what is made with the same one later, and a host device with options is always another one.
+/// Buffers of a device work with a later handle of the same device, and a CPU emulator with options is always another device.
 #[test]
 fn a_device_is_one_in_a_process() {
     let source = Device::for_tests().unwrap().upload(&[1.0f32, 2.0]).unwrap();
@@ -172,7 +171,7 @@ fn a_device_is_one_in_a_process() {
     }
 }
 
-/// A device that is dropped before all that is on it: the last of those lets it go.
+/// A device that is dropped before its objects is released by the last of them.
 #[test]
 fn a_device_lives_as_long_as_anything_of_it() {
     for last in THINGS {
@@ -200,8 +199,8 @@ fn train(model: &mut Model<f32>, stream: &Stream, update: u32) -> Result<Ticket,
     model.train_step(stream, &step)
 }
 
-/// A model with recorded steps, dropped while one is in flight, before or after the stream and within a capture; another one trains on as if
-/// nothing had been.
+/// A model with recorded steps is dropped while one is in flight, before or after the stream and within a capture; another model trains on
+/// unaffected.
 #[test]
 fn a_model_may_be_dropped_while_its_step_runs() {
     let device = device();

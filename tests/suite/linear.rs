@@ -17,7 +17,7 @@ struct Operands<T> {
     weight: Vec<T>,
     bias: Vec<T>,
     d_output: Vec<T>,
-    /// What the gradients hold before: they are added to.
+    /// Initial values of the gradients, which are added to.
     d_input: Vec<T>,
     d_weight: Vec<f32>,
 }
@@ -40,15 +40,15 @@ fn plus(left: &[f64], right: &[f64]) -> Vec<f64> {
     left.iter().zip(right).map(|(l, r)| l + r).collect()
 }
 
-/// A product with what it should be near: exact, naive, and the largest sum of magnitudes.
+/// Expected matmul: exact, naive, and the largest sum of magnitudes.
 struct Expected {
     exact: Vec<f64>,
     naive: Vec<f64>,
     scale: f64,
 }
 
-/// The naive product of `left [m, k]` and `right [k, n]`, given by their elements: accumulated in f32 and rounded to `T`, then
-/// `addend` added and rounded again.
+/// Computes the naive matmul of `left [m, k]` and `right [k, n]`, given by their elements: accumulated in f32 and rounded to `T`, then `addend` added
+/// and rounded again.
 fn expect<T: Float>(
     exact: Vec<f64>,
     [m, n, k]: [usize; 3],
@@ -210,7 +210,7 @@ fn f16_matches_the_reference() {
     sweep::<f16>();
 }
 
-/// The product lies halfway between 1 and the next number and the bias is the other half: rounded before the bias is added, both would be
+/// The sum of products lies halfway between 1 and the next number and the bias is the other half: rounded before the bias is added, both would be
 /// lost.
 fn check_one_rounding<T: Float>(epsilon: f32) {
     let half: Vec<T> = rounded(&[f64::from(epsilon) / 2.0]);
@@ -261,7 +261,7 @@ fn wrong_shapes_are_refused() {
         "input is 13 elements long; it should be a multiple of 4 (features)"
     );
     assert_eq!(refuse([12, 32, 8, 24], [0, 8]), "in_features is 0; it should be positive");
-    // Sizes whose product overflows are no view's length.
+    // A size whose product overflows matches no view's length.
     let error = refuse([0, 0, 0, 0], [8, 1 << 61]);
     assert!(error.starts_with("weight is 0 elements long; it should be 18446744073709551615"), "{error}");
     assert_eq!(refuse([12, 33, 8, 24], [4, 8]), "weight is 33 elements long; it should be 32 (out · in)");

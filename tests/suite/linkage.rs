@@ -1,4 +1,4 @@
-//! What the programs need in order to start, and what they say where there is no CUDA driver.
+//! The programs' dynamic libraries, and their messages if there is no CUDA driver.
 
 /// Dynamic libraries that the program file at `path` asks the loader for.
 #[cfg(target_os = "linux")]
@@ -51,7 +51,7 @@ mod command {
         present
     }
 
-    /// What is missing, and the cure: the driver, or else the compiler, whichever is asked for first.
+    /// Asserts that a message names what is missing, and the cure: the driver, or else the compiler, whichever is looked up first.
     #[track_caller]
     fn assert_explains(message: &str) {
         let cures = match device::nvcc() {
@@ -92,7 +92,7 @@ mod command {
         assert_explains(named("cuda")["reason"].as_str().expect("a reason"));
     }
 
-    /// A complete run directory is not needed: the device comes before everything that is written.
+    /// An incomplete run directory will do: the device is opened before anything is written.
     #[test]
     fn commands_refuse_a_missing_device_and_write_nothing() {
         if driver_is_present() {

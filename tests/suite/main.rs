@@ -1,4 +1,4 @@
-//! All tests of the crate in one program: it links once, and a GPU machine needs to be given one file.
+//! All tests of the crate in one program: it links once, and a GPU machine needs only one file.
 //!
 //! One module an operation, mirroring `src/ops`.
 

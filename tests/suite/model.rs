@@ -41,13 +41,13 @@ pub fn config(decoder: DecoderKind, query: QueryKind, dropout: f32) -> ModelConf
     }
 }
 
-/// Parameters of visible size, so that every gradient is.
+/// Returns parameters large enough that every gradient is visible.
 pub fn parameters(config: &ModelConfig) -> Parameters {
     let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let scale = if name.contains("embeddings.weight") || shape.len() == 2 { 0.15 } else { 0.1 };
         let drawn = values(index as u64, shape.iter().product());
-        // What f32 holds exactly, so that device and reference start from the same numbers.
+        // Rounded to f32, so that device and reference start from the same numbers.
         (name, drawn.iter().map(|value| f64::from((offset + scale * value) as f32)).collect())
     };
     parameter_shapes(config).into_iter().enumerate().map(draw).collect()
@@ -59,7 +59,7 @@ pub fn sentences() -> PackedSentences {
     let starts: Vec<bool> =
         LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect();
     let mut word_starts = word_start_bits(&starts);
-    // Bits beyond the last token mean nothing.
+    // Bits beyond the last token have no meaning.
     *word_starts.last_mut().unwrap() |= u32::MAX << (starts.len() % 32);
     PackedSentences {
         sentence_indices: vec![11, 4, 300, 2, 9, 77],
@@ -69,7 +69,7 @@ pub fn sentences() -> PackedSentences {
     }
 }
 
-/// The test's sentences as the device would draw them.
+/// Returns the batch that the device would draw for the test's sentences.
 fn batch(config: &ModelConfig) -> Batch {
     draw_batch(SEED, STEP, &sentences(), MASKING, config)
 }
@@ -91,7 +91,7 @@ fn gradients<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
     model.parameter_shapes().into_iter().map(read).collect()
 }
 
-/// What an update leaves of the gradients.
+/// Returns the gradients as an update leaves them: in the first moments.
 fn first_moments<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
     let read = |(name, _): (String, Vec<usize>)| {
         let (first, _) = model.moments(&name).unwrap();
@@ -100,7 +100,7 @@ fn first_moments<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> 
     model.parameter_shapes().into_iter().map(read).collect()
 }
 
-/// Relative distance of two tensors in the L2 norm; `floor` is what counts as zero.
+/// Relative distance of two tensors in the L2 norm; norms below `floor` count as zero.
 pub fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
@@ -108,7 +108,7 @@ pub fn distance(actual: &[f64], expected: &[f64], floor: f64) -> f64 {
     difference / norm(&mut expected.iter().copied()).max(floor)
 }
 
-/// `tolerance` is relative: about 30 roundings of the element type in a chain of 3 layers.
+/// Checks a model; `tolerance` is relative: about 30 roundings of the element type in a chain of 3 layers.
 fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
     let parameters = parameters(config);
     let batch = batch(config);
@@ -132,7 +132,7 @@ fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
         assert!((perplexity.ln() - loss).abs() < 1e-5 * loss, "perplexity {perplexity}, loss {loss}");
         assert!((0.0..1.0).contains(&accuracy), "accuracy {accuracy}");
     }
-    // The key bias has no gradient in exact arithmetic; what is left of it is measured against its neighbor's.
+    // The key bias has no gradient in exact arithmetic; the rest is measured against the query bias's gradient.
     for (name, actual) in gradients(&model) {
         let floor = if name.ends_with("key.bias") {
             norm(&expected.gradients[&name.replace("key", "query")])
@@ -148,7 +148,7 @@ fn norm(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// Every kind of model; the last has the bag-of-words head.
+/// Returns a config of every kind of model; the last has the bag-of-words head.
 fn configs(dropout: f32) -> [ModelConfig; 4] {
     [
         config(DecoderKind::Basic, QueryKind::Embedding, dropout),
@@ -177,7 +177,7 @@ fn bf16_gradients_match_the_reference() {
     }
 }
 
-/// What the device draws, down to the labels and their weights, is what the reference says.
+/// The device's draws, down to the labels and their weights, equal the reference's.
 #[test]
 fn a_drawn_step_is_that_of_its_batch() {
     let [basic, enhanced, position, bag_of_words] = configs(0.1);
@@ -206,7 +206,7 @@ fn a_drawn_step_is_that_of_its_batch() {
             assert!(close(drawn.0.encoder, explicit.0.encoder), "{:?}, {:?}", drawn.0, explicit.0);
             assert!(close(drawn.0.decoder, explicit.0.decoder), "{:?}, {:?}", drawn.0, explicit.0);
             assert_eq!(drawn.0.encoder_accuracy, explicit.0.encoder_accuracy);
-            // Labeled rows stand in other places, and are added up in another order.
+            // Labeled rows are at other indices, and are added up in another order.
             for (name, actual) in drawn.1 {
                 let floor = norm(&explicit.1[&name.replace("key.bias", "query.bias")]);
                 assert!(
@@ -231,7 +231,7 @@ fn sentence_vectors_match_the_reference() {
     }
 }
 
-/// A few updates on one batch must lower both losses, and a step does not depend on what came before it.
+/// A few updates on one batch must lower both losses, and a step does not depend on earlier ones.
 #[test]
 fn training_on_one_batch_lowers_the_losses() {
     let device = &devices()[0];
@@ -251,7 +251,7 @@ fn training_on_one_batch_lowers_the_losses() {
     assert!(last.encoder < 0.8 * first.encoder && last.decoder < 0.8 * first.decoder, "{first:?} {last:?}");
 }
 
-/// One training step of the test's sentences, whose ids are all moved on by `shift`; waits for it.
+/// Runs one training step on the test's sentences, whose ids are all moved on by `shift`; waits for it.
 fn train<T: ModelFloat>(
     model: &mut Model<T>,
     device: &Device,
@@ -262,7 +262,7 @@ fn train<T: ModelFloat>(
     let mut sentences = sentences();
     sentences.ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
     let batch = draw_batch(SEED, step, &sentences, MASKING, model.config());
-    // Explicit now and then: what is given is filled up otherwise than what is drawn.
+    // Some batches are explicit: they are padded in a different way than drawn ones.
     let step = TrainStep {
         input: if shift == 3 { Input::Explicit(&batch) } else { Input::Drawn(&sentences, MASKING) },
         randomness: StepRandomness { seed: SEED, step },
@@ -274,7 +274,7 @@ fn train<T: ModelFloat>(
     model.outcome(ticket).unwrap()
 }
 
-/// Recorded steps read the batch, the seed and the learning rate anew at every replay, and filling up changes no sum but its rounding.
+/// Recorded steps read the batch, the seed and the learning rate anew at every replay, and padding changes sums only by rounding.
 #[test]
 fn recorded_steps_train_as_others_do() {
     for device in devices() {
@@ -309,7 +309,7 @@ fn recorded_steps_train_as_others_do() {
     }
 }
 
-/// The first step of a shape is enqueued, the second recorded, the third replayed: all the same bits.
+/// The first step of a shape is enqueued, the second recorded, the third replayed: all give the same bits.
 #[test]
 fn a_replay_gives_the_bits_of_the_first_run() {
     for device in devices() {
@@ -330,7 +330,7 @@ fn a_replay_gives_the_bits_of_the_first_run() {
     }
 }
 
-/// Whatever came before: a step, an update, a whole training step.
+/// Earlier work has no effect: a step, an update, a whole training step.
 #[test]
 fn a_step_adds_to_no_earlier_gradient() {
     for device in devices() {
@@ -389,7 +389,7 @@ fn a_batch_without_labels_has_no_loss_and_no_gradient() {
     assert!(gradients(&model).values().flatten().all(|&value| value == 0.0));
 }
 
-/// What is not finite in the head reaches the losses and the norm, by which the update is refused.
+/// Infinite values in the head reach the losses and the norm, which makes the update refused.
 #[test]
 fn a_step_that_is_not_finite_changes_no_weight() {
     for device in devices() {
@@ -419,7 +419,7 @@ fn a_step_that_is_not_finite_changes_no_weight() {
     }
 }
 
-/// Ids before corruption, each once; not those of the first and the last token.
+/// A bag holds the ids before corruption, each once, without the first and the last token's.
 #[test]
 fn a_bag_has_the_words_of_its_sentence() {
     let ignore = IGNORE_INDEX;

@@ -1,4 +1,4 @@
-//! What a model can be made of and is given: every stated range at its edges. What is accepted runs.
+//! Arguments of models: every stated range at its edges. Accepted models run.
 
 use retromae::device::{Device, HostOptions, ModelFloat, bf16};
 use retromae::model::{
@@ -17,7 +17,7 @@ fn device() -> Device {
     Device::for_tests().expect("a device")
 }
 
-/// On a device of its own: others' buffers must not count.
+/// Uses a device of its own, as others' buffers must not count.
 #[test]
 fn the_predicted_memory_is_what_a_model_allocates() {
     fn check<T: ModelFloat>(config: &ModelConfig, capacity: Capacity) {
@@ -51,7 +51,7 @@ fn configurations_out_of_range_are_refused() {
         change(&mut config);
         let message = config.validate().unwrap_err().to_string();
         assert_eq!(message, expected);
-        // The one validator is the model's.
+        // The model's own validator is the only one.
         assert_eq!(Model::<f32>::new(&device, &config, CAPACITY).unwrap_err().to_string(), message);
         assert_eq!(Model::<f32>::memory_bytes(&device, &config, CAPACITY).unwrap_err().to_string(), message);
     };
@@ -139,7 +139,7 @@ fn capacities_out_of_range_are_refused() {
     assert!(Capacity { sentences: 1 << 24, tokens: 1 << 24, sentence_length: 80 }.validate(&plain).is_ok());
 }
 
-/// The smallest and the oddest model that is accepted: it trains, by both ways of enqueuing a step.
+/// The smallest and the oddest accepted models train, by both ways of enqueuing a step.
 #[test]
 fn what_is_accepted_trains() {
     let device = device();
@@ -182,7 +182,7 @@ fn what_is_accepted_trains() {
             ids: (0..tokens as i32).map(|token| token % 6).collect(),
             word_starts: vec![u32::MAX; tokens.div_ceil(32)],
         };
-        // Filled up, the largest capacity would take thousands of empty sentences.
+        // Padded, the largest capacity would take thousands of empty sentences.
         let recorded = if capacity.sentences > 100 { 0 } else { 3 };
         for update in 1..=1 + recorded {
             model.record_steps(update > 1);
@@ -205,7 +205,7 @@ fn what_is_accepted_trains() {
     }
 }
 
-/// Losses are means over labels, whatever they weigh in the total; what weighs nothing has no gradient.
+/// Losses are means over labels, whatever their weight in the total; a loss of weight 0 has no gradient.
 #[test]
 fn a_loss_without_weight_is_reported_all_the_same() {
     let device = device();
@@ -258,7 +258,7 @@ fn an_update_that_would_climb_or_not_be_finite_is_refused() {
             1,
             "weight_decay is 11; it should be at most 10, 1 over the learning rate",
         );
-        // The optimizer's constants, at every step: a shape that was refused is not replayed.
+        // The optimizer's constants are checked at every step: a refused shape is not replayed.
         for _ in 0..3 {
             refuse(&AdamW { beta1: 1.0, ..adamw }, 1e-3, 1, "beta1 is 1; it should be in [0, 1)");
             refuse(&AdamW { beta2: f64::NAN, ..adamw }, 1e-3, 1, "beta2 is NaN; it should be in [0, 1)");
@@ -320,7 +320,7 @@ fn weights_and_moments_that_are_not_finite_are_refused() {
     assert!(message.starts_with("name is \"nothing\"; it should be the name of a parameter"), "{message}");
 }
 
-/// Attention takes longer sentences than masks are drawn for; a model of such ones draws masks for shorter ones all the same, recorded or not.
+/// Attention takes longer sentences than masks can be drawn for; a model of such lengths still draws masks for shorter ones, recorded or not.
 #[test]
 fn masks_are_drawn_in_a_model_of_longer_sentences() {
     let device = device();
@@ -391,12 +391,12 @@ fn sentences_that_cannot_be_embedded_are_refused() {
     refuse(&[0, 80, 160, 240, 257], &[1; 257], "tokens is 257; it should be at most 256 (the capacity)");
     let nine: Vec<i32> = (0..=9).collect();
     refuse(&nine, &[1; 9], "sentences is 9; it should be at most 8 (the capacity)");
-    // The largest batch, of a sentence of the longest length among others.
+    // The largest batch, with a sentence of the longest length among others.
     let largest = [0, 80, 160, 240, 252, 253, 254, 255, 256];
     assert_eq!(model.embed(&device.stream(), &largest, &[96; 256]).unwrap().len(), 8 * 64);
 }
 
-/// A bank whose words are too few, too many, or not there at all; each says which.
+/// A bank with too few words, too many, or none; each error states which.
 #[test]
 fn wrong_banks_are_refused() {
     let device = device();
@@ -434,7 +434,7 @@ fn wrong_banks_are_refused() {
             refused,
             "visibility is 8 words for sentence 3; it should be at least 122 (61 rows of 2 words)"
         );
-        // A word a token and 32 tokens of the longest sentence: 125 tokens of 3 words.
+        // One word a token for 32 tokens of the longest sentence: 125 tokens of 3 words.
         let most = 3 * 125;
         assert!(run(&|bank| bank.bits.resize(most, 0)).is_ok());
         let refused = run(&|bank| bank.bits.resize(most + 1, 0)).unwrap_err();

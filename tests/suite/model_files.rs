@@ -1,4 +1,4 @@
-//! Models as users find them on disk: what is taken of each file, what is said of the rest, and what is refused by name.
+//! Models as users find them on disk: the parts of each file that are used, the messages about the rest, and refusals by name.
 #![cfg(feature = "train")]
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(crate) fn write_tensors(path: &Path, tensors: &Tensors) {
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
-/// A workplace with a trained model in `model`.
+/// Returns a workplace with a trained model in `model`.
 fn with_model() -> Workplace {
     let place = Workplace::new();
     place.trained("model", &["--steps", "2", "--lr", "0.01", "--held-out", "0"]);
@@ -64,18 +64,18 @@ fn eval(place: &Workplace) -> Output {
     place.eval("model", "corpus.txt", &[])
 }
 
-/// `[N][H]` what `retromae embed` printed.
+/// Returns the printed vectors of `retromae embed`, `[N][H]`.
 pub(crate) fn vectors(output: &Output) -> Vec<Vec<f64>> {
     assert!(output.status.success(), "{}", stderr(output));
     let printed = String::from_utf8(output.stdout.clone()).unwrap();
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// `[N][H]` the mean of the tokens' last hidden states by the reference, or that of `[CLS]`.
+/// Returns the reference's mean of the tokens' last hidden states, `[N][H]`, or the state of `[CLS]`.
 fn expected_vectors(place: &Workplace, mean: bool) -> Vec<Vec<f64>> {
     let config: ModelConfig =
         serde_json::from_slice(&std::fs::read(place.path("model/config.json")).unwrap()).unwrap();
-    // Of the decoder only the encoder's output is wanted.
+    // Only the encoder's output is needed, so any decoder will do.
     let config = ModelConfig { decoder: DecoderKind::Basic, ..config };
     let tensors = read_tensors(&place.path("model/model.safetensors"));
     let parameter = |(name, shape): (String, Vec<usize>)| {
@@ -159,7 +159,7 @@ fn vectors_are_pooled_as_the_files_beside_the_model_say() {
     }
 }
 
-/// A model that is not finite, or made of other files, is refused by every command that reads it.
+/// A model with weights that are not finite, or with another kind of file in place of its own, is refused by every command that reads it.
 #[test]
 fn weights_that_are_none_are_refused_by_name() {
     let place = with_model();
@@ -208,7 +208,7 @@ fn weights_that_are_none_are_refused_by_name() {
     refused("model.safetensors`: it is not there, and pytorch_model.bin is not read");
 }
 
-/// Weights that are finite, of which what comes out is not.
+/// Finite weights whose output is not finite.
 #[test]
 fn vectors_that_are_not_finite_are_refused() {
     let place = with_model();
@@ -260,7 +260,7 @@ fn what_was_taken_of_the_weights_is_told() {
     for output in [embed(&place, &[]), eval(&place)] {
         assert!(note(&output).ends_with("taken: bert.* (21), cls.* (5); left: bert.pooler.dense.bias"));
     }
-    // One step of a small rate leaves the bias where it was.
+    // One step of a small rate leaves the bias nearly unchanged.
     let after = read_tensors(&place.path("init/model.safetensors"))["cls.predictions.bias"].1.clone();
     let moved = bias.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(moved < 0.0011, "the bias was not taken: it moved by {moved}");

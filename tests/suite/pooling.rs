@@ -24,7 +24,7 @@ fn parameters(config: &ModelConfig) -> Parameters {
     let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let drawn = values(index as u64, shape.iter().product());
-        // What f32 holds exactly.
+        // Rounded to f32.
         (name, drawn.iter().map(|value| f64::from((offset + 0.15 * value) as f32)).collect())
     };
     parameter_shapes(config).into_iter().enumerate().map(draw).collect()
@@ -42,7 +42,7 @@ fn batch() -> Batch {
     }
 }
 
-/// `[B, H]` of the tokens' last hidden states `[T, H]`.
+/// Pools the tokens' last hidden states, `[T, H]`, to `[B, H]`.
 fn pooled(hidden: &[f64], batch: &Batch, pooling: Pooling, columns: usize) -> Vec<f64> {
     let row = |token: usize| &hidden[token * columns..][..columns];
     let vector = |b: usize| -> Vec<f64> {
@@ -69,7 +69,7 @@ fn check<T: ModelFloat>(device: &Device, tolerance: f64) {
         let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
         model.set_parameter(name, &values).unwrap();
     }
-    // The second time on what the first has left.
+    // The second run starts on the buffers that the first has left.
     for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Mean] {
         let ids = &batch.encoder_input_ids;
         let actual = model.embed_pooled(&device.stream(), &batch.cu_seqlens, ids, pooling).unwrap();

@@ -1,4 +1,4 @@
-//! Products of dense matrices against plain f64 sums: types, layouts, batches, addends, and sizes that nothing divides.
+//! Matmuls of dense matrices against plain f64 sums: types, layouts, batches, addends, and sizes without common divisors.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, Stream, bf16, f16};
@@ -14,7 +14,7 @@ enum Added {
 
 const ADDED: [Added; 3] = [Added::Zero, Added::Output, Added::Bias];
 
-/// What element `(i, row, column)` of the batch of products is made of, and where its factors lie.
+/// Sizes, layouts and addend of a batch of matmuls.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     sizes: Sizes,
@@ -77,7 +77,7 @@ impl Case {
     ) -> Vec<O> {
         let (left, right) = (device.upload(left).unwrap(), device.upload(right).unwrap());
         let bias = device.upload(bias).unwrap();
-        // Nothing of what is overwritten may be seen.
+        // Overwritten values must not be read.
         let poison = vec![O::from_f32(f32::NAN); before.len()];
         let output = if self.added == Added::Output { before } else { &poison };
         let mut output = device.upload(output).unwrap();
@@ -108,7 +108,7 @@ const SIZES: [[usize; 4]; 11] = [
     [3, 63, 1, 129],
     [12, 33, 33, 64],
     [65, 2, 3, 5],
-    // Large enough that each product of the batch is spread over all cores of a host.
+    // Large enough that each matmul of the batch is spread over all cores of a host.
     [2, 129, 257, 127],
     [3, 5, 7, 0],
     [0, 5, 7, 9],
@@ -122,7 +122,7 @@ fn sweep<T: Float, O: Float>() {
             [[false, false], [false, true], [true, false], [true, true]].into_iter().enumerate()
         {
             let case = |added| Case { sizes: Sizes { batch, m, n, k }, transposed, added };
-            // Every addend with the layouts of a linear layer, one of them with each other.
+            // Every addend with the layouts of a linear layer, one addend with each other layout.
             if transposed == [false, true] {
                 ADDED.into_iter().for_each(|added| case(added).check::<T, O>(&devices));
             } else {
@@ -149,7 +149,7 @@ fn f16_matches_f64_sums() {
     sweep::<f16, f32>();
 }
 
-/// A view need not begin where its buffer does.
+/// A view may begin anywhere in its buffer.
 #[test]
 fn operands_need_no_alignment_but_their_own() {
     for device in devices() {
@@ -184,7 +184,7 @@ fn operands_need_no_alignment_but_their_own() {
     }
 }
 
-/// A bias may begin at any element, also where the library cannot add it: for thin products it never can.
+/// A bias may begin at any element, also if cuBLASLt cannot add it: for thin matmuls it never can.
 fn check_bias_anywhere<T: Float>() {
     const OFFSETS: usize = 9;
     for device in devices() {
@@ -230,7 +230,7 @@ fn a_bias_may_begin_anywhere() {
     check_bias_anywhere::<f16>();
 }
 
-/// The factors of one product, which is computed many times.
+/// The factors of one matmul, which is computed many times.
 struct Factors {
     left: Buffer<f32>,
     right: Buffer<f32>,
@@ -239,7 +239,7 @@ struct Factors {
 impl Factors {
     const SIZES: Sizes = Sizes { batch: 1, m: 65, n: 72, k: 40 };
 
-    /// With places for `count` results.
+    /// Allocates the factors, and outputs for `count` results.
     fn with_outputs(device: &Device, count: usize) -> (Self, Vec<Buffer<f32>>) {
         let Sizes { m, n, k, .. } = Self::SIZES;
         let upload = |seed, count| device.upload(&rounded::<f32>(&values(seed, count))).unwrap();
@@ -259,7 +259,7 @@ impl Factors {
     }
 }
 
-/// A graph's products, and those of the stream that it was recorded on, which nothing orders, share nothing but what they read.
+/// A graph's matmuls, and unordered ones on the stream that it was recorded on, share only their inputs.
 #[test]
 fn products_of_a_graph_and_of_its_stream_do_not_meet() {
     const ROUNDS: usize = 4;
@@ -287,7 +287,7 @@ fn products_of_a_graph_and_of_its_stream_do_not_meet() {
     }
 }
 
-/// Products on two streams, which nothing orders, share nothing but what they read.
+/// Unordered matmuls on two streams share only their inputs.
 #[test]
 fn products_of_two_streams_do_not_meet() {
     const ROUNDS: usize = 4;

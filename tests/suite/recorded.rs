@@ -1,4 +1,4 @@
-//! Steps that are filled up to recurring shapes, recorded and replayed, against steps as they are, whatever the capacity and the batch.
+//! Steps padded to recurring shapes, recorded and replayed, against unpadded ones, for random capacities and batches.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::common::{integers, prefix_sums};
 use crate::model;
 
 const VOCABULARY: usize = 40;
-/// Sizes are rounded up to this share of the capacity; not at all where that is no larger.
+/// Sizes are rounded up to multiples of the capacity divided by this; not at all if the capacity is no larger.
 const SHARES: usize = 16;
 const LEARNING_RATE: f64 = 1e-2;
-/// With an `eps` by which the rounding of a gradient that is nearly 0 does not make a whole step.
+/// With an `eps` large enough that the rounding of a nearly zero gradient does not become a whole step.
 const ADAM_W: AdamW = AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-3, weight_decay: 0.01, max_norm: Some(1.0) };
 
-/// One host device, whose memory is fenced, or the CUDA device.
+/// Returns one CPU emulator with guard pages, or the CUDA device.
 pub fn device() -> Device {
     match std::env::var("RETROMAE_TEST_DEVICE").as_deref() {
         Ok("cuda") => Device::for_tests().expect("a device"),
@@ -30,12 +30,12 @@ pub fn device() -> Device {
     }
 }
 
-/// A model, and the batches that it is trained on one after the other.
+/// A model, and the batches that it is trained on in turn.
 #[derive(Clone, Debug)]
 struct Case {
     config: ModelConfig,
     capacity: Capacity,
-    /// Sentence lengths of each batch; each is trained on three times: as it comes, recorded, and replayed.
+    /// Sentence lengths of each batch; each is trained on three times: enqueued, recorded, and replayed.
     batches: Vec<Vec<usize>>,
     masking: Masking,
     explicit: bool,
@@ -62,7 +62,7 @@ fn model_config(kind: usize, dropout: f32, bags: bool, positions: usize) -> Mode
     }
 }
 
-/// Capacities from a single token on; batches that fill them, or end in less.
+/// Generates capacities from a single token on, and batches that fill them or are smaller.
 fn cases() -> impl Strategy<Value = Case> {
     let capacity = (prop_oneof![1usize..=SHARES, SHARES + 1..=70], 1usize..=9, 1usize..=70);
     let kind = (0usize..3, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
@@ -105,7 +105,7 @@ fn sentences(seed: u64, lengths: &[usize]) -> PackedSentences {
     }
 }
 
-/// The outcomes of all steps, and the weights after them.
+/// Returns the outcomes of all steps, and the weights after them.
 fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f32>>) {
     let mut model = Model::<f32>::new(device, &case.config, case.capacity).expect("a model");
     model.initialize(7).expect("weights");
@@ -138,8 +138,8 @@ fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f
     (outcomes, weights)
 }
 
-/// Where nothing is filled up, the bits are the same. Where something is, zeros are added to sums and nothing else is changed; but a matrix product of
-/// another size is added up by the library in another order, so what comes of it differs by its rounding.
+/// Without padding the bits are the same. Padding only adds zeros to sums; but the GEMM backend adds up a matmul of another size in another order, so
+/// results that depend on it differ by rounding.
 #[track_caller]
 fn assert_same(case: &Case, plain: &(Vec<Outcome>, Vec<Vec<f32>>), recorded: &(Vec<Outcome>, Vec<Vec<f32>>)) {
     if case.capacity.tokens <= SHARES && case.capacity.sentences <= SHARES {
@@ -148,14 +148,14 @@ fn assert_same(case: &Case, plain: &(Vec<Outcome>, Vec<Vec<f32>>), recorded: &(V
     }
     let near = |a: f32, b: f32| (a - b).abs() <= 2e-5 * b.abs();
     for (a, b) in plain.0.iter().zip(&recorded.0) {
-        // Not the accuracies: which of two words is the likelier may hang on a rounding.
+        // Accuracies are not compared: rounding may decide which of two words is likelier.
         assert!(near(a.gradient_norm, b.gradient_norm), "{a:?} {b:?}");
         let (a, b) = (&a.losses, &b.losses);
         assert!(near(a.encoder, b.encoder) && near(a.decoder, b.decoder), "{a:?} {b:?}");
         assert!(near(a.bag_of_words.unwrap_or(0.0), b.bag_of_words.unwrap_or(0.0)), "{a:?} {b:?}");
         assert!(near(a.encoder_perplexity.ln(), a.encoder) && near(b.decoder_perplexity.ln(), b.decoder));
     }
-    // A gradient's error of 1e-6, over `eps`, in each of the steps.
+    // A gradient's error of 1e-6, divided by `eps`, in each of the steps.
     let tolerance = LEARNING_RATE as f32 * plain.0.len() as f32 * 1e-6 / ADAM_W.eps as f32;
     for (a, b) in plain.1.iter().flatten().zip(recorded.1.iter().flatten()) {
         assert!((a - b).abs() <= tolerance, "a weight of {a} is {b}, tolerance {tolerance}");
@@ -176,13 +176,13 @@ fn recorded_steps_are_those_of_others_whatever_the_capacity() {
     runner.run(&cases(), equal).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What is recorded with a step is not replayed for another one: what is hidden, and the optimizer's constants.
+/// A recorded step is not replayed for other masking options or optimizer constants.
 #[test]
 fn a_graph_is_replayed_for_its_own_constants_alone() {
     let device = &device();
     let config = model::config(DecoderKind::Basic, QueryKind::Embedding, 0.0);
     let sentences = model::sentences();
-    // Of the same shape.
+    // Masking of the same shape.
     let other = Masking { mask_id: 6, ..model::MASKING };
     let train = |record| {
         let mut trained = model::model::<f32>(device, &config, &model::parameters(&config));

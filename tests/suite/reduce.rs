@@ -6,7 +6,7 @@ use retromae::ops::reduce;
 
 const COUNTS: [usize; 13] = [0, 1, 7, 8, 9, 1000, 8192, 8193, 16384, 16385, 32767, 100_003, 300_001];
 
-/// The device's sum, or sum of squares, of `input`, added to `before` where there is one.
+/// Returns the device's sum, or sum of squares, of `input`, added to `before` if given.
 fn run(device: &Device, input: &[f32], squares: bool, before: Option<f32>) -> f32 {
     let buffer = device.upload(input).unwrap();
     let mut output: Buffer<f32> = device.upload(&[before.unwrap_or(f32::NAN)]).unwrap();
@@ -22,7 +22,7 @@ fn run(device: &Device, input: &[f32], squares: bool, before: Option<f32>) -> f3
     output.read().unwrap()[0]
 }
 
-/// Not larger than the naive sum from left to right, and in any case 2·log2(count) roundings of the sum of magnitudes.
+/// Asserts that the error does not exceed that of the naive sum from left to right, or 2·log2(count) roundings of the sum of magnitudes.
 fn assert_sum(what: &str, actual: f32, terms: &[f32], exact: f64) {
     let naive: f32 = terms.iter().sum();
     let magnitude: f64 = terms.iter().map(|term| f64::from(term.abs())).sum();
@@ -63,7 +63,7 @@ fn every_element_counts_once() {
 #[test]
 fn the_order_is_the_same_in_every_run() {
     let input: Vec<f32> = rounded(&values(3, 100_003));
-    // Twice on each device, for there may be but one.
+    // Twice on each device, for there may be only one.
     let results: Vec<u32> = devices()
         .iter()
         .flat_map(|device| [(); 2].map(|()| run(device, &input, true, None).to_bits()))

@@ -6,7 +6,7 @@ use retromae::ops::rows;
 
 const TABLE_ROWS: usize = 150;
 
-/// `count` different rows of the table, out of order.
+/// Returns `count` different rows of the table, out of order.
 fn distinct(count: usize) -> Vec<i32> {
     (0..count).map(|i| (i * 7 + 3) as i32 % TABLE_ROWS as i32).collect()
 }
@@ -16,7 +16,7 @@ fn check<T: ModelFloat + PartialEq>(device: &Device, count: usize, columns: usiz
     let table: Vec<T> = rounded(&values(1, TABLE_ROWS * columns));
     let device_table = device.upload(&table).unwrap();
 
-    // Every fifth row is none.
+    // Every fifth index is no row.
     let none = |(i, row): (usize, i32)| if i % 5 == 4 { -1 - row } else { row };
     let indices: Vec<i32> = integers(2, count, TABLE_ROWS as u32).into_iter().enumerate().map(none).collect();
     let device_indices = device.upload(&indices).unwrap();

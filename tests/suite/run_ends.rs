@@ -1,4 +1,4 @@
-//! Runs that end badly: weights that are not finite, a disk that is full. The last checkpoint is kept, and goes on to the same bits.
+//! Runs that end badly: weights that are not finite, a full disk. The last checkpoint is kept, and resumes to the same bits.
 #![cfg(feature = "train")]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use retromae::train::{CheckpointDirectory, CheckpointProgress, CheckpointState};
 
 use crate::cli::{Workplace, numbers, run, stderr};
 
-/// Changes the model of the checkpoint in `out`, which must be one of the workplace's own.
+/// Changes the model of the checkpoint in `out`, which the workplace's own run must have written.
 fn with_checkpoint(place: &Workplace, change: impl FnOnce(&mut Model<f32>)) {
     let directory = CheckpointDirectory::of_run(&place.path("out"));
     let state = directory.state().unwrap();
@@ -38,7 +38,7 @@ fn a_run_that_diverges_fails_and_keeps_its_checkpoint() {
     assert_eq!(CheckpointDirectory::of_run(&place.path("out")).state().unwrap().step, 2);
 }
 
-/// The losses of the last step are of the weights before its update.
+/// The losses of the last step belong to the weights before its update.
 #[test]
 fn what_the_last_update_made_of_the_weights_is_looked_at() {
     let place = Workplace::new();
@@ -64,7 +64,7 @@ fn what_the_last_update_made_of_the_weights_is_looked_at() {
     );
 }
 
-/// Runs `command` where no file can become larger than so many blocks of 512 bytes: as on a disk that is full.
+/// Runs `command` with files limited to so many blocks of 512 bytes: as on a full disk.
 #[cfg(unix)]
 fn on_a_full_disk(command: &Command, blocks: u64) -> Output {
     let mut limited = Command::new("sh");
@@ -115,7 +115,7 @@ fn a_full_disk_ends_a_run_with_what_it_had_saved() {
     }
 }
 
-/// A picture that cannot be written costs nothing but the picture.
+/// Failing to write the plot costs only the plot.
 #[test]
 fn a_picture_that_cannot_be_drawn_costs_no_step() {
     let place = Workplace::new();

@@ -1,4 +1,4 @@
-//! What a run computes and tells, compared with what did not come from the trainer.
+//! Results and reports of a run, compared with computations that do not use the trainer.
 #![cfg(feature = "train")]
 
 use std::process::Output;
@@ -20,15 +20,15 @@ use crate::model_files::{Tensors, read_tensors, vectors};
 
 const SEED: u64 = 11;
 const PEAK: f32 = 0.002;
-/// Of the schedule; the run ends before them.
+/// Steps of the schedule; the run ends before them.
 const STEPS: u64 = 6;
 const WARMUP: u64 = 2;
-/// By hand, from the documentation of the schedule: it rises over 2 steps, and falls over the 4 others to 0 behind them.
+/// By hand, from the documentation of the schedule: the rate rises over 2 steps, and falls over the 4 others to 0 after them.
 const RATES: [f32; 4] = [PEAK / 2.0, PEAK, PEAK, PEAK * 3.0 / 4.0];
 const BATCH_TOKENS: usize = 128;
 const MAX_LEN: usize = 32;
 
-/// The texts of the workplace, cut to a few, so that batches come from several epochs.
+/// Returns the texts of the workplace, cut to a few, so that batches come from several epochs.
 fn few_texts(place: &Workplace) -> Vec<String> {
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
     let lines: Vec<String> = text.lines().take(9).map(str::to_owned).collect();
@@ -39,7 +39,7 @@ fn few_texts(place: &Workplace) -> Vec<String> {
     lines
 }
 
-/// A step that was driven by hand, and what it was of.
+/// A step that was driven by hand, and its batch.
 struct ByHand {
     outcome: Outcome,
     epoch: u32,
@@ -91,7 +91,7 @@ fn by_hand(
     (steps, model)
 }
 
-/// The same steps by the command, with `more` flags.
+/// Runs the same steps by the command, with `more` flags.
 fn by_command(place: &Workplace, more: &[&str]) -> Output {
     let (vocabulary, corpus) = (place.text("vocabulary"), place.text("few.txt"));
     let (steps, warmup, stop) = (STEPS.to_string(), WARMUP.to_string(), RATES.len().to_string());
@@ -118,7 +118,7 @@ fn assert_same_bits(name: &str, actual: &[f32], expected: &[f32]) {
     assert!(bits(actual) == bits(expected), "{name} differs");
 }
 
-/// All that was written is what the hand-driven model is.
+/// Asserts that all written files equal the hand-driven model.
 fn assert_same_model(place: &Workplace, model: &Model<f32>) {
     let exported = read_tensors(&place.path("out/model.safetensors"));
     let checkpoint = checkpoint(place);
@@ -140,7 +140,7 @@ fn checkpoint(place: &Workplace) -> Tensors {
     read_tensors(&directory.path().join(directory.state().unwrap().tensors))
 }
 
-/// Every number of the record that a step decides is the step's; every other one follows from it, or from the clock.
+/// Asserts that every number of the record that a step decides is the step's; the others follow from them, or from the clock.
 fn assert_same_record(record: &StepRecord, index: usize, step: &ByHand) {
     let Outcome { losses, gradient_norm } = step.outcome;
     let expected = StepRecord {
@@ -208,7 +208,7 @@ fn a_run_is_the_steps_that_its_flags_say() {
     assert!(printed.contains("stopped after step 4 of 6;"), "{printed:?}");
 }
 
-/// `N` sentences that say something of their own, each with a passage to find.
+/// Returns `count` distinct sentences, each with a passage to find.
 fn findable_texts(count: usize) -> String {
     let words =
         ["river", "castle", "engine", "orchard", "winter", "market", "signal", "garden", "letter", "bridge"];
@@ -229,13 +229,13 @@ fn findable_texts(count: usize) -> String {
     (0..count).map(sentence).collect::<Vec<_>>().join("\n")
 }
 
-/// `[N][H]` what `retromae embed` prints for each text.
+/// Returns the vectors, `[N][H]`, that `retromae embed` prints for the texts.
 fn embedded(place: &Workplace, model: &str, texts: &[String]) -> Vec<Vec<f64>> {
     place.write("texts.txt", texts.join("\n").as_bytes());
     vectors(&place.embed(model, "texts.txt", &[]))
 }
 
-/// MRR@10 and Recall@10 of ranks by hand: by the cosine, or by the dot product.
+/// Computes MRR@10 and Recall@10 of ranks by hand: by the cosine, or by the dot product.
 fn scores(place: &Workplace, model: &str, held_out: &[HeldOut], cosine: bool) -> (f64, f64) {
     let vectors = |part: fn(&HeldOut) -> &String| {
         let texts: Vec<String> = held_out.iter().map(|pair| part(pair).clone()).collect();
@@ -259,7 +259,7 @@ fn scores(place: &Workplace, model: &str, held_out: &[HeldOut], cosine: bool) ->
     )
 }
 
-/// Makes the lengths of vectors differ, so that cosine and dot product do: the last LayerNorm's bias adds to them.
+/// Makes the lengths of vectors differ, so that cosine and dot product differ: the last LayerNorm's bias adds to them.
 fn with_uneven_vectors(place: &Workplace, from: &str, to: &str) {
     std::fs::create_dir(place.path(to)).unwrap();
     for entry in std::fs::read_dir(place.path(from)).unwrap().map(|entry| entry.unwrap().path()) {
@@ -281,7 +281,7 @@ fn retrieval_is_told_as_it_is_and_by_the_cosine() {
     let passages: Vec<String> = findable_texts(400).lines().map(str::to_owned).collect();
     let held_out = split_held_out(passages, 30, SEED).held_out;
     assert_eq!(held_out.len(), 30);
-    // Larger weights than BERT's, whose first vectors are all but equal: their order would hang on the last bit.
+    // Larger weights than BERT's, whose first vectors are nearly equal: their order would depend on the last bit.
     let config = std::fs::read_to_string(place.path("config.json")).unwrap();
     place.write("config.json", config.replace('{', "{\"initializer_range\": 0.3, ").as_bytes());
     let seed = SEED.to_string();
@@ -322,7 +322,7 @@ fn retrieval_is_told_as_it_is_and_by_the_cosine() {
     );
 }
 
-/// The model that the run in `out` began with, in `initial`.
+/// Writes the initial model of the run in `out` to `initial`.
 fn with_initial_weights(place: &Workplace) {
     std::fs::create_dir(place.path("initial")).unwrap();
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
@@ -340,7 +340,7 @@ fn with_initial_weights(place: &Workplace) {
     crate::model_files::write_tensors(&place.path("initial/model.safetensors"), &tensors);
 }
 
-/// Of at most ten passages each is among the first ten, and one alone is the first: neither is a figure.
+/// Of at most ten passages, each is among the first ten, and a single one is the first: neither is a meaningful score.
 #[test]
 fn a_score_that_could_not_be_otherwise_is_left_out() {
     let place = Workplace::new();

@@ -4,7 +4,7 @@ use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::segment_sum::{SegmentSum, segment_sum, workspace};
 
-/// Empty, short and long segments, in an order in which a block gets several of each.
+/// Empty, short and long segments, ordered so that a block gets several of each.
 const LENGTHS: [usize; 19] = [0, 1, 2, 63, 64, 65, 200, 3, 0, 129, 5, 17, 1, 1, 700, 0, 4, 64, 33];
 const INPUT_ROWS: usize = 90;
 
@@ -16,7 +16,7 @@ fn offsets(lengths: &[usize]) -> Vec<i32> {
     std::iter::once(0).chain(ends).collect()
 }
 
-/// `indexed`: rows of input and output by index; otherwise consecutive.
+/// Checks a sum; `indexed`: rows of input and output by index; otherwise consecutive.
 fn check<T: ModelFloat, O: ModelFloat>(device: &Device, lengths: &[usize], columns: usize, indexed: bool) {
     let (segments, offsets) = (lengths.len(), offsets(lengths));
     let terms = offsets[segments] as usize;
@@ -75,7 +75,7 @@ fn matches_f64_sums() {
     }
 }
 
-/// Segments of many slices: from a slice's start and from within one, to a slice's end and into one, next to each other and apart.
+/// Segments of many slices begin at a slice's start or within one, end at a slice's end or within one, adjacent to each other and apart.
 #[test]
 fn a_frequent_row_is_summed_by_many_blocks() {
     for device in devices() {
@@ -86,7 +86,7 @@ fn a_frequent_row_is_summed_by_many_blocks() {
     }
 }
 
-/// Where offsets fall, the partial sums of a long segment may not be found; they are never taken for those of another.
+/// If offsets fall, the partial sums of a long segment may not be found; another segment's are never taken instead.
 #[test]
 fn a_long_segment_among_falling_offsets_is_right_or_nan() {
     const ROWS: usize = 1000;

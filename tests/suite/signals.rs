@@ -1,4 +1,4 @@
-//! Signals at every stage of a command: what status it ends with, what it leaves, and that a run goes on from there to the same bits.
+//! Signals at every stage of a command: its exit status, the files it leaves, and that a run resumes from there to the same bits.
 #![cfg(all(target_os = "linux", feature = "train"))]
 
 use std::io::{BufRead, BufReader, Read};
@@ -11,10 +11,10 @@ use retromae::train::report::read_training_log;
 
 use crate::cli::{Workplace, numbers, program};
 
-/// Long enough for any machine; whoever waits so long fails.
+/// Long enough for any machine; longer waits fail.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A workplace whose texts are `count` sentences.
+/// Returns a workplace whose texts are `count` sentences.
 fn with_texts(count: usize) -> Workplace {
     let place = Workplace::new();
     let words =
@@ -32,7 +32,7 @@ fn with_texts(count: usize) -> Workplace {
     place
 }
 
-/// A model whose checkpoints take a while to write: of many positions, most of them unused.
+/// Returns a workplace with a model whose checkpoints take a while to write: it has many positions, most of them unused.
 fn with_large_checkpoints() -> Workplace {
     let place = with_texts(60);
     let config = std::fs::read_to_string(place.path("config.json")).unwrap();
@@ -45,7 +45,7 @@ fn with_large_checkpoints() -> Workplace {
 
 fn send(child: &Child, signal: i32) {
     let id = i32::try_from(child.id()).unwrap();
-    // SAFETY: a plain call; the process is a child that nobody has waited for.
+    // SAFETY: a plain call; the process is a child that has not been waited for.
     assert_eq!(unsafe { libc::kill(id, signal) }, 0, "the process is gone");
 }
 
@@ -53,7 +53,7 @@ fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for `event`, which the process brings about.
+/// Waits for `event`, which the process causes.
 fn wait_for(child: &mut Child, what: &str, mut event: impl FnMut() -> bool) {
     let started = Instant::now();
     while !event() {
@@ -63,7 +63,7 @@ fn wait_for(child: &mut Child, what: &str, mut event: impl FnMut() -> bool) {
     }
 }
 
-/// Whether the process has taken the signal over.
+/// Returns true if the process has a handler for the signal.
 fn handles(id: u32, signal: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -72,14 +72,14 @@ fn handles(id: u32, signal: i32) -> bool {
         .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// The status and the standard error of a process that must end.
+/// Returns the status and the standard error of a process that must end.
 fn ended(mut child: Child) -> (Option<i32>, String) {
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     (child.wait().unwrap().code(), text)
 }
 
-/// No file of a name that is only used until the file is whole.
+/// Asserts that no temporary file is left.
 fn assert_nothing_half_written(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -90,8 +90,7 @@ fn assert_nothing_half_written(directory: &Path) {
     }
 }
 
-/// Sends `signal` to a run once `event` has come about, and resumes it: it must have said what to do, and become the run that nobody
-/// has interrupted.
+/// Sends `signal` to a run after `event`, and resumes it: it must have printed how to resume, and give the results of an uninterrupted run.
 fn interrupted_and_resumed(
     place: &Workplace,
     flags: &[&str],
@@ -164,8 +163,8 @@ fn a_signal_during_the_last_evaluation_leaves_the_run_to_end() {
     assert_eq!(step, 2);
 }
 
-/// Two signals that are not the same, since a second one of a kind is lost while the first one waits. The process is stopped until both are
-/// there: it could write its checkpoint between them.
+/// Sends two different signals, since a second one of a kind is lost while the first is pending. The process is stopped until both are pending: it
+/// could write its checkpoint between them.
 #[test]
 fn a_second_signal_ends_at_once() {
     let place = with_large_checkpoints();
@@ -214,7 +213,7 @@ fn a_signal_ends_whatever_has_nothing_to_save() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The first texts of the corpus in a file of their own.
+/// Writes the first texts of the corpus to a file of their own.
 fn text_of(place: &Workplace, count: usize) -> String {
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
     let lines: Vec<&str> = text.lines().take(count).collect();
@@ -250,7 +249,7 @@ fn a_signal_counts_for_more_than_a_reader_that_is_gone() {
     assert!(text.contains("with --resume goes on"), "{text}");
 }
 
-/// What `nohup` starts goes on.
+/// Commands started by `nohup` go on.
 #[test]
 fn a_hangup_that_was_ignored_stays_so() {
     let place = with_texts(60);

@@ -1,4 +1,4 @@
-//! Pre-training on a store: the same run however often it is cut off, and what does not fit a store is refused by name.
+//! Pre-training on a store: the same run however often it is interrupted, and refusals by name of settings that do not fit the store.
 #![cfg(feature = "train")]
 
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use retromae::train::report::read_training_log;
 
 use crate::cli::{Workplace, numbers, program, run, stderr};
 
-/// A store of the corpus in `tokens`.
+/// Returns a workplace with a store of the corpus in `tokens`.
 fn with_store() -> Workplace {
     let place = Workplace::new();
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
@@ -32,7 +32,7 @@ fn tokenized(place: &Workplace, out: &str, max_len: u32) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Flags of a run on the store, with `more`.
+/// Returns flags of a run on the store, with `more`.
 fn flags<'a>(store: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["--corpus", store][..], more].concat()
 }
@@ -101,12 +101,12 @@ fn what_a_store_decides_is_refused_by_name() {
     assert!(!place.path("out").exists());
 }
 
-/// A passage that is there several times is in the store once, wherever its copies stand.
+/// A passage that occurs several times is in the store once, wherever its copies are.
 #[test]
 fn a_store_holds_each_passage_once() {
     let place = with_store();
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
-    // Upper case, and spaces, are the same to this vocabulary.
+    // Upper case, and repeated spaces, make no difference to this vocabulary.
     let other = text.replace(' ', "  ").to_uppercase();
     place.write("corpus.txt", format!("{text}\n{other}\n{text}").as_bytes());
     let printed = tokenized(&place, "copies", 60);
@@ -118,7 +118,7 @@ fn a_store_holds_each_passage_once() {
     assert!(printed.contains(&format!("{duplicates} duplicates of a passage left out")), "{printed}");
 }
 
-/// 20 texts, and a vocabulary that knows all their tokens, whatever their case.
+/// Returns 20 texts, and a vocabulary that knows all their tokens, in any case.
 fn with_few_texts() -> (Workplace, Vec<String>) {
     let place = Workplace::new();
     let text = std::fs::read_to_string(place.path("corpus.txt")).unwrap();
@@ -129,10 +129,10 @@ fn with_few_texts() -> (Workplace, Vec<String>) {
     (place, lines)
 }
 
-/// Flags of a run whose one batch has room for everything, and so holds it once.
+/// Flags of a run whose single batch has room for everything, and so holds it once.
 const ALL_AT_ONCE: [&str; 6] = ["--steps", "1", "--held-out", "3", "--batch-tokens", "3000"];
 
-/// In a store that was made otherwise, no copy of a passage that is held out is trained on.
+/// In a store built in another way, no copy of a held-out passage is trained on.
 #[test]
 fn copies_of_what_is_held_out_are_not_trained_on() {
     let (place, _) = with_few_texts();
@@ -164,7 +164,7 @@ fn copies_of_what_is_held_out_are_not_trained_on() {
     assert_eq!(read_training_log(place.path("out/training.jsonl")).unwrap()[0].sentences, 40 - 2 * 3);
 }
 
-/// Nor is a text that differs from it only in what the vocabulary does not see.
+/// Nor is a text that differs from a held-out one only in ways that the vocabulary ignores.
 #[test]
 fn texts_with_the_tokens_of_what_is_held_out_are_not_trained_on() {
     let (place, lines) = with_few_texts();

@@ -45,7 +45,7 @@ fn a_stream_waits_for_another_and_a_read_for_all() {
     }
 }
 
-/// What is freed while a stream still reads it stays whole until then.
+/// A buffer freed while a stream still reads it stays valid until then.
 #[test]
 fn a_buffer_may_be_dropped_while_it_is_read() {
     for device in devices() {
@@ -90,7 +90,7 @@ fn staging_memory_carries_data_both_ways() {
     }
 }
 
-/// Staging memory that was given back may be lent again, and is then as new.
+/// Returned staging memory may be lent again, and is zeroed then.
 #[test]
 fn staging_memory_begins_with_zeros() {
     for device in devices() {
@@ -151,7 +151,7 @@ fn events_measure_the_time_between_them() {
     assert!(elapsed > Duration::ZERO && elapsed < Duration::from_secs(60), "{elapsed:?}");
 }
 
-/// A graph does nothing until it is launched, and then sees memory as it is.
+/// A graph does nothing until it is launched, and then reads the current memory.
 #[test]
 fn a_graph_replays_what_was_recorded() {
     for device in devices() {
@@ -181,7 +181,7 @@ fn a_graph_replays_what_was_recorded() {
     }
 }
 
-/// A launch that does not fit is refused where it is asked for.
+/// A launch that does not fit is refused when it is requested.
 #[test]
 fn a_wrong_launch_is_refused_while_it_is_recorded() {
     for device in devices() {
@@ -197,7 +197,7 @@ fn a_wrong_launch_is_refused_while_it_is_recorded() {
     }
 }
 
-/// An address of one device means nothing to another.
+/// An address of one device is invalid on another.
 #[test]
 fn arguments_of_another_device_are_refused() {
     let (device, other) = (&devices()[0], Device::host_with(HostOptions::default()).unwrap());
@@ -221,7 +221,7 @@ fn arguments_of_another_device_are_refused() {
     assert!(stream.wait(&event).unwrap_err().to_string().starts_with("event is of"));
 }
 
-/// A stream that somebody else made in the GPU's primary context.
+/// A stream that another library created in the GPU's primary context.
 #[test]
 fn a_borrowed_stream_is_used_and_given_back() {
     let device = Device::for_tests().unwrap();
@@ -237,11 +237,11 @@ fn a_borrowed_stream_is_used_and_given_back() {
     drop(stream);
     gelu(&device.stream(), &input, &bias, &mut own).unwrap();
     assert_eq!(borrowed.read().unwrap(), own.read().unwrap());
-    // It is still the lender's to use.
+    // The lender can still use it.
     lent.synchronize();
 }
 
-/// A stream of the GPU's primary context that this crate knows nothing of.
+/// A stream of the GPU's primary context, unknown to this crate.
 struct Lent {
     stream: sys::CUstream,
 }
@@ -252,7 +252,7 @@ impl Lent {
             println!("ignored: the host device has no streams of others");
             return None;
         }
-        // SAFETY: device 0 is there, and its primary context stays retained.
+        // SAFETY: device 0 exists, and its primary context stays retained.
         unsafe {
             let context = result::primary_ctx::retain(result::device::get(0).unwrap()).unwrap();
             result::ctx::set_current(context).unwrap();
@@ -269,7 +269,7 @@ impl Lent {
         unsafe { result::stream::synchronize(self.stream) }.unwrap();
     }
 
-    /// What `work` gives the stream, recorded by its owner in a mode that forbids everything, and done afterwards.
+    /// Lets the owner record the work that `work` enqueues, in the strictest capture mode, and runs it afterwards.
     fn record(&self, work: impl FnOnce()) {
         // SAFETY: the stream is alive; the graph is destroyed when its work is done.
         unsafe {
@@ -288,13 +288,13 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and nobody borrows it any more.
+        // SAFETY: made by `new`, and no longer borrowed.
         unsafe { result::stream::destroy(self.stream) }.unwrap();
     }
 }
 
-/// What a borrowed stream is given while its owner captures it becomes part of the owner's graph: kernels that were never loaded and a product that
-/// was never multiplied among it. What this thread and others do beside it spoils nothing.
+/// Work enqueued on a borrowed stream while its owner captures it becomes part of the owner's graph, including kernels that were never loaded and a
+/// matmul that never ran. Other work of this thread and others does not invalidate the capture.
 #[test]
 fn the_owner_of_a_borrowed_stream_may_capture_it() {
     let device = Device::for_tests().unwrap();
@@ -325,7 +325,7 @@ fn the_owner_of_a_borrowed_stream_may_capture_it() {
             workspace: workspace.view_mut(),
         };
         reduce::squares(&stream, squares).unwrap();
-        // Beside it, on this thread and on another.
+        // Work beside it, on this thread and on another.
         let beside = || {
             let buffer = device.upload(&floats(3)).unwrap();
             let mut staging = device.staging::<f32>(COUNT).unwrap();

@@ -1,4 +1,4 @@
-//! Text comes in through one reader: every kind of file means the same to every command.
+//! All text comes in through one reader: every kind of file means the same to every command.
 #![cfg(feature = "train")]
 
 use std::io::Write;
@@ -10,17 +10,17 @@ use retromae::train::report::read_training_log;
 
 use crate::cli::{Workplace, program, run, stderr};
 
-/// What a file of some kind comes to.
+/// Expected meaning of a file.
 enum Means {
-    /// What the lines of text do, with this in the report.
+    /// The same as the lines of text, with this in the report.
     Text(&'static str),
-    /// An error that says this.
+    /// An error with this message.
     Refused(&'static str),
 }
 
 use Means::{Refused, Text};
 
-/// A name and bytes for each kind of file, made of `lines`, and what it means.
+/// Returns a name and bytes for each kind of file, made of `lines`, and its meaning.
 fn kinds(lines: &[&str]) -> Vec<(&'static str, Vec<u8>, Means)> {
     let text = lines.join("\n");
     let json = |line: &&str| serde_json::json!({ "id": 7, "text": line }).to_string();
@@ -86,7 +86,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A corpus of 60 lines, a model that was trained on it, and a directory for files of all kinds.
+/// Returns a corpus of 60 lines, a model that was trained on it, and a directory for files of all kinds.
 fn place() -> (Workplace, Vec<String>) {
     let place = Workplace::new();
     place.trained("model", &["--steps", "1", "--vocab-size", "300"]);
@@ -125,7 +125,7 @@ fn command(place: &Workplace, name: &str, input: &Path, out: &str, more: &[&str]
     run(command.args(more))
 }
 
-/// All that a command said, and what it made of the text.
+/// Returns a command's output, and the results that it made of the text.
 fn result(place: &Workplace, name: &str, out: &str, output: &Output) -> String {
     assert!(output.status.success(), "{name} of {out}: {}", stderr(output));
     match name {
@@ -282,7 +282,7 @@ fn broken_and_empty_text_is_counted_alike() {
     );
 }
 
-/// A format that is said is obeyed where the name says none, and a file that can be read once is told by what it holds.
+/// A format flag is obeyed if the file's name states no format, and a file that can be read only once is recognized by its contents.
 #[test]
 fn formats_are_said_by_names_then_flags_then_contents() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `retromae tokenize`: every format, every damage, and a store that is the same however often its making was cut off.
+//! `retromae tokenize`: every format, every kind of damage, and a store that is the same however often its creation was interrupted.
 #![cfg(feature = "train")]
 
 use std::io::Write;
@@ -72,7 +72,7 @@ impl Place {
         command
     }
 
-    /// A finished store of `corpus/`.
+    /// Returns a finished store of `corpus/`.
     fn store(&self, out: &str) -> Manifest {
         tokenize(&self.options(out), |_| ()).unwrap().0
     }
@@ -101,7 +101,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Every file of a store, by name.
+/// Returns every file of a store, by name.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(directory)
         .unwrap()
@@ -152,7 +152,7 @@ fn a_store_holds_what_the_tokenizer_gives() {
     assert_eq!((manifest.text.files, manifest.text.texts, manifest.text.bad_lines), (5, 398, 2));
     let first = manifest.text.first_bad_line.clone().unwrap();
     assert!(first.contains("d.jsonl, line 41 has no text: its field \"text\" is missing"), "{first}");
-    // Shards end with documents, behind the one that reaches their size.
+    // A shard ends after the document that reaches its size.
     assert!(manifest.shards.iter().rev().skip(1).all(|shard| (1000..1300).contains(&shard.tokens)));
     let lengths: u64 = store.lengths().iter().enumerate().map(|(length, count)| length as u64 * count).sum();
     assert_eq!(lengths, store.tokens());
@@ -189,7 +189,7 @@ fn a_complete_store_is_left_alone_and_another_one_refused() {
     assert_same(&place.path("out"), &place.path("anew"));
 }
 
-/// What was begun before each passage stood once is not gone on with, though it can be read.
+/// A store begun under older rules, before passages were deduplicated, can be read, but is not continued.
 #[test]
 fn a_store_is_finished_by_the_rules_that_it_was_begun_by() {
     let place = Place::new();
@@ -376,7 +376,7 @@ fn the_standard_input_is_a_corpus() {
     assert!(!refused.status.success() && stderr(&refused).contains("`-` looks to be a Parquet file"));
 }
 
-/// Nothing but its bytes tells one standard input from another.
+/// Standard inputs are told apart only by their bytes.
 #[test]
 #[cfg(unix)]
 fn another_standard_input_is_not_taken_for_the_one_before() {
@@ -434,7 +434,7 @@ fn a_store_is_written_by_one_process() {
     place.store("out");
 }
 
-/// Runs the command until it is done, each time ended by `interrupt` unless it ends by itself.
+/// Runs the command until it is done; each run is ended by `interrupt` unless it ends by itself.
 fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::process::Child, u32)) -> u32 {
     let corpus = place.path("corpus").display().to_string();
     for round in 0..200 {
@@ -464,12 +464,12 @@ fn a_killed_process_goes_on_to_the_same_store() {
     let many: Vec<String> = (0..9_000).map(line).collect();
     place.write("corpus/f.txt", many.join("\n").as_bytes());
     place.write("corpus/ignored.bin", b"\0\x01\x02");
-    // Some of them are there already, and must be known again after each kill.
+    // Some of them exist already, and must be recognized after each kill.
     let more: Vec<String> = (6_000..15_000).map(line).collect();
     place.write("corpus/g.txt.gz", &gzip(more.join("\n").as_bytes()));
     tokenize(&TokenizeOptions { shard_tokens: 5_000, ..place.options("whole") }, |_| ()).unwrap();
     let shards = Manifest::read(&place.path("whole")).unwrap().shards.len();
-    // As soon as a shard, or its temporary file, appears.
+    // Kill as soon as a shard, or its temporary file, appears.
     let mut next = 0;
     let kills = interrupted(&place, "by-shard", |child, round| {
         let shard = |number: usize| place.path("by-shard").join(format!("shard-{number:05}.tokens"));
@@ -484,7 +484,7 @@ fn a_killed_process_goes_on_to_the_same_store() {
     assert_same(&place.path("by-shard"), &place.path("whole"));
     println!("killed {kills} times at a shard, of {shards} shards");
     assert!(kills >= 3, "killed only {kills} times");
-    // After times that go through all moments of a run.
+    // Kill after delays that cover all moments of a run.
     let kills = interrupted(&place, "by-time", |child, round| {
         let part = f64::from(round * 37 % 101) / 100.0;
         std::thread::sleep(Duration::from_secs_f64(part * (0.2 + 0.1 * f64::from(round))));
@@ -525,7 +525,7 @@ fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
     }
 }
 
-/// A store as it is when its first shard is about to be written: the vocabulary, which is larger than the disk will be, is there.
+/// Begins a store up to its first shard: the vocabulary, which is larger than the disk will be, is written.
 fn begin(place: &Place, out: &str) -> StoreWriter {
     let options = place.options(out);
     let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();

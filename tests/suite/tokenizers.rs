@@ -1,4 +1,4 @@
-//! Tokenizers of every kind: where their words begin, which tokens are special, and what is saved.
+//! Tokenizers of every kind: their word starts, their special tokens, and saving.
 #![cfg(feature = "train")]
 
 use std::path::Path;
@@ -26,7 +26,7 @@ fn added(id: usize, content: &str) -> Value {
 
 const FRAME: [&str; 5] = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"];
 
-/// Byte-level BPE as RoBERTa has it: 256 bytes and some merges.
+/// Returns byte-level BPE as in RoBERTa: 256 bytes and some merges.
 fn byte_level(merges: &[(&str, &str)], add_prefix_space: bool) -> Value {
     let mut tokens: Vec<String> = FRAME.map(str::to_owned).into();
     let mut bytes: Vec<String> =
@@ -49,7 +49,7 @@ fn byte_level(merges: &[(&str, &str)], add_prefix_space: bool) -> Value {
     })
 }
 
-/// Unigram over Metaspace as XLM-R has it, the mask behind all others and after a gap.
+/// Returns Unigram over Metaspace as in XLM-R, with the mask after all others and a gap.
 fn unigram(scheme: &str, split: bool) -> Value {
     let pieces = [
         "▁",
@@ -96,7 +96,7 @@ fn unigram(scheme: &str, split: bool) -> Value {
     })
 }
 
-/// The tokens of a passage, those that begin a word behind a bar.
+/// Returns the tokens of a passage, with a bar before each that begins a word.
 fn words(tokenizer: &Tokenizer, passage: PassageRef) -> String {
     let ids = passage.ids.to_vec();
     let token = |slot: usize| {
@@ -115,7 +115,7 @@ fn assert_words(tokenizer: &Tokenizer, text: &str, expected: &str) {
     assert_eq!((ids[0], ids[ids.len() - 1]), (special.cls, special.sep));
     assert!(!passage.word_starts.get(0) && !passage.word_starts.get(ids.len() - 1));
     assert_eq!(words(tokenizer, passage), expected, "{text:?}");
-    // The library's own batch gives the same ids.
+    // The tokenizer library's own batch gives the same ids.
     let library = tokenizer.pipeline().encode_fast(text, false).unwrap();
     assert_eq!(library.get_ids(), &ids[1..ids.len() - 1]);
 }
@@ -136,7 +136,7 @@ fn words_of_byte_level_bpe_are_those_of_its_splits() {
     assert_words(&prefixed.unwrap(), "the fox", "|Ġthe|Ġfox");
 }
 
-/// Scripts without spaces have a word a character, however its bytes were merged; others have those of the splits.
+/// In scripts without spaces each character is a word, however its bytes were merged; other scripts have the words of the splits.
 #[test]
 fn byte_level_bpe_has_a_word_an_ideograph() {
     let merges = [("æ", "Ĺ"), ("æĹ", "¥"), ("è", "ª"), ("ã", "ģ"), ("ãģ", "®"), ("ì", "ķ"), ("ð", "ł")];
@@ -144,7 +144,7 @@ fn byte_level_bpe_has_a_word_an_ideograph() {
     let tokenizer = tokenizer.unwrap();
     assert_words(&tokenizer, "日本語", "|æĹ¥|æ ľ ¬|èª ŀ");
     assert_words(&tokenizer, "日の日", "|æĹ¥|ãģ®|æĹ¥");
-    // U+20000, of four bytes, the first of which alone may be anything; Korean and Cyrillic, which have spaces.
+    // U+20000, of four bytes, the first of which alone is ambiguous; Korean and Cyrillic, which have spaces.
     assert_words(&tokenizer, "𠀀𠀀", "|ðł Ģ Ģ|ðł Ģ Ģ");
     assert_words(&tokenizer, "안녕 да", "|ìķ Ī ë ħ ķ|Ġ Ð ´ Ð °");
 }
@@ -172,7 +172,7 @@ fn words_of_sentencepiece_begin_at_its_spaces() {
         let (_directory, tokenizer) = loaded(&unigram("never", split), None);
         assert_words(&tokenizer.unwrap(), "the fox,the", "|the|▁fox , the");
     }
-    // Ideographs have no spaces between words, so each stands for itself.
+    // Ideographs have no spaces between words, so each is a word.
     let (_directory, tokenizer) = loaded(&unigram("always", true), None);
     assert_words(&tokenizer.unwrap(), "日本日本 fox", "|▁日本|日|本|▁fox");
 }

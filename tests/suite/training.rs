@@ -1,4 +1,4 @@
-//! Whole training steps against the reference's step and the reference's AdamW, several of them: every weight, and every number reported.
+//! Several whole training steps against the reference's step and the reference's AdamW: every weight, and every reported number.
 
 use retromae::device::{Device, Stream};
 use retromae::model::{
@@ -15,11 +15,12 @@ use retromae::reference::{self, Parameters, StepResult, gelu, layer_norm, linear
 use crate::common::max_error;
 use crate::model::{MASKING, SEED, config, model, parameters, sentences};
 
-/// Far from the defaults, so that each constant shows. `eps` is above what rounding leaves of a gradient that is 0, such as that of a key's
-/// bias, and below the others.
+/// Far from the defaults, so that each constant shows. `eps` is above the rounding error of a gradient that is 0, such as that of a key's bias, and
+/// below the other gradients.
 const ADAM_W: AdamW = AdamW { beta1: 0.8, beta2: 0.95, eps: 1e-4, weight_decay: 0.3, max_norm: None };
 const STEPS: u32 = 4;
-/// Of a weight, over the learning rates so far: three times what f32's rounding of the gradients, in relation to `eps`, comes to.
+/// Tolerance of a weight, relative to the sum of the learning rates so far: three times the effect of f32's rounding of the gradients, relative to
+/// `eps`.
 const TOLERANCE: f64 = 5e-4;
 
 fn learning_rate(update: u32) -> f64 {
@@ -54,7 +55,7 @@ impl Reference {
                 beta1: adamw.beta1,
                 beta2: adamw.beta2,
                 epsilon: adamw.eps,
-                // Neither LayerNorm nor biases.
+                // Neither LayerNorm nor biases decay.
                 weight_decay: if shape.len() == 2 { adamw.weight_decay } else { 0.0 },
             };
             let gradient: Vec<f64> = gradients[&name].iter().map(|value| factor * value).collect();
@@ -70,7 +71,7 @@ impl Reference {
         norm
     }
 
-    /// The share of the labels that the head puts first, from the hidden states `[T, H]`.
+    /// Returns the share of labels that the head ranks first, from the hidden states `[T, H]`.
     fn accuracy(&self, hidden: &[f64], labels: &[i32]) -> f64 {
         let parameter = |name: &str| get(&self.parameters, name);
         let head = |name: &str| parameter(&format!("cls.predictions.transform.{name}"));
@@ -98,7 +99,7 @@ fn assert_near(what: &str, actual: f32, expected: f64, tolerance: f64) {
     assert!(error <= tolerance * expected.abs(), "{what} is {actual}; it should be {expected}");
 }
 
-/// Every number that a step reports.
+/// Asserts every number that a step reports.
 fn assert_reported(outcome: &Outcome, step: &StepResult, norm: f64, reference: &Reference, batch: &Batch) {
     let losses = &outcome.losses;
     assert_near("the encoder's loss", losses.encoder, step.encoder_loss, 1e-5);
@@ -115,14 +116,14 @@ fn assert_reported(outcome: &Outcome, step: &StepResult, norm: f64, reference: &
     assert_near("the gradients' norm", outcome.gradient_norm, norm, 1e-5);
 }
 
-/// How a step is made.
+/// Way to make a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// `step` and `update`
     InTwo,
     /// `train_step`
     AsOne,
-    /// As it is recorded and replayed
+    /// Recorded and replayed
     Recorded,
 }
 
@@ -137,7 +138,7 @@ fn train(model: &mut Model<f32>, stream: &Stream, way: Way, step: &TrainStep<'_>
     model.outcome(ticket).unwrap()
 }
 
-/// The weights and both moments after `update`, against the reference's.
+/// Asserts the weights and both moments after `update`, against the reference's.
 fn assert_state(model: &Model<f32>, reference: &Reference, update: u32) {
     let widened = |values: Vec<f32>| -> Vec<f64> { values.into_iter().map(f64::from).collect() };
     let tolerance = TOLERANCE * (1..=update).map(learning_rate).sum::<f64>();
@@ -162,7 +163,7 @@ fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, way: Way) -> (f32
     let sentences = sentences();
     let mut last = (0.0, 0.0);
     for update in 1..=STEPS {
-        // The step's number is not the update's: each has its use.
+        // The step's number differs from the update's: each has its use.
         let number = 10 + update / 2;
         let batch = draw_batch(SEED, number, &sentences, MASKING, config);
         let step = TrainStep {

@@ -1,4 +1,4 @@
-//! Bank conflicts of the kernels on tensor cores: their tiles are swizzled so that there are none.
+//! Bank conflicts of the kernels on tensor cores: their tiles are swizzled to avoid all of them.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use retromae::ops::attention::HEAD_DIMS;
 use super::cases::{Case, Kind, Variant};
 use super::passes::{Operands, run};
 
-/// What the sites of accesses are in: shared headers are passed over.
+/// Files with the access sites; shared headers are skipped.
 const SOURCES: &[(&str, &str)] = &[
     ("kernels/attention/attention.cuh", include_str!("../../../kernels/attention/attention.cuh")),
     (
@@ -28,7 +28,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("kernels/mask/whole_words.cuh", include_str!("../../../kernels/mask/whole_words.cuh")),
 ];
 
-/// Why lines may conflict. All are of masks that a block draws for itself, once a block.
+/// Lines that may conflict, with the reason. All belong to masks that a block draws for itself, once a block.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
         "each query has a row of the pool at random; compilers read banks in global and in shared memory by one instruction",
@@ -60,7 +60,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The text of a site's line.
+/// Returns the text of a site's line.
 fn line(site: &str) -> &'static str {
     let (file, number) = site.rsplit_once(':').expect("file and line");
     let source = SOURCES.iter().find(|(name, _)| *name == file);
@@ -68,7 +68,7 @@ fn line(site: &str) -> &'static str {
     source.lines().nth(number.parse::<usize>().expect("a line") - 1).expect("a line of the source").trim()
 }
 
-/// The kernels that take bf16 and use shared memory.
+/// Returns the kernels that take bf16 and use shared memory.
 fn kernels() -> BTreeSet<&'static str> {
     let names = host_kernels().into_iter().map(|kernel| kernel.name);
     names
@@ -77,7 +77,7 @@ fn kernels() -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// Runs every kernel; a pack has sentences that one block takes, and that it does not, of whole and partial tiles.
+/// Runs every kernel; a pack has both sentences that fit one block and longer ones, of whole and partial tiles.
 fn accesses() -> Vec<SharedAccess> {
     let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
     let device = Device::host_with(options).expect("the host device");

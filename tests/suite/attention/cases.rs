@@ -1,4 +1,4 @@
-//! What is attended to: packs, masks, and how the backward pass is done.
+//! Attention test cases: packs, masks, and variants of the backward pass.
 
 use retromae::model::BankRows;
 use retromae::model::VisibilityBank;
@@ -11,16 +11,16 @@ use crate::common::{integers, prefix_sums};
 pub const SEED: u64 = 0x1234_5678_9abc;
 pub const STEP: u32 = 5;
 pub const SITE: u32 = 16;
-/// Of generated masks.
+/// Most rows of a generated bank.
 pub const BANK_ROWS_MAX: usize = 40;
 
-/// Which mask a case has; its bits, rows and ranks are drawn.
+/// Kind of mask; its bits, rows and ranks are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Full,
-    /// Three rows a sentence, of which row 0 is empty.
+    /// Three rows a sentence; row 0 is empty.
     Bank,
-    /// Half of the tokens hidden, of whole words; at most 40 rows.
+    /// Half of the tokens hidden, as whole words; at most 40 rows.
     Generated,
     Independent,
     Bits,
@@ -38,14 +38,14 @@ pub enum Kind {
     OffDiagonal,
 }
 
-/// How the backward pass is done.
+/// Variant of the backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// As the device and the lengths have it.
+    /// The default for the device and the lengths.
     Default,
-    /// Nothing is fused.
+    /// No fusion.
     Tiled,
-    /// Nothing is fused, query gradients are added up by atomics.
+    /// No fusion; query gradients are added up by atomics.
     Atomic,
 }
 
@@ -53,7 +53,7 @@ pub enum Variant {
 #[derive(Clone, Debug)]
 pub struct Case {
     pub lengths: Vec<usize>,
-    /// The slots that are queries, sentence by sentence; all where `None`.
+    /// Slots of the queries, sentence by sentence; all slots if `None`.
     pub queries: Option<Vec<Vec<usize>>>,
     pub heads: usize,
     pub head_dim: usize,
@@ -80,7 +80,7 @@ impl Case {
         prefix_sums(&self.lengths)
     }
 
-    /// The numbers of queries.
+    /// Returns the number of queries of each sentence.
     pub fn query_lengths(&self) -> Vec<usize> {
         self.queries
             .as_ref()
@@ -98,7 +98,7 @@ impl Case {
         }
     }
 
-    /// `[CLS]`, words of one or two tokens, `[SEP]`, in each sentence.
+    /// Returns the word starts: each sentence is `[CLS]`, words of one or two tokens, `[SEP]`.
     pub fn word_starts(&self) -> Vec<bool> {
         self.lengths.iter().flat_map(|&length| (0..length).map(|slot| !slot.is_multiple_of(3))).collect()
     }
@@ -107,7 +107,7 @@ impl Case {
         (0..self.lengths.len() as u32).map(|b| 7 * b + 1).collect()
     }
 
-    /// What a generated mask stands for.
+    /// Returns the bank of a generated mask.
     fn generated(&self) -> VisibilityBank {
         let (words, bounds) = (self.word_starts(), self.cu_seqlens());
         let sentence = |(&index, pair): (&u32, &[i32])| MaskedSentence {
@@ -144,7 +144,7 @@ impl Case {
         visibility
     }
 
-    /// The bit rows of sentence `b`.
+    /// Returns the bit rows of sentence `b`.
     fn bits(&self, b: usize, length: usize) -> Vec<u32> {
         let words = length.div_ceil(32);
         let draw = |rows: usize| -> Vec<u32> {
@@ -172,7 +172,7 @@ impl Case {
     }
 }
 
-/// What a mask is made of.
+/// A case's bank and ranks.
 pub struct Visibility {
     pub bank: VisibilityBank,
     pub ranks: Vec<u16>,

@@ -14,13 +14,13 @@ use crate::common::devices;
 use cases::{Case, Kind, Variant};
 use passes::{Operands, check, run};
 
-/// Packs of ugly lengths; every other one with two heads and dropout.
+/// Packs of ugly lengths; every other one has two heads and dropout.
 fn sweep(kind: Kind) {
     let packs: [&[usize]; 4] = [&[1], &[2, 1, 17, 33], &[63, 64, 65], &[127, 3, 128, 129]];
     packs.into_iter().enumerate().for_each(|(i, lengths)| sweep_dims(kind, lengths, i));
 }
 
-/// The same for a kind of mask whose kernels another sweep has seen: masks differ in single words of bits.
+/// The same for a kind of mask whose kernels another sweep covers: masks differ only in single words of bits.
 fn sweep_short(kind: Kind) {
     sweep_dims(kind, &[2, 1, 17, 33], 0);
     sweep_dims(kind, &[1, 65], 1);
@@ -38,7 +38,7 @@ fn sweep_dims(kind: Kind, lengths: &[usize], turn: usize) {
     }
 }
 
-/// All dtypes on the first device, and each on one more: the devices differ in the order of threads alone.
+/// Checks all dtypes on the first device, and each on one more: the devices differ only in the order of threads.
 fn check_every_dtype(devices: &[Device], case: &Case, turn: usize) {
     let choose = |dtype: usize| -> Vec<Device> {
         let other = 1 + (turn + dtype) % (devices.len() - 1).max(1);
@@ -59,7 +59,7 @@ fn two_stream_attention_matches_the_reference() {
     sweep(Kind::Bank);
 }
 
-/// Bit for bit the masks that the reference draws.
+/// Generated masks equal the reference's bit for bit.
 #[test]
 fn generated_masks_match_the_reference() {
     sweep_short(Kind::Generated);
@@ -93,7 +93,7 @@ fn permutation_order_matches_the_reference() {
     check_every_dtype(&devices(), &case, 0);
 }
 
-/// Queries that are some of the tokens, in any order, none of a sentence, or more than its tokens.
+/// Queries are some of the tokens, in any order, none of a sentence, or more than its tokens.
 #[test]
 fn queries_of_their_own_match_the_reference() {
     let some: Vec<Vec<usize>> = vec![(1..69).collect(), vec![], vec![4, 2, 2, 0], (0..129).rev().collect()];
@@ -108,7 +108,7 @@ fn queries_of_their_own_match_the_reference() {
     }
 }
 
-/// A sentence without keys: queries see nothing. One without anything, and none at all.
+/// Covers a sentence without keys, whose queries see nothing, one without queries and keys, and a pack without sentences.
 #[test]
 fn empty_sentences_are_no_exception() {
     let device = &devices()[..1];
@@ -121,7 +121,7 @@ fn empty_sentences_are_no_exception() {
     }
 }
 
-/// More sentences than a warp looks at in one round, of one token each.
+/// Covers more one-token sentences than a warp checks in one round.
 #[test]
 fn many_sentences_of_one_token_match_the_reference() {
     let devices = devices();
@@ -137,7 +137,7 @@ fn many_sentences_of_one_token_match_the_reference() {
     }
 }
 
-/// Longer than what one block takes, so that a pack has sentences of both kinds.
+/// Covers sentences too long for one block, in packs with short ones.
 #[test]
 fn long_sentences_match_the_reference() {
     let device = &devices()[..1];
@@ -148,7 +148,7 @@ fn long_sentences_match_the_reference() {
     check::<f16>(device, &long(96, Kind::Window { left: Some(64), right: Some(64), first: true }, 0.1));
 }
 
-/// The longest sentences beside the shortest; a few queries of each keep the reference fast.
+/// Covers the longest sentences beside the shortest; few queries of each keep the reference fast.
 #[test]
 fn thousands_of_keys_beside_one_match_the_reference() {
     let queries: Vec<Vec<usize>> = vec![(0..8192).step_by(91).collect(), vec![0], (0..40).collect()];
@@ -159,7 +159,7 @@ fn thousands_of_keys_beside_one_match_the_reference() {
     }
 }
 
-/// Some thousand tokens under a narrow window: most tiles are left out.
+/// Covers a few thousand tokens under a narrow window: most tiles are skipped.
 #[test]
 fn windows_over_thousands_of_tokens_match_the_reference() {
     let case = Case::new(&[2100], 32, Kind::Window { left: Some(5), right: Some(5), first: true });
@@ -182,7 +182,7 @@ fn extreme_scores_stay_finite() {
     extreme::<f16>();
 }
 
-/// A key whose score is -∞ has no weight; where all are, the row is as one that sees nothing.
+/// A key with score −∞ has no weight; if all scores are −∞, the row is like one that sees nothing.
 #[test]
 fn infinitely_low_scores_have_no_weight() {
     fn infinite<T: Float>() {
@@ -210,7 +210,7 @@ fn infinitely_low_scores_have_no_weight() {
     infinite::<f16>();
 }
 
-/// Slot 0 of a bank mask sees only what its bits say: nothing, in a sentence of one token.
+/// Slot 0 of a bank mask sees only the keys of its bits: none, in a sentence of one token.
 #[test]
 fn a_row_that_sees_nothing_is_zero() {
     fn blind<T: Float>(device: &Device) {

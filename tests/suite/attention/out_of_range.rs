@@ -1,4 +1,4 @@
-//! Whatever lies in device memory, nothing beyond the arguments is read or written, and what is wrong shows.
+//! Whatever device memory holds, no access leaves the arguments, and wrong input is visible in the results.
 
 use std::ops::Range;
 
@@ -19,13 +19,13 @@ const KINDS: [Kind; 7] = [
     Kind::Order { itself: true },
 ];
 
-/// Overwrites a buffer by [`garbage`].
+/// Overwrites a buffer with [`garbage`].
 fn spoil<T: Element>(buffer: &mut Buffer<T>, seed: u64, bound: usize, from: impl Fn(i32) -> T) {
     let values: Vec<T> = garbage(seed, buffer.len(), bound).into_iter().map(from).collect();
     buffer.write(&values).unwrap();
 }
 
-/// Everything that is an index, or `cu_seqlens` alone stays as it is.
+/// Spoils all index arrays, the prefix sums only if `bounds` is set.
 fn spoil_all(uploaded: &mut Uploaded, case: &Case, seed: u64, bounds: bool) {
     if bounds {
         spoil(&mut uploaded.cu_seqlens, seed, case.tokens() + 1, |value| value);
@@ -41,7 +41,7 @@ fn spoil_all(uploaded: &mut Uploaded, case: &Case, seed: u64, bounds: bool) {
     spoil(&mut uploaded.rng, seed + 8, 9, |value| value as u32);
 }
 
-/// Guard pages around every buffer end in an error where a kernel leaves its arguments.
+/// Guard pages around every buffer turn an access outside a kernel's arguments into an error.
 #[test]
 fn nothing_beyond_the_arguments_is_touched() {
     fn check<T: Float>(device: &Device, case: &Case, seed: u64) {
@@ -68,7 +68,7 @@ fn nothing_beyond_the_arguments_is_touched() {
     }
 }
 
-/// One result, a row of `columns` elements for each token, and what it would be with the right prefix sums.
+/// One result, a row of `columns` elements for each token, and its values with the right prefix sums.
 struct Rows<'a> {
     what: String,
     columns: usize,
@@ -96,8 +96,8 @@ impl Rows<'_> {
     }
 }
 
-/// Every result of a pack whose prefix sums become `bounds`: each dtype, two head sizes, all ways to do the backward pass. Query gradients that
-/// atomics add up are left out, as their bits differ each time.
+/// Checks every result of a pack whose prefix sums become `bounds`: each dtype, two head sizes, all variants of the backward pass. Query gradients
+/// that atomics add up are left out, as their bits vary from run to run.
 fn with_bounds(lengths: &[usize], bounds: &[i32], check: &dyn Fn(&Rows<'_>)) {
     fn of_type<T: Float>(device: &Device, case: &Case, bounds: &[i32], check: &dyn Fn(&Rows<'_>)) {
         let operands = Operands::<T>::draw(case);
@@ -146,7 +146,7 @@ fn with_bounds(lengths: &[usize], bounds: &[i32], check: &dyn Fn(&Rows<'_>)) {
 
 const LOG_SUM_EXP: &str = "log_sum_exp";
 
-/// Sentences whose bounds are out of range are NaN in every result; the others are as they would be.
+/// Sentences with bounds out of range are NaN in every result; the others are unaffected.
 #[test]
 fn sentences_out_of_range_are_nan() {
     // The first sentence is in range in all of them, the others are not.
@@ -166,7 +166,7 @@ fn sentences_out_of_range_are_nan() {
     }
 }
 
-/// A sentence longer than the longest, and prefix sums that do not begin at 0.
+/// Covers a sentence longer than the longest allowed, and prefix sums that do not begin at 0.
 #[test]
 fn the_first_sentence_may_be_out_of_range() {
     for (lengths, bounds) in
@@ -176,7 +176,7 @@ fn the_first_sentence_may_be_out_of_range() {
     }
 }
 
-/// Tokens behind the last sentence see nothing and have no gradient, whatever the buffers held.
+/// Tokens after the last sentence see nothing and have no gradient, whatever the buffers held.
 #[test]
 fn tokens_of_no_sentence_are_zero() {
     let cases: [(&[usize], &[i32]); 3] =
@@ -191,7 +191,7 @@ fn tokens_of_no_sentence_are_zero() {
     }
 }
 
-/// A slot that is no key's, and words beyond the end of the bits, show nothing.
+/// A slot without a key, and words beyond the end of the bits, hide everything.
 #[test]
 fn what_no_mask_has_is_hidden() {
     let case = Case { queries: Some(vec![vec![0, 1, 2]]), ..Case::new(&[3], 32, Kind::Bits) };

@@ -1,4 +1,4 @@
-//! One attention, three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
+//! Attention computed three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
 use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut};
@@ -10,7 +10,7 @@ use retromae::reference::attention as reference;
 use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
 use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
 
-/// What results hold before they are written: no attention comes to it, and it is no NaN, which some should come to.
+/// Initial value of results: no attention computes it, and unlike NaN it is never an expected result.
 const STALE: f32 = 777.0;
 
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub struct Results {
     pub output: Vec<f64>,
     pub log_sum_exp: Vec<f64>,
     pub gradients: [Vec<f64>; 3],
-    /// Largest sum of the magnitudes that make up a gradient: where one key has all the weight, dP and δ cancel.
+    /// Largest sum of the magnitudes of a gradient's terms: if one key has all the weight, dP and δ cancel.
     pub magnitudes: [f64; 3],
 }
 
@@ -68,7 +68,7 @@ pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
     })
 }
 
-/// The naive composition, every product, softmax and gradient stored in `T`.
+/// The naive composition, every matmul, softmax and gradient stored in `T`.
 pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
     described(case, |attention| {
         let mut naive = Naive::<T>::new(case, operands);
@@ -111,7 +111,7 @@ impl<'a, T: Float> Naive<'a, T> {
         Self { case, operands, dropout: case.drops(), results, magnitudes: gradients.clone(), gradients }
     }
 
-    /// One query of one head, which sees the slots `keys` of the sentence that begins at token `start`.
+    /// Computes one query of one head, which sees the slots `keys` of the sentence that begins at token `start`.
     fn row(&mut self, head: usize, query: usize, start: usize, slot: usize, keys: &[usize]) {
         let (case, operands) = (self.case, self.operands);
         let round = |value: f32| T::from_f32(value).to_f32();
@@ -138,8 +138,8 @@ impl<'a, T: Float> Naive<'a, T> {
             let sum: f32 = terms.map(|(&j, p)| p * operands.value[at(j) + k].to_f32()).sum();
             self.results.output[own + k] = f64::from(round(sum));
         }
-        // As every fused kernel has it: rowsum(dO ∘ O), whose rounding does not cancel against dP's where one key has all the weight,
-        // while the rowsum(P ∘ dP) of an unfused softmax would.
+        // As in every fused kernel: rowsum(dO ∘ O), whose rounding does not cancel against dP's if one key has all the weight, while the rowsum(P ∘
+        // dP) of an unfused softmax would.
         let delta: f32 =
             (0..d).map(|k| operands.d_output[own + k].to_f32() * self.results.output[own + k] as f32).sum();
         for (i, &j) in keys.iter().enumerate() {
@@ -242,13 +242,13 @@ impl Uploaded {
     }
 }
 
-/// A forward and a backward pass, and all they read and write.
+/// A forward and a backward pass, with all buffers.
 struct Pass<'a, T: Float> {
     case: &'a Case,
     variant: Variant,
     uploaded: Uploaded,
     query: Buffer<T>,
-    /// Keys and values share one buffer with a wide stride, as a packed projection has them.
+    /// Keys and values share one buffer with a wide stride, as in a packed projection.
     key_value: Buffer<T>,
     d_output: Buffer<T>,
     output: Buffer<T>,
@@ -334,7 +334,7 @@ pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, varia
     pass.results()
 }
 
-/// As [`run`], after `spoil` has changed what lies in device memory: captured, so that builds with debug assertions do not read it back.
+/// Like [`run`], after `spoil` has changed device memory: captured, so that builds with debug assertions do not read it back.
 pub fn run_spoiled<T: Float>(
     device: &Device,
     case: &Case,
@@ -346,25 +346,25 @@ pub fn run_spoiled<T: Float>(
     spoil(device, &mut pass.uploaded);
     let stream = device.new_stream().unwrap();
     let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
-    // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+    // SAFETY: all captured buffers are alive, and used by nothing else until the stream is done.
     unsafe { graph.launch(&stream) }.unwrap();
     stream.synchronize().unwrap();
     pass.results()
 }
 
-/// Runs a case on operands of `T` as a graph, and names its kernels.
+/// Runs a case on operands of `T` as a graph, and returns the names of its kernels.
 pub fn kernels<T: Float>(device: &Device, case: &Case, variant: Variant) -> Vec<String> {
     let mut pass = Pass::new(device, case, &Operands::<T>::draw(case), variant);
     let stream = device.new_stream().unwrap();
     let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
-    // SAFETY: what was captured is alive, and used by nothing else until the stream is done.
+    // SAFETY: all captured buffers are alive, and used by nothing else until the stream is done.
     unsafe { graph.launch(&stream) }.unwrap();
     stream.synchronize().unwrap();
     assert!(pass.output.read().unwrap().iter().all(|value| value.to_f32().is_finite()));
     graph.kernels().to_vec()
 }
 
-/// The variants that differ for an element type.
+/// Returns the variants that differ for an element type.
 pub fn variants<T: Float>() -> &'static [Variant] {
     if T::DTYPE == DType::F32 {
         &[Variant::Default]
@@ -373,7 +373,7 @@ pub fn variants<T: Float>() -> &'static [Variant] {
     }
 }
 
-/// Judges the kernels by the reference, on each device and in each variant.
+/// Checks the kernels against the reference, on each device and in each variant.
 pub fn check<T: Float>(devices: &[Device], case: &Case) {
     let operands = Operands::<T>::draw(case);
     let (exact, naive) = (exact(case, &operands), naive(case, &operands));

@@ -1,4 +1,4 @@
-//! What must hold whatever the operands: laws of attention, by randomized search.
+//! Laws of attention that hold for all operands, by randomized search.
 
 use proptest::prelude::*;
 use retromae::device::{Device, Float, bf16};
@@ -45,7 +45,7 @@ fn assert_equal(one: &Results, other: &Results) {
     assert_eq!(one.gradients, other.gradients);
 }
 
-/// The rows `range` of a case's operands.
+/// Returns the rows `range` of a case's operands.
 fn part<T: Float>(case: &Case, operands: &Operands<T>, range: std::ops::Range<usize>) -> Operands<T> {
     let elements = range.start * case.columns()..range.end * case.columns();
     let [query, key, value, d_output] = [&operands.query, &operands.key, &operands.value, &operands.d_output]
@@ -53,7 +53,7 @@ fn part<T: Float>(case: &Case, operands: &Operands<T>, range: std::ops::Range<us
     Operands { query, key, value, d_output }
 }
 
-/// A pack is computed as its sentences are alone, to the bit.
+/// A pack gives the same bits as its sentences alone.
 fn packing_is_one_by_one<T: Float>(case: &Case) {
     let device = device();
     let operands = Operands::<T>::draw(case);
@@ -75,7 +75,7 @@ fn packing_is_one_by_one<T: Float>(case: &Case) {
     }
 }
 
-/// Moves the contents of tokens that nobody sees: nothing changes but their own gradients.
+/// Moves the contents of tokens that no query sees: only their own gradients change.
 fn hidden_tokens_do_not_matter<T: Float>(length: usize, head_dim: usize, window: u32) {
     let device = device();
     let kind = Kind::Window { left: Some(window), right: Some(0), first: false };
@@ -114,7 +114,7 @@ proptest! {
         hidden_tokens_do_not_matter::<bf16>(length, d, window);
     }
 
-    /// With values of 1 an output is the sum of its probabilities.
+    /// With values of 1, an output is the sum of its probabilities.
     #[test]
     fn probabilities_add_up_to_one(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case::new(&lengths, d, kind);
@@ -123,12 +123,12 @@ proptest! {
         let results = run(&device(), &case, &operands, Variant::Default);
         for (token, outputs) in results.output.chunks(d).enumerate() {
             let expected = if results.log_sum_exp[token] == f64::NEG_INFINITY { 0.0 } else { 1.0 };
-            // Probabilities are rounded before they are added, each by half a unit of 2^-8 at most.
+            // Probabilities are rounded before they are added, each by at most half a unit of 2^-8.
             prop_assert!(outputs.iter().all(|&sum| (sum - expected).abs() <= 1.0 / 128.0), "{outputs:?}");
         }
     }
 
-    /// So small a rate is no rate at all: dropout is decided by 1/256.
+    /// A rate this small rounds to zero: dropout thresholds are multiples of 1/256.
     #[test]
     fn a_rate_of_zero_drops_nothing(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case::new(&lengths, d, kind);
@@ -140,7 +140,7 @@ proptest! {
         }
     }
 
-    /// A window that reaches everywhere is no mask: the kernels with and without masks agree to the bit.
+    /// A window over all keys masks nothing: the kernels with and without masks agree to the bit.
     #[test]
     fn a_window_over_everything_is_full_attention(lengths in lengths(), d in head_dim()) {
         let full = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::Full) };
@@ -152,7 +152,7 @@ proptest! {
         }
     }
 
-    /// A bank that shows everything is full attention but for the diagonal, to the bit.
+    /// A bank that shows everything equals full attention without the diagonal, to the bit.
     #[test]
     fn a_bank_of_ones_is_everything_but_the_diagonal(lengths in lengths(), d in head_dim()) {
         let bank = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::BankOfOnes) };
@@ -164,7 +164,7 @@ proptest! {
         }
     }
 
-    /// All tokens as queries of their own are self-attention, to the bit.
+    /// Separate queries for all tokens equal self-attention, to the bit.
     #[test]
     fn two_streams_of_the_same_are_self_attention(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case { dropout: 0.1, ..Case::new(&lengths, d, kind) };
@@ -177,7 +177,7 @@ proptest! {
         }
     }
 
-    /// The variants of the backward pass differ by rounding alone.
+    /// The variants of the backward pass differ only by rounding.
     #[test]
     fn variants_agree(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case { dropout: 0.1, ..Case::new(&lengths, d, kind) };

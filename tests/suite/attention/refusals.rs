@@ -1,4 +1,4 @@
-//! What attention refuses, and how it says so.
+//! Arguments that attention refuses, and the messages.
 
 use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
@@ -38,7 +38,7 @@ impl Pack {
         Rows { view: self.floats.view(), stride: 128 }
     }
 
-    /// The error of a forward pass.
+    /// Returns the error of a forward pass.
     fn refuse(&self, attention: Attention<'_>, query: Rows<'_, f32>) -> String {
         let mut output = self.device.zeros::<f32>(4 * 128).unwrap();
         let mut log_sum_exp = self.device.zeros::<f32>(4 * attention.num_heads).unwrap();
@@ -179,7 +179,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
     );
 }
 
-/// Values in device memory, which builds with debug assertions read back.
+/// Builds with debug assertions read device memory back and check its values.
 #[test]
 fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     if !cfg!(debug_assertions) {

@@ -1,6 +1,6 @@
-//! The benches' baseline: composed of plain kernels and library products, it computes what the fused operations do.
+//! The benches' baseline, composed of plain kernels and matmuls of the GEMM backend, agrees with the fused operations.
 //!
-//! Both sides round intermediates at other places, so they agree up to a few roundings of the largest value.
+//! The two sides round intermediates at different points, so they agree up to a few roundings of the largest value.
 
 mod step;
 #[path = "../../../benches/baseline/mod.rs"]
@@ -137,7 +137,7 @@ fn attention_computes_what_the_fused_kernels_do() {
     for device in devices() {
         let stream = device.stream();
         for (lengths, head_dim) in PACKS.into_iter().zip([96, 64, 128, 32]) {
-            // Emulated, a long sentence takes seconds: its kernels differ in the softmax alone.
+            // On the emulator a long sentence takes seconds: its kernels differ only in the softmax.
             let long = lengths.iter().any(|&length| length > 1024);
             let kinds = [(true, false), (false, false), (true, true)];
             for &(masked, drops) in &kinds[..if long { 1 } else { 3 }] {
@@ -212,7 +212,7 @@ fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary:
         device.upload(&values[..count]).unwrap()
     };
     assert_same("d_hidden", &plain.d_hidden, &d_hidden);
-    // Sums over rows of what was rounded to T: compared as such.
+    // Sums over rows of values rounded to T: compared with that precision.
     for (what, plain, fused) in [
         ("losses", first(&plain.losses, rows), losses),
         ("d_weight", first(&plain_d_weight, vocabulary * HIDDEN), d_weight),

@@ -1,4 +1,4 @@
-//! The baseline's whole training step beside the model's.
+//! The baseline's whole training step, compared with the model's.
 
 use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, StepRandomness};
@@ -8,7 +8,7 @@ use super::unfused::step::{Setting, Step};
 use super::{DROPOUT, bank};
 use crate::common::{devices, integers, prefix_sums};
 
-/// Ragged, so that the baseline pads; the vocabulary, too, is padded.
+/// Ragged, so that the baseline pads; the vocabulary is padded, too.
 const LENGTHS: [usize; 4] = [17, 5, 40, 9];
 const VOCABULARY: usize = 61;
 const LEARNING_RATE: f64 = 1e-3;
@@ -54,7 +54,7 @@ fn assert_near(what: &str, plain: &[f32], fused: &[f32], tolerance: f64) {
     );
 }
 
-/// Tolerances are relative: of a loss, of the norm of a parameter or of its gradient.
+/// Compares the steps; tolerances are relative to a loss, to the norm of a parameter or of its gradient.
 fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f64) {
     let (config, batch, stream) = (config(), batch(), device.stream());
     let capacity = Capacity { tokens: LENGTHS.iter().sum(), sentences: LENGTHS.len(), sentence_length: 40 };
@@ -70,20 +70,20 @@ fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f
         learning_rate: LEARNING_RATE,
     };
     let mut plain = Step::<T>::new(&stream, &setting, &shapes, |name: &str| model.parameter(name)).unwrap();
-    // Twice, so that whatever must be zero before a step is seen to be.
+    // Run twice, to check that buffers are zeroed before each step.
     plain.run(&stream).unwrap();
     plain.run(&stream).unwrap();
     let randomness = Some(StepRandomness { seed: 1, step: 1 });
     let losses = model.step(&stream, Input::Explicit(&batch), randomness).unwrap();
     assert_near("losses", &plain.losses().unwrap(), &[losses.encoder, losses.decoder], loss_tolerance);
-    // A key's bias shifts all scores of a row alike: its gradient is nothing but rounding errors.
+    // A key's bias shifts all scores of a row alike: its gradient is pure rounding error.
     let names = || shapes.iter().map(|(name, _)| name).filter(|name| !name.ends_with("key.bias"));
     for name in names() {
         assert_near(name, &plain.gradient(name).unwrap(), &model.gradient(name).unwrap(), tolerance);
     }
     plain.update(&stream).unwrap();
     model.update(&stream, &optimizer, LEARNING_RATE, 1).unwrap();
-    // The first update of AdamW is little more than a gradient's sign, which bf16 leaves uncertain; biases are nothing else.
+    // The first update of AdamW is little more than a gradient's sign, which is uncertain in bf16; for biases it is the whole value.
     for name in names().filter(|name| T::DTYPE == DType::F32 || !name.ends_with("bias")) {
         assert_near(name, &plain.parameter(name).unwrap(), &model.parameter(name).unwrap(), tolerance);
     }

@@ -1,4 +1,4 @@
-//! Row weights of a mean: the weight over the number of rows that there are.
+//! Row weights of a mean: the weight divided by the number of rows.
 
 use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
 
@@ -7,9 +7,9 @@ use crate::common::devices;
 #[test]
 fn weights_make_a_mean_of_the_rows_that_there_are() {
     for device in devices() {
-        // Whole blocks and parts of them, more sentences than threads, and none at all.
+        // Whole and partial blocks, more sentences than threads, and none at all.
         for counts in [vec![3], vec![0, 2, 0, 5], vec![1; 700], vec![0, 0], vec![256; 3]] {
-            // Each sentence has a place to spare.
+            // Each sentence has one unused row.
             let rows: Vec<i32> = counts.iter().flat_map(|&count| (0..count).chain([-1])).collect();
             let total: i32 = counts.iter().sum();
             let expected: Vec<f32> =

@@ -1,4 +1,4 @@
-//! Linear layer and cross-entropy in one, against the f64 reference: every dtype, algorithm and option, ragged shapes, any chunk.
+//! Fused linear layer and cross-entropy against the f64 reference: every dtype, algorithm and option, ragged shapes, any chunk.
 
 mod mean_weights;
 mod passes;
@@ -23,7 +23,7 @@ struct Operands<T> {
 }
 
 impl<T: Float> Operands<T> {
-    /// Logits of about [-4, 4], every third row ignored.
+    /// Random operands with logits of about [-4, 4], every third row ignored.
     fn random(rows: usize, vocabulary: usize, hidden_size: usize) -> Self {
         let spread = 2.0 / (hidden_size as f64).sqrt();
         let weight: Vec<f64> = values(2, vocabulary * hidden_size).iter().map(|v| v * spread).collect();
@@ -62,7 +62,7 @@ impl<T: Float> Operands<T> {
     }
 }
 
-/// Gradients start from 0; ignored rows have a `log_sum_exp` of 0.
+/// Results of a call. Gradients start from 0; ignored rows have a `log_sum_exp` of 0.
 #[derive(Debug, Default, PartialEq)]
 struct Results {
     losses: Vec<f64>,
@@ -72,9 +72,9 @@ struct Results {
     d_hidden: Vec<f64>,
     d_weight: Vec<f64>,
     d_bias: Vec<f64>,
-    /// Of each group of the last call
+    /// Totals of each group of the last call
     totals: Vec<Totals>,
-    /// The names of those launched, where they are asked for
+    /// Names of the launched kernels, if requested
     kernels: Vec<String>,
 }
 
@@ -109,8 +109,9 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
     }
 }
 
-/// The naive composition, sums in f32: what the algorithm stores is rounded to `T`, the gradients of logits and hidden rows, and either the
-/// logits, or hidden rows times a row's factor. Also the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
+/// The naive composition, sums in f32. Values that the algorithm stores are rounded to `T`: the gradients of logits and hidden rows, and either the
+/// logits, or hidden rows times a row's factor. Also returns the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`,
+/// `d_bias`), which cancel.
 fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f64; 3]) {
     let (rows, vocabulary, columns) = (operands.rows(), operands.vocabulary(), operands.hidden_size);
     let Options { ignore_index, label_smoothing, z_loss, soft_cap } = operands.options;
@@ -140,7 +141,7 @@ fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f
         results.log_sum_exp[row] = f64::from(total);
         results.log_likelihoods[row] = f64::from(logits[target] - total);
         results.losses[row] = f64::from(row_weight * (total - smoothed + z_loss * total * total));
-        // What is stored of a logit's gradient, and what its products with weight, hidden row and 1 take on.
+        // The stored gradient of a logit, and the factor for its products with weight, hidden row and 1.
         let fused = algorithm == Algorithm::Fused;
         let reference = if maximum - logits[target] > 30.0 { maximum } else { logits[target] };
         let scale = row_weight * (reference - total).exp();
@@ -168,15 +169,15 @@ fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f
     (Results { d_hidden, d_weight, d_bias, ..results }, scales)
 }
 
-/// How a call is made.
+/// Options of a call.
 #[derive(Clone, Copy, Debug)]
 struct Way<'a> {
     algorithm: Algorithm,
-    /// Rows that the workspace has room for.
+    /// Rows that fit the workspace.
     chunk: usize,
-    /// Where groups end, beside the last one.
+    /// Ends of the groups, except the last.
     group_ends: &'a [usize],
-    /// Whether to name the kernels.
+    /// True to record the names of the kernels.
     capture: bool,
 }
 
@@ -246,7 +247,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
     results
 }
 
-/// The kernels of both variants of the in-place kernel, or of an algorithm.
+/// Returns the kernels of both variants of the in-place kernel, or of an algorithm.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
     let plain = Operands::<T>::random(130, 200, 64);
     let general = plain.clone().with(Options { label_smoothing: 0.1, ..plain.options });

@@ -10,7 +10,7 @@ fn sweep<T: Float>(algorithm: Algorithm, all_rows: &[usize]) {
         for (vocabulary, hidden_size) in [7, 97, 1003].into_iter().flat_map(|v| [16, 64, 384].map(|h| (v, h)))
         {
             let operands = Operands::<T>::random(rows, vocabulary, hidden_size);
-            // Each chunk on one of the devices, for there may be but one.
+            // Each chunk on one of the devices, for there may be only one.
             for (device, chunk) in devices.iter().cycle().zip([rows.max(1), 5, 64, 33]) {
                 let actual = run(device, &[&operands], way(algorithm, chunk));
                 assert_results(&actual, &operands, algorithm);
@@ -39,7 +39,7 @@ fn fused_bf16_matches_the_reference() {
     sweep::<bf16>(Algorithm::Fused, &[0, 1, 17, 130]);
 }
 
-/// The shapes that models have, one dimension at a time: those of the others are small.
+/// Covers the shapes of real models, one large dimension at a time.
 #[test]
 fn large_shapes_match_the_reference() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm, shape: [usize; 3], chunk: usize) {
@@ -60,7 +60,7 @@ fn large_shapes_match_the_reference() {
 #[test]
 fn every_option_matches_the_reference() {
     fn check<T: Float>(device: &Device, options: Options) {
-        // A thread's step is up to 8,192 words.
+        // A thread's step covers up to 8,192 words.
         for (rows, vocabulary, hidden_size) in [(17, 97, 64), (5, 1003, 64), (3, 7, 64), (2, 9001, 16)] {
             let operands = Operands::<T>::random(rows, vocabulary, hidden_size).with(options);
             let actual = run(device, &[&operands], way(Algorithm::Library, 8));

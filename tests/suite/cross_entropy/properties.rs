@@ -1,4 +1,4 @@
-//! What holds of every call.
+//! Properties of every call.
 
 use super::*;
 use crate::common::{assert_no_bank_conflicts, devices};
@@ -47,7 +47,7 @@ fn equal_calls_give_equal_bits() {
     }
 }
 
-/// The target of rows without a loss may be a word's id: the first, one among others, the last.
+/// The target that marks rows without a loss may be a word's id: the first, one among others, the last.
 #[test]
 fn a_word_may_stand_for_rows_without_a_loss() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
@@ -55,7 +55,7 @@ fn a_word_may_stand_for_rows_without_a_loss() {
             let mut operands = Operands::<T>::random(34, 97, 64);
             operands.options.ignore_index = ignore_index;
             for (row, target) in operands.targets.iter_mut().enumerate() {
-                // Those that were ignored become words, among them the neighbors of the one that now is.
+                // Ignored rows get words as targets, among them the neighbors of the new ignored id.
                 let word = if *target == IGNORE_INDEX {
                     (ignore_index + 1 - row as i32 % 2 * 2).clamp(0, 96)
                 } else {
@@ -86,7 +86,7 @@ fn ignored_rows_have_no_loss_and_no_gradient() {
         let mut operands = Operands::<T>::random(17, 97, 64);
         operands.options.ignore_index = -7;
         operands.targets.fill(-7);
-        // What is ignored must not reach a result even as NaN · 0.
+        // Ignored rows must not affect a result, not even as NaN · 0.
         operands.row_weights.fill(f32::INFINITY);
         operands.hidden[..2 * 64].fill(T::from_f32(f32::NAN));
         operands.hidden[3 * 64 + 5] = T::from_f32(f32::INFINITY);
@@ -128,7 +128,7 @@ fn extreme_logits_are_exact() {
             hidden: rounded(&hidden.collect::<Vec<f64>>()),
             weight: rounded(&weight.collect::<Vec<f64>>()),
             bias: vec![0.0; VOCABULARY],
-            // Even rows are right, odd ones wrong.
+            // Even rows have the right target, odd ones a wrong one.
             targets: (0..COLUMNS).map(|row| (winner(row) + row % 2) as i32).collect(),
             row_weights: vec![0.25; COLUMNS],
             hidden_size: COLUMNS,
@@ -157,7 +157,7 @@ fn extreme_logits_are_exact() {
     }
 }
 
-/// Some rows' logits exceed their target's by more than the first reference of the fused algorithm bears, those of their neighbors do not.
+/// Some rows' logits exceed their target's by more than the fused algorithm's first reference allows; those of neighboring rows do not.
 #[test]
 fn unlikely_targets_match_the_reference() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
@@ -200,7 +200,7 @@ fn groups_have_their_own_totals() {
         }
         let expected = exact(&operands).correct;
         let differing = actual.correct.iter().zip(&expected).filter(|(a, e)| a != e).count();
-        // Two logits that are equal in T are not in f64.
+        // Two logits that are equal in T differ in f64.
         assert!(differing <= 7, "{differing} rows of 700 are correct where the reference's are not");
     }
     for device in devices() {

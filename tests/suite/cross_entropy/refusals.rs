@@ -1,4 +1,4 @@
-//! What is refused, and in which words.
+//! Arguments that are refused, and the messages.
 
 use super::*;
 use crate::common::devices;
@@ -10,7 +10,7 @@ struct Call {
     hidden: usize,
     weight: usize,
     bias: usize,
-    /// Elements before it.
+    /// Elements before the bias.
     bias_offset: usize,
     row_weights: usize,
     losses: usize,
@@ -192,7 +192,7 @@ fn workspace_grows_with_the_rows_and_stays_in_its_bounds() {
     for algorithm in [Algorithm::Library, Algorithm::Fused] {
         let bytes = |rows| cross_entropy::workspace(algorithm, bf16::DTYPE, rows, 768, 30_522).bytes();
         assert!((0..300).all(|rows| bytes(rows) <= bytes(rows + 1)), "{algorithm:?}");
-        // A chunk of 3,840 rows is enough for the products, and of BERT's vocabulary below 256 MiB.
+        // A chunk of 3,840 rows is enough for fast matmuls, and with BERT's vocabulary takes less than 256 MiB.
         assert!(bytes(3840) <= 256 << 20, "{algorithm:?}: {}", bytes(3840));
     }
 }

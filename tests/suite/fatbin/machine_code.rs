@@ -1,4 +1,4 @@
-//! What the machine code of the kernels must and must not do: it can be judged without a GPU, and no result shows it.
+//! Requirements on the kernels' machine code: they are checked without a GPU, and no result shows them.
 
 use std::collections::BTreeSet;
 
@@ -8,35 +8,35 @@ use super::sass::Operation::{Exit, Hmma, Ld, Ldg, Ldgsts, Ldl, St, Stg, Stl};
 use super::sass::{ARCHITECTURES, Census};
 use super::{KIND_CUBIN, cubin_code, entries, nvcc_built_kernels};
 
-/// A rule's name, and whether code follows it.
+/// A rule's name, and a predicate for code that follows it.
 type Rule = (&'static str, fn(&Census) -> bool);
 
-/// What kernels on tensor cores must do: their operands fill whole accesses of 16 bytes, the most that a thread can make.
+/// Rules for kernels on tensor cores: operands move by whole accesses of 16 bytes, the most that a thread can make.
 const TENSOR_CORE_RULES: &[Rule] = &[
     ("multiplies on tensor cores", |code| code.count(Hmma) > 0),
     ("reads 16 bytes of global memory at once", |code| {
         code.count_of_width(Ldg, 16) + code.count_of_width(Ldgsts, 16) > 0
     }),
     ("writes 16 bytes of global memory at once", |code| code.count_of_width(Stg, 16) > 0),
-    // Of 4 bytes are the log-sum-exp and its like: one number a row.
+    // 4-byte writes are the log-sum-exp and the like: one number a row.
     ("writes nothing but 16 and 4 bytes at once", |code| {
         code.count(Stg) == code.count_of_width(Stg, 16) + code.count_of_width(Stg, 4)
     }),
-    // The compiler lost track of such a pointer, and the rules above do not see its accesses.
+    // With a generic address, the compiler has lost track of a pointer, and the rules above do not see its accesses.
     ("has no generic addresses", |code| code.count(Ld) + code.count(St) == 0),
 ];
 
-/// What kernels need that read so much and compute so little that their time is that of their reads.
+/// Requirements on kernels that are bound by their reads of memory.
 struct Reads {
-    /// The start of the names of some kernels.
+    /// Prefix of the kernels' names.
     kernels: &'static str,
-    /// Bytes that a thread has asked for before it waits for one of its wide loads.
+    /// Bytes that a thread has requested before it waits for one of its wide loads.
     bytes: u32,
-    /// The most registers a thread with which the warps fit an SM that their launch counts on.
+    /// Most registers a thread with which as many warps fit an SM as their launch assumes.
     registers: u32,
 }
 
-/// LayerNorm and embeddings: a row of up to four loads for each array that is read. The embeddings' f32 rows are too long for so few registers.
+/// LayerNorm and embeddings: a row of up to four loads for each input array. The embeddings' f32 rows are too long for so few registers.
 /// Cross-entropy: four loads of logits, with one or two of the bias for each. The others: eight.
 const READS: &[Reads] = &[
     Reads { kernels: "layer_norm_forward", bytes: 128, registers: 128 },
@@ -68,7 +68,7 @@ impl Kernel {
     }
 }
 
-/// Every kernel on every architecture whose encodings are known; says which are not.
+/// Returns every kernel on every architecture with known encodings; prints the others.
 fn kernels() -> Vec<Kernel> {
     let cubins = device::fatbins().iter().flat_map(entries).filter(|entry| entry.kind == KIND_CUBIN);
     let (known, unknown): (Vec<_>, Vec<_>) = cubins.partition(|entry| ARCHITECTURES.contains(&entry.arch));
@@ -91,8 +91,8 @@ fn broken_rules(code: &Census) -> Vec<&'static str> {
     TENSOR_CORE_RULES.iter().filter(|(_, holds)| !holds(code)).map(|&(rule, _)| rule).collect()
 }
 
-/// Attention in 16 bits is products of matrices, which tensor cores do an order of magnitude faster, but for what works on rows: δ, and what
-/// turns sums into gradients; and so is the cross-entropy that makes its own logits.
+/// Attention in 16 bits consists of matmuls, which tensor cores do an order of magnitude faster, except for row-wise kernels: δ, and the conversion
+/// of sums to gradients. The same holds for the cross-entropy that computes its own logits.
 fn must_use_tensor_cores(name: &str) -> bool {
     let is_16_bit = ["_bf16_", "_f16_"].iter().any(|dtype| name.contains(dtype));
     let by_row =
@@ -110,7 +110,7 @@ fn no_kernel_uses_local_memory() {
     let uses = |kernel: &Kernel| kernel.code.count(Ldl) + kernel.code.count(Stl) > 0;
     let using: Vec<String> = kernels().iter().filter(|kernel| uses(kernel)).map(Kernel::describe).collect();
     assert!(using.is_empty(), "local memory is used by\n{}", using.join("\n"));
-    // A generic address may be of local memory too, but not without a frame there.
+    // A generic address may be of local memory too, but only if there is a stack frame.
     for kernel in device::cuda_kernels() {
         assert_eq!(kernel.stack_bytes, 0, "stack frame of {} on {}", kernel.name, kernel.arch);
     }
@@ -132,7 +132,7 @@ fn products_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
         .map(|(kernel, broken)| format!("not true: {broken:?} of {}", kernel.describe()))
         .collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
-    // Of a product of the size of the logits this one writes two numbers a sentence and word, of 4 and 2 bytes.
+    // This matmul is of the size of the logits, but writes only two numbers for each sentence and word, of 4 and 2 bytes.
     let maxima: Vec<&Kernel> =
         kernels.iter().filter(|kernel| kernel.name.starts_with("bag_of_words_product_")).collect();
     assert!(!maxima.is_empty());
@@ -172,13 +172,13 @@ fn kernels_that_wait_for_memory_have_many_loads_in_flight() {
     }
 }
 
-/// At 3 TB/s an H100 has 35 to 39 instructions a bf16 element for the forward, half as many again for the backward.
+/// At 3 TB/s an H100 can issue 35 to 39 instructions a bf16 element in the forward pass, half as many again in the backward pass.
 #[test]
 fn gelu_is_at_most_25_instructions_an_element() {
     if !nvcc_built_kernels() {
         return;
     }
-    // Of a thread, whose code has no loop.
+    // Elements of a thread, whose code has no loop.
     const ELEMENTS: &[(&str, usize)] = &[("bias_gelu_forward_bf16", 64), ("bias_gelu_backward_bf16", 32)];
     for kernel in kernels() {
         let Some((_, elements)) = ELEMENTS.iter().find(|(name, _)| *name == kernel.name) else { continue };

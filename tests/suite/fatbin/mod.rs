@@ -1,7 +1,7 @@
-//! The embedded images themselves, read without a driver: that each holds every kernel for every architecture, that nvcc and the
-//! host's compiler agree on the size of its params and on its threads, and what its machine code does.
+//! Checks of the embedded images, read without a driver: each holds every kernel for every architecture, nvcc and the host's compiler agree on the
+//! size of its params and on its threads, and its machine code follows the rules.
 //!
-//! An image is a 16-byte header and entries, each a header of its own and PTX or a cubin, which is an ELF file.
+//! An image is a 16-byte header and entries, each with a header of its own and PTX or a cubin, which is an ELF file.
 
 mod machine_code;
 mod sass;
@@ -29,7 +29,7 @@ const KPARAM_INFO: u8 = 0x17;
 const MAX_THREADS: u8 = 0x05;
 const FORMAT_SIZED: u8 = 4;
 
-/// What one compiler made of a kernel's signature.
+/// A kernel's signature as one compiler built it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Signature {
     params_bytes: u32,
@@ -39,7 +39,7 @@ struct Signature {
 /// One entry of an image.
 struct Entry<'a> {
     kind: u16,
-    /// Such as 80.
+    /// Architecture number, such as 80.
     arch: u32,
     payload: Cow<'a, [u8]>,
 }
@@ -92,7 +92,7 @@ fn elf(cubin: &[u8]) -> ElfFile64<'_> {
     ElfFile64::parse(cubin).expect("a cubin is an ELF file")
 }
 
-/// The names of a cubin's entry functions.
+/// Returns the names of a cubin's entry functions.
 fn entry_functions(elf: &ElfFile64<'_>) -> BTreeSet<String> {
     let entry_functions = elf.symbols().filter(|symbol| {
         let other = symbol.elf_symbol().st_other;
@@ -101,7 +101,7 @@ fn entry_functions(elf: &ElfFile64<'_>) -> BTreeSet<String> {
     entry_functions.map(|symbol| symbol.name().expect("a name").to_string()).collect()
 }
 
-/// Every entry function of a cubin.
+/// Returns every entry function of a cubin.
 fn cubin_kernels(cubin: &[u8]) -> BTreeMap<String, Signature> {
     let elf = elf(cubin);
     let signature = |name: &str| {
@@ -111,7 +111,7 @@ fn cubin_kernels(cubin: &[u8]) -> BTreeMap<String, Signature> {
     entry_functions(&elf).into_iter().map(|name| (name.clone(), signature(&name))).collect()
 }
 
-/// The machine code of every entry function of a cubin, with that of the functions it calls.
+/// Returns the machine code of every entry function of a cubin, with that of the functions it calls.
 fn cubin_code(cubin: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let elf = elf(cubin);
     let sections = elf.sections().filter(|section| section.kind() == SectionKind::Text);
@@ -126,7 +126,7 @@ fn cubin_code(cubin: &[u8]) -> BTreeMap<String, Vec<u8>> {
     code
 }
 
-/// Reads the attributes of a kernel: 4 bytes each and, in one format, as many more as they say.
+/// Reads the attributes of a kernel: 4 bytes each and, in one format, as many more as they state.
 fn info_signature(name: &str, mut info: &[u8]) -> Signature {
     let (mut total, mut params, mut threads) = (None, Vec::new(), None);
     while !info.is_empty() {
@@ -147,7 +147,7 @@ fn info_signature(name: &str, mut info: &[u8]) -> Signature {
     Signature { params_bytes, threads: threads.expect("__launch_bounds__") }
 }
 
-/// Every entry function of a PTX module.
+/// Returns every entry function of a PTX module.
 fn ptx_kernels(ptx: &str) -> BTreeMap<String, Signature> {
     let number_between = |text: &str, before: &str, after: char| -> u32 {
         let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}"));
@@ -164,7 +164,7 @@ fn ptx_kernels(ptx: &str) -> BTreeMap<String, Signature> {
     ptx.split(".entry ").skip(1).map(signature).collect()
 }
 
-/// The kernels of an entry, by name.
+/// Returns the kernels of an entry, by name.
 fn kernels(file: &str, entry: &Entry<'_>) -> BTreeMap<String, Signature> {
     match entry.kind {
         KIND_CUBIN => cubin_kernels(&entry.payload),
@@ -176,7 +176,7 @@ fn kernels(file: &str, entry: &Entry<'_>) -> BTreeMap<String, Signature> {
     }
 }
 
-/// Says why and returns false where nvcc built nothing.
+/// Prints the reason and returns false if nvcc built nothing.
 fn nvcc_built_kernels() -> bool {
     if let Err(reason) = device::nvcc() {
         println!("ignored: {reason}");
@@ -185,7 +185,7 @@ fn nvcc_built_kernels() -> bool {
     true
 }
 
-/// What the host's compiler made of every kernel that is for both devices.
+/// Returns the host compiler's signatures of every kernel that is for both devices.
 fn host_kernels() -> BTreeMap<&'static str, (&'static str, Signature)> {
     let shared = device::host_kernels().into_iter().filter(|kernel| !kernel.name.starts_with("probe_"));
     shared
@@ -220,7 +220,7 @@ fn every_image_holds_every_kernel_as_the_host_has_it() {
     assert_eq!(found, host.keys().map(ToString::to_string).collect(), "kernels in no image");
 }
 
-/// A cubin for each architecture that the build names, and PTX of the lowest for those to come.
+/// An image holds a cubin for each architecture that the build names, and PTX of the lowest for future ones.
 #[test]
 fn every_image_is_for_every_built_architecture() {
     if !nvcc_built_kernels() {

@@ -1,36 +1,36 @@
-//! Counts what machine code does, by operation.
+//! Counts the operations in machine code.
 //!
-//! An instruction of sm_80 to sm_90a is 16 bytes, little endian. Of its 128 bits, 0 to 8 are its operation, 9 to 11 say whether operands
-//! are registers, constants or uniform registers, and 73 to 75 are the width of a load or store. What is loaded is waited for by one of six
-//! barriers: 110 to 112 are that which a load sets (7: none), 116 to 121 those that are waited for before the instruction. The vendor
-//! documents none of this: it is as cuobjdump of CUDA 13.2 shows the code of nvcc 13.0, and was compared with it for each instruction of every
-//! kernel; the barriers are as public assemblers have them.
+//! An instruction of sm_80 to sm_90a is 16 bytes, little endian. Of its 128 bits, 0 to 8 encode the operation, 9 to 11 tell whether operands are
+//! registers, constants or uniform registers, and 73 to 75 are the width of a load or store. Loaded values are waited for by one of six barriers: 110
+//! to 112 name the barrier that a load sets (7: none), 116 to 121 those that are waited for before the instruction. The vendor documents none of
+//! this: it was inferred from the listings by cuobjdump of CUDA 13.2 of code of nvcc 13.0, and compared with them for each instruction of every
+//! kernel; the barriers follow public assemblers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-/// The architectures that are encoded so.
+/// Architectures with this encoding.
 pub const ARCHITECTURES: Range<u32> = 80..100;
 
 const INSTRUCTION_BYTES: usize = 16;
 const OPERATION_MASK: u64 = 0x1ff;
-/// Place of the width in the upper word.
+/// Position of the width in the upper 64 bits.
 const WIDTH_SHIFT: u32 = 73 - 64;
 const WIDTH_MASK: u64 = 7;
 /// Bytes of a width: u8, i8, u16, i16, and 32, 64 and 128 bits.
 const WIDTHS: [u32; 7] = [1, 1, 2, 2, 4, 8, 16];
 
-/// Places of the barriers in the upper word.
+/// Positions of the barriers in the upper 64 bits.
 const SET_SHIFT: u32 = 110 - 64;
 const SET_MASK: u64 = 7;
 const WAIT_SHIFT: u32 = 116 - 64;
 const BARRIERS: usize = 6;
 
-/// Kinds of instructions, by the names of the disassembler; those that are no concern of a test are left out.
+/// Kinds of instructions, by the names of the disassembler; those that no test needs are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// A product on the tensor cores, as of `mma.sync` with floats.
+    /// A matmul on the tensor cores, as of `mma.sync` with floats.
     Hmma,
     /// `ldmatrix`.
     Ldsm,
@@ -75,7 +75,7 @@ impl Operation {
             0x188 => Self::Sts,
             // The latter for floats on sm_90.
             0x18e | 0x1a6 => Self::Red,
-            // Of global memory: any, for floats on sm_90, compare-and-swap; and the same by generic address.
+            // Atomics of global memory: any, for floats on sm_90, compare-and-swap; and the same by generic address.
             0x1a8 | 0x1a3 | 0x1a9 | 0x18a | 0x1a2 | 0x18b => Self::Atom,
             0x1ae => Self::Ldgsts,
             _ => return None,
@@ -88,7 +88,7 @@ impl Operation {
     }
 }
 
-/// The operation of an instruction, and its width in bytes if it is a load or store.
+/// Decodes an instruction's operation, and its width in bytes if it is a load or store.
 fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
     let operation = Operation::of(low)?;
     let width = || {
@@ -98,11 +98,11 @@ fn decode(low: u64, high: u64) -> Option<(Operation, Option<u32>)> {
     Some((operation, operation.has_width().then(width)))
 }
 
-/// How often a kernel's code has each operation, by width in bytes.
+/// Counts of the operations in a kernel's code, by width in bytes.
 pub struct Census {
     pub instructions: usize,
     counts: BTreeMap<(Operation, Option<u32>), usize>,
-    /// The most bytes a thread that loads of 8 and 16 bytes of global memory, as the code is laid out, ask for before one of them is waited for.
+    /// Most bytes a thread that 8- and 16-byte loads of global memory, in the order of the code, request before one of them is waited for.
     pub bytes_in_flight: u32,
 }
 
@@ -134,7 +134,7 @@ impl Census {
         self.of_operation(operation).map(|(_, count)| count).sum()
     }
 
-    /// How many of the accesses are of `width` bytes.
+    /// Returns the number of accesses of `width` bytes.
     pub fn count_of_width(&self, operation: Operation, width: u32) -> usize {
         self.of_operation(operation).filter(|&(found, _)| found == Some(width)).map(|(_, count)| count).sum()
     }
@@ -145,7 +145,7 @@ impl Census {
     }
 }
 
-/// Such as `480 instructions: 32 HMMA, 6 LDG.128`, widths in bits as in a disassembler's listing.
+/// Prints a census such as `480 instructions: 32 HMMA, 6 LDG.128`, widths in bits as in a disassembler's listing.
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} instructions", self.instructions)?;
@@ -162,10 +162,10 @@ impl fmt::Display for Census {
     }
 }
 
-/// Instructions as cuobjdump lists them, each with its two words: first of sm_80, then of sm_90a.
+/// Instructions as cuobjdump lists them, each with its two 64-bit words: first of sm_80, then of sm_90a.
 const LISTING: &str = include_str!("listing.sass");
 
-/// What a line of the listing says by its name, such as `@P1 LDG.E.64.STRONG.SYS`.
+/// Parses the name in a line of the listing, such as `@P1 LDG.E.64.STRONG.SYS`.
 fn listed(line: &str) -> Option<(Operation, Option<u32>)> {
     use Operation::{Atom, Bar, Exit, Hmma, Ld, Ldg, Ldgsts, Ldl, Lds, Ldsm, Mufu, Red, St, Stg, Stl, Sts};
     let name = line.split_whitespace().find(|word| !word.starts_with('@'))?;

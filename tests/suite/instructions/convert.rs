@@ -13,7 +13,7 @@ const BF16: Format = Format { mantissa_bits: 7, exponent_bias: 127 };
 const F16: Format = Format { mantissa_bits: 10, exponent_bias: 15 };
 
 const SIGN: u16 = 0x8000;
-/// The only NaN that the instructions give.
+/// The only NaN that the instructions return.
 const NAN: u16 = 0x7fff;
 
 impl Format {
@@ -21,7 +21,7 @@ impl Format {
         SIGN - (1 << self.mantissa_bits)
     }
 
-    /// With infinity continued as one more power of two, so that overflow rounds like everything else.
+    /// Returns the magnitude of `bits`. Infinity continues as one more power of two, so that overflow rounds like everything else.
     fn magnitude(self, bits: u16) -> f64 {
         let unit = f64::from(1 << self.mantissa_bits);
         let exponent = i32::from((bits & !SIGN) >> self.mantissa_bits);
@@ -39,13 +39,13 @@ impl Format {
         if bits & SIGN == 0 { magnitude } else { -magnitude }
     }
 
-    /// The nearest, of two that are as near the even one.
+    /// Rounds to nearest, ties to even.
     fn rounded(self, value: f32) -> u16 {
         if value.is_nan() {
             return NAN;
         }
         let magnitude = f64::from(value.abs());
-        // The first above zero that is not below.
+        // Search for the first magnitude that is not below the value.
         let (mut low, mut high) = (0, self.infinity());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -62,7 +62,7 @@ impl Format {
         nearest | if value.is_sign_negative() { SIGN } else { 0 }
     }
 
-    /// Floats halfway between any two neighbors, the next on both sides of them, and more.
+    /// Returns floats halfway between any two neighbors, their neighbors on both sides, and more.
     fn hard(self, seed: u64) -> Vec<u32> {
         let halfway = |bits| ((self.magnitude(bits) + self.magnitude(bits + 1)) / 2.0) as f32;
         let around = |bits| [halfway(bits).next_down(), halfway(bits), halfway(bits).next_up()];

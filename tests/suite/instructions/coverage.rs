@@ -1,4 +1,4 @@
-//! That every wrapper has a kernel that dumps it, and every such kernel a test: read from the sources.
+//! Checks from the sources that every wrapper has a kernel that dumps it, and every such kernel a test.
 
 use retromae::device;
 
@@ -41,7 +41,7 @@ const TESTS: &[&str] = &[
 /// Instructions of the GPU alone, and the wrappers that emulate them.
 const PARTS: &[(&str, &str)] = &[("mma_m16n8k16", "mma")];
 
-/// The functions that a header offers to kernels; a member carries the name of its struct.
+/// Returns the functions that a header offers to kernels; a member carries the name of its struct.
 fn wrappers(source: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut within = None;
@@ -59,7 +59,7 @@ fn wrappers(source: &str) -> Vec<String> {
     found
 }
 
-/// True if some kernel's source calls the function.
+/// Returns true if some kernel's source calls the function.
 fn is_called(name: &str) -> bool {
     let is_call = |(before, after): (&str, &str)| {
         let word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
@@ -108,7 +108,7 @@ fn every_kernel_is_built_and_run() {
     }
 }
 
-/// A header that was added must be listed above.
+/// A new header must be listed above.
 #[test]
 fn every_source_is_read() {
     let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");

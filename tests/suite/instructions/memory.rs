@@ -3,7 +3,7 @@
 use super::{Expected, THREADS, assert_lanes, dump, words};
 use crate::common::devices;
 
-/// Seven copies of each thread in eight groups, three of them empty, waited for at each of the nine depths.
+/// Each thread makes seven copies in eight groups, three of them empty, and waits at each of the nine depths.
 #[test]
 fn asynchronous_copies_arrive_at_every_depth() {
     let stretch = 7 * 4 * THREADS;
@@ -12,14 +12,14 @@ fn asynchronous_copies_arrive_at_every_depth() {
     assert_lanes("instruction_copy_async", 4 * stretch as u32, 2, &input, &expected);
 }
 
-/// Of every other thread's source, or of those that a random bit chooses, there is nothing.
+/// The copies of every other thread, or of those that a random bit chooses, have an empty source.
 #[test]
 fn asynchronous_copies_of_nothing_are_zeros() {
     let mut records = words(19, 8 * 8 * THREADS).as_chunks::<8>().0.to_vec();
     for (thread, record) in records.iter_mut().enumerate() {
         record[4] = if thread < 2 * THREADS { thread as u32 % 2 } else { record[4] % 2 };
     }
-    // A thread shows what its partner of the other warp has copied.
+    // A thread outputs what its partner in the other warp has copied.
     let blocks = records.chunks(THREADS);
     let expected: Vec<Expected> = blocks
         .flat_map(|block| block.iter().rev())
@@ -35,7 +35,7 @@ fn asynchronous_copies_of_nothing_are_zeros() {
     );
 }
 
-/// Integers, whose sums are exact in any order.
+/// Adds integers, whose sums are exact in any order.
 #[test]
 fn atomic_additions_lose_nothing() {
     let blocks = 512;
@@ -50,7 +50,7 @@ fn atomic_additions_lose_nothing() {
     assert_lanes("instruction_atomic_add", 0, blocks, &input, &sums.map(|sum| Expected::Float(sum as f32)));
 }
 
-/// Where a group lies differs between the devices on purpose; on each, the groups of all threads tile the range.
+/// The position of a group differs between the devices on purpose; on each, the groups of all threads tile the range.
 #[test]
 fn group_offsets_tile_the_range() {
     let (groups, size) = (5, 4);
@@ -62,7 +62,7 @@ fn group_offsets_tile_the_range() {
     }
 }
 
-/// Arrays of 2, 20, 16 and 4 bytes, each at a multiple of 16.
+/// Allocates arrays of 2, 20, 16 and 4 bytes, each at a multiple of 16.
 #[test]
 fn shared_memory_is_handed_out_alike() {
     let expected = [0, 16, 48, 64].map(Expected::Bits).repeat(THREADS);

@@ -1,7 +1,7 @@
-//! Every wrapper of `kernels/arch`, and what else a compiler may see differently, lane by lane: the tests' device beside the host device,
-//! and both against an exact computation.
+//! Instruction tests: every wrapper of `kernels/arch`, and whatever else compilers may treat differently, lane by lane, on the tests' device beside
+//! the CPU emulator, and both against an exact computation.
 //!
-//! What the hardware specifies exactly must be the same bits; a NaN stands for any NaN, whose payload differs between machines.
+//! Operations that the hardware specifies exactly must give the same bits; a NaN stands for any NaN, whose payload differs between machines.
 
 mod convert;
 mod coverage;
@@ -20,13 +20,13 @@ use crate::common::devices;
 /// Threads of a block of every kernel: two warps.
 const THREADS: usize = 64;
 
-/// What a word of a kernel's output should be.
+/// Expected value of a 32-bit word of a kernel's output.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
     Bits(u32),
     /// A float bit by bit, or any NaN.
     Float(f32),
-    /// A float at most `tolerance` away; where `or_infinity`, the approximation may overflow early.
+    /// A float at most `tolerance` away; with `or_infinity`, the approximation may overflow early.
     Near {
         value: f64,
         tolerance: f64,
@@ -46,7 +46,7 @@ impl Expected {
         }
     }
 
-    /// Whether the outputs of two devices may stand side by side.
+    /// Returns true if the outputs of two devices are consistent with each other.
     fn agree(self, one: u32, other: u32) -> bool {
         let [a, b] = [one, other].map(f32::from_bits);
         match self {
@@ -79,13 +79,13 @@ fn dump(
     let output: Buffer<u32> = device.zeros(outputs).unwrap();
     let params = ProbeParams { input: input.view().address(), output: output.view().address(), count: 0 };
     let shape = LaunchShape { grid: [blocks as u32, 1, 1], threads: THREADS as u32, shared_bytes };
-    // SAFETY: both buffers outlive the launch, and hold what the kernel reads and writes for so many blocks.
+    // SAFETY: both buffers outlive the launch, and have the size that the kernel reads and writes for so many blocks.
     unsafe { device.stream().launch_shape(kernel, shape, &params) }
         .unwrap_or_else(|error| panic!("{kernel} on {device:?}: {error}"));
     output.read().unwrap()
 }
 
-/// Runs a kernel on every device; each output word must be as expected, and as the plain host device has it.
+/// Runs a kernel on every device; each output word must be as expected, and agree with the plain CPU emulator's.
 #[track_caller]
 fn assert_lanes(kernel: &str, shared_bytes: u32, blocks: usize, input: &[u32], expected: &[Expected]) {
     let host = Device::host_with(HostOptions::default()).expect("the host device");
@@ -111,7 +111,7 @@ fn assert_lanes(kernel: &str, shared_bytes: u32, blocks: usize, input: &[u32], e
     }
 }
 
-/// As [`assert_lanes`], for a kernel that makes one word of each word.
+/// Like [`assert_lanes`], for a kernel that maps each word to one word.
 #[track_caller]
 fn assert_elementwise(kernel: &str, input: &[u32], expected: impl Fn(u32) -> Expected) {
     let input = whole_blocks(input);
@@ -119,7 +119,7 @@ fn assert_elementwise(kernel: &str, input: &[u32], expected: impl Fn(u32) -> Exp
     assert_lanes(kernel, 0, input.len() / THREADS, &input, &expected);
 }
 
-/// As [`assert_lanes`], for a kernel in which every thread turns a record of the input into one of the output.
+/// Like [`assert_lanes`], for a kernel in which every thread maps a record of the input to one of the output.
 #[track_caller]
 fn assert_records<const IN: usize, const OUT: usize>(
     kernel: &str,
@@ -131,17 +131,17 @@ fn assert_records<const IN: usize, const OUT: usize>(
     assert_lanes(kernel, 0, input.len() / THREADS, input.as_flattened(), &expected);
 }
 
-/// Repeats the beginning until the last block is full.
+/// Pads the input to whole blocks by repeating it.
 fn whole_blocks<T: Copy>(input: &[T]) -> Vec<T> {
     input.iter().copied().cycle().take(input.len().next_multiple_of(THREADS)).collect()
 }
 
-/// Random words, the same for the same `seed`.
+/// Returns random 32-bit words, the same for the same `seed`.
 fn words(seed: u64, count: usize) -> Vec<u32> {
     (0..count).map(|i| philox(key(seed), [i as u32, 2, 0, 0])[0]).collect()
 }
 
-/// Floats in which conversions and arithmetic go wrong first.
+/// Floats at the edge cases of conversions and arithmetic.
 const HARD: [u32; 44] = [
     0x0000_0000, // zeros
     0x8000_0000,
@@ -189,7 +189,7 @@ const HARD: [u32; 44] = [
     0x4300_0000,
 ];
 
-/// The hard values, random bit patterns, and numbers evenly in `-limit..limit`.
+/// Returns the hard values, random bit patterns, and numbers spread evenly in `-limit..limit`.
 fn floats(seed: u64, limit: f32) -> Vec<u32> {
     let even = |word: u32| ((word as f32 / 2f32.powi(31) - 1.0) * limit).to_bits();
     HARD.into_iter().chain(words(seed, 2048)).chain(words(seed + 1, 4096).into_iter().map(even)).collect()

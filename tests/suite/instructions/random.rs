@@ -1,10 +1,10 @@
-//! Draws, and the dropout decisions made of them.
+//! Random draws, and the dropout decisions based on them.
 
 use retromae::random::{DROPOUT_GROUP, Dropout, dropout_scale, key, philox};
 
 use super::{Expected, THREADS, assert_lanes, assert_records, floats, words};
 
-/// The known answers of the authors' distribution, then random keys and counters.
+/// Checks the known answers of the authors' distribution, then random keys and counters.
 #[test]
 fn philox_is_the_same_stream() {
     let known = [
@@ -38,14 +38,14 @@ fn bounded_is_the_upper_half_of_the_product() {
 
 const SEED: u64 = 0x0123_4567_89ab_cdef;
 
-/// How the input of a test of dropout begins.
+/// Returns the first words of a dropout test's input.
 fn header(dropout: &Dropout, head: u32) -> Vec<u32> {
     let [low, high] = key(dropout.seed);
     let Dropout { step, site, threshold, .. } = *dropout;
     vec![low, high, step, 0, threshold, dropout_scale(threshold).to_bits(), site, head]
 }
 
-/// Thresholds from none to all, at two sites, each with a head.
+/// Returns thresholds from none to all, at two sites, each with a head.
 fn dropouts() -> impl Iterator<Item = (Dropout, u32)> {
     [0, 1, 26, 90, 128, 200, 255].into_iter().flat_map(|threshold| {
         [(0, 0, 0), (11, 70_000, 3)]
@@ -53,7 +53,7 @@ fn dropouts() -> impl Iterator<Item = (Dropout, u32)> {
     })
 }
 
-/// Row and group of each thread.
+/// Returns row and group of each thread.
 fn places(blocks: usize) -> impl Iterator<Item = [u32; 2]> {
     words(9, blocks * THREADS).into_iter().enumerate().map(|(thread, word)| [word % 5000, thread as u32 % 37])
 }

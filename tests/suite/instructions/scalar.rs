@@ -4,7 +4,7 @@ use retromae::reference::gelu::erfc;
 
 use super::{Expected, assert_elementwise, assert_records, floats, words};
 
-/// Relative error of `ex2.approx.ftz.f32` (PTX ISA, "Floating Point Instructions: ex2"), and what its emulation promises.
+/// Relative error of `ex2.approx.ftz.f32` (PTX ISA, "Floating Point Instructions: ex2"), and the bound of its emulation.
 const EXP2_ERROR: f64 = 1.0 / 4_194_304.0;
 /// The smallest normal f32: results below it become zero.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
@@ -18,7 +18,7 @@ fn bit_count_counts_ones() {
     });
 }
 
-/// An approximation of the positive `value` with a relative error; a result below the smallest normal float may become zero.
+/// Expects an approximation of the positive `value` with a relative error; a result below the smallest normal float may become zero.
 fn approximately(value: f64, relative: f64, early_overflow: f64) -> Expected {
     if value.is_nan() {
         return Expected::Float(f32::NAN);
@@ -45,7 +45,7 @@ fn reciprocal_is_within_its_error() {
     let input = floats(4, 100.0).into_iter().filter(|&word| f32::from_bits(word) > 0.0);
     assert_elementwise("instruction_reciprocal_approximate", &input.collect::<Vec<_>>(), |word| {
         let x = f32::from_bits(word);
-        // The instruction takes a subnormal number for 0; the emulation divides by it.
+        // The instruction treats a subnormal number as 0; the emulation divides by it.
         let early_overflow = if x.is_normal() { f64::INFINITY } else { 0.0 };
         approximately(1.0 / f64::from(x), f64::from(f32::EPSILON), early_overflow)
     });
@@ -61,7 +61,7 @@ fn gelu_is_within_its_error() {
         if !x.is_finite() {
             return [Expected::Float(f32::NAN); 2];
         }
-        // Far out the exponential is 0, and what is left is exact.
+        // Far out the exponential is 0, and the rest is exact.
         let relative = if x.abs() < 20.0 { 1.6e-6 + 7e-8 * x * x } else { 0.0 };
         let near = |value: f64, scale: f64| Expected::Near {
             value,

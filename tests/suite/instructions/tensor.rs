@@ -1,4 +1,4 @@
-//! Products of matrices on tensor cores, and the loads of their operands.
+//! Matmuls on tensor cores, and the loads of their operands.
 
 use retromae::device::{Float, bf16, f16};
 
@@ -8,13 +8,13 @@ use super::{Expected, THREADS, assert_lanes, words};
 const ROWS: usize = 16;
 /// Columns of one tile of B and C.
 const TILE: usize = 8;
-/// Warps with operands of their own.
+/// Warps, each with its own operands.
 const WARPS: usize = 16;
 
-/// Relative to the sum of the magnitudes of what an element of C is the sum of. The hardware may bring the 17 addends to the exponent
-/// of the greatest and cut off what is below its last bit, 2^-23 of it, and cut each of up to four intermediate sums in the same way
-/// (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021): PTX leaves order and rounding open. A
-/// chain of fused multiply-adds, which the host has, errs by less. Products of 16-bit numbers are exact.
+/// Error relative to the sum of the magnitudes of the addends of an element of C. The hardware may align the 17 addends to the exponent of the
+/// greatest and truncate bits below its last one, 2^-23 of it, and truncate each of up to four intermediate sums in the same way (Fasi, Higham,
+/// Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021): PTX leaves order and rounding open. A chain of fused
+/// multiply-adds, which the host uses, errs by less. Products of 16-bit numbers are exact.
 const ERROR: f64 = (17.0 + 4.0) / 8_388_608.0;
 
 /// The operands of one warp, row by row.
@@ -26,7 +26,7 @@ struct Products<T> {
 }
 
 impl<T: Float> Products<T> {
-    /// `operand` and `addend` make a number of a random word.
+    /// Draws operands; `operand` and `addend` map a random word to a number.
     fn draw(
         seed: u64,
         columns: usize,
@@ -50,7 +50,7 @@ impl<T: Float> Products<T> {
         }
     }
 
-    /// What a lane brings: its registers of A, of B and of C, as the PTX ISA lays them out for m16n8k16.
+    /// Returns a lane's registers of A, of B and of C, as the PTX ISA lays them out for m16n8k16.
     fn record(&self, lane: usize) -> Vec<u32> {
         let (group, quad_lane) = (lane / 4, lane % 4);
         let a = |row: usize, column: usize| self.a[row * ROWS + column];
@@ -71,7 +71,7 @@ impl<T: Float> Products<T> {
         record
     }
 
-    /// Row and column of each of a lane's sums.
+    /// Returns row and column of each of a lane's sums.
     fn sums_of(&self, lane: usize) -> impl Iterator<Item = (usize, usize)> {
         let (group, quad_lane) = (lane / 4, lane % 4);
         (0..self.columns / TILE).flat_map(move |tile| {
@@ -79,7 +79,7 @@ impl<T: Float> Products<T> {
         })
     }
 
-    /// An element of C + A B, and the sum of the magnitudes it is made of.
+    /// Returns an element of C + A B, and the sum of the magnitudes of its addends.
     fn sum(&self, (row, column): (usize, usize)) -> (f64, f64) {
         let wide = |value: T| f64::from(value.to_f32());
         let product = |k: usize| wide(self.a[row * ROWS + k]) * wide(self.b[k * self.columns + column]);
@@ -94,7 +94,7 @@ fn register_of<T: Float>(low: T, high: T) -> u32 {
     low | high << 16
 }
 
-/// A kernel of every width that is built.
+/// Returns a kernel of every width that is built.
 fn kernels<T: Float>() -> [(&'static str, usize); 3] {
     match T::DTYPE.name() {
         "bf16" => {
@@ -104,7 +104,7 @@ fn kernels<T: Float>() -> [(&'static str, usize); 3] {
     }
 }
 
-/// The kernels of a type on operands drawn for each warp.
+/// Checks the kernels of a type on operands drawn for each warp.
 fn assert_products<T: Float>(
     operand: impl Fn(u32) -> f32 + Copy,
     addend: impl Fn(u32) -> f32 + Copy,
@@ -125,7 +125,7 @@ fn exactly((sum, _): (f64, f64)) -> Expected {
     Expected::Float(sum as f32)
 }
 
-/// From -`limit` to `limit`.
+/// Maps a word to an integer from -`limit` to `limit`.
 fn integer(word: u32, limit: u32) -> f32 {
     (word % (2 * limit + 1)) as f32 - limit as f32
 }
@@ -138,10 +138,10 @@ fn products_of_small_integers_are_exact() {
     assert_products::<f16>(operand, addend, exactly);
 }
 
-/// An infinite operand makes a sum infinite, or NaN where it meets a zero or an infinite one of the other sign.
+/// An infinite operand makes a sum infinite, or NaN if it meets a zero or an infinite operand of the other sign.
 #[test]
 fn products_of_infinities_and_nan_are_theirs() {
-    // So few that most sums have none, and one, two and more are found.
+    // Rare enough that most sums have none, while one, two and more occur.
     let special = |word: u32, ordinary: f32| match word >> 16 & 0xff {
         0 => f32::INFINITY,
         1 => f32::NEG_INFINITY,
@@ -154,7 +154,7 @@ fn products_of_infinities_and_nan_are_theirs() {
     assert_products::<f16>(operand, addend, exactly);
 }
 
-/// 8 bits, which both types hold, at scales so far apart that what is cut off differs from sum to sum.
+/// Values of 8 bits, which both types hold, at scales so far apart that the truncated part differs from sum to sum.
 #[test]
 fn products_of_any_numbers_are_near() {
     let scaled = |word: u32, limit| integer(word & 0xffff, limit) * 2f32.powi(-((word >> 16) as i32 % 13));
@@ -167,13 +167,13 @@ fn products_of_any_numbers_are_near() {
     assert_products::<f16>(|word| scaled(word, 255), |word| scaled(word, 32_767) * 1.37, near);
 }
 
-/// Rows of 8 elements that a thread puts into shared memory.
+/// Rows of 8 elements that a thread writes to shared memory.
 const OWN_ROWS: usize = 4;
-/// Words of a row.
+/// 32-bit words of a row.
 const ROW_WORDS: usize = 4;
 const OWN_WORDS: usize = OWN_ROWS * ROW_WORDS;
 
-/// Rows from anywhere in the block's shared memory, each lane's at random.
+/// Checks loads of rows anywhere in the block's shared memory, each lane's at random.
 fn assert_loads(kernel: &str, transposed: bool, count: usize) {
     let blocks = 4;
     let mut input = words(24, blocks * THREADS * (OWN_WORDS + count));
@@ -184,7 +184,7 @@ fn assert_loads(kernel: &str, transposed: bool, count: usize) {
         }
     }
     let record = |thread: usize| &input[thread * (OWN_WORDS + count)..][..OWN_WORDS + count];
-    // Element `column` of the row that a thread brings to load `load`.
+    // Element `column` of the row that a thread contributes to load `load`.
     let element = |thread: usize, load: usize, column: usize| {
         let row = record(thread)[OWN_WORDS + load] as usize;
         let owner = thread / THREADS * THREADS + row / OWN_ROWS;

@@ -2,7 +2,7 @@
 
 use super::{Expected, HARD, THREADS, assert_lanes, assert_records, floats, whole_blocks, words};
 
-/// The words of each thread's warp.
+/// Returns the words of a thread's warp.
 fn warp_of(input: &[u32], thread: usize) -> &[u32] {
     &input[thread / 32 * 32..][..32]
 }
@@ -49,7 +49,7 @@ fn ballots_gather_every_pattern() {
 
 #[test]
 fn matches_find_equal_lanes() {
-    // All equal, all different in every bit range that can be, and random ones.
+    // All equal, all different in every possible bit range, and random ones.
     let mut input: Vec<u32> = vec![7; 32];
     input.extend(0..32u32);
     input.extend(words(14, 8 * THREADS - 64));
@@ -81,7 +81,7 @@ fn warp_barriers_publish_shared_memory() {
     assert_lanes("instruction_warp_barrier", 4 * THREADS as u32, 4, &input, &expected);
 }
 
-/// No thread votes, all do, each alone does, which threads of the other warp must see too, or a few random ones.
+/// No thread votes, all do, each alone does (the other warp must see it, too), or a few random ones do.
 #[test]
 fn a_block_hears_any_of_its_threads() {
     let lone = |warp: usize| (0..THREADS).map(move |thread| u32::from(thread / 32 == warp) << (thread % 32));
@@ -113,7 +113,7 @@ fn quads_share_their_values() {
 
 #[test]
 fn bits_are_transposed_and_back() {
-    // Each bit alone is in row and column of its own, then random ones.
+    // Each bit alone in a row and column of its own, then random ones.
     let mut input: Vec<u32> = (0..32).map(|lane| 1 << (lane * 5 % 32)).collect();
     input.extend(words(23, 4 * THREADS - 32));
     let expected: Vec<Expected> = (0..input.len())
@@ -132,7 +132,7 @@ fn sum(a: f32, b: f32) -> f32 {
     a + b
 }
 
-/// The second where neither is greater, which a NaN and zeros of both signs show.
+/// Returns the second operand if neither is greater, as with a NaN or zeros of both signs.
 fn maximum(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
@@ -149,7 +149,7 @@ fn operations_are_exact_on_every_hard_pair() {
     }
 }
 
-/// The butterfly over groups of `width` lanes, step by step.
+/// Runs the butterfly over groups of `width` lanes, step by step.
 fn butterfly(mut lanes: [f32; 32], width: usize, operation: Operation) -> [f32; 32] {
     let mut distance = width / 2;
     while distance > 0 {

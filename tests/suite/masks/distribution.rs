@@ -1,7 +1,7 @@
-//! The masks' distribution against that of the collator of RetroMAE's public code, ported from its definition and drawn by a generator of
-//! another kind: both are samples, and differ no more than two samples of one distribution do.
+//! The masks' distribution against that of the collator of RetroMAE's public code, ported from its definition and drawn by a different kind of
+//! generator: both are samples, and differ no more than two samples of one distribution do.
 //!
-//! Bounds are quantiles of chi-square distributions, at most one in 10^5 for each comparison where there are many; seeds are fixed.
+//! Bounds are quantiles of chi-square distributions, at most one in 10^5 for each of many comparisons; seeds are fixed.
 
 use super::Pack;
 use crate::common::devices;
@@ -10,7 +10,7 @@ use retromae::ops::masks::Budget;
 
 /// Sentences in a sample.
 const SENTENCES: usize = 500;
-/// Above it lies one in 10^5 of a chi-square distribution of one degree of freedom.
+/// Upper 1e-5 quantile of the chi-square distribution with one degree of freedom.
 const ONE_DEGREE: f64 = 19.5;
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
@@ -26,7 +26,7 @@ impl SplitMix {
     }
 }
 
-/// What is drawn: one sentence's words, over and over.
+/// Setting of a comparison: one sentence's words, drawn over and over, and the mask's options.
 struct Setting {
     word_lengths: Vec<usize>,
     ratio: f64,
@@ -58,7 +58,7 @@ impl Setting {
         self.word_lengths.iter().map(word).collect()
     }
 
-    /// The collator's whole-word mask: shuffled words, each covered unless that exceeds the number to predict.
+    /// Returns the collator's whole-word mask: shuffled words, each covered unless that exceeds the number to predict.
     fn collator_mask(&self, draw: &mut SplitMix) -> Vec<bool> {
         let mut candidates = self.words();
         for last in (1..candidates.len()).rev() {
@@ -79,7 +79,7 @@ impl Setting {
         (0..self.length()).map(|slot| covered.contains(&slot)).collect()
     }
 
-    /// The collator's masks: a set of them, and for each token one of the set.
+    /// Returns the collator's masks: a set of them, and for each token one of the set.
     fn collator(&self, seed: u64) -> Sample {
         let mut draw = SplitMix(seed);
         let (mut hidden, mut rows) = (Vec::new(), Vec::new());
@@ -90,7 +90,7 @@ impl Setting {
         Sample { hidden, rows }
     }
 
-    /// The kernel's masks.
+    /// Returns the kernel's masks.
     fn drawn(&self) -> Sample {
         let mut starts = vec![false; self.length()];
         self.words().iter().for_each(|word| starts[word[0]] = true);
@@ -117,21 +117,21 @@ impl Sample {
         self.hidden.iter().flatten()
     }
 
-    /// How many of all bank rows `condition` holds for, and how many not.
+    /// Returns the number of bank rows for which `condition` holds, and of the others.
     fn count(&self, condition: impl Fn(&[bool]) -> bool) -> [f64; 2] {
         let all = self.masks().count();
         let held = self.masks().filter(|mask| condition(mask)).count();
         [held as f64, (all - held) as f64]
     }
 
-    /// How many bank rows hide 0, 1, … tokens.
+    /// Returns the number of bank rows that hide 0, 1, … tokens.
     fn sizes(&self, length: usize) -> Vec<f64> {
         let mut counts = vec![0.0; length + 1];
         self.masks().for_each(|mask| counts[mask.iter().filter(|&&hidden| hidden).count()] += 1.0);
         counts
     }
 
-    /// Pairs of a sentence's tokens that see the same but for themselves, and the others.
+    /// Counts the pairs of a sentence's tokens that see the same tokens except themselves, and the other pairs.
     fn equal_rows(&self) -> [f64; 2] {
         let mut counts = [0.0; 2];
         for (masks, rows) in self.hidden.iter().zip(&self.rows) {
@@ -145,8 +145,8 @@ impl Sample {
         counts
     }
 
-    /// How many tokens of all sentences do not see the token at `key`, by a mask or for being it, and how many do. Tokens that read the same row
-    /// are no independent draws, so that the bound of the comparison is stricter than it says.
+    /// Counts the tokens of all sentences that do not see the token at `key`, because of a mask or because they are that token, and those that do.
+    /// Tokens that read the same row are not independent draws, so the comparison's bound is stricter than stated.
     fn unseen(&self, key: usize) -> [f64; 2] {
         let mut counts = [0.0; 2];
         for (masks, rows) in self.hidden.iter().zip(&self.rows) {
@@ -158,7 +158,7 @@ impl Sample {
     }
 }
 
-/// Chi-square of two histograms, and its degrees of freedom; places that are rare in both are put together.
+/// Returns chi-square of two histograms, and its degrees of freedom; bins that are rare in both are merged.
 fn two_samples(first: &[f64], second: &[f64]) -> (f64, usize) {
     let (total_first, total_second) = (first.iter().sum::<f64>(), second.iter().sum::<f64>());
     let statistic = |first: f64, second: f64| {
@@ -173,7 +173,7 @@ fn two_samples(first: &[f64], second: &[f64]) -> (f64, usize) {
     (places.iter().map(|&(a, b)| statistic(a, b)).sum(), places.len().saturating_sub(1))
 }
 
-/// The quantile of one in 10^5 of a chi-square distribution, by Wilson and Hilferty's approximation.
+/// Returns the upper 1e-5 quantile of a chi-square distribution, by Wilson and Hilferty's approximation.
 fn quantile(degrees: usize) -> f64 {
     const NORMAL: f64 = 4.265;
     let nth = 2.0 / (9.0 * degrees as f64);
@@ -197,7 +197,7 @@ fn compare(setting: &Setting) {
         let any = |mask: &[bool]| word.iter().any(|&slot| mask[slot]);
         assert_eq!(ours.count(whole), ours.count(any), "word {w} is split");
         close(&format!("word {w}"), ours.count(whole), theirs.count(whole));
-        // That two words are hidden together: with the frequencies, their correlation.
+        // Frequency of two words hidden together: with the single frequencies, their correlation.
         for (v, other) in words.iter().enumerate().take(w) {
             let both = |mask: &[bool]| mask[word[0]] && mask[other[0]];
             close(&format!("words {v} and {w}"), ours.count(both), theirs.count(both));
@@ -209,7 +209,7 @@ fn compare(setting: &Setting) {
     close("equal rows", ours.equal_rows(), theirs.equal_rows());
 }
 
-/// Words as in text: most of one token.
+/// Returns word lengths as in text: most words are of one token.
 fn words_of_text() -> Vec<usize> {
     [1, 1, 2, 1, 1, 3, 1].into_iter().cycle().take(24).collect()
 }
@@ -225,13 +225,13 @@ fn masks_are_distributed_as_the_public_collator_s() {
 fn long_words_are_passed_over_as_in_the_public_collator() {
     // A budget of 7 of 22 tokens: most orders leave some of it unused.
     compare(&Setting { word_lengths: vec![4, 6, 5, 5], ratio: 0.3, cap: None, rows_max: 22 });
-    // 2.5 and 3.5 tokens are 2 and 4.
+    // 2.5 and 3.5 tokens round to 2 and 4.
     for words in [3, 5] {
         compare(&Setting { word_lengths: vec![1; words], ratio: 0.5, cap: None, rows_max: 5 });
     }
 }
 
-/// Another distribution is told apart: the statistics are sharp enough.
+/// A different distribution is detected: the statistics are sharp enough.
 #[test]
 fn a_different_ratio_or_bank_is_told_apart() {
     let setting = |ratio, rows_max| Setting { word_lengths: words_of_text(), ratio, cap: None, rows_max };
@@ -272,7 +272,7 @@ fn chosen_tokens_become_what_bert_makes_of_them() {
     let against = |counts: &[f64], expected: &dyn Fn(usize) -> f64| -> f64 {
         counts.iter().enumerate().map(|(i, &count)| (count - expected(i)).powi(2) / expected(i)).sum()
     };
-    // One in a vocabulary of random ids is the id itself, or [MASK].
+    // A random id is the id itself, or [MASK], with probability 1 / vocabulary each.
     let shares = [0.8001, 0.0998, 0.1001];
     assert!(against(&outcomes, &|i| shares[i] * chosen) < quantile(2), "{outcomes:?}");
     assert!(against(&random, &|_| outcomes[1] / BINS as f64) < quantile(BINS - 1), "{random:?}");

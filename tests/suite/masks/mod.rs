@@ -1,4 +1,4 @@
-//! Masks and corrupted inputs: bit for bit those of the reference.
+//! Masks and corrupted inputs equal the reference's bit for bit.
 
 mod distribution;
 
@@ -10,7 +10,7 @@ use retromae::ops::{self, rng_state};
 use retromae::random::Stream as Purpose;
 use retromae::reference::mask::{self as reference, MaskedSentence};
 
-/// Words of random length; the first and the last token are special whatever is said of them.
+/// Returns word starts of words of random length; the first and the last token are special whatever their bits.
 fn sentence(seed: u64, length: usize) -> Vec<bool> {
     integers(seed, length, 3).iter().map(|&draw| draw > 0).collect()
 }
@@ -26,11 +26,11 @@ struct Pack {
     indices: Vec<u32>,
     budget: Budget,
     rows: BankRows,
-    /// Of encoder and decoder
+    /// Replacements of encoder and decoder
     replacements: [Replacement; 2],
 }
 
-/// A corrupted input as it is read back.
+/// A corrupted input as read back.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Corrupted {
     input_ids: Vec<i32>,
@@ -267,9 +267,9 @@ fn odd_sentences_are_masked_alike() {
         vec![true; 66],
         // One word, longer than the budget.
         one_word(60),
-        // A last word ends before the last token, whatever the next sentence begins with.
+        // A last word ends before the last token, however the next sentence begins.
         vec![false, false, false, true, false],
-        // Tokens before the first word belong to none.
+        // Tokens before the first word belong to no word.
         vec![false; 35],
         vec![false, false, false, true, true],
     ];
@@ -291,7 +291,7 @@ fn shares_of_replacement_are_obeyed() {
     }
 }
 
-/// Beyond 1024 tokens the permutations live in the workspace.
+/// Above 1024 tokens the permutations live in the workspace.
 #[test]
 fn long_sentences_use_the_workspace() {
     let sentences = vec![sentence(1, 1025), sentence(2, 60), sentence(3, 2000), sentence(4, 1024)];

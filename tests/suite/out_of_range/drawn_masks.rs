@@ -1,4 +1,4 @@
-//! Sentences, and where their masks and labels go.
+//! Sentences, and the offsets of their masks and labels.
 
 use retromae::device::Device;
 use retromae::model::IGNORE_INDEX;
@@ -121,7 +121,7 @@ fn sentences_out_of_range_are_not_masked() {
     }
 }
 
-/// Tokens behind the last sentence stay as they are.
+/// Tokens after the last sentence stay unchanged.
 #[test]
 fn tokens_of_no_sentence_are_not_masked() {
     for device in devices() {

@@ -1,5 +1,5 @@
-//! Whatever the index arrays of an operation hold, nothing beyond its arguments is read or written, and what is wrong shows. Attention has its own
-//! tests of this.
+//! Whatever the index arrays of an operation hold, no access leaves its arguments, and wrong input is visible in the results. Attention has its own
+//! such tests.
 //!
 //! Buffers lie between guard pages, so that a kernel that leaves them ends in an error.
 
@@ -17,14 +17,14 @@ use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use crate::common::{devices, garbage, rounded, values};
 
 const COLUMNS: usize = 16;
-/// Different garbage.
+/// Rounds of different garbage.
 const ROUNDS: u64 = 8;
 
 fn matrix<T: ModelFloat>(device: &Device, seed: u64, rows: usize) -> Buffer<T> {
     device.upload(&rounded::<T>(&values(seed, rows * COLUMNS))).unwrap()
 }
 
-/// A result before it is written.
+/// Returns a result buffer before it is written.
 fn stale<T: ModelFloat>(device: &Device, elements: usize) -> Buffer<T> {
     device.upload(&vec![T::from_f32(7.0); elements]).unwrap()
 }
@@ -72,7 +72,7 @@ fn gathered_rows_beyond_the_last_are_nan() {
 #[test]
 fn rows_scattered_out_of_range_go_nowhere() {
     for device in devices() {
-        // Each row of the table once, and rows that it has not.
+        // Each row of the table once, and rows outside the table.
         let indices = [3, -1, 6, i32::MAX, 0, i32::MIN, 5, 7, 1 << 28];
         let (input, mut output) =
             (matrix::<f32>(&device, 1, indices.len()), stale::<f32>(&device, 6 * COLUMNS));
@@ -94,7 +94,7 @@ fn rows_scattered_out_of_range_go_nowhere() {
     }
 }
 
-/// The sum of a segment is NaN where its offsets or one of its indices are out of range; one for a row out of range goes nowhere.
+/// The sum of a segment is NaN if its offsets or one of its indices are out of range; a sum for a row out of range is not written.
 #[test]
 fn segments_out_of_range_are_nan() {
     const INPUT_ROWS: usize = 9;
@@ -102,7 +102,7 @@ fn segments_out_of_range_are_nan() {
     fn check(device: &Device, seed: u64, indexed: bool) {
         let count = if indexed { 300 } else { INPUT_ROWS };
         let (indices, mut offsets) = (garbage(seed, count, INPUT_ROWS), garbage(seed + 1, 30, count + 1));
-        // Some that rise, short and long.
+        // Some rising offsets, of short and long segments.
         offsets.extend([0, 3, 3, count as i32, count as i32 + 1]);
         let segments = offsets.len() - 1;
         // No row twice.
@@ -157,7 +157,7 @@ fn segments_out_of_range_are_nan() {
     }
 }
 
-/// Rows whose key is none are of no segment that a table of the keys has a row for.
+/// Rows with an invalid key belong to no segment of a table's row.
 #[test]
 fn keys_out_of_range_are_grouped_behind_all_others() {
     fn check(device: &Device, keys: &[i32], key_count: usize) {
@@ -208,7 +208,7 @@ fn keys_out_of_range_are_grouped_behind_all_others() {
     }
 }
 
-/// What the embeddings of one source are made of.
+/// Tables and index arrays of one source's embeddings.
 struct Tables<T: ModelFloat> {
     word: Buffer<T>,
     position: Buffer<T>,
@@ -248,7 +248,7 @@ impl<T: ModelFloat> Tables<T> {
     }
 }
 
-/// Output and gradient of the sum of table rows.
+/// Computes output and gradient of the sum of table rows.
 fn embed<T: ModelFloat>(
     device: &Device,
     tables: &Tables<T>,
@@ -340,7 +340,7 @@ fn tokens_out_of_range_are_embedded_as_nan() {
     }
 }
 
-/// Counts are added up, whatever they are.
+/// Counts are added up, whatever their values.
 #[test]
 fn garbage_counts_touch_nothing() {
     for device in devices() {
@@ -358,7 +358,7 @@ fn garbage_counts_touch_nothing() {
     }
 }
 
-/// Every array that is accessed 16 bytes at a time is refused where it does not lie so.
+/// Every array that is accessed 16 bytes at a time is refused if it is not aligned to 16 bytes.
 #[test]
 fn misaligned_arrays_are_refused() {
     let device = &devices()[0];
