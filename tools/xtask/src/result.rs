@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const FORMAT: u32 = 1;
 /// Name of this project's own kernels among the variants.
 pub const OURS: &str = "retromae";
-/// Baseline A: the same operations composed of cuBLASLt's matmuls and plain kernels.
+/// Baseline A: the same operations composed of the GEMM backend's matmuls and plain kernels.
 pub const UNFUSED: &str = "unfused";
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

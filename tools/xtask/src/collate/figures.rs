@@ -10,7 +10,7 @@ use super::Gaps;
 use super::criterion;
 use crate::result::{Ceilings, Figure, OURS, Skipped, UNFUSED};
 
-/// Operation of the benches that measures the device's peak rates: a copy and a matrix product.
+/// Operation of the benches that measures the device's peak rates: a copy and a large matmul.
 const CEILING: &str = "ceiling";
 /// Order of the operations in tables; others follow by name.
 const OPS: [&str; 12] = [
@@ -194,7 +194,7 @@ fn ceilings(figures: &[Figure], work: &BTreeMap<Case, Work>) -> Ceilings {
         rates.filter(|&rate| rate > 0.0).max_by(f64::total_cmp)
     };
     Ceilings {
-        // A matrix product's bytes say nothing about memory bandwidth.
+        // A matmul's bytes say nothing about memory bandwidth.
         copy_bytes_per_s: best(|work| if work.flops == 0.0 { work.bytes } else { 0.0 }),
         matmul_flop_per_s: best(|work| work.flops),
     }

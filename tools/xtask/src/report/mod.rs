@@ -45,7 +45,7 @@ type Estimates = BTreeMap<(String, String), f64>;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Change nothing; fail where README or picture are not those of the newest result
+    /// Change nothing; fail where README or plot are not those of the newest result
     #[arg(long)]
     check: bool,
     /// The repository [default: the one that cargo runs this from, else the working directory]

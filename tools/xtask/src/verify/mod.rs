@@ -29,10 +29,10 @@ pub struct Arguments {
     /// Device to verify: the first CUDA device, or the CPU emulator
     #[arg(long, default_value = "cuda")]
     device: Kind,
-    /// When to stop; above 8 more than the headline cases is measured
+    /// Time limit in minutes; above 8, more than the headline cases is measured
     #[arg(long, value_name = "N", default_value_t = steps::MINUTES, value_parser = clap::value_parser!(u32).range(1..=9999))]
     minutes: u32,
-    /// Where to leave result.json, summary.md and logs.tar.gz [default: retromae-verify-DATE in the working directory]
+    /// Folder for result.json, summary.md and logs.tar.gz [default: retromae-verify-DATE in the working directory]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
