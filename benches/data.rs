@@ -89,7 +89,7 @@ fn tokenizing(criterion: &mut Criterion, texts: &[String], kind: &str, tokenizer
     group.finish();
 }
 
-/// Returns a tokenizer with a vocabulary that the library learns from `texts`.
+/// Returns a tokenizer with a vocabulary that the tokenizers crate learns from `texts`.
 fn learned(
     texts: &[String],
     model: impl Into<ModelWrapper>,

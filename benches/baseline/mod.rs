@@ -1,4 +1,4 @@
-//! Eager-mode baseline on the same device as the fused operations: cuBLASLt's matmuls, and one plain kernel for each elementary pass over memory
+//! Eager-mode baseline on the same device as the fused operations: matmuls of the GEMM backend, and one plain kernel for each elementary pass over memory
 //! (`kernels/baseline`). Whole score and logit matrices are materialized, and padding is computed.
 //!
 //! On the CPU emulator these kernels are emulated like all others, so their speed there means nothing; the tests run them there to check that they

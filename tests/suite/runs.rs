@@ -340,7 +340,7 @@ fn with_initial_weights(place: &Workplace) {
     crate::model_files::write_tensors(&place.path("initial/model.safetensors"), &tensors);
 }
 
-/// Of at most ten passages, each is among the first ten, and a single one is the first: neither is a meaningful score.
+/// With ten passages or fewer, each is among the first ten, and a single one is the first: neither is a meaningful score.
 #[test]
 fn a_score_that_could_not_be_otherwise_is_left_out() {
     let place = Workplace::new();
