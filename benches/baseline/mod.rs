@@ -1,5 +1,5 @@
-//! Eager-mode baseline on the same device as the fused operations: matmuls of the GEMM backend, and one plain kernel for each elementary pass over memory
-//! (`kernels/baseline`). Whole score and logit matrices are materialized, and padding is computed.
+//! Eager-mode baseline on the same device as the fused operations: matmuls of the GEMM backend, and one plain kernel for each elementary pass over
+//! memory (`kernels/baseline`). Whole score and logit matrices are materialized, and padding is computed.
 //!
 //! On the CPU emulator these kernels are emulated like all others, so their speed there means nothing; the tests run them there to check that they
 //! compute the same results as the fused operations.
