@@ -72,7 +72,7 @@ pub(super) fn element_address<T>(address: u64, length: usize, range: &Range<usiz
     address + (range.start * size_of::<T>()) as u64
 }
 
-/// The bytes of `length` elements; more than a number holds is more than there can be.
+/// Returns the size of `length` elements in bytes; a size that overflows is more memory than there can be.
 pub(super) fn bytes_of<T>(device: &Device, length: usize) -> Result<usize> {
     let out_of_memory = || Error::OutOfMemory { requested: usize::MAX, device: device.name() };
     length.checked_mul(size_of::<T>()).ok_or_else(out_of_memory)
@@ -100,7 +100,7 @@ impl<T: Element> Buffer<T> {
         self.length
     }
 
-    /// Whether there is no element.
+    /// Returns `true` when there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -120,7 +120,7 @@ impl<T: Element> Buffer<T> {
     /// The elements of `range`.
     ///
     /// # Panics
-    /// When `range` leaves the buffer, as slicing does.
+    /// When `range` exceeds the buffer, as in indexing a slice.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> View<'_, T> {
         let address = element_address::<T>(self.address, self.length, &range);
@@ -130,7 +130,7 @@ impl<T: Element> Buffer<T> {
     /// The elements of `range`, exclusively.
     ///
     /// # Panics
-    /// When `range` leaves the buffer, as slicing does.
+    /// When `range` exceeds the buffer, as in indexing a slice.
     pub fn slice_mut(&mut self, range: Range<usize>) -> ViewMut<'_, T> {
         let address = element_address::<T>(self.address, self.length, &range);
         ViewMut { device: &self.device, address, length: range.len(), element: PhantomData }
@@ -139,7 +139,7 @@ impl<T: Element> Buffer<T> {
     /// The elements of several ranges, each exclusively.
     ///
     /// # Panics
-    /// When a range leaves the buffer or overlaps another.
+    /// When a range exceeds the buffer or overlaps another.
     pub fn slices_mut<const N: usize>(&mut self, ranges: [&Range<usize>; N]) -> [ViewMut<'_, T>; N] {
         for (i, range) in ranges.iter().enumerate() {
             let apart = |other: &&Range<usize>| range.end <= other.start || other.end <= range.start;
@@ -191,13 +191,13 @@ impl<'a, T: Element> View<'a, T> {
         self.length
     }
 
-    /// Whether there is no element.
+    /// Returns `true` when there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The same elements under another name of their type.
+    /// Returns the same elements, for generic code whose `U` is known to be `T`.
     ///
     /// # Panics
     /// When `U` is another type than `T`.
@@ -209,7 +209,7 @@ impl<'a, T: Element> View<'a, T> {
     /// The elements of `range`.
     ///
     /// # Panics
-    /// When `range` leaves the view.
+    /// When `range` exceeds the view.
     #[must_use]
     pub fn slice(self, range: Range<usize>) -> View<'a, T> {
         let address = element_address::<T>(self.address, self.length, &range);
@@ -248,7 +248,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         self.length
     }
 
-    /// Whether there is no element.
+    /// Returns `true` when there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -259,7 +259,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
         ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
     }
 
-    /// The same elements under another name of their type.
+    /// Returns the same elements, for generic code whose `U` is known to be `T`.
     ///
     /// # Panics
     /// When `U` is another type than `T`.
@@ -277,15 +277,15 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// The elements of `range`, exclusively.
     ///
     /// # Panics
-    /// When `range` leaves the view.
+    /// When `range` exceeds the view.
     #[must_use]
     pub fn slice(self, range: Range<usize>) -> ViewMut<'a, T> {
         let address = element_address::<T>(self.address, self.length, &range);
         ViewMut { address, length: range.len(), ..self }
     }
 
-    /// The elements from `start` on, while `self` stays usable: for rows that interleave in one buffer. Only kernels that keep to
-    /// their own columns may be given such views.
+    /// Returns the elements from `start` on while `self` stays usable, for rows that interleave in one buffer. Such views are only for kernels
+    /// that access no columns but their own.
     pub(crate) fn interleaved(&self, start: usize) -> ViewMut<'a, T> {
         let address = element_address::<T>(self.address, self.length, &(start..self.length));
         ViewMut { device: self.device, address, length: self.length - start, element: PhantomData }

@@ -1,8 +1,8 @@
-//! A device that has no memory: what is made for it tells what it would need, see [`Device::counting`].
+//! A device without memory that counts what would be allocated on it, see [`Device::counting`].
 
 use super::{Backend, Command, Device, Error, Result, Timings};
 
-/// Answers for another device, but allocates and does nothing.
+/// Answers as another device would, but allocates and executes nothing.
 pub(super) struct CountingDevice {
     counted_for: Device,
 }
@@ -13,7 +13,7 @@ impl CountingDevice {
     }
 }
 
-/// Nothing can be read where nothing is kept.
+/// Refuses an operation that needs memory, as there is none.
 fn no_memory<T>(doing: &str) -> Result<T> {
     Err(Error::Argument {
         argument: "device",
@@ -50,7 +50,7 @@ impl Backend for CountingDevice {
     unsafe fn free(&self, _address: u64, _bytes: usize) {}
 
     fn allocate_staging(&self, bytes: usize) -> Result<u64> {
-        // The host may write to it before it is dropped.
+        // Real memory, as the host may write to it before dropping it.
         let words = vec![0u64; bytes.div_ceil(size_of::<u64>())];
         Ok(Box::into_raw(words.into_boxed_slice()).cast::<u64>() as u64)
     }

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 pub use half::{bf16, f16};
 
-/// The type of floating-point operands, at run time: of a [`Float`].
+/// Run-time element type of floating-point operands; [`Float`] is its compile-time counterpart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
@@ -13,7 +13,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// As it appears in kernel names.
+    /// Name as it appears in kernel names.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl DType {
     }
 }
 
-/// A plain value that may live in a [`Buffer`](super::Buffer).
+/// A plain-data type that a [`Buffer`](super::Buffer) can hold.
 pub trait Element: Pod + Send + Sync + std::fmt::Debug + 'static {}
 
 impl Element for f32 {}
@@ -52,7 +52,7 @@ pub trait Float: Element + sealed::Sealed {
     fn to_f32(self) -> f32;
 }
 
-/// A type that every operation is built for, and so one that a model computes in: f32 or bf16.
+/// A type that every operation is built for, so a model can compute in it: f32 or bf16.
 ///
 /// ```compile_fail,E0277
 /// use retromae::device::f16;
@@ -71,7 +71,7 @@ pub trait ModelFloat: Float {}
 impl ModelFloat for f32 {}
 impl ModelFloat for bf16 {}
 
-/// Keeps [`Float`] to the types whose size and meaning the kernels know.
+/// Seals [`Float`] to the types whose size and meaning the kernels know.
 mod sealed {
     pub trait Sealed {}
 

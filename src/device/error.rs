@@ -1,15 +1,15 @@
-//! What can go wrong on a device.
+//! Errors of devices.
 
 /// An error of a device: of its memory, of a launch, or of a kernel.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A kernel on the host device did something undefined; it was stopped there.
+    /// A kernel on the CPU emulator did something undefined; it was stopped there.
     #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
     Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
     /// No kernel of this name was built for the device.
     #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
     UnknownKernel(String),
-    /// The launch itself is wrong.
+    /// The launch itself is invalid.
     #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]
     Launch { kernel: String, argument: &'static str, actual: String, expected: String },
     /// GPU kernels were not built.
@@ -17,7 +17,7 @@ pub enum Error {
         "the GPU kernels are not built: {0}; install the CUDA toolkit (or set NVCC to its compiler) and build again, or use the host device"
     )]
     KernelsNotBuilt(String),
-    /// The CUDA driver, a device or a library is missing or refuses.
+    /// The CUDA driver, a device or a library is missing or reports an error.
     #[error("CUDA: {0}")]
     Cuda(String),
     /// A kernel or the GPU itself failed; the driver does no more work in this process.
@@ -37,7 +37,7 @@ pub enum Error {
          what else uses the GPU"
     )]
     CudaOutOfMemory { requested: usize, free: usize, total: usize },
-    /// Something that a stream cannot do while its work is recorded, nor the thread that records it.
+    /// An operation that a stream cannot do while it is being captured, nor the thread that captures it.
     #[error("cannot {0} while a stream is being captured; do it before or after the capture")]
     Capturing(&'static str),
     /// An argument of a device call is wrong.

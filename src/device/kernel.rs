@@ -1,14 +1,14 @@
-//! Handles of the kernels, and the launches that their sources declare.
+//! Kernel handles, and the launch configurations that the kernels' sources declare.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use super::{DType, Error, Result, registry};
 
-/// Most blocks of a grid in each direction, on every supported GPU.
+/// Maximum blocks of a grid in each direction, on every supported GPU.
 const BLOCKS_MAX: [u64; 3] = [i32::MAX as u64, 65_535, 65_535];
 
-/// How a kernel runs: blocks in x, y and z, threads a block, and bytes of dynamic shared memory of a block.
+/// Launch configuration: blocks in x, y and z, threads per block, and bytes of dynamic shared memory per block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchShape {
     pub grid: [u32; 3],
@@ -16,7 +16,7 @@ pub struct LaunchShape {
     pub shared_bytes: u32,
 }
 
-/// A kernel whose params struct is `P`. Its source declares how it is launched.
+/// A kernel whose params struct is `P`. Its source declares its launch configuration.
 pub struct Kernel<P> {
     name: &'static str,
     params: PhantomData<fn(&P)>,
@@ -41,16 +41,16 @@ impl<P> Kernel<P> {
         Self { name, params: PhantomData }
     }
 
-    /// The name in the tables of both compilers.
+    /// Name in the tables of both compilers.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// The launch that `params` ask for.
+    /// Returns the launch configuration for `params`.
     ///
     /// # Errors
-    /// When the grid is larger than a GPU's may be.
+    /// When the grid exceeds a GPU's limits.
     pub fn shape(self, params: &P) -> Result<LaunchShape> {
         let declared = registry::declaration(self.name)?;
         let params = std::ptr::from_ref(params).cast();
@@ -76,10 +76,10 @@ impl<P> Kernel<P> {
     }
 }
 
-/// The kernels that differ in the element type, and some in the head size, alone.
+/// Kernels that differ only in the element type and, for some, the head size.
 pub struct Family<P: 'static> {
     name: &'static str,
-    /// With the names of the kernels.
+    /// Element type, head size and kernel name of each variant.
     variants: &'static [(DType, Option<usize>, &'static str)],
     params: PhantomData<fn(&P)>,
 }
@@ -106,7 +106,7 @@ impl<P> Family<P> {
         Self { name, variants, params: PhantomData }
     }
 
-    /// The head sizes of an element type, of which there are `N`.
+    /// Returns the `N` head sizes that are built for an element type.
     pub(crate) const fn head_dims<const N: usize>(self, dtype: DType) -> [usize; N] {
         let mut sizes = [0; N];
         let (mut variant, mut count) = (0, 0);
@@ -123,21 +123,22 @@ impl<P> Family<P> {
         sizes
     }
 
-    /// The kernel of an element type and, where the family has them, a head size; `None` where there is none.
+    /// Returns the kernel of an element type and, where the family has them, a head size; `None` where there is none.
     #[must_use]
     pub fn find(self, dtype: DType, head_dim: Option<usize>) -> Option<Kernel<P>> {
         let found = self.variants.iter().find(|variant| (variant.0, variant.1) == (dtype, head_dim))?;
         Some(Kernel::new(found.2))
     }
 
-    /// Blocks in x of a launch with `params`, for what is sized by them before the element type is known: it must not matter to them.
+    /// Returns the blocks in x of a launch with `params`, to size buffers by them before the element type is known: the number must not depend on
+    /// it.
     #[must_use]
     pub fn blocks(self, params: &P) -> usize {
         let shape = Kernel::<P>::new(self.variants[0].2).shape(params);
         shape.map_or(0, |shape| shape.grid[0] as usize)
     }
 
-    /// The kernel of an element type.
+    /// Returns the kernel of an element type.
     ///
     /// # Errors
     /// When there is none.
@@ -146,7 +147,7 @@ impl<P> Family<P> {
         self.find(dtype, None).ok_or_else(unknown)
     }
 
-    /// The kernel of an element type and a head size.
+    /// Returns the kernel of an element type and a head size.
     ///
     /// # Errors
     /// When there is none.
@@ -156,7 +157,7 @@ impl<P> Family<P> {
     }
 }
 
-/// The handle of every kernel that this build has; the build makes them of what the kernels' sources declare.
+/// Handles of all kernels of this build, generated from the declarations in the kernels' sources.
 #[allow(missing_docs)]
 pub mod handles {
     use super::super::DType;

@@ -1,7 +1,7 @@
-//! Where kernels run: the host device or a CUDA device, behind one small trait.
+//! Devices that kernels run on: the CPU emulator or a CUDA device, behind one small trait.
 //!
-//! A [`Device`] owns memory ([`Buffer`]) and launches kernels by name on a [`Stream`]. No code above this module knows
-//! which kind it is.
+//! A [`Device`] owns memory ([`Buffer`]) and launches kernels by name on a [`Stream`]. No code above this module knows which kind of device it
+//! uses.
 
 #[cfg(feature = "baseline")]
 #[doc(hidden)]
@@ -43,14 +43,14 @@ pub(crate) use stream::{Command, Direction, Launch, Transfer};
 pub use stream::{Event, Graph, Stream};
 pub use table::{CudaKernel, Fatbin};
 
-/// Whether an operand of [`Gemm`] is read as stored or transposed.
+/// Storage order of an operand of [`Gemm`]: read as stored, or transposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     Normal,
     Transposed,
 }
 
-/// How the products of a [`Gemm`] lie one after another. Strides are in elements; an operand of stride 0 is shared by all.
+/// Number and strides of a [`Gemm`]'s products. Strides are in elements from one product to the next; an operand of stride 0 is shared by all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Batch {
     pub count: usize,
@@ -80,36 +80,35 @@ pub(crate) struct Gemm {
     pub c_stride: usize,
     /// Type of `a` and `b`.
     pub input: DType,
-    /// Type of `c`; products are accumulated in f32 whatever it is.
+    /// Type of `c`; sums are accumulated in f32 whatever it is.
     pub output: DType,
-    /// Add to `c` instead of overwriting it; then there is no bias.
+    /// Add to `c` instead of overwriting it; excludes a bias.
     pub accumulate: bool,
-    /// `[n]` of the output type: added in f32 to each row, before the one rounding. Then the rows of `c`, of all products, have no gaps between
-    /// them.
+    /// `[n]` of the output type, added in f32 to each row before the only rounding. It requires the rows of `c`, over all products, to be
+    /// contiguous.
     pub bias: Option<u64>,
     pub batch: Batch,
 }
 
-/// Time that a host device spent, since it was made; zero on a GPU, where work is asynchronous.
+/// Time that a CPU emulator has spent since its creation; zero on a GPU, where work is asynchronous.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// In matrix products of the library.
+    /// Time in matrix products of the GEMM library.
     pub gemm: Duration,
-    /// In this crate's kernels.
+    /// Time in this crate's kernels.
     pub kernels: Duration,
 }
 
-/// What a kind of device must be able to do. Addresses, streams, events and graphs are plain integers, whose owners are the types of this
-/// module.
+/// Operations that every kind of device implements. Addresses, streams, events and graphs are plain integers, owned by the types of this module.
 pub(crate) trait Backend: Send + Sync {
     fn name(&self) -> &'static str;
     fn description(&self) -> String;
     fn timings(&self) -> Timings;
-    /// Dynamic shared memory that one block may have, in bytes.
+    /// Maximum dynamic shared memory of one block, in bytes.
     fn shared_bytes_max(&self) -> u32;
-    /// The library that multiplies matrices, with its version where it tells one.
+    /// Name of the GEMM library, with its version where it reports one.
     fn gemm_library(&self) -> Result<String>;
-    /// Empty where nothing is counted.
+    /// Accesses of shared memory; empty where they are not counted.
     fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
         Vec::new()
     }
@@ -118,36 +117,36 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// `address` came from `allocate(bytes)` of this device and is not used by work that is enqueued afterwards.
     unsafe fn free(&self, address: u64, bytes: usize);
-    /// Memory of the host that streams copy to and from while the host goes on.
+    /// Allocates host memory that streams copy to and from asynchronously.
     fn allocate_staging(&self, bytes: usize) -> Result<u64>;
     /// # Safety
     /// `address` came from `allocate_staging(bytes)` of this device, and no copy from or to it is in flight.
     unsafe fn free_staging(&self, address: u64, bytes: usize);
-    /// Copies after all work that is enqueued on any stream, and returns when it is done.
+    /// Copies after all work that is enqueued on any stream; returns when the copy is done.
     ///
     /// # Safety
     /// `destination` is valid for `source.len()` bytes.
     unsafe fn upload(&self, destination: u64, source: &[u8]) -> Result<()>;
-    /// As [`upload`](Self::upload), the other way.
+    /// As [`upload`](Self::upload), from the device to the host.
     ///
     /// # Safety
     /// `source` is valid for `destination.len()` bytes.
     unsafe fn download(&self, destination: &mut [u8], source: u64) -> Result<()>;
-    /// Zeroes after all work that is enqueued on any stream, and returns when it is done.
+    /// Zeroes after all work that is enqueued on any stream; returns when it is done.
     ///
     /// # Safety
     /// `address` is valid for `bytes` bytes.
     unsafe fn zero(&self, address: u64, bytes: usize) -> Result<()>;
 
-    /// The device's own stream.
+    /// Returns the device's own stream.
     fn default_stream(&self) -> u64;
     fn create_stream(&self) -> Result<u64>;
-    /// Makes a stream that somebody else created known to the device.
+    /// Registers a stream that somebody else created.
     ///
     /// # Safety
     /// `stream` is a live stream until it is released.
     unsafe fn adopt_stream(&self, stream: u64) -> Result<()>;
-    /// Ends the use of a stream: one of `create_stream` is destroyed when its work is done.
+    /// Releases a stream; one of `create_stream` is destroyed when its work is done.
     ///
     /// # Safety
     /// `stream` came from `create_stream`, or with `adopted` from `adopt_stream`, and is not used afterwards.
@@ -159,22 +158,22 @@ pub(crate) trait Backend: Send + Sync {
     /// `stream` is one of this device's.
     unsafe fn synchronize(&self, stream: u64) -> Result<()>;
 
-    /// A new event after all that `stream` was given so far.
+    /// Records a new event after all work that `stream` was given so far.
     ///
     /// # Safety
     /// `stream` is one of this device's.
     unsafe fn record(&self, stream: u64) -> Result<u64>;
-    /// Later work of `stream` waits for `event`.
+    /// Makes later work of `stream` wait for `event`.
     ///
     /// # Safety
     /// Both are of this device.
     unsafe fn wait(&self, stream: u64, event: u64) -> Result<()>;
-    /// The caller waits for `event`.
+    /// Blocks the caller until `event` has completed.
     ///
     /// # Safety
     /// `event` is one of this device's.
     unsafe fn wait_for_event(&self, event: u64) -> Result<()>;
-    /// Seconds from one event to another, both of which are over; below 0 where the other came first.
+    /// Returns the seconds from one event to another, negative where the other came first. Both events must have completed.
     ///
     /// # Safety
     /// Both are of this device.
@@ -183,22 +182,22 @@ pub(crate) trait Backend: Send + Sync {
     /// `event` is one of this device's and is not used afterwards.
     unsafe fn free_event(&self, event: u64);
 
-    /// Whether `stream` records its work instead of doing it.
+    /// Returns whether `stream` is being captured: it records its work instead of executing it.
     ///
     /// # Safety
     /// `stream` is one of this device's.
     unsafe fn is_capturing(&self, stream: u64) -> Result<bool>;
-    /// From here on `stream` records its work instead of doing it.
+    /// Begins a capture: from here on `stream` records its work instead of executing it.
     ///
     /// # Safety
     /// `stream` is one of this device's.
     unsafe fn begin_capture(&self, stream: u64) -> Result<()>;
-    /// The graph of what `stream` recorded, and the names of its kernels in the order of their launches.
+    /// Ends a capture; returns the graph of the recorded work, and the names of its kernels in the order of their launches.
     ///
     /// # Safety
     /// `stream` is one of this device's and is being captured.
     unsafe fn end_capture(&self, stream: u64) -> Result<(u64, Vec<String>)>;
-    /// `kernels` are the names that `end_capture` gave, for messages.
+    /// Enqueues a graph; `kernels` are the names that `end_capture` returned, for messages.
     ///
     /// # Safety
     /// Both are of this device, and all addresses that were recorded are still valid.
@@ -208,30 +207,29 @@ pub(crate) trait Backend: Send + Sync {
     unsafe fn free_graph(&self, graph: u64);
 }
 
-/// A device that runs kernels. Cloning is cheap and names the same device.
+/// A device that runs kernels. Cloning is cheap, and a clone refers to the same device.
 ///
-/// [`Device::host`] and [`Device::cuda`] open a device the first time and give the same one from then on: it is there as long as the process, and a
-/// CUDA device keeps the memory that it once had for later buffers. Each
-/// [`Device::host_with`] makes another one.
+/// [`Device::host`] and [`Device::cuda`] open a device on the first call and return the same one from then on: it lives as long as the process,
+/// and a CUDA device keeps freed memory for later buffers. Each [`Device::host_with`] creates another one.
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
 }
 
-/// Of what there is one device in a process.
+/// Key of a device that exists once per process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Host,
     Cuda(usize),
 }
 
-/// What all clones of a device have in common.
+/// State that all clones of a device share.
 struct Shared {
-    /// Counts the devices of this process, which may be alike in everything else.
+    /// Number of the device within this process, as devices may be alike in everything else.
     number: u64,
-    /// Bytes of all buffers that there are.
+    /// Bytes of all live buffers.
     buffer_bytes: AtomicUsize,
-    /// The threads that capture a stream, once for each stream.
+    /// Threads that are capturing a stream, one entry for each stream.
     capturing: Mutex<Vec<ThreadId>>,
     backend: Box<dyn Backend>,
 }
@@ -243,7 +241,7 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
-    /// The host device: this machine's processor, with options from the environment as it is when it is opened (see
+    /// Opens the CPU emulator, which runs on this machine's processor, with options from the environment at the time of opening (see
     /// [`HostOptions::from_env`]).
     ///
     /// # Errors
@@ -252,7 +250,7 @@ impl Device {
         Self::opened(Place::Host, || Self::host_with(HostOptions::from_env()?))
     }
 
-    /// A host device of its own, with explicit options.
+    /// Creates a separate CPU emulator with explicit options.
     ///
     /// # Errors
     /// As [`Device::host`].
@@ -260,7 +258,7 @@ impl Device {
         Ok(Self::of(Box::new(host::HostDevice::new(options)?)))
     }
 
-    /// CUDA device number `ordinal`.
+    /// Opens CUDA device number `ordinal`.
     ///
     /// # Errors
     /// When the kernels are not built for CUDA, or there is no driver or no such device.
@@ -268,7 +266,7 @@ impl Device {
         Self::opened(Place::Cuda(ordinal), || Ok(Self::of(cuda::open(ordinal)?)))
     }
 
-    /// The device at a place, opened where it is not yet. What fails is tried again the next time.
+    /// Returns the device of `place`, opening it if it is not open yet. A failed attempt is repeated by the next call.
     fn opened(place: Place, open: impl FnOnce() -> Result<Self>) -> Result<Self> {
         static OPEN: Mutex<Vec<(Place, Device)>> = Mutex::new(Vec::new());
         let mut all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -293,13 +291,13 @@ impl Device {
         }
     }
 
-    /// A device that counts what this one would have to allocate, and does nothing else: what is made for it is dropped unused, after its
-    /// [`buffer_bytes`](Self::buffer_bytes) were read.
+    /// Returns a device that only counts what this one would have to allocate: whatever is created on it is dropped unused, after reading its
+    /// [`buffer_bytes`](Self::buffer_bytes).
     pub(crate) fn counting(&self) -> Self {
         Self::of(Box::new(counting::CountingDevice::new(self)))
     }
 
-    /// The device that `RETROMAE_TEST_DEVICE` names (`host` or `cuda`), else the host device: what tests run on.
+    /// Opens the device for tests: the one that `RETROMAE_TEST_DEVICE` names (`host` or `cuda`), by default the CPU emulator.
     ///
     /// # Errors
     /// As [`Device::host`] and [`Device::cuda`]; also for any other name.
@@ -321,20 +319,20 @@ impl Device {
         self.backend().name()
     }
 
-    /// What the device is, for people.
+    /// Human-readable description of the device.
     #[must_use]
     pub fn description(&self) -> String {
         self.backend().description()
     }
 
-    /// The device's own stream, which all who have the device share: work is done in the order in which it is enqueued. It cannot be
+    /// Returns the device's own stream, which everyone who has the device shares: work is done in the order in which it is enqueued. It cannot be
     /// [captured](Stream::capture).
     #[must_use]
     pub fn stream(&self) -> Stream {
         Stream::own(self)
     }
 
-    /// A further stream, whose work may overlap with that of others. What one needs of another is said by [`Stream::wait`].
+    /// Creates a further stream, whose work may overlap with that of others. [`Stream::wait`] orders one stream after another.
     ///
     /// # Errors
     /// An error of the device.
@@ -342,11 +340,11 @@ impl Device {
         Stream::create(self)
     }
 
-    /// The caller's own stream, a `CUstream` of the device's primary context, to enqueue work beside the caller's. It is not destroyed
-    /// with the value that is returned. Its owner may capture it: what it is given meanwhile becomes part of the owner's graph.
+    /// Wraps the caller's own stream, a `CUstream` of the device's primary context, to enqueue work beside the caller's. It is not destroyed with
+    /// the returned value. Its owner may capture it: work enqueued meanwhile becomes part of the owner's graph.
     ///
     /// # Errors
-    /// When the device is not a CUDA device, or the stream is of another context.
+    /// When the device is not a CUDA device, or the stream belongs to another context.
     ///
     /// # Safety
     /// `handle` is a live stream as long as the value or a clone of it lives.
@@ -373,7 +371,7 @@ impl Device {
         Ok(buffer)
     }
 
-    /// Memory of the host, `length` zeros, that streams copy from and to while the host goes on.
+    /// Allocates `length` zeros of host memory that streams copy from and to asynchronously.
     ///
     /// # Errors
     /// When there is not enough memory; also within a [capture](Stream::capture).
@@ -381,19 +379,19 @@ impl Device {
         Staging::new(self, length)
     }
 
-    /// Bytes of all buffers of this device that there are, as they were asked for.
+    /// Bytes of all live buffers of this device, as they were requested.
     #[must_use]
     pub fn buffer_bytes(&self) -> usize {
         self.shared.buffer_bytes.load(Ordering::Relaxed)
     }
 
-    /// How the host device spent its time so far.
+    /// Time that the CPU emulator has spent so far, by kind of work.
     #[must_use]
     pub fn timings(&self) -> Timings {
         self.backend().timings()
     }
 
-    /// The library that multiplies matrices on this device, such as `cuBLASLt 13.0.0`.
+    /// Name and version of the GEMM library of this device, such as `cuBLASLt 13.0.0`.
     ///
     /// # Errors
     /// When the library is missing or does not start.
@@ -401,15 +399,14 @@ impl Device {
         self.backend().gemm_library()
     }
 
-    /// Shared memory that one block of a kernel may have, in bytes.
+    /// Maximum shared memory of one block of a kernel, in bytes.
     #[must_use]
     pub fn shared_bytes_max(&self) -> u32 {
         self.backend().shared_bytes_max()
     }
 
-    /// How the kernels that ran so far accessed shared memory, and what its bank conflicts cost: one entry for each source line, kind and
-    /// width of access, sorted. Empty unless the device is a host device with [`HostOptions::bank_conflicts`]; blocks that failed are left
-    /// out.
+    /// Shared-memory accesses of the kernels that ran so far, and the cost of their bank conflicts: one entry for each source line, kind and
+    /// width of access, sorted. Empty unless the device is a CPU emulator with [`HostOptions::bank_conflicts`]; blocks that failed are left out.
     #[must_use]
     pub fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
         self.backend().shared_memory_accesses()
@@ -423,17 +420,17 @@ impl Device {
         self.shared.capturing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the calling thread captures a stream of this device.
+    /// Returns whether the calling thread captures a stream of this device.
     fn captures_here(&self) -> bool {
         self.capturing().contains(&std::thread::current().id())
     }
 
-    /// Refuses what would have to wait for a stream that the calling thread is capturing.
+    /// Refuses an operation that would have to wait for a stream that the calling thread is capturing.
     fn require_no_capture(&self, doing: &'static str) -> Result<()> {
         if self.captures_here() { Err(Error::Capturing(doing)) } else { Ok(()) }
     }
 
-    /// Refuses an argument of another device.
+    /// Refuses an argument that belongs to another device.
     pub(crate) fn require_same(&self, argument: &'static str, other: &Self) -> Result<()> {
         if Arc::ptr_eq(&self.shared, &other.shared) {
             return Ok(());
@@ -446,7 +443,7 @@ impl Device {
     }
 }
 
-/// nvcc's version, or why the GPU kernels are not built.
+/// nvcc's version, or the reason why the GPU kernels are not built.
 ///
 /// # Errors
 /// The reason.
@@ -472,7 +469,7 @@ pub fn fatbins() -> &'static [Fatbin] {
     table::FATBINS
 }
 
-/// Every kernel of the host device, sorted by name.
+/// Every kernel of the CPU emulator, sorted by name.
 #[must_use]
 pub fn host_kernels() -> Vec<HostKernel> {
     registry::all().filter(|kernel| !kernel.sanitized).collect()

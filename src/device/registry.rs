@@ -6,21 +6,21 @@ use std::sync::OnceLock;
 
 use super::{Error, Result};
 
-/// One kernel of the host device.
+/// One kernel of the CPU emulator.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct HostKernel {
     pub name: &'static str,
     /// The source, relative to `kernels/`.
     pub file: &'static str,
     pub line: u32,
-    /// Size of the params struct.
+    /// Size of the params struct in bytes.
     pub params_bytes: u32,
-    /// Threads a block.
+    /// Threads per block.
     pub threads: u32,
-    /// Whether this is the instrumented build.
+    /// `true` for the instrumented build.
     #[serde(skip)]
     pub sanitized: bool,
-    /// Blocks in x, y and z of a launch with the params, and its shared memory in bytes.
+    /// Computes a launch's blocks in x, y and z from the params; `shared_bytes` computes its shared memory in bytes.
     #[serde(skip)]
     pub(super) grid: unsafe extern "C" fn(*const c_void, *mut u64),
     #[serde(skip)]
@@ -29,7 +29,7 @@ pub struct HostKernel {
     pub(super) run: unsafe extern "C" fn(*const c_void),
 }
 
-/// `RetromaeHostKernel` of kernels/host/context.h.
+/// Mirror of `RetromaeHostKernel` in kernels/host/context.h.
 #[repr(C)]
 struct Entry {
     name: *const c_char,
@@ -85,7 +85,7 @@ pub(super) fn find(name: &str, sanitized: bool) -> Option<HostKernel> {
     table().get(&(name, sanitized)).copied()
 }
 
-/// A kernel as its source declares it, for whichever device.
+/// Returns a kernel's declaration in its source, which holds for every device.
 pub fn declaration(name: &str) -> Result<HostKernel> {
     find(name, false).ok_or_else(|| Error::UnknownKernel(name.to_string()))
 }

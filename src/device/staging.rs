@@ -1,4 +1,4 @@
-//! Memory of the host that a device copies from and to on its own.
+//! Host memory that a device copies from and to asynchronously.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub struct Staging<T: Element> {
     device: Device,
     address: u64,
     length: usize,
-    /// After the last copy.
+    /// Event after the last copy; `None` when no copy is in flight.
     busy: Option<Event>,
     element: PhantomData<T>,
 }
@@ -35,13 +35,13 @@ impl<T: Element> Staging<T> {
         self.length
     }
 
-    /// Whether there is no element.
+    /// Returns `true` when there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The elements, after all copies so far.
+    /// Returns the elements after waiting for all copies enqueued so far.
     ///
     /// # Errors
     /// An error of the work before the last copy; also within a [capture](Stream::capture).
@@ -52,7 +52,7 @@ impl<T: Element> Staging<T> {
         Ok(unsafe { std::slice::from_raw_parts(self.address as *const T, self.length) })
     }
 
-    /// The elements to be overwritten, after all copies so far.
+    /// Returns the elements to be overwritten, after waiting for all copies enqueued so far.
     ///
     /// # Errors
     /// An error of the work before the last copy; also within a [capture](Stream::capture).
@@ -66,7 +66,7 @@ impl<T: Element> Staging<T> {
     /// Enqueues a copy of the elements of `range` to `destination`.
     ///
     /// # Errors
-    /// When a length does not fit, something is of another device, or the stream is being captured.
+    /// When a length does not fit, an argument belongs to another device, or the stream is being captured.
     pub fn upload(
         &mut self,
         stream: &Stream,
@@ -81,14 +81,14 @@ impl<T: Element> Staging<T> {
     /// Enqueues a copy of `source` to the elements of `range`.
     ///
     /// # Errors
-    /// When a length does not fit, something is of another device, or the stream is being captured.
+    /// When a length does not fit, an argument belongs to another device, or the stream is being captured.
     pub fn download(&mut self, stream: &Stream, range: Range<usize>, source: View<'_, T>) -> Result<()> {
         self.device.require_same("source", source.device())?;
         let destination = self.fitting(&range, "source", source.len())?;
         self.transfer(stream, Direction::ToHost, destination, source.address(), range.len())
     }
 
-    /// The address of `range`, when it lies within and is as long as the other side.
+    /// Returns the address of `range`, which must lie within this memory and be as long as the other side of the copy.
     fn fitting(&self, range: &Range<usize>, argument: &'static str, length: usize) -> Result<u64> {
         let wrong = |argument, actual, expected| Err(Error::Argument { argument, actual, expected });
         if range.start > range.end || range.end > self.length {
@@ -112,7 +112,7 @@ impl<T: Element> Staging<T> {
         self.device.require_same("stream", stream.device())?;
         stream.require_running("copy from or to the host")?;
         let transfer = Transfer { direction, destination, source, bytes: count * size_of::<T>() };
-        // Copies on several streams: this one's event must come after the earlier ones.
+        // The copies may be on several streams: this one's event must come after the earlier copies.
         if let Some(event) = &self.busy {
             stream.wait(event)?;
         }

@@ -1,4 +1,4 @@
-//! Streams: ordered queues of work on a device. Events mark places in them, graphs replay what they recorded.
+//! Streams: ordered queues of work on a device. Events mark points in them, graphs replay recorded work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Refuses a launch that does not fit a kernel of `threads` threads a block and params of `params_bytes` bytes, or whose block wants more than
+    /// Refuses a launch that does not fit a kernel of `threads` threads per block and params of `params_bytes` bytes, or whose block needs more than
     /// `shared_bytes_max` bytes of shared memory.
     pub(super) fn check(&self, threads: u32, params_bytes: u32, shared_bytes_max: u32) -> Result<()> {
         let wrong = |argument, actual: String, expected: String| {
@@ -40,7 +40,7 @@ impl Launch<'_> {
     }
 }
 
-/// Which way bytes go.
+/// Direction of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     WithinDevice,
@@ -59,7 +59,7 @@ pub(crate) struct Transfer {
     pub bytes: usize,
 }
 
-/// What a stream can be asked to do.
+/// A command that a stream executes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command<'a> {
     Launch(Launch<'a>),
@@ -68,10 +68,10 @@ pub(crate) enum Command<'a> {
     Zero { address: u64, bytes: usize },
 }
 
-/// What becomes of a stream when its last clone is dropped.
+/// Ownership of a stream, which decides what happens when its last clone is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
-    /// It lives as long as the device.
+    /// The device's own stream, which lives as long as the device.
     Device,
     This,
     Caller,
@@ -93,11 +93,11 @@ impl Drop for Handle {
     }
 }
 
-/// An ordered queue of work on a device. The host device finishes each piece before the call returns; a GPU works while the host goes on, and
-/// what goes wrong there is reported by a later call.
+/// An ordered queue of work on a device. The CPU emulator finishes each command before the call returns; a GPU works asynchronously, and its
+/// errors are reported by a later call.
 ///
-/// Work of different streams is not ordered: a stream that needs what another one computes must [`wait`](Self::wait) for it. Reading and
-/// writing buffers from the host waits for all streams, but for one that another thread is [capturing](Self::capture).
+/// Work of different streams is not ordered: a stream that needs another one's results must [`wait`](Self::wait) for it. Reading and writing
+/// buffers from the host waits for all streams except one that another thread is [capturing](Self::capture).
 #[derive(Clone, Debug)]
 pub struct Stream {
     handle: Arc<Handle>,
@@ -134,28 +134,28 @@ impl Stream {
         &self.handle.device
     }
 
-    /// The `CUstream` of a CUDA device, for those who enqueue work of their own beside this crate's; a mere number on the host device.
+    /// The `CUstream` of a CUDA device, to enqueue other work beside this crate's; a mere number on the CPU emulator.
     #[must_use]
     pub fn handle(&self) -> u64 {
         self.handle.stream
     }
 
-    /// The address of an argument's first element, for the params struct of a kernel that this stream is to run.
+    /// Returns the address of an argument's first element, for the params struct of a kernel that runs on this stream.
     ///
     /// # Errors
-    /// When the argument is of another device.
+    /// When the argument belongs to another device.
     pub(crate) fn address<A: DeviceMemory>(&self, argument: &'static str, memory: &A) -> Result<u64> {
         self.device().require_same(argument, memory.device())?;
         Ok(memory.address())
     }
 
-    /// Whether nothing can be waited for: work is recorded instead of done, or the calling thread records that of another stream.
+    /// Returns whether waiting is impossible: this stream is being captured, or the calling thread is capturing another one.
     pub(crate) fn is_capturing(&self) -> Result<bool> {
         // SAFETY: the stream is alive and of this device.
         Ok(self.device().captures_here() || unsafe { self.backend().is_capturing(self.handle.stream)? })
     }
 
-    /// Refuses what makes no sense in a recording of this stream.
+    /// Refuses an operation that makes no sense in a capture of this stream.
     pub(super) fn require_running(&self, doing: &'static str) -> Result<()> {
         // SAFETY: the stream is alive and of this device.
         if unsafe { self.backend().is_capturing(self.handle.stream)? } {
@@ -174,10 +174,10 @@ impl Stream {
         unsafe { self.backend().synchronize(self.handle.stream) }
     }
 
-    /// Marks the end of all that has been enqueued so far.
+    /// Records an event after all work that has been enqueued so far.
     ///
     /// # Errors
-    /// An error of the device; also where this stream is being captured, as what it was given is not done.
+    /// An error of the device; also where this stream is being captured, as recorded work is not executed.
     pub fn record(&self) -> Result<Event> {
         self.require_running("record an event")?;
         // SAFETY: the stream lives as long as its handle.
@@ -185,10 +185,10 @@ impl Stream {
         Ok(Event { device: self.device().clone(), event })
     }
 
-    /// All that is enqueued from here on begins after `event`.
+    /// Makes all work that is enqueued from here on begin after `event`.
     ///
     /// # Errors
-    /// When the event is of another device, or this stream is being captured: a graph waits for nothing from outside.
+    /// When the event belongs to another device, or this stream is being captured: a graph waits for nothing from outside.
     pub fn wait(&self, event: &Event) -> Result<()> {
         self.device().require_same("event", &event.device)?;
         self.require_running("let a stream wait for an event")?;
@@ -199,7 +199,7 @@ impl Stream {
     /// Enqueues `view = 0`.
     ///
     /// # Errors
-    /// When the view is of another device.
+    /// When the view belongs to another device.
     pub fn zero<T: Element>(&self, view: ViewMut<'_, T>) -> Result<()> {
         self.device().require_same("view", view.device())?;
         let command = Command::Zero { address: view.address(), bytes: view.len() * size_of::<T>() };
@@ -210,7 +210,7 @@ impl Stream {
     /// Enqueues `destination = source`.
     ///
     /// # Errors
-    /// When the lengths differ, or a view is of another device.
+    /// When the lengths differ, or a view belongs to another device.
     pub fn copy<T: Element>(&self, destination: ViewMut<'_, T>, source: View<'_, T>) -> Result<()> {
         self.device().require_same("destination", destination.device())?;
         self.device().require_same("source", source.device())?;
@@ -231,10 +231,10 @@ impl Stream {
         unsafe { self.enqueue(&Command::Transfer(transfer)) }
     }
 
-    /// Launches `kernel` with `params` by value, as its source declares for them; without blocks it does nothing.
+    /// Launches `kernel` with `params` by value, in the configuration that its source declares for them; a launch without blocks does nothing.
     ///
     /// # Errors
-    /// When the device has no such kernel, or cannot run so large a launch.
+    /// When the device has no such kernel, or the launch exceeds the device's limits.
     ///
     /// # Safety
     /// Every address in `params` is valid for what the kernel does with it, until the work is done.
@@ -244,7 +244,7 @@ impl Stream {
         unsafe { self.launch_shape(kernel.name(), kernel.shape(params)?, params) }
     }
 
-    /// Launches the kernel of a name with another shape than it declares: for tests, of which some are wrong.
+    /// Launches the kernel of this name in another configuration than it declares: for tests, some of which pass invalid ones.
     ///
     /// # Errors
     /// When there is no such kernel, or the launch does not fit it.
@@ -292,20 +292,20 @@ impl Stream {
         unsafe { self.backend().enqueue(self.handle.stream, command) }
     }
 
-    /// Records what `work` enqueues on this stream, instead of doing it. A graph of a whole training step saves the host the launches, and the
-    /// GPU the gaps between kernels.
+    /// Records the work that `work` enqueues on this stream, instead of executing it. A graph of a whole training step saves the host the
+    /// launches, and the GPU the gaps between kernels.
     ///
-    /// Kernels see device memory as it is when the graph runs; what they were given by value stays as it was when it was recorded.
+    /// Kernels see device memory as it is when the graph runs; arguments passed by value stay as they were when recorded.
     ///
-    /// The device's [own stream](Device::stream) cannot be captured: what others give it meanwhile would end up in the recording.
+    /// The device's [own stream](Device::stream) cannot be captured: work that others enqueue on it meanwhile would end up in the recording.
     ///
-    /// Until `work` returns, this thread waits for nothing of the device, as what is recorded is not done: it can neither read, write nor
-    /// allocate [buffers](super::Buffer) and [staging memory](super::Staging), nor wait for a stream or an event. On the captured stream itself no
-    /// graph is launched, no event is recorded or waited for, and nothing is copied from or to the host. All of this is refused and leaves the
-    /// recording as it was. Other streams go on, and whatever is dropped meanwhile is freed when it may be.
+    /// Until `work` returns, this thread cannot wait for the device, as recorded work is not executed: it can neither read, write nor allocate
+    /// [buffers](super::Buffer) and [staging memory](super::Staging), nor wait for a stream or an event. On the captured stream itself no graph
+    /// is launched, no event is recorded or waited for, and nothing is copied from or to the host. All of this is refused and leaves the
+    /// recording as it was. Other streams go on, and memory, streams and events dropped meanwhile are freed once that is allowed.
     ///
     /// # Errors
-    /// Those of `work`, and an error of the device where something cannot be recorded; also when the stream is being captured already, or is the
+    /// Those of `work`, and an error of the device where something cannot be recorded; also when the stream is already being captured, or is the
     /// device's own.
     pub fn capture<E: From<Error>>(
         &self,
@@ -326,13 +326,13 @@ impl Stream {
     }
 }
 
-/// A capture that is ended also where the captured work fails.
+/// A capture in progress, which ends even when the captured work fails.
 struct Capture<'a> {
     stream: &'a Stream,
 }
 
 impl<'a> Capture<'a> {
-    /// Of a stream that is being captured since now.
+    /// Wraps `stream`, whose capture has just begun.
     fn of(stream: &'a Stream) -> Self {
         stream.device().capturing().push(std::thread::current().id());
         Self { stream }
@@ -359,12 +359,12 @@ impl<'a> Capture<'a> {
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        // The recording failed, so its graph is dropped, and an error in ending it adds nothing.
+        // The captured work failed, so its graph is dropped, and an error in ending the capture adds nothing.
         let _ = self.finish();
     }
 }
 
-/// A place in a stream.
+/// A point in a stream's work.
 #[derive(Debug)]
 pub struct Event {
     device: Device,
@@ -372,7 +372,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Waits until the stream has come to this place.
+    /// Waits until the stream has reached this point.
     ///
     /// # Errors
     /// An error of the work before it; also within a capture.
@@ -381,21 +381,21 @@ impl Event {
         self.settle()
     }
 
-    /// As [`synchronize`](Self::synchronize), in a capture too: no event is of a captured stream.
+    /// As [`synchronize`](Self::synchronize), but allowed within a capture: no event belongs to a captured stream.
     pub(super) fn settle(&self) -> Result<()> {
         // SAFETY: of this device and alive.
         unsafe { self.device.backend().wait_for_event(self.event) }
     }
 
-    /// The time between two places, as the device measures it; waits for both.
+    /// Returns the time between two events, as the device measures it; waits for both.
     ///
     /// # Errors
-    /// An error of the work before them; when they are of different devices, or `earlier` came later; also within a capture.
+    /// An error of the work before them; when they belong to different devices, or `earlier` came later; also within a capture.
     pub fn elapsed_since(&self, earlier: &Self) -> Result<Duration> {
         self.device.require_same("earlier", &earlier.device)?;
         earlier.synchronize()?;
         self.synchronize()?;
-        // SAFETY: both are of this device and over.
+        // SAFETY: both are of this device and have completed.
         let seconds = unsafe { self.device.backend().elapsed(earlier.event, self.event)? };
         Duration::try_from_secs_f64(seconds).map_err(|_| Error::Argument {
             argument: "earlier",
@@ -421,10 +421,10 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Enqueues the recorded work on `stream`, as one piece.
+    /// Enqueues the recorded work on `stream`, as one unit.
     ///
     /// # Errors
-    /// When the stream is of another device.
+    /// When the stream belongs to another device.
     ///
     /// # Safety
     /// Every buffer that the recorded work reads or writes is still alive, and nothing else uses it before the work is done.
@@ -434,7 +434,7 @@ impl Graph {
         unsafe { self.device.backend().launch_graph(self.graph, stream.handle.stream, &self.kernels) }
     }
 
-    /// The names of its kernels in the order of their launches; matrix products of a library have none.
+    /// Names of its kernels in the order of their launches; a GEMM library's matrix products have none.
     #[must_use]
     pub fn kernels(&self) -> &[String] {
         &self.kernels

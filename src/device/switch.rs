@@ -1,8 +1,8 @@
-//! Switches of the environment that are on or off.
+//! Boolean switches read from environment variables.
 
 use super::{Error, Result};
 
-/// Whether the variable `name` is on; `default` where it is not set or empty.
+/// Reads the switch `name`; returns `default` where it is not set or empty.
 pub(super) fn switch(name: &'static str, default: bool) -> Result<bool> {
     read(name, std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()).as_deref(), default)
 }

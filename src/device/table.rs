@@ -1,4 +1,4 @@
-//! What the build left in the binary: fatbins for the GPU, and a table of all kernels.
+//! Build outputs embedded in the binary: fatbins for the GPU, and a table of all kernels.
 
 /// One compiled kernel file: code for every built architecture, and PTX.
 #[derive(Clone, Copy)]
@@ -9,19 +9,19 @@ pub struct Fatbin {
     pub image: &'static [u8],
 }
 
-/// What ptxas reported of one kernel on one architecture.
+/// ptxas's report on one kernel for one architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct CudaKernel {
     pub name: &'static str,
     /// The source, relative to `kernels/`.
     pub file: &'static str,
-    /// Such as `sm_80`.
+    /// Target architecture, such as `sm_80`.
     pub arch: &'static str,
-    /// Registers a thread.
+    /// Registers per thread.
     pub registers: u32,
     /// Static shared memory in bytes; dynamic shared memory is chosen at launch.
     pub shared_bytes: u32,
-    /// Local memory a thread in bytes.
+    /// Local memory per thread, in bytes.
     pub stack_bytes: u32,
     /// Bytes of spill stores and loads.
     pub spill_bytes: u32,

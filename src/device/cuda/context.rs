@@ -1,4 +1,4 @@
-//! The primary context of a device, and what its failures say.
+//! The primary context of a device, and the messages of its failures.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,16 +10,16 @@ use cudarc::driver::{result, sys};
 use super::super::{Error, Result};
 use super::driver::driver_error;
 
-/// Launches that are remembered for the message of a failure.
+/// Number of launches that are remembered for the message of a failure.
 const RECENT_MAX: usize = 16;
 
-/// The device's primary context, which outlives all that was made in it.
+/// The device's primary context, which outlives everything created in it.
 pub(super) struct Context {
     pub device: sys::CUdevice,
     context: sys::CUcontext,
-    /// What was launched since somebody last waited, the latest at the back.
+    /// Launches since the last wait for them, the latest at the back.
     recent: Mutex<VecDeque<String>>,
-    /// The first error that ended the context: after it every call fails.
+    /// First error that ended the context, after which every call fails.
     ended: Mutex<Option<String>>,
 }
 
@@ -37,7 +37,7 @@ impl Context {
         Ok(Self { device, context, recent: Mutex::default(), ended: Mutex::default() })
     }
 
-    /// Makes the context current on the calling thread, and lets it call the driver beside captures; every call needs it.
+    /// Makes the context current on the calling thread, and permits its driver calls during captures; every call needs it.
     pub(super) fn enter(&self) -> Result<Entered> {
         let failure = |error| self.failure("entering the device's context", error);
         // SAFETY: the context is retained.
@@ -47,7 +47,7 @@ impl Context {
         })
     }
 
-    /// Whether a stream was made in this context.
+    /// Returns whether a stream was created in this context.
     pub(super) fn owns(&self, stream: sys::CUstream) -> std::result::Result<bool, result::DriverError> {
         let mut context = std::ptr::null_mut();
         // SAFETY: the stream is alive by the caller's promise to `adopt_stream`.
@@ -64,19 +64,19 @@ impl Context {
         recent.push_back(what.to_owned());
     }
 
-    /// Everything launched so far has been waited for.
+    /// Forgets the launches, as all of them have been waited for.
     pub(super) fn settled(&self) {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// An error that ended the context, found where a library of the driver only says that it failed.
+    /// Returns the error that ended the context, if any, where a library on top of the driver only reports that it failed.
     pub(super) fn hidden_failure(&self, doing: impl fmt::Display) -> Option<Error> {
-        // It asks for nothing that a capture forbids.
+        // A query that is allowed during a capture.
         let error = result::mem_get_info().err().filter(|error| ends_context(error.0))?;
         Some(self.failure(doing, error))
     }
 
-    /// An error of the driver; one that ends the context is remembered, and names what was launched before it.
+    /// Returns an error of the driver; one that ends the context is remembered, and names what was launched before it.
     pub(super) fn failure(&self, doing: impl fmt::Display, error: result::DriverError) -> Error {
         if !ends_context(error.0) {
             return driver_error(doing, error);
@@ -102,17 +102,18 @@ impl Context {
     }
 }
 
-/// While it lives, no capture forbids the thread what the captured stream does not see, such as allocating memory, loading a module or waiting for
-/// another stream. A caller's capture, on this thread or in global mode on another one, would forbid it otherwise and be spoiled by it.
+/// While it lives, no capture forbids the thread operations that the captured stream does not see, such as allocating memory, loading a module or
+/// waiting for another stream. Otherwise a caller's capture, on this thread or in global mode on another one, would forbid them, and be
+/// invalidated by them.
 #[must_use]
 pub(super) struct Entered {
-    /// What the thread was bound by before.
+    /// The thread's previous mode.
     mode: CaptureMode,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // It cannot fail, with a mode that the driver gave.
+        // It cannot fail with a mode that the driver returned.
         let _ = exchange_capture_mode(self.mode);
     }
 }

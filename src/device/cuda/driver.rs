@@ -1,4 +1,4 @@
-//! The CUDA driver: whether it is there, what devices it has, and what its errors say.
+//! The CUDA driver: its presence, its devices and its error messages.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ const CAPABILITY_MIN: (i32, i32) = (8, 0);
 /// A GPU as the driver lists it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct CudaDevice {
-    /// Its number for [`Device::cuda`](super::super::Device::cuda).
+    /// Ordinal for [`Device::cuda`](super::super::Device::cuda).
     pub ordinal: usize,
-    /// Such as `NVIDIA H100 80GB HBM3`.
+    /// Device name, such as `NVIDIA H100 80GB HBM3`.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
-    /// Memory in bytes, whether free or not.
+    /// Total memory in bytes.
     pub memory_bytes: usize,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for CudaDevice {
     }
 }
 
-/// An error of the driver in its own words, with what was being done.
+/// Returns the driver's own error message, with the action that failed.
 pub(super) fn driver_error(doing: impl fmt::Display, error: result::DriverError) -> Error {
     let text = |found: std::result::Result<&std::ffi::CStr, result::DriverError>| {
         found.map_or_else(|_| format!("error {}", error.0 as u32), |text| text.to_string_lossy().into_owned())
@@ -58,10 +58,11 @@ pub(super) fn initialize() -> Result<()> {
     require_version()
 }
 
-/// The driver of CUDA 12.0, in the driver's own numbering.
+/// Minimum driver version, that of CUDA 12.0, in the driver's own numbering.
 const VERSION_MIN: i32 = 12_000;
 
-/// What the device calls beside what every driver has had for ten years. cudarc panics at the first call of a function that the library lacks.
+/// Driver functions in use beyond those that every driver of the last ten years has. cudarc panics at the first call of a function that the
+/// library lacks.
 const SYMBOLS: [&str; 9] = [
     "cuEventElapsedTime",
     "cuGraphInstantiateWithFlags",
@@ -102,10 +103,11 @@ fn require_version() -> Result<()> {
     )))
 }
 
-/// The milliseconds from one event to another, below 0 where the other came first. The driver's newer function for it, which cudarc calls, is missing before CUDA 12.8.
+/// Returns the milliseconds from one event to another, negative where the other came first. cudarc calls the driver's newer function for this,
+/// which is missing before CUDA 12.8.
 ///
 /// # Safety
-/// Both events are alive and over.
+/// Both events are alive and have completed.
 pub(super) unsafe fn milliseconds(
     from: sys::CUevent,
     to: sys::CUevent,
@@ -149,7 +151,7 @@ fn describe(ordinal: usize) -> Result<CudaDevice> {
     describe().map_err(|error| driver_error(format_args!("describing device {ordinal}"), error))
 }
 
-/// Device `ordinal` of `devices`, when it can run the kernels.
+/// Returns device `ordinal` of `devices` if it can run the kernels.
 pub(super) fn choose(devices: &[CudaDevice], ordinal: usize) -> Result<&CudaDevice> {
     let Some(device) = devices.get(ordinal) else {
         let available = match devices.len() {

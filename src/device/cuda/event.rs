@@ -1,11 +1,11 @@
-//! Events: places in a stream that others wait for.
+//! Events: points in a stream's work that others wait for.
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 
 use super::driver::milliseconds;
 
-/// An event that is destroyed with the value; whoever waits for it then still does.
+/// An event that is destroyed with the value; waits that are already enqueued stay valid.
 pub(super) struct Event(sys::CUevent);
 
 // SAFETY: handles of the driver are bound to no thread, and its functions are thread-safe.
@@ -14,20 +14,20 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// One that only orders work.
+    /// Creates an event that only orders work.
     pub(super) fn new() -> Result<Self, DriverError> {
         result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map(Self)
     }
 
-    /// One that also tells its time.
+    /// Creates an event that also records its time.
     pub(super) fn timed() -> Result<Self, DriverError> {
         result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map(Self)
     }
 
-    /// The event of [`into_handle`](Self::into_handle).
+    /// Rebuilds the event whose handle [`into_handle`](Self::into_handle) returned.
     ///
     /// # Safety
-    /// The handle is used no more.
+    /// The handle is not used afterwards.
     pub(super) unsafe fn of_handle(handle: u64) -> Self {
         Self(handle as sys::CUevent)
     }
@@ -45,7 +45,7 @@ impl Event {
         unsafe { result::event::record(self.0, stream) }
     }
 
-    /// All that `stream` is given from here on begins after the event, at once where it was never recorded.
+    /// Makes all work that `stream` is given from here on begin after the event, at once where it was never recorded.
     ///
     /// # Safety
     /// The stream is alive.
@@ -60,7 +60,7 @@ impl Event {
         unsafe { result::event::synchronize(self.0) }
     }
 
-    /// The milliseconds to another event, below 0 where that came first. Both are timed, and over.
+    /// Returns the milliseconds to another event, negative where that came first. Both must be timed and have completed.
     pub(super) fn milliseconds_until(&self, later: &Self) -> Result<f32, DriverError> {
         // SAFETY: the events are alive.
         unsafe { milliseconds(self.0, later.0) }

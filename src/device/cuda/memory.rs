@@ -1,7 +1,7 @@
-//! Device memory from a pool of the driver, which keeps what is freed for the next allocation.
+//! Device memory from a pool of the driver, which keeps freed memory for later allocations.
 //!
-//! An allocation is made on a stream of its own that never has anything to wait for, so it is there when the call returns. A free is
-//! enqueued on another one, behind all that every stream was given before: no kernel outlives what it uses, and nobody waits.
+//! Allocations are made on a stream of their own that never has anything to wait for, so the memory is available when the call returns. Frees are
+//! enqueued on another stream, after all work that every stream was given before: no kernel outlives the memory that it uses, and nobody waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ pub(super) struct Pool {
     streams: Arc<Streams>,
     pool: sys::CUmemoryPool,
     allocating: sys::CUstream,
-    /// Freed while a stream was captured, which must not be disturbed.
+    /// Allocations freed while a stream was being captured, which must not be disturbed.
     deferred: Mutex<Vec<u64>>,
 }
 
@@ -42,7 +42,7 @@ impl Pool {
         let making = |error| context.failure("making a memory pool", error);
         // SAFETY: the properties are complete.
         let pool = unsafe { result::mem_pool::create(&raw const properties) }.map_err(making)?;
-        // By default a pool gives its memory back to the system whenever somebody waits.
+        // By default a pool returns its unused memory to the system at every synchronization.
         let mut keep = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         // SAFETY: the attribute is a 64-bit integer.
@@ -63,7 +63,7 @@ impl Pool {
         };
         let out_of_memory = |error: &result::DriverError| error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
         let allocated = match allocate() {
-            // What is being freed may be enough.
+            // The memory of pending frees may suffice.
             Err(error) if out_of_memory(&error) => {
                 // SAFETY: the stream is alive.
                 match unsafe { result::stream::synchronize(self.streams.freeing) } {
@@ -85,7 +85,7 @@ impl Pool {
     /// `address` came from `allocate` and is not used by work that is enqueued afterwards.
     pub(super) unsafe fn free(&self, address: u64) {
         self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(address);
-        // A context that cannot be entered any more has lost its memory.
+        // A context that can no longer be entered has lost its memory.
         if let Ok(_entered) = self.context.enter() {
             self.free_deferred();
         }

@@ -28,7 +28,7 @@ use modules::Modules;
 use page_locked::PageLocked;
 use streams::{Streams, stream_of};
 
-/// The backend of CUDA device number `ordinal`.
+/// Opens the backend of CUDA device number `ordinal`.
 ///
 /// # Errors
 /// When the kernels are not built for CUDA, there is no driver or no such device, or the device cannot run the kernels.
@@ -39,19 +39,20 @@ pub(super) fn open(ordinal: usize) -> Result<Box<dyn Backend>> {
     Ok(Box::new(CudaBackend::open(device)?))
 }
 
-/// What messages call a product, which has no kernel's name.
+/// Name of a product in messages, as it has no kernel's name.
 const PRODUCT: &str = "a matrix product";
-/// A command that takes longer than this with `RETROMAE_CUDA_SYNC=1` is named while it runs, for it may never end.
+/// Time after which a running command is named under `RETROMAE_CUDA_SYNC=1`, for it may never end.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// It is opened once a process, and there as long as the process: nothing is unloaded or destroyed beside somebody's capture, or while the driver
-/// itself goes.
+/// Backend of a CUDA device, opened once per process and alive as long as the process: nothing is unloaded or destroyed during somebody's
+/// capture, or while the driver itself shuts down.
 struct CudaBackend {
     description: String,
-    /// Where there is one, it is held by whoever enqueues a command until that is done, so that an error is reported for the kernel that made it.
+    /// With `RETROMAE_CUDA_SYNC=1`, held by whoever enqueues a command until that is done, so that an error is reported for the kernel that
+    /// caused it.
     one_by_one: Option<Mutex<()>>,
     modules: Modules,
-    /// An error here is reported by the first product: kernels work without the library.
+    /// An error here is reported by the first product: kernels work without cuBLASLt.
     blas: Result<Blas>,
     memory: Arc<Pool>,
     staging: PageLocked,
@@ -59,7 +60,7 @@ struct CudaBackend {
     context: Arc<Context>,
 }
 
-/// Recorded work, and what its products work in.
+/// Recorded work, and the workspace of its products.
 struct Recording {
     executable: sys::CUgraphExec,
     workspace: Option<Arc<Workspace>>,
@@ -90,16 +91,16 @@ impl CudaBackend {
         })
     }
 
-    /// A stream for a call that is to come after all work: on a thread in the context, behind every stream.
+    /// Returns a stream ordered after all other streams, for a call that must come after all work, and enters the context on this thread.
     fn behind_all(&self, doing: &'static str) -> Result<(sys::CUstream, Entered)> {
         let entered = self.context.enter()?;
         let stream = self.streams.blocking;
-        // A stream that is being captured does nothing that could be waited for.
+        // A stream that is being captured is left out, as it executes nothing that could be waited for.
         self.streams.join(stream).map_err(|error| self.context.failure(doing, error))?;
         Ok((stream, entered))
     }
 
-    /// Who records what `stream` is given next; notes the kernel that this is, where it is this crate.
+    /// Returns who records the next work of `stream`; where it is this crate, adds the kernel's name to the capture.
     fn recorder(&self, stream: sys::CUstream, kernel: Option<&str>) -> Result<Recorder> {
         if self.streams.note(stream, kernel) {
             return Ok(Recorder::Own);
@@ -109,7 +110,7 @@ impl CudaBackend {
         Ok(if captured { Recorder::Other } else { Recorder::None })
     }
 
-    /// Waits for that stream, and with it for all that it was ordered behind.
+    /// Waits for that stream, and so for all work that it was ordered after.
     fn finish(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
         // SAFETY: the stream is alive.
         unsafe { result::stream::synchronize(stream) }.map_err(|error| self.context.failure(doing, error))?;
@@ -121,7 +122,7 @@ impl CudaBackend {
         self.one_by_one.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits for `command`, which was enqueued last, so that an error is its own.
+    /// Waits for `command`, the last one enqueued, so that an error is its own.
     fn finish_one(&self, stream: sys::CUstream, command: &str) -> Result<()> {
         let (begun, mut told) = (Instant::now(), false);
         loop {
@@ -132,7 +133,7 @@ impl CudaBackend {
                 Err(error) => return Err(self.context.failure(format_args!("running {command}"), error)),
             }
             if !told && begun.elapsed() > SLOW {
-                // Not by a macro, whose output a test harness would hold back until the test ends.
+                // Written directly, as a test harness would hold back a macro's output until the test ends.
                 let _ = writeln!(std::io::stderr(), "retromae: still running after {SLOW:?}: {command}");
                 told = true;
             }
@@ -173,7 +174,7 @@ impl CudaBackend {
     }
 }
 
-/// What messages call a graph: by its kernels, each once.
+/// Names a graph in messages: by its kernels, each once.
 fn name_graph(kernels: &[String]) -> String {
     let names: BTreeSet<&str> = kernels.iter().map(String::as_str).collect();
     format!("a graph of {}", names.into_iter().collect::<Vec<_>>().join(", "))
@@ -291,7 +292,7 @@ impl Backend for CudaBackend {
                 expected: format!("a stream of the primary context of {}", self.description),
             });
         }
-        // Its owner may capture it at any time.
+        // Loaded now, as the stream's owner may capture it at any time.
         self.modules.load_all()?;
         self.streams.add(stream_of(stream));
         Ok(())
@@ -365,7 +366,7 @@ impl Backend for CudaBackend {
 
     unsafe fn elapsed(&self, from: u64, to: u64) -> Result<f64> {
         let _entered = self.context.enter()?;
-        // SAFETY: both are alive and over.
+        // SAFETY: both are alive and have completed.
         unsafe { driver::milliseconds(from as sys::CUevent, to as sys::CUevent) }
             .map(|milliseconds| f64::from(milliseconds) / 1e3)
             .map_err(|error| self.context.failure("measuring a time", error))

@@ -10,14 +10,14 @@ use super::super::{Error, Launch, LaunchShape, Result, registry, table};
 use super::context::Context;
 use super::driver::driver_error;
 
-/// A kernel as both compilers' tables have it.
+/// A kernel, as found in both compilers' tables.
 struct Kernel {
-    /// Its place in the table of fatbins.
+    /// Index in the table of fatbins.
     fatbin: usize,
-    /// Threads a block and size of the params struct, as the host device's table of the same sources has them.
+    /// Threads per block and size of the params struct, from the CPU emulator's table of the same sources.
     threads: u32,
     params_bytes: u32,
-    /// From the first launch on.
+    /// Set by the first launch.
     function: OnceLock<Function>,
 }
 
@@ -32,14 +32,14 @@ unsafe impl Sync for Function {}
 /// All kernels on one device. A module is loaded when the first of its kernels is launched.
 pub(super) struct Modules {
     kernels: HashMap<&'static str, Kernel>,
-    /// By the place in the table of fatbins, as addresses; loaded ones stay as long as the process.
+    /// Addresses of the modules, by index in the table of fatbins; loaded ones stay as long as the process.
     loaded: Mutex<Vec<Option<usize>>>,
-    /// Dynamic shared memory that the device grants one block, in bytes.
+    /// Maximum dynamic shared memory of one block, in bytes.
     shared_bytes_max: u32,
 }
 
 impl Modules {
-    /// Loads one module into the current context, to see that the device takes what nvcc made.
+    /// Loads one module into the current context, to verify that the device accepts nvcc's output.
     pub(super) fn open(device: sys::CUdevice) -> Result<Self> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // SAFETY: `device` is what the driver returned.
@@ -60,12 +60,12 @@ impl Modules {
         self.shared_bytes_max
     }
 
-    /// Loads whatever is not loaded yet: before a capture, as a driver that loads a kernel may wait for all that the device does.
+    /// Loads all modules that are not loaded yet: before a capture, as loading a kernel may make the driver wait for all work of the device.
     pub(super) fn load_all(&self) -> Result<()> {
         self.kernels.iter().try_for_each(|(name, kernel)| self.function(name, kernel).map(drop))
     }
 
-    /// A module, loaded if it is not yet.
+    /// Returns a module, loading it if it is not loaded yet.
     fn module(&self, index: usize) -> Result<sys::CUmodule> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = loaded[index] {
@@ -86,7 +86,7 @@ impl Modules {
         Ok(module)
     }
 
-    /// A kernel's function, which is granted all dynamic shared memory beside its static; 48 KB is the limit otherwise.
+    /// Returns a kernel's function, granted all dynamic shared memory beside its static one; 48 KB is the limit otherwise.
     fn function(&self, name: &str, kernel: &Kernel) -> Result<sys::CUfunction> {
         if let Some(function) = kernel.function.get() {
             return Ok(function.0);

@@ -1,4 +1,4 @@
-//! Page-locked memory of the host. The driver frees it only when all that the device does is done, so it is kept and lent again instead.
+//! Page-locked host memory. The driver frees it only when all work of the device is done, so it is kept for reuse instead.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,13 +7,13 @@ use cudarc::driver::result;
 use super::super::{Error, Result};
 use super::context::Context;
 
-/// What was given back: sizes in bytes, and addresses.
+/// Unused allocations: sizes in bytes, and addresses.
 #[derive(Default)]
 pub(super) struct PageLocked {
     spare: Mutex<Vec<(usize, u64)>>,
 }
 
-/// What is allocated for `bytes` bytes: few sizes, so that what is given back fits the next.
+/// Rounds `bytes` up to one of few sizes, so that a returned allocation fits the next request.
 fn rounded(bytes: usize) -> Option<usize> {
     bytes.checked_next_power_of_two()
 }
@@ -35,7 +35,7 @@ impl PageLocked {
         })
     }
 
-    /// Takes back what was allocated for `bytes` bytes, when no copy from or to it is in flight.
+    /// Takes back an allocation of `bytes` bytes, which no copy in flight may use.
     pub(super) fn free(&self, address: u64, bytes: usize) {
         let size = rounded(bytes).expect("as it was allocated");
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).push((size, address));

@@ -1,4 +1,4 @@
-//! The streams of a device, who waits for whom, and captures.
+//! The streams of a device, their order, and captures.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use super::event::Event;
 /// A stream that work may be enqueued on.
 struct Live {
     stream: u64,
-    /// Names of the kernels that a capture of this device has recorded so far.
+    /// Names of the kernels recorded so far by a capture through this device; `None` when there is none.
     capture: Option<Vec<String>>,
 }
 
@@ -20,9 +20,9 @@ struct Live {
 pub(super) struct Streams {
     context: Arc<Context>,
     default: sys::CUstream,
-    /// For what the caller waits for: reads, and writes from the host. Nobody else has it, so it is never captured.
+    /// Stream that the caller waits for: reads, and writes from the host. It is private, so it is never captured.
     pub blocking: sys::CUstream,
-    /// For frees; nobody else has it either.
+    /// Stream of frees, private as well.
     pub freeing: sys::CUstream,
     live: Mutex<Vec<Live>>,
 }
@@ -32,12 +32,12 @@ unsafe impl Send for Streams {}
 // SAFETY: as above; what changes behind a shared reference is behind a mutex.
 unsafe impl Sync for Streams {}
 
-/// A stream as plain integers carry it.
+/// Converts a handle to the driver's stream.
 pub(super) fn stream_of(handle: u64) -> sys::CUstream {
     handle as sys::CUstream
 }
 
-/// A new stream of the current context, which does not wait for the legacy default stream.
+/// Creates a stream of the current context that does not wait for the legacy default stream.
 pub(super) fn create(context: &Context) -> Result<sys::CUstream> {
     result::stream::create(result::stream::StreamKind::NonBlocking)
         .map_err(|error| context.failure("making a stream", error))
@@ -62,7 +62,7 @@ impl Streams {
         self.live().push(Live { stream: stream as u64, capture: None });
     }
 
-    /// Forgets a stream. What it still does comes before all reads, writes and frees from here on.
+    /// Forgets a stream. Its remaining work comes before all reads, writes and frees from here on.
     pub(super) fn remove(&self, stream: sys::CUstream) {
         let mut live = self.live();
         // A caller may have lent the same stream twice.
@@ -71,12 +71,12 @@ impl Streams {
         }
         drop(live);
         let left = [self.blocking, self.freeing].into_iter().try_for_each(|later| order(stream, later));
-        // A failed stream has nothing left to do; the failure is kept for the next call.
+        // A failed stream has no work left; the failure is kept for the next call.
         let _ = left.map_err(|error| self.context.failure("leaving a stream", error));
     }
 
-    /// Orders `stream` after all that the others were given so far. Says whether that is all of them: one that is captured must not be
-    /// disturbed.
+    /// Orders `stream` after all work that the others were given so far. Returns whether that is all of them: one that is being captured must not
+    /// be disturbed.
     pub(super) fn join(&self, stream: sys::CUstream) -> std::result::Result<bool, DriverError> {
         let mut complete = true;
         for one in self.live().iter().filter(|one| one.stream != stream as u64) {
@@ -89,7 +89,7 @@ impl Streams {
         Ok(complete)
     }
 
-    /// Refuses what a stream that is being captured cannot do.
+    /// Refuses an operation that a stream cannot do while it is being captured.
     pub(super) fn require_running(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
         match is_capturing(stream) {
             Ok(false) => Ok(()),
@@ -98,12 +98,12 @@ impl Streams {
         }
     }
 
-    /// Begins a capture, and to note its kernels.
+    /// Begins a capture, and the list of its kernels.
     pub(super) fn begin_capture(&self, stream: sys::CUstream) -> Result<()> {
-        // Held, so that nobody makes another stream wait for this one between asking whether it may.
+        // Locked, so that nobody orders another stream after this one between checking that it may and doing so.
         let mut live = self.live();
         self.require_running(stream, "begin another capture")?;
-        // `Device` refuses what waits for the recorded work; whatever else this thread and others do meanwhile is not seen by the capture.
+        // `Device` refuses what would wait for the recorded work; the capture sees nothing else that this thread or others do meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is alive.
         unsafe { result::stream::begin_capture(stream, mode) }
@@ -114,7 +114,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Notes a kernel where its stream is being captured; says whether it is.
+    /// Adds a kernel to its stream's capture, if there is one; returns whether there is.
     pub(super) fn note(&self, stream: sys::CUstream, kernel: Option<&str>) -> bool {
         let mut live = self.live();
         let capture =
@@ -132,18 +132,18 @@ impl Streams {
     }
 }
 
-/// Whether what `stream` is given is recorded instead of done, by this crate or by anybody else.
+/// Returns whether work of `stream` is recorded instead of executed, by this crate or by anybody else.
 pub(super) fn is_capturing(stream: sys::CUstream) -> std::result::Result<bool, DriverError> {
     // SAFETY: the stream is alive.
     match unsafe { result::stream::is_capturing(stream) } {
         Ok(status) => Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE),
-        // The legacy stream, while one that it would wait for is captured: it may be given nothing either.
+        // The legacy stream, while one that it would wait for is captured: it may not be given work either.
         Err(error) if error.0 == sys::CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT => Ok(true),
         Err(error) => Err(error),
     }
 }
 
-/// All that `later` is given from here on begins after all that `earlier` was given so far.
+/// Makes all work that `later` is given from here on begin after all work that `earlier` was given so far.
 fn order(earlier: sys::CUstream, later: sys::CUstream) -> std::result::Result<(), DriverError> {
     let event = Event::new()?;
     // SAFETY: both streams are alive.

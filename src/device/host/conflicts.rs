@@ -1,12 +1,11 @@
-//! Bank conflicts: in how many wavefronts shared memory serves each access of a warp, and how many it would need.
+//! Bank conflicts: the wavefronts in which shared memory serves each access of a warp, and the number without conflicts.
 //!
-//! Shared memory has 32 banks, each 4 bytes wide. In a wavefront a bank gives one word, to all lanes that want it (CUDA C++ Programming
-//! Guide, "Shared Memory"). An access of up to 4 bytes a lane is served for the whole warp, one of 8 bytes for each half of it, one of
-//! 16 bytes for each quarter; a part takes as many wavefronts as there are different words in its fullest bank.
+//! Shared memory has 32 banks, each 4 bytes wide. In a wavefront a bank delivers one 32-bit word, to all lanes that request it (CUDA C++
+//! Programming Guide, "Shared Memory"). An access of up to 4 bytes per lane is served for the whole warp, one of 8 bytes for each half-warp, one
+//! of 16 bytes for each quarter-warp; each of these parts takes as many wavefronts as there are distinct words in its fullest bank.
 //!
-//! The threads of a block run one after the other, so that what a warp does at once must be put together: accesses of its lanes belong
-//! together where they come from one instruction that each of them executes for the same n-th time since the warp last passed a
-//! collective or a barrier.
+//! The threads of a block run one after the other, so simultaneous accesses of a warp must be reassembled: accesses of its lanes belong together
+//! when they come from one instruction that each lane executes for the same n-th time since the warp last passed a collective or a barrier.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,30 +17,29 @@ use super::fault::locate;
 
 const BANKS: usize = 32;
 const WORD_BYTES: u32 = 4;
-/// The widest access of a lane. What the C++ compiler reads or writes at once beyond it is several accesses on the GPU.
+/// Widest access of a lane, in bytes. A wider read or write by the C++ compiler is several accesses on the GPU.
 const ACCESS_BYTES_MAX: u32 = 16;
 
-/// How one place of a kernel accessed shared memory, summed over all launches.
+/// Shared-memory accesses of one kind at one source line of a kernel, summed over all launches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedAccess {
     pub kernel: &'static str,
-    /// The source line, as `kernels/file:line`.
+    /// Source line, as `kernels/file:line`.
     pub site: String,
-    /// Whether it writes; else it reads.
+    /// `true` for writes, `false` for reads.
     pub write: bool,
-    /// Bytes of one lane: 1, 2, 4, 8 or 16.
+    /// Bytes per lane: 1, 2, 4, 8 or 16.
     pub bytes: u32,
-    /// Accesses of a whole warp, with however many of its lanes.
+    /// Accesses of a whole warp, with any number of active lanes.
     pub accesses: u64,
-    /// Wavefronts that shared memory took for them.
+    /// Wavefronts that these accesses took.
     pub wavefronts: u64,
-    /// Wavefronts that they would take without a conflict: one for each warp, half-warp (8 bytes) or quarter-warp (16 bytes) that
-    /// had an active lane.
+    /// Wavefronts without any conflict: one for each warp, half-warp (8 bytes) or quarter-warp (16 bytes) that had an active lane.
     pub ideal: u64,
 }
 
 impl SharedAccess {
-    /// The wavefronts that bank conflicts cost.
+    /// Additional wavefronts due to bank conflicts.
     #[must_use]
     pub fn excess(&self) -> u64 {
         self.wavefronts - self.ideal
@@ -62,11 +60,11 @@ impl fmt::Display for SharedAccess {
 /// An instruction that accesses shared memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Instruction {
-    /// Where its hook returns to: one past the call.
+    /// Return address of its hook: one past the call.
     return_address: usize,
     write: bool,
     bytes: u32,
-    /// Which part, where one instruction of the host is several of the GPU.
+    /// Index of the part, where one instruction of the host corresponds to several of the GPU.
     part: u32,
 }
 
@@ -85,10 +83,10 @@ impl AddAssign for Tally {
     }
 }
 
-/// Where each lane of a warp accesses shared memory; `None` for a lane that does not take part.
+/// Byte offset in shared memory that each lane of a warp accesses; `None` for an inactive lane.
 type WarpAccess = [Option<u32>; LANES];
 
-/// What a warp did by one instruction since it last passed a collective or a barrier.
+/// Executions of one instruction by a warp since it last passed a collective or a barrier.
 #[derive(Default)]
 struct Executions {
     of_lane: [usize; LANES],
@@ -129,7 +127,7 @@ impl Counter {
         }
     }
 
-    /// Evaluates what a warp did up to the collective or barrier that it is about to pass.
+    /// Evaluates the warp's accesses up to the collective or barrier that it is about to pass.
     pub(super) fn pass_warp(&mut self, warp: usize) {
         for (instruction, executions) in self.warps[warp].drain() {
             let tally = self.tallies.entry(instruction).or_default();
@@ -139,16 +137,16 @@ impl Counter {
         }
     }
 
-    /// The same for all warps.
+    /// Evaluates the accesses of all warps, which are about to pass a barrier.
     pub(super) fn pass_block(&mut self) {
         (0..self.warps.len()).for_each(|warp| self.pass_warp(warp));
     }
 }
 
-/// What one access of a warp costs, each lane's of `bytes` bytes.
+/// Computes the cost of one access of a warp, of `bytes` bytes per lane.
 ///
-/// The parts of an access of 8 or 16 bytes are always apart here. Hardware may serve some together where they want few words, so this is
-/// the worst case, and `ideal` has all parts as well.
+/// The half- or quarter-warps of an access of 8 or 16 bytes are always served separately here. Hardware may serve some together where they
+/// request few words, so this is the worst case, and `ideal` counts each of them as well.
 fn evaluate(access: &WarpAccess, bytes: u32) -> Tally {
     let lanes = LANES / bytes.div_ceil(WORD_BYTES) as usize;
     let mut tally = Tally { accesses: 1, ..Tally::default() };
@@ -160,7 +158,7 @@ fn evaluate(access: &WarpAccess, bytes: u32) -> Tally {
     tally
 }
 
-/// The number of different words in the bank that has the most, of the words that these lanes want.
+/// Returns the number of distinct words in the fullest bank, among the words that these lanes request.
 fn wavefronts(lanes: &[Option<u32>], bytes: u32) -> u64 {
     let mut words = [0; BANKS];
     let mut count = 0;
@@ -190,7 +188,7 @@ impl Totals {
         self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a block that has ended.
+    /// Adds the counts of a finished block.
     pub(super) fn add(&self, kernel: &'static str, mut block: Counter) {
         block.pass_block();
         let mut kernels = self.kernels();
@@ -200,7 +198,7 @@ impl Totals {
         }
     }
 
-    /// By kernel, source line, kind and width, in this order.
+    /// Returns the counts by kernel, source line, kind and width, in this order.
     pub(super) fn report(&self) -> Vec<SharedAccess> {
         let mut sites: HashMap<(&str, String, bool, u32), Tally> = HashMap::new();
         for (&kernel, tallies) in self.kernels().iter() {
@@ -225,7 +223,7 @@ impl Totals {
     }
 }
 
-/// A site as file and line, so that line 9 comes before line 10.
+/// Splits a site into file and line, so that line 9 sorts before line 10.
 fn place(site: &str) -> (String, u32) {
     let place = site.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
     place.map_or((site.to_owned(), 0), |(file, line)| (file.to_owned(), line))

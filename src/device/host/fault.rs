@@ -23,8 +23,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The source line of an instruction of a kernel, as `kernels/file:line`: the innermost inlined frame that is not in the shared
-/// headers, so that an access inside `load` is blamed on the kernel's own line.
+/// Returns the source line of a kernel's instruction, as `kernels/file:line`: the innermost inlined frame that is not in the shared headers, so
+/// that an access inside `load` is attributed to the kernel's own line.
 pub(super) fn locate(program_counter: usize) -> String {
     let mut frames = Vec::new();
     backtrace::resolve(program_counter as *mut c_void, |symbol| {
@@ -45,7 +45,7 @@ pub(super) fn locate(program_counter: usize) -> String {
         .unwrap_or_else(|| format!("address {program_counter:#x} (no line tables in this build)"))
 }
 
-/// The path that `path` leads to: kernels include `../core/…`, and compilers name headers as they were included.
+/// Resolves the `..` in `path`: kernels include `../core/…`, and compilers name headers as they were included.
 fn without_parents(path: &str) -> String {
     let mut parts = Vec::new();
     for part in path.split('/') {

@@ -1,7 +1,7 @@
-//! Matrix products of the host device, by the `gemm` crate.
+//! Matrix products of the CPU emulator, by the `gemm` crate.
 //!
-//! The crate multiplies in f32. 16-bit operands are widened, and a 16-bit output is made in f32 and rounded at the end, so that
-//! whatever is added to the product is rounded with it, once.
+//! The crate multiplies in f32. 16-bit operands are widened, and a 16-bit output is computed in f32 and rounded at the end, so that the product
+//! and its addend are rounded together, once.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::super::{Batch, DType, Gemm, Layout};
 
-/// A product of this many multiplications keeps all cores busy; smaller ones of a batch are given a core each.
+/// Multiplications in a product that keeps all cores busy; smaller products of a batch get one core each.
 const LARGE_PRODUCT: usize = 1 << 22;
 
 /// # Safety
@@ -54,7 +54,7 @@ unsafe fn run_one(gemm: &Gemm, parallelism: gemm::Parallelism) {
     let a = unsafe { Operand::new(gemm.a, a_rows, a_columns, gemm.a_stride, gemm.input) };
     // SAFETY: as above.
     let b = unsafe { Operand::new(gemm.b, b_rows, b_columns, gemm.b_stride, gemm.input) };
-    // What the product is added to stands in the destination before: the bias in each row, or what `c` holds.
+    // The destination holds the addend before the product: the bias in each row, or the previous values of `c`.
     let accumulate = gemm.accumulate || gemm.bias.is_some();
     if gemm.output == DType::F32 {
         if let Some(bias) = gemm.bias {

@@ -1,4 +1,4 @@
-//! Memory of the host device: aligned as cudaMalloc aligns it, or fenced by inaccessible pages.
+//! Memory of the CPU emulator: aligned as by cudaMalloc, or fenced by inaccessible pages.
 
 use std::alloc::Layout;
 
@@ -6,9 +6,9 @@ use super::super::{Error, Result};
 
 /// Alignment that kernels may rely on; cudaMalloc gives at least this.
 const ALIGNMENT: usize = 256;
-/// With guard pages a buffer ends at the page, so only this much alignment is left: the widest access of a kernel.
+/// A guarded buffer ends at a page boundary, so only this alignment is left: that of a kernel's widest access.
 const GUARDED_ALIGNMENT: usize = 16;
-/// Every byte of fresh guarded memory: NaN in f32 and bf16, an absurd index in integers.
+/// Value of every byte of fresh guarded memory: NaN in f32 and bf16, an absurd index in integers.
 pub(super) const POISON: u8 = 0xff;
 
 pub(super) fn allocate(bytes: usize, guard: bool) -> Result<u64> {
@@ -36,7 +36,7 @@ pub(super) unsafe fn free(address: u64, bytes: usize, guard: bool) {
     }
 }
 
-/// Where a guarded buffer lies: `before` bytes into a mapping of `total` bytes, of which the first and the last page are fences.
+/// Mapping of a guarded buffer, which begins `before` bytes into `total` mapped bytes, whose first and last page are fences.
 struct Guarded {
     before: usize,
     total: usize,
@@ -62,7 +62,7 @@ pub(super) fn page_size() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
-/// Gives back what `map_fenced(total)` returned as `start`.
+/// Unmaps what `map_fenced(total)` returned as `start`.
 ///
 /// # Safety
 /// Nothing uses the mapping any more.

@@ -1,8 +1,8 @@
-//! The host device: kernels run as emulated blocks, warps and threads on the cores of this machine.
+//! The CPU emulator: kernels run as emulated blocks, warps and threads on the cores of this machine.
 //!
-//! The kernels are the same CUDA sources that nvcc compiles, compiled by the C++ compiler against
-//! `kernels/host/simt.h`. This module allocates their memory, schedules their threads, and turns what is undefined on a GPU
-//! (a divergent barrier, an access out of bounds, a race on shared memory) into an error that names the kernel and the line.
+//! The kernels are the same CUDA sources that nvcc compiles, compiled by the C++ compiler against `kernels/host/simt.h`. This module allocates
+//! their memory, schedules their threads, and turns behavior that is undefined on a GPU (a divergent barrier, an access out of bounds, a race on
+//! shared memory) into an error that names the kernel and the line.
 
 mod conflicts;
 mod fault;
@@ -28,11 +28,11 @@ use conflicts::Totals;
 pub use options::{HostOptions, ThreadOrder};
 use streams::{Recorded, Streams};
 
-/// Threads of a warp.
+/// Threads per warp.
 const LANES: usize = 32;
-/// Threads of a block on every supported GPU.
+/// Maximum threads per block on every supported GPU.
 const THREADS_MAX: u32 = 1024;
-/// Dynamic shared memory that an H100 grants one block.
+/// Maximum dynamic shared memory of one block on an H100, in bytes.
 const SHARED_BYTES_MAX: u32 = 227 * 1024;
 
 pub(super) struct HostDevice {
@@ -101,7 +101,7 @@ impl HostDevice {
         add_time(&self.gemm_ns, start);
     }
 
-    /// Does at once what a stream was asked to do.
+    /// Executes a stream's command at once.
     ///
     /// # Safety
     /// As [`Backend::enqueue`].
@@ -206,7 +206,7 @@ impl Backend for HostDevice {
 
     unsafe fn enqueue(&self, stream: u64, command: &Command<'_>) -> Result<()> {
         if self.streams.record(stream, command)? {
-            // What is wrong with a launch is said where it was asked for, not where the graph runs.
+            // Errors of a launch are reported where it is requested, not where the graph runs.
             return match command {
                 Command::Launch(launch) => self.find_kernel(launch).map(|_| ()),
                 _ => Ok(()),

@@ -1,29 +1,29 @@
-//! How the host device behaves: the switches that make bugs visible.
+//! Options of the CPU emulator that make bugs visible.
 
 use super::super::switch::switch;
 use super::super::{Error, Result};
 
-/// The order in which the scheduler runs the threads of a block. A correct kernel gives the same result in all.
+/// Order in which the scheduler runs the threads of a block. A correct kernel gives the same result in every order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ThreadOrder {
     #[default]
     Forward,
     Reverse,
-    /// A permutation drawn from this seed, anew for each block and after each barrier.
+    /// A random permutation from this seed, renewed for each block and after each barrier.
     Random(u64),
 }
 
-/// Options of the host device.
+/// Options of the CPU emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostOptions {
     pub order: ThreadOrder,
-    /// Surround each buffer by inaccessible pages and fill it with NaN when allocated: an access out of bounds ends in
-    /// an error that names its line, a read of what was never written in NaN. Costs at least two pages a buffer.
+    /// Surround each buffer by inaccessible pages and fill it with NaN when allocated: an access out of bounds ends in an error that names its
+    /// line, and a read of memory that was never written gives NaN. Costs at least two pages per buffer.
     pub guard: bool,
     /// Run the instrumented build of each kernel (feature `sanitize`).
     pub sanitize: bool,
-    /// Count the bank conflicts of each access of shared memory, for [`Device::shared_memory_accesses`]. It takes the instrumented build
-    /// of each kernel (feature `sanitize`), and whatever that finds is an error here too.
+    /// Count the bank conflicts of each access of shared memory, for [`Device::shared_memory_accesses`]. It requires the instrumented build of
+    /// each kernel (feature `sanitize`), whose findings are errors here too.
     ///
     /// [`Device::shared_memory_accesses`]: super::super::Device::shared_memory_accesses
     pub bank_conflicts: bool,
@@ -48,12 +48,12 @@ impl HostOptions {
         })
     }
 
-    /// Whether the instrumented build of each kernel runs.
+    /// Returns whether the instrumented build of each kernel runs.
     pub(super) fn instrumented(&self) -> bool {
         self.sanitize || self.bank_conflicts
     }
 
-    /// Refuses what this build cannot do.
+    /// Refuses options that this build does not support.
     pub(super) fn check(&self) -> Result<()> {
         require_instrumented("bank_conflicts", self.bank_conflicts)
     }
@@ -74,7 +74,7 @@ fn parse_order(text: &str) -> Result<ThreadOrder> {
     })
 }
 
-/// A flag that takes instrumented kernels.
+/// Reads a flag that requires instrumented kernels.
 fn instrumented_flag(name: &'static str) -> Result<bool> {
     let wanted = switch(name, false)?;
     require_instrumented(name, wanted).map(|()| wanted)

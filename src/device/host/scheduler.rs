@@ -1,4 +1,4 @@
-//! The threads of one block: what each waits for, and who may run next.
+//! The threads of one block: the event that each waits for, and the next ones to run.
 //!
 //! A thread is a stackful coroutine. A barrier parks it until the block has arrived, a warp collective until its warp has; the
 //! last lane to arrive computes for all 32 and goes on without parking. When no thread can run, all either finished, wait at one
@@ -15,7 +15,7 @@ use super::conflicts::Counter;
 use super::fault::{Fault, locate};
 use super::stack::LaneStack;
 
-/// How a thread ends: by returning, or by a fault that the signal handler caught.
+/// End of a thread: it returned, or the signal handler caught its fault.
 pub(super) enum Exit {
     Finished,
     Faulted,
@@ -31,7 +31,7 @@ pub(super) enum State {
     Finished,
 }
 
-/// A place in a kernel's source.
+/// A position in a kernel's source.
 #[derive(Clone, Copy)]
 pub(super) struct Site {
     file: *const c_char,
@@ -46,7 +46,7 @@ impl Site {
         self.line == other.line && (self.file == other.file || self.same_file_as(other))
     }
 
-    /// For a file name that the compiler stored twice.
+    /// Compares the names, as the compiler may have stored the same file name twice.
     #[cold]
     fn same_file_as(self, other: Self) -> bool {
         self.to_string() == other.to_string()
@@ -83,7 +83,7 @@ impl Lane {
 
 type Combine = unsafe extern "C" fn(*const *const c_void, *const *mut c_void);
 
-/// The arrivals at a warp's current collective.
+/// Arrivals at a warp's current collective.
 #[derive(Clone, Copy)]
 pub(super) struct Warp {
     arrived: u32,
@@ -109,14 +109,14 @@ impl Warp {
     }
 }
 
-/// What a kernel did wrong.
+/// An error of a kernel.
 pub(super) struct Violation {
     pub text: String,
     pub place: Place,
     pub thread: usize,
 }
 
-/// Where. An address is looked up only on the scheduler's own stack: reading line tables takes more stack than a thread has.
+/// Location of a violation. An address is resolved only on the scheduler's own stack: reading line tables takes more stack than a thread has.
 pub(super) enum Place {
     Line(String),
     Address(usize),
@@ -131,7 +131,7 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// `RetromaeDim3` of kernels/host/context.h.
+/// Mirror of `RetromaeDim3` in kernels/host/context.h.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Dim3 {
@@ -140,7 +140,7 @@ pub(super) struct Dim3 {
     pub z: u32,
 }
 
-/// `RetromaeContext` of kernels/host/context.h.
+/// Mirror of `RetromaeContext` in kernels/host/context.h.
 #[repr(C)]
 pub(super) struct Context {
     pub thread_idx: Dim3,
@@ -155,7 +155,7 @@ pub(super) struct Context {
     pub warp_epoch: [u32; LANES],
 }
 
-/// `RetromaeWarpCall` of kernels/host/context.h.
+/// Mirror of `RetromaeWarpCall` in kernels/host/context.h.
 #[repr(C)]
 struct WarpCall {
     combine: Combine,
@@ -171,7 +171,7 @@ unsafe extern "C" {
     fn retromae_simt_copies_in_flight() -> u32;
 }
 
-/// What the threads of a block said at its barriers.
+/// Votes of a block's threads at its barriers: `true` once any thread has voted so.
 #[derive(Default)]
 pub(super) struct Votes {
     gathering: bool,
@@ -183,10 +183,10 @@ pub(super) struct Block {
     pub lanes: Vec<Lane>,
     pub warps: Vec<Warp>,
     pub current: usize,
-    /// Whether a thread said yes at the barrier that is being gathered, and at the last one that was passed.
+    /// Votes at the barrier that is being gathered, and at the last one that was passed.
     pub votes: Votes,
     pub context: *mut Context,
-    /// Where accesses of shared memory are counted, if they are.
+    /// Counter of shared-memory accesses, if they are counted.
     pub conflicts: Option<Counter>,
     pub violation: Option<Violation>,
     pub fault: Option<Fault>,
@@ -205,7 +205,7 @@ pub(super) fn set_current(block: *mut Block) {
     CURRENT.with(|cell| cell.set(block));
 }
 
-/// What a thread of the block does, from its first resume on.
+/// Body of a thread of the block, from its first resume on.
 pub(super) fn thread_main(
     yielder: &Yielder<(), ()>,
     run: unsafe extern "C" fn(*const c_void),
@@ -233,7 +233,7 @@ unsafe fn park(block: *mut Block) {
     }
 }
 
-/// A barrier of the block; returns whether any of its threads came with a `vote`.
+/// Waits at a barrier of the block; returns whether any of its threads came with a `vote`.
 #[unsafe(no_mangle)]
 extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32, vote: bool) -> bool {
     let block = current();
@@ -332,7 +332,7 @@ extern "C" fn retromae_simt_fail(
     }
 }
 
-/// The running thread accesses shared memory of a block whose accesses are counted.
+/// Counts an access of shared memory by the running thread, where the block's accesses are counted.
 #[unsafe(no_mangle)]
 extern "C" fn retromae_simt_shared_access(
     offset: u32,
@@ -364,7 +364,7 @@ unsafe fn stop(block: *mut Block, violation: Violation) -> ! {
 }
 
 impl Block {
-    /// Copies that the current thread, which has just returned, never waited for.
+    /// Returns a violation if the current thread, which has just returned, never waited for some of its asynchronous copies.
     pub(super) fn unfinished_copies(&self) -> Option<Violation> {
         // SAFETY: reads the queue of the thread in the context.
         let count = unsafe { retromae_simt_copies_in_flight() };
@@ -375,7 +375,7 @@ impl Block {
         })
     }
 
-    /// Called when no thread can run: `Ok(true)` when the block is done, `Ok(false)` when a barrier let it go on.
+    /// Called when no thread can run: `Ok(true)` when the block is done, `Ok(false)` when a barrier was released.
     pub(super) fn settle(&mut self) -> Result<bool, Violation> {
         let find = |state| self.lanes.iter().position(|lane| lane.state == state);
         let finished = find(State::Finished);

@@ -12,7 +12,7 @@ const SIGNALS: [i32; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGI
 
 static mut PREVIOUS: [Option<libc::sigaction>; SIGNALS.len()] = [None; SIGNALS.len()];
 
-/// Installs the handler once; faults outside kernels go to whoever had them before.
+/// Installs the handler once; faults outside kernels are passed on to the previous handler.
 pub(super) fn install_handler() {
     static ONCE: Once = Once::new();
     // SAFETY: guarded by `Once`; the handler only reads `PREVIOUS` after.
@@ -30,7 +30,7 @@ pub(super) fn install_handler() {
     });
 }
 
-/// Gives this operating-system thread a stack for the handler, so that a stack overflow can be handled.
+/// Gives this operating-system thread an alternate stack for the handler, so that a stack overflow can be handled.
 pub(super) fn use_alternate_stack() -> Option<()> {
     const BYTES: usize = 64 * 1024;
     thread_local! {
@@ -66,7 +66,7 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
                         program_counter: Registers::program_counter(registers),
                         signal,
                         address,
-                        // The guard page of a stack is where its own frames would be next.
+                        // The thread's next stack frames would lie in the guard page.
                         stack_overflow: is_access && trap.stack_ptr_in_bounds(address),
                     });
                     let target = trap.setup_trap_handler(|| Exit::Faulted);
@@ -79,11 +79,11 @@ extern "C" fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut c_vo
         let previous = PREVIOUS[index].unwrap_or_else(|| std::mem::zeroed());
         let is_function = ![libc::SIG_DFL, libc::SIG_IGN].contains(&previous.sa_sigaction);
         if is_function && previous.sa_flags & libc::SA_SIGINFO != 0 {
-            // Not ours: somebody else's handler, such as that of another copy of this library, may know it. This one stays for the next fault.
+            // No kernel's fault: another handler, such as that of another copy of this library, may know it. This one stays for the next fault.
             let previous: Handler = std::mem::transmute(previous.sa_sigaction);
             return previous(signal, info, context);
         }
-        // Nobody's: put the previous action back and let the instruction fault again.
+        // No previous handler: restore the previous action and let the instruction fault again.
         libc::sigaction(signal, &raw const previous, std::ptr::null_mut());
     }
 }

@@ -6,9 +6,9 @@ use corosensei::stack::{Stack, StackPointer};
 
 use super::memory::{map_fenced, page_size, unmap};
 
-/// A kernel thread keeps its register tiles on its stack: a few KiB.
+/// Bytes of a kernel thread's stack, which holds its register tiles: a few KiB.
 pub(super) const STACK_BYTES: usize = 64 * 1024;
-/// Stacks that all began at the same place of a page would compete for the same cache lines, so each begins a little lower
+/// Offset between stacks. If all began at the same offset in a page, they would compete for the same cache lines, so each begins a little lower
 /// than the last; the step is a few lines wide and the colors fill a page.
 const COLOR_BYTES: usize = 576;
 const COLOR_RANGE: usize = 4096;
@@ -34,10 +34,10 @@ impl LaneStack {
         Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
     }
 
-    /// Gives the mapping back.
+    /// Unmaps the stack.
     ///
     /// # Safety
-    /// Nothing runs on the stack any more, nor will.
+    /// Nothing runs on the stack, now or later.
     pub(super) unsafe fn release(&self) {
         // SAFETY: the whole mapping, which is the caller's to give back.
         unsafe { unmap(self.limit.get(), Self::total()) };

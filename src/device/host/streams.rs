@@ -1,4 +1,4 @@
-//! Streams of the host device: work is done as it is enqueued, unless the stream is being captured.
+//! Streams of the CPU emulator: work is executed as it is enqueued, unless the stream is being captured.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ pub(super) enum Recorded {
     Zero { address: u64, bytes: usize },
 }
 
-/// The bytes of a params struct, aligned as the widest of its fields is.
+/// Bytes of a params struct, aligned as the widest of its fields.
 #[derive(Debug)]
 pub(super) struct Params {
     words: Vec<u64>,
@@ -46,7 +46,7 @@ impl Recorded {
         }
     }
 
-    /// What is to be done again.
+    /// Returns the command, to be executed again.
     pub(super) fn command(&self) -> Command<'_> {
         match self {
             Self::Launch { kernel, shape, params } => {
@@ -66,11 +66,11 @@ impl Recorded {
     }
 }
 
-/// All streams: a number each, and what those that are being captured have recorded.
+/// All streams: their numbers, and the recorded commands of those that are being captured.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     created: AtomicU64,
-    /// Length of `captures`, to be read without its lock.
+    /// Length of `captures`, readable without its lock.
     capturing: AtomicUsize,
     captures: Mutex<HashMap<u64, Vec<Recorded>>>,
 }
@@ -103,7 +103,7 @@ impl Streams {
         commands
     }
 
-    /// Records the command where the stream is being captured; says whether it is.
+    /// Records the command if the stream is being captured; returns whether it is.
     pub(super) fn record(&self, stream: u64, command: &Command<'_>) -> Result<bool> {
         if self.capturing.load(Ordering::Acquire) == 0 {
             return Ok(false);
@@ -123,7 +123,7 @@ impl Streams {
         self.capturing.load(Ordering::Acquire) > 0 && self.captures().contains_key(&stream)
     }
 
-    /// Refuses what a stream that is being captured cannot do.
+    /// Refuses an operation that a stream cannot do while it is being captured.
     pub(super) fn require_running(&self, stream: u64, doing: &'static str) -> Result<()> {
         if self.is_capturing(stream) {
             return Err(Error::Capturing(doing));

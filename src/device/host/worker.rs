@@ -21,13 +21,13 @@ struct Worker {
     /// Threads of the block reach it by address while they run, so no reference to it is held across a resume.
     block: *mut Block,
     stacks: Vec<LaneStack>,
-    /// One past the end of shared memory, where a fence begins.
+    /// Address one past the end of shared memory, where a fence begins.
     shared_end: usize,
 }
 
 impl Drop for Worker {
-    /// A process may have only so many mappings, and any number of threads after one another. The block is left to the process: a lane that a
-    /// fault has stopped is never gone on with.
+    /// Unmaps the memory, as a process may have only so many mappings, but any number of threads one after another. The block is leaked on
+    /// purpose: a lane that a fault has stopped is never resumed.
     fn drop(&mut self) {
         for stack in &self.stacks {
             // SAFETY: nothing runs on it any more.
@@ -68,7 +68,7 @@ impl Worker {
         Some(Self { block: Box::into_raw(Box::new(block)), stacks: Vec::new(), shared_end })
     }
 
-    /// The block, for as long as none of its threads runs.
+    /// Returns the block, while none of its threads runs.
     fn block(&mut self) -> &mut Block {
         // SAFETY: allocated once in `new`; threads run only inside `resume`, which holds no such reference then.
         unsafe { &mut *self.block }
@@ -80,7 +80,7 @@ impl Worker {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
         }
         let state = self.block();
-        // Lanes that a block leaves behind have ended, so only their state needs to be renewed.
+        // Lanes that the previous block left behind have ended, so only their state is renewed.
         state.lanes.resize_with(threads, Lane::new);
         state.lanes.iter_mut().for_each(|lane| lane.state = State::Ready);
         state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
@@ -90,7 +90,7 @@ impl Worker {
         state.violation = None;
         state.fault = None;
         let context = state.context;
-        // Alignment 128 as on the GPU; what is between the end of the request and the fence is less than that.
+        // Alignment 128 as on the GPU; the gap between the end of the request and the fence is smaller than that.
         let bytes = (launch.shape.shared_bytes as usize).next_multiple_of(128);
         let shared = (self.shared_end - bytes) as *mut u8;
         // SAFETY: the mapping has at least `SHARED_BYTES_MAX` bytes before its end.
@@ -156,7 +156,7 @@ impl Worker {
         }
     }
 
-    /// Runs every thread until none can run; those of one warp together, for the sake of the caches.
+    /// Runs every thread until none can run; those of one warp run together, for cache locality.
     fn run_ready(
         &mut self,
         sequence: &[usize],
@@ -199,7 +199,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Abandons whatever threads are still parked.
+    /// Abandons the threads that are still parked.
     fn end(&mut self) {
         for lane in &mut self.block().lanes {
             if let Some(mut thread) = lane.coroutine.take() {
@@ -210,7 +210,7 @@ impl Worker {
     }
 }
 
-/// The threads in the order in which they run, warp by warp. Blocks are whole warps but for the last one.
+/// Returns the order in which the threads run, warp by warp. All warps of a block are full except possibly the last one.
 fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Vec<usize> {
     let mut sequence: Vec<usize> = (0..threads).collect();
     match order {
@@ -225,8 +225,8 @@ fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Ve
     sequence
 }
 
-/// Runs one block of a launch on the calling operating-system thread. Unless it fails, its accesses of shared memory are added to
-/// `conflicts`, where there is one.
+/// Runs one block of a launch on the calling operating-system thread. Unless it fails, its shared-memory accesses are added to `conflicts`, where
+/// given.
 ///
 /// # Safety
 /// `kernel` accepts the params of `launch`, and every address in them is valid for what it does.

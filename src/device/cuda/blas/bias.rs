@@ -1,4 +1,4 @@
-//! What stands in the result before a product is added to it.
+//! Addends: the initial values of a result that a product is added to.
 
 use cudarc::driver::{result, sys};
 
@@ -6,7 +6,7 @@ use super::super::super::Gemm;
 
 type Status = Result<(), result::DriverError>;
 
-/// Writes the addend of a product whose sums are empty, or are to be added: the bias in every row, else zeros.
+/// Writes the addend of a product that is accumulated onto it, or has empty sums (k = 0): the bias in every row, else zeros.
 ///
 /// # Safety
 /// The bias and the result are valid for their shapes, and the stream is alive.
@@ -14,7 +14,7 @@ pub(super) unsafe fn write_addend(gemm: &Gemm, stream: sys::CUstream) -> Status 
     let element = gemm.output.bytes();
     let row_bytes = gemm.n * element;
     if let Some(bias) = gemm.bias {
-        // SAFETY: with a bias all rows lie one behind the other.
+        // SAFETY: with a bias all rows are contiguous.
         return unsafe { repeat(bias, gemm.c, row_bytes, gemm.batch.count * gemm.m, stream) };
     }
     for index in 0..gemm.batch.count {
@@ -26,7 +26,7 @@ pub(super) unsafe fn write_addend(gemm: &Gemm, stream: sys::CUstream) -> Status 
     Ok(())
 }
 
-/// Copies `bytes` bytes of `source` to `count` places behind each other: each copy doubles what is there.
+/// Copies `bytes` bytes of `source` to `count` consecutive places: each step doubles the part that is filled.
 ///
 /// # Safety
 /// Both sides are valid and do not overlap, and the stream is alive.

@@ -1,7 +1,7 @@
 //! The winners of measurements, in memory and in a file that outlives the process.
 //!
-//! One file for each device, driver and library version, as an encoded algorithm means nothing to another one. The file only saves time:
-//! one that cannot be read, written or understood is as good as none.
+//! There is one file for each device, driver and library version, as an encoded algorithm is meaningless to any other. The file only saves time:
+//! one that cannot be read, written or parsed is ignored.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,18 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use super::choice::Algorithm;
 
-/// Counts changes of the file's meaning.
+/// Version of the file's format.
 const FORMAT: u32 = 1;
 
-/// What an encoded algorithm holds for.
+/// Device and versions that an encoded algorithm is valid for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Library {
     pub format: u32,
-    /// As the driver names the device.
+    /// Device name as the driver reports it.
     pub device: String,
-    /// Such as 13000.
+    /// Driver version, such as 13000.
     pub driver: i32,
-    /// Such as 130_100.
+    /// cuBLASLt version, such as 130_100.
     pub cublaslt: usize,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Reads what earlier processes left in `folder`; with none, winners are kept in memory only.
+    /// Reads the winners that earlier processes left in `folder`; without a folder, winners are kept in memory only.
     pub(super) fn open(library: Library, folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(library.file_name()));
         let winners = file.as_deref().map(|file| read(file, &library)).unwrap_or_default();
@@ -70,19 +70,19 @@ impl Cache {
         self.contents.winners.get(family).map(|winner| &winner.algorithm)
     }
 
-    /// Keeps a winner, and takes over what other processes have written meanwhile.
+    /// Stores a winner, and merges those that other processes have written meanwhile.
     pub(super) fn remember(&mut self, family: String, winner: Winner) {
         self.contents.winners.insert(family, winner);
         let Some(file) = &self.file else { return };
         for (family, winner) in read(file, &self.contents.library) {
             self.contents.winners.entry(family).or_insert(winner);
         }
-        // Another process may measure all the same; that is all that a failure costs.
+        // A failure costs no more than another measurement by another process.
         let _ = write(file, &self.contents);
     }
 }
 
-/// The winners in `file`, or none where it is missing, damaged or of another library.
+/// Reads the winners in `file`; returns none where it is missing, damaged or for another library.
 fn read(file: &Path, library: &Library) -> BTreeMap<String, Winner> {
     let contents = std::fs::read(file).ok().and_then(|bytes| serde_json::from_slice::<Contents>(&bytes).ok());
     contents
@@ -91,7 +91,7 @@ fn read(file: &Path, library: &Library) -> BTreeMap<String, Winner> {
         .unwrap_or_default()
 }
 
-/// Under a name that no other thread or process uses, then renamed: readers see the old file or the new one.
+/// Writes under a name that no other thread or process uses, then renames: readers see the old file or the new one.
 fn write(file: &Path, contents: &Contents) -> std::io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = file.parent() {
@@ -105,11 +105,11 @@ fn write(file: &Path, contents: &Contents) -> std::io::Result<()> {
     })
 }
 
-/// Where the file lies: `$RETROMAE_CACHE_DIR`, else `retromae` in `$XDG_CACHE_HOME`, else in `~/.cache`; none without any of them.
+/// Returns the file's folder: `$RETROMAE_CACHE_DIR`, else `retromae` in `$XDG_CACHE_HOME`, else in `~/.cache`; `None` without any of them.
 pub(super) fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = || {
-        // The XDG specification has relative paths ignored.
+        // The XDG specification tells to ignore relative paths.
         let cache = path("XDG_CACHE_HOME").filter(|path| path.is_absolute());
         cache.or_else(|| Some(path("HOME")?.join(".cache")))
     };

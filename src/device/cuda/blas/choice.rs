@@ -1,28 +1,28 @@
-//! Which of a library's candidate algorithms a product takes: what was measured before, what wins a measurement, and what is good enough
-//! without one. Nothing here touches a device.
+//! Choice of a product's algorithm among cuBLASLt's candidates: an earlier winner, the winner of a measurement, or the default without one.
+//! Nothing here touches a device.
 
-/// An algorithm in the library's own encoding, which holds for one version of it.
+/// An algorithm in cuBLASLt's own encoding, which is valid for one version of it.
 pub(super) type Algorithm = [u64; 8];
 
-/// The candidate that the library ranks first keeps its place unless another needs at most this share of its time: measurements vary
-/// by about as much, and a choice that flips from run to run would make their roundings differ.
+/// The candidate that cuBLASLt ranks first keeps its place unless another needs at most this share of its time: measurements vary by about as
+/// much, and a choice that flips from run to run would change the rounding.
 const WINNING_SHARE: f32 = 0.97;
 
-/// What to do about a product that comes for the first time.
+/// Decision about a product that comes for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Take this candidate, once and for all.
+    /// Take this candidate for good.
     Take(usize),
-    /// Take the first one now, and decide when measuring is possible.
+    /// Take the first candidate for now, and decide when measuring is possible.
     TakeFirstForNow,
-    /// Measure all of them.
+    /// Measure all candidates.
     Measure,
 }
 
 /// Decides on `candidates`, of which there is at least one; `remembered` is the winner of an earlier measurement.
 ///
-/// A winner from another size of the same family or from a file may not be among the candidates; only those are known to fit this
-/// product, so the first one is taken then.
+/// A winner from another size of the same family or from a file may not be among the candidates; only those are known to fit this product, so the
+/// first candidate is taken then.
 pub(super) fn decide(
     candidates: &[Algorithm],
     remembered: Option<&Algorithm>,
@@ -36,7 +36,7 @@ pub(super) fn decide(
     }
 }
 
-/// The index of the winner, and its time. Each candidate has the times of its runs, in milliseconds, and none where it failed.
+/// Returns the winner's index and its time. Each candidate has the times of its runs, in milliseconds, and none where it failed.
 pub(super) fn fastest(times: &[Vec<f32>]) -> Option<(usize, f32)> {
     let medians: Vec<Option<f32>> = times.iter().map(|runs| median(runs)).collect();
     let known = medians.iter().enumerate().filter_map(|(index, median)| Some((index, (*median)?)));
@@ -47,7 +47,7 @@ pub(super) fn fastest(times: &[Vec<f32>]) -> Option<(usize, f32)> {
     }
 }
 
-/// None where there is no run, or one without a sensible time.
+/// Returns the median time; `None` without runs, or where a time is negative or not finite.
 fn median(runs: &[f32]) -> Option<f32> {
     let mut sorted = runs.to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -55,7 +55,7 @@ fn median(runs: &[f32]) -> Option<f32> {
     sorted.get(sorted.len() / 2).copied().filter(|_| sensible)
 }
 
-/// Rounds a size up so that at most eight results lie between a power of two and the next: packs differ in length from step to step, and
+/// Rounds a size up so that at most eight results lie between a power of two and the next: packed batches differ in length from step to step, and
 /// sizes so close to each other may share a measurement.
 pub(super) fn size_class(size: usize) -> usize {
     let step = (1usize << size.max(1).ilog2()) / 8;

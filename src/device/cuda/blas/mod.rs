@@ -1,7 +1,7 @@
 //! Matrix products of a CUDA device, by cuBLASLt.
 //!
-//! The library proposes several algorithms for a product. The first time that a product of about a size comes, outside a capture, each is
-//! run on the operands with a result of its own, and the fastest is kept, in memory and in a file ([`cache`]).
+//! cuBLASLt proposes several algorithms for a product. When a product of a new size class first comes outside a capture, each algorithm is run on
+//! the operands with a result of its own, and the fastest is kept, in memory and in a file ([`cache`]).
 
 mod bias;
 mod cache;
@@ -27,16 +27,17 @@ use plan::{Place, Plan, Shape};
 use workspace::Workspaces;
 pub(super) use workspace::{Recorder, Workspace};
 
-/// A bias that is aligned to less is added otherwise: algorithms have been seen to read it 16 bytes at a time, whatever alignment they were told.
+/// Alignment of a bias in bytes that cuBLASLt can add; others are added separately: algorithms have been seen to read 16 bytes at a time,
+/// whatever alignment they were told.
 const BIAS_ALIGNMENT: u64 = 16;
 
-/// Packs differ in length, so shapes keep coming: forget all plans rather than let them grow without end.
+/// Packed batches differ in length, so new shapes keep coming: beyond this number all plans are dropped, rather than growing without bound.
 const PLANS_MAX: usize = 4096;
 
-/// The library's handle, the workspaces, and an algorithm for each shape seen.
+/// cuBLASLt's handle, the workspaces, and an algorithm for each shape seen.
 pub(super) struct Blas {
     handle: sys::cublasLtHandle_t,
-    /// Whether candidates are measured; otherwise the library's first one is taken.
+    /// Measure the candidates; otherwise cuBLASLt's first one is taken.
     tuning: bool,
     memory: Arc<Pool>,
     workspaces: Mutex<Workspaces>,
@@ -44,7 +45,7 @@ pub(super) struct Blas {
 }
 
 struct Plans {
-    /// None where the library has no algorithm.
+    /// `None` where cuBLASLt has no algorithm.
     by_shape: HashMap<Shape, Option<Planned>>,
     cache: Cache,
 }
@@ -54,12 +55,12 @@ struct Plans {
 struct Planned {
     plan: Arc<Plan>,
     algorithm: Algorithm,
-    /// The choice is made; otherwise it is made again when measuring is possible.
+    /// The choice is final; otherwise it is made again when measuring is possible.
     settled: bool,
 }
 
 impl Blas {
-    /// Opens the library in the current context, whose device the driver calls `device`.
+    /// Opens cuBLASLt in the current context; `device` is the driver's name of its device.
     pub(super) fn open(device: &str, memory: Arc<Pool>) -> Result<Self> {
         let tuning = switch("RETROMAE_GEMM_TUNE", true)?;
         // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
@@ -84,19 +85,19 @@ impl Blas {
         Ok(Self { handle, tuning, memory, workspaces: Mutex::default(), plans })
     }
 
-    /// The library's name and version.
+    /// Returns cuBLASLt's name and version.
     pub(super) fn library(&self) -> String {
         // SAFETY: the library is loaded.
         let version = unsafe { sys::cublasLtGetVersion() };
         format!("cuBLASLt {}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
-    /// What the products that `stream` has recorded work in, where there are any.
+    /// Returns the workspace of the products that `stream` has recorded, if any.
     pub(super) fn recorded(&self, stream: driver::sys::CUstream) -> Option<Arc<Workspace>> {
         self.workspaces().recorded(stream)
     }
 
-    /// Lets go of the workspaces of a stream that is to be destroyed, or given back.
+    /// Drops the workspaces of a stream that is to be destroyed, or given back.
     pub(super) fn forget(&self, stream: driver::sys::CUstream) {
         self.workspaces().forget(stream);
     }
@@ -154,13 +155,13 @@ impl Blas {
             .map_err(|error| self.failure(format_args!("multiplying {}", describe(gemm)), error))
     }
 
-    /// An error of the library, or the driver's where the library met one of earlier work.
+    /// Returns an error of cuBLASLt, or the driver's where cuBLASLt ran into an error of earlier work.
     fn failure(&self, doing: std::fmt::Arguments<'_>, error: CublasError) -> Error {
         self.memory.context.hidden_failure(doing).unwrap_or_else(|| blas_error(doing, error))
     }
 
-    /// The plan of a product, or none where the library has no algorithm for it. Other products wait while one is measured, which would be wrong
-    /// beside them.
+    /// Returns the plan of a product, or `None` where cuBLASLt has no algorithm for it. Other products wait while one is measured, as running
+    /// beside them would distort the times.
     ///
     /// # Safety
     /// As [`run`](Self::run).
@@ -196,7 +197,7 @@ impl Blas {
         Ok(planned)
     }
 
-    /// The index of the candidate to take, and whether that is settled.
+    /// Returns the index of the candidate to take, and whether that choice is final.
     ///
     /// # Safety
     /// As [`run`](Self::run); the candidates are the plan's.
@@ -226,8 +227,8 @@ impl Blas {
         }
     }
 
-    /// Runs every candidate on the product's operands, with a result that nobody reads: the winner's index and its time. None where there is
-    /// no memory for such a result, or nothing could be timed; a fault of the device is then left to the product itself to report.
+    /// Runs every candidate on the product's operands, with a scratch result; returns the winner's index and its time. `None` where there is no
+    /// memory for the scratch result, or nothing could be timed; a fault of the device is then left to the product itself to report.
     ///
     /// # Safety
     /// As [`run`](Self::run); the candidates are the plan's.

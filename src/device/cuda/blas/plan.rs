@@ -1,4 +1,4 @@
-//! A product in cuBLASLt's terms: descriptors made once for each shape, and the algorithms that the library proposes.
+//! A product in cuBLASLt's terms: descriptors created once for each shape, and the algorithms that cuBLASLt proposes.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
@@ -14,18 +14,18 @@ use cudarc::driver;
 use super::super::super::{Batch, DType, Gemm, Layout};
 use super::choice::{Algorithm, size_class};
 
-/// What NVIDIA recommends for Hopper; older GPUs need less.
+/// Workspace that NVIDIA recommends for Hopper, in bytes; older GPUs need less.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
-/// The library ranks its algorithms; the best one has been seen among the first few.
+/// Maximum number of candidates: cuBLASLt ranks its algorithms, and the best one has been seen among the first few.
 const CANDIDATES_MAX: usize = 8;
-/// Pointers are at most this aligned, as far as cuBLASLt cares.
+/// Largest pointer alignment that cuBLASLt distinguishes, in bytes.
 const ALIGNMENT_MAX: u64 = 256;
-/// The widest access of a thread, and what TMA needs of rows.
+/// Largest row alignment that matters, in bytes: that of a thread's widest access, and TMA's requirement for rows.
 const ROW_ALIGNMENT_MAX: u64 = 16;
 
 type Status<T> = Result<T, CublasError>;
 
-/// All that a plan depends on: a product with the addresses reduced to their alignments.
+/// Everything that a plan depends on: a product with the addresses reduced to their alignments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     sizes: [usize; 3],
@@ -34,7 +34,7 @@ pub(super) struct Shape {
     types: [DType; 2],
     alignments: [u32; 3],
     accumulate: bool,
-    /// The alignment of the bias, where there is one.
+    /// Alignment of the bias, if there is one.
     bias: Option<u32>,
     batch: Batch,
 }
@@ -53,7 +53,7 @@ impl Shape {
         }
     }
 
-    /// The products that share a measurement: sizes are of one class, and rows are equally aligned.
+    /// Returns the key that products share a measurement by: their sizes are of one class, and their rows equally aligned.
     pub(super) fn family(&self) -> String {
         let [m, n, k] = self.sizes.map(size_class);
         let [a, b] = self.transposed.map(|transposed| if transposed { 't' } else { 'n' });
@@ -67,7 +67,7 @@ impl Shape {
         format!("{batch}x {m}x{n}x{k} {a}{b} {input}-{output} rows/{rows}{bias}{accumulate}")
     }
 
-    /// What every matrix of the batch is aligned to, in bytes.
+    /// Returns the alignment in bytes of every matrix of the batch, for `a`, `b` and `c`.
     fn pointer_alignments(&self) -> [u32; 3] {
         let Batch { count, a_stride, b_stride, c_stride } = self.batch;
         let [input, output] = self.types.map(DType::bytes);
@@ -78,7 +78,7 @@ impl Shape {
         })
     }
 
-    /// What every row of every matrix is aligned to, in bytes.
+    /// Returns the alignment in bytes of every row of every matrix, for `a`, `b` and `c`.
     fn row_alignments(&self) -> [u32; 3] {
         let [input, output] = self.types.map(DType::bytes);
         let Batch { a_stride, b_stride, c_stride, .. } = self.batch;
@@ -91,27 +91,27 @@ impl Shape {
     }
 }
 
-/// The largest power of two up to `max` that divides `address`.
+/// Returns the largest power of two up to `max` that divides `address`.
 fn alignment(address: u64, max: u64) -> u32 {
     1 << (address | max).trailing_zeros()
 }
 
-/// Where a product runs.
+/// Handle, workspace and stream that a product runs with.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub handle: sys::cublasLtHandle_t,
-    /// [`WORKSPACE_BYTES`] that no other stream uses.
+    /// [`WORKSPACE_BYTES`] bytes that no other stream uses.
     pub workspace: driver::sys::CUdeviceptr,
     pub stream: driver::sys::CUstream,
 }
 
 /// Descriptors of a product in cuBLASLt's column-major terms.
 ///
-/// A row-major matrix is, read column by column, its transpose. So `cᵀ[n, m] = op(b)ᵀ · op(a)ᵀ` needs no data to move: `b` is the
-/// first factor, `a` the second, and each is transposed exactly where `Gemm` says so. The library's bias has an element for each row of its
-/// result, which is a column of ours.
+/// A row-major matrix is, read column by column, its transpose. So `cᵀ[n, m] = op(b)ᵀ · op(a)ᵀ` moves no data: `b` is the first factor, `a` the
+/// second, and each is transposed exactly where `Gemm` says so. cuBLASLt's bias has an element for each row of its result, which is a column of
+/// ours.
 pub(super) struct Plan {
-    /// Locked from setting the address of the bias until the launch has read it.
+    /// Locked from setting the bias's address until the launch has read it.
     descriptor: Mutex<Descriptor>,
     first: MatrixLayout,
     second: MatrixLayout,
@@ -149,8 +149,8 @@ impl Plan {
         })
     }
 
-    /// The algorithms that the library proposes for a product of this plan's `shape`, the one it expects to be fastest first; none where it refuses
-    /// the product.
+    /// Returns the algorithms that cuBLASLt proposes for a product of this plan's `shape`, the one it expects to be fastest first; none where it
+    /// refuses the product.
     pub(super) fn candidates(
         &self,
         handle: sys::cublasLtHandle_t,
@@ -179,7 +179,7 @@ impl Plan {
             )
         };
         match status {
-            // Bias epilogues of thin products have been seen to be refused as invalid.
+            // cuBLASLt has been seen to refuse bias epilogues of thin products as invalid.
             sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
             | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE => return Ok(Vec::new()),
             other => other.result()?,
@@ -233,7 +233,7 @@ impl Descriptor {
         result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map(Self)
     }
 
-    /// `V` is the attribute's type, as the library's documentation has it.
+    /// Sets an attribute, whose type in cuBLASLt's documentation must be `V`.
     fn set<V: Copy>(&self, attribute: DescriptorAttribute, value: &V) -> Status<()> {
         let address = std::ptr::from_ref(value).cast();
         // SAFETY: the descriptor is alive, and the value has the attribute's size.
@@ -256,7 +256,7 @@ impl Drop for Descriptor {
 struct MatrixLayout(sys::cublasLtMatrixLayout_t);
 
 impl MatrixLayout {
-    /// `rows` are what lies together in memory, `columns` are `stride` apart, and `count` matrices `batch_stride`.
+    /// Describes `count` matrices, `batch_stride` apart: `rows` elements are contiguous in memory, `columns` are `stride` apart.
     fn new(
         dtype: DType,
         [rows, columns]: [usize; 2],
@@ -295,7 +295,7 @@ impl Drop for MatrixLayout {
     }
 }
 
-/// What an algorithm may need and must respect.
+/// Limits on the algorithms: the workspace that they may use, and the alignments that they must respect.
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
@@ -303,13 +303,14 @@ impl Preference {
         let preference = Self(result::create_matmul_pref()?);
         let [a, b, c] = shape.pointer_alignments();
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
-        // The defaults take all pointers to be aligned to 256 bytes, which views are not. The bias has none: its own address is looked at.
+        // By default all pointers are taken to be aligned to 256 bytes, which views are not. There is no setting for the bias: its own address is
+        // examined.
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &b)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c)?;
         if shape.types[1] != DType::F32 {
-            // Parts of a sum that is split among blocks are added in f32 as well, so that only the end is rounded to 16 bits.
+            // Partial sums of a split-K product are added in f32 as well, so that only the final result is rounded to 16 bits.
             let schemes = ReductionScheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
             preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)?;
         }

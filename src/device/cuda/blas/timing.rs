@@ -1,4 +1,4 @@
-//! How long candidates take on the device, by its own clock.
+//! Timing of candidates on the device, by its own clock.
 
 use cudarc::driver::result;
 use cudarc::driver::result::DriverError;
@@ -6,15 +6,15 @@ use cudarc::driver::result::DriverError;
 use super::super::event::Event;
 use super::plan::{Place, WORKSPACE_BYTES};
 
-/// Timed runs of each candidate, after one that is not: it loads the kernel.
+/// Timed runs of each candidate, after an untimed one that loads the kernel.
 const RUNS: usize = 5;
 /// Fills of the workspace before each round, about 0.1 ms together: meanwhile the round is enqueued, so that the device does not wait for
 /// the processor within it.
 const FILLS: usize = 8;
 
-/// Times of `count` candidates in milliseconds, a vector each, which is empty where `launch` failed.
+/// Returns the times of `count` candidates in milliseconds, one vector each, which is empty where `launch` failed.
 ///
-/// All run once before any runs again, so that a clock that rises or falls meets all of them. Waits for the stream.
+/// All run once before any runs again, so that a change of the clock rate affects all of them. Waits for the stream.
 pub(super) fn measure(
     place: Place,
     count: usize,

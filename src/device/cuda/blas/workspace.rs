@@ -1,4 +1,4 @@
-//! Memory that products work in.
+//! Workspaces of matrix products.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ use super::super::event::Event;
 use super::super::memory::Pool;
 use super::plan::WORKSPACE_BYTES;
 
-/// Memory that one product at a time works in, freed when nothing holds it any more.
+/// Memory that one product at a time works in, freed with its last holder.
 pub(in super::super) struct Workspace {
     memory: Arc<Pool>,
     pub(super) address: sys::CUdeviceptr,
-    /// After the last graph whose products work in it.
+    /// Event after the last graph whose products use the workspace.
     last: Mutex<Event>,
 }
 
@@ -26,7 +26,7 @@ impl Workspace {
         Ok(Self { memory: memory.clone(), address: memory.allocate(WORKSPACE_BYTES)?, last })
     }
 
-    /// Enqueues a graph on `stream` after all others that work in here.
+    /// Enqueues a graph on `stream` after all others that use this workspace.
     ///
     /// # Safety
     /// The stream is alive.
@@ -52,14 +52,14 @@ impl Drop for Workspace {
     }
 }
 
-/// Who records what a stream is given, so that products of it are done later, and again and again.
+/// Whoever records a stream's work, so that its products are executed later, and repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Recorder {
-    /// Nobody: it is done.
+    /// Nobody: work is executed.
     None,
-    /// A capture of this crate, whose graph keeps what it needs.
+    /// A capture by this crate, whose graph keeps its workspace alive.
     Own,
-    /// Somebody else, with a stream that was lent.
+    /// A capture by the owner of a borrowed stream.
     Other,
 }
 
@@ -67,14 +67,14 @@ pub(in super::super) enum Recorder {
 /// recorded on: each of them has its own.
 #[derive(Default)]
 pub(super) struct Workspaces {
-    /// By the address of the stream's handle: for what it does, and for what it records.
+    /// By the address of the stream's handle: one for executed work (`false`), one for recorded work (`true`).
     by_stream: HashMap<(usize, bool), Arc<Workspace>>,
-    /// What graphs of others may work in, as long as the process lives.
+    /// Workspaces of graphs that others captured, kept as long as the process lives.
     kept: Vec<Arc<Workspace>>,
 }
 
 impl Workspaces {
-    /// The workspace for a product that `stream` is given.
+    /// Returns the workspace for a product that is enqueued on `stream`.
     pub(super) fn get(
         &mut self,
         memory: &Arc<Pool>,
@@ -92,12 +92,12 @@ impl Workspaces {
         Ok(workspace)
     }
 
-    /// What the products that `stream` has recorded work in, where there are any.
+    /// Returns the workspace of the products that `stream` has recorded, if any.
     pub(super) fn recorded(&self, stream: sys::CUstream) -> Option<Arc<Workspace>> {
         self.by_stream.get(&(stream as usize, true)).cloned()
     }
 
-    /// Lets go of the workspaces of a stream that is to be destroyed, or given back.
+    /// Drops the workspaces of a stream that is to be destroyed, or given back.
     pub(super) fn forget(&mut self, stream: sys::CUstream) {
         for recorded in [false, true] {
             self.by_stream.remove(&(stream as usize, recorded));
