@@ -5,7 +5,7 @@ use super::error::{aligned, optional_aligned, require, require_length};
 use crate::device::params::AdamWParams;
 use crate::device::{DType, Stream, View, ViewMut, bf16, kernels};
 
-/// What stays the same from step to step. Each must be in its range also when it is rounded to f32, as the kernel gets it.
+/// Hyperparameters that stay the same from step to step. Each must also be in its range after rounding to f32, as the kernel gets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
     pub beta1: f64,
@@ -13,7 +13,7 @@ pub struct Hyperparameters {
     pub eps: f64,
     /// Decoupled: a decayed parameter is first multiplied by `1 - learning_rate * weight_decay`.
     pub weight_decay: f64,
-    /// Gradients of a larger L2 norm are scaled down to this one; `None` never scales.
+    /// Maximum global L2 norm: larger gradients are scaled down to it; `None` never scales.
     pub max_norm: Option<f64>,
 }
 
@@ -24,12 +24,12 @@ impl Default for Hyperparameters {
 }
 
 impl Hyperparameters {
-    /// The four words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for an update, which counts from 1: learning
-    /// rate, `1 - beta1^update`, `1 - beta2^update`, and 0. To be uploaded before each step.
+    /// Returns the four 32-bit words of [`AdamWSchedule`](crate::device::params::AdamWSchedule) for an update, counted from 1: learning rate,
+    /// `1 - beta1^update`, `1 - beta2^update`, and 0. They are to be uploaded before each step.
     ///
     /// # Errors
-    /// When a constant is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much) or takes more than all of a weight
-    /// with `weight_decay`, or `update` is 0.
+    /// When a constant is out of range, `learning_rate` is not in `[0, 1]` (a weight moves by about as much), `learning_rate * weight_decay`
+    /// exceeds 1, or `update` is 0.
     pub fn schedule(&self, learning_rate: f64, update: u32) -> Result<[f32; 4]> {
         self.validate()?;
         require((0.0..=1.0).contains(&learning_rate), "learning_rate", learning_rate, "in [0, 1]")?;
@@ -44,7 +44,7 @@ impl Hyperparameters {
         Ok([learning_rate as f32, correction(self.beta1), correction(self.beta2), 0.0])
     }
 
-    /// Refuses constants that are out of range as the kernel gets them, rounded to f32.
+    /// Refuses constants that are out of range after rounding to f32, as the kernel gets them.
     fn validate(&self) -> Result<()> {
         for (argument, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             let fits = beta >= 0.0 && (beta as f32) < 1.0;
@@ -65,24 +65,24 @@ impl Hyperparameters {
 pub struct Step<'a> {
     /// `[count]` master weights, aligned to 16 bytes as the other arrays
     pub parameters: ViewMut<'a, f32>,
-    /// `[count]`: read, then set to 0, for those of the next step to be added to
+    /// `[count]`: read, then set to 0, so that the next step's gradients can be added
     pub gradients: ViewMut<'a, f32>,
     /// `[count]`, zero before the first step
     pub first_moments: ViewMut<'a, f32>,
     /// `[count]`, zero before the first step
     pub second_moments: ViewMut<'a, f32>,
-    /// `[count]`: the new weights, rounded to nearest, for kernels that compute in bf16
+    /// `[count]`: updated weights, rounded to nearest, for kernels that compute in bf16
     pub compute_parameters: Option<ViewMut<'a, bf16>>,
     /// `[1]`: squared L2 norm of all gradients of the model ([`super::reduce::squares`])
     pub squared_norm: View<'a, f32>,
-    /// `[4]`: what [`Hyperparameters::schedule`] returns
+    /// `[4]`: result of [`Hyperparameters::schedule`]
     pub schedule: View<'a, f32>,
-    /// Weight decay acts on the first `decayed` elements only; biases and LayerNorm lie behind them.
+    /// Number of leading elements that weight decay applies to; biases and LayerNorm parameters follow them.
     pub decayed: usize,
     pub hyperparameters: Hyperparameters,
 }
 
-/// Enqueues one update, which leaves the gradients at 0. Where `squared_norm` is infinite or NaN it changes nothing else.
+/// Enqueues one update, which sets the gradients to 0. Where `squared_norm` is infinite or NaN it changes nothing else.
 ///
 /// # Errors
 /// When a length, an alignment or a hyperparameter does not fit.

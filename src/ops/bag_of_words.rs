@@ -12,7 +12,7 @@ use super::{Error, Result, Workspace};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{DType, Family, Float, Stream, View, ViewMut, kernels};
 
-/// As many sentences as one call takes.
+/// Maximum number of sentences of one call.
 pub const SENTENCES_MAX: usize = 65_535;
 
 /// Arguments of [`forward_backward`].
@@ -24,19 +24,19 @@ pub struct ForwardBackward<'a, T: Float> {
     pub weight: View<'a, T>,
     /// `[V]`
     pub bias: View<'a, f32>,
-    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. Any others make their
-    /// sentence's loss NaN and its gradient 0.
+    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. Invalid ones make
+    /// their sentence's loss NaN and its gradient 0.
     pub cu_seqlens: View<'a, i32>,
-    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Any others make their sentence's loss NaN and
-    /// its gradient 0.
+    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Invalid ones make their sentence's loss NaN
+    /// and its gradient 0.
     pub bag_offsets: View<'a, i32>,
-    /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. One that is twice in a bag counts twice.
+    /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. An id that is twice in a bag counts twice.
     pub bag_ids: View<'a, i32>,
-    /// As many as `bag_ids`
+    /// Weight of each of `bag_ids`
     pub bag_weights: View<'a, f32>,
-    /// `[B]`: what each sentence's loss and gradient are multiplied by, such as one over the number of sentences
+    /// `[B]`: factor of each sentence's loss and gradient, such as one over the number of sentences
     pub sentence_weights: View<'a, f32>,
-    /// `[B]`: weighted; 0 where a sentence or its bag is empty
+    /// `[B]`: weighted loss; 0 where a sentence or its bag is empty
     pub losses: ViewMut<'a, f32>,
     /// `[N, H]`, overwritten
     pub d_hidden: ViewMut<'a, T>,
@@ -45,11 +45,11 @@ pub struct ForwardBackward<'a, T: Float> {
     /// `[V]`, added to
     pub d_bias: ViewMut<'a, f32>,
     pub algorithm: Algorithm,
-    /// [`workspace`] bytes, aligned to 16. More is faster, up to logits of all N rows.
+    /// [`workspace`] bytes, aligned to 16. A larger one is faster, up to logits of all N rows.
     pub workspace: ViewMut<'a, u8>,
     /// H
     pub hidden_size: usize,
-    /// Tokens at the start of each sentence that take no part: 1 leaves `[CLS]` out.
+    /// Tokens at the start of each sentence that are left out: 1 leaves `[CLS]` out.
     pub first_slot: usize,
 }
 
@@ -67,8 +67,8 @@ impl Arrays {
     }
 }
 
-/// Bytes of workspace for `sentences` sentences and chunks of `rows` rows of logits, where there are any, over a vocabulary of `vocab_size`
-/// words.
+/// Returns the workspace for `sentences` sentences and chunks of `rows` rows of logits, if the algorithm stores any, over a vocabulary of
+/// `vocab_size` words.
 #[must_use]
 pub fn workspace(
     algorithm: Algorithm,
@@ -87,7 +87,7 @@ pub fn workspace(
 /// Enqueues the loss of every sentence and all gradients of their sum.
 ///
 /// # Errors
-/// When a length does not fit, the algorithm does not take the type, or the workspace has not room for one row.
+/// When a length does not fit, the algorithm does not support the type, or the workspace has no room for one row.
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
     check(&arguments)?;
     let params = params(stream, &arguments)?;
@@ -112,7 +112,7 @@ fn launch<T: Float>(
     Ok(())
 }
 
-/// Maxima and their tokens, a chunk of logits at a time.
+/// Enqueues the maxima and their tokens, a chunk of logits at a time.
 fn maxima_of_logits<T: Float>(
     stream: &Stream,
     arguments: &ForwardBackward<'_, T>,
@@ -168,7 +168,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
             expected: "one longer than there are sentences".into(),
         });
     };
-    // A row of blocks each, of which a grid has no more.
+    // Each sentence is a row of blocks, and a grid has no more rows.
     let fits = sentences <= SENTENCES_MAX;
     require(
         fits,

@@ -5,7 +5,7 @@ use super::{Result, Workspace};
 use crate::device::params::ColumnSumParams;
 use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
-/// Rows that one block sums up; more of them take a second launch over the blocks' sums.
+/// Rows that one block sums; for more rows a second launch sums the blocks' results.
 const ROWS_PER_BLOCK: usize = 512;
 
 /// Arguments of [`column_sum`].
@@ -15,13 +15,13 @@ pub struct ColumnSum<'a, T: ModelFloat> {
     pub input: View<'a, T>,
     /// `[columns]`
     pub output: ViewMut<'a, f32>,
-    /// Whether the sums are added to `output` or replace it.
+    /// Add the sums to `output` instead of replacing it.
     pub accumulate: bool,
-    /// At least [`workspace`] elements.
+    /// At least [`workspace`].
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// Elements of workspace for `rows` rows of `columns` columns.
+/// Returns the workspace for `rows` rows of `columns` columns.
 #[must_use]
 pub fn workspace(rows: usize, columns: usize) -> Workspace {
     if rows <= ROWS_PER_BLOCK {
@@ -52,7 +52,7 @@ pub fn column_sum<T: ModelFloat>(stream: &Stream, arguments: ColumnSum<'_, T>) -
     unsafe { side_by_side.launch::<T>(stream) }
 }
 
-/// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: not wanted).
+/// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: none).
 pub(crate) struct SideBySide<'a> {
     pub input: u64,
     pub rows: usize,

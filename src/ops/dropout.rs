@@ -1,4 +1,4 @@
-//! Dropout as the operations take it.
+//! Dropout arguments of the operations.
 
 use super::Result;
 use super::error::{require, require_length};
@@ -9,22 +9,22 @@ use crate::device::{Stream, View};
 /// One dropout site. The rate is quantized to 1/256 ([`crate::random::Dropout`] defines every decision).
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout<'a> {
-    /// The step's randomness in device memory: what [`rng_state`] returns.
+    /// `[4]`: the step's random state in device memory, the result of [`rng_state`].
     pub rng: View<'a, u32>,
-    /// In `[0, 1)`.
+    /// Probability of dropping an element, in `[0, 1)`.
     pub rate: f32,
-    /// Keeps the decisions of different places in a model apart.
+    /// Number of the place in a model, which makes its decisions independent of other places'.
     pub site: u32,
 }
 
-/// The words of an [`RngState`](crate::device::params::RngState), to be uploaded before a step.
+/// Returns the 32-bit words of an [`RngState`](crate::device::params::RngState), to be uploaded before a step.
 #[must_use]
 pub fn rng_state(seed: u64, step: u32) -> [u32; 4] {
     let [low, high] = key(seed);
     [low, high, step, 0]
 }
 
-/// The kernel's view of an optional site.
+/// Returns the kernel's params of an optional site.
 pub(crate) fn dropout_params(stream: &Stream, dropout: Option<Dropout<'_>>) -> Result<DropoutParams> {
     let Some(Dropout { rng, rate, site }) = dropout else {
         return Ok(DropoutParams { scale: 1.0, ..DropoutParams::default() });

@@ -11,10 +11,10 @@ use crate::device::params::{
 };
 use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
-/// Sums over tokens that the backward makes: for gamma and beta.
+/// Sums over tokens that the backward computes: for gamma and beta.
 const SUMS: usize = 2;
 
-/// The words of a pack.
+/// Word ids and embeddings of a packed batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Words<'a, T: ModelFloat> {
     /// `[tokens]`: rows of `table`
@@ -23,7 +23,7 @@ pub struct Words<'a, T: ModelFloat> {
     pub table: View<'a, T>,
 }
 
-/// The sentences of a pack.
+/// Sentence vectors of a packed batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Sentences<'a, T: ModelFloat> {
     /// `[tokens]`: the sentence of each token, a row of `vectors`
@@ -32,7 +32,7 @@ pub struct Sentences<'a, T: ModelFloat> {
     pub vectors: View<'a, T>,
 }
 
-/// What a row is made of; `slot` is the token's place in its sentence.
+/// Sum that a row is computed from; `slot` is the token's position in its sentence.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a, T: ModelFloat> {
     /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
@@ -45,16 +45,16 @@ pub enum Source<'a, T: ModelFloat> {
     QueryPosition(Sentences<'a, T>),
 }
 
-/// What both passes read; arrays with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
+/// Inputs of both passes; arrays with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
 /// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding<'a, T: ModelFloat> {
     pub source: Source<'a, T>,
-    /// `[tokens]`: the place of each token in its sentence, a row of `position`
+    /// `[tokens]`: position of each token in its sentence, a row of `position`
     pub slots: View<'a, i32>,
     /// `[positions, columns]`
     pub position: View<'a, T>,
-    /// `[types, columns]`, of which row 0 is used; at least one
+    /// `[types, columns]` with at least one row; only row 0 is used
     pub token_type: View<'a, T>,
     /// `[columns]`, a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
     pub gamma: View<'a, f32>,
@@ -62,7 +62,7 @@ pub struct Embedding<'a, T: ModelFloat> {
     pub beta: View<'a, f32>,
     /// Added to the variance; positive.
     pub eps: f32,
-    /// Row = packed token, column = hidden column, head 0.
+    /// Dropout element: row = packed token, column = hidden column, head 0.
     pub dropout: Option<Dropout<'a>>,
 }
 
@@ -89,24 +89,24 @@ pub struct Backward<'a, T: ModelFloat> {
     pub rstd: View<'a, f32>,
     /// `[tokens, columns]`: gradient of the output
     pub d_output: View<'a, T>,
-    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) takes it to the tables.
-    /// 0 at slot 0 of [`Source::Content`], where `d_output` is the gradient of the sentence vector.
+    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) adds it to the tables' gradients. 0 at slot 0
+    /// of [`Source::Content`], where `d_output` is the gradient of the sentence vector.
     pub d_sum: ViewMut<'a, T>,
-    /// `[columns]`: the gradient is added
+    /// `[columns]`, added to
     pub d_gamma: ViewMut<'a, f32>,
-    /// `[columns]`: the gradient is added
+    /// `[columns]`, added to
     pub d_beta: ViewMut<'a, f32>,
-    /// At least [`workspace`] elements.
+    /// At least [`workspace`].
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// Elements of workspace that [`backward`] needs for `tokens` rows of `columns` columns.
+/// Returns the workspace that [`backward`] needs for `tokens` rows of `columns` columns.
 #[must_use]
 pub fn workspace(tokens: usize, columns: usize) -> Workspace {
     partials_workspace(partial_rows(tokens, columns), SUMS * columns)
 }
 
-/// Rows of partial sums that the backward leaves.
+/// Returns the rows of partial sums that the backward writes.
 fn partial_rows(tokens: usize, columns: usize) -> usize {
     let forward = EmbeddingForwardParams {
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
@@ -158,7 +158,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
 }
 
 impl<T: ModelFloat> Embedding<'_, T> {
-    /// The parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
+    /// Returns the parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
     fn params(
         &self,
         stream: &Stream,
@@ -173,7 +173,7 @@ impl<T: ModelFloat> Embedding<'_, T> {
         require_length("mean", mean.len(), tokens, "tokens")?;
         require_length("rstd", rstd.len(), tokens, "tokens")?;
         require_eps(self.eps)?;
-        // A row to read in place of one that is out of range.
+        // Refuses an empty table: a row of it is read in place of one that is out of range.
         let table_rows = |argument, length| -> Result<u32> {
             let rows = require_rows(argument, length, columns)?;
             let expected = format_args!("at least {columns} elements long (a row)");

@@ -1,4 +1,4 @@
-//! What an operation refuses.
+//! Errors of operations.
 
 use std::fmt::Display;
 
@@ -7,7 +7,7 @@ use crate::device::{self, DeviceMemory, Stream};
 /// An argument that an operation cannot work with, or an error of the device.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The argument, what it was, and what it should be.
+    /// Name of the argument, its value, and what it should be.
     #[error("{argument} is {actual}; it should be {expected}")]
     Argument { argument: &'static str, actual: String, expected: String },
     #[error(transparent)]
@@ -27,12 +27,12 @@ pub(crate) fn require(
     if condition { Ok(()) } else { wrong(argument, actual, expected) }
 }
 
-/// Refuses `argument`: what it was, and what it should be.
+/// Refuses `argument`, given its value and what it should be.
 pub(crate) fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
     Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
 }
 
-/// Refuses a buffer that has not exactly `expected` elements; `meaning` says what they are.
+/// Refuses a buffer that does not have exactly `expected` elements; `meaning` says what they are.
 pub(crate) fn require_length(
     argument: &'static str,
     length: usize,
@@ -47,7 +47,7 @@ pub(crate) fn require_length(
     )
 }
 
-/// Of accesses to rows, in bytes.
+/// Alignment of accesses to rows, in bytes.
 pub(crate) const ALIGNMENT: u64 = 16;
 
 /// Columns move in groups of 8, as 16-byte accesses of 16-bit elements.
@@ -58,7 +58,7 @@ pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<
     require_column_count(argument, columns, &columns)
 }
 
-/// As [`require_columns`], of a vector that has an element for each column.
+/// As [`require_columns`], for a vector that has an element per column.
 pub(crate) fn require_column_vector(argument: &'static str, length: usize) -> Result<()> {
     require_column_count(argument, length, &format_args!("{length} elements long"))
 }
@@ -72,7 +72,7 @@ fn require_column_count(argument: &'static str, columns: usize, actual: &dyn Dis
     )
 }
 
-/// The number of rows of a matrix of `length` elements, `columns` in each.
+/// Returns the number of rows of a matrix of `length` elements, `columns` in each.
 pub(crate) fn require_rows(argument: &'static str, length: usize, columns: usize) -> Result<usize> {
     require(
         columns > 0 && length.is_multiple_of(columns) && length / columns <= i32::MAX as usize,
@@ -83,7 +83,7 @@ pub(crate) fn require_rows(argument: &'static str, length: usize, columns: usize
     Ok(length / columns)
 }
 
-/// A number of elements as kernels count them.
+/// Returns a number of elements in the kernels' type.
 pub(crate) fn require_count(argument: &'static str, length: usize) -> Result<u32> {
     require(
         i32::try_from(length).is_ok(),
@@ -94,12 +94,12 @@ pub(crate) fn require_count(argument: &'static str, length: usize) -> Result<u32
     Ok(length as u32)
 }
 
-/// The product of sizes; one that overflows is no view's length.
+/// Returns the product of sizes; one that overflows is no view's length.
 pub(crate) fn elements<const N: usize>(sizes: [usize; N]) -> usize {
     sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
-/// Refuses what LayerNorm cannot add to a variance.
+/// Refuses an `eps` that LayerNorm cannot add to a variance.
 pub(crate) fn require_eps(eps: f32) -> Result<()> {
     require(eps > 0.0 && eps.is_finite(), "eps", eps, "positive and finite")
 }
@@ -114,7 +114,7 @@ pub(crate) fn require_aligned(argument: &'static str, address: u64) -> Result<()
     )
 }
 
-/// The address of an argument that is accessed 16 bytes at a time.
+/// Returns the address of an argument that is accessed 16 bytes at a time.
 pub(crate) fn aligned<A: DeviceMemory>(stream: &Stream, argument: &'static str, memory: &A) -> Result<u64> {
     let address = stream.address(argument, memory)?;
     if !memory.is_empty() {
@@ -132,7 +132,7 @@ pub(crate) fn optional_aligned<A: DeviceMemory>(
     memory.map_or(Ok(0), |memory| aligned(stream, argument, memory))
 }
 
-/// The address of an optional argument, 0 where it is absent.
+/// Returns the address of an optional argument, 0 where it is absent.
 pub(crate) fn optional<A: DeviceMemory>(
     stream: &Stream,
     argument: &'static str,

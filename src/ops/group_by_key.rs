@@ -1,4 +1,4 @@
-//! Rows grouped by key: the segments that [`segment_sum`](super::segment_sum) adds up where a table's gradient is due, of ids that only the device
+//! Rows grouped by key: the segments over which [`segment_sum`](super::segment_sum) accumulates a table's gradient, for ids that only the device
 //! knows.
 
 use super::error::{require, require_length};
@@ -6,38 +6,38 @@ use super::{Result, Workspace};
 use crate::device::params::{GROUP_DIGIT_BITS, GROUP_TILE, GroupByKeyParams, GroupedKeys};
 use crate::device::{Stream, View, ViewMut, kernels};
 
-/// As many as one call takes.
+/// Maximum number of arrays of one call.
 pub const ARRAYS_MAX: usize = 3;
 const DIGITS: usize = 1 << GROUP_DIGIT_BITS;
 
-/// Keys, and where their groups go.
+/// Keys, and the outputs that describe their groups.
 #[derive(Debug)]
 pub struct Keys<'a> {
-    /// `[rows]`: in `0..key_count`. Rows of any other key are of no segment, or of one whose key is `key_count`, which is the last.
+    /// `[rows]`: in `0..key_count`. Rows of any other key are in no segment, or in one whose key is `key_count`, which is the last.
     pub keys: View<'a, i32>,
     /// In `1..=2^31`
     pub key_count: usize,
-    /// `[`[`segments`]`]`: the keys that there are, ascending, then 0 for segments that are empty
+    /// `[`[`segments`]`]`: distinct keys, ascending, then 0 for empty segments
     pub segment_keys: ViewMut<'a, i32>,
-    /// `[`[`segments`]` + 1]`: where each segment begins in `indices`
+    /// `[`[`segments`]` + 1]`: start of each segment in `indices`
     pub offsets: ViewMut<'a, i32>,
     /// `[rows]`: the rows of each key, ascending
     pub indices: ViewMut<'a, i32>,
 }
 
-/// How many segments `rows` rows with keys in `0..key_count` have at most.
+/// Returns the maximum number of segments of `rows` rows with keys in `0..key_count`.
 #[must_use]
 pub fn segments(rows: usize, key_count: usize) -> usize {
     rows.min(key_count)
 }
 
-/// Elements of workspace that [`group_by_key`] needs for each of its arrays of `rows` rows.
+/// Returns the workspace that [`group_by_key`] needs for `arrays` arrays of `rows` rows.
 #[must_use]
 pub fn workspace(arrays: usize, rows: usize) -> Workspace {
     Workspace::of::<u32>(arrays * words(rows))
 }
 
-/// 32-bit words of workspace for one array.
+/// Returns the 32-bit words of workspace for one array.
 fn words(rows: usize) -> usize {
     3 * rows + tiles(rows) * DIGITS
 }
@@ -47,7 +47,7 @@ fn tiles(rows: usize) -> usize {
 }
 
 /// Enqueues the grouping of 1 to [`ARRAYS_MAX`] arrays of equally many keys, by a stable radix sort. `workspace` has at least
-/// At least [`workspace`]`(arrays, rows)`
+/// [`workspace`]`(arrays, rows)`.
 ///
 /// # Errors
 /// When there are none or too many arrays, or a length or `key_count` does not fit.
@@ -92,12 +92,12 @@ fn check(array: &Keys<'_>, rows: usize) -> Result<()> {
     require_length("indices", indices.len(), rows, "rows")
 }
 
-/// Bits of the number that stands for keys out of range, above all others.
+/// Returns the bits of the number that stands for keys out of range, above all others.
 fn key_bits(key_count: usize) -> u32 {
     usize::BITS - key_count.leading_zeros()
 }
 
-/// The pass of `digit`: from one half of the workspace to the other, the last one with `indices` as its output.
+/// Returns the params of the pass of `digit`: from one half of the workspace to the other, the last one with `indices` as its output.
 fn keys_params(
     stream: &Stream,
     array: &Keys<'_>,

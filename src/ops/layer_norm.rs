@@ -10,9 +10,9 @@ use super::{Result, Workspace};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams, ROW_COLUMNS_MAX};
 use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 
-/// The longest row: what a warp holds in registers.
+/// Maximum row length: as much as a warp holds in registers.
 pub const COLUMNS_MAX: usize = ROW_COLUMNS_MAX as usize;
-/// Sums over rows that the backward makes: for gamma, beta and the bias.
+/// Sums over rows that the backward computes: for gamma, beta and the bias.
 const SUMS: usize = 3;
 
 /// Arguments of [`forward`]; arrays with columns are aligned to 16 bytes.
@@ -30,7 +30,7 @@ pub struct Forward<'a, T: ModelFloat> {
     pub beta: View<'a, f32>,
     /// Added to the variance; positive.
     pub eps: f32,
-    /// Row = row of `input`, column = its column, head 0.
+    /// Dropout element: row = row of `input`, column = its column, head 0.
     pub dropout: Option<Dropout<'a>>,
     /// `[rows, columns]`
     pub output: ViewMut<'a, T>,
@@ -47,7 +47,7 @@ pub struct Forward<'a, T: ModelFloat> {
 pub struct Backward<'a, T: ModelFloat> {
     /// `[rows, columns]`: gradient of the output
     pub d_output: View<'a, T>,
-    /// `[rows, columns]`, from the forward pass; its `input` where that had no bias, residual and dropout
+    /// `[rows, columns]`, from the forward pass; its `input` where it had no bias, residual and dropout
     pub sum: View<'a, T>,
     /// `[rows]`, from the forward pass
     pub mean: View<'a, f32>,
@@ -61,23 +61,23 @@ pub struct Backward<'a, T: ModelFloat> {
     pub d_residual: Option<ViewMut<'a, T>>,
     /// `[rows, columns]`: gradient of `input`; equal to `d_residual` without dropout
     pub d_input: ViewMut<'a, T>,
-    /// `[columns]`: the gradient is added
+    /// `[columns]`, added to
     pub d_gamma: ViewMut<'a, f32>,
-    /// `[columns]`: the gradient is added
+    /// `[columns]`, added to
     pub d_beta: ViewMut<'a, f32>,
-    /// `[columns]`: the gradient is added
+    /// `[columns]`, added to
     pub d_bias: Option<ViewMut<'a, f32>>,
-    /// At least [`workspace`] elements.
+    /// At least [`workspace`].
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// Elements of workspace that [`backward`] needs for `rows` rows of `columns` columns.
+/// Returns the workspace that [`backward`] needs for `rows` rows of `columns` columns.
 #[must_use]
 pub fn workspace(rows: usize, columns: usize) -> Workspace {
     partials_workspace(partial_rows(rows, columns), SUMS * columns)
 }
 
-/// Rows of partial sums that the backward leaves.
+/// Returns the rows of partial sums that the backward writes.
 fn partial_rows(rows: usize, columns: usize) -> usize {
     let params = LayerNormBackwardParams {
         rows: u32::try_from(rows).unwrap_or(u32::MAX),
@@ -169,7 +169,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     }
 }
 
-/// The number of rows of `argument`, whose row length is that of gamma.
+/// Returns the number of rows of `argument`, whose row length is that of gamma.
 pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: usize) -> Result<usize> {
     require_column_vector("gamma", columns)?;
     require(
@@ -181,7 +181,7 @@ pub(crate) fn require_row_shape(argument: &'static str, length: usize, columns: 
     require_rows(argument, length, columns)
 }
 
-/// Elements of the partial sums of a backward kernel, `width` a block, and of the workspace of their sum.
+/// Returns the workspace of a backward kernel's partial sums, `width` per block, and of their summation.
 pub(crate) fn partials_workspace(partial_rows: usize, width: usize) -> Workspace {
     Workspace::of::<f32>(partial_rows * width).and(column_sum::workspace(partial_rows, width))
 }

@@ -1,4 +1,4 @@
-//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The products are the device's library's:
+//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The products run on the device's GEMM library:
 //! cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
@@ -12,7 +12,7 @@ pub struct Forward<'a, T: Float> {
     pub input: View<'a, T>,
     /// `[out, in]`
     pub weight: View<'a, T>,
-    /// `[out]`, in the type that is computed in; added in f32, before the one rounding
+    /// `[out]`, in the compute type; added in f32, before the only rounding
     pub bias: Option<View<'a, T>>,
     /// `[rows, out]`
     pub output: ViewMut<'a, T>,

@@ -1,21 +1,22 @@
-//! What the losses over the vocabulary share: rows of logits, the products that make them, and the tensor-core product that does without.
+//! Common parts of the losses over the vocabulary: rows of logits, the products that compute them, and the tile of the tensor-core product that
+//! stores none.
 
 use super::Result;
 use super::error::COLUMN_GROUP;
 use crate::device::params::VOCABULARY_TILE;
 use crate::device::{Batch, Float, Gemm, Layout, Stream};
 
-/// Rows, and words, of a tile of the tensor-core product.
+/// Rows and words per tile of the tensor-core product.
 pub(super) const TILE: usize = VOCABULARY_TILE as usize;
-/// Where arrays of a workspace begin, in bytes.
+/// Alignment of a workspace's arrays, in bytes.
 pub(super) const ALIGNMENT: usize = 256;
 
-/// Words of a row of logits: whole groups of columns, for 16-byte accesses.
+/// Returns the row length of logits: `vocab_size` rounded up to whole groups of columns, for 16-byte accesses.
 pub(super) fn padded(vocab_size: usize) -> usize {
     vocab_size.next_multiple_of(COLUMN_GROUP)
 }
 
-/// What logits are the product of, all in `T`.
+/// Operands and result of a product that computes logits, all in `T`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
     /// `[rows, hidden_size]`

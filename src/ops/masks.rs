@@ -1,7 +1,7 @@
-//! Whole-word masks of a pack, drawn on the device: the banks of position-specific masks of the enhanced decoder (RetroMAE, arXiv 2205.12035,
-//! section 3.2) and the corrupted inputs of encoder and basic decoder, in one launch.
+//! Whole-word masks of a packed batch, drawn on the device: the banks of position-specific masks of the enhanced decoder (RetroMAE, arXiv
+//! 2205.12035, section 3.2) and the corrupted inputs of encoder and basic decoder, in one launch.
 //!
-//! Bit for bit what [`crate::reference::mask`] draws on the processor: a pure function of seed, step and sentence, so the same on every device, in
+//! The results equal those of [`crate::reference::mask`] bit for bit: a pure function of seed, step and sentence, so the same on every device, in
 //! any batch order, and after a resume.
 
 use super::error::{require, require_count, require_length};
@@ -11,12 +11,12 @@ use crate::device::params::{CorruptionParams, DrawMasksParams, MASK_ROWS_PER_BLO
 use crate::device::{Stream, View, ViewMut, kernels};
 
 const ROWS_PER_BLOCK: usize = MASK_ROWS_PER_BLOCK as usize;
-/// Above this length the permutations of 32 rows leave shared memory for the workspace, so that what a block needs stays
-/// below the 99 KB of the smallest supported GPU.
+/// Above this length the permutations of 32 rows move from shared memory to the workspace, so that a block needs less than the 99 KB of the
+/// smallest supported GPU.
 const SHARED_LENGTH_MAX: usize = 1024;
-/// With longer sentences the bits of 32 rows would not fit shared memory.
+/// Maximum sentence length: the bits of 32 rows of longer sentences would not fit shared memory.
 pub const LENGTH_MAX: usize = 8192;
-/// A bank row must fit the 16-bit index of a token.
+/// Maximum rows of a bank: a row must fit the 16-bit index of a token.
 pub const BANK_ROWS_MAX: usize = 1 << 16;
 
 impl Budget {
@@ -34,22 +34,22 @@ impl Budget {
     }
 }
 
-/// The sentences that are masked: `sentences` packed ones of `tokens` tokens in all.
+/// The sentences to be masked: `sentences` packed ones of `tokens` tokens in all.
 ///
-/// The first and the last token of a sentence are its special ones, `[CLS]` and `[SEP]`, which are never chosen. Of a sentence whose prefix sums
-/// fall, leave the pack or exceed `length_max` nothing is chosen, and its input ids become -1.
+/// The first and the last token of a sentence are its special ones, `[CLS]` and `[SEP]`, which are never chosen. In a sentence whose prefix sums
+/// decrease, exceed the batch or exceed `length_max` nothing is chosen, and its input ids become -1.
 #[derive(Clone, Copy, Debug)]
 pub struct Sentences<'a> {
-    /// `[4]`: what [`super::rng_state`] returns
+    /// `[4]`: result of [`super::rng_state`]
     pub rng: View<'a, u32>,
-    /// `[sentences + 1]`: prefix sums of the lengths, from 0 to at most `tokens`; ids behind the last sentence stay as they are
+    /// `[sentences + 1]`: prefix sums of the lengths, from 0 to at most `tokens`; ids after the last sentence stay unchanged
     pub cu_seqlens: View<'a, i32>,
-    /// `[sentences]`: the sentences' numbers in the corpus; the draws depend on them, not on the place in the batch
+    /// `[sentences]`: indices of the sentences in the corpus; the draws depend on them, not on the position in the batch
     pub indices: View<'a, u32>,
-    /// `[ceil(tokens / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`]); those of special tokens are not read
+    /// `[ceil(tokens / 32)]`: one bit per token, 1 where a word starts ([`word_start_bits`]); those of special tokens are not read
     pub word_starts: View<'a, u32>,
     pub tokens: usize,
-    /// No sentence is longer; at most [`LENGTH_MAX`].
+    /// Maximum sentence length; at most [`LENGTH_MAX`].
     pub length_max: usize,
 }
 
@@ -57,28 +57,29 @@ pub struct Sentences<'a> {
 /// `rows`.
 #[derive(Debug)]
 pub struct Bank<'a> {
-    /// Of each mask
+    /// Budget of each mask
     pub budget: Budget,
-    /// A sentence of L tokens has `min(L, rows_max)` masks; in `1..=65536`, and not below the longest sentence where every token has its own.
+    /// A sentence of L tokens has `min(L, rows_max)` masks; in `1..=65536`, and at least the longest sentence's length where every token has its
+    /// own.
     pub rows_max: usize,
-    /// `[sentences + 1]`: what [`bank_offsets`] returns
+    /// `[sentences + 1]`: result of [`bank_offsets`]
     pub offsets: View<'a, u32>,
-    /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` words, 1 is visible; what is beyond the end is not written
+    /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` 32-bit words, 1 is visible; words beyond the end are not written
     pub bits: ViewMut<'a, u32>,
-    /// `[tokens]`: the bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, a mask of its own
+    /// `[tokens]`: bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, its own mask
     pub rows: Option<ViewMut<'a, u16>>,
     /// At least [`workspace`]`(tokens, length_max, rows_max)`
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// What becomes of a chosen token of an input; with equal probability any of the vocabulary where it becomes a random one.
+/// Replacement of an input's chosen tokens; a random id is any of the vocabulary with equal probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replacement {
     pub mask_id: i32,
     pub vocab_size: usize,
     /// Share of the chosen tokens that become `mask_id`
     pub mask_share: f64,
-    /// Share that becomes a random id; the rest stays as it is, and is to be predicted all the same.
+    /// Share that becomes a random id; the rest stays unchanged, and is predicted all the same.
     pub random_share: f64,
 }
 
@@ -96,27 +97,27 @@ impl Replacement {
     }
 }
 
-/// A corrupted input and the rows that it has a loss at.
+/// A corrupted input, and its rows with a loss.
 #[derive(Debug)]
 pub struct Corruption<'a> {
     pub budget: Budget,
     pub replacement: Replacement,
-    /// `[tokens]`: the ids as they are
+    /// `[tokens]`: the original ids
     pub ids: View<'a, i32>,
     /// `[tokens]`
     pub input_ids: ViewMut<'a, i32>,
-    /// `[sentences + 1]`: what [`labeled_offsets`] returns
+    /// `[sentences + 1]`: result of [`labeled_offsets`]
     pub offsets: View<'a, i32>,
-    /// `[offsets[sentences]]`: the chosen tokens' rows in the pack, those of a sentence ascending, then negative ones up to its budget; those that
-    /// the offsets have no place for are not written
+    /// `[offsets[sentences]]`: packed rows of the chosen tokens, ascending within a sentence, then negative numbers up to its budget; rows that
+    /// do not fit between the offsets are not written
     pub labeled_rows: ViewMut<'a, i32>,
-    /// `[offsets[sentences]]`: their ids before corruption, then [`IGNORE_INDEX`](crate::common::IGNORE_INDEX)
+    /// `[offsets[sentences]]`: their original ids, then [`IGNORE_INDEX`](crate::common::IGNORE_INDEX)
     pub targets: ViewMut<'a, i32>,
-    /// `[sentences]`: how many tokens are chosen
+    /// `[sentences]`: number of chosen tokens
     pub counts: ViewMut<'a, i32>,
 }
 
-/// Packs a bit a token, lowest first, as [`Sentences::word_starts`] has them.
+/// Packs one bit per token, lowest first, as [`Sentences::word_starts`] expects.
 #[must_use]
 pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
     let word =
@@ -124,12 +125,12 @@ pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
     starts.chunks(32).map(word).collect()
 }
 
-/// Where each sentence's words begin in the bits of a bank, `[sentences + 1]`; the last entry is the length of the bits.
+/// Returns the offset of each sentence's first word in the bits of a bank, `[sentences + 1]`; the last entry is the length of the bits.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
-/// When the prefix sums fall, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
+/// When the prefix sums decrease, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
 pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     require_bank_rows("rows_max", rows_max)?;
     let mut total = 0u64;
@@ -142,12 +143,13 @@ pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     offsets(cu_seqlens, end)
 }
 
-/// Where each sentence's labeled rows begin, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their number.
+/// Returns the start of each sentence's labeled rows, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their
+/// number.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
-/// When the prefix sums fall.
+/// When the prefix sums decrease.
 pub fn labeled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
     let mut total = 0;
     let end = |length: usize| {
@@ -157,7 +159,7 @@ pub fn labeled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
     offsets(cu_seqlens, end)
 }
 
-/// 0 and the `end` after each sentence, given its length.
+/// Returns 0 and the `end` after each sentence, given its length.
 fn offsets<T: Default>(cu_seqlens: &[i32], mut end: impl FnMut(usize) -> Result<T>) -> Result<Vec<T>> {
     let mut offsets = vec![T::default()];
     for pair in cu_seqlens.windows(2) {
@@ -168,7 +170,7 @@ fn offsets<T: Default>(cu_seqlens: &[i32], mut end: impl FnMut(usize) -> Result<
     Ok(offsets)
 }
 
-/// The workspace of the bank of a pack of `tokens` tokens; none while no sentence exceeds 1024 tokens.
+/// Returns the workspace of the bank of a packed batch of `tokens` tokens; none while no sentence exceeds 1024 tokens.
 #[must_use]
 pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace {
     if length_max <= SHARED_LENGTH_MAX {
@@ -177,9 +179,10 @@ pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace
     Workspace::of::<u16>(tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK))
 }
 
-/// Enqueues the drawing of all that is given: the decoder's bank, the encoder's input and labels, and those of a decoder that is no enhanced one.
+/// Enqueues the drawing of everything that is given: the enhanced decoder's bank, the encoder's input and labels, and those of the basic decoder.
 ///
-/// The device's prefix sums and offsets are not read here, but by the kernel, which writes nothing beyond the arguments whatever they are.
+/// The prefix sums and offsets in device memory are read not here but by the kernel, which writes nothing outside the arguments, whatever the
+/// values.
 ///
 /// # Errors
 /// When a length, a budget, a share, `length_max` or `rows_max` does not fit.
@@ -221,7 +224,7 @@ pub fn draw(
     Ok(())
 }
 
-/// Fills in the bank's part.
+/// Fills in the params of the bank.
 fn bank_params(
     stream: &Stream,
     sentences: &Sentences<'_>,

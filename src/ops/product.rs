@@ -1,10 +1,10 @@
-//! Products of dense matrices, one or a batch of them, by the device's library: cuBLASLt on CUDA, the `gemm` crate on the host.
+//! Dense matrix products, single or batched, by the device's GEMM library: cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
 use super::error::{elements, require, require_length};
 use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
 
-/// How many products there are, and their sizes.
+/// Number of products, and their sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     pub batch: usize,
@@ -13,21 +13,21 @@ pub struct Sizes {
     pub k: usize,
 }
 
-/// A matrix for each product of a batch.
+/// Matrices of a batch of products, one each.
 #[derive(Clone, Copy, Debug)]
 pub enum Factor<'a, T: Float> {
-    /// Row-major, as it is multiplied
+    /// Row-major, as multiplied
     Plain(View<'a, T>),
-    /// Row-major, the transpose of what is multiplied
+    /// Row-major, the transpose of the factor
     Transposed(View<'a, T>),
 }
 
-/// What is added to a product in f32, before the one rounding.
+/// Addend of a product, added in f32 before the only rounding.
 #[derive(Clone, Copy, Debug)]
 pub enum Addend<'a, O: Float> {
     /// Nothing: the output is overwritten
     Zero,
-    /// What the output holds
+    /// Previous values of the output
     Output,
     /// `[n]`: the same row for all rows of all products
     Bias(View<'a, O>),
@@ -47,7 +47,7 @@ pub struct Product<'a, T: Float, O: Float> {
 }
 
 impl<'a, T: Float> Factor<'a, T> {
-    /// The view, its layout, and the distance of its rows where it is `[rows, columns]` when multiplied.
+    /// Returns the view, its layout and its row stride, for a factor that is `[rows, columns]` when multiplied.
     fn parts(self, rows: usize, columns: usize) -> (View<'a, T>, Layout, usize) {
         match self {
             Self::Plain(view) => (view, Layout::Normal, columns),
@@ -59,7 +59,7 @@ impl<'a, T: Float> Factor<'a, T> {
 /// Enqueues `output[i] = left[i] · right[i] + addend` for every `i` of the batch.
 ///
 /// # Errors
-/// When a length does not fit, or the output is of a third type.
+/// When a length does not fit, or the output is neither f32 nor of the factors' type.
 pub fn product<T: Float, O: Float>(stream: &Stream, arguments: Product<'_, T, O>) -> Result<()> {
     let Product { sizes: Sizes { batch, m, n, k }, left, right, addend, output } = arguments;
     let (a, a_layout, a_stride) = left.parts(m, k);

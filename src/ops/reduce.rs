@@ -1,12 +1,12 @@
-//! Sums of an f32 array to a scalar in device memory, in an order that depends on the length alone: equal inputs give equal bits.
+//! Sums of an f32 array to a scalar in device memory, in an order that depends only on the length: equal inputs give equal bits.
 
 use super::error::{aligned, require_length};
 use super::{Result, Workspace};
 use crate::device::params::ReduceParams;
 use crate::device::{Kernel, Stream, View, ViewMut, kernels};
 
-/// Elements that a block of the first stage handles: enough to amortize a block, few enough that 110 million parameters leave
-/// fewer partials than one block adds in passing.
+/// Elements per block of the first stage: enough to amortize a block, few enough that 110 million parameters leave fewer partial sums than one
+/// block adds in passing.
 const ELEMENTS_PER_BLOCK: usize = 16384;
 
 /// Arguments of [`sum`] and [`squares`].
@@ -22,7 +22,7 @@ pub struct Arguments<'a> {
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// The workspace of a sum of `count` elements.
+/// Returns the workspace of a sum of `count` elements.
 #[must_use]
 pub fn workspace(count: usize) -> Workspace {
     Workspace::of::<f32>(count.div_ceil(ELEMENTS_PER_BLOCK))
@@ -44,7 +44,7 @@ pub fn squares(stream: &Stream, arguments: Arguments<'_>) -> Result<()> {
     launch(stream, kernels::REDUCE_SQUARES, arguments)
 }
 
-/// `first` makes the partials, which a sum adds up; one block's elements need only `first`.
+/// Launches `first` for the partial sums, and a sum of those; the elements of one block need only `first`.
 fn launch(stream: &Stream, first: Kernel<ReduceParams>, arguments: Arguments<'_>) -> Result<()> {
     let Arguments { input, output, accumulate, workspace } = arguments;
     let partials = input.len().div_ceil(ELEMENTS_PER_BLOCK);
@@ -66,7 +66,7 @@ fn launch(stream: &Stream, first: Kernel<ReduceParams>, arguments: Arguments<'_>
         stage(first, source, input.len(), result, ELEMENTS_PER_BLOCK, accumulate)?;
     } else {
         stage(first, source, input.len(), between, ELEMENTS_PER_BLOCK, false)?;
-        // One block.
+        // One block sums all partial sums.
         let elements = partials.next_multiple_of(ELEMENTS_PER_BLOCK);
         stage(kernels::REDUCE_SUM, between, partials, result, elements, accumulate)?;
     }

@@ -10,11 +10,11 @@ use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
 pub struct Gather<'a, T: ModelFloat> {
     /// `[*, columns]`
     pub input: View<'a, T>,
-    /// `[count]`: a row of `input`, or negative, for a row of zeros; one beyond the last gives a row of NaN
+    /// `[count]`: rows of `input`; a negative one gives a row of zeros, one beyond the last a row of NaN
     pub rows: View<'a, i32>,
     /// `[count, columns]`
     pub output: ViewMut<'a, T>,
-    /// A multiple of 8.
+    /// Row length, a multiple of 8.
     pub columns: usize,
 }
 
@@ -23,11 +23,11 @@ pub struct Gather<'a, T: ModelFloat> {
 pub struct ScatterAdd<'a, T: ModelFloat> {
     /// `[count, columns]`
     pub input: View<'a, T>,
-    /// `[count]`: rows of `output`, none twice. What is negative or beyond the last row goes nowhere.
+    /// `[count]`: rows of `output`, none twice. Input rows for a negative one, or one beyond the last, are dropped.
     pub rows: View<'a, i32>,
     /// `[*, columns]`
     pub output: ViewMut<'a, T>,
-    /// A multiple of 8.
+    /// Row length, a multiple of 8.
     pub columns: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Sums of scattered rows: the gradients of tables, gathered by who read each row. No atomics, so always the same bits.
+//! Sums of scattered rows: the gradients of tables, gathered for each table row. No atomics, so always the same bits.
 
 use super::error::{
     aligned, optional, require, require_columns, require_count, require_length, require_rows,
@@ -7,9 +7,9 @@ use super::{Result, Workspace};
 use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
 use crate::device::{DType, ModelFloat, Stream, View, ViewMut, kernels};
 
-/// Indices of a slice, and of the shortest segment that is sliced.
+/// Indices per slice, and minimum length of a segment that is sliced.
 const SLICE: usize = SEGMENT_SLICE as usize;
-/// Partial sums of a slice.
+/// Partial sums per slice.
 const SUMS: usize = 2;
 
 /// Arguments of [`segment_sum`]; matrices are aligned to 16 bytes.
@@ -17,24 +17,24 @@ const SUMS: usize = 2;
 pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     /// `[*, columns]`
     pub input: View<'a, T>,
-    /// `[offsets[segments]]`, or more: rows of `input`, segment by segment; absent: segments are runs of consecutive rows. What is no row of `input`
-    /// counts as NaN.
+    /// `[offsets[segments]]`, or more: rows of `input`, segment by segment; absent: segments are runs of consecutive rows. An index that is no
+    /// row of `input` counts as NaN.
     pub indices: Option<View<'a, i32>>,
-    /// `[segments + 1]`: where each segment begins in `indices`, never falling; the sum of a segment that leaves the indices is NaN, and so may
-    /// be that of one of 64 rows or more where offsets fall
+    /// `[segments + 1]`: start of each segment in `indices`, never decreasing; the sum of a segment that exceeds the indices is NaN, and so may
+    /// be that of one of 64 rows or more where offsets decrease
     pub offsets: View<'a, i32>,
-    /// `[segments]`: rows of `output`, none twice but for empty segments, which go nowhere; absent: segment `s` is row `s`. What is no row of
-    /// `output` goes nowhere.
+    /// `[segments]`: rows of `output`, none twice except for empty segments, whose sums are dropped; absent: segment `s` is row `s`. Sums for an
+    /// index that is no row of `output` are dropped.
     pub rows: Option<View<'a, i32>>,
     /// `[*, columns]`: f32, or the type of `input`
     pub output: ViewMut<'a, O>,
-    /// A multiple of 8.
+    /// Row length, a multiple of 8.
     pub columns: usize,
-    /// At least [`workspace`] elements, aligned to 16 bytes.
+    /// At least [`workspace`], aligned to 16 bytes.
     pub workspace: ViewMut<'a, u8>,
 }
 
-/// Elements of workspace for the sum of `count` rows, those of `indices` or, without them, of `input`.
+/// Returns the workspace for the sum of `count` rows, those of `indices` or, without them, of `input`.
 #[must_use]
 pub fn workspace(count: usize, columns: usize) -> Workspace {
     if count < SLICE {
@@ -43,7 +43,7 @@ pub fn workspace(count: usize, columns: usize) -> Workspace {
     owners(count).and(Workspace::of::<f32>(SUMS * count.div_ceil(SLICE) * columns))
 }
 
-/// The long segments that partial sums are of.
+/// Returns the workspace of the long segments' numbers, one for each partial sum.
 fn owners(count: usize) -> Workspace {
     Workspace::of::<u32>(SUMS * count.div_ceil(SLICE))
 }
@@ -64,7 +64,7 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     require(!offsets.is_empty(), "offsets", "empty", "one element longer than the number of segments")?;
     let segments = offsets.len() - 1;
     let count = indices.map_or(Ok(input_rows as u32), |indices| require_count("indices", indices.len()))?;
-    // A row to read in place of one that is out of range.
+    // A row of `input` is read in place of one that is out of range.
     let expected = format_args!("at least {columns} elements long (a row)");
     require(input_rows > 0 || count == 0, "input", "empty", expected)?;
     match rows {

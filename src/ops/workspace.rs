@@ -1,11 +1,11 @@
-//! What operations need beside their arguments, while they run.
+//! Scratch memory that operations need while they run, beside their arguments.
 
 use super::Result;
 use super::error::{self, aligned, require};
 use crate::device::{Buffer, Device, Element, Stream, ViewMut};
 
-/// Scratch memory that an operation needs: bytes, aligned to [`Workspace::ALIGNMENT`]. Its content does not matter before the operation, and means
-/// nothing after it. No requirement shrinks as a size grows, so that of the largest sizes serves all smaller ones.
+/// Scratch memory that an operation needs: bytes, aligned to [`Workspace::ALIGNMENT`]. Its content is irrelevant before the operation, and
+/// undefined after it. No requirement shrinks as a size grows, so the workspace of the largest sizes serves all smaller ones.
 ///
 /// ```
 /// use retromae::device::Device;
@@ -26,29 +26,29 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// None at all.
+    /// No memory.
     pub const NONE: Self = Self { bytes: 0 };
     /// Alignment of its address, in bytes.
     pub const ALIGNMENT: usize = error::ALIGNMENT as usize;
 
-    /// An array of `count` elements.
+    /// Workspace of an array of `count` elements.
     pub(crate) const fn of<T: Element>(count: usize) -> Self {
         Self { bytes: count * size_of::<T>() }
     }
 
-    /// This many bytes.
+    /// Size in bytes.
     #[must_use]
     pub const fn bytes(self) -> usize {
         self.bytes
     }
 
-    /// Both at the same time, the other one behind this one.
+    /// Workspace of both at the same time: `other` follows `self`.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         if other.bytes == 0 { self } else { Self { bytes: self.start_of_next() + other.bytes } }
     }
 
-    /// One of them at a time.
+    /// Workspace of one of them at a time.
     #[must_use]
     pub const fn either(self, other: Self) -> Self {
         if self.bytes < other.bytes { other } else { self }
@@ -62,12 +62,12 @@ impl Workspace {
         Ok(device.zeros(self.bytes)?)
     }
 
-    /// Offset of what lies behind this one, in bytes.
+    /// Offset of an array that follows this one, in bytes.
     pub(crate) const fn start_of_next(self) -> usize {
         self.bytes.next_multiple_of(Self::ALIGNMENT)
     }
 
-    /// The address of a workspace that is to have at least this size.
+    /// Returns the address of a workspace, which must have at least this size.
     pub(crate) fn address(self, stream: &Stream, workspace: &ViewMut<'_, u8>) -> Result<u64> {
         require(
             workspace.len() >= self.bytes,

@@ -1,4 +1,4 @@
-//! The backward pass, in the variant that a sentence's length asks for.
+//! The backward pass, in the variant that suits the sentences' lengths.
 
 use super::{Attention, Rows, RowsMut, forward_params, launch, rows_address, variant};
 use crate::device::params::AttentionBackwardParams;
@@ -6,8 +6,7 @@ use crate::device::{DType, Family, Float, Kernel, Stream, View, ViewMut, kernels
 use crate::ops::error::require;
 use crate::ops::{Result, Workspace};
 
-/// Up to so many queries a sentence is one block's work, where they fit shared memory: more would leave a multiprocessor one block of
-/// four warps.
+/// Maximum queries of a sentence that one block handles, where they fit shared memory: more would leave a multiprocessor one block of four warps.
 const FUSED_QUERIES_MAX: usize = 256;
 
 /// Arguments of [`backward`]. Tq is the number of queries, T unless [`Attention::queries`] says otherwise.
@@ -18,31 +17,30 @@ pub struct Backward<'a, T: Float> {
     pub query: Rows<'a, T>,
     pub key: Rows<'a, T>,
     pub value: Rows<'a, T>,
-    /// Tq rows: what the forward pass wrote.
+    /// Tq rows, from the forward pass.
     pub output: Rows<'a, T>,
-    /// What the forward pass wrote.
+    /// `[A, Tq]`, from the forward pass.
     pub log_sum_exp: View<'a, f32>,
-    /// Gradient of the output, with the output's stride.
+    /// Gradient of the output, with the output's row stride.
     pub d_output: View<'a, T>,
     /// Tq rows.
     pub d_query: RowsMut<'a, T>,
     pub d_key: RowsMut<'a, T>,
     pub d_value: RowsMut<'a, T>,
-    /// At least [`workspace`], for 16-bit types only: with it the query gradients of long sentences are added up in
-    /// global memory by atomics, which saves two of seven products, but rounds in another order each time. Without it every run gives
-    /// the same bits.
+    /// At least [`workspace`], for 16-bit types only: with it the query gradients of long sentences are accumulated in global memory by atomics,
+    /// which saves two of seven products, but rounds in another order each time. Without it every run gives the same bits.
     pub workspace: Option<ViewMut<'a, u8>>,
-    /// Sentences of at most so many queries are one block's work each; `None` for as many as are good for the device.
+    /// Maximum queries of a sentence that one block handles; `None` for the number that suits the device.
     pub fused_queries_max: Option<usize>,
 }
 
-/// The workspace of a backward pass over `queries` queries that adds up by atomics.
+/// Returns the workspace of a backward pass over `queries` queries that accumulates by atomics.
 #[must_use]
 pub fn workspace(queries: usize, num_heads: usize, head_dim: usize) -> Workspace {
     Workspace::of::<f32>(queries * num_heads * head_dim)
 }
 
-/// Enqueues the backward pass: each gradient is overwritten.
+/// Enqueues the backward pass; each gradient is overwritten.
 ///
 /// # Errors
 /// As [`forward`](super::forward); also when the workspace is too small.
@@ -98,7 +96,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     }
 }
 
-/// The queries of the longest sentence that one block may take, at most `most`: what fits its shared memory.
+/// Returns the maximum queries of a sentence that one block may handle, at most `most`: as many as fit its shared memory.
 fn fused_queries(
     stream: &Stream,
     kernel: Kernel<AttentionBackwardParams>,
@@ -141,17 +139,17 @@ impl Launches<'_> {
         unsafe { launch(self.stream, self.attention, kernel, params) }
     }
 
-    /// Launches the kernel of the head size, which no mask concerns.
+    /// Launches the family's kernel for the head size.
     fn by_head(&self, family: Kernels, params: &AttentionBackwardParams) -> Result<()> {
         self.launch(family.of_head(self.dtype, self.attention.head_dim)?, params)
     }
 
-    /// Launches the one of two kernels that the mask asks for.
+    /// Launches the full or the masked kernel, as the mask requires.
     fn by_mask(&self, full: Kernels, masked: Kernels, params: &AttentionBackwardParams) -> Result<()> {
         self.by_head(variant(self.attention, full, masked), params)
     }
 
-    /// The kernel whose blocks have a sentence each, where there is one of the head size.
+    /// Returns the kernel whose blocks handle a sentence each, if one is built for the head size.
     fn fused(&self) -> Option<Kernel<AttentionBackwardParams>> {
         let (full, masked) =
             (kernels::ATTENTION_BACKWARD_FUSED_FULL, kernels::ATTENTION_BACKWARD_FUSED_MASKED);

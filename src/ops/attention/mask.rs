@@ -1,4 +1,4 @@
-//! Which keys of its sentence a query sees.
+//! Attention masks: the keys of its sentence that a query sees.
 
 use super::Attention;
 use crate::device::params::{
@@ -10,21 +10,22 @@ use crate::ops::Result;
 use crate::ops::error::{require, require_length};
 use crate::ops::masks::{Budget, require_bank_rows};
 
-/// Which keys of its sentence a query sees. L is the number of the sentence's keys, a slot a key's place among them.
+/// The keys of its sentence that a query sees. L is the number of the sentence's keys, a slot a key's position among them.
 ///
-/// Bits lie in rows of `ceil(L / 32)` words, sentence after sentence, lowest bit first; 1 is visible. Words beyond the end of the bits count as 0.
+/// Bits lie in rows of `ceil(L / 32)` 32-bit words, sentence after sentence, lowest bit first; 1 is visible. Words beyond the end of the bits
+/// count as 0.
 ///
 /// A hidden key has a probability of 0, and its value is multiplied by it: keys and values must be finite even where no query sees them, as
 /// 0 · NaN is NaN.
 #[derive(Clone, Copy, Debug)]
 pub enum Mask<'a> {
-    /// All of them.
+    /// Every key.
     Full,
-    /// Position-specific masks of RetroMAE's enhanced decoding: slot 0 (unless it is the query) and the set bits of the query's bank row,
+    /// Position-specific masks of RetroMAE's enhanced decoding: a query sees slot 0 (unless that is the query) and the set bits of its bank row,
     /// never itself. See [`VisibilityBank`](crate::common::VisibilityBank).
     Bank {
         bits: View<'a, u32>,
-        /// `[B + 1]`: first word of each sentence.
+        /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
         /// `[T]`: bank row of each token, within its sentence's bank.
         rows: View<'a, u16>,
@@ -32,33 +33,33 @@ pub enum Mask<'a> {
     /// As [`Mask::Bank`], with a bit row of its own for each of the L slots.
     Independent {
         bits: View<'a, u32>,
-        /// `[B + 1]`: first word of each sentence.
+        /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
-    /// Exactly the set bits, of one row for each of the L slots.
+    /// Exactly the set bits, in one row for each of the L slots.
     Bits {
         bits: View<'a, u32>,
-        /// `[B + 1]`: first word of each sentence.
+        /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
-    /// The bank that [`masks`](crate::ops::masks) would draw, bit for bit, drawn anew in each block's shared memory: no mask in
-    /// device memory, but as many drawings as there are blocks, where a stored bank is drawn once. For short sentences.
+    /// The bank that [`masks`](crate::ops::masks) would draw, bit for bit, drawn anew in each block's shared memory: it needs no mask in device
+    /// memory, but is drawn once per block, where a stored bank is drawn once. For short sentences.
     Generated {
-        /// `[4]`: what [`rng_state`](crate::ops::rng_state) returns.
+        /// `[4]`: result of [`rng_state`](crate::ops::rng_state).
         rng: View<'a, u32>,
-        /// `[B]`: the sentences' numbers in the corpus.
+        /// `[B]`: indices of the sentences in the corpus.
         sentence_indices: View<'a, u32>,
-        /// `[ceil(T / 32)]`: a bit a token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
+        /// `[ceil(T / 32)]`: one bit per token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
         word_starts: View<'a, u32>,
-        /// A sentence of L tokens has `min(L, bank_rows_max)` rows; in `1..=65536`.
+        /// Maximum bank rows: a sentence of L tokens has `min(L, bank_rows_max)`; in `1..=65536`.
         bank_rows_max: usize,
-        /// Of each mask.
+        /// Budget of each mask.
         budget: Budget,
     },
-    /// Keys from `left` slots before the query to `right` after it, without end where `None`; with `first` also slot 0.
+    /// Keys from `left` slots before the query to `right` after it, unlimited where `None`; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
-    /// Permutation order (XLNet, arXiv 1906.08237): keys of lower rank; itself too with `itself`, as a content stream does and a query
-    /// stream does not.
+    /// Permutation order (XLNet, arXiv 1906.08237): keys of lower rank, and with `itself` the query's own, which a content stream sees and a
+    /// query stream does not.
     Order {
         /// `[T]`: rank of each token.
         ranks: View<'a, u16>,
@@ -67,11 +68,11 @@ pub enum Mask<'a> {
 }
 
 impl Mask<'_> {
-    /// Keys up to the query itself; with `first` nothing is added, as slot 0 precedes all.
+    /// Keys up to the query itself (causal); `first` would add nothing, as slot 0 precedes all.
     pub const CAUSAL: Mask<'static> = Mask::Window { left: None, right: Some(0), first: false };
 }
 
-/// Rules of two-stream attention.
+/// Flags of two-stream attention: slot 0 is visible, a query's own slot is hidden.
 const TWO_STREAM: u32 = ATTENTION_FIRST_VISIBLE | ATTENTION_SELF_HIDDEN;
 
 pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<AttentionMaskParams> {
@@ -138,9 +139,9 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
     }
 }
 
-/// Reads back what lies in device memory, and refuses what a kernel could not work with; sentences have `lengths` keys.
+/// Reads back the values in device memory, and refuses those that a kernel cannot use; sentences have `lengths` keys.
 pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> {
-    // `None` where the rows of a sentence are its slots.
+    // `None` where a sentence has one row per slot.
     let check_bits =
         |bits: View<'_, u32>, offsets: View<'_, u32>, rows: Option<View<'_, u16>>| -> Result<()> {
             let (offsets, rows) = (offsets.read()?, rows.map(|rows| rows.read()).transpose()?);

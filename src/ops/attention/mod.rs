@@ -1,8 +1,8 @@
 //! Masked attention over packed sentences: `O = dropout(softmax(scale · Q Kᵀ + mask)) V`, a head and a sentence at a time.
 //!
-//! Queries may come from another stream than keys and values (RetroMAE's enhanced decoding, arXiv 2205.12035, section 3.3), and may be
-//! fewer or more; each operand is a view with its own row stride, so a packed projection is read in place. bf16 and f16 run on tensor
-//! cores with sums in f32; f32 is exact, on the FMA units.
+//! Queries may come from another stream than keys and values (RetroMAE's enhanced decoding, arXiv 2205.12035, section 3.3), and may be fewer or
+//! more; each operand is a view with its own row stride, so a packed projection is read in place. bf16 and f16 run on tensor cores with sums in
+//! f32; f32 is exact, on the FMA units.
 
 mod backward;
 mod mask;
@@ -16,49 +16,50 @@ use super::{Error, Result};
 use crate::device::params::AttentionForwardParams;
 use crate::device::{self, DType, Family, Float, Kernel, Stream, View, ViewMut, kernels};
 
-/// Head sizes that are built.
+/// Head sizes that the kernels are built for.
 pub const HEAD_DIMS: [usize; 4] = kernels::ATTENTION_FORWARD_FULL.head_dims(DType::F32);
-/// Longest sentence: ranks and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
+/// Maximum sentence length: ranks and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
 pub const LENGTH_MAX: usize = 65_536;
 
-/// The shape of a pack of sentences, and what the scores need.
+/// Shape of a packed batch of sentences, and parameters of the scores.
 ///
-/// What lies in device memory cannot be checked without waiting for it. In builds with debug assertions the operations do wait, and refuse what
-/// is out of range, unless the stream is being captured. In all builds nothing but the arguments is read or written, whatever it is: the rows
-/// of a sentence whose prefix sums fall, leave the pack or exceed `max_seqlen` come out as NaN, and so do their gradients.
+/// Values in device memory cannot be checked without waiting for them. In builds with debug assertions the operations do wait, and refuse values
+/// out of range, unless the stream is being captured. In all builds nothing outside the arguments is read or written, whatever the values: the
+/// rows of a sentence whose prefix sums decrease, exceed the batch or exceed `max_seqlen` come out as NaN, and so do their gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// `[B + 1]` prefix sums of the sentence lengths, from 0 to at most T; rows behind the last one are of no sentence: they see nothing, and are
-    /// seen by none.
+    /// `[B + 1]` prefix sums of the sentence lengths, from 0 to at most T; rows after the last one belong to no sentence: they see nothing, and
+    /// no query sees them.
     pub cu_seqlens: View<'a, i32>,
-    /// T, the tokens of the pack: rows of keys and values. Below 2^31.
+    /// T, the tokens of the packed batch: rows of keys and values. Below 2^31.
     pub tokens: usize,
-    /// The longest sentence, at most [`LENGTH_MAX`].
+    /// Length of the longest sentence, at most [`LENGTH_MAX`].
     pub max_seqlen: usize,
-    /// Where the queries are not one for each token.
+    /// Queries that are packed separately; `None` for one query per token.
     pub queries: Option<Queries<'a>>,
     /// Number of heads A.
     pub num_heads: usize,
     /// Head size d: one of [`HEAD_DIMS`].
     pub head_dim: usize,
-    /// What the scores are multiplied by, usually `1 / √d`; above 0.
+    /// Factor of the scores, usually `1 / √d`; above 0.
     pub scale: f32,
     pub mask: Mask<'a>,
-    /// On the probabilities. A decision belongs to a head, the query's token (its sentence's first token plus its slot) and the key's slot.
+    /// Dropout on the probabilities. A decision belongs to a head, the query's token (its sentence's first token plus its slot) and the key's
+    /// slot.
     pub dropout: Option<Dropout<'a>>,
 }
 
-/// Queries that are packed on their own: some tokens of each sentence, or another sequence altogether.
+/// Queries that are packed separately: some tokens of each sentence, or another sequence altogether.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
     /// `[B + 1]` prefix sums of the numbers of queries of each sentence, from 0 to at most `tokens`.
     pub cu_seqlens: View<'a, i32>,
     /// Rows of queries and outputs. Below 2^31.
     pub tokens: usize,
-    /// The most queries of a sentence.
+    /// Maximum number of queries of a sentence.
     pub max_seqlen: usize,
-    /// `[tokens]`: each query's slot in its sentence, which masks and dropout go by; 0, 1, … where `None`. Under a mask, a query at a slot that
-    /// is no key's sees nothing.
+    /// `[tokens]`: slot of each query in its sentence, which masks and dropout use; 0, 1, … where `None`. Under a mask, a query at a slot that
+    /// has no key sees nothing.
     pub slots: Option<View<'a, i32>>,
 }
 
@@ -69,7 +70,7 @@ pub struct Rows<'a, T: Float> {
     pub stride: usize,
 }
 
-/// As [`Rows`], to be written.
+/// As [`Rows`], mutable.
 #[derive(Debug)]
 pub struct RowsMut<'a, T: Float> {
     pub view: ViewMut<'a, T>,
@@ -77,7 +78,7 @@ pub struct RowsMut<'a, T: Float> {
 }
 
 impl<'a, T: Float> Rows<'a, T> {
-    /// The operands of a packed projection `[T, N·columns]`, each `columns` wide.
+    /// Splits a packed projection `[T, N·columns]` into its operands, each `columns` wide.
     #[must_use]
     pub fn packed<const N: usize>(view: View<'a, T>, columns: usize) -> [Self; N] {
         std::array::from_fn(|i| {
@@ -88,7 +89,7 @@ impl<'a, T: Float> Rows<'a, T> {
 }
 
 impl<'a, T: Float> RowsMut<'a, T> {
-    /// The gradients of a packed projection `[T, N·columns]`, each `columns` wide: their rows interleave and never overlap.
+    /// Splits the gradients of a packed projection `[T, N·columns]`, each `columns` wide: their rows interleave and never overlap.
     #[must_use]
     pub fn packed<const N: usize>(view: ViewMut<'a, T>, columns: usize) -> [Self; N] {
         std::array::from_fn(|i| {
@@ -115,8 +116,8 @@ pub struct Forward<'a, T: Float> {
 /// Enqueues the forward pass.
 ///
 /// # Errors
-/// When the head size is not built, or a length, stride or alignment does not fit. With debug assertions also when what lies in device
-/// memory (`cu_seqlens`, slots, rows of a mask) is out of range, see [`Attention`].
+/// When the head size is not built, or a length, stride or alignment does not fit. With debug assertions also when values in device memory
+/// (`cu_seqlens`, slots, rows of a mask) are out of range, see [`Attention`].
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { attention, query, key, value, output, log_sum_exp } = arguments;
     let mut params = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
@@ -154,12 +155,12 @@ impl Attention<'_> {
     }
 }
 
-/// The kernels of an attention that sees every key, or of one that is masked.
+/// Returns the kernels of attention without a mask, or of masked attention.
 fn variant<P>(attention: &Attention<'_>, full: Family<P>, masked: Family<P>) -> Family<P> {
     if attention.is_masked() { masked } else { full }
 }
 
-/// Launches a kernel, refusing what makes its launch too large for a device.
+/// Launches a kernel; refuses arguments that make its launch too large for a device.
 ///
 /// # Safety
 /// As [`Stream::launch`].
@@ -195,7 +196,7 @@ unsafe fn launch<P: Copy>(
     Ok(())
 }
 
-/// Checks what does not depend on an operand's type.
+/// Checks everything that does not depend on an operand's type.
 fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
     let Attention { tokens, max_seqlen, num_heads, .. } = *attention;
     require((1..=usize::from(u16::MAX)).contains(&num_heads), "num_heads", num_heads, "in 1..=65535")?;
@@ -234,7 +235,7 @@ fn check_length(argument: &'static str, longest: usize, tokens: usize) -> Result
     )
 }
 
-/// Everything but output and log-sum-exp.
+/// Returns the params without output and log-sum-exp.
 fn forward_params<T: Float>(
     stream: &Stream,
     attention: &Attention<'_>,
@@ -273,7 +274,7 @@ fn forward_params<T: Float>(
             params.query_slots = stream.address("queries.slots", &slots)?;
         }
     }
-    // A stream that records its work has no values yet.
+    // A stream that is being captured has no values yet.
     if cfg!(debug_assertions) && !stream.is_capturing()? {
         stream.synchronize()?;
         check_values(attention)?;
@@ -281,7 +282,7 @@ fn forward_params<T: Float>(
     Ok(params)
 }
 
-/// Reads back what lies in device memory, and refuses what a kernel could not work with.
+/// Reads back the values in device memory, and refuses those that a kernel cannot use.
 fn check_values(attention: &Attention<'_>) -> Result<()> {
     let keys = check_bounds("cu_seqlens", attention.cu_seqlens, attention.tokens, attention.max_seqlen)?;
     if let Some(Queries { cu_seqlens, tokens, max_seqlen, slots }) = attention.queries {
@@ -305,7 +306,7 @@ fn check_values(attention: &Attention<'_>) -> Result<()> {
     mask::check(attention, &keys)
 }
 
-/// The lengths that prefix sums in device memory stand for.
+/// Returns the lengths that prefix sums in device memory stand for.
 fn check_bounds(
     argument: &'static str,
     bounds: View<'_, i32>,
@@ -334,7 +335,7 @@ fn check_bounds(
     Ok(lengths)
 }
 
-/// The address of rows that a kernel may read or write in pieces of 16 bytes.
+/// Returns the address of rows that a kernel may read or write in pieces of 16 bytes.
 fn rows_address<T: Float>(
     stream: &Stream,
     argument: &'static str,
@@ -351,7 +352,7 @@ fn rows_address<T: Float>(
             expected: format!("strided by a multiple of 8 from {columns} (heads · head size) up"),
         });
     }
-    // The last row may end with its columns.
+    // The last row may end with its columns, before its stride.
     let needed = if rows == 0 { 0 } else { (rows - 1) * stride + columns };
     require(
         view.len() >= needed,

@@ -1,5 +1,5 @@
-//! The algorithm whose logits are never stored: a chunk holds exponentials, which the product's own kernel makes of its tiles, and the
-//! backward's products take them as they are (see `kernels/cross_entropy/fused.cu`).
+//! The algorithm that never stores logits: a chunk holds exponentials, which a hand-written product computes from its tiles and the backward's
+//! products use as they are (see `kernels/cross_entropy/fused.cu`).
 
 use super::ForwardBackward;
 use super::gradients::{self, Operands};
@@ -8,7 +8,7 @@ use crate::device::{DType, Family, Float, Stream, kernels};
 use crate::ops::logits::{ALIGNMENT, TILE, padded};
 use crate::ops::{Result, Workspace};
 
-/// Word tiles of a block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
+/// Vocabulary tiles per block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
 const BLOCK_TILES: usize = 8;
 
 fn splits(vocab_size: usize) -> usize {
@@ -55,7 +55,7 @@ impl Arrays {
     }
 }
 
-/// Bytes of workspace for chunks of `rows` rows.
+/// Returns the workspace for chunks of `rows` rows.
 pub(super) fn workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
     Workspace::of::<u8>(Arrays::new(rows, hidden_size, vocab_size).end)
 }

@@ -1,4 +1,4 @@
-//! A chunk's gradients: products of the logits' gradient, and its column sums.
+//! Gradients of a chunk: products of the logits' gradient, and its column sums.
 
 use super::ForwardBackward;
 use crate::device::params::{CROSS_ENTROPY_SLAB_ROWS, CrossEntropyBiasParams};
@@ -6,7 +6,7 @@ use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, kernels};
 use crate::ops::logits::padded;
 use crate::ops::{Result, Workspace};
 
-/// Elements of the column sums of slabs of `rows` rows.
+/// Returns the workspace of the column sums of slabs of `rows` rows.
 pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> Workspace {
     Workspace::of::<f32>(rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize) * padded(vocab_size))
 }
@@ -14,20 +14,20 @@ pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> Workspace {
 /// Addresses of a chunk's matrices, of `rows` rows.
 pub(super) struct Operands {
     pub rows: usize,
-    /// `[rows, padded(V)]`: the gradient of the logits, or that over a number of each row
+    /// `[rows, padded(V)]`: gradient of the logits, which may be divided by a factor of each row
     pub d_logits: u64,
-    /// `[rows, H]`: hidden, times that number
+    /// `[rows, H]`: hidden, multiplied by that factor
     pub hidden: u64,
-    /// f32 `[rows]`: that number; 0 where there is none
+    /// f32 `[rows]`: the factors; address 0 where there are none
     pub scales: u64,
     /// [`slab_sums`] elements of f32, to be overwritten
     pub slab_sums: u64,
-    /// `[rows, H]` of `output`; may be where `hidden` is, and is written last
+    /// `[rows, H]` of `output`; may share the memory of `hidden`, and is written last
     pub d_hidden: u64,
     pub output: DType,
 }
 
-/// Enqueues the chunk's share of `d_weight` and `d_bias`, added to what is there, and `d_hidden = d_logits · weight`.
+/// Enqueues the chunk's share of `d_weight` and `d_bias`, which is added to them, and `d_hidden = d_logits · weight`.
 ///
 /// # Safety
 /// The arguments were checked; the operands are valid for their shapes.

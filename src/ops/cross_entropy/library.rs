@@ -1,4 +1,4 @@
-//! The algorithm whose products are the library's: a chunk of logits, whose gradient takes their place.
+//! The algorithm whose products run on the GEMM library: a chunk of logits, which their gradient overwrites.
 
 use super::ForwardBackward;
 use super::gradients::{self, Operands};
@@ -7,12 +7,12 @@ use crate::device::{DType, Float, Stream, kernels};
 use crate::ops::logits::{self, padded};
 use crate::ops::{Result, Workspace};
 
-/// The logits of a chunk.
+/// Returns the workspace of a chunk's logits.
 fn logits(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
     Workspace::of::<u8>(rows * padded(vocab_size) * dtype.bytes())
 }
 
-/// Bytes of workspace for chunks of `rows` rows: logits, and column sums of their gradient.
+/// Returns the workspace for chunks of `rows` rows: logits, and column sums of their gradient.
 pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
     logits(dtype, rows, vocab_size).and(gradients::slab_sums(rows, vocab_size))
 }
@@ -35,7 +35,7 @@ pub(super) fn chunk<T: Float>(
     // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
     unsafe { logits::product::<T>(stream, product)? };
     loss_and_gradient(stream, arguments, start..start + count, vocabulary, logits)?;
-    // Until it is written, the gradient's place holds the hidden rows that have a target, and 0 for the others.
+    // Until the gradient is written, its memory holds the hidden rows that have a target, and 0 for the others.
     let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
     let operands = Operands {
         rows: count,
@@ -50,7 +50,7 @@ pub(super) fn chunk<T: Float>(
     unsafe { gradients::enqueue(stream, arguments, &operands) }
 }
 
-/// The losses of a chunk and, in place of its logits, their gradient.
+/// Enqueues the losses of a chunk, and the gradient of its logits, which overwrites them.
 fn loss_and_gradient<T: Float>(
     stream: &Stream,
     arguments: &ForwardBackward<'_, T>,

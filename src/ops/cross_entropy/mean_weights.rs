@@ -1,4 +1,4 @@
-//! Row weights of a mean over rows that only the device can count.
+//! Row weights of a mean over a number of rows that only the device knows.
 
 use crate::device::params::MeanWeightsParams;
 use crate::device::{Stream, View, ViewMut, kernels};
@@ -8,13 +8,13 @@ use crate::ops::error::require_length;
 /// Arguments of [`mean_weights`].
 #[derive(Debug)]
 pub struct MeanWeights<'a> {
-    /// `[rows]`: negative where a place has no row
+    /// `[rows]`: negative for an unused entry
     pub labeled_rows: View<'a, i32>,
-    /// Whose sum is the number of rows that there are
+    /// Counts whose sum is the number of labeled rows
     pub counts: View<'a, i32>,
-    /// `[rows]`: 0 where there is no row
+    /// `[rows]`: 0 for an unused entry
     pub row_weights: ViewMut<'a, f32>,
-    /// Of the mean in the total loss
+    /// Weight of the mean in the total loss
     pub weight: f32,
 }
 

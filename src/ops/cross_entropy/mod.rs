@@ -1,5 +1,5 @@
 //! Linear layer and cross-entropy in one operation: from hidden rows and the tied embedding matrix to the loss and every gradient, a chunk of
-//! rows at a time. What is as large as the logits exists for one chunk only.
+//! rows at a time. Arrays as large as the logits exist for one chunk only.
 //!
 //! With `x = hidden · weightᵀ + bias`, `y = x` or, where logits are capped, `c·tanh(x / c)`, `p = softmax(y)` and `L` the log-sum-exp of `y`,
 //! the loss of a row is `w · ((1 − ε)·(L − y[target]) + ε·(L − mean y) + z·L²)` with row weight `w`, label smoothing `ε` (Szegedy et al., arXiv
@@ -20,7 +20,7 @@ pub use crate::common::loss::Options;
 use crate::device::{DType, Float, Stream, View, ViewMut};
 
 impl Options {
-    /// Whether the loss is the cross-entropy alone.
+    /// Returns whether the loss is the cross-entropy alone.
     fn is_plain(&self) -> bool {
         self.label_smoothing == 0.0 && self.z_loss == 0.0 && self.soft_cap.is_none()
     }
@@ -39,14 +39,14 @@ impl Options {
     }
 }
 
-/// How the product with the word embeddings is computed, and what becomes of its logits.
+/// Method for the product with the word embeddings and the handling of its logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
-    /// A chunk's logits are a product of the library's, and a kernel reads them. Takes every type and option.
+    /// The GEMM library computes a chunk's logits, and a kernel reads them. Supports every type and option.
     #[default]
     Library,
-    /// A hand-written product turns its tiles into what is wanted of the logits (exponentials, maxima), and no logit is stored: losses are those of
-    /// f32 logits. It saves memory traffic. The cross-entropy takes bf16, and no option; the bag of words bf16 and f16.
+    /// A hand-written product reduces its tiles to what is needed of the logits (exponentials, maxima), and no logit is stored: losses are those
+    /// of f32 logits. It saves memory traffic. The cross-entropy supports bf16 without options; the bag of words bf16 and f16.
     Fused,
 }
 
@@ -59,11 +59,11 @@ pub struct ForwardBackward<'a, T: Float> {
     pub weight: View<'a, T>,
     /// `[V]`, aligned to 16 bytes
     pub bias: View<'a, f32>,
-    /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. They lie in device memory: any other makes its row's loss NaN and its gradient 0, and
-    /// is counted, see [`Totals::check`].
+    /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. As they are in device memory, any other id is not refused: it makes its row's loss
+    /// NaN and its gradient 0, and is counted, see [`Totals::check`].
     pub targets: View<'a, i32>,
-    /// `[M]`: what each row's loss and gradient are multiplied by, such as one over the number of labeled rows; in f16 times a loss
-    /// scale, for gradients below 6e-8 vanish.
+    /// `[M]`: factor of each row's loss and gradient, such as one over the number of labeled rows; in f16 times a loss scale, as gradients below
+    /// 6e-8 vanish.
     pub row_weights: View<'a, f32>,
     pub options: Options,
     pub algorithm: Algorithm,
@@ -81,17 +81,17 @@ pub struct ForwardBackward<'a, T: Float> {
     pub d_weight: ViewMut<'a, f32>,
     /// `[V]`, added to
     pub d_bias: ViewMut<'a, f32>,
-    /// Where each group of rows ends, ascending; the last one at M. The encoder's rows and the decoder's are two groups of one call.
+    /// End of each group of rows, ascending; the last one is M. The encoder's rows and the decoder's are two groups of one call.
     pub group_ends: &'a [usize],
-    /// One for each group
+    /// Totals of each group
     pub totals: ViewMut<'a, Totals>,
-    /// [`workspace`] bytes for the rows of a chunk, aligned to 16. More is faster, up to all M rows.
+    /// [`workspace`] bytes for the rows of a chunk, aligned to 16. A larger one is faster, up to all M rows.
     pub workspace: ViewMut<'a, u8>,
     /// H
     pub hidden_size: usize,
 }
 
-/// Bytes of workspace for chunks of `rows` rows, of `hidden_size` columns each, over a vocabulary of `vocab_size` words.
+/// Returns the workspace for chunks of `rows` rows, of `hidden_size` columns each, over a vocabulary of `vocab_size` words.
 #[must_use]
 pub fn workspace(
     algorithm: Algorithm,
@@ -109,7 +109,7 @@ pub fn workspace(
 /// Enqueues the loss of every row, all gradients of their sum, and each group's totals.
 ///
 /// # Errors
-/// When a length does not fit, an option is out of range, the algorithm does not take the type or the options, or the workspace has not room
+/// When a length does not fit, an option is out of range, the algorithm does not support the type or the options, or the workspace has no room
 /// for one row.
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
     let (rows, vocabulary) = check(&arguments)?;
@@ -126,7 +126,7 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
     totals::enqueue(stream, &arguments, vocabulary)
 }
 
-/// The most rows that the workspace has room for, at most `rows`.
+/// Returns the maximum number of rows that the workspace has room for, at most `rows`.
 fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabulary: usize) -> Result<usize> {
     let bytes = arguments.workspace.len();
     let needed =
@@ -188,7 +188,7 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     Ok((rows, vocabulary))
 }
 
-/// Refuses what the fused algorithm does not take.
+/// Refuses types and options that the fused algorithm does not support.
 fn check_algorithm<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     if arguments.algorithm == Algorithm::Library {
         return Ok(());

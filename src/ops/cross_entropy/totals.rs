@@ -1,11 +1,11 @@
-//! What groups of rows come to.
+//! Per-group totals.
 
 use super::ForwardBackward;
 use crate::device::params::{CrossEntropyTotals, CrossEntropyTotalsParams};
 use crate::device::{Element, Float, Stream, kernels};
 use crate::ops::{Error, Result};
 
-/// What a group of rows comes to.
+/// Totals of a group of rows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Totals {
@@ -15,15 +15,15 @@ pub struct Totals {
     pub log_likelihood: f32,
     /// Rows whose target is a word
     pub labeled: u32,
-    /// Labeled rows whose target no word's logit exceeds
+    /// Labeled rows where no word's logit exceeds the target's
     pub correct: u32,
     /// Rows whose target is neither a word nor ignored
     pub invalid: u32,
-    /// The first of them, counted from the start of the group
+    /// First invalid row, counted from the start of the group
     pub first_invalid: u32,
 }
 
-/// The kernel's layout.
+/// Layout of the kernel's struct.
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Totals>() == size_of::<CrossEntropyTotals>());
@@ -37,13 +37,13 @@ const _: () = {
 impl Element for Totals {}
 
 impl Totals {
-    /// The share of labeled rows whose target is the likeliest word; 0 where there are none.
+    /// Returns the share of labeled rows whose target is the likeliest word; 0 where there are none.
     #[must_use]
     pub fn accuracy(&self) -> f32 {
         self.correct as f32 / self.labeled.max(1) as f32
     }
 
-    /// `exp` of the mean negative log-probability of the targets; 1 where there are none.
+    /// Returns `exp` of the mean negative log-probability of the targets; 1 where there are none.
     #[must_use]
     pub fn perplexity(&self) -> f32 {
         (-self.log_likelihood / self.labeled.max(1) as f32).exp()
@@ -52,7 +52,7 @@ impl Totals {
     /// Refuses targets that are neither words nor ignored.
     ///
     /// # Errors
-    /// When there are any: says how many and which row has the first.
+    /// When there are any: the message gives their number and the row of the first.
     pub fn check(&self) -> Result<()> {
         match self.invalid {
             0 => Ok(()),
