@@ -5,52 +5,52 @@ use crate::common::VisibilityBank;
 use crate::common::random::Dropout;
 use std::ops::Range;
 
-/// Which keys of its own sentence a query may read.
+/// The keys of its own sentence that a query may read.
 #[derive(Clone, Copy)]
 pub enum Mask<'a> {
-    /// All of them: the encoder and the `basic` decoder.
+    /// Every key: the encoder and the `basic` decoder.
     Full,
     /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
     Bank(&'a VisibilityBank),
-    /// A bit row for each slot, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows slot 0 to all others
-    /// and hides every slot from itself, as in [`Mask::Bank`].
+    /// One bit row per slot, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows slot 0 to all others and hides
+    /// every slot from itself, as in [`Mask::Bank`].
     Bits { bits: &'a [u32], offsets: &'a [u32], two_stream: bool },
-    /// From `left` slots before the query to `right` after it; with `first` also slot 0.
+    /// Keys from `left` slots before the query to `right` after it; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
-    /// Tokens of lower rank, and with `itself` the query's own; `[T]`.
+    /// Keys of lower rank, and with `itself` the query's own; `ranks` is `[T]`.
     Order { ranks: &'a [u16], itself: bool },
 }
 
-/// Queries that are not one a token.
+/// Queries that are packed separately, not one per token.
 #[derive(Clone, Copy)]
 pub struct Queries<'a> {
-    /// `[B + 1]` prefix sums of their numbers.
+    /// `[B + 1]` prefix sums of the numbers of queries.
     pub cu_seqlens: &'a [i32],
-    /// Their slots in their sentences; 0, 1, … where there are none.
+    /// `[Tq]`: the queries' slots in their sentences; 0, 1, … where `None`.
     pub slots: Option<&'a [i32]>,
 }
 
-/// What an attention is, apart from its tensors.
+/// Parameters of an attention, apart from its tensors.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
     /// `[B + 1]` prefix sums of the sentence lengths.
     pub cu_seqlens: &'a [i32],
-    /// One query a token where `None`.
+    /// One query per token where `None`.
     pub queries: Option<Queries<'a>>,
     pub num_heads: usize,
     pub head_dim: usize,
-    /// What scores are multiplied by, `1 / sqrt(head_dim)` in BERT.
+    /// Factor of the scores, `1 / sqrt(head_dim)` in BERT.
     pub scale: f64,
     pub mask: Mask<'a>,
-    /// On the probabilities; element: head, row = the query's packed token, column = the key's slot in its sentence.
+    /// Dropout on the probabilities; element: head, row = the query's packed token, column = the key's slot in its sentence.
     pub dropout: Option<&'a Dropout>,
 }
 
-/// What [`forward`] gives.
+/// Result of [`forward`].
 pub struct Output {
     /// `[Tq, A * d]`, Tq the number of queries; zero for a query that sees no key.
     pub output: Vec<f64>,
-    /// `[A, Tq]`: of the scaled and masked scores; `-∞` for a query that sees no key.
+    /// `[A, Tq]`: log-sum-exp of the scaled and masked scores; `-∞` for a query that sees no key.
     pub log_sum_exp: Vec<f64>,
 }
 
@@ -110,12 +110,12 @@ pub fn backward(
 /// One query of one head.
 struct Place {
     sentence_index: usize,
-    /// The tokens of its keys.
+    /// Packed tokens of its keys.
     sentence: Range<usize>,
     head: usize,
-    /// Its row.
+    /// Row of the query.
     query: usize,
-    /// Its slot in its sentence.
+    /// Slot of the query in its sentence.
     slot: usize,
 }
 
@@ -141,13 +141,13 @@ impl Attention<'_> {
         }
     }
 
-    /// Where the `d` elements of a row's head lie in a tensor of `A * d` columns.
+    /// Returns the range of the `d` elements of a row's head in a tensor of `A * d` columns.
     fn vector(&self, row: usize, head: usize) -> Range<usize> {
         let start = (row * self.num_heads + head) * self.head_dim;
         start..start + self.head_dim
     }
 
-    /// Whether the query at slot `query` of a sentence sees the key at slot `slot`.
+    /// Returns whether the query at slot `query` of a sentence sees the key at slot `slot`.
     #[must_use]
     pub fn sees(&self, sentence: usize, query: usize, slot: usize) -> bool {
         let [start, end] = [0, 1].map(|i| self.cu_seqlens[sentence + i] as usize);
@@ -181,7 +181,7 @@ impl Attention<'_> {
         self.dropout.map_or(1.0, |dropout| f64::from(factor(dropout)))
     }
 
-    /// The probability of each slot before dropout, all zero where no key is visible; and their log-sum-exp.
+    /// Returns the probability of each slot before dropout, all zero where no key is visible, and the scores' log-sum-exp.
     fn probabilities(&self, place: &Place, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
         let own = &query[self.vector(place.query, place.head)];
         let score = |token: usize| {

@@ -2,7 +2,7 @@
 
 use super::{linear, tensor};
 
-/// An output layer, sentences, and the words they have.
+/// An output layer, sentences, and their bags of words.
 #[derive(Clone, Copy)]
 pub struct BagOfWords<'a> {
     /// `[N, H]`: the sentences' tokens, one sentence after the other.
@@ -15,7 +15,7 @@ pub struct BagOfWords<'a> {
     pub lengths: &'a [usize],
     /// `[B]`: ids and weights of each sentence's bag.
     pub bags: &'a [Vec<(usize, f64)>],
-    /// `[B]`: what each sentence's loss is multiplied by.
+    /// `[B]`: factor of each sentence's loss.
     pub sentence_weights: &'a [f64],
 }
 

@@ -1,10 +1,10 @@
-//! Cross-entropy of a linear output layer, `logits = hidden Wᵀ + bias`, with a weight for each row. What
-//! [`Options`] add to it: `crate::ops::cross_entropy`.
+//! Cross-entropy of a linear output layer, `logits = hidden Wᵀ + bias`, with a weight for each row. `crate::ops::cross_entropy` has the formula
+//! with [`Options`].
 
 use super::{linear, tensor};
 use crate::common::loss::Options;
 
-/// An output layer and what it must predict.
+/// An output layer and its targets.
 #[derive(Clone, Copy)]
 pub struct CrossEntropy<'a> {
     /// `[m, H]`.
@@ -13,24 +13,24 @@ pub struct CrossEntropy<'a> {
     pub weight: &'a [f64],
     /// `[V]`.
     pub bias: &'a [f64],
-    /// `[m]`: the right id, or `options.ignore_index` for a row without a loss.
+    /// `[m]`: the correct id, or `options.ignore_index` for a row without a loss.
     pub targets: &'a [i32],
-    /// `[m]`: what each row's loss is multiplied by; `1 / labeled rows` makes the loss their mean.
+    /// `[m]`: factor of each row's loss; `1 / labeled rows` makes the loss their mean.
     pub row_weights: &'a [f64],
     pub options: Options,
 }
 
-/// What [`forward`] gives.
+/// Result of [`forward`].
 pub struct Loss {
     /// `Σ row_weight * row_loss`.
     pub loss: f64,
     /// `[m]`: unweighted; 0 for an ignored row.
     pub row_loss: Vec<f64>,
-    /// `[m]`: of the logits, capped where they are; ignored rows included.
+    /// `[m]`: log-sum-exp of the logits, after capping if any; ignored rows included.
     pub log_sum_exp: Vec<f64>,
     /// `[m]`: `logit[target] - log_sum_exp`; 0 for an ignored row.
     pub log_likelihood: Vec<f64>,
-    /// `[m]`: whether no logit exceeds the target's; false for an ignored row.
+    /// `[m]`: `true` where no logit exceeds the target's; false for an ignored row.
     pub correct: Vec<bool>,
 }
 

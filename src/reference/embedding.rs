@@ -4,7 +4,7 @@ use super::layer_norm;
 use super::tensor::{add_to, keep_factor, sentences};
 use crate::common::random::Dropout;
 
-/// What a packed row is made of; `h` is the sentence's vector, `slot` the position in the sentence.
+/// Sum that a packed row is computed from; `h` is the sentence's vector, `slot` the position in the sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmbeddingMode {
     /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
@@ -17,7 +17,7 @@ pub enum EmbeddingMode {
     QueryPosition,
 }
 
-/// One embedding of a pack of sentences.
+/// One embedding of a packed batch of sentences.
 #[derive(Clone, Copy)]
 pub struct Embedding<'a> {
     pub mode: EmbeddingMode,
@@ -36,7 +36,7 @@ pub struct Embedding<'a> {
     /// `[H]`.
     pub beta: &'a [f64],
     pub eps: f64,
-    /// `[B, H]`; not read by [`EmbeddingMode::Word`], which may give an empty slice.
+    /// `[B, H]`; not read by [`EmbeddingMode::Word`], for which it may be an empty slice.
     pub sentence: &'a [f64],
     /// Row = packed token, column = hidden column, head 0.
     pub dropout: Option<&'a Dropout>,
@@ -52,7 +52,7 @@ pub struct Gradients {
     pub sentence: Vec<f64>,
 }
 
-/// The embedded pack, `[T, H]`.
+/// Returns the embedded batch, `[T, H]`.
 #[must_use]
 pub fn forward(embedding: &Embedding) -> Vec<f64> {
     let mut out = Vec::new();
@@ -104,7 +104,7 @@ struct Place {
     token: usize,
 }
 
-/// The rows of tables that are added up for one token.
+/// Table rows that are summed for one token.
 #[derive(Default)]
 struct Rows {
     word: Option<usize>,
@@ -125,7 +125,7 @@ impl Embedding<'_> {
         self.mode == EmbeddingMode::Content && place.slot == 0
     }
 
-    /// Whether LayerNorm and dropout follow the sum.
+    /// Returns whether LayerNorm and dropout follow the sum.
     fn normalizes(&self, place: Place) -> bool {
         self.mode != EmbeddingMode::QueryPosition && !self.is_raw_sentence(place)
     }
@@ -145,7 +145,7 @@ impl Embedding<'_> {
         }
     }
 
-    /// What is normalized, or the output itself where nothing is.
+    /// Returns the input of LayerNorm, or the output itself where nothing is normalized.
     fn sum(&self, place: Place) -> Vec<f64> {
         let mut sum = vec![0.0; self.gamma.len()];
         let rows = self.rows(place);
@@ -163,7 +163,7 @@ impl Embedding<'_> {
         sum
     }
 
-    /// Adds the gradient of [`Self::sum`] to every row that it was made of.
+    /// Adds the gradient of [`Self::sum`] to every table row in the sum.
     fn scatter(&self, place: Place, d_sum: &[f64], gradients: &mut Gradients) {
         let rows = self.rows(place);
         let tables = [

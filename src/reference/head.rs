@@ -14,7 +14,7 @@ const NORM_WEIGHT: &str = "cls.predictions.transform.LayerNorm.weight";
 const NORM_BIAS: &str = "cls.predictions.transform.LayerNorm.bias";
 const OUTPUT_BIAS: &str = "cls.predictions.bias";
 
-/// What [`loss`] gives.
+/// Result of [`loss`].
 pub struct HeadLoss {
     /// Mean cross-entropy over the labeled rows, 0 when there are none; not multiplied by the loss's weight.
     pub mean: f64,
@@ -68,7 +68,7 @@ impl<'a> Transformed<'a> {
         Self { rows, dense, activated, normalized }
     }
 
-    /// From the gradients of output layer and normalized rows, in the order of [`cross_entropy::backward`], to that of the rows.
+    /// Returns the gradient of the rows, from those of output layer and normalized rows in the order of [`cross_entropy::backward`].
     fn backward(
         &self,
         parameters: &Parameters,
@@ -116,8 +116,8 @@ fn labeled_loss(
     (mean, d_rows)
 }
 
-/// The mean bag-of-words loss of the batch's sentences, whose last hidden states are `hidden [T, H]`, without `[CLS]`; `mean` and `d_hidden` are
-/// those of [`loss`].
+/// Mean bag-of-words loss of the batch's sentences, whose last hidden states are `hidden [T, H]`, without `[CLS]`; `mean` and `d_hidden` are
+/// defined as for [`loss`].
 #[must_use]
 pub fn bag_of_words_loss(
     parameters: &Parameters,

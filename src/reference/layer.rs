@@ -18,19 +18,19 @@ pub struct LayerDropout {
     pub feed_forward_output: Option<Dropout>,
 }
 
-/// A layer with its parameters, over one pack of sentences.
+/// A layer with its parameters, over one packed batch of sentences.
 pub struct Layer<'a> {
     pub parameters: &'a Parameters,
-    /// What the names of the layer's parameters begin with, final dot included.
+    /// Prefix of the names of the layer's parameters, final dot included.
     pub prefix: &'a str,
     pub hidden_size: usize,
     pub eps: f64,
-    /// Its `dropout` is replaced by that of [`Self::dropout`].
+    /// Attention parameters; `dropout` is replaced by that of [`Self::dropout`].
     pub attention: Attention<'a>,
     pub dropout: LayerDropout,
 }
 
-/// What [`Layer::forward`] computes, step by step; `F` is the feed-forward size.
+/// Intermediate results of [`Layer::forward`], in order; `F` is the feed-forward size.
 pub struct Activations {
     /// `[T, H]`: `H1 Wq + bq`.
     pub query: Vec<f64>,
@@ -55,7 +55,7 @@ pub struct Activations {
 }
 
 impl Layer<'_> {
-    /// The layer's output and all that led to it; both streams are `[T, H]`.
+    /// Returns the layer's output and all intermediate results; both streams are `[T, H]`.
     #[must_use]
     pub fn forward(&self, query_stream: &[f64], content_stream: &[f64]) -> Activations {
         let query = self.project("query", query_stream);
@@ -91,8 +91,8 @@ impl Layer<'_> {
         }
     }
 
-    /// Gradients `(d_query_stream, d_content_stream)` under `d_output`, all `[T, H]`; those of the parameters are
-    /// added to `gradients`.
+    /// Returns the gradients `(d_query_stream, d_content_stream)` under `d_output`, all `[T, H]`; those of the parameters are added to
+    /// `gradients`.
     #[must_use]
     pub fn backward(
         &self,
@@ -120,7 +120,7 @@ impl Layer<'_> {
         (d_query_stream, d_content_stream)
     }
 
-    /// From the layer's output back to `attended`.
+    /// Propagates gradients from the layer's output to `attended`.
     fn feed_forward_backward(
         &self,
         activations: &Activations,
@@ -147,7 +147,7 @@ impl Layer<'_> {
         d_attended
     }
 
-    /// From `attended` back to the residual and to the concatenated heads.
+    /// Propagates gradients from `attended` to the residual and to the concatenated heads.
     fn attention_output_backward(
         &self,
         query_stream: &[f64],

@@ -39,7 +39,7 @@ pub fn backward(x: &[f64], gamma: &[f64], eps: f64, d_out: &[f64]) -> (Vec<f64>,
     (d_x, d_gamma, d_beta)
 }
 
-/// One row to mean 0 and variance 1; also gives `1 / sqrt(variance + eps)`.
+/// Normalizes one row to mean 0 and variance 1; also returns `1 / sqrt(variance + eps)`.
 fn normalize(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
     let mean = row.iter().sum::<f64>() / row.len() as f64;
     let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
@@ -47,7 +47,7 @@ fn normalize(row: &[f64], eps: f64) -> (Vec<f64>, f64) {
     (row.iter().map(|x| (x - mean) * inverse_deviation).collect(), inverse_deviation)
 }
 
-/// How a transformer block ends: `LayerNorm(residual + dropout(x + bias))`.
+/// End of a transformer block: `LayerNorm(residual + dropout(x + bias))`.
 ///
 /// Dropout element: row = packed token, column = hidden column, head 0.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ pub struct DropoutResidual<'a> {
     pub dropout: Option<&'a Dropout>,
 }
 
-/// Gradients of [`dropout_residual_forward`], each with the shape of what it is the gradient of.
+/// Gradients of [`dropout_residual_forward`], each with the shape of its tensor.
 pub struct DropoutResidualGradients {
     pub x: Vec<f64>,
     pub bias: Vec<f64>,
@@ -93,7 +93,7 @@ pub fn dropout_residual_backward(block: &DropoutResidual, d_out: &[f64]) -> Drop
     DropoutResidualGradients { x: d_x, bias: d_bias, residual: d_sum, gamma, beta }
 }
 
-/// `residual + dropout(x + bias)`: what the LayerNorm reads.
+/// Returns `residual + dropout(x + bias)`, the input of the LayerNorm.
 fn sum(block: &DropoutResidual) -> Vec<f64> {
     let hidden_size = block.gamma.len();
     let element = |(index, (x, residual)): (usize, (&f64, &f64))| {

@@ -1,5 +1,5 @@
-//! Whole-word masks as a pure function of (seed, step, sentence): which tokens the encoder and the `basic` decoder
-//! lose, what becomes of them, and the bank of position-specific masks of the `enhanced` decoder.
+//! Whole-word masks as a pure function of (seed, step, sentence): the tokens that are hidden from the encoder and the `basic` decoder, their
+//! replacements, and the bank of position-specific masks of the `enhanced` decoder.
 
 use crate::common::random::{Stream, bounded, key, philox};
 use crate::common::{
@@ -9,18 +9,18 @@ use crate::common::{
 /// One sentence to be masked. Its first and its last token, `[CLS]` and `[SEP]`, belong to no word and are never chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedSentence<'a> {
-    /// Which sentence of the corpus or step this is: its draws depend on it, not on its place in the batch.
+    /// Index of the sentence in the corpus or step: its draws depend on it, not on its position in the batch.
     pub index: u32,
-    /// `[L]`: whether each token is the first of a word; of the first and the last token it is not read.
+    /// `[L]`: `true` for the first token of a word; not read for the first and the last token.
     pub word_starts: &'a [bool],
 }
 
-/// How many tokens a mask may choose.
+/// Limit on the number of tokens that a mask chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Share of the tokens, specials included.
     pub ratio: f64,
-    /// However long the sentence; the public code has 512.
+    /// Maximum for a sentence of any length; the public code has 512.
     pub cap: Option<usize>,
 }
 
@@ -33,7 +33,7 @@ impl Budget {
     }
 }
 
-/// The tokens that one mask hides, `[L]`.
+/// Returns the tokens that one mask hides, `[L]`.
 ///
 /// Words are visited in a random order; a word is chosen unless it would overflow the budget.
 /// `bank_row` is 0 except for [`Stream::MaskBank`].
@@ -70,7 +70,7 @@ pub fn whole_word_mask(
     hidden
 }
 
-/// The token range of every word between the first and the last token; tokens before the first start belong to none.
+/// Returns the token range of every word between the first and the last token; tokens before the first start belong to none.
 fn words(word_starts: &[bool]) -> Vec<std::ops::Range<usize>> {
     let mut words: Vec<std::ops::Range<usize>> = Vec::new();
     let inner = word_starts.len().saturating_sub(1);
@@ -84,20 +84,20 @@ fn words(word_starts: &[bool]) -> Vec<std::ops::Range<usize>> {
     words
 }
 
-/// What becomes of a chosen token.
+/// Replacement of chosen tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Replacement {
     /// Share that becomes `mask_id`.
     pub mask_share: f64,
-    /// Share that becomes a random id; the rest stays as it is.
+    /// Share that becomes a random id; the rest stays unchanged.
     pub random_share: f64,
     pub mask_id: i32,
-    /// Random ids are below it.
+    /// Exclusive upper bound of random ids.
     pub vocab_size: u32,
 }
 
 impl Replacement {
-    /// What the token `id` at `slot` becomes, if it is chosen.
+    /// Returns the replacement of the token `id` at `slot`, if it is chosen.
     #[must_use]
     pub fn of(self, seed: u64, step: u32, sentence_index: u32, slot: u32, id: i32) -> i32 {
         let [what, which, ..] = philox(key(seed), [slot, sentence_index, Stream::Corruption as u32, step]);
@@ -112,7 +112,7 @@ impl Replacement {
     }
 }
 
-/// The position-specific masks of a pack of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
+/// Returns the position-specific masks of a packed batch of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
 ///
 /// # Panics
 /// When there are no rows, or more than 65536: a bank row must fit the 16-bit index of [`VisibilityBank::rows`].
@@ -158,7 +158,7 @@ fn visible_bits(hidden: &[bool]) -> Vec<u32> {
     hidden.chunks(32).map(word).collect()
 }
 
-/// The batch that the step `step` of a run with `seed` makes of `packed`.
+/// Returns the batch that step `step` of a run with `seed` makes of `packed`.
 ///
 /// # Panics
 /// As [`mask_bank`].
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(both.rows[22..], alone.rows);
     }
 
-    /// Known answers of an independent implementation in Python, so that no later change moves a draw unseen.
+    /// Known answers of an independent implementation in Python, so that no later change alters a draw unnoticed.
     #[test]
     fn known_answers() {
         let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);

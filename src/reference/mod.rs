@@ -1,8 +1,7 @@
-//! The whole training step in plain f64, forward and backward: slow, obvious, and the judge of every kernel.
+//! The whole training step in plain f64, forward and backward: slow, obvious, and the oracle of every kernel.
 //!
-//! All tensors are row-major slices. Nothing here is parallel, fused or cached beyond what the mathematics needs; the
-//! gradients are themselves judged by finite differences in `tests/suite/gradients.rs`. Sizes and ids are not validated:
-//! a wrong one panics on an index.
+//! All tensors are row-major slices. Nothing here is parallel, fused or cached beyond what the mathematics needs; the gradients are themselves
+//! checked by finite differences in `tests/suite/gradients.rs`. Sizes and ids are not validated: a wrong one panics on an index.
 
 pub mod attention;
 pub mod bag_of_words;

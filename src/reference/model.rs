@@ -17,9 +17,9 @@ pub struct StepResult {
     pub encoder_loss: f64,
     /// Mean cross-entropy over the decoder's labels; 0 when there are none.
     pub decoder_loss: f64,
-    /// Mean bag-of-words loss of the sentences; 0 where it has no weight.
+    /// Mean bag-of-words loss of the sentences; 0 where its weight is 0.
     pub bag_of_words_loss: f64,
-    /// Of the sum of these losses, each times its weight in the configuration, for every parameter.
+    /// Gradients of the sum of these losses, each times its weight in the configuration, for every parameter.
     pub gradients: Parameters,
     /// `[B, H]`: the encoder's last hidden state at slot 0 of each sentence.
     pub sentence_embeddings: Vec<f64>,
@@ -31,7 +31,7 @@ pub struct StepResult {
 
 /// One forward and backward pass over `batch`.
 ///
-/// `dropout` is `(seed, step)` of the dropout draws; without it nothing is dropped, whatever the rates in `config`.
+/// `dropout` is `(seed, step)` of the dropout draws; `None` drops nothing, whatever the rates in `config`.
 ///
 /// # Panics
 /// When the decoder is the enhanced one and the batch has no visibility, when a parameter is missing, or when an
@@ -75,14 +75,14 @@ pub fn step(
     }
 }
 
-/// The sentence embeddings `[B, H]` of `ids [T]`, without dropout.
+/// Returns the sentence embeddings `[B, H]` of `ids [T]`, without dropout.
 #[must_use]
 pub fn embed(config: &ModelConfig, parameters: &Parameters, cu_seqlens: &[i32], ids: &[i32]) -> Vec<f64> {
     let model = Model { config, parameters, cu_seqlens, dropout: None };
     model.sentence_embeddings(model.encode(ids).hidden())
 }
 
-/// A model over one pack of sentences.
+/// A model over one packed batch of sentences.
 struct Model<'a> {
     config: &'a ModelConfig,
     parameters: &'a Parameters,
@@ -97,18 +97,18 @@ struct Encoded {
 }
 
 impl Encoded {
-    /// What layer `layer` reads, `[T, H]`.
+    /// Returns the input of layer `layer`, `[T, H]`.
     fn input(&self, layer: usize) -> &[f64] {
         if layer == 0 { &self.embedded } else { &self.layers[layer - 1].output }
     }
 
-    /// What the last layer gives, `[T, H]`.
+    /// Returns the output of the last layer, `[T, H]`.
     fn hidden(&self) -> &[f64] {
         self.input(self.layers.len())
     }
 }
 
-/// What the decoder gives back to the encoder and to the caller.
+/// Result of the decoder, for the encoder and the caller.
 struct DecoderStep {
     loss: f64,
     hidden: Vec<f64>,
@@ -154,7 +154,7 @@ impl Model<'_> {
         embedding_backward(&embedding, &d_hidden, gradients);
     }
 
-    /// The decoder forward, its loss, and back to the sentence vectors.
+    /// Computes the decoder's forward pass and loss, and the gradients back to the sentence vectors.
     fn decoder_step(&self, batch: &Batch, sentence: &[f64], gradients: &mut Parameters) -> DecoderStep {
         let content_dropout = self.hidden_dropout(dropout_site::DECODER_CONTENT);
         let query_dropout = self.hidden_dropout(dropout_site::DECODER_QUERY);
@@ -271,7 +271,7 @@ fn embedding_name(name: &str) -> String {
     format!("bert.embeddings.{name}")
 }
 
-/// Adds an embedding's gradients to those of the shared tables and gives that of the sentence vectors `[B, H]`.
+/// Adds an embedding's gradients to those of the shared tables and returns that of the sentence vectors `[B, H]`.
 fn embedding_backward(embedding: &Embedding, d_out: &[f64], gradients: &mut Parameters) -> Vec<f64> {
     let d = embedding::backward(embedding, d_out);
     accumulate(gradients, &embedding_name("word_embeddings.weight"), &d.word);
@@ -330,7 +330,7 @@ mod tests {
         }
     }
 
-    /// Which of the second sentence's decoder rows change with the content id at `slot`.
+    /// Returns the second sentence's decoder rows that change with the content id at `slot`.
     fn rows_that_read(config: &ModelConfig, slot: usize) -> Vec<usize> {
         let (parameters, mut batch) = (parameters(config), batch());
         let before = step(config, &parameters, &batch, None).decoder_hidden;

@@ -45,7 +45,7 @@ pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a [f64]>) -> f64 {
     gradients.into_iter().flatten().map(|gradient| gradient * gradient).sum::<f64>().sqrt()
 }
 
-/// What all gradients are multiplied by: `min(1, max_norm / (norm + 1e-6))`.
+/// Returns the factor of all gradients: `min(1, max_norm / (norm + 1e-6))`.
 #[must_use]
 pub fn clip_coefficient(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
