@@ -368,7 +368,9 @@ fn generate(root: &Path, header: &str, module: &str, imports: Option<&str>) {
         .layout_tests(true)
         .prepend_enum_name(false)
         .disable_header_comment()
-        .raw_line(format!("//! Declarations that kernels and Rust share: the output of bindgen for `kernels/{header}`."))
+        .raw_line(format!(
+            "//! Declarations that kernels and Rust share: the output of bindgen for `kernels/{header}`."
+        ))
         .raw_line("//!")
         .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
         .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use retromae::data::{
-    BatchDrawer, BatchOptions, Corpus, Passages, Permutation, Position, TokenStore, Tokenizer,
+    BatchOptions, BatchSampler, Corpus, Passages, Permutation, Position, TokenStore, Tokenizer,
 };
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -37,23 +37,23 @@ fn store(vocab_size: u32) -> Arc<TokenStore> {
     Arc::new(store.unwrap_or_else(|error| panic!("the store of the bench: {error}")))
 }
 
-fn drawer(store: &Arc<TokenStore>) -> BatchDrawer {
+fn sampler(store: &Arc<TokenStore>) -> BatchSampler {
     let options = BatchOptions { seed: 1, batch_tokens: BATCH_TOKENS, rank: 0, ranks: 1 };
-    let drawer = BatchDrawer::new(store.clone(), Vec::new(), options, Position::default());
-    drawer.unwrap_or_else(|error| panic!("the drawer of the bench: {error}"))
+    let sampler = BatchSampler::new(store.clone(), Vec::new(), options, Position::default());
+    sampler.unwrap_or_else(|error| panic!("the sampler of the bench: {error}"))
 }
 
 fn reading(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("store");
     group.throughput(Throughput::Elements(BATCH_TOKENS as u64));
     for (name, vocab_size) in [("u16", 30_522), ("u32", 250_002)] {
-        let mut drawer = drawer(&store(vocab_size));
-        let tokens: usize = (0..1000).map(|_| drawer.next_batch().ids.len()).sum();
+        let mut sampler = sampler(&store(vocab_size));
+        let tokens: usize = (0..1000).map(|_| sampler.next_batch().ids.len()).sum();
         println!(
             "store/{name}: batches are filled to {:.2} %",
             100.0 * tokens as f64 / (1000 * BATCH_TOKENS) as f64
         );
-        group.bench_function(format!("packed_batch/{name}"), |bencher| bencher.iter(|| drawer.next_batch()));
+        group.bench_function(format!("packed_batch/{name}"), |bencher| bencher.iter(|| sampler.next_batch()));
     }
     group.throughput(Throughput::Elements(1));
     let (order, mut place) = (Permutation::new(1, 2, PASSAGES), 0);

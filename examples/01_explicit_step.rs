@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use retromae::device::Device;
-use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, VisibilityBank};
+use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, MaskPool, Model, ModelConfig};
 use retromae::reference::{self, Parameters};
 
 /// Tolerance for f32 rounding through three layers; the error of a correct step is about 1e-6.
@@ -103,16 +103,16 @@ fn batch() -> Batch {
     }
 }
 
-/// The tokens that each decoder row may attend to: every sentence has a bank of bit rows, and every token selects one of them.
-fn visibility() -> VisibilityBank {
+/// The tokens that each decoder row may attend to: every sentence has a pool of bit rows, and every token selects one of them.
+fn visibility() -> MaskPool {
     // Sentences of up to 32 tokens have one word a row; bit j is slot j. Whatever the bits, no token sees itself and all others see slot 0.
     let first = [0b01_1011, 0b10_0101];
     let second = [0b0111, 0b1001, 0b1110];
-    VisibilityBank {
+    MaskPool {
         bits: [first.as_slice(), &second].concat(),
         // Offset of each sentence's first word.
         offsets: vec![0, 2, 5],
-        // Bank row of each of the 6 + 4 tokens.
+        // Pool row of each of the 6 + 4 tokens.
         rows: vec![0, 1, 0, 1, 0, 1, 0, 1, 2, 0],
     }
 }

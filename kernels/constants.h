@@ -36,10 +36,10 @@ enum RandomStream : uint32_t {
     STREAM_ENCODER_MASK = 0x80000000,
     /** The words that the `basic` decoder's input loses. */
     STREAM_DECODER_MASK = 0x80000001,
-    /** The rows of a sentence's bank of position-specific masks. */
-    STREAM_MASK_BANK = 0x80000002,
-    /** The bank row that each position uses. */
-    STREAM_BANK_ROW = 0x80000003,
+    /** The rows of a sentence's pool of position-specific masks. */
+    STREAM_MASK_POOL = 0x80000002,
+    /** The pool row that each position uses. */
+    STREAM_POOL_ROW = 0x80000003,
     /** The fate of a chosen token of the encoder's input: `[MASK]`, a random id, or itself. */
     STREAM_CORRUPTION = 0x80000004,
 

@@ -24,7 +24,7 @@ enum TileSize : uint32_t {
     SEGMENT_SLICE = 64,           /* indices of a slice of a long segment */
     GROUP_TILE = 2048,            /* keys that one count of digits is of */
     GROUP_DIGIT_BITS = 8,
-    MASK_ROWS_PER_BLOCK = 32, /* bank rows that one block makes */
+    MASK_ROWS_PER_BLOCK = 32, /* pool rows that one block makes */
     ROW_COLUMNS_MAX = 1024,   /* of a row that a warp holds in registers */
 };
 
@@ -39,10 +39,10 @@ struct DropoutParams {
 
 /* Source of a query's visible keys. */
 enum AttentionMaskKind : uint32_t {
-    ATTENTION_MASK_BITS = 0,   /* a bit row a query */
-    ATTENTION_MASK_WINDOW = 1, /* keys from position - left to position + right */
-    ATTENTION_MASK_ORDER = 2,  /* keys that come earlier in a permutation of the sentence */
-    ATTENTION_MASK_DRAWN = 3,  /* a pool of whole-word masks, sampled in each block: see DrawMasksParams */
+    ATTENTION_MASK_BITS = 0,    /* a bit row a query */
+    ATTENTION_MASK_WINDOW = 1,  /* keys from position - left to position + right */
+    ATTENTION_MASK_ORDER = 2,   /* keys that come earlier in a permutation of the sentence */
+    ATTENTION_MASK_SAMPLED = 3, /* a pool of whole-word masks, sampled in each block: see SampleMasksParams */
 };
 
 /* Flags that modify every query's visibility. */
@@ -53,7 +53,7 @@ enum AttentionMaskRule : uint32_t {
 };
 
 /* Limit of the tokens that a mask may choose of a sentence: min(cap, max(1, round(ratio · length))). */
-struct MaskBudget {
+struct MaskCountLimitParams {
     double ratio;
     uint32_t cap;
     uint32_t unused;
@@ -72,8 +72,8 @@ struct AttentionMaskParams {
     DevicePointer rng;              /* RngState */
     DevicePointer sentence_indices; /* u32 [sentences] */
     DevicePointer word_starts;      /* u32 [ceil(keys / 32)]: a bit a token */
-    MaskBudget budget;
-    uint32_t bank_rows_max;
+    MaskCountLimitParams count_limit;
+    uint32_t pool_rows_max;
     uint32_t words; /* elements of `bits`; any beyond are 0 */
 };
 
@@ -380,7 +380,7 @@ struct CorruptionParams {
     DevicePointer rows;      /* i32 [labeled]: chosen tokens of the batch, ascending, then -1 */
     DevicePointer targets;   /* i32 [labeled]: their ids, then IGNORE_INDEX */
     DevicePointer counts;    /* i32 [sentences]: chosen tokens */
-    MaskBudget budget;
+    MaskCountLimitParams count_limit;
     uint64_t mask_below;   /* of 2^32 random values, those that become mask_id */
     uint64_t random_below; /* … those that become mask_id or a random id; the others stay */
     int32_t mask_id;
@@ -423,22 +423,22 @@ struct MeanWeightsParams {
 };
 
 /* Whole-word masks: a pool of bit rows for each sentence, each token's row of it, and corrupted inputs. */
-struct DrawMasksParams {
+struct SampleMasksParams {
     DevicePointer rng;              /* RngState */
     DevicePointer cu_seqlens;       /* i32 [sentences + 1] */
     DevicePointer sentence_indices; /* u32 [sentences]: the sentences' numbers in the corpus */
     DevicePointer word_starts;      /* u32 [ceil(tokens / 32)]: a bit a token, 1 where a word starts */
-    DevicePointer bank_offsets;     /* u32 [sentences + 1] */
-    DevicePointer bits;             /* u32 [bank_words]: 1 is visible */
+    DevicePointer pool_offsets;     /* u32 [sentences + 1] */
+    DevicePointer bits;             /* u32 [pool_words]: 1 is visible */
     DevicePointer rows;             /* u16 [tokens], optional: else each token has the row of its position */
-    DevicePointer workspace; /* u16 [tokens, bank_rows_max rounded up to 32], optional: else shared memory */
-    MaskBudget budget;       /* of the pool's masks */
-    uint32_t bank_rows_max;
-    uint32_t bank_blocks; /* for each sentence, before the block of its corruption */
+    DevicePointer workspace; /* u16 [tokens, pool_rows_max rounded up to 32], optional: else shared memory */
+    MaskCountLimitParams count_limit; /* of the pool's masks */
+    uint32_t pool_rows_max;
+    uint32_t pool_blocks; /* for each sentence, before the block of its corruption */
     uint32_t length_max;  /* of the longest sentence; sizes the arrays in shared memory */
     uint32_t sentences;
     uint32_t tokens;
-    uint32_t bank_words;
+    uint32_t pool_words;
     CorruptionParams encoder;
     CorruptionParams decoder;
 };

@@ -33,7 +33,7 @@
 //! | [`device`] | memory, streams and kernel launches, on the host or a CUDA device |
 //! | [`ops`] | one safe, typed interface for each operation: attention, cross-entropy, LayerNorm, … |
 //! | [`model`] | sizes, batches, parameters by their Hugging Face names, the training step, [`model::io`] to save and load |
-//! | [`random`] | counter-based draws: dropout and masks are the same on every device |
+//! | [`random`] | counter-based samples: dropout and masks are the same on every device |
 //! | [`mod@reference`] | the step in f64, slow and obvious, the oracle for every kernel |
 //! | `data` | corpus, tokenizer, token stores and packed batches (feature `train`) |
 //! | `train` | the learning-rate schedule and the record of a run (feature `train`) |

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use retromae::device::baseline_params::BaselineHeadsParams;
 use retromae::device::{Buffer, Family, ModelFloat, Stream, View, ViewMut, kernels};
-use retromae::model::VisibilityBank;
+use retromae::model::MaskPool;
 use retromae::ops::Result;
 use retromae::ops::product::Factor::{Plain, Transposed};
 use retromae::ops::product::Sizes;
@@ -70,11 +70,11 @@ pub struct Attention<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Attention<T> {
-    /// Prepares attention under `bank`, or full attention; a pack of unequal sentences is masked in either case, because of its padding.
+    /// Prepares attention under `pool`, or full attention; a pack of unequal sentences is masked in either case, because of its padding.
     pub fn new(
         stream: &Stream,
         shape: Shape,
-        bank: Option<&VisibilityBank>,
+        pool: Option<&MaskPool>,
         dropout: Option<Dropout>,
     ) -> Result<Self> {
         let device = stream.device();
@@ -85,7 +85,7 @@ impl<T: ModelFloat> Attention<T> {
             .iter()
             .for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
         let padded = shape.lengths.iter().any(|&length| length != shape.padded_length());
-        let mask = (bank.is_some() || padded).then(|| dense_mask(bank, &shape));
+        let mask = (pool.is_some() || padded).then(|| dense_mask(pool, &shape));
         Ok(Self {
             cu_seqlens: device.upload(&cu_seqlens)?,
             scale: (shape.head_dim as f32).powf(-0.5),
@@ -211,7 +211,7 @@ fn query_rows<'a>(cu_seqlens: &'a Buffer<i32>, shape: &Shape) -> DropoutRows<'a>
 }
 
 /// `[B, L, L]`: 0 where a query sees a key, −∞ elsewhere. Padded queries see all keys but padding, so that no row is empty.
-fn dense_mask<T: ModelFloat>(bank: Option<&VisibilityBank>, shape: &Shape) -> Vec<T> {
+fn dense_mask<T: ModelFloat>(pool: Option<&MaskPool>, shape: &Shape) -> Vec<T> {
     let padded = shape.padded_length();
     let mut mask = vec![T::from_f32(0.0); shape.sentences() * padded * padded];
     let mut start = 0;
@@ -222,7 +222,7 @@ fn dense_mask<T: ModelFloat>(bank: Option<&VisibilityBank>, shape: &Shape) -> Ve
             for (key, value) in row.iter_mut().enumerate() {
                 let visible = key < length
                     && (query >= length
-                        || bank.is_none_or(|bank| bank.visible(sentence, start, length, query, key)));
+                        || pool.is_none_or(|pool| pool.visible(sentence, start, length, query, key)));
                 if !visible {
                     *value = T::from_f32(f32::NEG_INFINITY);
                 }

@@ -1,16 +1,16 @@
 //! Attention forward and backward, full as in the encoder (`attention`) and under position-specific masks as in the enhanced decoder (`two_stream`):
-//! bits of a bank in the kernel, a dense matrix in the baseline.
+//! bits of a pool in the kernel, a dense matrix in the baseline.
 //!
 //! Bound, with S = A·ΣL² scores and T·H elements an operand: forward 4·S·d FLOPs and 4·T·H·e bytes (query, key, value, output), backward
 //! 10·S·d FLOPs and 8·T·H·e bytes (those four, the gradient of the output, three gradients); two-stream the mask's bits and row indices too.
 
 use retromae::device::{Buffer, Device, ModelFloat, Stream};
-use retromae::model::VisibilityBank;
+use retromae::model::MaskPool;
 use retromae::ops::attention::{self, HEAD_DIMS, Mask, Rows, RowsMut};
 
 use crate::baseline;
 use crate::harness::{
-    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
+    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
     mixed_lengths, typed, visibility, widened,
 };
 
@@ -23,7 +23,7 @@ struct Case {
     /// A·d
     columns: usize,
     head_dim: usize,
-    /// True if a bank of masks determines which keys a query sees.
+    /// True if a pool of masks determines which keys a query sees.
     masked: bool,
 }
 
@@ -46,14 +46,14 @@ impl Case {
         (self.head_dim as f32).powf(-0.5)
     }
 
-    fn bank(&self) -> Option<VisibilityBank> {
-        self.masked.then(|| visibility(&self.lengths, BANK_ROWS_MAX))
+    fn pool(&self) -> Option<MaskPool> {
+        self.masked.then(|| visibility(&self.lengths, POOL_ROWS_MAX))
     }
 
     fn bound(&self, pass: Pass, element_bytes: usize) -> Bound {
         let scores: usize = self.heads() * self.lengths.iter().map(|length| length * length).sum::<usize>();
         let (products, operands) = if pass == Pass::Forward { (2, 4) } else { (5, 8) };
-        let words = |length: &usize| (*length).min(BANK_ROWS_MAX) * length.div_ceil(32) * 4 + 2 * length;
+        let words = |length: &usize| (*length).min(POOL_ROWS_MAX) * length.div_ceil(32) * 4 + 2 * length;
         let mask = if self.masked { self.lengths.iter().map(words).sum() } else { 0 };
         Bound::new(
             2 * products * scores * self.head_dim,
@@ -130,18 +130,18 @@ impl<T: ModelFloat> Operands<T> {
 /// Sentences and masks on a device.
 struct Pack {
     cu_seqlens: Buffer<i32>,
-    /// bits, offsets and rows of a [`VisibilityBank`]
-    bank: Option<(Buffer<u32>, Buffer<u32>, Buffer<u16>)>,
+    /// bits, offsets and rows of a [`MaskPool`]
+    pool: Option<(Buffer<u32>, Buffer<u32>, Buffer<u16>)>,
 }
 
 impl Pack {
     fn new(device: &Device, case: &Case) -> Outcome<Self> {
-        let upload = |bank: VisibilityBank| -> Outcome<_> {
-            Ok((device.upload(&bank.bits)?, device.upload(&bank.offsets)?, device.upload(&bank.rows)?))
+        let upload = |pool: MaskPool| -> Outcome<_> {
+            Ok((device.upload(&pool.bits)?, device.upload(&pool.offsets)?, device.upload(&pool.rows)?))
         };
         Ok(Self {
             cu_seqlens: device.upload(&cu_seqlens(&case.lengths))?,
-            bank: case.bank().map(upload).transpose()?,
+            pool: case.pool().map(upload).transpose()?,
         })
     }
 
@@ -154,10 +154,10 @@ impl Pack {
             num_heads: case.heads(),
             head_dim: case.head_dim,
             scale: case.scale(),
-            mask: match &self.bank {
+            mask: match &self.pool {
                 None => Mask::Full,
                 Some((bits, offsets, rows)) => {
-                    Mask::Bank { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
+                    Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
                 }
             },
             dropout: None,
@@ -256,7 +256,7 @@ impl<T: ModelFloat> Unfused<T> {
         let mut unfused = Self {
             columns: case.columns,
             pass,
-            attention: baseline::attention::Attention::new(stream, shape, case.bank().as_ref(), None)?,
+            attention: baseline::attention::Attention::new(stream, shape, case.pool().as_ref(), None)?,
             operands: Operands::new(stream.device(), case.tokens() * case.columns)?,
         };
         unfused.forward(stream)?;

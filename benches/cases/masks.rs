@@ -1,4 +1,4 @@
-//! The masks of a batch. Fused: bits of a bank and the encoder's corrupted input, drawn on the device in one launch. Unfused: the algorithm of the
+//! The masks of a batch. Fused: bits of a pool and the encoder's corrupted input, sampled on the device in one launch. Unfused: the algorithm of the
 //! authors' public collator, in Rust, on one CPU core, as in a data loader's worker: the same masks as a dense `[B, L, L]` of 64-bit integers,
 //! uploaded if the device is a GPU. Third: that collator in Python and NumPy (`benches/peers/collator.py`, run by the interpreter that
 //! `RETROMAE_BENCH_PYTHON` names, else `python3`), likewise in one process.
@@ -9,12 +9,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use retromae::device::{Buffer, Stream};
-use retromae::model::VisibilityBank;
-use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
+use retromae::model::MaskPool;
+use retromae::ops::masks::{self, Corruption, MaskCountLimit, Pool, Replacement, Sentences};
 use retromae::ops::rng_state;
 
 use crate::harness::{
-    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
+    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
     visibility, word_starts,
 };
 
@@ -25,7 +25,7 @@ const VOCABULARY: usize = 30522;
 struct Case {
     sentences: usize,
     length: usize,
-    bank_rows_max: usize,
+    pool_rows_max: usize,
 }
 
 impl Case {
@@ -38,18 +38,18 @@ impl Case {
     }
 
     fn bound(&self) -> Bound {
-        let words = self.sentences * self.length.min(self.bank_rows_max) * self.length.div_ceil(32);
+        let words = self.sentences * self.length.min(self.pool_rows_max) * self.length.div_ceil(32);
         let labeled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
         Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labeled)
     }
 
     /// `[B, L, L]`: 1 where a query sees a key
-    fn dense(&self, bank: &VisibilityBank) -> Vec<i64> {
+    fn dense(&self, pool: &MaskPool) -> Vec<i64> {
         let mut dense = Vec::with_capacity(self.tokens() * self.length);
         for sentence in 0..self.sentences {
             let start = sentence * self.length;
             for query in 0..self.length {
-                let visible = |key| bank.visible(sentence, start, self.length, query, key);
+                let visible = |key| pool.visible(sentence, start, self.length, query, key);
                 dense.extend((0..self.length).map(|key| i64::from(visible(key))));
             }
         }
@@ -65,19 +65,19 @@ impl Case {
 
 pub fn bench(bench: &mut Bench) {
     let mut group = bench.group("masks");
-    for bank_rows_max in [128, 256] {
-        let case = Case { sentences: 64, length: 512, bank_rows_max };
+    for pool_rows_max in [128, 256] {
+        let case = Case { sentences: 64, length: 512, pool_rows_max };
         let variants = vec![
             Variant::new(FUSED, move |stream| Fused::new(stream, case)),
             Variant::new(UNFUSED, move |stream| Unfused::new(stream, case)),
             Variant::new("python", move |_| Python::new(case)),
         ];
-        let rank = Rank::headline(bank_rows_max == BANK_ROWS_MAX);
-        group.case(rank, &format!("B64_L512_K{bank_rows_max}"), case.bound(), variants);
+        let rank = Rank::headline(pool_rows_max == POOL_ROWS_MAX);
+        group.case(rank, &format!("B64_L512_K{pool_rows_max}"), case.bound(), variants);
     }
 }
 
-/// Bits, drawn on the device.
+/// Bits, sampled on the device.
 struct Fused {
     case: Case,
     rng: Buffer<u32>,
@@ -85,7 +85,7 @@ struct Fused {
     sentence_indices: Buffer<u32>,
     word_starts: Buffer<u32>,
     offsets: Vec<u32>,
-    bank_offsets: Buffer<u32>,
+    pool_offsets: Buffer<u32>,
     bits: Buffer<u32>,
     rows: Buffer<u16>,
     workspace: Buffer<u8>,
@@ -101,8 +101,8 @@ impl Fused {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
         let sums = cu_seqlens(&case.lengths());
-        let offsets = masks::bank_offsets(&sums, case.bank_rows_max)?;
-        let labeled = masks::labeled_offsets(&sums, Budget::of(ENCODER_RATIO))?;
+        let offsets = masks::pool_offsets(&sums, case.pool_rows_max)?;
+        let labeled = masks::labeled_offsets(&sums, MaskCountLimit::of(ENCODER_RATIO))?;
         let indices: Vec<u32> = (0..case.sentences as u32).collect();
         let ids: Vec<i32> = (0..case.tokens() as i32).map(|token| token % VOCABULARY as i32).collect();
         let starts = word_starts(case.length).repeat(case.sentences);
@@ -112,10 +112,10 @@ impl Fused {
             cu_seqlens: device.upload(&sums)?,
             sentence_indices: device.upload(&indices)?,
             word_starts: device.upload(&masks::word_start_bits(&starts))?,
-            bank_offsets: device.upload(&offsets)?,
+            pool_offsets: device.upload(&offsets)?,
             bits: device.zeros(offsets[case.sentences] as usize)?,
             rows: device.zeros(case.tokens())?,
-            workspace: masks::workspace(case.tokens(), case.length, case.bank_rows_max).allocate(device)?,
+            workspace: masks::workspace(case.tokens(), case.length, case.pool_rows_max).allocate(device)?,
             ids: device.upload(&ids)?,
             input_ids: device.zeros(case.tokens())?,
             labeled_offsets: device.upload(&labeled)?,
@@ -138,16 +138,16 @@ impl Work for Fused {
             tokens: self.case.tokens(),
             length_max: self.case.length,
         };
-        let bank = Bank {
-            budget: Budget::of(RATIO),
-            rows_max: self.case.bank_rows_max,
-            offsets: self.bank_offsets.view(),
+        let pool = Pool {
+            count_limit: MaskCountLimit::of(RATIO),
+            rows_max: self.case.pool_rows_max,
+            offsets: self.pool_offsets.view(),
             bits: self.bits.view_mut(),
             rows: Some(self.rows.view_mut()),
             workspace: self.workspace.view_mut(),
         };
         let encoder = Corruption {
-            budget: Budget::of(ENCODER_RATIO),
+            count_limit: MaskCountLimit::of(ENCODER_RATIO),
             replacement: Replacement::bert(103, VOCABULARY),
             ids: self.ids.view(),
             input_ids: self.input_ids.view_mut(),
@@ -156,12 +156,12 @@ impl Work for Fused {
             targets: self.targets.view_mut(),
             counts: self.counts.view_mut(),
         };
-        Ok(masks::draw(stream, sentences, Some(bank), Some(encoder), None)?)
+        Ok(masks::sample(stream, sentences, Some(pool), Some(encoder), None)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {
         let (bits, rows) = (self.bits.read()?, self.rows.read()?);
-        let dense = self.case.dense(&VisibilityBank { bits, offsets: self.offsets.clone(), rows });
+        let dense = self.case.dense(&MaskPool { bits, offsets: self.offsets.clone(), rows });
         Ok(self.case.results(&dense))
     }
 
@@ -192,7 +192,7 @@ impl Unfused {
 
 impl Work for Unfused {
     fn run(&mut self, _: &Stream) -> Outcome<()> {
-        self.dense = self.case.dense(&visibility(&self.case.lengths(), self.case.bank_rows_max));
+        self.dense = self.case.dense(&visibility(&self.case.lengths(), self.case.pool_rows_max));
         match &mut self.uploaded {
             Some(buffer) => Ok(buffer.write(bytemuck::cast_slice(&self.dense))?),
             None => Ok(()),
@@ -208,7 +208,7 @@ impl Work for Unfused {
     }
 }
 
-/// The collator in a Python process, which draws a batch for each line that it receives.
+/// The collator in a Python process, which samples a batch for each line that it receives.
 struct Python {
     process: Child,
     requests: ChildStdin,
@@ -219,7 +219,7 @@ struct Python {
 impl Python {
     fn new(case: Case) -> Outcome<Self> {
         let python = std::env::var_os("RETROMAE_BENCH_PYTHON").unwrap_or_else(|| "python3".into());
-        let sizes = [case.sentences, case.length, case.bank_rows_max].map(|size| size.to_string());
+        let sizes = [case.sentences, case.length, case.pool_rows_max].map(|size| size.to_string());
         let mut process = Command::new(&python)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/collator.py"))
             .args(sizes)

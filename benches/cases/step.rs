@@ -6,23 +6,23 @@
 
 use retromae::device::{DType, ModelFloat, Stream};
 use retromae::model::{
-    AdamW, BankRows, Batch, Capacity, IGNORE_INDEX, Input, Masking, Model, ModelConfig, PackedSentences,
-    StepRandomness, Ticket, TrainStep,
+    AdamW, Batch, Capacity, IGNORE_INDEX, Input, Masking, Model, ModelConfig, PackedSentences, PoolRows,
+    StepHandle, StepRandomness, TrainStep,
 };
-use retromae::ops::masks::{Budget, word_start_bits};
-use retromae::reference::mask::draw_batch;
+use retromae::ops::masks::{MaskCountLimit, word_start_bits};
+use retromae::reference::mask::sample_batch;
 
 use crate::baseline;
 use crate::harness::{
-    BANK_ROWS_MAX, Bench, Bound, FUSED, Outcome, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
+    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
     word_starts,
 };
 
 const MASKING: Masking = Masking {
     mask_id: 103,
-    encoder: Budget { ratio: 0.3, cap: None },
-    decoder: Budget { ratio: RATIO, cap: None },
-    bank_rows: BankRows::AtMost(BANK_ROWS_MAX),
+    encoder: MaskCountLimit { ratio: 0.3, cap: None },
+    decoder: MaskCountLimit { ratio: RATIO, cap: None },
+    pool_rows: PoolRows::AtMost(POOL_ROWS_MAX),
 };
 const SEED: u64 = 1;
 const LEARNING_RATE: f64 = 1e-4;
@@ -59,9 +59,9 @@ impl Case {
         }
     }
 
-    /// Returns the batch that the first step draws.
+    /// Returns the batch that the first step samples.
     fn batch(&self) -> Batch {
-        draw_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
+        sample_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
     }
 
     fn bound(&self, dtype: DType) -> Bound {
@@ -134,8 +134,8 @@ struct Fused<T: ModelFloat> {
     model: Model<T>,
     batch: Batch,
     updates: u32,
-    /// Ticket of the last step.
-    ticket: Option<Ticket>,
+    /// StepHandle of the last step.
+    ticket: Option<StepHandle>,
 }
 
 impl<T: ModelFloat> Fused<T> {
@@ -184,7 +184,7 @@ impl<T: ModelFloat> Unfused<T> {
         let batch = case.batch();
         let setting = baseline::step::Setting {
             config: &case.config,
-            bank: batch.visibility.as_ref().ok_or("the batch has no bank")?,
+            pool: batch.visibility.as_ref().ok_or("the batch has no pool")?,
             batch: &batch,
             optimizer: &AdamW::default(),
             learning_rate: LEARNING_RATE,

@@ -2,15 +2,15 @@
 
 use rayon::prelude::*;
 use retromae::device::{Buffer, Float};
-use retromae::model::BankRows;
-use retromae::model::VisibilityBank;
+use retromae::model::MaskPool;
+use retromae::model::PoolRows;
 use retromae::random::{key, philox};
-use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 
 use super::{Outcome, Results};
 
-/// Most rows of a bank, and the share of the tokens that a row hides: the training defaults.
-pub const BANK_ROWS_MAX: usize = 128;
+/// Most rows of a pool, and the share of the tokens that a row hides: the training defaults.
+pub const POOL_ROWS_MAX: usize = 128;
 pub const RATIO: f64 = 0.5;
 
 /// Tokens of a word, in turn: most words of a text are one token.
@@ -85,10 +85,10 @@ pub fn word_starts(length: usize) -> Vec<bool> {
 }
 
 /// Returns the masks of a training step for sentences of [`word_starts`].
-pub fn visibility(lengths: &[usize], bank_rows_max: usize) -> VisibilityBank {
+pub fn visibility(lengths: &[usize], pool_rows_max: usize) -> MaskPool {
     let starts: Vec<Vec<bool>> = lengths.iter().map(|&length| word_starts(length)).collect();
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
     let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
-    let budget = Budget { ratio: RATIO, cap: None };
-    mask_bank(1, 1, &sentences, budget, BankRows::AtMost(bank_rows_max))
+    let count_limit = MaskCountLimit { ratio: RATIO, cap: None };
+    mask_pool(1, 1, &sentences, count_limit, PoolRows::AtMost(pool_rows_max))
 }

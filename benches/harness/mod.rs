@@ -26,7 +26,7 @@ use retromae::device::{self, Device, Stream};
 use retromae::ops;
 
 pub use data::{
-    BANK_ROWS_MAX, RATIO, cu_seqlens, embeddings, head_results, mixed_lengths, typed, values, visibility,
+    POOL_ROWS_MAX, RATIO, cu_seqlens, embeddings, head_results, mixed_lengths, typed, values, visibility,
     widened, word_starts,
 };
 pub use report::Bound;

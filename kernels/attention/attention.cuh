@@ -178,7 +178,7 @@ struct FullMask {
     }
 };
 
-// A pool of whole-word masks in shared memory, as the kernel draw_masks would write it for the sentence.
+// A pool of whole-word masks in shared memory, as the kernel sample_masks would write it for the sentence.
 struct SampledPool {
     const uint32_t* bits;
     const uint16_t* rows;
@@ -190,9 +190,9 @@ struct SampledPool {
         const uint32_t length = sentence.keys;
         const MaskSampler sampler = {*pointer<const RngState>(mask.rng),
                                      pointer<const uint32_t>(mask.sentence_indices)[sentence.index], length,
-                                     mask_count_limit(length, mask.budget)};
+                                     mask_count_limit(length, mask.count_limit)};
         const uint32_t words_per_row = (length + 31) / 32;
-        const uint32_t pool_rows = length < mask.bank_rows_max ? length : mask.bank_rows_max;
+        const uint32_t pool_rows = length < mask.pool_rows_max ? length : mask.pool_rows_max;
         uint32_t* bits = memory.take<uint32_t>(pool_rows * words_per_row);
         uint16_t* rows = memory.take<uint16_t>(length);
         SharedMemory scratch = memory;
@@ -209,7 +209,7 @@ struct SampledPool {
         __syncthreads();
         words.count = *count;
         for (uint32_t row = threadIdx.x; row < pool_rows; row += kAttentionThreads)
-            sample_mask(sampler, STREAM_MASK_BANK, row, words, permutation, bits + row * words_per_row);
+            sample_mask(sampler, STREAM_MASK_POOL, row, words, permutation, bits + row * words_per_row);
         __syncthreads();
         return {bits, rows};
     }
@@ -221,7 +221,7 @@ struct SampledPoolBytes {
     uint64_t passing;  // until the block's own arrays lie there
 
     static SampledPoolBytes of(const AttentionForwardParams& params) {
-        const uint32_t length = params.key_seqlen_max, most = params.mask.bank_rows_max;
+        const uint32_t length = params.key_seqlen_max, most = params.mask.pool_rows_max;
         const uint64_t pool_rows = length < most ? length : most;
         return {taken_bytes<uint32_t>(pool_rows * ceil_div(length, 32)) + taken_bytes<uint16_t>(length),
                 taken_bytes<uint32_t>(1) + taken_bytes<uint16_t>(uint64_t{length} + 1) +
@@ -262,7 +262,7 @@ struct AnyMask {
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
         result.order = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
         result.pool = {nullptr, nullptr};
-        if (mask.kind == ATTENTION_MASK_DRAWN) result.pool = SampledPool::sample(mask, sentence, memory);
+        if (mask.kind == ATTENTION_MASK_SAMPLED) result.pool = SampledPool::sample(mask, sentence, memory);
         result.words_per_row = (sentence.keys + 31) / 32;
         result.keys = sentence.keys;
         result.kind = mask.kind;
@@ -278,7 +278,7 @@ struct AnyMask {
         uint32_t visible;
         if (kind == ATTENTION_MASK_BITS)
             visible = stored((rows == nullptr ? position : rows[position]) * words_per_row + first_key / 32);
-        else if (kind == ATTENTION_MASK_DRAWN)
+        else if (kind == ATTENTION_MASK_SAMPLED)
             visible = pool.bits[pool.rows[position] * words_per_row + first_key / 32];
         else if (kind == ATTENTION_MASK_WINDOW)
             visible = in_window(position, first_key);
@@ -361,7 +361,7 @@ inline Grid tiles_grid(const AttentionForwardParams& params, uint64_t tokens, ui
 // Shared memory of a block that needs `own` bytes beside what the mask keeps, after the mask has been made.
 template <class Mask>
 uint64_t bytes_with_mask(const AttentionForwardParams& params, uint64_t own) {
-    if (!Mask::kMasked || params.mask.kind != ATTENTION_MASK_DRAWN) return own;
+    if (!Mask::kMasked || params.mask.kind != ATTENTION_MASK_SAMPLED) return own;
     const SampledPoolBytes pool = SampledPoolBytes::of(params);
     return pool.kept + (own > pool.passing ? own : pool.passing);
 }

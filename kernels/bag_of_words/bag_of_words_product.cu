@@ -2,7 +2,7 @@
 // logits are never stored.
 //
 // A block takes 128 token ids and one sentence. Ids are the rows of its tiles and tokens their columns, 128
-// at a time (core/product.cuh), so that a maximum runs along a row: over a lane's 16 columns in registers,
+// at a time (core/gemm.cuh), so that a maximum runs along a row: over a lane's 16 columns in registers,
 // tile after tile, and once, at the end, over the eight lanes that share a row.
 //
 // 2·T·V·H FLOPs, 6·B·V bytes written; hidden rows are read V / 128 times and weights once a sentence, from
@@ -11,13 +11,13 @@
 //
 // 57 KB shared memory, 230 registers on sm_80, 233 on sm_90, so two blocks an SM; no spills, no stack.
 // Bank conflicts: none; see SharedTile, and the shares' stride.
-#include "../core/product.cuh"
+#include "../core/gemm.cuh"
 #include "maximum.cuh"
 
 namespace retromae {
 
 // A row's eight shares are this far apart: the four lanes of a quad meet different groups of 8 banks.
-constexpr uint32_t kShareStride = kProductTile + 8;
+constexpr uint32_t kShareStride = kGemmTile + 8;
 constexpr uint32_t kShares = 8;
 
 // The largest product of each of a lane's rows, and the token position that has it.
@@ -26,7 +26,7 @@ struct RunningMaxima {
     uint32_t positions[kLaneRows];
 
     // Adds products whose first column is the token at `position`; those from `end` on do not exist.
-    RETROMAE_MEMBER void add(const WarpProducts& products, uint32_t position, uint32_t end) {
+    RETROMAE_MEMBER void add(const WarpAccumulators& products, uint32_t position, uint32_t end) {
         for_each_product(products, [&](int row, int column, float x) {
             const uint32_t own = position + lane_column(column);
             if (own < end && exceeds(x, values[row])) {
@@ -77,10 +77,10 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t first = tokens.start + params.first_slot;
     const uint32_t end = tokens.start + tokens.count;
     if (!tokens.valid || first >= end) return;
-    const uint32_t first_token_id = blockIdx.x * kProductTile;
-    const uint32_t tiles = (end - first + kProductTile - 1) / kProductTile;
+    const uint32_t first_token_id = blockIdx.x * kGemmTile;
+    const uint32_t tiles = (end - first + kGemmTile - 1) / kGemmTile;
     SharedMemory memory = SharedMemory::begin();
-    auto stream = ProductStream<T>::begin(
+    auto stream = GemmStream<T>::begin(
         memory, {pointer<const T>(params.weight), params.hidden_size, first_token_id, params.vocabulary},
         {pointer<const T>(params.hidden), params.hidden_size, first, end}, tiles);
     const SharedMaxima shared = SharedMaxima::take(memory);
@@ -92,9 +92,9 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     }
     RETROMAE_NO_UNROLL
     for (uint32_t tile = 0; tile < tiles; ++tile) {
-        WarpProducts products;
+        WarpAccumulators products;
         stream.multiply(products);
-        running.add(products, params.first_slot + tile * kProductTile + warp_column(), tokens.count);
+        running.add(products, params.first_slot + tile * kGemmTile + warp_column(), tokens.count);
     }
     copy_async_wait<0>();
     shared.put(running);
@@ -110,12 +110,12 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
 
 // A block a tile of words and sentence.
 template <class T>
-struct BagProductLaunch : Launch<kProductThreads> {
+struct BagProductLaunch : Launch<kGemmThreads> {
     static Grid grid(const BagOfWordsParams& params) {
-        return {ceil_div(params.vocabulary, kProductTile), params.sentences};
+        return {ceil_div(params.vocabulary, kGemmTile), params.sentences};
     }
     static uint64_t shared_bytes(const BagOfWordsParams&) {
-        return product_bytes<T>() + taken_bytes<float>(kShares * kShareStride) +
+        return gemm_bytes<T>() + taken_bytes<float>(kShares * kShareStride) +
                taken_bytes<uint32_t>(kShares * kShareStride);
     }
 };

@@ -32,7 +32,7 @@
 // Bank conflicts: none; see SharedTile.
 #include "../arch/approximate.cuh"
 #include "../arch/block.cuh"
-#include "../core/product.cuh"
+#include "../core/gemm.cuh"
 #include "target.cuh"
 
 namespace retromae {
@@ -78,14 +78,14 @@ struct RunningExponentials {
 // Shared memory of a block beside its operands.
 template <class T>
 struct ExponentialTiles {
-    int32_t* targets;                 // [kProductTile]
-    float* references;                // [kProductTile]
+    int32_t* targets;                 // [kGemmTile]
+    float* references;                // [kGemmTile]
     SharedTile<T, kWarpTile> staged;  // 16 rows a warp
 
     RETROMAE_DEVICE ExponentialTiles take(SharedMemory& memory) {
-        return {memory.take<int32_t>(kProductTile),
-                memory.take<float>(kProductTile),
-                {memory.take<T>(kProductThreads / 32 * 16 * kWarpTile)}};
+        return {memory.take<int32_t>(kGemmTile),
+                memory.take<float>(kGemmTile),
+                {memory.take<T>(kGemmThreads / 32 * 16 * kWarpTile)}};
     }
     // The logits of a row without a target do not matter: its exponentials are set to 0.
     RETROMAE_MEMBER void load_row(const CrossEntropyFusedParams& params, uint32_t row) const {
@@ -97,7 +97,7 @@ struct ExponentialTiles {
 
 // Turns products into logits; those beyond the vocabulary become -inf, whose exponential is 0.
 RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t first_column,
-                              WarpProducts& products) {
+                              WarpAccumulators& products) {
     float bias[kLaneColumns];
     RETROMAE_UNROLL
     for (int column = 0; column < kLaneColumns; ++column) {
@@ -127,7 +127,7 @@ RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const E
     for_each_product(logits, [&](int half, int column, float& x) {
         const int row = 2 * block + half;
         if (target_columns[half] == lane_column(column) - lane_column(0))
-            target_logits[blockIdx.x * kProductTile + rows[half]] = x;
+            target_logits[blockIdx.x * kGemmTile + rows[half]] = x;
         running.maxima[row] = fmaxf(running.maxima[row], x);
         x = labeled[half] ? exp2_approximate((x - references[half]) * kLog2E) : 0.0f;
         running.sums[row] += x;
@@ -151,7 +151,7 @@ RETROMAE_DEVICE void write_exponentials(const CrossEntropyFusedParams& params,
 }
 
 // Writes the split's sum and maximum of each row of the block, of which two warps have a part each;
-// `partials` is shared memory [2 warps, 2, kProductTile].
+// `partials` is shared memory [2 warps, 2, kGemmTile].
 RETROMAE_DEVICE void write_partials(const CrossEntropyFusedParams& params, RunningExponentials& running,
                                     float* partials) {
     __syncthreads();
@@ -160,31 +160,31 @@ RETROMAE_DEVICE void write_partials(const CrossEntropyFusedParams& params, Runni
     if (lane_index() % 4 == 0) {
         RETROMAE_UNROLL
         for (int row = 0; row < kLaneRows; ++row) {
-            float* partial = partials + threadIdx.x / 32 % 2 * 2 * kProductTile + warp_row() + lane_row(row);
+            float* partial = partials + threadIdx.x / 32 % 2 * 2 * kGemmTile + warp_row() + lane_row(row);
             partial[0] = running.sums[row];
-            partial[kProductTile] = running.maxima[row];
+            partial[kGemmTile] = running.maxima[row];
         }
     }
     __syncthreads();
-    const uint32_t own = blockIdx.x * kProductTile + threadIdx.x;
+    const uint32_t own = blockIdx.x * kGemmTile + threadIdx.x;
     if (own >= params.rows) return;
     const float* partial = partials + threadIdx.x;
     const uint64_t index = static_cast<uint64_t>(blockIdx.y) * params.rows + own;
-    pointer<float>(params.sums)[index] = partial[0] + partial[2 * kProductTile];
-    pointer<float>(params.maxima)[index] = fmaxf(partial[kProductTile], partial[3 * kProductTile]);
+    pointer<float>(params.sums)[index] = partial[0] + partial[2 * kGemmTile];
+    pointer<float>(params.maxima)[index] = fmaxf(partial[kGemmTile], partial[3 * kGemmTile]);
 }
 
 template <class T>
 RETROMAE_DEVICE void exponentials(const CrossEntropyFusedParams& params) {
-    const uint32_t first_row = blockIdx.x * kProductTile;
+    const uint32_t first_row = blockIdx.x * kGemmTile;
     if (params.retry != 0 && pointer<const uint32_t>(params.retries)[blockIdx.x] == 0) return;
-    const uint32_t count = (params.vocabulary + kProductTile - 1) / kProductTile;
+    const uint32_t count = (params.vocabulary + kGemmTile - 1) / kGemmTile;
     const uint32_t first_tile = blockIdx.y * count / params.splits;
     const uint32_t end_tile = (blockIdx.y + 1) * count / params.splits;
     SharedMemory memory = SharedMemory::begin();
-    auto stream = ProductStream<T>::begin(
+    auto stream = GemmStream<T>::begin(
         memory, {pointer<const T>(params.hidden), params.hidden_size, first_row, params.rows},
-        {pointer<const T>(params.weight), params.hidden_size, first_tile * kProductTile, params.vocabulary},
+        {pointer<const T>(params.weight), params.hidden_size, first_tile * kGemmTile, params.vocabulary},
         end_tile - first_tile);
     const auto tiles = ExponentialTiles<T>::take(memory);
     tiles.load_row(params, first_row + threadIdx.x);
@@ -194,9 +194,9 @@ RETROMAE_DEVICE void exponentials(const CrossEntropyFusedParams& params) {
 
     RETROMAE_NO_UNROLL
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
-        WarpProducts products;
+        WarpAccumulators products;
         stream.multiply(products);
-        const uint32_t column = tile * kProductTile + warp_column();
+        const uint32_t column = tile * kGemmTile + warp_column();
         add_bias(params, column, products);
         RETROMAE_UNROLL
         for (int block = 0; block < 4; ++block) {
@@ -227,8 +227,8 @@ RETROMAE_DEVICE void gather_statistics(const CrossEntropyFusedParams& params, ui
 template <class T>
 RETROMAE_DEVICE void retries(const CrossEntropyFusedParams& params) {
     bool any = false;
-    for (uint32_t i = threadIdx.x / 32; i < kProductTile; i += kRowThreads / 32) {
-        const uint32_t row = blockIdx.x * kProductTile + i;
+    for (uint32_t i = threadIdx.x / 32; i < kGemmTile; i += kRowThreads / 32) {
+        const uint32_t row = blockIdx.x * kGemmTile + i;
         if (row >= params.rows) break;
         float sum[1], maximum[1];
         gather_statistics(params, row, sum, maximum);
@@ -310,17 +310,17 @@ struct FusedRowsLaunch : Launch<kRowThreads> {
 };
 // A block a row tile.
 struct FusedRetriesLaunch : Launch<kRowThreads> {
-    static Grid grid(const CrossEntropyFusedParams& params) { return {ceil_div(params.rows, kProductTile)}; }
+    static Grid grid(const CrossEntropyFusedParams& params) { return {ceil_div(params.rows, kGemmTile)}; }
 };
 // A block a row tile and split of the vocabulary.
 template <class T>
-struct ExponentialsLaunch : Launch<kProductThreads> {
+struct ExponentialsLaunch : Launch<kGemmThreads> {
     static Grid grid(const CrossEntropyFusedParams& params) {
-        return {ceil_div(params.rows, kProductTile), params.splits};
+        return {ceil_div(params.rows, kGemmTile), params.splits};
     }
     static uint64_t shared_bytes(const CrossEntropyFusedParams&) {
-        return product_bytes<T>() + taken_bytes<int32_t>(kProductTile) + taken_bytes<float>(kProductTile) +
-               taken_bytes<T>(kProductThreads / 32 * 16 * kWarpTile);
+        return gemm_bytes<T>() + taken_bytes<int32_t>(kGemmTile) + taken_bytes<float>(kGemmTile) +
+               taken_bytes<T>(kGemmThreads / 32 * 16 * kWarpTile);
     }
 };
 

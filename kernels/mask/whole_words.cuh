@@ -1,6 +1,5 @@
-// Whole-word masks of a sentence, sampled from counters: the kernel draw_masks stores them, attention samples
-// its own.
-// The definition is src/reference/mask.rs.
+// Whole-word masks of a sentence, sampled from counters: the kernel sample_masks stores them, attention
+// samples its own. The definition is src/reference/mask.rs.
 #pragma once
 
 #include "../arch/bits.cuh"
@@ -83,7 +82,7 @@ RETROMAE_DEVICE void sample_rows(const MaskSampler& sampler, uint32_t pool_rows,
                                  uint32_t workers, uint16_t* rows) {
     for (uint32_t first = worker * 4u; first < sampler.length; first += workers * 4u) {
         const Random4 random = philox(sampler.rng.seed_low, sampler.rng.seed_high, first / 4,
-                                      sampler.sentence_index, STREAM_BANK_ROW, sampler.rng.step);
+                                      sampler.sentence_index, STREAM_POOL_ROW, sampler.rng.step);
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < 4; ++i)
             if (first + i < sampler.length)
@@ -93,10 +92,10 @@ RETROMAE_DEVICE void sample_rows(const MaskSampler& sampler, uint32_t pool_rows,
 
 // Count limit of tokens that a mask may choose of `length`, special ones counted: half a token rounds to
 // even.
-RETROMAE_DEVICE uint32_t mask_count_limit(uint32_t length, const MaskBudget& budget) {
-    const double rounded = rint(static_cast<double>(length) * budget.ratio);
+RETROMAE_DEVICE uint32_t mask_count_limit(uint32_t length, const MaskCountLimitParams& count_limit) {
+    const double rounded = rint(static_cast<double>(length) * count_limit.ratio);
     const uint32_t tokens = rounded > 1.0 ? static_cast<uint32_t>(rounded) : 1u;
-    return tokens < budget.cap ? tokens : budget.cap;
+    return tokens < count_limit.cap ? tokens : count_limit.cap;
 }
 
 }  // namespace retromae

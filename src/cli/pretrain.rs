@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use retromae::model::{BankRows, DecoderKind, QueryKind};
+use retromae::model::{DecoderKind, PoolRows, QueryKind};
 use retromae::train::report::data_wait_percent;
 use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
 
@@ -80,9 +80,9 @@ pub struct Arguments {
     /// Maximum number of tokens that a mask hides [default: no limit]
     #[arg(long, value_name = "N")]
     mask_cap: Option<usize>,
-    /// Masks of a passage, of which each token of the enhanced decoder draws one; or `independent`: each has its own
-    #[arg(long, value_name = "N|independent", default_value_t = Options::default().bank_rows, value_parser = bank_rows)]
-    bank_rows: BankRows,
+    /// Masks of a passage, of which each token of the enhanced decoder samples one; or `independent`: each has its own
+    #[arg(long, value_name = "N|independent", default_value_t = Options::default().pool_rows, value_parser = pool_rows)]
+    pool_rows: PoolRows,
     /// Kind of decoder that rebuilds a passage [default: the model's, else enhanced]
     #[arg(long, value_enum)]
     decoder: Option<Decoder>,
@@ -112,11 +112,11 @@ pub struct Arguments {
     checkpoint_every: u64,
 }
 
-fn bank_rows(text: &str) -> Result<BankRows, String> {
+fn pool_rows(text: &str) -> Result<PoolRows, String> {
     match text {
-        "independent" => Ok(BankRows::Independent),
+        "independent" => Ok(PoolRows::Independent),
         rows => {
-            rows.parse().map(BankRows::AtMost).map_err(|_| "a number or `independent` is expected".into())
+            rows.parse().map(PoolRows::AtMost).map_err(|_| "a number or `independent` is expected".into())
         }
     }
 }
@@ -160,7 +160,7 @@ impl Arguments {
             encoder_mask: self.encoder_mask,
             decoder_mask: self.decoder_mask,
             mask_cap: self.mask_cap,
-            bank_rows: self.bank_rows,
+            pool_rows: self.pool_rows,
             decoder: self.decoder.map(decoder),
             query: self.query.map(query),
             dupmae: self.dupmae,

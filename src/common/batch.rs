@@ -2,24 +2,24 @@
 
 use super::IGNORE_INDEX;
 
-/// Position-specific visibility for the enhanced decoder: for each sentence a bank of bit rows, and for each token the bank row that it uses.
+/// Position-specific visibility for the enhanced decoder: for each sentence a pool of bit rows, and for each token the pool row that it uses.
 ///
 /// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` words each; bit `j % 32` of word `j / 32` is 1
 /// when slot `j` is visible. Whatever the bits say, a token never sees itself and every other token sees slot 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VisibilityBank {
+pub struct MaskPool {
     /// Words of all bit rows, sentence after sentence.
     pub bits: Vec<u32>,
     /// `[B + 1]` offset of each sentence's words in `bits`.
     pub offsets: Vec<u32>,
-    /// `[T]` bank row of each packed token, local to its sentence.
+    /// `[T]` pool row of each packed token, local to its sentence.
     pub rows: Vec<u16>,
 }
 
-/// Packed sentences before masking, for which the device draws a step's masks.
+/// Packed sentences before masking, for which the device samples a step's masks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedSentences {
-    /// `[B]` indices of the sentences in the corpus: everything drawn for a sentence depends on its index, not on its place in the batch.
+    /// `[B]` indices of the sentences in the corpus: everything sampled for a sentence depends on its index, not on its place in the batch.
     pub sentence_indices: Vec<u32>,
     /// `[B + 1]` prefix sums of the sentence lengths, from 0.
     pub cu_seqlens: Vec<i32>,
@@ -29,7 +29,7 @@ pub struct PackedSentences {
     pub word_starts: Vec<u32>,
 }
 
-/// One explicit batch: it gives everything that a training step draws at random.
+/// One explicit batch: it gives everything that a training step samples at random.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// `[B + 1]` prefix sums of the sentence lengths, from 0.
@@ -43,7 +43,7 @@ pub struct Batch {
     /// `[T]` id to predict at each decoder position, [`IGNORE_INDEX`] where there is none.
     pub decoder_labels: Vec<i32>,
     /// Visibility of tokens; required by the enhanced decoder, ignored by the basic one.
-    pub visibility: Option<VisibilityBank>,
+    pub visibility: Option<MaskPool>,
 }
 
 impl Batch {
@@ -100,7 +100,7 @@ impl PackedSentences {
     }
 }
 
-impl VisibilityBank {
+impl MaskPool {
     /// Returns whether slot `query` of a sentence sees slot `key`: `query != key && (key == 0 || bit)`.
     ///
     /// `b` is the sentence, `start` its first packed token and `length` its number of tokens.

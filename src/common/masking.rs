@@ -1,22 +1,22 @@
-//! Masking options of a step whose masks are drawn.
+//! Masking options of a step whose masks are sampled.
 
 use std::fmt;
 
 /// Limit on the tokens of a sentence that a mask may choose: `min(cap, max(1, round(ratio · length)))`, where the length includes special tokens
 /// and half a token is rounded to even, all as in the public code.
 ///
-/// Words are visited in a random order, and chosen whole unless that would exceed the budget; so fewer tokens may be chosen, and none if every
+/// Words are visited in a random order, and chosen whole unless that would exceed the count limit; so fewer tokens may be chosen, and none if every
 /// word is longer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Budget {
+pub struct MaskCountLimit {
     /// Share of the tokens, in `[0, 1]`.
     pub ratio: f64,
     /// Maximum number of tokens, at least 1. The public code uses 512, so that the ratio is lower for long sentences.
     pub cap: Option<usize>,
 }
 
-impl Budget {
-    /// Creates a budget of `ratio`, without a cap.
+impl MaskCountLimit {
+    /// Creates a count limit of `ratio`, without a cap.
     #[must_use]
     pub fn of(ratio: f64) -> Self {
         Self { ratio, cap: None }
@@ -30,30 +30,30 @@ impl Budget {
     }
 }
 
-/// Masking options; masks are drawn anew in each step.
+/// Masking options; masks are sampled anew in each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Masking {
     /// Id that replaces a hidden token.
     pub mask_id: i32,
     /// Limit on the encoder's input tokens to predict: 80 % become `mask_id`, 10 % a random id, 10 % stay, as in BERT.
-    pub encoder: Budget,
+    pub encoder: MaskCountLimit,
     /// Limit on the tokens hidden from the `basic` decoder's input, or by each mask of the `enhanced` one.
-    pub decoder: Budget,
+    pub decoder: MaskCountLimit,
     /// Masks of the `enhanced` decoder.
-    pub bank_rows: BankRows,
+    pub pool_rows: PoolRows,
 }
 
 /// Number of position-specific masks of a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BankRows {
-    /// A sentence of L tokens has `min(L, this)` masks, of which each token draws one; 128 in the authors' later code, 256 in their first. In
+pub enum PoolRows {
+    /// A sentence of L tokens has `min(L, this)` masks, of which each token samples one; 128 in the authors' later code, 256 in their first. In
     /// `1..=65536`.
     AtMost(usize),
     /// Every token has a mask of its own.
     Independent,
 }
 
-impl BankRows {
+impl PoolRows {
     /// Returns the maximum number of masks of a sentence of up to `length` tokens.
     #[must_use]
     pub fn rows_max(self, length: usize) -> usize {
@@ -64,7 +64,7 @@ impl BankRows {
     }
 }
 
-impl fmt::Display for BankRows {
+impl fmt::Display for PoolRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(rows) => rows.fmt(f),

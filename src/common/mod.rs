@@ -10,9 +10,9 @@ mod masking;
 pub mod random;
 
 pub(crate) use batch::bag_of_words;
-pub use batch::{Batch, PackedSentences, VisibilityBank};
+pub use batch::{Batch, MaskPool, PackedSentences};
 pub use config::{DecoderKind, ModelConfig, QueryKind, dropout_site};
 pub use constants::IGNORE_INDEX;
 pub use files::FileError;
 pub(crate) use files::{read_text, write_then_rename, write_whole};
-pub use masking::{BankRows, Budget, Masking};
+pub use masking::{MaskCountLimit, Masking, PoolRows};

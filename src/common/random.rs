@@ -1,4 +1,4 @@
-//! Counter-based randomness: Philox-4x32-10 and every decision drawn from it.
+//! Counter-based randomness: Philox-4x32-10 and every decision sampled from it.
 //!
 //! A draw is a pure function of (seed, purpose, step), so it is the same on every device, in any order of work, and after a resume.
 //! `kernels/core/philox.cuh` computes the same on the device.
@@ -7,10 +7,10 @@
 
 pub use super::constants::DROPOUT_GROUP;
 use super::constants::{
-    STREAM_BANK_ROW, STREAM_CORRUPTION, STREAM_DECODER_MASK, STREAM_ENCODER_MASK, STREAM_MASK_BANK,
+    STREAM_CORRUPTION, STREAM_DECODER_MASK, STREAM_ENCODER_MASK, STREAM_MASK_POOL, STREAM_POOL_ROW,
 };
 
-/// Purpose of a mask draw; the third counter word. The top bit separates the draws from dropout sites.
+/// Purpose of a mask draw; the third counter word. The top bit separates the samples from dropout sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
@@ -18,10 +18,10 @@ pub enum Stream {
     EncoderMask = STREAM_ENCODER_MASK,
     /// Words to hide from the `basic` decoder's input.
     DecoderMask = STREAM_DECODER_MASK,
-    /// Rows of a sentence's bank of position-specific masks.
-    MaskBank = STREAM_MASK_BANK,
-    /// Bank row that each position uses.
-    BankRow = STREAM_BANK_ROW,
+    /// Rows of a sentence's pool of position-specific masks.
+    MaskPool = STREAM_MASK_POOL,
+    /// Pool row that each position uses.
+    PoolRow = STREAM_POOL_ROW,
     /// Replacement of a chosen token of the encoder input: `[MASK]`, a random id, or itself.
     Corruption = STREAM_CORRUPTION,
 }

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("passages was empty; it should hold at least one")]
     NoPassages,
     #[error(
-        "passages was {count} long; it should be at most {maximum}: a passage's index is 32 bits of its mask draws"
+        "passages was {count} long; it should be at most {maximum}: a passage's index is 32 bits of its mask samples"
     )]
     TooManyPassages { count: usize, maximum: u32 },
     #[error("passage {index} has token id {id}; it should be below the vocabulary size {vocab_size}")]

@@ -1,18 +1,18 @@
 //! The path from text on disk to the packed batches of a training step.
 //!
 //! [`Corpus`] and [`Documents`] read text, [`Tokenizer`] turns it into ids, [`TokenStore`] holds them in memory or on disk, and
-//! [`BatchDrawer`] draws batches that are a pure function of seed and position, so a run can stop anywhere
+//! [`BatchSampler`] samples batches that are a pure function of seed and position, so a run can stop anywhere
 //! and go on exactly.
 
 mod corpus;
 mod documents;
-mod drawer;
 mod error;
 mod installed;
 mod passages;
 mod permutation;
 mod prose;
 mod report;
+mod sampler;
 mod sentences;
 pub mod store;
 mod tokenize;
@@ -20,12 +20,12 @@ mod tokenizer;
 
 pub use corpus::Corpus;
 pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
-pub use drawer::{BatchDrawer, BatchOptions, Position};
 pub use error::Error;
 pub use passages::{Ids, PassageRef, Passages, WordStarts};
 pub use permutation::Permutation;
 pub use prose::{doc_comment_blocks, markdown_paragraphs};
 pub use report::CorpusReport;
+pub use sampler::{BatchOptions, BatchSampler, Position};
 pub use sentences::sentences;
 pub use store::{Manifest, TokenStore};
 pub use tokenize::{Progress, TokenizeOptions, tokenize};

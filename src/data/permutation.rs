@@ -91,9 +91,9 @@ mod tests {
         }
         for count in [u32::MAX, 1 << 31, (1 << 31) + 1] {
             let permutation = Permutation::new(1, 2, count);
-            let drawn: HashSet<u32> = (0..10_000).map(|place| permutation.at(count - 1 - place)).collect();
-            assert_eq!(drawn.len(), 10_000, "two places of {count} hold the same");
-            assert!(drawn.iter().all(|&value| value < count));
+            let sampled: HashSet<u32> = (0..10_000).map(|place| permutation.at(count - 1 - place)).collect();
+            assert_eq!(sampled.len(), 10_000, "two places of {count} hold the same");
+            assert!(sampled.iter().all(|&value| value < count));
         }
     }
 

@@ -51,7 +51,7 @@ const _: () = {
 pub const ATTENTION_MASK_BITS: AttentionMaskKind = 0;
 pub const ATTENTION_MASK_WINDOW: AttentionMaskKind = 1;
 pub const ATTENTION_MASK_ORDER: AttentionMaskKind = 2;
-pub const ATTENTION_MASK_DRAWN: AttentionMaskKind = 3;
+pub const ATTENTION_MASK_SAMPLED: AttentionMaskKind = 3;
 pub type AttentionMaskKind = u32;
 pub const ATTENTION_FIRST_VISIBLE: AttentionMaskRule = 1;
 pub const ATTENTION_SELF_HIDDEN: AttentionMaskRule = 2;
@@ -59,18 +59,21 @@ pub const ATTENTION_SELF_VISIBLE: AttentionMaskRule = 4;
 pub type AttentionMaskRule = u32;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct MaskBudget {
+pub struct MaskCountLimitParams {
     pub ratio: f64,
     pub cap: u32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MaskBudget"][::core::mem::size_of::<MaskBudget>() - 16usize];
-    ["Alignment of MaskBudget"][::core::mem::align_of::<MaskBudget>() - 8usize];
-    ["Offset of field: MaskBudget::ratio"][::core::mem::offset_of!(MaskBudget, ratio) - 0usize];
-    ["Offset of field: MaskBudget::cap"][::core::mem::offset_of!(MaskBudget, cap) - 8usize];
-    ["Offset of field: MaskBudget::unused"][::core::mem::offset_of!(MaskBudget, unused) - 12usize];
+    ["Size of MaskCountLimitParams"][::core::mem::size_of::<MaskCountLimitParams>() - 16usize];
+    ["Alignment of MaskCountLimitParams"][::core::mem::align_of::<MaskCountLimitParams>() - 8usize];
+    ["Offset of field: MaskCountLimitParams::ratio"]
+        [::core::mem::offset_of!(MaskCountLimitParams, ratio) - 0usize];
+    ["Offset of field: MaskCountLimitParams::cap"]
+        [::core::mem::offset_of!(MaskCountLimitParams, cap) - 8usize];
+    ["Offset of field: MaskCountLimitParams::unused"]
+        [::core::mem::offset_of!(MaskCountLimitParams, unused) - 12usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -86,8 +89,8 @@ pub struct AttentionMaskParams {
     pub rng: DevicePointer,
     pub sentence_indices: DevicePointer,
     pub word_starts: DevicePointer,
-    pub budget: MaskBudget,
-    pub bank_rows_max: u32,
+    pub count_limit: MaskCountLimitParams,
+    pub pool_rows_max: u32,
     pub words: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -116,10 +119,10 @@ const _: () = {
         [::core::mem::offset_of!(AttentionMaskParams, sentence_indices) - 56usize];
     ["Offset of field: AttentionMaskParams::word_starts"]
         [::core::mem::offset_of!(AttentionMaskParams, word_starts) - 64usize];
-    ["Offset of field: AttentionMaskParams::budget"]
-        [::core::mem::offset_of!(AttentionMaskParams, budget) - 72usize];
-    ["Offset of field: AttentionMaskParams::bank_rows_max"]
-        [::core::mem::offset_of!(AttentionMaskParams, bank_rows_max) - 88usize];
+    ["Offset of field: AttentionMaskParams::count_limit"]
+        [::core::mem::offset_of!(AttentionMaskParams, count_limit) - 72usize];
+    ["Offset of field: AttentionMaskParams::pool_rows_max"]
+        [::core::mem::offset_of!(AttentionMaskParams, pool_rows_max) - 88usize];
     ["Offset of field: AttentionMaskParams::words"]
         [::core::mem::offset_of!(AttentionMaskParams, words) - 92usize];
 };
@@ -885,7 +888,7 @@ pub struct CorruptionParams {
     pub rows: DevicePointer,
     pub targets: DevicePointer,
     pub counts: DevicePointer,
-    pub budget: MaskBudget,
+    pub count_limit: MaskCountLimitParams,
     pub mask_below: u64,
     pub random_below: u64,
     pub mask_id: i32,
@@ -907,8 +910,8 @@ const _: () = {
         [::core::mem::offset_of!(CorruptionParams, targets) - 32usize];
     ["Offset of field: CorruptionParams::counts"]
         [::core::mem::offset_of!(CorruptionParams, counts) - 40usize];
-    ["Offset of field: CorruptionParams::budget"]
-        [::core::mem::offset_of!(CorruptionParams, budget) - 48usize];
+    ["Offset of field: CorruptionParams::count_limit"]
+        [::core::mem::offset_of!(CorruptionParams, count_limit) - 48usize];
     ["Offset of field: CorruptionParams::mask_below"]
         [::core::mem::offset_of!(CorruptionParams, mask_below) - 64usize];
     ["Offset of field: CorruptionParams::random_below"]
@@ -1004,58 +1007,60 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct DrawMasksParams {
+pub struct SampleMasksParams {
     pub rng: DevicePointer,
     pub cu_seqlens: DevicePointer,
     pub sentence_indices: DevicePointer,
     pub word_starts: DevicePointer,
-    pub bank_offsets: DevicePointer,
+    pub pool_offsets: DevicePointer,
     pub bits: DevicePointer,
     pub rows: DevicePointer,
     pub workspace: DevicePointer,
-    pub budget: MaskBudget,
-    pub bank_rows_max: u32,
-    pub bank_blocks: u32,
+    pub count_limit: MaskCountLimitParams,
+    pub pool_rows_max: u32,
+    pub pool_blocks: u32,
     pub length_max: u32,
     pub sentences: u32,
     pub tokens: u32,
-    pub bank_words: u32,
+    pub pool_words: u32,
     pub encoder: CorruptionParams,
     pub decoder: CorruptionParams,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of DrawMasksParams"][::core::mem::size_of::<DrawMasksParams>() - 296usize];
-    ["Alignment of DrawMasksParams"][::core::mem::align_of::<DrawMasksParams>() - 8usize];
-    ["Offset of field: DrawMasksParams::rng"][::core::mem::offset_of!(DrawMasksParams, rng) - 0usize];
-    ["Offset of field: DrawMasksParams::cu_seqlens"]
-        [::core::mem::offset_of!(DrawMasksParams, cu_seqlens) - 8usize];
-    ["Offset of field: DrawMasksParams::sentence_indices"]
-        [::core::mem::offset_of!(DrawMasksParams, sentence_indices) - 16usize];
-    ["Offset of field: DrawMasksParams::word_starts"]
-        [::core::mem::offset_of!(DrawMasksParams, word_starts) - 24usize];
-    ["Offset of field: DrawMasksParams::bank_offsets"]
-        [::core::mem::offset_of!(DrawMasksParams, bank_offsets) - 32usize];
-    ["Offset of field: DrawMasksParams::bits"][::core::mem::offset_of!(DrawMasksParams, bits) - 40usize];
-    ["Offset of field: DrawMasksParams::rows"][::core::mem::offset_of!(DrawMasksParams, rows) - 48usize];
-    ["Offset of field: DrawMasksParams::workspace"]
-        [::core::mem::offset_of!(DrawMasksParams, workspace) - 56usize];
-    ["Offset of field: DrawMasksParams::budget"][::core::mem::offset_of!(DrawMasksParams, budget) - 64usize];
-    ["Offset of field: DrawMasksParams::bank_rows_max"]
-        [::core::mem::offset_of!(DrawMasksParams, bank_rows_max) - 80usize];
-    ["Offset of field: DrawMasksParams::bank_blocks"]
-        [::core::mem::offset_of!(DrawMasksParams, bank_blocks) - 84usize];
-    ["Offset of field: DrawMasksParams::length_max"]
-        [::core::mem::offset_of!(DrawMasksParams, length_max) - 88usize];
-    ["Offset of field: DrawMasksParams::sentences"]
-        [::core::mem::offset_of!(DrawMasksParams, sentences) - 92usize];
-    ["Offset of field: DrawMasksParams::tokens"][::core::mem::offset_of!(DrawMasksParams, tokens) - 96usize];
-    ["Offset of field: DrawMasksParams::bank_words"]
-        [::core::mem::offset_of!(DrawMasksParams, bank_words) - 100usize];
-    ["Offset of field: DrawMasksParams::encoder"]
-        [::core::mem::offset_of!(DrawMasksParams, encoder) - 104usize];
-    ["Offset of field: DrawMasksParams::decoder"]
-        [::core::mem::offset_of!(DrawMasksParams, decoder) - 200usize];
+    ["Size of SampleMasksParams"][::core::mem::size_of::<SampleMasksParams>() - 296usize];
+    ["Alignment of SampleMasksParams"][::core::mem::align_of::<SampleMasksParams>() - 8usize];
+    ["Offset of field: SampleMasksParams::rng"][::core::mem::offset_of!(SampleMasksParams, rng) - 0usize];
+    ["Offset of field: SampleMasksParams::cu_seqlens"]
+        [::core::mem::offset_of!(SampleMasksParams, cu_seqlens) - 8usize];
+    ["Offset of field: SampleMasksParams::sentence_indices"]
+        [::core::mem::offset_of!(SampleMasksParams, sentence_indices) - 16usize];
+    ["Offset of field: SampleMasksParams::word_starts"]
+        [::core::mem::offset_of!(SampleMasksParams, word_starts) - 24usize];
+    ["Offset of field: SampleMasksParams::pool_offsets"]
+        [::core::mem::offset_of!(SampleMasksParams, pool_offsets) - 32usize];
+    ["Offset of field: SampleMasksParams::bits"][::core::mem::offset_of!(SampleMasksParams, bits) - 40usize];
+    ["Offset of field: SampleMasksParams::rows"][::core::mem::offset_of!(SampleMasksParams, rows) - 48usize];
+    ["Offset of field: SampleMasksParams::workspace"]
+        [::core::mem::offset_of!(SampleMasksParams, workspace) - 56usize];
+    ["Offset of field: SampleMasksParams::count_limit"]
+        [::core::mem::offset_of!(SampleMasksParams, count_limit) - 64usize];
+    ["Offset of field: SampleMasksParams::pool_rows_max"]
+        [::core::mem::offset_of!(SampleMasksParams, pool_rows_max) - 80usize];
+    ["Offset of field: SampleMasksParams::pool_blocks"]
+        [::core::mem::offset_of!(SampleMasksParams, pool_blocks) - 84usize];
+    ["Offset of field: SampleMasksParams::length_max"]
+        [::core::mem::offset_of!(SampleMasksParams, length_max) - 88usize];
+    ["Offset of field: SampleMasksParams::sentences"]
+        [::core::mem::offset_of!(SampleMasksParams, sentences) - 92usize];
+    ["Offset of field: SampleMasksParams::tokens"]
+        [::core::mem::offset_of!(SampleMasksParams, tokens) - 96usize];
+    ["Offset of field: SampleMasksParams::pool_words"]
+        [::core::mem::offset_of!(SampleMasksParams, pool_words) - 100usize];
+    ["Offset of field: SampleMasksParams::encoder"]
+        [::core::mem::offset_of!(SampleMasksParams, encoder) - 104usize];
+    ["Offset of field: SampleMasksParams::decoder"]
+        [::core::mem::offset_of!(SampleMasksParams, decoder) - 200usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -7,5 +7,5 @@ mod retrieval;
 pub use bm25::Bm25;
 pub use embed::{EmbedError, Embedder, normalize_rows};
 pub use retrieval::{
-    Error, HeldOut, RetrievalScore, Split, draw_held_out, rank_bm25, rank_dense, split_held_out,
+    Error, HeldOut, RetrievalScore, Split, rank_bm25, rank_dense, sample_held_out, split_held_out,
 };

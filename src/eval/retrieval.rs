@@ -78,10 +78,10 @@ impl RetrievalScore {
     }
 }
 
-/// Holds out `count` passages, or a tenth of them if that is less, drawn by `seed`.
+/// Holds out `count` passages, or a tenth of them if that is less, sampled by `seed`.
 ///
-/// Only passages with a first sentence of at least 6 words and at least 12 words after it are drawn, and only those whose first sentence is
-/// neither repeated in the rest nor the first sentence of another one. If only one passage is drawn, none is held out: there would be no other to
+/// Only passages with a first sentence of at least 6 words and at least 12 words after it are sampled, and only those whose first sentence is
+/// neither repeated in the rest nor the first sentence of another one. If only one passage is sampled, none is held out: there would be no other to
 /// confuse it with.
 #[must_use]
 pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
@@ -99,7 +99,7 @@ pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
 ///
 /// # Errors
 /// Those of `text`.
-pub fn draw_held_out<E>(
+pub fn sample_held_out<E>(
     passages: u32,
     count: usize,
     seed: u64,

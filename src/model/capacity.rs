@@ -10,7 +10,7 @@ pub struct Capacity {
     pub tokens: usize,
     /// Sentences B, in `1..=`[`TOKENS_MAX`](Self::TOKENS_MAX); at most 65,535 with the bag-of-words head.
     pub sentences: usize,
-    /// The longest sentence: at least 1, at most the model's `max_position_embeddings` and [`LENGTH_MAX`](attention::LENGTH_MAX). Masks are drawn
+    /// The longest sentence: at least 1, at most the model's `max_position_embeddings` and [`LENGTH_MAX`](attention::LENGTH_MAX). Masks are sampled
     /// for sentences of at most [`masks::LENGTH_MAX`].
     pub sentence_length: usize,
 }
@@ -52,11 +52,13 @@ impl Capacity {
         self.tokens * self.sentence_length.div_ceil(32)
     }
 
-    /// The capacity for such an input: masks are drawn only for sentences of at most [`masks::LENGTH_MAX`] tokens.
+    /// The capacity for such an input: masks are sampled only for sentences of at most [`masks::LENGTH_MAX`] tokens.
     pub(super) fn of(self, input: Input<'_>) -> Self {
         match input {
             Input::Explicit(_) => self,
-            Input::Drawn(..) => Self { sentence_length: self.sentence_length.min(masks::LENGTH_MAX), ..self },
+            Input::Sampled(..) => {
+                Self { sentence_length: self.sentence_length.min(masks::LENGTH_MAX), ..self }
+            }
         }
     }
 }

@@ -7,8 +7,8 @@ use super::{Batch, Masking, PackedSentences};
 pub enum Input<'a> {
     /// Inputs, labels and masks are all given.
     Explicit(&'a Batch),
-    /// Masked inputs, labels and masks are drawn on the device, from the step's randomness.
-    Drawn(&'a PackedSentences, Masking),
+    /// Masked inputs, labels and masks are sampled on the device, from the step's randomness.
+    Sampled(&'a PackedSentences, Masking),
 }
 
 impl Input<'_> {
@@ -16,7 +16,7 @@ impl Input<'_> {
     pub(super) fn cu_seqlens(&self) -> &[i32] {
         match self {
             Self::Explicit(batch) => &batch.cu_seqlens,
-            Self::Drawn(sentences, _) => &sentences.cu_seqlens,
+            Self::Sampled(sentences, _) => &sentences.cu_seqlens,
         }
     }
 
@@ -24,7 +24,7 @@ impl Input<'_> {
     pub(super) fn masking(&self) -> Option<Masking> {
         match self {
             Self::Explicit(_) => None,
-            Self::Drawn(_, masking) => Some(*masking),
+            Self::Sampled(_, masking) => Some(*masking),
         }
     }
 }

@@ -1,10 +1,8 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
-use super::filled::Filled;
 use super::shape::{Shape, labeled_capacity};
-use super::{
-    Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, ModelConfig, PackedSentences, VisibilityBank,
-};
+use super::staged_buffer::StagedBuffer;
+use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, MaskPool, ModelConfig, PackedSentences};
 use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::group_by_key::{self, Keys};
@@ -70,30 +68,30 @@ pub(super) struct Inputs {
     pub sentences: usize,
     pub tokens: usize,
     pub max_seqlen: usize,
-    pub cu_seqlens: Filled<i32>,
-    /// Unmasked ids, when the inputs of both encoder and decoder are drawn from them.
-    pub original_ids: Filled<i32>,
-    pub encoder_ids: Filled<i32>,
-    pub decoder_ids: Filled<i32>,
+    pub cu_seqlens: StagedBuffer<i32>,
+    /// Unmasked ids, when the inputs of both encoder and decoder are sampled from them.
+    pub original_ids: StagedBuffer<i32>,
+    pub encoder_ids: StagedBuffer<i32>,
+    pub decoder_ids: StagedBuffer<i32>,
     /// Position of each token in its sentence, from 0.
-    pub slots: Filled<i32>,
+    pub slots: StagedBuffer<i32>,
     /// Sentence index of each token.
-    pub sentence_of: Filled<i32>,
+    pub sentence_of: StagedBuffer<i32>,
     /// Packed row of each sentence's slot 0; negative for an empty sentence.
-    pub first_rows: Filled<i32>,
+    pub first_rows: StagedBuffer<i32>,
     /// Offsets of one segment a sentence, which holds its first row alone; empty for the empty sentences at the end.
-    pub sentence_offsets: Filled<i32>,
+    pub sentence_offsets: StagedBuffer<i32>,
     pub encoder_words: Segments,
     pub decoder_words: Segments,
     pub positions: Segments,
     grouping: Buffer<u8>,
     /// Labeled rows: the encoder's, padded with negative rows, then the decoder's, padded likewise.
-    pub labeled_rows: Filled<i32>,
+    pub labeled_rows: StagedBuffer<i32>,
     /// Index of the decoder's first entry in `labeled_rows`.
     pub decoder_start: usize,
-    pub targets: Filled<i32>,
+    pub targets: StagedBuffer<i32>,
     /// Weight of each labeled row: the loss weight divided by the number of labeled rows.
-    pub row_weights: Filled<f32>,
+    pub row_weights: StagedBuffer<f32>,
     /// Bags of words; `None` without the bag-of-words head.
     pub bags: Option<Bags>,
 }
@@ -102,22 +100,22 @@ pub(super) struct Inputs {
 #[derive(Debug)]
 pub(super) struct Bags {
     /// `[B + 1]` prefix sums of the bag sizes
-    pub offsets: Filled<i32>,
-    pub ids: Filled<i32>,
+    pub offsets: StagedBuffer<i32>,
+    pub ids: StagedBuffer<i32>,
     /// Weight of each id: 1 / (the sentence's tokens without `[CLS]` and `[SEP]`), as in DupMAE's public code.
-    pub weights: Filled<f32>,
+    pub weights: StagedBuffer<f32>,
     /// Weight of each sentence: the loss weight divided by the number of sentences; 0 for padding sentences.
-    pub sentence_weights: Filled<f32>,
+    pub sentence_weights: StagedBuffer<f32>,
 }
 
 impl Bags {
     fn new(device: &Device, capacity: Capacity) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
         Ok(Self {
-            offsets: Filled::new(device, sentences + 1)?,
-            ids: Filled::new(device, tokens)?,
-            weights: Filled::new(device, tokens)?,
-            sentence_weights: Filled::new(device, sentences)?,
+            offsets: StagedBuffer::new(device, sentences + 1)?,
+            ids: StagedBuffer::new(device, tokens)?,
+            weights: StagedBuffer::new(device, tokens)?,
+            sentence_weights: StagedBuffer::new(device, sentences)?,
         })
     }
 
@@ -131,7 +129,7 @@ impl Bags {
             let tokens = sentence.len().saturating_sub(2).max(1);
             let bag = match input {
                 Input::Explicit(batch) => batch.bag_of_words(b),
-                Input::Drawn(sentences, _) => bag_of_words(sentences.ids[sentence].to_vec()),
+                Input::Sampled(sentences, _) => bag_of_words(sentences.ids[sentence].to_vec()),
             };
             weights.resize(weights.len() + bag.len(), 1.0 / tokens as f32);
             ids.extend(bag);
@@ -158,27 +156,27 @@ impl Inputs {
             sentences: 0,
             tokens: 0,
             max_seqlen: 0,
-            cu_seqlens: Filled::new(device, sentences + 1)?,
-            original_ids: Filled::new(device, tokens)?,
-            encoder_ids: Filled::new(device, tokens)?,
-            decoder_ids: Filled::new(device, tokens)?,
-            slots: Filled::new(device, tokens)?,
-            sentence_of: Filled::new(device, tokens)?,
-            first_rows: Filled::new(device, sentences)?,
-            sentence_offsets: Filled::new(device, sentences + 1)?,
+            cu_seqlens: StagedBuffer::new(device, sentences + 1)?,
+            original_ids: StagedBuffer::new(device, tokens)?,
+            encoder_ids: StagedBuffer::new(device, tokens)?,
+            decoder_ids: StagedBuffer::new(device, tokens)?,
+            slots: StagedBuffer::new(device, tokens)?,
+            sentence_of: StagedBuffer::new(device, tokens)?,
+            first_rows: StagedBuffer::new(device, sentences)?,
+            sentence_offsets: StagedBuffer::new(device, sentences + 1)?,
             encoder_words: segments(config.vocab_size)?,
             decoder_words: segments(config.vocab_size)?,
             positions: segments(config.max_position_embeddings)?,
             grouping: group_by_key::workspace(GROUPED, tokens).allocate(device)?,
-            labeled_rows: Filled::new(device, labeled)?,
+            labeled_rows: StagedBuffer::new(device, labeled)?,
             decoder_start: 0,
-            targets: Filled::new(device, labeled)?,
-            row_weights: Filled::new(device, labeled)?,
+            targets: StagedBuffer::new(device, labeled)?,
+            row_weights: StagedBuffer::new(device, labeled)?,
             bags: config.has_bag_of_words().then(|| Bags::new(device, capacity)).transpose()?,
         })
     }
 
-    /// Uploads a checked input, padded to `shape`. Ids and labels that the device draws stay empty.
+    /// Uploads a checked input, padded to `shape`. Ids and labels that the device samples stay empty.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
@@ -204,7 +202,7 @@ impl Inputs {
                 labels.resize(self.decoder_start);
                 labels.extend(&batch.decoder_labels, decoder_weight);
             }
-            Input::Drawn(sentences, _) => {
+            Input::Sampled(sentences, _) => {
                 self.encoder_ids.resize(shape.tokens);
                 self.decoder_ids.resize(shape.tokens);
                 labels.resize(self.decoder_start);
@@ -309,7 +307,7 @@ pub(super) fn check(config: &ModelConfig, capacity: Capacity, input: Input<'_>) 
     let capacity = capacity.of(input);
     match input {
         Input::Explicit(batch) => check_batch(config, capacity, batch),
-        Input::Drawn(sentences, _) => check_packed(config, capacity, sentences),
+        Input::Sampled(sentences, _) => check_packed(config, capacity, sentences),
     }
 }
 
@@ -332,15 +330,15 @@ fn check_batch(config: &ModelConfig, capacity: Capacity, batch: &Batch) -> Resul
     if config.decoder == DecoderKind::Basic {
         return Ok(());
     }
-    let Some(bank) = &batch.visibility else {
+    let Some(pool) = &batch.visibility else {
         return wrong("visibility", "absent", "present for the enhanced decoder");
     };
-    if bank.rows.len() != tokens || bank.offsets.len() != batch.cu_seqlens.len() {
-        let actual = format!("{} rows and {} offsets", bank.rows.len(), bank.offsets.len());
+    if pool.rows.len() != tokens || pool.offsets.len() != batch.cu_seqlens.len() {
+        let actual = format!("{} rows and {} offsets", pool.rows.len(), pool.offsets.len());
         return wrong("visibility", actual, format!("{tokens} rows and {} offsets", batch.cu_seqlens.len()));
     }
-    check_bank(batch, bank)?;
-    let (words, row) = (bank.bits.len(), capacity.sentence_length.div_ceil(32));
+    check_pool(batch, pool)?;
+    let (words, row) = (pool.bits.len(), capacity.sentence_length.div_ceil(32));
     if words > tokens * row {
         let expected = format!("at most {}: a row of {row} for each token", tokens * row);
         return wrong("visibility", format_args!("of {words} words"), expected);
@@ -348,14 +346,14 @@ fn check_batch(config: &ModelConfig, capacity: Capacity, batch: &Batch) -> Resul
     Ok(())
 }
 
-/// Refuses a bank in which a sentence has too few rows.
-fn check_bank(batch: &Batch, bank: &VisibilityBank) -> Result<()> {
-    let all = bank.bits.len();
+/// Refuses a pool in which a sentence has too few rows.
+fn check_pool(batch: &Batch, pool: &MaskPool) -> Result<()> {
+    let all = pool.bits.len();
     for b in 0..batch.num_sentences() {
         let sentence = batch.sentence(b);
         let words = sentence.len().div_ceil(32);
-        let rows = bank.rows[sentence].iter().max().map_or(0, |&row| usize::from(row) + 1);
-        let (start, end) = (bank.offsets[b] as usize, bank.offsets[b + 1] as usize);
+        let rows = pool.rows[sentence].iter().max().map_or(0, |&row| usize::from(row) + 1);
+        let (start, end) = (pool.offsets[b] as usize, pool.offsets[b + 1] as usize);
         if start > end || end > all {
             let actual = format!("of words {start} to {end} for sentence {b}");
             return wrong(

@@ -1,29 +1,28 @@
-//! Masks of a step in device memory: the enhanced decoder's position-specific masks, uploaded or drawn there, and the corruption of inputs.
+//! Masks of a step in device memory: the enhanced decoder's position-specific masks, uploaded or sampled there, and the corruption of inputs.
 
 use std::ops::Range;
 
-use super::filled::Filled;
 use super::inputs::Inputs;
 use super::shape::Shape;
-use super::{
-    BankRows, Batch, Capacity, DecoderKind, Input, Masking, ModelConfig, PackedSentences, VisibilityBank,
-};
+use super::staged_buffer::StagedBuffer;
+use super::{Batch, Capacity, DecoderKind, Input, MaskPool, Masking, ModelConfig, PackedSentences, PoolRows};
 use crate::device::{Buffer, Device, Stream, View, ViewMut};
 use crate::ops::attention::Mask;
 use crate::ops::cross_entropy::{MeanWeights, mean_weights};
 use crate::ops::masks::{
-    self, BANK_ROWS_MAX, Bank, Budget, Corruption, Replacement, Sentences, bank_offsets, labeled_offsets,
+    self, Corruption, MaskCountLimit, POOL_ROWS_MAX, Pool, Replacement, Sentences, labeled_offsets,
+    pool_offsets,
 };
 use crate::ops::{Result, Workspace, wrong};
 
-/// Rows of a bank of long sentences, which needs workspace: the number that the first public code draws.
-const LONG_BANK_ROWS_MAX: usize = 256;
+/// Rows of a pool of long sentences, which needs workspace: the number that the first public code samples.
+const LONG_POOL_ROWS_MAX: usize = 256;
 
-impl BankRows {
+impl PoolRows {
     /// Maximum masks a sentence in a model whose sentences have up to `length` tokens.
     #[must_use]
     pub fn limit(length: usize) -> usize {
-        if masks::workspace(1, length, 1) == Workspace::NONE { BANK_ROWS_MAX } else { LONG_BANK_ROWS_MAX }
+        if masks::workspace(1, length, 1) == Workspace::NONE { POOL_ROWS_MAX } else { LONG_POOL_ROWS_MAX }
     }
 }
 
@@ -31,19 +30,28 @@ impl BankRows {
 #[derive(Debug)]
 struct Labeled {
     /// `[B + 1]`
-    offsets: Filled<i32>,
+    offsets: StagedBuffer<i32>,
     /// `[B]`
-    counts: Filled<i32>,
+    counts: StagedBuffer<i32>,
 }
 
 impl Labeled {
     fn new(device: &Device, sentences: usize) -> Result<Self> {
-        Ok(Self { offsets: Filled::new(device, sentences + 1)?, counts: Filled::new(device, sentences)? })
+        Ok(Self {
+            offsets: StagedBuffer::new(device, sentences + 1)?,
+            counts: StagedBuffer::new(device, sentences)?,
+        })
     }
 
     /// Uploads the offsets; padding sentences, up to `sentences`, have no labels.
-    fn write(&mut self, stream: &Stream, cu_seqlens: &[i32], budget: Budget, sentences: usize) -> Result<()> {
-        let mut offsets = labeled_offsets(cu_seqlens, budget)?;
+    fn write(
+        &mut self,
+        stream: &Stream,
+        cu_seqlens: &[i32],
+        count_limit: MaskCountLimit,
+        sentences: usize,
+    ) -> Result<()> {
+        let mut offsets = labeled_offsets(cu_seqlens, count_limit)?;
         offsets.resize(sentences + 1, offsets[cu_seqlens.len() - 1]);
         self.counts.resize(sentences);
         self.offsets.write(stream, &offsets)
@@ -51,14 +59,14 @@ impl Labeled {
 
     fn corruption<'a>(
         &'a mut self,
-        budget: Budget,
+        count_limit: MaskCountLimit,
         replacement: Replacement,
         ids: View<'a, i32>,
         input_ids: ViewMut<'a, i32>,
         LabeledRows { rows, targets }: LabeledRows<'a>,
     ) -> Corruption<'a> {
         let (offsets, counts) = (self.offsets.view(), self.counts.view_mut());
-        Corruption { budget, replacement, ids, input_ids, offsets, labeled_rows: rows, targets, counts }
+        Corruption { count_limit, replacement, ids, input_ids, offsets, labeled_rows: rows, targets, counts }
     }
 }
 
@@ -77,13 +85,13 @@ struct LabeledRows<'a> {
 pub(super) struct Masks {
     /// Length of the longest sentence within the capacity.
     length_max: usize,
-    bits: Filled<u32>,
-    offsets: Filled<u32>,
-    rows: Filled<u16>,
+    bits: StagedBuffer<u32>,
+    offsets: StagedBuffer<u32>,
+    rows: StagedBuffer<u16>,
     /// Each token has its own mask; `rows` is not used.
     independent: bool,
-    sentence_indices: Filled<u32>,
-    word_starts: Filled<u32>,
+    sentence_indices: StagedBuffer<u32>,
+    word_starts: StagedBuffer<u32>,
     encoder: Labeled,
     /// Labeled rows of the basic decoder.
     decoder: Labeled,
@@ -95,15 +103,15 @@ impl Masks {
         let Capacity { tokens, sentences, sentence_length } = capacity;
         Ok(Self {
             length_max: sentence_length,
-            bits: Filled::new(device, capacity.mask_words())?,
-            offsets: Filled::new(device, sentences + 1)?,
-            rows: Filled::new(device, tokens)?,
+            bits: StagedBuffer::new(device, capacity.mask_words())?,
+            offsets: StagedBuffer::new(device, sentences + 1)?,
+            rows: StagedBuffer::new(device, tokens)?,
             independent: false,
-            sentence_indices: Filled::new(device, sentences)?,
-            word_starts: Filled::new(device, tokens.div_ceil(32))?,
+            sentence_indices: StagedBuffer::new(device, sentences)?,
+            word_starts: StagedBuffer::new(device, tokens.div_ceil(32))?,
             encoder: Labeled::new(device, sentences)?,
             decoder: Labeled::new(device, sentences)?,
-            workspace: masks::workspace(capacity.tokens, capacity.sentence_length, LONG_BANK_ROWS_MAX)
+            workspace: masks::workspace(capacity.tokens, capacity.sentence_length, LONG_POOL_ROWS_MAX)
                 .allocate(device)?,
         })
     }
@@ -117,13 +125,13 @@ impl Masks {
         shape: &Shape,
     ) -> Result<()> {
         match input {
-            Input::Explicit(Batch { visibility: Some(bank), cu_seqlens, .. })
+            Input::Explicit(Batch { visibility: Some(pool), cu_seqlens, .. })
                 if decoder == DecoderKind::Enhanced =>
             {
-                self.write_bank(stream, bank, cu_seqlens, shape)
+                self.write_pool(stream, pool, cu_seqlens, shape)
             }
             Input::Explicit(_) => Ok(()),
-            Input::Drawn(sentences, masking) => {
+            Input::Sampled(sentences, masking) => {
                 self.write_sentences(stream, sentences, shape)?;
                 let (cu_seqlens, count) = (&sentences.cu_seqlens, shape.sentences);
                 self.encoder.write(stream, cu_seqlens, masking.encoder, count)?;
@@ -150,7 +158,7 @@ impl Masks {
         self.word_starts.write(stream, &word_starts)
     }
 
-    /// Prepares the buffers of a bank that the device will draw.
+    /// Prepares the buffers of a pool that the device will draw.
     fn make_room(
         &mut self,
         stream: &Stream,
@@ -159,30 +167,30 @@ impl Masks {
         shape: &Shape,
     ) -> Result<()> {
         // Checked for the longest possible sentence, not this batch's: the next batch may have it.
-        let limit = BankRows::limit(self.length_max);
-        if !(1..=limit).contains(&masking.bank_rows.rows_max(self.length_max)) {
+        let limit = PoolRows::limit(self.length_max);
+        if !(1..=limit).contains(&masking.pool_rows.rows_max(self.length_max)) {
             let expected =
                 format!("1 to {limit} in a model of sentences of up to {} tokens", self.length_max);
-            return wrong("bank_rows", masking.bank_rows, expected);
+            return wrong("pool_rows", masking.pool_rows, expected);
         }
-        let rows_max = masking.bank_rows.rows_max(shape.max_seqlen);
-        let offsets = bank_offsets(&shape.cu_seqlens(cu_seqlens), rows_max)?;
-        self.independent = masking.bank_rows == BankRows::Independent;
+        let rows_max = masking.pool_rows.rows_max(shape.max_seqlen);
+        let offsets = pool_offsets(&shape.cu_seqlens(cu_seqlens), rows_max)?;
+        self.independent = masking.pool_rows == PoolRows::Independent;
         self.rows.resize(shape.tokens);
         self.offsets.write(stream, &offsets)
     }
 
-    /// Uploads the batch's own masks. A padding sentence has one bank row, which hides everything.
-    fn write_bank(
+    /// Uploads the batch's own masks. A padding sentence has one pool row, which hides everything.
+    fn write_pool(
         &mut self,
         stream: &Stream,
-        bank: &VisibilityBank,
+        pool: &MaskPool,
         cu_seqlens: &[i32],
         shape: &Shape,
     ) -> Result<()> {
         let sentences = cu_seqlens.len() - 1;
-        let (mut bits, mut offsets, mut rows) = (bank.bits.clone(), bank.offsets.clone(), bank.rows.clone());
-        // The last offset may leave words of the bank unused.
+        let (mut bits, mut offsets, mut rows) = (pool.bits.clone(), pool.offsets.clone(), pool.rows.clone());
+        // The last offset may leave words of the pool unused.
         offsets[sentences] = bits.len() as u32;
         for pair in shape.cu_seqlens(cu_seqlens)[sentences..].windows(2) {
             bits.resize(bits.len() + ((pair[1] - pair[0]) as usize).div_ceil(32), 0);
@@ -215,7 +223,7 @@ impl Masks {
         let parts = labeled_parts(inputs);
         let [encoder_rows, decoder_rows] = inputs.labeled_rows.parts_mut(parts.each_ref());
         let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts.each_ref());
-        let (ids, bank, decoder) = match config.decoder {
+        let (ids, pool, decoder) = match config.decoder {
             DecoderKind::Basic => {
                 let ids = inputs.original_ids.view();
                 let replacement = Replacement::all_masked(masking.mask_id, config.vocab_size);
@@ -225,22 +233,22 @@ impl Masks {
                 (ids, None, Some(decoder))
             }
             DecoderKind::Enhanced => {
-                let bank = Bank {
-                    budget: masking.decoder,
-                    rows_max: masking.bank_rows.rows_max(inputs.max_seqlen),
+                let pool = Pool {
+                    count_limit: masking.decoder,
+                    rows_max: masking.pool_rows.rows_max(inputs.max_seqlen),
                     offsets: self.offsets.view(),
                     bits: self.bits.whole_mut(),
                     rows: (!self.independent).then(|| self.rows.view_mut()),
                     workspace: self.workspace.view_mut(),
                 };
-                (inputs.decoder_ids.view(), Some(bank), None)
+                (inputs.decoder_ids.view(), Some(pool), None)
             }
         };
         let replacement = Replacement::bert(masking.mask_id, config.vocab_size);
         let rows = LabeledRows { rows: encoder_rows, targets: encoder_targets };
         let input_ids = inputs.encoder_ids.view_mut();
         let encoder = self.encoder.corruption(masking.encoder, replacement, ids, input_ids, rows);
-        masks::draw(stream, sentences, bank, Some(encoder), decoder)?;
+        masks::sample(stream, sentences, pool, Some(encoder), decoder)?;
         self.weigh(stream, config, inputs)
     }
 
@@ -267,7 +275,7 @@ impl Masks {
         if self.independent {
             Mask::Independent { bits, offsets }
         } else {
-            Mask::Bank { bits, offsets, rows: self.rows.view() }
+            Mask::Pool { bits, offsets, rows: self.rows.view() }
         }
     }
 }

@@ -3,7 +3,6 @@
 mod capacity;
 mod config;
 mod embeddings;
-mod filled;
 mod gradients;
 mod head;
 mod input;
@@ -18,16 +17,17 @@ mod parameters;
 mod recorded;
 mod scratch;
 mod shape;
+mod staged_buffer;
 mod training;
 mod transform;
 
 pub use crate::common::{
-    BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, QueryKind,
-    VisibilityBank, dropout_site,
+    Batch, DecoderKind, IGNORE_INDEX, MaskPool, Masking, ModelConfig, PackedSentences, PoolRows, QueryKind,
+    dropout_site,
 };
 pub use crate::ops::adamw::Hyperparameters as AdamW;
 pub use capacity::Capacity;
 pub use input::Input;
 pub use model::{Losses, Model, Pooling, StepRandomness};
-pub use recorded::Ticket;
+pub use recorded::StepHandle;
 pub use training::{Outcome, TrainStep};

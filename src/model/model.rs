@@ -1,7 +1,6 @@
 //! The model on a device: parameters, activations, and the training step.
 
 use super::embeddings::{Embeddings, Place};
-use super::filled::Filled;
 use super::head::Head;
 use super::inputs::{self, Inputs};
 use super::layer::{Activations, Layer, Streams};
@@ -11,6 +10,7 @@ use super::parameters::{Parameters, Weights, require_all};
 use super::recorded::Training;
 use super::scratch::Scratch;
 use super::shape::Shape;
+use super::staged_buffer::StagedBuffer;
 use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
@@ -61,7 +61,7 @@ pub struct Model<T: ModelFloat> {
     pub(super) inputs: Inputs,
     pub(super) masks: Masks,
     /// `[4]`: the step's random state
-    pub(super) rng: Filled<u32>,
+    pub(super) rng: StagedBuffer<u32>,
     encoder_input: Embeddings<T>,
     layers: Vec<Activations<T>>,
     /// `[B, H]` last hidden states of each sentence's slot 0
@@ -79,7 +79,7 @@ pub struct Model<T: ModelFloat> {
     /// `[1]`: squared norm of the gradients
     pub(super) squared_norm: Buffer<f32>,
     /// `[4]`: the optimizer's schedule
-    pub(super) schedule: Filled<f32>,
+    pub(super) schedule: StagedBuffer<f32>,
     pub(super) training: Training,
 }
 
@@ -111,7 +111,7 @@ impl<T: ModelFloat> Model<T> {
             parameters,
             inputs: Inputs::new(device, config, capacity)?,
             masks: Masks::new(device, capacity)?,
-            rng: Filled::new(device, 4)?,
+            rng: StagedBuffer::new(device, 4)?,
             encoder_input: Embeddings::new(device, config, capacity)?,
             sentence_vectors: device.zeros(capacity.sentences * config.hidden_size)?,
             query: Embeddings::new(device, config, capacity)?,
@@ -123,7 +123,7 @@ impl<T: ModelFloat> Model<T> {
             d_content: device.zeros(elements)?,
             scratch,
             squared_norm: device.zeros(1)?,
-            schedule: Filled::new(device, 4)?,
+            schedule: StagedBuffer::new(device, 4)?,
             training: Training::new(device)?,
             config: config.clone(),
             capacity,

@@ -15,7 +15,7 @@ pub(super) const SHAPES_MAX: usize = 64;
 
 /// Handle of an enqueued step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct StepHandle {
     /// Equal to [`Training::model`].
     pub(super) model: u64,
     /// Step number, from 0.

@@ -45,15 +45,15 @@ impl Shape {
         }
     }
 
-    /// The shape of an input without padding. For drawn masks it has the maximum number of labels that they can choose.
+    /// The shape of an input without padding. For sampled masks it has the maximum number of labels that they can choose.
     pub(super) fn exact(input: Input<'_>, decoder: DecoderKind) -> Result<Self> {
         let of_sentences = Self::of_sentences(input.cu_seqlens());
         let (encoder_labeled, decoder_labeled) = match input {
             Input::Explicit(batch) => (labeled(&batch.encoder_labels), labeled(&batch.decoder_labels)),
-            Input::Drawn(sentences, masking) => {
+            Input::Sampled(sentences, masking) => {
                 let cu_seqlens = &sentences.cu_seqlens;
-                let chosen = |budget| -> Result<_> {
-                    Ok(labeled_offsets(cu_seqlens, budget)?[of_sentences.sentences] as usize)
+                let chosen = |count_limit| -> Result<_> {
+                    Ok(labeled_offsets(cu_seqlens, count_limit)?[of_sentences.sentences] as usize)
                 };
                 let decoder = match decoder {
                     DecoderKind::Basic => chosen(masking.decoder)?,

@@ -5,7 +5,7 @@
 
 use super::model::{Losses, Model, StepRandomness};
 use super::parameters::{Parameters, Weights};
-use super::recorded::{Launches, OUTCOMES, SHAPES_MAX, Ticket};
+use super::recorded::{Launches, OUTCOMES, SHAPES_MAX, StepHandle};
 use super::shape::Shape;
 use super::{Input, Masking, ModelConfig, inputs};
 use crate::device::{ModelFloat, Stream};
@@ -35,7 +35,7 @@ pub struct Outcome {
 impl<T: ModelFloat> Model<T> {
     /// Runs one forward and backward pass; returns the losses and leaves the gradients for [`Model::gradient`].
     ///
-    /// Without `randomness` there is no dropout, and no masks can be drawn.
+    /// Without `randomness` there is no dropout, and no masks can be sampled.
     ///
     /// # Errors
     /// When the input is inconsistent, exceeds the capacity, or lacks the visibility that the enhanced decoder needs.
@@ -80,9 +80,9 @@ impl<T: ModelFloat> Model<T> {
     /// ```
     /// use retromae::device::Device;
     /// use retromae::model::{
-    ///     AdamW, BankRows, Capacity, Input, Masking, Model, ModelConfig, PackedSentences, StepRandomness, TrainStep,
+    ///     AdamW, PoolRows, Capacity, Input, Masking, Model, ModelConfig, PackedSentences, StepRandomness, TrainStep,
     /// };
-    /// use retromae::ops::masks::{Budget, word_start_bits};
+    /// use retromae::ops::masks::{MaskCountLimit, word_start_bits};
     ///
     /// let device = Device::host()?;
     /// let config =
@@ -100,13 +100,13 @@ impl<T: ModelFloat> Model<T> {
     /// };
     /// let masking = Masking {
     ///     mask_id: 3,
-    ///     encoder: Budget::of(0.3),
-    ///     decoder: Budget::of(0.5),
-    ///     bank_rows: BankRows::AtMost(128),
+    ///     encoder: MaskCountLimit::of(0.3),
+    ///     decoder: MaskCountLimit::of(0.5),
+    ///     pool_rows: PoolRows::AtMost(128),
     /// };
     /// for update in 1..=3 {
     ///     let step = TrainStep {
-    ///         input: Input::Drawn(&sentences, masking),
+    ///         input: Input::Sampled(&sentences, masking),
     ///         randomness: StepRandomness { seed: 1, step: update },
     ///         optimizer: &AdamW::default(),
     ///         learning_rate: 1e-3,
@@ -120,7 +120,7 @@ impl<T: ModelFloat> Model<T> {
     ///
     /// # Errors
     /// As [`Model::step`] and [`Model::update`].
-    pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<Ticket> {
+    pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<StepHandle> {
         let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
         inputs::check(&self.config, self.capacity, input)?;
         let schedule = optimizer.schedule(learning_rate, update)?;
@@ -134,7 +134,7 @@ impl<T: ModelFloat> Model<T> {
         self.zero_gradients(stream)?;
         self.run(stream, &launches)?;
         self.parameters.gradients_are_zero = true;
-        let ticket = Ticket { model: self.training.model, step: self.training.steps };
+        let ticket = StepHandle { model: self.training.model, step: self.training.steps };
         let slot = &mut self.training.outcomes[(ticket.step % OUTCOMES as u64) as usize];
         slot.totals.download(stream, 0..2, self.head.totals())?;
         slot.floats.download(stream, 0..1, self.head.bag_loss())?;
@@ -147,8 +147,8 @@ impl<T: ModelFloat> Model<T> {
     ///
     /// # Errors
     /// When the ticket is not of one of this model's last two steps, or the device failed.
-    pub fn outcome(&mut self, ticket: Ticket) -> Result<Outcome> {
-        let Ticket { model, step } = ticket;
+    pub fn outcome(&mut self, ticket: StepHandle) -> Result<Outcome> {
+        let StepHandle { model, step } = ticket;
         let steps = self.training.steps;
         let expected = format!("of one of the last {OUTCOMES} steps of {steps}");
         if model != self.training.model {
@@ -186,7 +186,7 @@ impl<T: ModelFloat> Model<T> {
         match randomness {
             Some(StepRandomness { seed, step }) => self.rng.write(stream, &rng_state(seed, step))?,
             None if input.masking().is_some() => {
-                return wrong("randomness", "absent", "present where masks are drawn");
+                return wrong("randomness", "absent", "present where masks are sampled");
             }
             None => {}
         }

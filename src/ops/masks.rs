@@ -1,4 +1,4 @@
-//! Whole-word masks of a packed batch, drawn on the device: the banks of position-specific masks of the enhanced decoder (RetroMAE, arXiv
+//! Whole-word masks of a packed batch, sampled on the device: the pools of position-specific masks of the enhanced decoder (RetroMAE, arXiv
 //! 2205.12035, section 3.2) and the corrupted inputs of encoder and basic decoder, in one launch.
 //!
 //! The results equal those of [`crate::reference::mask`] bit for bit: a pure function of seed, step and sentence, so the same on every device, in
@@ -6,8 +6,8 @@
 
 use super::error::{require, require_count, require_length};
 use super::{Result, Workspace};
-pub use crate::common::Budget;
-use crate::device::params::{CorruptionParams, DrawMasksParams, MASK_ROWS_PER_BLOCK, MaskBudget};
+pub use crate::common::MaskCountLimit;
+use crate::device::params::{CorruptionParams, MASK_ROWS_PER_BLOCK, MaskCountLimitParams, SampleMasksParams};
 use crate::device::{Stream, View, ViewMut, kernels};
 
 const ROWS_PER_BLOCK: usize = MASK_ROWS_PER_BLOCK as usize;
@@ -16,11 +16,11 @@ const ROWS_PER_BLOCK: usize = MASK_ROWS_PER_BLOCK as usize;
 const SHARED_LENGTH_MAX: usize = 1024;
 /// Maximum sentence length: the bits of 32 rows of longer sentences would not fit shared memory.
 pub const LENGTH_MAX: usize = 8192;
-/// Maximum rows of a bank: a row must fit the 16-bit index of a token.
-pub const BANK_ROWS_MAX: usize = 1 << 16;
+/// Maximum rows of a pool: a row must fit the 16-bit index of a token.
+pub const POOL_ROWS_MAX: usize = 1 << 16;
 
-impl Budget {
-    pub(super) fn params(self, argument: &'static str) -> Result<MaskBudget> {
+impl MaskCountLimit {
+    pub(super) fn params(self, argument: &'static str) -> Result<MaskCountLimitParams> {
         let Self { ratio, cap } = self;
         require(
             (0.0..=1.0).contains(&ratio),
@@ -30,7 +30,7 @@ impl Budget {
         )?;
         require(cap != Some(0), argument, "of cap 0", "of a cap of at least 1")?;
         let cap = cap.map_or(u32::MAX, |cap| u32::try_from(cap).unwrap_or(u32::MAX));
-        Ok(MaskBudget { ratio, cap, unused: 0 })
+        Ok(MaskCountLimitParams { ratio, cap, unused: 0 })
     }
 }
 
@@ -44,7 +44,7 @@ pub struct Sentences<'a> {
     pub rng: View<'a, u32>,
     /// `[sentences + 1]`: prefix sums of the lengths, from 0 to at most `tokens`; ids after the last sentence stay unchanged
     pub cu_seqlens: View<'a, i32>,
-    /// `[sentences]`: indices of the sentences in the corpus; the draws depend on them, not on the position in the batch
+    /// `[sentences]`: indices of the sentences in the corpus; the samples depend on them, not on the position in the batch
     pub indices: View<'a, u32>,
     /// `[ceil(tokens / 32)]`: one bit per token, 1 where a word starts ([`word_start_bits`]); those of special tokens are not read
     pub word_starts: View<'a, u32>,
@@ -53,20 +53,20 @@ pub struct Sentences<'a> {
     pub length_max: usize,
 }
 
-/// Position-specific masks: [`Mask::Bank`](super::attention::Mask::Bank), or [`Mask::Independent`](super::attention::Mask::Independent) without
+/// Position-specific masks: [`Mask::Pool`](super::attention::Mask::Pool), or [`Mask::Independent`](super::attention::Mask::Independent) without
 /// `rows`.
 #[derive(Debug)]
-pub struct Bank<'a> {
-    /// Budget of each mask
-    pub budget: Budget,
+pub struct Pool<'a> {
+    /// MaskCountLimit of each mask
+    pub count_limit: MaskCountLimit,
     /// A sentence of L tokens has `min(L, rows_max)` masks; in `1..=65536`, and at least the longest sentence's length where every token has its
     /// own.
     pub rows_max: usize,
-    /// `[sentences + 1]`: result of [`bank_offsets`]
+    /// `[sentences + 1]`: result of [`pool_offsets`]
     pub offsets: View<'a, u32>,
     /// `[offsets[sentences]]`: bit rows of `ceil(L / 32)` 32-bit words, 1 is visible; words beyond the end are not written
     pub bits: ViewMut<'a, u32>,
-    /// `[tokens]`: bank row that each token draws, counted within its sentence; absent: token `i` of a sentence has row `i`, its own mask
+    /// `[tokens]`: pool row that each token samples, counted within its sentence; absent: token `i` of a sentence has row `i`, its own mask
     pub rows: Option<ViewMut<'a, u16>>,
     /// At least [`workspace`]`(tokens, length_max, rows_max)`
     pub workspace: ViewMut<'a, u8>,
@@ -100,7 +100,7 @@ impl Replacement {
 /// A corrupted input, and its rows with a loss.
 #[derive(Debug)]
 pub struct Corruption<'a> {
-    pub budget: Budget,
+    pub count_limit: MaskCountLimit,
     pub replacement: Replacement,
     /// `[tokens]`: the original ids
     pub ids: View<'a, i32>,
@@ -108,7 +108,7 @@ pub struct Corruption<'a> {
     pub input_ids: ViewMut<'a, i32>,
     /// `[sentences + 1]`: result of [`labeled_offsets`]
     pub offsets: View<'a, i32>,
-    /// `[offsets[sentences]]`: packed rows of the chosen tokens, ascending within a sentence, then negative numbers up to its budget; rows that
+    /// `[offsets[sentences]]`: packed rows of the chosen tokens, ascending within a sentence, then negative numbers up to its count limit; rows that
     /// do not fit between the offsets are not written
     pub labeled_rows: ViewMut<'a, i32>,
     /// `[offsets[sentences]]`: their original ids, then [`IGNORE_INDEX`](crate::common::IGNORE_INDEX)
@@ -125,14 +125,14 @@ pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
     starts.chunks(32).map(word).collect()
 }
 
-/// Returns the offset of each sentence's first word in the bits of a bank, `[sentences + 1]`; the last entry is the length of the bits.
+/// Returns the offset of each sentence's first word in the bits of a pool, `[sentences + 1]`; the last entry is the length of the bits.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
 /// When the prefix sums decrease, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
-pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
-    require_bank_rows("rows_max", rows_max)?;
+pub fn pool_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
+    require_pool_rows("rows_max", rows_max)?;
     let mut total = 0u64;
     let end = |length: usize| {
         total += (length.min(rows_max) * length.div_ceil(32)) as u64;
@@ -143,17 +143,17 @@ pub fn bank_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     offsets(cu_seqlens, end)
 }
 
-/// Returns the start of each sentence's labeled rows, `[sentences + 1]`: as many as a mask of `budget` may choose. The last entry is their
+/// Returns the start of each sentence's labeled rows, `[sentences + 1]`: as many as a mask of `count_limit` may choose. The last entry is their
 /// number.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
 /// When the prefix sums decrease.
-pub fn labeled_offsets(cu_seqlens: &[i32], budget: Budget) -> Result<Vec<i32>> {
+pub fn labeled_offsets(cu_seqlens: &[i32], count_limit: MaskCountLimit) -> Result<Vec<i32>> {
     let mut total = 0;
     let end = |length: usize| {
-        total += budget.tokens(length).min(length.saturating_sub(2)) as i32;
+        total += count_limit.tokens(length).min(length.saturating_sub(2)) as i32;
         Ok(total)
     };
     offsets(cu_seqlens, end)
@@ -170,7 +170,7 @@ fn offsets<T: Default>(cu_seqlens: &[i32], mut end: impl FnMut(usize) -> Result<
     Ok(offsets)
 }
 
-/// Returns the workspace of the bank of a packed batch of `tokens` tokens; none while no sentence exceeds 1024 tokens.
+/// Returns the workspace of the pool of a packed batch of `tokens` tokens; none while no sentence exceeds 1024 tokens.
 #[must_use]
 pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace {
     if length_max <= SHARED_LENGTH_MAX {
@@ -179,17 +179,17 @@ pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace
     Workspace::of::<u16>(tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK))
 }
 
-/// Enqueues the drawing of everything that is given: the enhanced decoder's bank, the encoder's input and labels, and those of the basic decoder.
+/// Enqueues the drawing of everything that is given: the enhanced decoder's pool, the encoder's input and labels, and those of the basic decoder.
 ///
 /// The prefix sums and offsets in device memory are read not here but by the kernel, which writes nothing outside the arguments, whatever the
 /// values.
 ///
 /// # Errors
-/// When a length, a budget, a share, `length_max` or `rows_max` does not fit.
-pub fn draw(
+/// When a length, a count limit, a share, `length_max` or `rows_max` does not fit.
+pub fn sample(
     stream: &Stream,
     sentences: Sentences<'_>,
-    bank: Option<Bank<'_>>,
+    pool: Option<Pool<'_>>,
     encoder: Option<Corruption<'_>>,
     decoder: Option<Corruption<'_>>,
 ) -> Result<()> {
@@ -199,7 +199,7 @@ pub fn draw(
     require_length("word_starts", word_starts.len(), tokens.div_ceil(32), "ceil(tokens / 32)")?;
     let lengths = 1..=LENGTH_MAX;
     require(lengths.contains(&length_max), "length_max", length_max, format_args!("in 1..={LENGTH_MAX}"))?;
-    let mut params = DrawMasksParams {
+    let mut params = SampleMasksParams {
         rng: stream.address("rng", &rng)?,
         cu_seqlens: stream.address("cu_seqlens", &cu_seqlens)?,
         sentence_indices: stream.address("indices", &indices)?,
@@ -207,36 +207,36 @@ pub fn draw(
         length_max: length_max as u32,
         sentences: require_count("indices", indices.len())?,
         tokens: require_count("tokens", tokens)?,
-        ..DrawMasksParams::default()
+        ..SampleMasksParams::default()
     };
     let corrupts = encoder.is_some() || decoder.is_some();
-    if let Some(bank) = &bank {
-        bank_params(stream, &sentences, bank, &mut params)?;
+    if let Some(pool) = &pool {
+        pool_params(stream, &sentences, pool, &mut params)?;
     }
     for (corruption, params) in [(encoder, &mut params.encoder), (decoder, &mut params.decoder)] {
         if let Some(corruption) = corruption {
             *params = corruption_params(stream, &sentences, &corruption)?;
         }
     }
-    require(bank.is_some() || corrupts, "bank", "absent", "given, or an input to corrupt")?;
+    require(pool.is_some() || corrupts, "pool", "absent", "given, or an input to corrupt")?;
     // SAFETY: lengths were checked; the kernel checks the prefix sums and offsets.
-    unsafe { stream.launch(kernels::DRAW_MASKS, &params) }?;
+    unsafe { stream.launch(kernels::SAMPLE_MASKS, &params) }?;
     Ok(())
 }
 
-/// Fills in the params of the bank.
-fn bank_params(
+/// Fills in the params of the pool.
+fn pool_params(
     stream: &Stream,
     sentences: &Sentences<'_>,
-    bank: &Bank<'_>,
-    params: &mut DrawMasksParams,
+    pool: &Pool<'_>,
+    params: &mut SampleMasksParams,
 ) -> Result<()> {
     let Sentences { indices, tokens, length_max, .. } = *sentences;
-    let Bank { budget, rows_max, offsets, ref bits, ref rows, ref workspace } = *bank;
-    require_length("bank offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
-    require_bank_rows("rows_max", rows_max)?;
+    let Pool { count_limit, rows_max, offsets, ref bits, ref rows, ref workspace } = *pool;
+    require_length("pool offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_pool_rows("rows_max", rows_max)?;
     match rows {
-        Some(rows) => require_length("bank rows", rows.len(), tokens, "tokens")?,
+        Some(rows) => require_length("pool rows", rows.len(), tokens, "tokens")?,
         None => require(
             rows_max >= length_max,
             "rows_max",
@@ -246,14 +246,14 @@ fn bank_params(
     }
     let needed = self::workspace(tokens, length_max, rows_max);
     let permutations = needed.address(stream, workspace)?;
-    params.bank_offsets = stream.address("bank offsets", &offsets)?;
-    params.bits = stream.address("bank bits", bits)?;
-    params.bank_words = u32::try_from(bits.len()).unwrap_or(u32::MAX);
-    params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("bank rows", rows))?;
+    params.pool_offsets = stream.address("pool offsets", &offsets)?;
+    params.bits = stream.address("pool bits", bits)?;
+    params.pool_words = u32::try_from(bits.len()).unwrap_or(u32::MAX);
+    params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("pool rows", rows))?;
     params.workspace = if needed == Workspace::NONE { 0 } else { permutations };
-    params.budget = budget.params("bank budget")?;
-    params.bank_rows_max = rows_max as u32;
-    params.bank_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;
+    params.count_limit = count_limit.params("pool count_limit")?;
+    params.pool_rows_max = rows_max as u32;
+    params.pool_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;
     Ok(())
 }
 
@@ -263,7 +263,7 @@ fn corruption_params(
     corruption: &Corruption<'_>,
 ) -> Result<CorruptionParams> {
     let Sentences { indices, tokens, .. } = *sentences;
-    let Corruption { budget, replacement, ids, input_ids, offsets, labeled_rows, targets, counts } =
+    let Corruption { count_limit, replacement, ids, input_ids, offsets, labeled_rows, targets, counts } =
         corruption;
     let Replacement { mask_id, vocab_size, mask_share, random_share } = *replacement;
     require_length("ids", ids.len(), tokens, "tokens")?;
@@ -290,7 +290,7 @@ fn corruption_params(
         rows: stream.address("labeled_rows", labeled_rows)?,
         targets: stream.address("targets", targets)?,
         counts: stream.address("counts", counts)?,
-        budget: budget.params("budget")?,
+        count_limit: count_limit.params("count_limit")?,
         mask_below: below(mask_share),
         random_below: below(mask_share + random_share),
         mask_id,
@@ -300,7 +300,7 @@ fn corruption_params(
     })
 }
 
-pub(super) fn require_bank_rows(argument: &'static str, rows_max: usize) -> Result<()> {
-    let range = 1..=BANK_ROWS_MAX;
-    require(range.contains(&rows_max), argument, rows_max, format_args!("in 1..={BANK_ROWS_MAX}"))
+pub(super) fn require_pool_rows(argument: &'static str, rows_max: usize) -> Result<()> {
+    let range = 1..=POOL_ROWS_MAX;
+    require(range.contains(&rows_max), argument, rows_max, format_args!("in 1..={POOL_ROWS_MAX}"))
 }

@@ -1,7 +1,7 @@
 //! Multi-head attention over packed sentences: `softmax(scale Q Kᵀ + mask) V`, a sentence and a head at a time.
 
 use super::tensor::{add_scaled, dot, log_sum_exp, sentences};
-use crate::common::VisibilityBank;
+use crate::common::MaskPool;
 use crate::common::random::Dropout;
 use std::ops::Range;
 
@@ -11,9 +11,9 @@ pub enum Mask<'a> {
     /// Every key: the encoder and the `basic` decoder.
     Full,
     /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
-    Bank(&'a VisibilityBank),
+    Pool(&'a MaskPool),
     /// One bit row per slot, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows slot 0 to all others and hides
-    /// every slot from itself, as in [`Mask::Bank`].
+    /// every slot from itself, as in [`Mask::Pool`].
     Bits { bits: &'a [u32], offsets: &'a [u32], two_stream: bool },
     /// Keys from `left` slots before the query to `right` after it; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
@@ -153,7 +153,7 @@ impl Attention<'_> {
         let [start, end] = [0, 1].map(|i| self.cu_seqlens[sentence + i] as usize);
         match self.mask {
             Mask::Full => true,
-            Mask::Bank(bank) => bank.visible(sentence, start, end - start, query, slot),
+            Mask::Pool(pool) => pool.visible(sentence, start, end - start, query, slot),
             Mask::Bits { bits, offsets, two_stream } => {
                 let row = offsets[sentence] as usize + query * (end - start).div_ceil(32);
                 let bit = bits[row + slot / 32] >> (slot % 32) & 1 == 1;
@@ -216,11 +216,11 @@ mod tests {
         assert_eq!(log_sum_exp, [2f64.ln(), 2f64.ln(), 0.0]);
     }
 
-    /// A sentence of one token under a bank sees nothing: not itself, and slot 0 is itself.
+    /// A sentence of one token under a pool sees nothing: not itself, and slot 0 is itself.
     #[test]
     fn a_query_that_sees_nothing_gives_zeros_and_no_gradient() {
-        let bank = VisibilityBank { bits: vec![0, 0], offsets: vec![0, 1, 2], rows: vec![0; 3] };
-        let attention = attention(&[0, 1, 3], Mask::Bank(&bank));
+        let pool = MaskPool { bits: vec![0, 0], offsets: vec![0, 1, 2], rows: vec![0; 3] };
+        let attention = attention(&[0, 1, 3], Mask::Pool(&pool));
         let (query, key, value) = ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]);
         let Output { output, log_sum_exp } = forward(&attention, &query, &key, &value);
         assert_eq!(output, [0.0, 0.0, 8.0]);

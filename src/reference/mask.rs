@@ -1,15 +1,15 @@
 //! Whole-word masks as a pure function of (seed, step, sentence): the tokens that are hidden from the encoder and the `basic` decoder, their
-//! replacements, and the bank of position-specific masks of the `enhanced` decoder.
+//! replacements, and the pool of position-specific masks of the `enhanced` decoder.
 
 use crate::common::random::{Stream, bounded, key, philox};
 use crate::common::{
-    self, BankRows, Batch, DecoderKind, IGNORE_INDEX, Masking, ModelConfig, PackedSentences, VisibilityBank,
+    self, Batch, DecoderKind, IGNORE_INDEX, MaskPool, Masking, ModelConfig, PackedSentences, PoolRows,
 };
 
 /// One sentence to be masked. Its first and its last token, `[CLS]` and `[SEP]`, belong to no word and are never chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedSentence<'a> {
-    /// Index of the sentence in the corpus or step: its draws depend on it, not on its position in the batch.
+    /// Index of the sentence in the corpus or step: its samples depend on it, not on its position in the batch.
     pub index: u32,
     /// `[L]`: `true` for the first token of a word; not read for the first and the last token.
     pub word_starts: &'a [bool],
@@ -17,14 +17,14 @@ pub struct MaskedSentence<'a> {
 
 /// Limit on the number of tokens that a mask chooses.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget {
+pub struct MaskCountLimit {
     /// Share of the tokens, specials included.
     pub ratio: f64,
     /// Maximum for a sentence of any length; the public code has 512.
     pub cap: Option<usize>,
 }
 
-impl Budget {
+impl MaskCountLimit {
     /// `min(cap, max(1, round(length * ratio)))`, rounding half to even as the public code does.
     #[must_use]
     pub fn tokens(self, length: usize) -> usize {
@@ -35,34 +35,34 @@ impl Budget {
 
 /// Returns the tokens that one mask hides, `[L]`.
 ///
-/// Words are visited in a random order; a word is chosen unless it would overflow the budget.
-/// `bank_row` is 0 except for [`Stream::MaskBank`].
+/// Words are visited in a random order; a word is chosen unless it would overflow the count limit.
+/// `pool_row` is 0 except for [`Stream::MaskPool`].
 #[must_use]
 pub fn whole_word_mask(
     seed: u64,
     step: u32,
     sentence: MaskedSentence<'_>,
     stream: Stream,
-    bank_row: u32,
-    budget: Budget,
+    pool_row: u32,
+    count_limit: MaskCountLimit,
 ) -> Vec<bool> {
     let draw = |k: usize| {
-        let counter = [(bank_row << 16) | (k as u32 / 4), sentence.index, stream as u32, step];
+        let counter = [(pool_row << 16) | (k as u32 / 4), sentence.index, stream as u32, step];
         philox(key(seed), counter)[k % 4]
     };
     let length = sentence.word_starts.len();
     let mut words = words(sentence.word_starts);
-    let budget = budget.tokens(length);
+    let count_limit = count_limit.tokens(length);
     let mut hidden = vec![false; length];
     let mut chosen = 0;
     for k in 0..words.len() {
-        if chosen == budget {
+        if chosen == count_limit {
             break;
         }
         let other = k + bounded(draw(k), (words.len() - k) as u32) as usize;
         words.swap(k, other);
         let word = words[k].clone();
-        if chosen + word.len() <= budget {
+        if chosen + word.len() <= count_limit {
             chosen += word.len();
             hidden[word].fill(true);
         }
@@ -115,39 +115,39 @@ impl Replacement {
 /// Returns the position-specific masks of a packed batch of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
 ///
 /// # Panics
-/// When there are no rows, or more than 65536: a bank row must fit the 16-bit index of [`VisibilityBank::rows`].
+/// When there are no rows, or more than 65536: a pool row must fit the 16-bit index of [`MaskPool::rows`].
 #[must_use]
-pub fn mask_bank(
+pub fn mask_pool(
     seed: u64,
     step: u32,
     sentences: &[MaskedSentence],
-    budget: Budget,
-    rows: BankRows,
-) -> VisibilityBank {
-    let mut bank = VisibilityBank { bits: Vec::new(), offsets: vec![0], rows: Vec::new() };
+    count_limit: MaskCountLimit,
+    rows: PoolRows,
+) -> MaskPool {
+    let mut pool = MaskPool { bits: Vec::new(), offsets: vec![0], rows: Vec::new() };
     for &sentence in sentences {
         let length = sentence.word_starts.len();
-        let bank_rows = match rows {
-            BankRows::AtMost(rows) => length.min(rows),
-            BankRows::Independent => length,
+        let pool_rows = match rows {
+            PoolRows::AtMost(rows) => length.min(rows),
+            PoolRows::Independent => length,
         };
-        assert!((1..=1 << 16).contains(&bank_rows), "{bank_rows} rows; there should be 1 to 65536");
-        for row in 0..bank_rows as u32 {
-            let hidden = whole_word_mask(seed, step, sentence, Stream::MaskBank, row, budget);
-            bank.bits.extend(visible_bits(&hidden));
+        assert!((1..=1 << 16).contains(&pool_rows), "{pool_rows} rows; there should be 1 to 65536");
+        for row in 0..pool_rows as u32 {
+            let hidden = whole_word_mask(seed, step, sentence, Stream::MaskPool, row, count_limit);
+            pool.bits.extend(visible_bits(&hidden));
         }
-        bank.offsets.push(bank.bits.len() as u32);
-        bank.rows.extend((0..length as u32).map(|slot| {
-            let counter = [slot / 4, sentence.index, Stream::BankRow as u32, step];
+        pool.offsets.push(pool.bits.len() as u32);
+        pool.rows.extend((0..length as u32).map(|slot| {
+            let counter = [slot / 4, sentence.index, Stream::PoolRow as u32, step];
             match rows {
-                BankRows::Independent => slot as u16,
-                BankRows::AtMost(_) => {
-                    bounded(philox(key(seed), counter)[slot as usize % 4], bank_rows as u32) as u16
+                PoolRows::Independent => slot as u16,
+                PoolRows::AtMost(_) => {
+                    bounded(philox(key(seed), counter)[slot as usize % 4], pool_rows as u32) as u16
                 }
             }
         }));
     }
-    bank
+    pool
 }
 
 /// Packs a mask into words: bit `j % 32` of word `j / 32` is 1 where token `j` is not hidden, 0 beyond the end.
@@ -161,9 +161,9 @@ fn visible_bits(hidden: &[bool]) -> Vec<u32> {
 /// Returns the batch that step `step` of a run with `seed` makes of `packed`.
 ///
 /// # Panics
-/// As [`mask_bank`].
+/// As [`mask_pool`].
 #[must_use]
-pub fn draw_batch(
+pub fn sample_batch(
     seed: u64,
     step: u32,
     packed: &PackedSentences,
@@ -171,14 +171,14 @@ pub fn draw_batch(
     config: &ModelConfig,
 ) -> Batch {
     let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = packed;
-    let budget = |common::Budget { ratio, cap }| Budget { ratio, cap };
+    let count_limit = |common::MaskCountLimit { ratio, cap }| MaskCountLimit { ratio, cap };
     let starts: Vec<bool> =
         (0..ids.len()).map(|token| word_starts[token / 32] >> (token % 32) & 1 == 1).collect();
     let range = |b: usize| cu_seqlens[b] as usize..cu_seqlens[b + 1] as usize;
     let sentence = |(b, &index): (usize, &u32)| MaskedSentence { index, word_starts: &starts[range(b)] };
     let sentences: Vec<MaskedSentence<'_>> = sentence_indices.iter().enumerate().map(sentence).collect();
     let chosen = |stream, ratio| -> Vec<bool> {
-        let mask = |&sentence| whole_word_mask(seed, step, sentence, stream, 0, budget(ratio));
+        let mask = |&sentence| whole_word_mask(seed, step, sentence, stream, 0, count_limit(ratio));
         sentences.iter().flat_map(mask).collect()
     };
     let labels = |chosen: &[bool]| -> Vec<i32> {
@@ -206,8 +206,8 @@ pub fn draw_batch(
                 (0..length).map(move |slot| slot > 0 && slot + 1 < length)
             };
             let inner: Vec<bool> = sentences.iter().flat_map(slots).collect();
-            let bank = mask_bank(seed, step, &sentences, budget(masking.decoder), masking.bank_rows);
-            (ids.clone(), labels(&inner), Some(bank))
+            let pool = mask_pool(seed, step, &sentences, count_limit(masking.decoder), masking.pool_rows);
+            (ids.clone(), labels(&inner), Some(pool))
         }
     };
     Batch {
@@ -224,17 +224,17 @@ pub fn draw_batch(
 mod tests {
     use super::*;
 
-    const HALF: Budget = Budget { ratio: 0.5, cap: None };
+    const HALF: MaskCountLimit = MaskCountLimit { ratio: 0.5, cap: None };
 
-    fn budget(ratio: f64) -> Budget {
-        Budget { ratio, cap: None }
+    fn count_limit(ratio: f64) -> MaskCountLimit {
+        MaskCountLimit { ratio, cap: None }
     }
 
     /// `word_starts`: 1 where a word starts.
-    fn mask(index: u32, word_starts: &[u8], budget: Budget) -> Vec<bool> {
+    fn mask(index: u32, word_starts: &[u8], count_limit: MaskCountLimit) -> Vec<bool> {
         let word_starts: Vec<bool> = word_starts.iter().map(|&start| start == 1).collect();
         let sentence = MaskedSentence { index, word_starts: &word_starts };
-        whole_word_mask(9, 4, sentence, Stream::EncoderMask, 0, budget)
+        whole_word_mask(9, 4, sentence, Stream::EncoderMask, 0, count_limit)
     }
 
     fn count(mask: &[bool]) -> usize {
@@ -252,33 +252,33 @@ mod tests {
 
     /// Python's `round` goes to the even neighbor of a half, on the product in double precision.
     #[test]
-    fn budgets_are_those_of_the_public_code() {
+    fn count_limits_are_those_of_the_public_code() {
         assert_eq!([1, 2, 3, 4, 5, 7].map(|length| HALF.tokens(length)), [1, 1, 2, 2, 2, 4]);
-        assert_eq!([5, 10, 15, 25, 35].map(|length| budget(0.3).tokens(length)), [2, 3, 4, 8, 10]);
-        assert_eq!((budget(0.0).tokens(100), budget(1.0).tokens(100), HALF.tokens(0)), (1, 100, 1));
-        let capped = Budget { cap: Some(512), ..HALF };
+        assert_eq!([5, 10, 15, 25, 35].map(|length| count_limit(0.3).tokens(length)), [2, 3, 4, 8, 10]);
+        assert_eq!((count_limit(0.0).tokens(100), count_limit(1.0).tokens(100), HALF.tokens(0)), (1, 100, 1));
+        let capped = MaskCountLimit { cap: Some(512), ..HALF };
         assert_eq!([1000, 1024, 8192].map(|length| capped.tokens(length)), [500, 512, 512]);
     }
 
     #[test]
-    fn specials_are_never_chosen_and_the_budget_is_met_by_one_token_words() {
+    fn specials_are_never_chosen_and_the_count_limit_is_met_by_one_token_words() {
         for index in 0..200 {
             let hidden = mask(index, &short_words(18), HALF);
             assert_eq!(count(&hidden), 10);
             assert!(!hidden[0] && !hidden[19]);
         }
         for length in 0..3 {
-            assert_eq!(mask(0, &vec![1; length], budget(1.0)), vec![false; length]);
+            assert_eq!(mask(0, &vec![1; length], count_limit(1.0)), vec![false; length]);
         }
         assert_eq!(mask(0, &[1, 1, 1], HALF), [false, true, false]);
         assert_eq!(mask(0, &[1, 0, 0, 1], HALF), [false; 4], "nothing starts a word");
     }
 
     #[test]
-    fn words_are_hidden_whole_and_the_budget_is_never_exceeded() {
+    fn words_are_hidden_whole_and_the_count_limit_is_never_exceeded() {
         let word_starts = [0, 1, 0, 0, 1, 1, 0, 1, 0, 0, 0, 1, 0];
         for index in 0..200 {
-            let hidden = mask(index, &word_starts, budget(0.3));
+            let hidden = mask(index, &word_starts, count_limit(0.3));
             assert!(count(&hidden) <= 4 && count(&hidden) > 0);
             for token in 1..word_starts.len() - 1 {
                 assert!(word_starts[token] == 1 || hidden[token] == hidden[token - 1]);
@@ -286,15 +286,15 @@ mod tests {
         }
     }
 
-    /// A budget of 2 with words of 3 and 1: the long one is skipped, whichever comes first.
+    /// A count limit of 2 with words of 3 and 1: the long one is skipped, whichever comes first.
     #[test]
     fn a_word_that_would_overflow_is_skipped() {
         for index in 0..50 {
             assert_eq!(
-                mask(index, &[0, 1, 0, 0, 1, 0], budget(0.3)),
+                mask(index, &[0, 1, 0, 0, 1, 0], count_limit(0.3)),
                 [false, false, false, false, true, false]
             );
-            assert_eq!(mask(index, &[0, 1, 0, 0, 0], budget(0.4)), [false; 5]);
+            assert_eq!(mask(index, &[0, 1, 0, 0, 0], count_limit(0.4)), [false; 5]);
         }
     }
 
@@ -302,7 +302,7 @@ mod tests {
     fn every_word_is_chosen_equally_often() {
         let mut counts = [0; 12];
         for index in 0..4000 {
-            let hidden = mask(index, &short_words(10), budget(0.25));
+            let hidden = mask(index, &short_words(10), count_limit(0.25));
             counts.iter_mut().zip(hidden).for_each(|(count, hidden)| *count += i32::from(hidden));
         }
         // 3 of 10 words: 1200 expected with a deviation of 29.
@@ -315,50 +315,50 @@ mod tests {
         let draw = |seed, step, index, stream, row| {
             whole_word_mask(seed, step, MaskedSentence { index, word_starts: &words }, stream, row, HALF)
         };
-        let base = draw(1, 2, 3, Stream::MaskBank, 4);
-        assert_eq!(base, draw(1, 2, 3, Stream::MaskBank, 4));
-        assert_ne!(base, draw(1 << 32, 2, 3, Stream::MaskBank, 4));
-        assert_ne!(base, draw(1, 0, 3, Stream::MaskBank, 4));
-        assert_ne!(base, draw(1, 2, 0, Stream::MaskBank, 4));
+        let base = draw(1, 2, 3, Stream::MaskPool, 4);
+        assert_eq!(base, draw(1, 2, 3, Stream::MaskPool, 4));
+        assert_ne!(base, draw(1 << 32, 2, 3, Stream::MaskPool, 4));
+        assert_ne!(base, draw(1, 0, 3, Stream::MaskPool, 4));
+        assert_ne!(base, draw(1, 2, 0, Stream::MaskPool, 4));
         assert_ne!(base, draw(1, 2, 3, Stream::DecoderMask, 4));
-        assert_ne!(base, draw(1, 2, 3, Stream::MaskBank, 5));
+        assert_ne!(base, draw(1, 2, 3, Stream::MaskPool, 5));
     }
 
     #[test]
-    fn bank_bits_are_the_masks_and_visibility_follows() {
+    fn pool_bits_are_the_masks_and_visibility_follows() {
         let (long, short) = (starts(&short_words(38)), starts(&short_words(0)));
         let sentences = [
             MaskedSentence { index: 7, word_starts: &long },
             MaskedSentence { index: 3, word_starts: &[false] },
             MaskedSentence { index: 5, word_starts: &short },
         ];
-        let bank = mask_bank(11, 6, &sentences, HALF, BankRows::AtMost(8));
-        assert_eq!(bank.offsets, [0, 8 * 2, 8 * 2 + 1, 8 * 2 + 1 + 2]);
-        assert_eq!((bank.bits.len(), bank.rows.len()), (19, 43));
-        assert!(bank.rows[..40].iter().all(|&row| row < 8));
-        assert!(bank.rows[..40].iter().any(|&row| row != bank.rows[0]), "rows are drawn, not fixed");
+        let pool = mask_pool(11, 6, &sentences, HALF, PoolRows::AtMost(8));
+        assert_eq!(pool.offsets, [0, 8 * 2, 8 * 2 + 1, 8 * 2 + 1 + 2]);
+        assert_eq!((pool.bits.len(), pool.rows.len()), (19, 43));
+        assert!(pool.rows[..40].iter().all(|&row| row < 8));
+        assert!(pool.rows[..40].iter().any(|&row| row != pool.rows[0]), "rows are sampled, not fixed");
         for row in 0..8 {
-            assert_eq!(bank.bits[2 * row + 1] >> 8, 0, "bits beyond the sentence are 0");
+            assert_eq!(pool.bits[2 * row + 1] >> 8, 0, "bits beyond the sentence are 0");
         }
         for query in 0..40 {
-            let row = u32::from(bank.rows[query]);
-            let hidden = whole_word_mask(11, 6, sentences[0], Stream::MaskBank, row, HALF);
+            let row = u32::from(pool.rows[query]);
+            let hidden = whole_word_mask(11, 6, sentences[0], Stream::MaskPool, row, HALF);
             assert_eq!(count(&hidden), 20);
             for (key, &hidden) in hidden.iter().enumerate() {
                 let expected = key != query && (key == 0 || !hidden);
-                assert_eq!(bank.visible(0, 0, 40, query, key), expected, "query {query}, key {key}");
+                assert_eq!(pool.visible(0, 0, 40, query, key), expected, "query {query}, key {key}");
             }
         }
-        assert!(!bank.visible(1, 40, 1, 0, 0), "a lone [CLS] sees nothing");
-        assert!(bank.visible(2, 41, 2, 1, 0) && !bank.visible(2, 41, 2, 1, 1));
+        assert!(!pool.visible(1, 40, 1, 0, 0), "a lone [CLS] sees nothing");
+        assert!(pool.visible(2, 41, 2, 1, 0) && !pool.visible(2, 41, 2, 1, 1));
     }
 
     #[test]
     fn a_sentence_keeps_its_masks_in_any_batch() {
         let words = starts(&short_words(20));
         let [first, second] = [1, 2].map(|index| MaskedSentence { index, word_starts: &words });
-        let bank = |sentences: &[MaskedSentence]| mask_bank(0, 0, sentences, HALF, BankRows::AtMost(128));
-        let (both, alone) = (bank(&[first, second]), bank(&[second]));
+        let pool = |sentences: &[MaskedSentence]| mask_pool(0, 0, sentences, HALF, PoolRows::AtMost(128));
+        let (both, alone) = (pool(&[first, second]), pool(&[second]));
         assert_eq!(both.bits[22..], alone.bits);
         assert_eq!(both.rows[22..], alone.rows);
     }
@@ -369,11 +369,11 @@ mod tests {
         let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);
         let word_starts: Vec<bool> = (0..38).map(|slot| slot % 3 != 2).collect();
         let sentence = MaskedSentence { index, word_starts: &word_starts };
-        let bank = mask_bank(seed, step, &[sentence], HALF, BankRows::AtMost(3));
-        assert_eq!(bank.bits, [0xcf00_11f9, 0x2f, 0x8e23_8e37, 0x23, 0x30dc_8db7, 0x30]);
-        assert_eq!(bank.rows[..19], [2, 1, 0, 0, 1, 1, 1, 1, 0, 2, 0, 1, 2, 2, 0, 2, 0, 0, 0]);
-        assert_eq!(bank.rows[19..], [0, 1, 0, 1, 1, 2, 1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 2, 0, 1]);
-        let hidden = whole_word_mask(seed, step, sentence, Stream::EncoderMask, 0, budget(0.3));
+        let pool = mask_pool(seed, step, &[sentence], HALF, PoolRows::AtMost(3));
+        assert_eq!(pool.bits, [0xcf00_11f9, 0x2f, 0x8e23_8e37, 0x23, 0x30dc_8db7, 0x30]);
+        assert_eq!(pool.rows[..19], [2, 1, 0, 0, 1, 1, 1, 1, 0, 2, 0, 1, 2, 2, 0, 2, 0, 0, 0]);
+        assert_eq!(pool.rows[19..], [0, 1, 0, 1, 1, 2, 1, 1, 0, 1, 2, 0, 2, 2, 0, 1, 2, 0, 1]);
+        let hidden = whole_word_mask(seed, step, sentence, Stream::EncoderMask, 0, count_limit(0.3));
         let hidden: Vec<usize> = (0..38).filter(|&token| hidden[token]).collect();
         assert_eq!(hidden, [9, 13, 14, 18, 21, 24, 28, 29, 30, 34, 35]);
     }
@@ -382,10 +382,10 @@ mod tests {
     fn independent_rows_are_masks_of_their_own() {
         let words = starts(&short_words(40));
         let sentence = MaskedSentence { index: 5, word_starts: &words };
-        let bank = mask_bank(1, 2, &[sentence], HALF, BankRows::Independent);
-        assert_eq!((bank.offsets.as_slice(), bank.bits.len()), ([0, 84].as_slice(), 84));
-        assert!(bank.rows.iter().zip(0..).all(|(&row, slot)| row == slot));
-        let distinct: std::collections::HashSet<_> = bank.bits.chunks(2).collect();
+        let pool = mask_pool(1, 2, &[sentence], HALF, PoolRows::Independent);
+        assert_eq!((pool.offsets.as_slice(), pool.bits.len()), ([0, 84].as_slice(), 84));
+        assert!(pool.rows.iter().zip(0..).all(|(&row, slot)| row == slot));
+        let distinct: std::collections::HashSet<_> = pool.bits.chunks(2).collect();
         assert_eq!(distinct.len(), 42);
     }
 

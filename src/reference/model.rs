@@ -31,7 +31,7 @@ pub struct StepResult {
 
 /// One forward and backward pass over `batch`.
 ///
-/// `dropout` is `(seed, step)` of the dropout draws; `None` drops nothing, whatever the rates in `config`.
+/// `dropout` is `(seed, step)` of the dropout samples; `None` drops nothing, whatever the rates in `config`.
 ///
 /// # Panics
 /// When the decoder is the enhanced one and the batch has no visibility, when a parameter is missing, or when an
@@ -163,11 +163,11 @@ impl Model<'_> {
         let (query, mask) = match (self.config.decoder, self.config.query) {
             (DecoderKind::Basic, _) => (content, Mask::Full),
             (DecoderKind::Enhanced, QueryKind::Position) => {
-                (self.embedding(EmbeddingMode::QueryPosition, &[], sentence, None), bank(batch))
+                (self.embedding(EmbeddingMode::QueryPosition, &[], sentence, None), pool(batch))
             }
             (DecoderKind::Enhanced, QueryKind::Embedding) => {
                 let mode = EmbeddingMode::QueryEmbedding;
-                (self.embedding(mode, &[], sentence, query_dropout.as_ref()), bank(batch))
+                (self.embedding(mode, &[], sentence, query_dropout.as_ref()), pool(batch))
             }
         };
         let (query_stream, content_stream) = (embedding::forward(&query), embedding::forward(&content));
@@ -263,8 +263,8 @@ impl Model<'_> {
     }
 }
 
-fn bank(batch: &Batch) -> Mask<'_> {
-    Mask::Bank(batch.visibility.as_ref().expect("the enhanced decoder needs the batch's visibility"))
+fn pool(batch: &Batch) -> Mask<'_> {
+    Mask::Pool(batch.visibility.as_ref().expect("the enhanced decoder needs the batch's visibility"))
 }
 
 fn embedding_name(name: &str) -> String {
@@ -286,7 +286,7 @@ fn embedding_backward(embedding: &Embedding, d_out: &[f64], gradients: &mut Para
 mod tests {
     use super::*;
     use crate::common::random::philox;
-    use crate::common::{IGNORE_INDEX, VisibilityBank};
+    use crate::common::{IGNORE_INDEX, MaskPool};
     use crate::reference::parameter_shapes;
 
     const EPS: f64 = 1e-12f32 as f64;
@@ -322,7 +322,7 @@ mod tests {
             encoder_labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7, IGNORE_INDEX, IGNORE_INDEX],
             decoder_input_ids: vec![1, 1, 7, 6, 2],
             decoder_labels: vec![IGNORE_INDEX, IGNORE_INDEX, 7, 6, IGNORE_INDEX],
-            visibility: Some(VisibilityBank {
+            visibility: Some(MaskPool {
                 bits: vec![0, 0b1000, 0b0011],
                 offsets: vec![0, 1, 3],
                 rows: vec![0, 1, 0, 0, 1],
@@ -420,7 +420,7 @@ mod tests {
         let sentence = [&hidden[0..4], &hidden[4..8]].concat();
         let query = embed(EmbeddingMode::QueryEmbedding, &[], &sentence, 1);
         let content = embed(EmbeddingMode::Content, &batch.decoder_input_ids, &sentence, 2);
-        let decoder = layer(&parameters, "decoder.", bank(&batch), [16, 17, 18]);
+        let decoder = layer(&parameters, "decoder.", pool(&batch), [16, 17, 18]);
         let decoded = decoder.forward(&query, &content).output;
 
         let result = step(&config, &parameters, &batch, Some((77, 3)));

@@ -40,7 +40,7 @@ pub enum Error {
         "the {what} of step {step} is {value}, so training stopped; {kept}; a lower learning_rate may help"
     )]
     NonFinite { what: String, value: f32, step: u64, kept: String },
-    #[error("the thread that draws batches ended early, at step {step}")]
+    #[error("the thread that samples batches ended early, at step {step}")]
     DataThread { step: u64 },
 }
 

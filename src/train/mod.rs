@@ -7,7 +7,7 @@ mod error;
 mod import;
 mod observer;
 mod options;
-pub mod picture;
+pub mod plot;
 mod prefetch;
 mod prepare;
 mod pretrain;

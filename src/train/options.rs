@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, require};
 use crate::data::{Manifest, ReadOptions};
-use crate::model::{BankRows, DecoderKind, ModelConfig, QueryKind};
+use crate::model::{DecoderKind, ModelConfig, PoolRows, QueryKind};
 use crate::ops::masks::LENGTH_MAX;
 
 /// Default number of tokens of a trained vocabulary.
@@ -65,7 +65,7 @@ pub struct Options {
     /// Maximum tokens that a mask hides; `None` for no bound. The public code has 512.
     pub mask_cap: Option<usize>,
     /// Number of the enhanced decoder's masks.
-    pub bank_rows: BankRows,
+    pub pool_rows: PoolRows,
     /// `None` keeps the model's own.
     pub decoder: Option<DecoderKind>,
     /// `None` keeps the model's own.
@@ -103,7 +103,7 @@ impl Default for Options {
             encoder_mask: 0.3,
             decoder_mask: 0.5,
             mask_cap: None,
-            bank_rows: BankRows::AtMost(128),
+            pool_rows: PoolRows::AtMost(128),
             decoder: None,
             query: None,
             dupmae: false,
@@ -136,7 +136,7 @@ impl Options {
                 (1..=u64::from(u32::MAX)).contains(&steps),
                 "steps",
                 steps,
-                format_args!("from 1 to {}: a step is 32 bits of its mask draws", u32::MAX),
+                format_args!("from 1 to {}: a step is 32 bits of its mask samples", u32::MAX),
             )?,
             RunLength::Epochs(epochs) => require(epochs > 0, "epochs", epochs, "at least 1")?,
         }
@@ -209,13 +209,13 @@ impl Options {
             max_len <= LENGTH_MAX,
             "max_len",
             max_len,
-            format_args!("at most {LENGTH_MAX}, of which masks can be drawn"),
+            format_args!("at most {LENGTH_MAX}, of which masks can be sampled"),
         )?;
-        let (rows, limit) = (self.bank_rows.rows_max(max_len), BankRows::limit(max_len));
+        let (rows, limit) = (self.pool_rows.rows_max(max_len), PoolRows::limit(max_len));
         require(
             (1..=limit).contains(&rows),
-            "bank_rows",
-            self.bank_rows,
+            "pool_rows",
+            self.pool_rows,
             format_args!("1 to {limit} for passages of up to {max_len} tokens"),
         )?;
         Ok(config.validate()?)
@@ -253,20 +253,20 @@ mod tests {
     #[test]
     fn masks_without_room_are_refused() {
         let config = ModelConfig { max_position_embeddings: 9000, ..ModelConfig::tiny(100) };
-        let message = |bank_rows, max_len| {
-            let options = Options { bank_rows, ..Options::default() };
+        let message = |pool_rows, max_len| {
+            let options = Options { pool_rows, ..Options::default() };
             options.validate_model(&config, max_len).err().map(|error| error.to_string())
         };
-        assert_eq!(message(BankRows::Independent, 1024), None);
-        assert_eq!(message(BankRows::AtMost(256), 8192), None);
+        assert_eq!(message(PoolRows::Independent, 1024), None);
+        assert_eq!(message(PoolRows::AtMost(256), 8192), None);
         let refusals = [
-            (BankRows::AtMost(0), 128, "bank_rows was 0; it should be 1 to 65536 for passages of up to 128"),
-            (BankRows::Independent, 1025, "bank_rows was independent; it should be 1 to 256"),
-            (BankRows::AtMost(257), 1025, "bank_rows was 257; it should be 1 to 256"),
-            (BankRows::AtMost(1), 8193, "max_len was 8193; it should be at most 8192"),
+            (PoolRows::AtMost(0), 128, "pool_rows was 0; it should be 1 to 65536 for passages of up to 128"),
+            (PoolRows::Independent, 1025, "pool_rows was independent; it should be 1 to 256"),
+            (PoolRows::AtMost(257), 1025, "pool_rows was 257; it should be 1 to 256"),
+            (PoolRows::AtMost(1), 8193, "max_len was 8193; it should be at most 8192"),
         ];
-        for (bank_rows, max_len, expected) in refusals {
-            let message = message(bank_rows, max_len).unwrap();
+        for (pool_rows, max_len, expected) in refusals {
+            let message = message(pool_rows, max_len).unwrap();
             assert!(message.starts_with(expected), "{message:?} should begin with {expected:?}");
         }
     }

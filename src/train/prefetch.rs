@@ -1,11 +1,11 @@
-//! Batches are drawn ahead on a separate thread, so that the device does not wait for the corpus.
+//! Batches are sampled ahead on a separate thread, so that the device does not wait for the corpus.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
-use crate::data::{BatchDrawer, Position};
+use crate::data::{BatchSampler, Position};
 use crate::model::PackedSentences;
 
 /// Maximum batches that wait in the queue: one would be enough if every batch took equally long to draw.
@@ -14,7 +14,7 @@ const AHEAD: usize = 2;
 /// A batch of the run.
 pub(super) struct Prefetched {
     pub sentences: PackedSentences,
-    /// Position of the drawer after this batch, which a checkpoint after its step must store.
+    /// Position of the sampler after this batch, which a checkpoint after its step must store.
     pub position: Position,
     /// Time that the caller waited for it.
     pub waited: Duration,
@@ -27,13 +27,13 @@ pub(super) struct Prefetch {
 }
 
 impl Prefetch {
-    /// Starts a thread that draws the batches of `steps` in order.
-    pub fn start(mut drawer: BatchDrawer, steps: std::ops::Range<u64>) -> Self {
+    /// Starts a thread that samples the batches of `steps` in order.
+    pub fn start(mut sampler: BatchSampler, steps: std::ops::Range<u64>) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = std::thread::spawn(move || {
             for _ in steps {
-                let sentences = drawer.next_batch();
-                if sender.send((sentences, drawer.position().clone())).is_err() {
+                let sentences = sampler.next_batch();
+                if sender.send((sentences, sampler.position().clone())).is_err() {
                     return;
                 }
             }

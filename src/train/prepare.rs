@@ -8,19 +8,19 @@ use super::import::check_vocabulary;
 use super::options::BAG_OF_WORDS_LOSS_WEIGHT;
 use super::source::Source;
 use super::{DEFAULT_VOCAB_SIZE, ModelChoice, Observer, Options, RunLength};
-use crate::data::{BatchDrawer, BatchOptions, Position, Tokenizer, checksum};
+use crate::data::{BatchOptions, BatchSampler, Position, Tokenizer, checksum};
 use crate::device::DType;
 use crate::eval::HeldOut;
 use crate::model::io::{CONFIG_FILE, load_config};
 use crate::model::{Capacity, Masking, ModelConfig};
-use crate::ops::masks::Budget;
+use crate::ops::masks::MaskCountLimit;
 
 /// Everything that a run needs besides the model.
 pub(super) struct Prepared {
     pub tokenizer: Tokenizer,
     pub config: ModelConfig,
-    /// Drawer of the batches, at the start of the corpus.
-    pub drawer: BatchDrawer,
+    /// Sampler of the batches, at the start of the corpus.
+    pub sampler: BatchSampler,
     pub masking: Masking,
     pub held_out: Vec<HeldOut>,
     pub total_steps: u64,
@@ -52,17 +52,17 @@ impl Prepared {
         let capacity = capacity_for(store.lengths(), options.batch_tokens, max_len);
         let batches =
             BatchOptions { seed: options.seed, batch_tokens: options.batch_tokens, rank: 0, ranks: 1 };
-        let drawer = BatchDrawer::new(store, skipped, batches, Position::default())?;
+        let sampler = BatchSampler::new(store, skipped, batches, Position::default())?;
         let total_steps = match options.length {
             RunLength::Steps(steps) => steps,
-            RunLength::Epochs(epochs) => drawer.batches_until(epochs),
+            RunLength::Epochs(epochs) => sampler.batches_until(epochs),
         };
         let warmup_steps = options.warmup_of(total_steps)?;
         let mut prepared = Self {
             masking: masking(options, &tokenizer),
             tokenizer,
             config,
-            drawer,
+            sampler,
             held_out,
             total_steps,
             warmup_steps,
@@ -92,7 +92,7 @@ impl Prepared {
             ("encoder_mask", options.encoder_mask.to_string()),
             ("decoder_mask", options.decoder_mask.to_string()),
             ("mask_cap", options.mask_cap.map_or("none".to_owned(), |cap| cap.to_string())),
-            ("bank_rows", options.bank_rows.to_string()),
+            ("pool_rows", options.pool_rows.to_string()),
             ("seed", options.seed.to_string()),
             ("held_out", options.held_out.to_string()),
         ];
@@ -132,12 +132,12 @@ fn model_config(options: &Options) -> Result<ModelConfig> {
 
 /// Masking options of a run.
 fn masking(options: &Options, tokenizer: &Tokenizer) -> Masking {
-    let budget = |ratio| Budget { ratio, cap: options.mask_cap };
+    let count_limit = |ratio| MaskCountLimit { ratio, cap: options.mask_cap };
     Masking {
         mask_id: tokenizer.special_tokens().mask as i32,
-        encoder: budget(options.encoder_mask),
-        decoder: budget(options.decoder_mask),
-        bank_rows: options.bank_rows,
+        encoder: count_limit(options.encoder_mask),
+        decoder: count_limit(options.decoder_mask),
+        pool_rows: options.pool_rows,
     }
 }
 

@@ -98,11 +98,11 @@ fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Obs
         retrieval: None,
     };
     let end = options.stop_at.unwrap_or(prepared.total_steps).min(prepared.total_steps);
-    let drawer = prepared.drawer.at(position)?;
+    let sampler = prepared.sampler.at(position)?;
     let before = state.and_then(|state| state.retrieval_before);
     let finished = !stopped
         && check_retrieval(&mut trainer, before, observer)?
-        && trainer.train(drawer, end, observer)?
+        && trainer.train(sampler, end, observer)?
         && finish(&mut trainer, observer)?;
     if !finished && trainer.saved_step != Some(trainer.step) {
         trainer.checkpoint()?;
@@ -223,7 +223,7 @@ fn score<T: ModelFloat>(
     }
 }
 
-/// Exports the model, scores retrieval again, and draws the picture; returns false if it was stopped.
+/// Exports the model, scores retrieval again, and draws the plot; returns false if it was stopped.
 fn finish<T: ModelFloat>(trainer: &mut Trainer<'_, T>, observer: &mut dyn Observer) -> Result<bool> {
     if observer.stop() {
         return Ok(false);

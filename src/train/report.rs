@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::eval::RetrievalScore;
 
-/// An error of the log or the picture.
+/// An error of the log or the plot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("training log `{path}`: {source}")]
@@ -18,8 +18,8 @@ pub enum Error {
     )]
     Malformed { path: PathBuf, line: usize, reason: String },
     #[error(transparent)]
-    Picture(#[from] crate::common::FileError),
-    #[error("training picture `{path}`: {reason}")]
+    Plot(#[from] crate::common::FileError),
+    #[error("training plot `{path}`: {reason}")]
     Drawing { path: PathBuf, reason: String },
 }
 

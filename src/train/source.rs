@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::{Error, Result, require};
 use super::{Observer, Options};
 use crate::data::{Corpus, EncodeReport, Manifest, TokenStore, Tokenizer, checksum};
-use crate::eval::{HeldOut, Split, draw_held_out, split_held_out};
+use crate::eval::{HeldOut, Split, sample_held_out, split_held_out};
 
 /// Training data of a run.
 pub(super) struct Source {
@@ -73,12 +73,12 @@ impl Source {
             format_args!("at least {}, the longest passage of the store", store.longest()),
         )?;
         let text = |index| tokenizer.decode(&store.passage(index).ids.to_vec());
-        let (skipped, held_out) = draw_held_out(store.len() as u32, options.held_out, options.seed, text)?;
+        let (skipped, held_out) = sample_held_out(store.len() as u32, options.held_out, options.seed, text)?;
         note_held_out(options, held_out.len(), observer);
         // A store that was not made by `retromae tokenize` may hold a passage several times.
-        let drawn = skipped.len();
+        let sampled = skipped.len();
         let skipped = store.indices_of(skipped.iter().map(|&index| store.passage(index)));
-        note_repeats(skipped.len() - drawn, observer);
+        note_repeats(skipped.len() - sampled, observer);
         Ok(Self {
             store: Arc::new(store),
             tokenizer,
@@ -146,11 +146,11 @@ fn read_corpus(options: &Options, observer: &mut dyn Observer) -> Result<Split> 
     Ok(split)
 }
 
-fn note_held_out(options: &Options, drawn: usize, observer: &mut dyn Observer) {
-    if drawn < options.held_out {
+fn note_held_out(options: &Options, sampled: usize, observer: &mut dyn Observer) {
+    if sampled < options.held_out {
         let asked = options.held_out;
         observer.note(&format!(
-            "held out {drawn} passages, not {asked}: at most a tenth, and only those of several sentences"
+            "held out {sampled} passages, not {asked}: at most a tenth, and only those of several sentences"
         ));
     }
 }

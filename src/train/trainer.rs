@@ -7,15 +7,15 @@ use std::time::Duration;
 use super::Observer;
 use super::checkpoint::{CheckpointDirectory, Progress};
 use super::error::{Error, Result};
-use super::picture::write_training_svg;
+use super::plot::write_training_svg;
 use super::prefetch::Prefetch;
 use super::prepare::Prepared;
 use super::report::{RetrievalTable, StepRecord, TrainingLog};
 use super::schedule::linear_learning_rate;
-use crate::data::{BatchDrawer, Position};
+use crate::data::{BatchSampler, Position};
 use crate::device::{Event, ModelFloat, Stream, Timings};
 use crate::model::io;
-use crate::model::{AdamW, Input, Model, Outcome, StepRandomness, Ticket, TrainStep};
+use crate::model::{AdamW, Input, Model, Outcome, StepHandle, StepRandomness, TrainStep};
 
 /// Maximum enqueued steps: the one that the device computes and the next one.
 const STEPS_IN_FLIGHT: usize = 2;
@@ -40,7 +40,7 @@ pub(super) struct Trainer<'a, T: ModelFloat> {
 
 /// An enqueued step, with its partial record.
 struct Submitted {
-    ticket: Ticket,
+    ticket: StepHandle,
     /// Event after all of the step's work.
     end: Event,
     /// Record without losses, norm and times, which are filled in once the step is complete.
@@ -51,9 +51,9 @@ struct Submitted {
 impl<T: ModelFloat> Trainer<'_, T> {
     /// Trains until `end` steps are done, with a checkpoint at the end. Returns false if the observer stopped it earlier, after the enqueued
     /// steps were done. While the device computes a step, the host prepares the next one.
-    pub fn train(&mut self, drawer: BatchDrawer, end: u64, observer: &mut dyn Observer) -> Result<bool> {
+    pub fn train(&mut self, sampler: BatchSampler, end: u64, observer: &mut dyn Observer) -> Result<bool> {
         let (whole, mut end) = (end, end);
-        let mut prefetch = Prefetch::start(drawer, self.step..end);
+        let mut prefetch = Prefetch::start(sampler, self.step..end);
         observer.start(self.step, end);
         let mut submitted = self.step;
         let mut last = self.stream.record()?;
@@ -91,7 +91,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
         let batch = prefetch.next(done)?;
         let learning_rate = self.learning_rate(done);
         let step = TrainStep {
-            input: Input::Drawn(&batch.sentences, self.prepared.masking),
+            input: Input::Sampled(&batch.sentences, self.prepared.masking),
             randomness: StepRandomness { seed: self.options.seed, step: done as u32 },
             optimizer: &AdamW::default(),
             learning_rate: f64::from(learning_rate),
@@ -194,7 +194,7 @@ impl<T: ModelFloat> Trainer<'_, T> {
             "RetroMAE pre-training: {} layers of {}, {} passages",
             config.num_hidden_layers,
             config.hidden_size,
-            self.prepared.drawer.store().len()
+            self.prepared.sampler.store().len()
         );
         let path: PathBuf = self.options.out.join("training.svg");
         Ok(write_training_svg(path, &title, &self.records, self.retrieval.as_ref())?)

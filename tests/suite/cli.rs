@@ -196,8 +196,8 @@ fn flags_out_of_range_are_refused_by_name() {
     let cases = [
         (["--encoder-mask", "1.5"], "--encoder-mask was 1.5; it should be above 0 and below 1"),
         (["--mask-cap", "0"], "--mask-cap was 0; it should be at least 1"),
-        (["--bank-rows", "0"], "--bank-rows was 0; it should be 1 to 65536 for passages of up to 32 tokens"),
-        (["--bank-rows", "many"], "a number or `independent` is expected"),
+        (["--pool-rows", "0"], "--pool-rows was 0; it should be 1 to 65536 for passages of up to 32 tokens"),
+        (["--pool-rows", "many"], "a number or `independent` is expected"),
         (["--decoder-mask", "0"], "--decoder-mask was 0; it should be above 0 and below 1"),
         (["--lr", "-1"], "--lr was -1; it should be above 0 and at most 1"),
         (["--lr", "nan"], "--lr was NaN"),
@@ -240,7 +240,7 @@ fn a_directory_has_one_run_at_a_time() {
 fn masks_are_as_the_flags_say() {
     let place = Workplace::new();
     let plain = place.trained("plain", &["--steps", "2"]);
-    let kinds = [["--bank-rows", "independent"], ["--bank-rows", "2"], ["--mask-cap", "2"]];
+    let kinds = [["--pool-rows", "independent"], ["--pool-rows", "2"], ["--mask-cap", "2"]];
     for (number, flags) in kinds.into_iter().enumerate() {
         let out = format!("out-{number}");
         let records = place.trained(&out, &[&flags[..], &["--steps", "2", "--stop-at", "1"]].concat());

@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 
 use retromae::device::{self, Device, Float, ModelFloat, bf16, cuda_kernels, f16, host_kernels};
 use retromae::model::{
-    AdamW, BankRows, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, PackedSentences, QueryKind,
+    AdamW, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, PackedSentences, PoolRows, QueryKind,
     StepRandomness, TrainStep,
 };
 use retromae::ops::attention::HEAD_DIMS;
 use retromae::ops::cross_entropy::Algorithm;
-use retromae::ops::masks::Budget;
+use retromae::ops::masks::MaskCountLimit;
 
 use crate::attention::cases::{Case, Kind, Variant};
 use crate::attention::passes;
@@ -64,13 +64,13 @@ fn kernels<T: ModelFloat>(
     let sentences = sentences();
     let masking = Masking {
         mask_id: 4,
-        encoder: Budget::of(0.3),
-        decoder: Budget::of(0.5),
-        bank_rows: BankRows::AtMost(40),
+        encoder: MaskCountLimit::of(0.3),
+        decoder: MaskCountLimit::of(0.5),
+        pool_rows: PoolRows::AtMost(40),
     };
     for update in 1..=2 {
         let step = TrainStep {
-            input: Input::Drawn(&sentences, masking),
+            input: Input::Sampled(&sentences, masking),
             randomness: StepRandomness { seed: 1, step: update },
             optimizer: &AdamW::default(),
             learning_rate: 1e-3,
@@ -87,7 +87,7 @@ fn kernels<T: ModelFloat>(
 /// Runs attention in the variants that exist for `T`.
 fn attention_kernels<T: Float>(device: &Device, head_dim: usize, variants: &[Variant]) -> Vec<String> {
     let mut launched = Vec::new();
-    for kind in [Kind::Full, Kind::Bank] {
+    for kind in [Kind::Full, Kind::Pool] {
         let case = Case { dropout: 0.1, ..Case::new(&LENGTHS, head_dim, kind) };
         for &variant in variants {
             launched.extend(passes::kernels::<T>(device, &case, variant));

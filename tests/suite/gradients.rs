@@ -3,7 +3,7 @@
 //! All of it is f64. A central difference with step 1e-5 errs by about 1e-10 of the loss's scale (its third derivative times the step squared, and
 //! rounding over the step), far below the tolerance.
 
-use retromae::model::{BankRows, Batch, DecoderKind, IGNORE_INDEX, ModelConfig, QueryKind, VisibilityBank};
+use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, MaskPool, ModelConfig, PoolRows, QueryKind};
 use retromae::ops::cross_entropy::Options;
 use retromae::random::{Dropout, bounded, philox};
 use retromae::reference::attention::{self, Attention, Mask};
@@ -137,8 +137,8 @@ fn attention_gradients() {
     let tokens = CU_SEQLENS[5] as usize;
     let tensor = |tag| values(tag, tokens * 6);
     let (query, key, value, d_out) = (tensor(50), tensor(51), tensor(52), tensor(53));
-    let (bank, dropout) = (bank(), dropout(8));
-    for mask in [Mask::Full, Mask::Bank(&bank)] {
+    let (pool, dropout) = (pool(), dropout(8));
+    for mask in [Mask::Full, Mask::Pool(&pool)] {
         for dropout in [None, Some(&dropout)] {
             let attention = Attention {
                 cu_seqlens: &CU_SEQLENS,
@@ -164,8 +164,8 @@ fn attention_gradients() {
 #[test]
 fn attention_log_sum_exp_is_the_potential_of_the_probabilities() {
     let tokens = CU_SEQLENS[5] as usize;
-    let (query, key, bank) = (values(54, tokens), values(55, tokens), bank());
-    let mask = Mask::Bank(&bank);
+    let (query, key, pool) = (values(54, tokens), values(55, tokens), pool());
+    let mask = Mask::Pool(&pool);
     let attention = Attention {
         cu_seqlens: &CU_SEQLENS,
         queries: None,
@@ -277,7 +277,7 @@ fn ids(tag: u32, count: usize, vocab_size: u32) -> Vec<i32> {
     (0..count as u32).map(|index| bounded(philox([3, 3], [index, tag, 0, 0])[0], vocab_size) as i32).collect()
 }
 
-fn bank() -> VisibilityBank {
+fn pool() -> MaskPool {
     let lengths: Vec<usize> = CU_SEQLENS.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
     let word_starts: Vec<Vec<bool>> =
         lengths.iter().map(|&length| (0..length).map(|slot| slot % 3 != 2).collect()).collect();
@@ -286,8 +286,8 @@ fn bank() -> VisibilityBank {
         .enumerate()
         .map(|(index, word_starts)| MaskedSentence { index: index as u32, word_starts })
         .collect();
-    let budget = mask::Budget { ratio: 0.5, cap: None };
-    mask::mask_bank(17, 2, &sentences, budget, BankRows::AtMost(6))
+    let count_limit = mask::MaskCountLimit { ratio: 0.5, cap: None };
+    mask::mask_pool(17, 2, &sentences, count_limit, PoolRows::AtMost(6))
 }
 
 /// Returns a ragged batch. The lone `[CLS]` of sentence 0 carries a decoder label, which training never gives it, so that a gradient passes through a
@@ -304,7 +304,7 @@ fn batch() -> Batch {
         encoder_labels: label(3, 81),
         decoder_input_ids: ids(82, tokens, 13),
         decoder_labels: label(2, 83),
-        visibility: Some(bank()),
+        visibility: Some(pool()),
     }
 }
 

@@ -67,8 +67,8 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
 
 /// Returns keys of which half are `common`, as masked tokens are.
 fn skewed(tag: u64, rows: usize, key_count: usize, common: i32) -> Vec<i32> {
-    let draws = integers(tag, rows, 2 * key_count as u32);
-    draws.into_iter().map(|draw| if draw < key_count as i32 { draw } else { common }).collect()
+    let samples = integers(tag, rows, 2 * key_count as u32);
+    samples.into_iter().map(|draw| if draw < key_count as i32 { draw } else { common }).collect()
 }
 
 #[test]

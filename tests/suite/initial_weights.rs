@@ -90,7 +90,7 @@ fn every_matrix_has_draws_of_its_own() {
         }
         for run in values.windows(8) {
             let bits: Vec<u32> = run.iter().map(|value| value.to_bits()).collect();
-            assert!(runs.insert(bits), "{name} repeats a run of draws");
+            assert!(runs.insert(bits), "{name} repeats a run of samples");
         }
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Buffer, Device, Error, Event, Graph, HostOptions, Staging, Stream};
-use retromae::model::{AdamW, DecoderKind, Input, Model, QueryKind, StepRandomness, Ticket, TrainStep};
+use retromae::model::{AdamW, DecoderKind, Input, Model, QueryKind, StepHandle, StepRandomness, TrainStep};
 use retromae::ops::reduce;
 
 use crate::common::values;
@@ -187,10 +187,10 @@ fn a_device_lives_as_long_as_anything_of_it() {
     }
 }
 
-fn train(model: &mut Model<f32>, stream: &Stream, update: u32) -> Result<Ticket, retromae::ops::Error> {
+fn train(model: &mut Model<f32>, stream: &Stream, update: u32) -> Result<StepHandle, retromae::ops::Error> {
     let sentences = sentences();
     let step = TrainStep {
-        input: Input::Drawn(&sentences, MASKING),
+        input: Input::Sampled(&sentences, MASKING),
         randomness: StepRandomness { seed: SEED, step: update },
         optimizer: &AdamW::default(),
         learning_rate: 1e-3,

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::common::{devices, integers, prefix_sums, values};
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::model::{
-    AdamW, BankRows, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, Model, ModelConfig, Outcome,
-    PackedSentences, QueryKind, StepRandomness, TrainStep,
+    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, Model, ModelConfig, Outcome,
+    PackedSentences, PoolRows, QueryKind, StepRandomness, TrainStep,
 };
-use retromae::ops::masks::{Budget, word_start_bits};
-use retromae::reference::mask::draw_batch;
+use retromae::ops::masks::{MaskCountLimit, word_start_bits};
+use retromae::reference::mask::sample_batch;
 use retromae::reference::{self, Parameters, parameter_shapes};
 
 pub const SEED: u64 = 42;
@@ -17,9 +17,9 @@ const STEP: u32 = 3;
 const VOCABULARY: usize = 97;
 pub const MASKING: Masking = Masking {
     mask_id: 5,
-    encoder: Budget { ratio: 0.3, cap: None },
-    decoder: Budget { ratio: 0.5, cap: None },
-    bank_rows: BankRows::AtMost(4),
+    encoder: MaskCountLimit { ratio: 0.3, cap: None },
+    decoder: MaskCountLimit { ratio: 0.5, cap: None },
+    pool_rows: PoolRows::AtMost(4),
 };
 pub const CAPACITY: Capacity = Capacity { tokens: 256, sentences: 8, sentence_length: 80 };
 
@@ -46,9 +46,9 @@ pub fn parameters(config: &ModelConfig) -> Parameters {
     let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let scale = if name.contains("embeddings.weight") || shape.len() == 2 { 0.15 } else { 0.1 };
-        let drawn = values(index as u64, shape.iter().product());
+        let sampled = values(index as u64, shape.iter().product());
         // Rounded to f32, so that device and reference start from the same numbers.
-        (name, drawn.iter().map(|value| f64::from((offset + scale * value) as f32)).collect())
+        (name, sampled.iter().map(|value| f64::from((offset + scale * value) as f32)).collect())
     };
     parameter_shapes(config).into_iter().enumerate().map(draw).collect()
 }
@@ -71,7 +71,7 @@ pub fn sentences() -> PackedSentences {
 
 /// Returns the batch that the device would draw for the test's sentences.
 fn batch(config: &ModelConfig) -> Batch {
-    draw_batch(SEED, STEP, &sentences(), MASKING, config)
+    sample_batch(SEED, STEP, &sentences(), MASKING, config)
 }
 
 pub fn model<T: ModelFloat>(device: &Device, config: &ModelConfig, parameters: &Parameters) -> Model<T> {
@@ -177,37 +177,38 @@ fn bf16_gradients_match_the_reference() {
     }
 }
 
-/// The device's draws, down to the labels and their weights, equal the reference's.
+/// The device's samples, down to the labels and their weights, equal the reference's.
 #[test]
-fn a_drawn_step_is_that_of_its_batch() {
+fn a_sampled_step_is_that_of_its_batch() {
     let [basic, enhanced, position, bag_of_words] = configs(0.1);
     let cases = [
         (&basic, MASKING),
-        (&basic, Masking { encoder: Budget::of(1.0), ..MASKING }),
-        (&basic, Masking { decoder: Budget { ratio: 0.5, cap: Some(6) }, ..MASKING }),
+        (&basic, Masking { encoder: MaskCountLimit::of(1.0), ..MASKING }),
+        (&basic, Masking { decoder: MaskCountLimit { ratio: 0.5, cap: Some(6) }, ..MASKING }),
         (&enhanced, MASKING),
-        (&enhanced, Masking { bank_rows: BankRows::Independent, ..MASKING }),
-        (&position, Masking { decoder: Budget { ratio: 0.5, cap: Some(6) }, ..MASKING }),
+        (&enhanced, Masking { pool_rows: PoolRows::Independent, ..MASKING }),
+        (&position, Masking { decoder: MaskCountLimit { ratio: 0.5, cap: Some(6) }, ..MASKING }),
         (&bag_of_words, MASKING),
     ];
     let randomness = Some(StepRandomness { seed: SEED, step: STEP });
     for device in devices() {
         for (config, masking) in cases {
             let parameters = parameters(config);
-            let batch = draw_batch(SEED, STEP, &sentences(), masking, config);
+            let batch = sample_batch(SEED, STEP, &sentences(), masking, config);
             let run = |input| {
                 let mut model = model::<f32>(&device, config, &parameters);
                 let losses = model.step(&device.stream(), input, randomness).unwrap();
                 (losses, gradients(&model))
             };
             let sentences = sentences();
-            let (drawn, explicit) = (run(Input::Drawn(&sentences, masking)), run(Input::Explicit(&batch)));
+            let (sampled, explicit) =
+                (run(Input::Sampled(&sentences, masking)), run(Input::Explicit(&batch)));
             let close = |a: f32, b: f32| (a - b).abs() <= 1e-6 * b.abs();
-            assert!(close(drawn.0.encoder, explicit.0.encoder), "{:?}, {:?}", drawn.0, explicit.0);
-            assert!(close(drawn.0.decoder, explicit.0.decoder), "{:?}, {:?}", drawn.0, explicit.0);
-            assert_eq!(drawn.0.encoder_accuracy, explicit.0.encoder_accuracy);
+            assert!(close(sampled.0.encoder, explicit.0.encoder), "{:?}, {:?}", sampled.0, explicit.0);
+            assert!(close(sampled.0.decoder, explicit.0.decoder), "{:?}, {:?}", sampled.0, explicit.0);
+            assert_eq!(sampled.0.encoder_accuracy, explicit.0.encoder_accuracy);
             // Labeled rows are at other indices, and are added up in another order.
-            for (name, actual) in drawn.1 {
+            for (name, actual) in sampled.1 {
                 let floor = norm(&explicit.1[&name.replace("key.bias", "query.bias")]);
                 assert!(
                     distance(&actual, &explicit.1[&name], floor) < 2e-6,
@@ -261,10 +262,10 @@ fn train<T: ModelFloat>(
 ) -> Outcome {
     let mut sentences = sentences();
     sentences.ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
-    let batch = draw_batch(SEED, step, &sentences, MASKING, model.config());
-    // Some batches are explicit: they are padded in a different way than drawn ones.
+    let batch = sample_batch(SEED, step, &sentences, MASKING, model.config());
+    // Some batches are explicit: they are padded in a different way than sampled ones.
     let step = TrainStep {
-        input: if shift == 3 { Input::Explicit(&batch) } else { Input::Drawn(&sentences, MASKING) },
+        input: if shift == 3 { Input::Explicit(&batch) } else { Input::Sampled(&sentences, MASKING) },
         randomness: StepRandomness { seed: SEED, step },
         optimizer: &AdamW::default(),
         learning_rate,
@@ -475,11 +476,11 @@ fn wrong_sentences_are_refused() {
     let mut refuse = |change: &dyn Fn(&mut PackedSentences, &mut Masking), randomness, expected: &str| {
         let (mut sentences, mut masking) = (sentences(), MASKING);
         change(&mut sentences, &mut masking);
-        let input = Input::Drawn(&sentences, masking);
+        let input = Input::Sampled(&sentences, masking);
         let message = model.step(&device.stream(), input, randomness).unwrap_err().to_string();
         assert_eq!(message, expected);
     };
-    refuse(&|_, _| (), None, "randomness is absent; it should be present where masks are drawn");
+    refuse(&|_, _| (), None, "randomness is absent; it should be present where masks are sampled");
     refuse(&|s, _| s.ids[5] = -1, randomness, "ids is -1 at token 5; it should be in 0..97");
     refuse(
         &|s, _| s.sentence_indices.truncate(2),
@@ -495,12 +496,12 @@ fn wrong_sentences_are_refused() {
     refuse(
         &|_, m| m.encoder.ratio = 1.5,
         randomness,
-        "budget is of ratio 1.5; it should be of a ratio in [0, 1]",
+        "count_limit is of ratio 1.5; it should be of a ratio in [0, 1]",
     );
     refuse(
-        &|_, m| m.bank_rows = BankRows::AtMost(0),
+        &|_, m| m.pool_rows = PoolRows::AtMost(0),
         randomness,
-        "bank_rows is 0; it should be 1 to 65536 in a model of sentences of up to 80 tokens",
+        "pool_rows is 0; it should be 1 to 65536 in a model of sentences of up to 80 tokens",
     );
     // A model for long sentences has room for fewer masks.
     let long = ModelConfig { max_position_embeddings: 1100, ..config.clone() };
@@ -513,15 +514,15 @@ fn wrong_sentences_are_refused() {
         word_starts: vec![u32::MAX; 35],
     };
     let short = self::sentences();
-    for (sentences, bank_rows) in [
-        (&sentences, BankRows::Independent),
-        (&sentences, BankRows::AtMost(257)),
-        (&short, BankRows::AtMost(257)),
+    for (sentences, pool_rows) in [
+        (&sentences, PoolRows::Independent),
+        (&sentences, PoolRows::AtMost(257)),
+        (&short, PoolRows::AtMost(257)),
     ] {
-        let input = Input::Drawn(sentences, Masking { bank_rows, ..MASKING });
+        let input = Input::Sampled(sentences, Masking { pool_rows, ..MASKING });
         let message = model.step(&device.stream(), input, randomness).unwrap_err().to_string();
         let expected = format!(
-            "bank_rows is {bank_rows}; it should be 1 to 256 in a model of sentences of up to 1100 tokens"
+            "pool_rows is {pool_rows}; it should be 1 to 256 in a model of sentences of up to 1100 tokens"
         );
         assert_eq!(message, expected);
     }

@@ -2,10 +2,10 @@
 
 use retromae::device::{Device, HostOptions, ModelFloat, bf16};
 use retromae::model::{
-    AdamW, Capacity, DecoderKind, Input, Model, ModelConfig, PackedSentences, QueryKind, StepRandomness,
-    TrainStep, VisibilityBank,
+    AdamW, Capacity, DecoderKind, Input, MaskPool, Model, ModelConfig, PackedSentences, QueryKind,
+    StepRandomness, TrainStep,
 };
-use retromae::reference::mask::draw_batch;
+use retromae::reference::mask::sample_batch;
 
 use crate::model::{CAPACITY, MASKING, SEED, config, model, parameters, sentences};
 
@@ -187,7 +187,7 @@ fn what_is_accepted_trains() {
         for update in 1..=1 + recorded {
             model.record_steps(update > 1);
             let step = TrainStep {
-                input: Input::Drawn(&sentences, MASKING),
+                input: Input::Sampled(&sentences, MASKING),
                 randomness: StepRandomness { seed: SEED, step: update },
                 optimizer: &AdamW::default(),
                 learning_rate: 1.0,
@@ -210,7 +210,7 @@ fn what_is_accepted_trains() {
 fn a_loss_without_weight_is_reported_all_the_same() {
     let device = device();
     let plain = enhanced();
-    let batch = draw_batch(SEED, 1, &sentences(), MASKING, &plain);
+    let batch = sample_batch(SEED, 1, &sentences(), MASKING, &plain);
     let losses = |config: &ModelConfig| {
         let mut model = model::<f32>(&device, config, &parameters(config));
         let losses = model.step(&device.stream(), Input::Explicit(&batch), None).unwrap();
@@ -234,7 +234,7 @@ fn an_update_that_would_climb_or_not_be_finite_is_refused() {
         let before = model.parameter(name).unwrap();
         let mut refuse = |optimizer: &AdamW, learning_rate: f64, update: u32, expected: &str| {
             let step = TrainStep {
-                input: Input::Drawn(&sentences, MASKING),
+                input: Input::Sampled(&sentences, MASKING),
                 randomness: StepRandomness { seed: SEED, step: 1 },
                 optimizer,
                 learning_rate,
@@ -320,9 +320,9 @@ fn weights_and_moments_that_are_not_finite_are_refused() {
     assert!(message.starts_with("name is \"nothing\"; it should be the name of a parameter"), "{message}");
 }
 
-/// Attention takes longer sentences than masks can be drawn for; a model of such lengths still draws masks for shorter ones, recorded or not.
+/// Attention takes longer sentences than masks can be sampled for; a model of such lengths still samples masks for shorter ones, recorded or not.
 #[test]
-fn masks_are_drawn_in_a_model_of_longer_sentences() {
+fn masks_are_sampled_in_a_model_of_longer_sentences() {
     let device = device();
     let config = ModelConfig {
         hidden_size: 32,
@@ -345,7 +345,7 @@ fn masks_are_drawn_in_a_model_of_longer_sentences() {
         model.record_steps(record);
         let mut run = |sentences: &PackedSentences| {
             let step = TrainStep {
-                input: Input::Drawn(sentences, MASKING),
+                input: Input::Sampled(sentences, MASKING),
                 randomness: StepRandomness { seed: SEED, step: 1 },
                 optimizer: &AdamW::default(),
                 learning_rate: 0.0,
@@ -396,16 +396,16 @@ fn sentences_that_cannot_be_embedded_are_refused() {
     assert_eq!(model.embed(&device.stream(), &largest, &[96; 256]).unwrap().len(), 8 * 64);
 }
 
-/// A bank with too few words, too many, or none; each error states which.
+/// A pool with too few words, too many, or none; each error states which.
 #[test]
-fn wrong_banks_are_refused() {
+fn wrong_pools_are_refused() {
     let device = device();
     let config = enhanced();
     let mut model = model::<f32>(&device, &config, &parameters(&config));
-    let good = draw_batch(SEED, 1, &sentences(), MASKING, &config);
+    let good = sample_batch(SEED, 1, &sentences(), MASKING, &config);
     for record in [false, true] {
         model.record_steps(record);
-        let mut run = |change: &dyn Fn(&mut VisibilityBank)| {
+        let mut run = |change: &dyn Fn(&mut MaskPool)| {
             let mut batch = good.clone();
             change(batch.visibility.as_mut().unwrap());
             let step = TrainStep {
@@ -418,7 +418,7 @@ fn wrong_banks_are_refused() {
             model.train_step(&device.stream(), &step).map_err(|error| error.to_string())
         };
         let words = good.visibility.as_ref().unwrap().bits.len();
-        let refused = run(&|bank| bank.bits.truncate(words - 1)).unwrap_err();
+        let refused = run(&|pool| pool.bits.truncate(words - 1)).unwrap_err();
         let start = words - 4;
         assert_eq!(
             refused,
@@ -427,17 +427,17 @@ fn wrong_banks_are_refused() {
                 words - 1
             )
         );
-        let refused = run(&|bank| bank.offsets[3] = u32::MAX).unwrap_err();
+        let refused = run(&|pool| pool.offsets[3] = u32::MAX).unwrap_err();
         assert!(refused.contains("of words 3 to 4294967295 for sentence 2"), "{refused}");
-        let refused = run(&|bank| bank.rows[30] = 60).unwrap_err();
+        let refused = run(&|pool| pool.rows[30] = 60).unwrap_err();
         assert_eq!(
             refused,
             "visibility is 8 words for sentence 3; it should be at least 122 (61 rows of 2 words)"
         );
         // One word a token for 32 tokens of the longest sentence: 125 tokens of 3 words.
         let most = 3 * 125;
-        assert!(run(&|bank| bank.bits.resize(most, 0)).is_ok());
-        let refused = run(&|bank| bank.bits.resize(most + 1, 0)).unwrap_err();
+        assert!(run(&|pool| pool.bits.resize(most, 0)).is_ok());
+        let refused = run(&|pool| pool.bits.resize(most + 1, 0)).unwrap_err();
         assert_eq!(
             refused,
             "visibility is of 376 words; it should be at most 375: a row of 3 for each token"

@@ -23,9 +23,9 @@ fn config() -> ModelConfig {
 fn parameters(config: &ModelConfig) -> Parameters {
     let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
-        let drawn = values(index as u64, shape.iter().product());
+        let sampled = values(index as u64, shape.iter().product());
         // Rounded to f32.
-        (name, drawn.iter().map(|value| f64::from((offset + 0.15 * value) as f32)).collect())
+        (name, sampled.iter().map(|value| f64::from((offset + 0.15 * value) as f32)).collect())
     };
     parameter_shapes(config).into_iter().enumerate().map(draw).collect()
 }

@@ -6,11 +6,11 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Device, HostOptions};
 use retromae::model::{
-    AdamW, BankRows, Batch, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, Outcome,
-    PackedSentences, QueryKind, StepRandomness, TrainStep,
+    AdamW, Batch, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, Outcome, PackedSentences,
+    PoolRows, QueryKind, StepRandomness, TrainStep,
 };
-use retromae::ops::masks::{Budget, word_start_bits};
-use retromae::reference::mask::draw_batch;
+use retromae::ops::masks::{MaskCountLimit, word_start_bits};
+use retromae::reference::mask::sample_batch;
 
 use crate::common::{integers, prefix_sums};
 use crate::model;
@@ -84,9 +84,9 @@ fn cases() -> impl Strategy<Value = Case> {
                 batches,
                 masking: Masking {
                     mask_id: 3,
-                    encoder: Budget::of(0.3),
-                    decoder: Budget::of(0.5),
-                    bank_rows: if own { BankRows::Independent } else { BankRows::AtMost(4) },
+                    encoder: MaskCountLimit::of(0.3),
+                    decoder: MaskCountLimit::of(0.5),
+                    pool_rows: if own { PoolRows::Independent } else { PoolRows::AtMost(4) },
                 },
                 explicit,
             }
@@ -115,12 +115,12 @@ fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f
         for _ in 0..3 {
             let update = outcomes.len() as u32 + 1;
             let sentences = sentences(index as u64, lengths);
-            let batch: Batch = draw_batch(9, update, &sentences, case.masking, &case.config);
+            let batch: Batch = sample_batch(9, update, &sentences, case.masking, &case.config);
             let step = TrainStep {
                 input: if case.explicit {
                     Input::Explicit(&batch)
                 } else {
-                    Input::Drawn(&sentences, case.masking)
+                    Input::Sampled(&sentences, case.masking)
                 },
                 randomness: StepRandomness { seed: 9, step: update },
                 optimizer: &ADAM_W,
@@ -191,7 +191,7 @@ fn a_graph_is_replayed_for_its_own_constants_alone() {
             let (masking, weight_decay) =
                 [(model::MASKING, 0.0), (other, 0.0), (model::MASKING, 0.9)][update as usize % 3];
             let step = TrainStep {
-                input: Input::Drawn(&sentences, masking),
+                input: Input::Sampled(&sentences, masking),
                 randomness: StepRandomness { seed: model::SEED, step: update },
                 optimizer: &AdamW { weight_decay, eps: 1e-3, ..AdamW::default() },
                 learning_rate: 1e-2,

@@ -88,7 +88,7 @@ fn a_full_disk_ends_a_run_with_what_it_had_saved() {
     let weights = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
     let blocks = |name: &str| std::fs::metadata(place.path(name)).unwrap().len() / 512;
     let exported = blocks("straight/model.safetensors");
-    assert!(blocks("straight/training.svg") < exported, "a picture should be smaller than a model");
+    assert!(blocks("straight/training.svg") < exported, "a plot should be smaller than a model");
     // Too small for the second line of the record; for a checkpoint; for the model that a finished run exports.
     let cases = [
         ("2", 1, "training.jsonl"),
@@ -117,7 +117,7 @@ fn a_full_disk_ends_a_run_with_what_it_had_saved() {
 
 /// Failing to write the plot costs only the plot.
 #[test]
-fn a_picture_that_cannot_be_drawn_costs_no_step() {
+fn a_plot_that_cannot_be_drawn_costs_no_step() {
     let place = Workplace::new();
     let flags = ["--steps", "4", "--held-out", "0"];
     let straight = place.trained("straight", &flags);

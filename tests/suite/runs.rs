@@ -5,13 +5,13 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Instant;
 
-use retromae::data::{BatchDrawer, BatchOptions, Position, TokenStore, Tokenizer};
+use retromae::data::{BatchOptions, BatchSampler, Position, TokenStore, Tokenizer};
 use retromae::device::Device;
 use retromae::eval::{HeldOut, rank_bm25, split_held_out};
 use retromae::model::{
-    AdamW, BankRows, Capacity, Input, Masking, Model, ModelConfig, Outcome, StepRandomness, TrainStep,
+    AdamW, Capacity, Input, Masking, Model, ModelConfig, Outcome, PoolRows, StepRandomness, TrainStep,
 };
-use retromae::ops::masks::Budget;
+use retromae::ops::masks::MaskCountLimit;
 use retromae::train::CheckpointDirectory;
 use retromae::train::report::StepRecord;
 
@@ -62,21 +62,21 @@ fn by_hand(
     let passages = tokenizer.encode_corpus(texts, MAX_LEN).unwrap().passages;
     let store = Arc::new(TokenStore::in_memory(&passages, tokenizer.vocab_size() as u32).unwrap());
     let options = BatchOptions { seed: SEED, batch_tokens: BATCH_TOKENS, rank: 0, ranks: 1 };
-    let mut drawer = BatchDrawer::new(store, vec![], options, Position::default()).unwrap();
+    let mut sampler = BatchSampler::new(store, vec![], options, Position::default()).unwrap();
     let device = Device::host().unwrap();
     let capacity = Capacity { tokens: BATCH_TOKENS, sentences: BATCH_TOKENS / 3, sentence_length: MAX_LEN };
     let mut model = Model::new(&device, &config, capacity).unwrap();
     model.initialize(SEED).unwrap();
     let masking = Masking {
         mask_id: tokenizer.special_tokens().mask as i32,
-        encoder: Budget { ratio: 0.2, cap: Some(9) },
-        decoder: Budget { ratio: 0.7, cap: Some(9) },
-        bank_rows: BankRows::AtMost(5),
+        encoder: MaskCountLimit { ratio: 0.2, cap: Some(9) },
+        decoder: MaskCountLimit { ratio: 0.7, cap: Some(9) },
+        pool_rows: PoolRows::AtMost(5),
     };
     let mut step = |(index, &learning_rate): (usize, &f32)| {
-        let sentences = drawer.next_batch();
+        let sentences = sampler.next_batch();
         let step = TrainStep {
-            input: Input::Drawn(&sentences, masking),
+            input: Input::Sampled(&sentences, masking),
             randomness: StepRandomness { seed: SEED, step: index as u32 },
             optimizer: &AdamW::default(),
             learning_rate: f64::from(learning_rate),
@@ -84,7 +84,7 @@ fn by_hand(
         };
         let ticket = model.train_step(&device.stream(), &step).unwrap();
         let outcome = model.outcome(ticket).unwrap();
-        let (epoch, tokens) = (drawer.position().epoch, sentences.ids.len());
+        let (epoch, tokens) = (sampler.position().epoch, sentences.ids.len());
         ByHand { outcome, epoch, sentences: sentences.sentence_indices.len(), tokens }
     };
     let steps = RATES.iter().enumerate().map(&mut step).collect();
@@ -107,7 +107,7 @@ fn by_command(place: &Workplace, more: &[&str]) -> Output {
         ["--encoder-mask", "0.2"],
         ["--decoder-mask", "0.7"],
         ["--mask-cap", "9"],
-        ["--bank-rows", "5"],
+        ["--pool-rows", "5"],
         ["--held-out", "0"],
     ];
     place.pretrain("out", &[&flags.concat()[..], more].concat())

@@ -202,7 +202,7 @@ fn what_is_in_a_directory_is_read_or_named_as_left_out() {
     }
     place.write("kinds/settings.json", b"{\"a\": 1}\n");
     place.write("kinds/empty.txt", b"");
-    place.write("kinds/a-picture.png", b"\x89PNG\r\n\x1a\n");
+    place.write("kinds/a-plot.png", b"\x89PNG\r\n\x1a\n");
     std::fs::create_dir(place.path("kinds/deep")).unwrap();
     std::fs::write(place.path("kinds/deep/more.txt"), "A text that the others do not have.").unwrap();
     let is_text = |kind: &&(&str, Vec<u8>, Means)| matches!(kind.2, Text(_));
@@ -215,7 +215,7 @@ fn what_is_in_a_directory_is_read_or_named_as_left_out() {
         let said = said(&output);
         assert!(output.status.success(), "{name}: {said}");
         assert!(said.contains(&report) && said.contains(&listed), "{name}: {said}");
-        assert!(!said.contains("a-picture.png"), "{name}: what is named as text comes first: {said}");
+        assert!(!said.contains("a-plot.png"), "{name}: what is named as text comes first: {said}");
         assert!(said.contains("archive.txt.gz: a compressed file in a compressed file; "), "{name}: {said}");
         assert!(said.contains("; …)"), "{name}: only the first are named: {said}");
     }

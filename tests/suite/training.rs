@@ -7,7 +7,7 @@ use retromae::model::{
 };
 use retromae::ops::cross_entropy::Options;
 use retromae::reference::cross_entropy::{self, CrossEntropy};
-use retromae::reference::mask::draw_batch;
+use retromae::reference::mask::sample_batch;
 use retromae::reference::optimizer::{self, clip_coefficient, global_norm};
 use retromae::reference::parameters::{get, zeros};
 use retromae::reference::{self, Parameters, StepResult, gelu, layer_norm, linear, parameter_shapes};
@@ -165,9 +165,9 @@ fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, way: Way) -> (f32
     for update in 1..=STEPS {
         // The step's number differs from the update's: each has its use.
         let number = 10 + update / 2;
-        let batch = draw_batch(SEED, number, &sentences, MASKING, config);
+        let batch = sample_batch(SEED, number, &sentences, MASKING, config);
         let step = TrainStep {
-            input: Input::Drawn(&sentences, MASKING),
+            input: Input::Sampled(&sentences, MASKING),
             randomness: StepRandomness { seed: SEED, step: number },
             optimizer: adamw,
             learning_rate: learning_rate(update),
@@ -207,7 +207,7 @@ fn the_outcome_of_another_models_step_is_refused() {
     let [mut one, mut two] = [(); 2].map(|()| model::<f32>(device, &config, &parameters));
     let sentences = sentences();
     let step = TrainStep {
-        input: Input::Drawn(&sentences, MASKING),
+        input: Input::Sampled(&sentences, MASKING),
         randomness: StepRandomness { seed: SEED, step: 1 },
         optimizer: &AdamW::default(),
         learning_rate: 1e-3,

@@ -19,8 +19,8 @@ read -ra areas <<<"${areas[*]}"
 # Modules of the suite whose tests an area's mutants should fail.
 tests_of() {
     case $1 in
-    src/common) echo data:: text_kinds:: drawing:: masks:: gradients:: initial_weights:: model:: model_files:: ;;
-    src/data) echo data:: tokenize:: tokenizers:: text_kinds:: store_run:: drawing:: ;;
+    src/common) echo data:: text_kinds:: sampling:: masks:: gradients:: initial_weights:: model:: model_files:: ;;
+    src/data) echo data:: tokenize:: tokenizers:: text_kinds:: store_run:: sampling:: ;;
     src/eval) echo cli:: text_kinds:: runs:: pooling:: ;;
     src/train) echo training:: runs:: run_ends:: signals:: store_run:: model_files:: initial_weights:: pooling:: cli:: ;;
     src/model) echo model:: model_arguments:: model_files:: recorded:: training:: captures:: initial_weights:: gradients:: ;;

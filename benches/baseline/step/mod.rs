@@ -9,7 +9,7 @@ mod head;
 mod layer;
 
 use retromae::device::{Buffer, ModelFloat, Stream};
-use retromae::model::{AdamW, Batch, ModelConfig, VisibilityBank, dropout_site};
+use retromae::model::{AdamW, Batch, MaskPool, ModelConfig, dropout_site};
 use retromae::ops::Result;
 use retromae::ops::rows::{Gather, ScatterAdd, gather, scatter_add};
 
@@ -62,7 +62,7 @@ impl Pack {
 pub struct Setting<'a> {
     pub config: &'a ModelConfig,
     pub batch: &'a Batch,
-    pub bank: &'a VisibilityBank,
+    pub pool: &'a MaskPool,
     pub optimizer: &'a AdamW,
     pub learning_rate: f64,
 }
@@ -102,7 +102,7 @@ impl<T: ModelFloat> Step<T> {
         shapes: &[(String, Vec<usize>)],
         values: impl Fn(&str) -> Result<Vec<f32>>,
     ) -> Result<Self> {
-        let Setting { config, batch, bank, optimizer, learning_rate } = *setting;
+        let Setting { config, batch, pool, optimizer, learning_rate } = *setting;
         let device = stream.device();
         let arena = Arena::new(stream, shapes, values, (optimizer, learning_rate))?;
         let (tokens, columns) = (batch.num_tokens(), config.hidden_size);
@@ -113,7 +113,7 @@ impl<T: ModelFloat> Step<T> {
         let hidden = |site| place(config.hidden_dropout_prob, tokens * columns, site);
         let embedding = |site| Embedding::new(stream, tokens, columns, hidden(site)?, config.layer_norm_eps);
         let lengths: Vec<usize> = (0..batch.num_sentences()).map(|b| batch.sentence(b).len()).collect();
-        let layer = |name: String, index, bank: Option<&VisibilityBank>| {
+        let layer = |name: String, index, pool: Option<&MaskPool>| {
             let shape = Shape {
                 lengths: lengths.clone(),
                 num_heads: config.num_attention_heads,
@@ -125,7 +125,7 @@ impl<T: ModelFloat> Step<T> {
                 hidden(dropout_site::attention_output(index))?,
                 hidden(dropout_site::feed_forward_output(index))?,
             ];
-            let attention = Attention::new(stream, shape, bank, dropout)?;
+            let attention = Attention::new(stream, shape, pool, dropout)?;
             Layer::new(stream, name, config, tokens, attention, dropouts)
         };
         let encoder = (0..config.num_hidden_layers)
@@ -139,7 +139,7 @@ impl<T: ModelFloat> Step<T> {
             content_stream: matrix()?,
             sentence_vectors: device.zeros(lengths.len() * columns)?,
             layers: encoder.collect::<Result<_>>()?,
-            decoder: layer("decoder".into(), config.num_hidden_layers, Some(bank))?,
+            decoder: layer("decoder".into(), config.num_hidden_layers, Some(pool))?,
             encoder_head: Head::new(stream, config, &arena, &batch.encoder_labels)?,
             decoder_head: Head::new(stream, config, &arena, &batch.decoder_labels)?,
             scratch: Scratch::new(stream, config, tokens)?,

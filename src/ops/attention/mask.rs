@@ -2,13 +2,13 @@
 
 use super::Attention;
 use crate::device::params::{
-    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_DRAWN, ATTENTION_MASK_ORDER,
+    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_ORDER, ATTENTION_MASK_SAMPLED,
     ATTENTION_MASK_WINDOW, ATTENTION_SELF_HIDDEN, ATTENTION_SELF_VISIBLE, AttentionMaskParams,
 };
 use crate::device::{Stream, View};
 use crate::ops::Result;
 use crate::ops::error::{require, require_length};
-use crate::ops::masks::{Budget, require_bank_rows};
+use crate::ops::masks::{MaskCountLimit, require_pool_rows};
 
 /// The keys of its sentence that a query sees. L is the number of the sentence's keys, a slot a key's position among them.
 ///
@@ -21,16 +21,16 @@ use crate::ops::masks::{Budget, require_bank_rows};
 pub enum Mask<'a> {
     /// Every key.
     Full,
-    /// Position-specific masks of RetroMAE's enhanced decoding: a query sees slot 0 (unless that is the query) and the set bits of its bank row,
-    /// never itself. See [`VisibilityBank`](crate::common::VisibilityBank).
-    Bank {
+    /// Position-specific masks of RetroMAE's enhanced decoding: a query sees slot 0 (unless that is the query) and the set bits of its pool row,
+    /// never itself. See [`MaskPool`](crate::common::MaskPool).
+    Pool {
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
-        /// `[T]`: bank row of each token, within its sentence's bank.
+        /// `[T]`: pool row of each token, within its sentence's pool.
         rows: View<'a, u16>,
     },
-    /// As [`Mask::Bank`], with a bit row of its own for each of the L slots.
+    /// As [`Mask::Pool`], with a bit row of its own for each of the L slots.
     Independent {
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
@@ -42,8 +42,8 @@ pub enum Mask<'a> {
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
-    /// The bank that [`masks`](crate::ops::masks) would draw, bit for bit, drawn anew in each block's shared memory: it needs no mask in device
-    /// memory, but is drawn once per block, where a stored bank is drawn once. For short sentences.
+    /// The pool that [`masks`](crate::ops::masks) would sample, bit for bit, but anew in each block's shared memory: it needs no mask in device
+    /// memory, but is sampled once per block, where a stored pool is sampled once. For short sentences.
     Generated {
         /// `[4]`: result of [`rng_state`](crate::ops::rng_state).
         rng: View<'a, u32>,
@@ -51,10 +51,10 @@ pub enum Mask<'a> {
         sentence_indices: View<'a, u32>,
         /// `[ceil(T / 32)]`: one bit per token, 1 where a word starts ([`word_start_bits`](crate::ops::masks::word_start_bits)).
         word_starts: View<'a, u32>,
-        /// Maximum bank rows: a sentence of L tokens has `min(L, bank_rows_max)`; in `1..=65536`.
-        bank_rows_max: usize,
-        /// Budget of each mask.
-        budget: Budget,
+        /// Maximum pool rows: a sentence of L tokens has `min(L, pool_rows_max)`; in `1..=65536`.
+        pool_rows_max: usize,
+        /// MaskCountLimit of each mask.
+        count_limit: MaskCountLimit,
     },
     /// Keys from `left` slots before the query to `right` after it, unlimited where `None`; with `first` also slot 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
@@ -89,7 +89,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
     };
     match attention.mask {
         Mask::Full => Ok(AttentionMaskParams::default()),
-        Mask::Bank { bits: words, offsets, rows } => {
+        Mask::Pool { bits: words, offsets, rows } => {
             require_length("mask rows", rows.len(), attention.tokens, "tokens")?;
             Ok(AttentionMaskParams {
                 rows: stream.address("mask rows", &rows)?,
@@ -98,7 +98,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
         }
         Mask::Independent { bits: words, offsets } => bits(words, offsets, TWO_STREAM),
         Mask::Bits { bits: words, offsets } => bits(words, offsets, 0),
-        Mask::Generated { rng, sentence_indices, word_starts, bank_rows_max, budget } => {
+        Mask::Generated { rng, sentence_indices, word_starts, pool_rows_max, count_limit } => {
             require_length("mask rng", rng.len(), 4, "words of an RngState")?;
             require_length(
                 "mask sentence_indices",
@@ -108,14 +108,14 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
             )?;
             let words = attention.tokens.div_ceil(32);
             require_length("mask word_starts", word_starts.len(), words, "ceil(tokens / 32)")?;
-            require_bank_rows("mask bank_rows_max", bank_rows_max)?;
+            require_pool_rows("mask pool_rows_max", pool_rows_max)?;
             Ok(AttentionMaskParams {
                 rng: stream.address("mask rng", &rng)?,
                 sentence_indices: stream.address("mask sentence_indices", &sentence_indices)?,
                 word_starts: stream.address("mask word_starts", &word_starts)?,
-                bank_rows_max: bank_rows_max as u32,
-                budget: budget.params("mask budget")?,
-                kind: ATTENTION_MASK_DRAWN,
+                pool_rows_max: pool_rows_max as u32,
+                count_limit: count_limit.params("mask count_limit")?,
+                kind: ATTENTION_MASK_SAMPLED,
                 rules: TWO_STREAM,
                 ..AttentionMaskParams::default()
             })
@@ -159,12 +159,12 @@ pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> 
                 )?;
                 if rows.is_some() {
                     let words = (offsets[sentence + 1].saturating_sub(offsets[sentence])) as usize;
-                    let bank_rows = words.checked_div(length.div_ceil(32)).unwrap_or(0);
+                    let pool_rows = words.checked_div(length.div_ceil(32)).unwrap_or(0);
                     require(
-                        highest <= bank_rows,
+                        highest <= pool_rows,
                         "mask rows",
                         format_args!("{} in sentence {sentence}", highest.wrapping_sub(1)),
-                        format_args!("below {bank_rows} (rows of its bank)"),
+                        format_args!("below {pool_rows} (rows of its pool)"),
                     )?;
                 }
                 start += length;
@@ -173,7 +173,7 @@ pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> 
         };
     match attention.mask {
         Mask::Full | Mask::Generated { .. } | Mask::Window { .. } | Mask::Order { .. } => Ok(()),
-        Mask::Bank { bits, offsets, rows } => check_bits(bits, offsets, Some(rows)),
+        Mask::Pool { bits, offsets, rows } => check_bits(bits, offsets, Some(rows)),
         Mask::Independent { bits, offsets } | Mask::Bits { bits, offsets } => check_bits(bits, offsets, None),
     }
 }

@@ -28,10 +28,10 @@ const SOURCES: &[(&str, &str)] = &[
     ("kernels/mask/whole_words.cuh", include_str!("../../../kernels/mask/whole_words.cuh")),
 ];
 
-/// Lines that may conflict, with the reason. All belong to masks that a block draws for itself, once a block.
+/// Lines that may conflict, with the reason. All belong to masks that a block samples for itself, once a block.
 const EXCUSED: &[(&str, &[&str])] = &[
     (
-        "each query has a row of the pool at random; compilers read banks in global and in shared memory by one instruction",
+        "each query has a row of the pool at random; compilers read pools in global and in shared memory by one instruction",
         &[
             "visible = pool.bits[pool.rows[position] * words_per_row + first_key / 32];",
             "visible = stored((rows == nullptr ? position : rows[position]) * words_per_row + first_key / 32);",
@@ -82,7 +82,7 @@ fn accesses() -> Vec<SharedAccess> {
     let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
     let device = Device::host_with(options).expect("the host device");
     for head_dim in HEAD_DIMS {
-        for kind in [Kind::Full, Kind::Bank, Kind::Generated] {
+        for kind in [Kind::Full, Kind::Pool, Kind::Generated] {
             let case = Case { heads: 2, dropout: 0.1, ..Case::new(&[130, 96, 33], head_dim, kind) };
             for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
                 run(&device, &case, &Operands::<bf16>::draw(&case), variant);

@@ -1,25 +1,25 @@
 //! Attention test cases: packs, masks, and variants of the backward pass.
 
-use retromae::model::BankRows;
-use retromae::model::VisibilityBank;
+use retromae::model::MaskPool;
+use retromae::model::PoolRows;
 use retromae::random;
 use retromae::reference::attention as reference;
-use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 
 use crate::common::{integers, prefix_sums};
 
 pub const SEED: u64 = 0x1234_5678_9abc;
 pub const STEP: u32 = 5;
 pub const SITE: u32 = 16;
-/// Most rows of a generated bank.
-pub const BANK_ROWS_MAX: usize = 40;
+/// Most rows of a generated pool.
+pub const POOL_ROWS_MAX: usize = 40;
 
-/// Kind of mask; its bits, rows and ranks are drawn.
+/// Kind of mask; its bits, rows and ranks are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Full,
     /// Three rows a sentence; row 0 is empty.
-    Bank,
+    Pool,
     /// Half of the tokens hidden, as whole words; at most 40 rows.
     Generated,
     Independent,
@@ -32,8 +32,8 @@ pub enum Kind {
     Order {
         itself: bool,
     },
-    /// A bank of one row, which shows everything.
-    BankOfOnes,
+    /// A pool of one row, which shows everything.
+    PoolOfOnes,
     /// Bits of all keys but the query itself.
     OffDiagonal,
 }
@@ -107,8 +107,8 @@ impl Case {
         (0..self.lengths.len() as u32).map(|b| 7 * b + 1).collect()
     }
 
-    /// Returns the bank of a generated mask.
-    fn generated(&self) -> VisibilityBank {
+    /// Returns the pool of a generated mask.
+    fn generated(&self) -> MaskPool {
         let (words, bounds) = (self.word_starts(), self.cu_seqlens());
         let sentence = |(&index, pair): (&u32, &[i32])| MaskedSentence {
             index,
@@ -116,30 +116,28 @@ impl Case {
         };
         let indices = self.sentence_indices();
         let sentences: Vec<_> = indices.iter().zip(bounds.windows(2)).map(sentence).collect();
-        let budget = Budget { ratio: 0.5, cap: None };
-        mask_bank(SEED, STEP, &sentences, budget, BankRows::AtMost(BANK_ROWS_MAX))
+        let count_limit = MaskCountLimit { ratio: 0.5, cap: None };
+        mask_pool(SEED, STEP, &sentences, count_limit, PoolRows::AtMost(POOL_ROWS_MAX))
     }
 
     pub fn visibility(&self) -> Visibility {
-        let mut visibility = Visibility {
-            bank: VisibilityBank { offsets: vec![0], ..VisibilityBank::default() },
-            ranks: vec![],
-        };
+        let mut visibility =
+            Visibility { pool: MaskPool { offsets: vec![0], ..MaskPool::default() }, ranks: vec![] };
         for (b, &length) in self.lengths.iter().enumerate() {
-            let bank = &mut visibility.bank;
-            bank.bits.extend(self.bits(b, length));
-            bank.offsets.push(bank.bits.len() as u32);
-            bank.rows.extend(match self.kind {
-                Kind::BankOfOnes => vec![0; length],
+            let pool = &mut visibility.pool;
+            pool.bits.extend(self.bits(b, length));
+            pool.offsets.push(pool.bits.len() as u32);
+            pool.rows.extend(match self.kind {
+                Kind::PoolOfOnes => vec![0; length],
                 _ => integers(200 + b as u64, length, 3).iter().map(|&row| row as u16).collect(),
             });
             let mut ranks: Vec<u16> = (0..length as u16).collect();
-            let draws = integers(300 + b as u64, length, u32::MAX);
-            ranks.sort_by_key(|&slot| draws[usize::from(slot)]);
+            let samples = integers(300 + b as u64, length, u32::MAX);
+            ranks.sort_by_key(|&slot| samples[usize::from(slot)]);
             visibility.ranks.extend(ranks);
         }
         if self.kind == Kind::Generated {
-            visibility.bank = self.generated();
+            visibility.pool = self.generated();
         }
         visibility
     }
@@ -151,12 +149,12 @@ impl Case {
             integers(100 + b as u64, rows * words, u32::MAX).into_iter().map(|word| word as u32).collect()
         };
         match self.kind {
-            Kind::Bank => {
+            Kind::Pool => {
                 let mut bits = draw(3);
                 bits[..words].fill(0);
                 bits
             }
-            Kind::BankOfOnes => vec![u32::MAX; words],
+            Kind::PoolOfOnes => vec![u32::MAX; words],
             Kind::OffDiagonal => (0..length * words)
                 .map(|i| {
                     let (row, first) = (i / words, i % words * 32);
@@ -172,18 +170,18 @@ impl Case {
     }
 }
 
-/// A case's bank and ranks.
+/// A case's pool and ranks.
 pub struct Visibility {
-    pub bank: VisibilityBank,
+    pub pool: MaskPool,
     pub ranks: Vec<u16>,
 }
 
 impl Visibility {
     pub fn mask(&self, kind: Kind) -> reference::Mask<'_> {
-        let (bits, offsets) = (&self.bank.bits[..], &self.bank.offsets[..]);
+        let (bits, offsets) = (&self.pool.bits[..], &self.pool.offsets[..]);
         match kind {
             Kind::Full => reference::Mask::Full,
-            Kind::Bank | Kind::BankOfOnes | Kind::Generated => reference::Mask::Bank(&self.bank),
+            Kind::Pool | Kind::PoolOfOnes | Kind::Generated => reference::Mask::Pool(&self.pool),
             Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
             Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
             Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },

@@ -56,7 +56,7 @@ fn full_attention_matches_the_reference() {
 
 #[test]
 fn two_stream_attention_matches_the_reference() {
-    sweep(Kind::Bank);
+    sweep(Kind::Pool);
 }
 
 /// Generated masks equal the reference's bit for bit.
@@ -97,7 +97,7 @@ fn permutation_order_matches_the_reference() {
 #[test]
 fn queries_of_their_own_match_the_reference() {
     let some: Vec<Vec<usize>> = vec![(1..69).collect(), vec![], vec![4, 2, 2, 0], (0..129).rev().collect()];
-    for kind in [Kind::Full, Kind::Bank, Kind::Window { left: Some(9), right: Some(9), first: true }] {
+    for kind in [Kind::Full, Kind::Pool, Kind::Window { left: Some(9), right: Some(9), first: true }] {
         let case = Case {
             queries: Some(some.clone()),
             dropout: 0.1,
@@ -116,8 +116,8 @@ fn empty_sentences_are_no_exception() {
     check::<f32>(device, &Case { queries: queries.clone(), ..Case::new(&[0, 0, 3], 32, Kind::Full) });
     check::<bf16>(device, &Case { queries, ..Case::new(&[0, 0, 3], 32, Kind::Full) });
     for lengths in [&[0][..], &[0, 20, 0], &[]] {
-        check::<f32>(device, &Case::new(lengths, 64, Kind::Bank));
-        check::<bf16>(device, &Case::new(lengths, 64, Kind::Bank));
+        check::<f32>(device, &Case::new(lengths, 64, Kind::Pool));
+        check::<bf16>(device, &Case::new(lengths, 64, Kind::Pool));
     }
 }
 
@@ -127,7 +127,7 @@ fn many_sentences_of_one_token_match_the_reference() {
     let devices = devices();
     for sentences in [67, 500] {
         for (turn, kind) in
-            [Kind::Full, Kind::Bank, Kind::Window { left: Some(1), right: Some(1), first: true }]
+            [Kind::Full, Kind::Pool, Kind::Window { left: Some(1), right: Some(1), first: true }]
                 .into_iter()
                 .enumerate()
         {
@@ -143,7 +143,7 @@ fn long_sentences_match_the_reference() {
     let device = &devices()[..1];
     let long = |head_dim, kind, dropout| Case { dropout, ..Case::new(&[511, 64, 512], head_dim, kind) };
     check::<f32>(device, &long(32, Kind::Full, 0.0));
-    check::<bf16>(device, &long(64, Kind::Bank, 0.25));
+    check::<bf16>(device, &long(64, Kind::Pool, 0.25));
     check::<bf16>(device, &long(128, Kind::Full, 0.0));
     check::<f16>(device, &long(96, Kind::Window { left: Some(64), right: Some(64), first: true }, 0.1));
 }
@@ -152,7 +152,7 @@ fn long_sentences_match_the_reference() {
 #[test]
 fn thousands_of_keys_beside_one_match_the_reference() {
     let queries: Vec<Vec<usize>> = vec![(0..8192).step_by(91).collect(), vec![0], (0..40).collect()];
-    for kind in [Kind::Full, Kind::Bank] {
+    for kind in [Kind::Full, Kind::Pool] {
         let case =
             Case { queries: Some(queries.clone()), dropout: 0.1, ..Case::new(&[8192, 1, 40], 64, kind) };
         check::<bf16>(&devices()[..1], &case);
@@ -210,11 +210,11 @@ fn infinitely_low_scores_have_no_weight() {
     infinite::<f16>();
 }
 
-/// Slot 0 of a bank mask sees only the keys of its bits: none, in a sentence of one token.
+/// Slot 0 of a pool mask sees only the keys of its bits: none, in a sentence of one token.
 #[test]
 fn a_row_that_sees_nothing_is_zero() {
     fn blind<T: Float>(device: &Device) {
-        let case = Case { dropout: 0.1, ..Case::new(&[1, 5], 32, Kind::Bank) };
+        let case = Case { dropout: 0.1, ..Case::new(&[1, 5], 32, Kind::Pool) };
         for &variant in passes::variants::<T>() {
             let actual = run(device, &case, &Operands::<T>::draw(&case), variant);
             assert!(actual.output[..32].iter().all(|&value| value == 0.0));

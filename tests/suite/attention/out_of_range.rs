@@ -11,7 +11,7 @@ use crate::common::{devices, garbage};
 
 const KINDS: [Kind; 7] = [
     Kind::Full,
-    Kind::Bank,
+    Kind::Pool,
     Kind::Independent,
     Kind::Bits,
     Kind::Generated,

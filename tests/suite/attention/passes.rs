@@ -2,12 +2,12 @@
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
 use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut};
-use retromae::ops::masks::{Budget, word_start_bits};
+use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::ops::{Dropout, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
 
-use super::cases::{BANK_ROWS_MAX, Case, Kind, SEED, SITE, STEP, Variant, Visibility};
+use super::cases::{Case, Kind, POOL_ROWS_MAX, SEED, SITE, STEP, Variant, Visibility};
 use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
 
 /// Initial value of results: no attention computes it, and unlike NaN it is never an expected result.
@@ -187,14 +187,14 @@ pub struct Uploaded {
 
 impl Uploaded {
     fn new(device: &Device, case: &Case) -> Self {
-        let Visibility { bank, ranks } = case.visibility();
+        let Visibility { pool, ranks } = case.visibility();
         Self {
             cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
             query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
             slots: device.upload(&case.slots()).unwrap(),
-            bits: device.upload(&bank.bits).unwrap(),
-            offsets: device.upload(&bank.offsets).unwrap(),
-            rows: device.upload(&bank.rows).unwrap(),
+            bits: device.upload(&pool.bits).unwrap(),
+            offsets: device.upload(&pool.offsets).unwrap(),
+            rows: device.upload(&pool.rows).unwrap(),
             ranks: device.upload(&ranks).unwrap(),
             rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
             sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
@@ -220,13 +220,13 @@ impl Uploaded {
             scale: case.scale,
             mask: match case.kind {
                 Kind::Full => Mask::Full,
-                Kind::Bank | Kind::BankOfOnes => Mask::Bank { bits, offsets, rows: self.rows.view() },
+                Kind::Pool | Kind::PoolOfOnes => Mask::Pool { bits, offsets, rows: self.rows.view() },
                 Kind::Generated => Mask::Generated {
                     rng: self.rng.view(),
                     sentence_indices: self.sentence_indices.view(),
                     word_starts: self.word_starts.view(),
-                    bank_rows_max: BANK_ROWS_MAX,
-                    budget: Budget::of(0.5),
+                    pool_rows_max: POOL_ROWS_MAX,
+                    count_limit: MaskCountLimit::of(0.5),
                 },
                 Kind::Independent => Mask::Independent { bits, offsets },
                 Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },

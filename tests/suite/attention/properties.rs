@@ -26,7 +26,7 @@ fn head_dim() -> impl Strategy<Value = usize> {
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         Just(Kind::Full),
-        Just(Kind::Bank),
+        Just(Kind::Pool),
         Just(Kind::Generated),
         Just(Kind::Independent),
         Just(Kind::Bits),
@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn packing_changes_nothing(lengths in lengths(), d in head_dim(), window in any::<bool>(), dims in 1usize..3) {
-        // Masks that are drawn with the pack differ from those of a sentence alone.
+        // Masks that are sampled with the pack differ from those of a sentence alone.
         let kind = if window { Kind::Window { left: Some(12), right: None, first: true } } else { Kind::Full };
         let case = Case { heads: dims, ..Case::new(&lengths, d, kind) };
         packing_is_one_by_one::<f32>(&case);
@@ -152,14 +152,14 @@ proptest! {
         }
     }
 
-    /// A bank that shows everything equals full attention without the diagonal, to the bit.
+    /// A pool that shows everything equals full attention without the diagonal, to the bit.
     #[test]
-    fn a_bank_of_ones_is_everything_but_the_diagonal(lengths in lengths(), d in head_dim()) {
-        let bank = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::BankOfOnes) };
-        let bits = Case { kind: Kind::OffDiagonal, ..bank.clone() };
-        let operands = Operands::<bf16>::draw(&bank);
+    fn a_pool_of_ones_is_everything_but_the_diagonal(lengths in lengths(), d in head_dim()) {
+        let pool = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::PoolOfOnes) };
+        let bits = Case { kind: Kind::OffDiagonal, ..pool.clone() };
+        let operands = Operands::<bf16>::draw(&pool);
         for variant in [Variant::Default, Variant::Tiled] {
-            let results = [&bank, &bits].map(|case| run(&device(), case, &operands, variant));
+            let results = [&pool, &bits].map(|case| run(&device(), case, &operands, variant));
             assert_equal(&results[0], &results[1]);
         }
     }

@@ -2,7 +2,7 @@
 
 use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
-use retromae::ops::masks::Budget;
+use retromae::ops::masks::MaskCountLimit;
 
 use crate::common::devices;
 
@@ -129,7 +129,7 @@ fn wrong_masks_are_refused() {
     let mask = Mask::Independent { bits: bits.view(), offsets: offsets.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask offsets is 2 elements long; it should be 3"), "{error}");
-    let mask = Mask::Bank { bits: bits.view(), offsets: three.view(), rows: rows.view() };
+    let mask = Mask::Pool { bits: bits.view(), offsets: three.view(), rows: rows.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
     let error = pack
@@ -152,8 +152,8 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
         rng: rng.view(),
         sentence_indices: indices.view(),
         word_starts: word_starts.view(),
-        bank_rows_max: 128,
-        budget: Budget::of(0.5),
+        pool_rows_max: 128,
+        count_limit: MaskCountLimit::of(0.5),
     };
     let attention = Attention {
         cu_seqlens: cu_seqlens.view(),
@@ -207,9 +207,9 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     let bits = pack.device.zeros::<u32>(4).unwrap();
     let offsets = pack.device.upload(&[0u32, 2, 4]).unwrap();
     let rows = pack.device.upload(&[0u16, 1, 2, 0]).unwrap();
-    let mask = Mask::Bank { bits: bits.view(), offsets: offsets.view(), rows: rows.view() };
+    let mask = Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
-    assert_eq!(error, "mask rows is 2 in sentence 0; it should be below 2 (rows of its bank)");
+    assert_eq!(error, "mask rows is 2 in sentence 0; it should be below 2 (rows of its pool)");
     let beyond = pack.device.upload(&[0u32, 4, 4]).unwrap();
     let mask = Mask::Bits { bits: bits.view(), offsets: beyond.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });

@@ -7,13 +7,13 @@ mod step;
 mod unfused;
 
 use retromae::device::{Buffer, DType, Device, ModelFloat, Stream, bf16};
-use retromae::model::BankRows;
-use retromae::model::VisibilityBank;
+use retromae::model::MaskPool;
+use retromae::model::PoolRows;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::cross_entropy::{self, Algorithm};
 use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::ops::{adamw, layer_norm};
-use retromae::reference::mask::{Budget, MaskedSentence, mask_bank};
+use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 use unfused::attention::Shape;
 
 use crate::common::{devices, integers, prefix_sums, rounded, values};
@@ -43,11 +43,11 @@ fn assert_same<T: ModelFloat>(what: &str, actual: &Buffer<T>, expected: &Buffer<
     }
 }
 
-fn bank(lengths: &[usize]) -> VisibilityBank {
+fn pool(lengths: &[usize]) -> MaskPool {
     let starts: Vec<Vec<bool>> = lengths.iter().map(|&length| vec![true; length]).collect();
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
     let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
-    mask_bank(5, 1, &sentences, Budget { ratio: 0.5, cap: None }, BankRows::AtMost(128))
+    mask_pool(5, 1, &sentences, MaskCountLimit { ratio: 0.5, cap: None }, PoolRows::AtMost(128))
 }
 
 fn attention_agrees<T: ModelFloat>(
@@ -61,12 +61,12 @@ fn attention_agrees<T: ModelFloat>(
     let device = stream.device();
     let (tokens, columns) = (lengths.iter().sum::<usize>(), HEADS * head_dim);
     let [query, key, value, d_output] = [1, 2, 3, 4].map(|seed| upload::<T>(device, seed, tokens * columns));
-    let bank = masked.then(|| bank(lengths));
+    let pool = masked.then(|| pool(lengths));
     let shape = Shape { lengths: lengths.to_vec(), num_heads: HEADS, head_dim };
     let dropout = || unfused::Dropout::new(stream, shape.score_elements(), DROPOUT, 8).unwrap();
     let place = drops.then(dropout);
     let fused_place = drops.then(dropout);
-    let mut plain = unfused::attention::Attention::new(stream, shape, bank.as_ref(), place).unwrap();
+    let mut plain = unfused::attention::Attention::new(stream, shape, pool.as_ref(), place).unwrap();
     let zeros = || device.zeros::<T>(tokens * columns).unwrap();
     let (mut output, [mut d_query, mut d_key, mut d_value]) = (zeros(), [zeros(), zeros(), zeros()]);
     let inputs = [query.view(), key.view(), value.view()];
@@ -75,9 +75,9 @@ fn attention_agrees<T: ModelFloat>(
     plain.backward(stream, d_output.view(), d_inputs, columns).unwrap();
 
     let cu_seqlens = device.upload(&prefix_sums(lengths)).unwrap();
-    let uploaded = bank.map(|bank| {
-        let [bits, offsets] = [&bank.bits, &bank.offsets].map(|words| device.upload(words).unwrap());
-        (bits, offsets, device.upload(&bank.rows).unwrap())
+    let uploaded = pool.map(|pool| {
+        let [bits, offsets] = [&pool.bits, &pool.offsets].map(|words| device.upload(words).unwrap());
+        (bits, offsets, device.upload(&pool.rows).unwrap())
     });
     let attention = Attention {
         cu_seqlens: cu_seqlens.view(),
@@ -87,7 +87,7 @@ fn attention_agrees<T: ModelFloat>(
         num_heads: HEADS,
         head_dim,
         scale: (head_dim as f32).powf(-0.5),
-        mask: uploaded.as_ref().map_or(Mask::Full, |(bits, offsets, rows)| Mask::Bank {
+        mask: uploaded.as_ref().map_or(Mask::Full, |(bits, offsets, rows)| Mask::Pool {
             bits: bits.view(),
             offsets: offsets.view(),
             rows: rows.view(),

@@ -5,7 +5,7 @@ use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, 
 use retromae::ops::adamw;
 
 use super::unfused::step::{Setting, Step};
-use super::{DROPOUT, bank};
+use super::{DROPOUT, pool};
 use crate::common::{devices, integers, prefix_sums};
 
 /// Ragged, so that the baseline pads; the vocabulary is padded, too.
@@ -36,7 +36,7 @@ fn batch() -> Batch {
         encoder_labels: labels(3),
         decoder_labels: labels(2),
         decoder_input_ids: ids,
-        visibility: Some(bank(&LENGTHS)),
+        visibility: Some(pool(&LENGTHS)),
     }
 }
 
@@ -65,7 +65,7 @@ fn step_agrees<T: ModelFloat>(device: &Device, loss_tolerance: f64, tolerance: f
     let setting = Setting {
         config: &config,
         batch: &batch,
-        bank: batch.visibility.as_ref().unwrap(),
+        pool: batch.visibility.as_ref().unwrap(),
         optimizer: &optimizer,
         learning_rate: LEARNING_RATE,
     };

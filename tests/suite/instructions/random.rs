@@ -1,4 +1,4 @@
-//! Random draws, and the dropout decisions based on them.
+//! Random samples, and the dropout decisions based on them.
 
 use retromae::random::{DROPOUT_GROUP, Dropout, dropout_scale, key, philox};
 

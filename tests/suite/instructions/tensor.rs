@@ -104,7 +104,7 @@ fn kernels<T: Float>() -> [(&'static str, usize); 3] {
     }
 }
 
-/// Checks the kernels of a type on operands drawn for each warp.
+/// Checks the kernels of a type on operands sampled for each warp.
 fn assert_products<T: Float>(
     operand: impl Fn(u32) -> f32 + Copy,
     addend: impl Fn(u32) -> f32 + Copy,

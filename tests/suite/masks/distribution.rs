@@ -1,12 +1,12 @@
-//! The masks' distribution against that of the collator of RetroMAE's public code, ported from its definition and drawn by a different kind of
+//! The masks' distribution against that of the collator of RetroMAE's public code, ported from its definition and sampled by a different kind of
 //! generator: both are samples, and differ no more than two samples of one distribution do.
 //!
 //! Bounds are quantiles of chi-square distributions, at most one in 10^5 for each of many comparisons; seeds are fixed.
 
 use super::Pack;
 use crate::common::devices;
-use retromae::model::BankRows;
-use retromae::ops::masks::Budget;
+use retromae::model::PoolRows;
+use retromae::ops::masks::MaskCountLimit;
 
 /// Sentences in a sample.
 const SENTENCES: usize = 500;
@@ -26,7 +26,7 @@ impl SplitMix {
     }
 }
 
-/// Setting of a comparison: one sentence's words, drawn over and over, and the mask's options.
+/// Setting of a comparison: one sentence's words, sampled over and over, and the mask's options.
 struct Setting {
     word_lengths: Vec<usize>,
     ratio: f64,
@@ -34,7 +34,7 @@ struct Setting {
     rows_max: usize,
 }
 
-/// The masks of many sentences: hidden tokens `[sentence][bank row][token]`, and the row that each token reads.
+/// The masks of many sentences: hidden tokens `[sentence][pool row][token]`, and the row that each token reads.
 struct Sample {
     hidden: Vec<Vec<Vec<bool>>>,
     rows: Vec<Vec<usize>>,
@@ -45,7 +45,7 @@ impl Setting {
         self.word_lengths.iter().sum::<usize>() + 2
     }
 
-    fn bank_rows(&self) -> usize {
+    fn pool_rows(&self) -> usize {
         self.length().min(self.rows_max)
     }
 
@@ -84,30 +84,30 @@ impl Setting {
         let mut draw = SplitMix(seed);
         let (mut hidden, mut rows) = (Vec::new(), Vec::new());
         for _ in 0..SENTENCES {
-            hidden.push((0..self.bank_rows()).map(|_| self.collator_mask(&mut draw)).collect());
-            rows.push((0..self.length()).map(|_| draw.below(self.bank_rows())).collect());
+            hidden.push((0..self.pool_rows()).map(|_| self.collator_mask(&mut draw)).collect());
+            rows.push((0..self.length()).map(|_| draw.below(self.pool_rows())).collect());
         }
         Sample { hidden, rows }
     }
 
     /// Returns the kernel's masks.
-    fn drawn(&self) -> Sample {
+    fn sampled(&self) -> Sample {
         let mut starts = vec![false; self.length()];
         self.words().iter().for_each(|word| starts[word[0]] = true);
         let pack = Pack {
-            budget: Budget { ratio: self.ratio, cap: self.cap },
-            rows: BankRows::AtMost(self.rows_max),
+            count_limit: MaskCountLimit { ratio: self.ratio, cap: self.cap },
+            rows: PoolRows::AtMost(self.rows_max),
             ..Pack::new(vec![starts; SENTENCES])
         };
-        let bank = pack.run(&devices()[0]).unwrap().bank;
-        let (length, bank_rows, words) = (self.length(), self.bank_rows(), self.length().div_ceil(32));
+        let pool = pack.run(&devices()[0]).unwrap().pool;
+        let (length, pool_rows, words) = (self.length(), self.pool_rows(), self.length().div_ceil(32));
         let hidden = |b: usize, row: usize, slot: usize| {
-            bank.bits[(b * bank_rows + row) * words + slot / 32] >> (slot % 32) & 1 == 0
+            pool.bits[(b * pool_rows + row) * words + slot / 32] >> (slot % 32) & 1 == 0
         };
         let mask = |b, row| (0..length).map(|slot| hidden(b, row, slot)).collect();
         Sample {
-            hidden: (0..SENTENCES).map(|b| (0..bank_rows).map(|row| mask(b, row)).collect()).collect(),
-            rows: bank.rows.chunks(length).map(|rows| rows.iter().map(|&row| row.into()).collect()).collect(),
+            hidden: (0..SENTENCES).map(|b| (0..pool_rows).map(|row| mask(b, row)).collect()).collect(),
+            rows: pool.rows.chunks(length).map(|rows| rows.iter().map(|&row| row.into()).collect()).collect(),
         }
     }
 }
@@ -117,14 +117,14 @@ impl Sample {
         self.hidden.iter().flatten()
     }
 
-    /// Returns the number of bank rows for which `condition` holds, and of the others.
+    /// Returns the number of pool rows for which `condition` holds, and of the others.
     fn count(&self, condition: impl Fn(&[bool]) -> bool) -> [f64; 2] {
         let all = self.masks().count();
         let held = self.masks().filter(|mask| condition(mask)).count();
         [held as f64, (all - held) as f64]
     }
 
-    /// Returns the number of bank rows that hide 0, 1, … tokens.
+    /// Returns the number of pool rows that hide 0, 1, … tokens.
     fn sizes(&self, length: usize) -> Vec<f64> {
         let mut counts = vec![0.0; length + 1];
         self.masks().for_each(|mask| counts[mask.iter().filter(|&&hidden| hidden).count()] += 1.0);
@@ -146,7 +146,7 @@ impl Sample {
     }
 
     /// Counts the tokens of all sentences that do not see the token at `key`, because of a mask or because they are that token, and those that do.
-    /// Tokens that read the same row are not independent draws, so the comparison's bound is stricter than stated.
+    /// Tokens that read the same row are not independent samples, so the comparison's bound is stricter than stated.
     fn unseen(&self, key: usize) -> [f64; 2] {
         let mut counts = [0.0; 2];
         for (masks, rows) in self.hidden.iter().zip(&self.rows) {
@@ -181,12 +181,12 @@ fn quantile(degrees: usize) -> f64 {
 }
 
 fn compare(setting: &Setting) {
-    let (ours, theirs) = (setting.drawn(), setting.collator(0x5eed));
+    let (ours, theirs) = (setting.sampled(), setting.collator(0x5eed));
     // Masked tokens a row.
     let (statistic, degrees) = two_samples(&ours.sizes(setting.length()), &theirs.sizes(setting.length()));
     assert!(degrees == 0 || statistic < quantile(degrees), "sizes: {statistic} of {degrees}");
-    let budget = Budget { ratio: setting.ratio, cap: setting.cap }.tokens(setting.length());
-    assert!(ours.masks().all(|mask| mask.iter().filter(|&&hidden| hidden).count() <= budget));
+    let count_limit = MaskCountLimit { ratio: setting.ratio, cap: setting.cap }.tokens(setting.length());
+    assert!(ours.masks().all(|mask| mask.iter().filter(|&&hidden| hidden).count() <= count_limit));
     let close = |what: &str, ours: [f64; 2], theirs: [f64; 2]| {
         let (statistic, _) = two_samples(&ours, &theirs);
         assert!(statistic < ONE_DEGREE, "{what}: {ours:?}, the collator has {theirs:?}: {statistic}");
@@ -223,7 +223,7 @@ fn masks_are_distributed_as_the_public_collator_s() {
 
 #[test]
 fn long_words_are_passed_over_as_in_the_public_collator() {
-    // A budget of 7 of 22 tokens: most orders leave some of it unused.
+    // A count limit of 7 of 22 tokens: most orders leave some of it unused.
     compare(&Setting { word_lengths: vec![4, 6, 5, 5], ratio: 0.3, cap: None, rows_max: 22 });
     // 2.5 and 3.5 tokens round to 2 and 4.
     for words in [3, 5] {
@@ -233,7 +233,7 @@ fn long_words_are_passed_over_as_in_the_public_collator() {
 
 /// A different distribution is detected: the statistics are sharp enough.
 #[test]
-fn a_different_ratio_or_bank_is_told_apart() {
+fn a_different_ratio_or_pool_is_told_apart() {
     let setting = |ratio, rows_max| Setting { word_lengths: words_of_text(), ratio, cap: None, rows_max };
     let (half, less) = (setting(0.5, 16).collator(1), setting(0.47, 16).collator(2));
     let length = setting(0.5, 16).length();

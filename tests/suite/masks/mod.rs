@@ -4,8 +4,8 @@ mod distribution;
 
 use crate::common::{devices, integers, prefix_sums};
 use retromae::device::{Buffer, Device};
-use retromae::model::{BankRows, IGNORE_INDEX, VisibilityBank};
-use retromae::ops::masks::{self, Bank, Budget, Corruption, Replacement, Sentences};
+use retromae::model::{IGNORE_INDEX, MaskPool, PoolRows};
+use retromae::ops::masks::{self, Corruption, MaskCountLimit, Pool, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
 use retromae::random::Stream as Purpose;
 use retromae::reference::mask::{self as reference, MaskedSentence};
@@ -24,8 +24,8 @@ struct Pack {
     step: u32,
     sentences: Vec<Vec<bool>>,
     indices: Vec<u32>,
-    budget: Budget,
-    rows: BankRows,
+    count_limit: MaskCountLimit,
+    rows: PoolRows,
     /// Replacements of encoder and decoder
     replacements: [Replacement; 2],
 }
@@ -40,8 +40,8 @@ struct Corrupted {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Drawn {
-    bank: VisibilityBank,
+struct Sampled {
+    pool: MaskPool,
     inputs: [Corrupted; 2],
 }
 
@@ -53,8 +53,8 @@ impl Pack {
             step: 17,
             sentences,
             indices,
-            budget: Budget::of(0.5),
-            rows: BankRows::AtMost(128),
+            count_limit: MaskCountLimit::of(0.5),
+            rows: PoolRows::AtMost(128),
             replacements: [
                 Replacement::bert(MASK_ID, VOCABULARY),
                 Replacement::all_masked(MASK_ID, VOCABULARY),
@@ -87,19 +87,19 @@ impl Pack {
         self.sentences.iter().map(Vec::as_slice).zip(&self.indices).map(sentence).collect()
     }
 
-    fn expected(&self) -> Drawn {
-        let Budget { ratio, cap } = self.budget;
-        let budget = reference::Budget { ratio, cap };
-        let bank = reference::mask_bank(self.seed, self.step, &self.masked(), budget, self.rows);
+    fn expected(&self) -> Sampled {
+        let MaskCountLimit { ratio, cap } = self.count_limit;
+        let count_limit = reference::MaskCountLimit { ratio, cap };
+        let pool = reference::mask_pool(self.seed, self.step, &self.masked(), count_limit, self.rows);
         let purposes = [Purpose::EncoderMask, Purpose::DecoderMask];
-        let inputs = [0, 1].map(|i| self.expected_input(purposes[i], budget, self.replacements[i]));
-        Drawn { bank, inputs }
+        let inputs = [0, 1].map(|i| self.expected_input(purposes[i], count_limit, self.replacements[i]));
+        Sampled { pool, inputs }
     }
 
     fn expected_input(
         &self,
         purpose: Purpose,
-        budget: reference::Budget,
+        count_limit: reference::MaskCountLimit,
         replacement: Replacement,
     ) -> Corrupted {
         let Replacement { mask_id, vocab_size, mask_share, random_share } = replacement;
@@ -109,7 +109,7 @@ impl Pack {
         let mut start = 0;
         for sentence in self.masked() {
             let length = sentence.word_starts.len();
-            let chosen = reference::whole_word_mask(self.seed, self.step, sentence, purpose, 0, budget);
+            let chosen = reference::whole_word_mask(self.seed, self.step, sentence, purpose, 0, count_limit);
             let slots: Vec<usize> = (0..length).filter(|&slot| chosen[slot]).collect();
             for &slot in &slots {
                 let id = &mut corrupted.input_ids[start + slot];
@@ -118,7 +118,7 @@ impl Pack {
                 *id = replacement.of(self.seed, self.step, sentence.index, slot as u32, *id);
             }
             corrupted.counts.push(slots.len() as i32);
-            let places = budget.tokens(length).min(length.saturating_sub(2));
+            let places = count_limit.tokens(length).min(length.saturating_sub(2));
             let labeled = corrupted.labeled_rows.len() + places - slots.len();
             corrupted.labeled_rows.resize(labeled, -1);
             corrupted.targets.resize(labeled, IGNORE_INDEX);
@@ -127,15 +127,15 @@ impl Pack {
         corrupted
     }
 
-    fn run(&self, device: &Device) -> ops::Result<Drawn> {
+    fn run(&self, device: &Device) -> ops::Result<Sampled> {
         let (sums, tokens, sentences) = (self.cu_seqlens(), self.tokens(), self.sentences.len());
-        let offsets = masks::bank_offsets(&sums, self.rows_max())?;
-        let labeled = masks::labeled_offsets(&sums, self.budget)?;
+        let offsets = masks::pool_offsets(&sums, self.rows_max())?;
+        let labeled = masks::labeled_offsets(&sums, self.count_limit)?;
         let needed = masks::workspace(tokens, self.length_max(), self.rows_max());
         let rng = device.upload(&rng_state(self.seed, self.step))?;
         let (cu_seqlens, indices) = (device.upload(&sums)?, device.upload(&self.indices)?);
         let word_starts = device.upload(&masks::word_start_bits(&self.sentences.concat()))?;
-        let (bank_offsets, labeled_offsets) = (device.upload(&offsets)?, device.upload(&labeled)?);
+        let (pool_offsets, labeled_offsets) = (device.upload(&offsets)?, device.upload(&labeled)?);
         let ids = device.upload(&self.ids())?;
         let places = labeled[sentences] as usize;
         let mut bits: Buffer<u32> = device.zeros(offsets[sentences] as usize)?;
@@ -158,19 +158,19 @@ impl Pack {
             tokens,
             length_max: self.length_max(),
         };
-        let bank = Bank {
-            budget: self.budget,
+        let pool = Pool {
+            count_limit: self.count_limit,
             rows_max: self.rows_max(),
-            offsets: bank_offsets.view(),
+            offsets: pool_offsets.view(),
             bits: bits.view_mut(),
-            rows: (self.rows != BankRows::Independent).then(|| rows.view_mut()),
+            rows: (self.rows != PoolRows::Independent).then(|| rows.view_mut()),
             workspace: workspace.view_mut(),
         };
         let mut outputs_mut = outputs.iter_mut().zip(self.replacements).map(|(outputs, replacement)| {
             let [input_ids, labeled_rows, targets, counts] = outputs.each_mut().map(Buffer::view_mut);
             let (ids, offsets) = (ids.view(), labeled_offsets.view());
             Corruption {
-                budget: self.budget,
+                count_limit: self.count_limit,
                 replacement,
                 ids,
                 input_ids,
@@ -182,10 +182,10 @@ impl Pack {
         });
         let (encoder, decoder) = (outputs_mut.next(), outputs_mut.next());
         drop(outputs_mut);
-        masks::draw(&device.stream(), sentences, Some(bank), encoder, decoder)?;
+        masks::sample(&device.stream(), sentences, Some(pool), encoder, decoder)?;
         let rows = match self.rows {
-            BankRows::AtMost(_) => rows.read()?,
-            BankRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
+            PoolRows::AtMost(_) => rows.read()?,
+            PoolRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
         };
         let read = |[input_ids, labeled_rows, targets, counts]: &[Buffer<i32>; 4]| -> ops::Result<Corrupted> {
             Ok(Corrupted {
@@ -196,17 +196,17 @@ impl Pack {
             })
         };
         let inputs = [read(&outputs[0])?, read(&outputs[1])?];
-        Ok(Drawn { bank: VisibilityBank { bits: bits.read()?, offsets, rows }, inputs })
+        Ok(Sampled { pool: MaskPool { bits: bits.read()?, offsets, rows }, inputs })
     }
 
     #[track_caller]
     fn check(&self, device: &Device) {
         let (actual, expected) = (self.run(device).unwrap(), self.expected());
-        assert_eq!(actual.bank.offsets, expected.bank.offsets);
-        assert_eq!(actual.bank.rows, expected.bank.rows);
+        assert_eq!(actual.pool.offsets, expected.pool.offsets);
+        assert_eq!(actual.pool.rows, expected.pool.rows);
         let wrong =
-            (0..expected.bank.bits.len()).find(|&word| actual.bank.bits[word] != expected.bank.bits[word]);
-        assert_eq!(wrong, None, "the first word that differs, of {}", expected.bank.bits.len());
+            (0..expected.pool.bits.len()).find(|&word| actual.pool.bits[word] != expected.pool.bits[word]);
+        assert_eq!(wrong, None, "the first word that differs, of {}", expected.pool.bits.len());
         for (actual, expected) in actual.inputs.iter().zip(&expected.inputs) {
             assert_eq!(actual, expected);
         }
@@ -223,13 +223,13 @@ fn equals_the_reference_for_every_length() {
 }
 
 #[test]
-fn equals_the_reference_for_every_bank_size_and_ratio() {
+fn equals_the_reference_for_every_pool_size_and_ratio() {
     let sentences: Vec<_> = [5, 70, 40].iter().map(|&length| sentence(length as u64, length)).collect();
     for device in devices() {
         for rows in [1, 31, 32, 33, 64, 100, 300] {
             for ratio in [0.0, 0.15, 0.7, 1.0] {
-                let (rows, budget) = (BankRows::AtMost(rows), Budget::of(ratio));
-                Pack { rows, budget, ..Pack::new(sentences.clone()) }.check(&device);
+                let (rows, count_limit) = (PoolRows::AtMost(rows), MaskCountLimit::of(ratio));
+                Pack { rows, count_limit, ..Pack::new(sentences.clone()) }.check(&device);
             }
         }
     }
@@ -239,16 +239,16 @@ fn equals_the_reference_for_every_bank_size_and_ratio() {
 fn every_token_may_have_a_mask_of_its_own() {
     let sentences: Vec<_> = [1, 70, 33].iter().map(|&length| sentence(length as u64, length)).collect();
     for device in devices() {
-        Pack { rows: BankRows::Independent, ..Pack::new(sentences.clone()) }.check(&device);
+        Pack { rows: PoolRows::Independent, ..Pack::new(sentences.clone()) }.check(&device);
     }
 }
 
 #[test]
-fn a_cap_bounds_the_budget() {
-    let capped = |cap| Budget { cap: Some(cap), ..Budget::of(0.5) };
+fn a_cap_bounds_the_count_limit() {
+    let capped = |cap| MaskCountLimit { cap: Some(cap), ..MaskCountLimit::of(0.5) };
     for device in devices() {
         for cap in [1, 7, 512] {
-            let pack = Pack { budget: capped(cap), ..Pack::new(vec![sentence(1, 90), sentence(2, 4)]) };
+            let pack = Pack { count_limit: capped(cap), ..Pack::new(vec![sentence(1, 90), sentence(2, 4)]) };
             pack.check(&device);
             let counts = pack.run(&device).unwrap().inputs[0].counts.clone();
             assert!(counts[0] as usize <= cap.min(45), "{counts:?}");
@@ -265,7 +265,7 @@ fn odd_sentences_are_masked_alike() {
         vec![true, true, true],
         // Only punctuation: every token is a word.
         vec![true; 66],
-        // One word, longer than the budget.
+        // One word, longer than the count limit.
         one_word(60),
         // A last word ends before the last token, however the next sentence begins.
         vec![false, false, false, true, false],
@@ -275,7 +275,7 @@ fn odd_sentences_are_masked_alike() {
     ];
     for device in devices() {
         Pack::new(sentences.clone()).check(&device);
-        Pack { budget: Budget::of(0.1), ..Pack::new(sentences.clone()) }.check(&device);
+        Pack { count_limit: MaskCountLimit::of(0.1), ..Pack::new(sentences.clone()) }.check(&device);
     }
 }
 
@@ -299,23 +299,23 @@ fn long_sentences_use_the_workspace() {
     assert_eq!(masks::workspace(10, 1025, 33).bytes(), 2 * 10 * 64);
     for device in devices() {
         Pack::new(sentences.clone()).check(&device);
-        Pack { rows: BankRows::AtMost(40), ..Pack::new(sentences.clone()) }.check(&device);
+        Pack { rows: PoolRows::AtMost(40), ..Pack::new(sentences.clone()) }.check(&device);
     }
     Pack::new(vec![sentence(5, 1024)]).check(&devices()[0]);
     Pack::new(vec![sentence(6, 3), sentence(7, 8192)]).check(&devices()[0]);
 }
 
 #[test]
-fn draws_follow_seed_step_and_sentence_and_not_the_place() {
+fn samples_follow_seed_step_and_sentence_and_not_the_place() {
     let device = &devices()[0];
     let sentences = vec![sentence(1, 64), sentence(1, 64)];
     let base = Pack { indices: vec![3, 4], ..Pack::new(sentences.clone()) };
     let swapped = Pack { indices: vec![4, 3], ..Pack::new(sentences.clone()) };
     let (first, second) = (base.run(device).unwrap(), swapped.run(device).unwrap());
-    assert_eq!(first.bank.bits[..128], second.bank.bits[128..]);
-    assert_eq!(first.bank.rows[..64], second.bank.rows[64..]);
+    assert_eq!(first.pool.bits[..128], second.pool.bits[128..]);
+    assert_eq!(first.pool.rows[..64], second.pool.rows[64..]);
     assert_eq!(first.inputs[0].counts[0], second.inputs[0].counts[1]);
-    assert_ne!(first.bank.bits[..128], first.bank.bits[128..]);
+    assert_ne!(first.pool.bits[..128], first.pool.bits[128..]);
     for other in [
         Pack { step: 18, ..Pack::new(sentences.clone()) },
         Pack { seed: 0x0123_4567_89ab_cdee, ..Pack::new(sentences.clone()) },
@@ -337,7 +337,7 @@ fn the_workspace_never_shrinks() {
 fn wrong_arguments_are_refused() {
     let refuse = |pack: Pack| pack.run(&devices()[0]).unwrap_err().to_string();
     let pack = || Pack::new(vec![sentence(1, 10)]);
-    let rows = |rows| Pack { rows: BankRows::AtMost(rows), ..pack() };
+    let rows = |rows| Pack { rows: PoolRows::AtMost(rows), ..pack() };
     assert_eq!(refuse(rows(0)), "rows_max is 0; it should be in 1..=65536");
     assert_eq!(
         refuse(Pack { indices: vec![1, 2], ..pack() }),
@@ -345,13 +345,13 @@ fn wrong_arguments_are_refused() {
     );
     assert_eq!(refuse(Pack::new(vec![vec![true; 8193]])), "length_max is 8193; it should be in 1..=8192");
     assert_eq!(
-        refuse(Pack { budget: Budget::of(1.5), ..pack() }),
-        "bank budget is of ratio 1.5; it should be of a ratio in [0, 1]"
+        refuse(Pack { count_limit: MaskCountLimit::of(1.5), ..pack() }),
+        "pool count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
     );
-    let capped = Budget { cap: Some(0), ..Budget::of(0.5) };
+    let capped = MaskCountLimit { cap: Some(0), ..MaskCountLimit::of(0.5) };
     assert_eq!(
-        refuse(Pack { budget: capped, ..pack() }),
-        "bank budget is of cap 0; it should be of a cap of at least 1"
+        refuse(Pack { count_limit: capped, ..pack() }),
+        "pool count_limit is of cap 0; it should be of a cap of at least 1"
     );
     let replaced = |change: fn(&mut Replacement)| {
         let mut pack = pack();
@@ -364,11 +364,11 @@ fn wrong_arguments_are_refused() {
     );
     assert_eq!(replaced(|r| r.mask_id = 1000), "mask_id is 1000; it should be in 0..1000");
     assert!(replaced(|r| r.vocab_size = 0).starts_with("vocab_size is 0; it should be in 1.."));
-    let message = masks::bank_offsets(&[0, 5, 4], 8).unwrap_err().to_string();
+    let message = masks::pool_offsets(&[0, 5, 4], 8).unwrap_err().to_string();
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
-    let message = masks::bank_offsets(&[0, i32::MAX], 65536).unwrap_err().to_string();
+    let message = masks::pool_offsets(&[0, i32::MAX], 65536).unwrap_err().to_string();
     assert!(message.starts_with("bits is 4398046511104 words; it should be below 2^32 words"), "{message}");
-    let message = masks::labeled_offsets(&[0, 5, 4], Budget::of(0.5)).unwrap_err().to_string();
+    let message = masks::labeled_offsets(&[0, 5, 4], MaskCountLimit::of(0.5)).unwrap_err().to_string();
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
 }
 
@@ -403,23 +403,23 @@ impl OneSentence {
 }
 
 #[test]
-fn something_must_be_drawn_and_lengths_must_fit() {
+fn something_must_be_sampled_and_lengths_must_fit() {
     let device = &devices()[0];
     let uploaded = OneSentence::new(device);
-    let offsets = device.upload(&masks::bank_offsets(&[0, 64], 8).unwrap()).unwrap();
+    let offsets = device.upload(&masks::pool_offsets(&[0, 64], 8).unwrap()).unwrap();
     let sentences = uploaded.sentences();
-    let refuse = |sentences: Sentences<'_>, bank: Option<Bank<'_>>| {
-        masks::draw(&device.stream(), sentences, bank, None, None).unwrap_err().to_string()
+    let refuse = |sentences: Sentences<'_>, pool: Option<Pool<'_>>| {
+        masks::sample(&device.stream(), sentences, pool, None, None).unwrap_err().to_string()
     };
-    assert_eq!(refuse(sentences, None), "bank is absent; it should be given, or an input to corrupt");
+    assert_eq!(refuse(sentences, None), "pool is absent; it should be given, or an input to corrupt");
     assert_eq!(
         refuse(Sentences { tokens: 65, ..sentences }, None),
         "word_starts is 2 elements long; it should be 3 (ceil(tokens / 32))"
     );
     let mut bits: Buffer<u32> = device.zeros(16).unwrap();
     let mut workspace = device.zeros(0).unwrap();
-    let bank = Bank {
-        budget: Budget::of(0.5),
+    let pool = Pool {
+        count_limit: MaskCountLimit::of(0.5),
         rows_max: 8,
         offsets: offsets.view(),
         bits: bits.view_mut(),
@@ -427,7 +427,7 @@ fn something_must_be_drawn_and_lengths_must_fit() {
         workspace: workspace.view_mut(),
     };
     assert_eq!(
-        refuse(sentences, Some(bank)),
+        refuse(sentences, Some(pool)),
         "rows_max is 8; it should be at least 64 (length_max) where every token has a mask of its own"
     );
 }

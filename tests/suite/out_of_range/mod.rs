@@ -4,7 +4,7 @@
 //! Buffers lie between guard pages, so that a kernel that leaves them ends in an error.
 
 mod bags;
-mod drawn_masks;
+mod sampled_masks;
 
 use retromae::device::{Buffer, Device, ModelFloat, Stream, View, bf16};
 use retromae::ops;

@@ -39,7 +39,7 @@
 //! # Simulated behavior
 //!
 //! * **Streams.** Enqueued work runs only when a call waits: for a stream, an event or the context, in a blocking copy, in a free
-//!   that waits, or when very much is enqueued. The operations that run, and their order, are drawn from the seed among all choices that stream
+//!   that waits, or when very much is enqueued. The operations that run, and their order, are sampled from the seed among all choices that stream
 //!   order, events and the legacy stream's rules allow; work on another stream runs in between, or much later. Queries return "not ready" for a
 //!   while. One operation is never divided: concurrent kernels are not simulated, they run one after the other.
 //! * **Params and host memory.** A launch copies its params at the call. A copy from pageable memory reads it at the call, a copy from

@@ -26,12 +26,12 @@ pub(crate) struct Queue {
     /// An operation has begun that never ends.
     hangs: bool,
     seed: u64,
-    draws: u32,
+    samples: u32,
 }
 
 impl Queue {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { next: 1, pending: HashMap::new(), ready: BTreeSet::new(), hangs: false, seed, draws: 0 }
+        Self { next: 1, pending: HashMap::new(), ready: BTreeSet::new(), hangs: false, seed, samples: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -53,8 +53,8 @@ impl Queue {
 
     /// Returns the seed's next random number below `bound`.
     pub(crate) fn draw(&mut self, bound: u32) -> u32 {
-        self.draws = self.draws.wrapping_add(1);
-        bounded(philox(key(self.seed), [self.draws, 0, 0, 0])[0], bound)
+        self.samples = self.samples.wrapping_add(1);
+        bounded(philox(key(self.seed), [self.samples, 0, 0, 0])[0], bound)
     }
 
     pub(crate) fn push(&mut self, work: Arc<Work>, after: &[OperationId]) -> OperationId {

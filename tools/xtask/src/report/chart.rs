@@ -9,7 +9,7 @@ use crate::result::Figure;
 use crate::summary;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type Sampled = Result<(), Box<dyn std::error::Error>>;
 
 const FONT: &str = "Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(31, 41, 55);
@@ -56,11 +56,11 @@ impl Axis {
 /// Draws the plot of this project's own `figures` as SVG.
 pub fn draw(subtitle: &str, figures: &[&Figure]) -> Result<String> {
     let mut svg = String::new();
-    draw_into(&mut svg, subtitle, figures).map_err(|error| anyhow!("drawing the picture: {error}"))?;
+    draw_into(&mut svg, subtitle, figures).map_err(|error| anyhow!("drawing the plot: {error}"))?;
     Ok(svg)
 }
 
-fn draw_into(svg: &mut String, subtitle: &str, figures: &[&Figure]) -> Drawn {
+fn draw_into(svg: &mut String, subtitle: &str, figures: &[&Figure]) -> Sampled {
     let height = TOP + ROW * figures.len() as i32 + BOTTOM;
     let root = SVGBackend::with_string(svg, (WIDTH, height as u32)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -72,7 +72,7 @@ fn draw_into(svg: &mut String, subtitle: &str, figures: &[&Figure]) -> Drawn {
     for (index, figure) in figures.iter().enumerate() {
         draw_row(&root, axis, TOP + ROW * index as i32, figure)?;
     }
-    // Drawn over the bars: the reference line at 1.
+    // Sampled over the bars: the reference line at 1.
     root.draw(&PathElement::new(
         [(axis.x(1.0), TOP - 4), (axis.x(1.0), height - BOTTOM)],
         INK.stroke_width(2),
@@ -81,7 +81,7 @@ fn draw_into(svg: &mut String, subtitle: &str, figures: &[&Figure]) -> Drawn {
     Ok(())
 }
 
-fn draw_legend(root: &Area) -> Drawn {
+fn draw_legend(root: &Area) -> Sampled {
     for (x, color, name) in
         [(24, UNFUSED, "unfused: cuBLASLt and plain kernels"), (290, PEER, "best PyTorch variant")]
     {
@@ -91,7 +91,7 @@ fn draw_legend(root: &Area) -> Drawn {
     text(root, "right of the line: these kernels are faster", (476, 72), 13, FAINT_INK, HPos::Left)
 }
 
-fn draw_axis(root: &Area, axis: Axis, bottom: i32) -> Drawn {
+fn draw_axis(root: &Area, axis: Axis, bottom: i32) -> Sampled {
     for power in axis.low..=axis.high {
         let ratio = f64::from(power).exp2();
         let x = axis.x(ratio);
@@ -101,7 +101,7 @@ fn draw_axis(root: &Area, axis: Axis, bottom: i32) -> Drawn {
     Ok(())
 }
 
-fn draw_row(root: &Area, axis: Axis, top: i32, figure: &Figure) -> Drawn {
+fn draw_row(root: &Area, axis: Axis, top: i32, figure: &Figure) -> Sampled {
     let middle = top + ROW / 2;
     text(root, &figure.op.replace('_', " "), (LEFT - 12, middle - 8), 14, INK, HPos::Right)?;
     let case = format!("{}, {}", figure.case, summary::time(figure.median_ns));
@@ -116,7 +116,7 @@ fn draw_row(root: &Area, axis: Axis, top: i32, figure: &Figure) -> Drawn {
     Ok(())
 }
 
-fn draw_bar(root: &Area, axis: Axis, top: i32, color: RGBColor, ratio: f64, name: &str) -> Drawn {
+fn draw_bar(root: &Area, axis: Axis, top: i32, color: RGBColor, ratio: f64, name: &str) -> Sampled {
     let (one, end) = (axis.x(1.0), axis.x(ratio));
     root.draw(&Rectangle::new([(one.min(end), top), (one.max(end), top + BAR)], color.filled()))?;
     // The label of a bar that extends to the left stands right of the line, in free space.
@@ -124,7 +124,7 @@ fn draw_bar(root: &Area, axis: Axis, top: i32, color: RGBColor, ratio: f64, name
     text(root, &label, (one.max(end) + 7, top + BAR / 2 + 1), 12, INK, HPos::Left)
 }
 
-fn text(root: &Area, text: &str, at: (i32, i32), size: i32, color: RGBColor, side: HPos) -> Drawn {
+fn text(root: &Area, text: &str, at: (i32, i32), size: i32, color: RGBColor, side: HPos) -> Sampled {
     let style = TextStyle::from((FONT, size).into_font()).color(&color).pos(Pos::new(side, VPos::Center));
     root.draw_text(text, &style, at)?;
     Ok(())

@@ -57,7 +57,7 @@ pub struct Arguments {
 struct Report {
     section: String,
     /// None if there is no result to plot.
-    picture: Option<String>,
+    plot: Option<String>,
 }
 
 impl Arguments {
@@ -69,23 +69,23 @@ impl Arguments {
                 let estimates = read_text(&root.join(estimate::FILE)).unwrap_or_default();
                 Report::new(&path, &result, &estimate::known(&estimates))?
             }
-            None => Report { section: NO_RESULT.into(), picture: None },
+            None => Report { section: NO_RESULT.into(), plot: None },
         };
         let readme_path = root.join(README);
         let readme = read_text(&readme_path)?;
         let new_readme = with_section(&readme, &report.section)?;
-        let picture_path = root.join(PICTURE);
+        let plot_path = root.join(PICTURE);
         if self.check {
             let cure = "run `cargo xtask report` and commit what it writes";
             ensure!(readme == new_readme, "{README} does not say what the newest result says: {cure}");
-            if let Some(picture) = &report.picture {
-                let same = fs::read_to_string(&picture_path).is_ok_and(|committed| committed == *picture);
+            if let Some(plot) = &report.plot {
+                let same = fs::read_to_string(&plot_path).is_ok_and(|committed| committed == *plot);
                 ensure!(same, "{PICTURE} does not show the newest result: {cure}");
             }
             return Ok(());
         }
-        if let Some(picture) = &report.picture {
-            write_whole(&picture_path, picture.as_bytes())?;
+        if let Some(plot) = &report.plot {
+            write_whole(&plot_path, plot.as_bytes())?;
         }
         if readme != new_readme {
             write_whole(&readme_path, new_readme.as_bytes())?;
@@ -141,7 +141,7 @@ impl Report {
         let mut section = format!("{}\n\n", provenance(result, &name));
         if compared.is_empty() {
             section.push_str("It measured no operation.\n");
-            return Ok(Self { section, picture: None });
+            return Ok(Self { section, plot: None });
         }
         section.push_str("![How many times as long others take](docs/benchmarks.svg)\n\n");
         section.push_str(&rows(&headlines, estimates));
@@ -157,7 +157,7 @@ impl Report {
             section.push_str("\n</details>\n");
         }
         let subtitle = format!("{}, {}, commit {}", machine(result), day(result), summary::commit(result));
-        Ok(Self { section, picture: Some(chart::draw(&subtitle, &headlines)?) })
+        Ok(Self { section, plot: Some(chart::draw(&subtitle, &headlines)?) })
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_result_makes_table_and_picture() {
+    fn the_newest_result_makes_table_and_plot() {
         let repository = Repository::new();
         repository.add("b-older.json", |result| result.date = "2024-12-31T00:00:00Z".into());
         repository.add("a-newer.json", |_| ());
@@ -262,12 +262,12 @@ mod tests {
             "| attention forward | `L128_d64` | `sdpa_flash` | 75.0 µs | 67.1 µs | 6.00× | 1.40× | 1.25× |";
         assert!(readme.contains(row), "{readme}");
         assert!(readme.contains("<details>") && readme.contains("`L256_d64`"), "{readme}");
-        let picture = read_text(&repository.0.path().join(PICTURE)).unwrap();
-        assert!(picture.contains("attention forward") && picture.contains("Sample device"));
-        assert!(!picture.contains("L256_d64"), "the picture shows headlines alone");
+        let plot = read_text(&repository.0.path().join(PICTURE)).unwrap();
+        assert!(plot.contains("attention forward") && plot.contains("Sample device"));
+        assert!(!plot.contains("L256_d64"), "the plot shows headlines alone");
         repository.report(true).unwrap();
 
-        fs::write(repository.0.path().join(PICTURE), picture.replace("Sample", "Other")).unwrap();
+        fs::write(repository.0.path().join(PICTURE), plot.replace("Sample", "Other")).unwrap();
         assert!(repository.report(true).unwrap_err().to_string().contains(PICTURE));
         repository.report(false).unwrap();
         repository.add("c-newest.json", |result| result.date = "2025-02-01T00:00:00Z".into());

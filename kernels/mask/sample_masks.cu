@@ -1,7 +1,7 @@
 // Whole-word masks, sampled on the device: the pools of position-specific masks of the enhanced decoder
 // (RetroMAE, arXiv 2205.12035, section 3.2), and the inputs of encoder and basic decoder, corrupted.
 //
-// A sentence of L tokens has K = min(L, bank_rows_max) independent masks. Each visits the words in a random
+// A sentence of L tokens has K = min(L, pool_rows_max) independent masks. Each visits the words in a random
 // order (Fisher-Yates, sample k of row r is value k % 4 of philox([r << 16 | k / 4, sentence, pool stream,
 // step])) and hides a word unless that would exceed the count limit max(1, round(L · ratio)). Output: K bit
 // rows of ceil(L / 32) 32-bit words, 1 = visible, and for each token the pool's row that it reads.
@@ -23,7 +23,7 @@
 
 namespace retromae {
 
-constexpr uint32_t kDrawMasksThreads = MASK_ROWS_PER_BLOCK;
+constexpr uint32_t kSampleMasksThreads = MASK_ROWS_PER_BLOCK;
 constexpr int32_t kNoRow = -1;
 constexpr int32_t kNoId = -1;
 
@@ -91,20 +91,20 @@ RETROMAE_DEVICE void corrupt(const CorruptionParams& params, const MaskSampler& 
 
 // The block of tokens without a mask: those behind the last sentence, and those of prefix sums that are out
 // of range.
-RETROMAE_DEVICE void leave_sentence(const DrawMasksParams& params, const TokenRange& tokens,
+RETROMAE_DEVICE void leave_sentence(const SampleMasksParams& params, const TokenRange& tokens,
                                     uint32_t sentence) {
-    if (blockIdx.y == params.bank_blocks) {
+    if (blockIdx.y == params.pool_blocks) {
         if (params.encoder.input_ids != 0) leave(params.encoder, tokens, sentence, params.sentences);
         if (params.decoder.input_ids != 0) leave(params.decoder, tokens, sentence, params.sentences);
     } else if (blockIdx.y == 0 && params.rows != 0) {
-        for (uint32_t i = threadIdx.x; i < tokens.count; i += kDrawMasksThreads)
+        for (uint32_t i = threadIdx.x; i < tokens.count; i += kSampleMasksThreads)
             pointer<uint16_t>(params.rows)[tokens.start + i] = 0;
     }
 }
 
 // A block at work: one warp, for a sentence that begins at `token`.
 struct MaskBlock {
-    const DrawMasksParams& params;
+    const SampleMasksParams& params;
     MaskSampler sampler;
     uint32_t sentence;
     uint32_t token;
@@ -112,19 +112,20 @@ struct MaskBlock {
     Words words;     // shared memory
     uint32_t* bits;  // shared memory: a mask a thread, `mask_stride` apart
 
-    RETROMAE_DEVICE MaskBlock begin(SharedMemory& memory, const DrawMasksParams& params, uint32_t sentence,
+    RETROMAE_DEVICE MaskBlock begin(SharedMemory& memory, const SampleMasksParams& params, uint32_t sentence,
                                     const TokenRange& tokens) {
         MaskBlock block = {
             params,
             {*pointer<const RngState>(params.rng), pointer<const uint32_t>(params.sentence_indices)[sentence],
-             tokens.count, mask_count_limit(tokens.count, params.budget)},
+             tokens.count, mask_count_limit(tokens.count, params.count_limit)},
             sentence,
             tokens.start,
             (tokens.count + 31u) / 32u,
             {},
             nullptr};
         block.words.starts = memory.take<uint16_t>(params.length_max + 1);
-        block.bits = memory.take<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u));
+        block.bits =
+            memory.take<uint32_t>(kSampleMasksThreads * mask_stride((params.length_max + 31u) / 32u));
         return block;
     }
     RETROMAE_MEMBER void find_words() {
@@ -142,7 +143,7 @@ struct MaskBlock {
         uint16_t* permutations = memory.take<uint16_t>(2u * permutation_stride(params.length_max));
         const bool encoder = threadIdx.x == 0;
         const CorruptionParams& own = encoder ? params.encoder : params.decoder;
-        sampler.count_limit = mask_count_limit(sampler.length, own.budget);
+        sampler.count_limit = mask_count_limit(sampler.length, own.count_limit);
         if (threadIdx.x < 2 && own.input_ids != 0)
             sample_mask(sampler, encoder ? STREAM_ENCODER_MASK : STREAM_DECODER_MASK, 0, words,
                         permutations + threadIdx.x * permutation_stride(sampler.length),
@@ -157,18 +158,18 @@ struct MaskBlock {
     // Makes this block's share of the sentence's masks, a thread a row.
     RETROMAE_MEMBER void sample_pool(SharedMemory& memory) {
         const uint32_t pool_rows =
-            sampler.length < params.bank_rows_max ? sampler.length : params.bank_rows_max;
+            sampler.length < params.pool_rows_max ? sampler.length : params.pool_rows_max;
         if (params.rows != 0)
-            sample_rows(sampler, pool_rows, blockIdx.y * kDrawMasksThreads + threadIdx.x,
-                        params.bank_blocks * kDrawMasksThreads, pointer<uint16_t>(params.rows) + token);
-        const uint32_t first_row = blockIdx.y * kDrawMasksThreads;
+            sample_rows(sampler, pool_rows, blockIdx.y * kSampleMasksThreads + threadIdx.x,
+                        params.pool_blocks * kSampleMasksThreads, pointer<uint16_t>(params.rows) + token);
+        const uint32_t first_row = blockIdx.y * kSampleMasksThreads;
         if (first_row >= pool_rows) return;
         const uint32_t rows =
-            pool_rows - first_row < kDrawMasksThreads ? pool_rows - first_row : kDrawMasksThreads;
+            pool_rows - first_row < kSampleMasksThreads ? pool_rows - first_row : kSampleMasksThreads;
         uint16_t* permutation = permutation_of(memory, first_row + threadIdx.x);
         find_words();
         if (threadIdx.x < rows)
-            sample_mask(sampler, STREAM_MASK_BANK, first_row + threadIdx.x, words, permutation,
+            sample_mask(sampler, STREAM_MASK_POOL, first_row + threadIdx.x, words, permutation,
                         mask_of(threadIdx.x));
         warp_barrier();
         write_rows(first_row, rows);
@@ -178,50 +179,50 @@ struct MaskBlock {
     // Memory for the permutation of a row: shared, or the workspace of long sentences.
     RETROMAE_MEMBER uint16_t* permutation_of(SharedMemory& memory, uint32_t row) const {
         if (params.workspace == 0)
-            return memory.take<uint16_t>(kDrawMasksThreads * permutation_stride(params.length_max)) +
+            return memory.take<uint16_t>(kSampleMasksThreads * permutation_stride(params.length_max)) +
                    threadIdx.x * permutation_stride(sampler.length);
-        const uint32_t rows_max = (params.bank_rows_max + 31u) / 32u * 32u;
+        const uint32_t rows_max = (params.pool_rows_max + 31u) / 32u * 32u;
         return pointer<uint16_t>(params.workspace) + static_cast<uint64_t>(token) * rows_max +
                static_cast<uint64_t>(row) * sampler.length;
     }
     // Writes the first `rows` masks to the sentence's rows from `first_row` on.
     RETROMAE_MEMBER void write_rows(uint32_t first_row, uint32_t rows) const {
-        const uint64_t first_word = pointer<const uint32_t>(params.bank_offsets)[sentence] +
+        const uint64_t first_word = pointer<const uint32_t>(params.pool_offsets)[sentence] +
                                     static_cast<uint64_t>(first_row) * words_per_row;
-        for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kDrawMasksThreads)
-            if (first_word + word < params.bank_words)
+        for (uint32_t word = threadIdx.x; word < rows * words_per_row; word += kSampleMasksThreads)
+            if (first_word + word < params.pool_words)
                 pointer<uint32_t>(params.bits)[first_word + word] =
                     mask_of(word / words_per_row)[word % words_per_row];
     }
 };
 
-// A warp makes 32 rows of a sentence's bank, one more the sentence's corrupted inputs.
-struct DrawMasksLaunch : Launch<kDrawMasksThreads> {
-    static bool corrupts(const DrawMasksParams& params) {
+// A warp makes 32 rows of a sentence's pool, one more the sentence's corrupted inputs.
+struct SampleMasksLaunch : Launch<kSampleMasksThreads> {
+    static bool corrupts(const SampleMasksParams& params) {
         return params.encoder.input_ids != 0 || params.decoder.input_ids != 0;
     }
     // One more than there are sentences, for the tokens behind them.
-    static Grid grid(const DrawMasksParams& params) {
-        return {uint64_t{params.sentences} + 1, uint64_t{params.bank_blocks} + corrupts(params)};
+    static Grid grid(const SampleMasksParams& params) {
+        return {uint64_t{params.sentences} + 1, uint64_t{params.pool_blocks} + corrupts(params)};
     }
     // The words, the bits of 32 rows, and the permutations that are not in the workspace: of 32 rows, or two.
-    static uint64_t shared_bytes(const DrawMasksParams& params) {
-        const uint64_t bank_rows = params.bank_blocks > 0 && params.workspace == 0 ? kDrawMasksThreads : 0;
-        const uint64_t rows = bank_rows > 0 ? bank_rows : corrupts(params) ? 2 : 0;
+    static uint64_t shared_bytes(const SampleMasksParams& params) {
+        const uint64_t pool_rows = params.pool_blocks > 0 && params.workspace == 0 ? kSampleMasksThreads : 0;
+        const uint64_t rows = pool_rows > 0 ? pool_rows : corrupts(params) ? 2 : 0;
         return taken_bytes<uint16_t>(uint64_t{params.length_max} + 1) +
-               taken_bytes<uint32_t>(kDrawMasksThreads * mask_stride((params.length_max + 31u) / 32u)) +
+               taken_bytes<uint32_t>(kSampleMasksThreads * mask_stride((params.length_max + 31u) / 32u)) +
                taken_bytes<uint16_t>(rows * permutation_stride(params.length_max));
     }
 };
 
-RETROMAE_KERNEL(draw_masks, DrawMasksParams, DrawMasksLaunch) {
+RETROMAE_KERNEL(sample_masks, SampleMasksParams, SampleMasksLaunch) {
     const uint32_t sentence = blockIdx.x;
     const TokenRange tokens =
         TokenRange::of(params.cu_seqlens, sentence, params.sentences, params.tokens, params.length_max);
     if (!tokens.valid || sentence == params.sentences) return leave_sentence(params, tokens, sentence);
     SharedMemory memory = SharedMemory::begin();
     MaskBlock block = MaskBlock::begin(memory, params, sentence, tokens);
-    if (blockIdx.y == params.bank_blocks)
+    if (blockIdx.y == params.pool_blocks)
         block.corrupt_inputs(memory);
     else
         block.sample_pool(memory);

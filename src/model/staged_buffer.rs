@@ -10,14 +10,14 @@ const SLOTS: usize = 2;
 
 /// A buffer with a prefix in use, and the page-locked memory that it is uploaded from.
 #[derive(Debug)]
-pub(super) struct Filled<T: Element> {
+pub(super) struct StagedBuffer<T: Element> {
     buffer: Buffer<T>,
     slots: [Staging<T>; SLOTS],
     next: usize,
     length: usize,
 }
 
-impl<T: Element> Filled<T> {
+impl<T: Element> StagedBuffer<T> {
     pub(super) fn new(device: &Device, capacity: usize) -> Result<Self> {
         Ok(Self {
             buffer: device.zeros(capacity)?,

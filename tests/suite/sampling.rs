@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use retromae::data::{BatchDrawer, BatchOptions, Passages, Permutation, Position, TokenStore};
+use retromae::data::{BatchOptions, BatchSampler, Passages, Permutation, Position, TokenStore};
 use retromae::model::PackedSentences;
 
 const VOCAB_SIZE: u32 = 70_000;
@@ -23,14 +23,14 @@ fn options() -> BatchOptions {
     BatchOptions { seed: 7, batch_tokens: 200, rank: 0, ranks: 1 }
 }
 
-fn drawer(store: &Arc<TokenStore>, skipped: &[u32], options: BatchOptions) -> BatchDrawer {
-    BatchDrawer::new(store.clone(), skipped.to_vec(), options, Position::default()).unwrap()
+fn sampler(store: &Arc<TokenStore>, skipped: &[u32], options: BatchOptions) -> BatchSampler {
+    BatchSampler::new(store.clone(), skipped.to_vec(), options, Position::default()).unwrap()
 }
 
 /// Returns the passages of each batch until epoch `epochs` begins.
-fn batches(drawer: &mut BatchDrawer, epochs: u32) -> Vec<Vec<u32>> {
-    let count = drawer.batches_until(epochs);
-    (0..count).map(|_| drawer.next_batch().sentence_indices).collect()
+fn batches(sampler: &mut BatchSampler, epochs: u32) -> Vec<Vec<u32>> {
+    let count = sampler.batches_until(epochs);
+    (0..count).map(|_| sampler.next_batch().sentence_indices).collect()
 }
 
 /// Returns a rank's share of an epoch's order, over the passages of a store of `count` that are not `skipped`.
@@ -47,17 +47,17 @@ fn every_rank_sees_its_part_once_an_epoch() {
     let some: Vec<u32> = (0..COUNT).filter(|n| n % 7 == 3 || (100..120).contains(n)).collect();
     for (skipped, ranks) in [(&[][..], 1), (&[], 2), (&some, 1), (&some, 3), (&[], 20)] {
         for rank in 0..ranks.min(5) {
-            let mut drawer = drawer(&store, skipped, BatchOptions { rank, ranks, ..options() });
+            let mut sampler = sampler(&store, skipped, BatchOptions { rank, ranks, ..options() });
             let mut left: Vec<u32> = Vec::new();
             for epoch in 0..3 {
-                left.extend(batches(&mut drawer, epoch + 1).concat());
+                left.extend(batches(&mut sampler, epoch + 1).concat());
                 for index in part(COUNT, skipped, epoch, rank, ranks) {
-                    let place = left.iter().position(|&drawn| drawn == index);
+                    let place = left.iter().position(|&sampled| sampled == index);
                     left.remove(place.unwrap_or_else(|| panic!("{index} is not in epoch {epoch}")));
                 }
-                // The rest was drawn for the next epoch, by the batch that crosses into it.
+                // The rest was sampled for the next epoch, by the batch that crosses into it.
                 let next = part(COUNT, skipped, epoch + 1, rank, ranks);
-                let Position { epoch: now, cursor, put_off } = drawer.position();
+                let Position { epoch: now, cursor, put_off } = sampler.position();
                 let ahead = if *now > epoch { *cursor as usize } else { 0 };
                 let mut expected = next[..ahead].to_vec();
                 expected.retain(|index| !put_off.contains(index));
@@ -81,11 +81,11 @@ fn ranks_are_disjoint_and_cover_everything_but_what_is_skipped() {
 }
 
 #[test]
-fn a_resumed_drawer_goes_on_exactly() {
+fn a_resumed_sampler_goes_on_exactly() {
     let store = store(120);
     for (rank, ranks) in [(0, 1), (1, 3)] {
         let options = BatchOptions { rank, ranks, ..options() };
-        let mut whole = drawer(&store, &[5, 6, 90], options);
+        let mut whole = sampler(&store, &[5, 6, 90], options);
         let mut waited = 0;
         for step in 0..60 {
             let text = serde_json::to_string(whole.position()).unwrap();
@@ -93,7 +93,7 @@ fn a_resumed_drawer_goes_on_exactly() {
             waited += position.put_off.len();
             let batch = whole.next_batch();
             let mut resumed =
-                BatchDrawer::new(store.clone(), vec![5, 6, 90], options, position.clone()).unwrap();
+                BatchSampler::new(store.clone(), vec![5, 6, 90], options, position.clone()).unwrap();
             assert_eq!(resumed.next_batch(), batch, "step {step} from {position:?}");
             assert_eq!(resumed.position(), whole.position());
         }
@@ -107,10 +107,10 @@ fn a_resumed_drawer_goes_on_exactly() {
 #[test]
 fn batches_are_full_and_begin_with_the_longest() {
     let store = store(4000);
-    let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens: 512, ..options() });
+    let mut sampler = sampler(&store, &[], BatchOptions { batch_tokens: 512, ..options() });
     let (mut tokens, mut batches) = (0, 0);
-    while drawer.position().epoch == 0 {
-        let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = drawer.next_batch();
+    while sampler.position().epoch == 0 {
+        let PackedSentences { sentence_indices, cu_seqlens, ids, word_starts } = sampler.next_batch();
         let lengths: Vec<i32> = cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(lengths.is_sorted_by(|a, b| a >= b), "{lengths:?}");
         assert_eq!(
@@ -139,42 +139,42 @@ fn batches_are_full_and_begin_with_the_longest() {
 fn a_batch_larger_than_the_corpus_holds_it_once() {
     for count in [1, 2, 5] {
         let store = store(count);
-        let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens: 100_000, ..options() });
+        let mut sampler = sampler(&store, &[], BatchOptions { batch_tokens: 100_000, ..options() });
         for _ in 0..20 {
-            let mut indices = drawer.next_batch().sentence_indices;
-            let drawn = indices.len();
+            let mut indices = sampler.next_batch().sentence_indices;
+            let sampled = indices.len();
             indices.sort_unstable();
             indices.dedup();
-            assert_eq!(indices.len(), drawn, "a batch holds a passage twice");
-            assert!(drawn >= 1);
+            assert_eq!(indices.len(), sampled, "a batch holds a passage twice");
+            assert!(sampled >= 1);
         }
     }
 }
 
-/// Counted from the batches alone: wherever a batch ends, the numbers of draws of any two passages differ by at most one.
+/// Counted from the batches alone: wherever a batch ends, the numbers of samples of any two passages differ by at most one.
 #[test]
 fn batches_that_cross_epochs_leave_nothing_out() {
     let (mut crossed, mut ended_early) = (0, 0);
     for count in 1..=12 {
         let store = store(count);
         for batch_tokens in [43, 90, 160, 300, 5000] {
-            let mut drawer = drawer(&store, &[], BatchOptions { batch_tokens, ..options() });
-            let mut drawn = vec![0_u32; count as usize];
+            let mut sampler = sampler(&store, &[], BatchOptions { batch_tokens, ..options() });
+            let mut sampled = vec![0_u32; count as usize];
             for batch in 0..200 {
-                let epoch = drawer.position().epoch;
-                let PackedSentences { sentence_indices, ids, .. } = drawer.next_batch();
-                let least = *drawn.iter().min().unwrap();
-                let new = sentence_indices.iter().filter(|&&index| drawn[index as usize] == least).count();
+                let epoch = sampler.position().epoch;
+                let PackedSentences { sentence_indices, ids, .. } = sampler.next_batch();
+                let least = *sampled.iter().min().unwrap();
+                let new = sentence_indices.iter().filter(|&&index| sampled[index as usize] == least).count();
                 crossed += u32::from(new > 0 && new < sentence_indices.len());
                 ended_early +=
-                    u32::from(drawer.position().epoch > epoch && ids.len() + store.longest() < batch_tokens);
+                    u32::from(sampler.position().epoch > epoch && ids.len() + store.longest() < batch_tokens);
                 for index in sentence_indices {
-                    drawn[index as usize] += 1;
+                    sampled[index as usize] += 1;
                 }
-                let (least, most) = (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap());
+                let (least, most) = (*sampled.iter().min().unwrap(), *sampled.iter().max().unwrap());
                 assert!(
                     most - least <= 1,
-                    "{count} passages, {batch_tokens} tokens, batch {batch}: {drawn:?}"
+                    "{count} passages, {batch_tokens} tokens, batch {batch}: {sampled:?}"
                 );
             }
         }
@@ -183,10 +183,10 @@ fn batches_that_cross_epochs_leave_nothing_out() {
 }
 
 #[test]
-fn a_drawer_refuses_bad_arguments() {
+fn a_sampler_refuses_bad_arguments() {
     let (store, good) = (store(3), options());
     let message = |store: &Arc<TokenStore>, skipped: &[u32], options, position| {
-        BatchDrawer::new(store.clone(), skipped.to_vec(), options, position).unwrap_err().to_string()
+        BatchSampler::new(store.clone(), skipped.to_vec(), options, position).unwrap_err().to_string()
     };
     let start = Position::default;
     let empty = Arc::new(TokenStore::in_memory(&Passages::default(), VOCAB_SIZE).unwrap());

@@ -18,12 +18,12 @@ pub struct BatchOptions {
     pub seed: u64,
     /// Maximum number of tokens in a batch, over all sentences.
     pub batch_tokens: usize,
-    /// Index of this rank's part: every epoch is split into `ranks` disjoint parts; rank 0 of 1 draws all of it.
+    /// Index of this rank's part: every epoch is split into `ranks` disjoint parts; rank 0 of 1 samples all of it.
     pub rank: u32,
     pub ranks: u32,
 }
 
-/// Position of a drawer: all of its state that a checkpoint must keep.
+/// Position of a sampler: all of its state that a checkpoint must keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Completed epochs over the corpus.
@@ -43,9 +43,9 @@ pub struct Position {
 ///
 /// The batch is a pure function of the store, the options and the [`Position`].
 #[derive(Clone, Debug)]
-pub struct BatchDrawer {
+pub struct BatchSampler {
     store: Arc<TokenStore>,
-    /// Indices of passages that are never drawn, ascending.
+    /// Indices of passages that are never sampled, ascending.
     skipped: Arc<[u32]>,
     options: BatchOptions,
     position: Position,
@@ -53,9 +53,9 @@ pub struct BatchDrawer {
     permutation: Permutation,
 }
 
-impl BatchDrawer {
-    /// Creates a drawer at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`, ascending, are never
-    /// drawn.
+impl BatchSampler {
+    /// Creates a sampler at `position`; [`Position::default`] is the start. The passages whose indices are in `skipped`, ascending, are never
+    /// sampled.
     ///
     /// # Errors
     /// One each for a store without passages, an invalid rank, a `batch_tokens` below the longest passage, skipped passages that are not
@@ -85,22 +85,22 @@ impl BatchDrawer {
             return Err(Error::BatchTokens { batch_tokens, longest });
         }
         let permutation = Permutation::new(seed, position.epoch, count);
-        let drawer = Self { store, skipped: skipped.into(), options, position, permutation };
-        let Position { epoch, cursor, put_off } = &drawer.position;
-        if *cursor > drawer.places()
+        let sampler = Self { store, skipped: skipped.into(), options, position, permutation };
+        let Position { epoch, cursor, put_off } = &sampler.position;
+        if *cursor > sampler.places()
             || put_off.len() > PUT_OFF_MAX
-            || put_off.iter().any(|&index| !drawer.is_drawn(index))
+            || put_off.iter().any(|&index| !sampler.is_sampled(index))
         {
             return Err(Error::Position {
                 epoch: *epoch,
                 cursor: *cursor,
-                passages: drawer.places() as usize,
+                passages: sampler.places() as usize,
             });
         }
-        Ok(drawer)
+        Ok(sampler)
     }
 
-    /// Returns a drawer of the same passages and options at another position.
+    /// Returns a sampler of the same passages and options at another position.
     ///
     /// # Errors
     /// [`Error::Position`].
@@ -160,27 +160,27 @@ impl BatchDrawer {
         (self.count() - self.options.rank).div_ceil(self.options.ranks)
     }
 
-    fn is_drawn(&self, index: u32) -> bool {
+    fn is_sampled(&self, index: u32) -> bool {
         (index as usize) < self.store.len() && self.skipped.binary_search(&index).is_err()
     }
 
     /// Returns the index of the passage at `cursor` in this rank's part.
     fn passage_at(&self, cursor: u32) -> u32 {
-        let drawn = self.permutation.at(self.options.rank + cursor * self.options.ranks);
-        // Binary search for the number of skipped passages before the one that is `drawn`-th among the others.
+        let sampled = self.permutation.at(self.options.rank + cursor * self.options.ranks);
+        // Binary search for the number of skipped passages before the one that is `sampled`-th among the others.
         let (mut low, mut high) = (0, self.skipped.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.skipped[middle] - middle as u32 <= drawn { low = middle + 1 } else { high = middle }
+            if self.skipped[middle] - middle as u32 <= sampled { low = middle + 1 } else { high = middle }
         }
-        drawn + low as u32
+        sampled + low as u32
     }
 
     fn length(&self, index: u32) -> usize {
         self.store.passage(index).len()
     }
 
-    /// Returns whether everything before epoch `epochs` has been drawn.
+    /// Returns whether everything before epoch `epochs` has been sampled.
     fn is_through(&self, epochs: u32) -> bool {
         let Position { epoch, cursor, put_off } = &self.position;
         *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && put_off.is_empty())

@@ -1,4 +1,4 @@
-//! The picture of a run: its losses, its learning rate and its retrieval scores.
+//! The plot of a run: its losses, its learning rate and its retrieval scores.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::eval::RetrievalScore;
 /// Draws the run as an SVG at `path`: both losses, the learning rate, and the retrieval scores if there are any.
 ///
 /// # Errors
-/// [`Error::Drawing`], [`Error::Picture`].
+/// [`Error::Drawing`], [`Error::Plot`].
 pub fn write_training_svg(
     path: impl AsRef<Path>,
     title: &str,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_holds_curves_and_scores() {
+    fn the_plot_holds_curves_and_scores() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("training.svg");
         let records: Vec<StepRecord> = (1..=5000).map(record).collect();
@@ -314,7 +314,7 @@ mod tests {
         for expected in
             ["encoder", "decoder", "learning rate", "0.125", "0.500", "0.750", "1,234", "A &lt;run&gt;"]
         {
-            assert!(svg.contains(expected), "the picture lacks {expected}");
+            assert!(svg.contains(expected), "the plot lacks {expected}");
         }
         assert!(svg.len() < 100_000, "{} bytes", svg.len());
         write_training_svg(&path, "empty", &[], None).unwrap();
