@@ -373,7 +373,7 @@ fn generate(root: &Path, header: &str, module: &str, imports: Option<&str>) {
         ))
         .raw_line("//!")
         .raw_line("//! Do not edit; run `cargo build --features bindgen`.")
-        .raw_line("#![allow(missing_docs, clippy::pedantic, clippy::all)]");
+        .raw_line("#![allow(dead_code, missing_docs, clippy::pedantic, clippy::all)]");
     let bindings = imports
         .iter()
         .fold(bindings, |bindings, imports| bindings.raw_line(*imports))

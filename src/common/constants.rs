@@ -1,7 +1,7 @@
 //! Declarations that kernels and Rust share: the output of bindgen for `kernels/constants.h`.
 //!
 //! Do not edit; run `cargo build --features bindgen`.
-#![allow(missing_docs, clippy::pedantic, clippy::all)]
+#![allow(dead_code, missing_docs, clippy::pedantic, clippy::all)]
 
 #[doc = " The label of a token without a loss."]
 pub const IGNORE_INDEX: i32 = -100;

@@ -1,7 +1,7 @@
 //! Declarations that kernels and Rust share: the output of bindgen for `kernels/baseline/baseline_params.h`.
 //!
 //! Do not edit; run `cargo build --features bindgen`.
-#![allow(missing_docs, clippy::pedantic, clippy::all)]
+#![allow(dead_code, missing_docs, clippy::pedantic, clippy::all)]
 use super::params::{DevicePointer, DropoutParams};
 
 #[repr(C)]
