@@ -82,7 +82,7 @@ fn list(mut compiler: Command, kernels: &Path, sources: &[PathBuf], out: &Path) 
     assert!(output.status.success(), "listing the kernels failed: {compiler:?}\n{errors}");
     let mut words = text.split_whitespace();
     let mut listed = Vec::new();
-    while words.any(|word| word == "RETROMAE_LISTED") {
+    while words.any(|word| word == "LISTED_KERNEL") {
         let mut word = || words.next().expect("a name and params follow").to_string();
         listed.push(Listed { name: word(), params: word() });
     }

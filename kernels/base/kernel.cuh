@@ -31,7 +31,7 @@
 #elif defined RETROMAE_LIST_KERNELS
 
 // The build script reads the kernels' names and params behind the preprocessor.
-#define RETROMAE_KERNEL(name, Params, ...) RETROMAE_LISTED name Params
+#define RETROMAE_KERNEL(name, Params, ...) LISTED_KERNEL name Params
 
 #else
 
