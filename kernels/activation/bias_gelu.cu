@@ -92,8 +92,8 @@ RETROMAE_DEVICE void bias_gelu_backward(const BiasGeluParams& params) {
     });
 }
 
-// A thread has 16 bytes of a row in each slab of rows. It has a number of 32 bits: enough for 2^32 · slabs ·
-// 16 bytes, more than a device has.
+// Each thread handles 16 bytes of one row in every slab of rows. Threads are numbered in 32 bits, which is
+// enough for 2^32 · slabs · 16 bytes, more than a device has.
 template <class T, uint32_t Slabs>
 struct BiasGeluLaunch : Launch<kBiasGeluThreads> {
     static Grid grid(const BiasGeluParams& params) {

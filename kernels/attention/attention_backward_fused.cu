@@ -290,7 +290,7 @@ RETROMAE_DEVICE void attention_backward_fused(const AttentionBackwardParams& par
     block.d_query.finish(params, sentence, head, tiles.queries);
 }
 
-// A sentence a block, and one for the tokens that are of none, for each head.
+// One block per sentence and head, and one more per head for the tokens outside all sentences.
 template <class T, int D, class Mask>
 struct attention_backward_fused_launch : Launch<kAttentionThreads> {
     static Grid grid(const AttentionBackwardParams& params) {

@@ -369,7 +369,7 @@ RETROMAE_DEVICE void attention_backward_convert(const AttentionBackwardParams& p
     }
 }
 
-// A tile of keys a block.
+// One block per tile of keys and head.
 template <class T, int D, class Mask, bool Atomic = false>
 struct attention_backward_key_value_launch : Launch<kAttentionThreads> {
     static Grid grid(const AttentionBackwardParams& params) {
@@ -382,7 +382,7 @@ struct attention_backward_key_value_launch : Launch<kAttentionThreads> {
 template <class T, int D, class Mask>
 using attention_backward_atomic_launch = attention_backward_key_value_launch<T, D, Mask, true>;
 
-// A tile of queries a block.
+// One block per tile of queries and head.
 struct QueryRowsLaunch : Launch<kAttentionThreads> {
     static Grid grid(const AttentionBackwardParams& params) {
         return tiles_grid(params.forward, params.forward.queries, kTileRows);

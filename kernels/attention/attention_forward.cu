@@ -150,7 +150,7 @@ RETROMAE_DEVICE void attention_forward(const AttentionForwardParams& params) {
     if (own.left > 0) rows.write(params, sentence, head, own, queries, block.start);
 }
 
-// A tile of queries a block.
+// One block per tile of queries and head.
 template <class T, int D, class Mask>
 struct AttentionForwardLaunch : Launch<kAttentionThreads> {
     static Grid grid(const AttentionForwardParams& params) {

@@ -317,14 +317,14 @@ struct ExactBackwardLaunch : Launch<kAttentionThreads> {
         return bytes_with_mask<Mask>(params.forward, BackwardTiles<D>::kBytes);
     }
 };
-// A tile of keys a block.
+// One block per tile of keys and head.
 template <int D, class Mask>
 struct exact_backward_key_value_launch : ExactBackwardLaunch<D, Mask> {
     static Grid grid(const AttentionBackwardParams& params) {
         return tiles_grid(params.forward, params.forward.keys, kKeyTile);
     }
 };
-// A tile of queries a block.
+// One block per tile of queries and head.
 template <int D, class Mask>
 struct exact_backward_query_launch : ExactBackwardLaunch<D, Mask> {
     static Grid grid(const AttentionBackwardParams& params) {

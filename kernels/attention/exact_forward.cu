@@ -200,7 +200,7 @@ RETROMAE_DEVICE void exact_forward(const AttentionForwardParams& params) {
     rows.write(params, sentence, head, own);
 }
 
-// A tile of queries a block.
+// One block per tile of queries and head.
 template <int D, class Mask>
 struct ExactForwardLaunch : Launch<kAttentionThreads> {
     static Grid grid(const AttentionForwardParams& params) {

@@ -165,7 +165,7 @@ RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
     differentiate(maxima, vocabulary, bag, highest, sentence_weight, sentence_weight * bag_weight / sum);
 }
 
-// A block a sentence.
+// One block per sentence.
 struct BagLossLaunch : Launch<kBagThreads> {
     static Grid grid(const BagOfWordsParams& params) { return {params.sentences}; }
     static uint64_t shared_bytes(const BagOfWordsParams&) { return taken_bytes<float>(kBagWarps); }
@@ -301,7 +301,7 @@ RETROMAE_DEVICE void hidden_gradient(const BagOfWordsParams& params) {
         from_float<T>(total);
 }
 
-// A thread has 8 token ids.
+// Each thread handles 8 token ids.
 struct BagMaximumLaunch : Launch<kMaximumThreads> {
     static Grid grid(const BagOfWordsParams& params) {
         return {ceil_div(params.vocabulary, 8 * kMaximumThreads), params.sentences};
@@ -313,7 +313,7 @@ struct BagWeightLaunch : Launch<kWeightThreads> {
                 ceil_div(params.hidden_size, kWeightColumns)};
     }
 };
-// A block a row and 256 columns, 8 a lane.
+// One block per row and 256 columns, 8 per lane.
 struct BagHiddenLaunch : Launch<kBagThreads> {
     static Grid grid(const BagOfWordsParams& params) {
         return {params.tokens, ceil_div(params.hidden_size, 256)};

@@ -108,7 +108,7 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     pointer<uint16_t>(params.slots)[index] = static_cast<uint16_t>(position);
 }
 
-// A block a tile of words and sentence.
+// One block per tile of the vocabulary and sentence.
 template <class T>
 struct BagProductLaunch : Launch<kGemmThreads> {
     static Grid grid(const BagOfWordsParams& params) {

@@ -89,7 +89,7 @@ RETROMAE_KERNEL(baseline_log_softmax_backward_f32, BaselineSoftmaxParams, LongRo
 RETROMAE_KERNEL(baseline_log_softmax_backward_bf16, BaselineSoftmaxParams, LongRowLaunch) {
     log_softmax_backward<bf16>(params);
 }
-// A thread a row.
+// One thread per row.
 struct LikelihoodLaunch : Launch<kPassThreads> {
     static Grid grid(const BaselineLikelihoodParams& params) { return {ceil_div(params.rows, kPassThreads)}; }
 };

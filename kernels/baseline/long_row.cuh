@@ -39,7 +39,7 @@ RETROMAE_DEVICE RowSoftmax row_softmax(const T* row, uint32_t columns, float* sc
     return {row_maximum == kLowest ? 0.0f : row_maximum, sum};
 }
 
-// A row a block.
+// One block per row.
 struct LongRowLaunch : Launch<kLongRowThreads> {
     template <class Params>
     static Grid grid(const Params& params) {

@@ -24,7 +24,7 @@ RETROMAE_DEVICE void for_pass(uint64_t count, Body body) {
     }
 }
 
-// A block of a pass over all elements.
+// Launch of a pass over all elements.
 struct PassLaunch : Launch<kPassThreads> {
     template <class Params>
     static Grid grid(const Params& params) {

@@ -402,7 +402,7 @@ RETROMAE_DEVICE void cross_entropy(const CrossEntropyParams& params) {
     write_others<General, T>(params, kept.count, gradient, logits);
 }
 
-// A block a row; steps are kept where the logits themselves suffice.
+// One block per row. The plain variant keeps steps in shared memory; the general one reads its logits again.
 template <bool General, class T>
 struct CrossEntropyLaunch : Launch<kCrossEntropyThreads, General ? 1 : kCrossEntropyBlocks> {
     static Grid grid(const CrossEntropyParams& params) { return {params.rows}; }

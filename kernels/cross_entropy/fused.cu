@@ -302,17 +302,17 @@ RETROMAE_DEVICE void rescale(const CrossEntropyFusedParams& params) {
     }
 }
 
-// A warp a row.
+// One warp per row.
 struct FusedRowsLaunch : Launch<kRowThreads> {
     static Grid grid(const CrossEntropyFusedParams& params) {
         return {ceil_div(params.rows, kRowThreads / 32)};
     }
 };
-// A block a row tile.
+// One block per row tile.
 struct FusedRetriesLaunch : Launch<kRowThreads> {
     static Grid grid(const CrossEntropyFusedParams& params) { return {ceil_div(params.rows, kGemmTile)}; }
 };
-// A block a row tile and split of the vocabulary.
+// One block per row tile and split of the vocabulary.
 template <class T>
 struct ExponentialsLaunch : Launch<kGemmThreads> {
     static Grid grid(const CrossEntropyFusedParams& params) {

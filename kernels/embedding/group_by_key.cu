@@ -58,7 +58,7 @@ RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKe
     }
 }
 
-// A tile of keys a block, and of `Counts` all warps' counts.
+// One block per tile of keys. Shared memory holds the counts of all warps, the scratch of a scan, or both.
 template <bool Counts, bool Scan>
 struct GroupLaunch : Launch<kGroupThreads> {
     // Without rows there is still one tile, whose block ends the segments.

@@ -196,7 +196,7 @@ struct MaskBlock {
     }
 };
 
-// A warp makes 32 rows of a sentence's pool, one more the sentence's corrupted inputs.
+// One warp per 32 rows of a sentence's pool, and one more for the sentence's corrupted inputs.
 struct SampleMasksLaunch : Launch<kSampleMasksThreads> {
     static bool corrupts(const SampleMasksParams& params) {
         return params.encoder.input_ids != 0 || params.decoder.input_ids != 0;

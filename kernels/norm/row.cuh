@@ -27,12 +27,12 @@ constexpr uint32_t kBackwardThreads = 32 * kBackwardWarps;
 constexpr uint32_t kBackwardBlocksMax = 256;
 constexpr uint32_t kBackwardRowsMin = 8 * kBackwardWarps;
 
-// One warp a row, rows in turn.
+// One warp per row, each warp taking its rows in turn.
 struct ForwardRowsLaunch : Launch<kRowThreads> {
     static Grid grid_of(uint64_t rows) { return {ceil_div(rows, kForwardRows)}; }
 };
 
-// One row of partial sums a block: `Sums` of every column.
+// One row of partial sums per block, with `Sums` sums for every column.
 template <int Sums>
 struct BackwardRowsLaunch : Launch<kBackwardThreads> {
     static Grid grid_of(uint64_t rows) {

@@ -71,7 +71,7 @@ RETROMAE_DEVICE void reduce(const ReduceParams& params) {
     }
 }
 
-// Without elements there is still one block, which writes a zero.
+// An empty array still has one block, which writes a zero.
 struct ReduceLaunch : Launch<kReduceThreads> {
     static Grid grid(const ReduceParams& params) {
         const uint64_t blocks = ceil_div(params.count, params.elements_per_block);
