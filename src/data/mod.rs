@@ -42,15 +42,26 @@ pub(crate) fn checksum(bytes: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
 }
 
-/// Locks `directory` against writes by other processes while the returned file lives; `None` if there is no such directory, or the system cannot
-/// lock it.
+/// Lock on a directory, released when dropped.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // A process that another thread is starting holds a copy of the file until it runs its program: closing the file alone would leave the
+        // directory locked until then.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks `directory` against writes by others while the returned lock lives; `None` if there is no such directory, or the system cannot lock it.
 ///
 /// # Errors
-/// [`Error::Locked`] while another process holds the lock.
-pub(crate) fn lock(directory: &Path) -> Result<Option<File>, Error> {
+/// [`Error::Locked`] while somebody else holds the lock.
+pub(crate) fn lock(directory: &Path) -> Result<Option<DirectoryLock>, Error> {
     let Ok(file) = File::open(directory) else { return Ok(None) };
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(DirectoryLock(file))),
         Err(TryLockError::WouldBlock) => Err(Error::Locked { path: directory.to_owned() }),
         Err(TryLockError::Error(_)) => Ok(None),
     }
@@ -71,4 +82,21 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         directory.sync_all().map_err(FileError::writing(path))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes that other threads are starting hold copies of every open file for a moment.
+    #[test]
+    fn a_lock_ends_with_its_owner_whoever_has_a_copy_of_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let owner = lock(directory.path()).unwrap().expect("a directory that can be locked");
+        let copy = owner.0.try_clone().unwrap();
+        assert!(matches!(lock(directory.path()), Err(Error::Locked { .. })));
+        drop(owner);
+        assert!(lock(directory.path()).unwrap().is_some());
+        drop(copy);
+    }
 }

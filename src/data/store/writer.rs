@@ -1,13 +1,12 @@
 //! Writer of a store: shards are written one by one, so that a killed process loses at most the one in memory.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::super::passages::{Fingerprint, Fingerprints, Passages};
 use super::super::{
-    CorpusReport, EncodeReport, EncodedCorpus, Error, Standing, Tokenizer, lock, write_synced,
+    CorpusReport, DirectoryLock, EncodeReport, EncodedCorpus, Error, Standing, Tokenizer, lock, write_synced,
 };
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::shard::Shard;
@@ -34,7 +33,7 @@ pub struct StoreWriter {
     encoded: EncodeReport,
     standing: Standing,
     /// Lock against other processes.
-    _lock: Option<File>,
+    _lock: Option<DirectoryLock>,
 }
 
 impl StoreWriter {
