@@ -79,6 +79,20 @@ impl Workspace {
     }
 }
 
+/// Returns the largest number in `1..=most` that fits, 0 if none does; whatever is below a number that fits must fit, too.
+pub(super) fn largest(most: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut fitting, mut too_many) = (0, most + 1);
+    while too_many - fitting > 1 {
+        let middle = usize::midpoint(fitting, too_many);
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    fitting
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +104,7 @@ mod tests {
         assert_eq!(halves.and(bytes).bytes(), 16 + 3);
         assert_eq!(bytes.either(halves), halves);
         assert_eq!(halves.either(bytes), halves);
+        assert_eq!([0, 6, 7, 9].map(|most| largest(most, |number| number <= 7)), [0, 6, 7, 7]);
         assert_eq!([bytes.and(Workspace::NONE), Workspace::NONE.and(bytes)], [bytes; 2]);
     }
 }

@@ -1,9 +1,10 @@
 //! The backward pass, in the variant that suits the sentences' lengths.
 
-use super::{Attention, Rows, RowsMut, forward_params, launch, rows_address, variant};
+use super::{Attention, LENGTH_MAX, Rows, RowsMut, forward_params, launch, rows_address, variant};
 use crate::device::params::AttentionBackwardParams;
 use crate::device::{DType, Family, Float, Kernel, Stream, View, ViewMut, kernels};
 use crate::ops::error::require;
+use crate::ops::workspace::largest;
 use crate::ops::{Result, Workspace};
 
 /// Maximum queries of a sentence that one block handles, where they fit shared memory: more would leave a multiprocessor one block of four warps.
@@ -78,12 +79,12 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
     }
     if let Some(kernel) = backward.fused() {
         let most = fused_queries_max.unwrap_or(FUSED_QUERIES_MAX);
-        params.fused_queries_max = fused_queries(stream, kernel, &params, most)?;
+        params.fused_queries_max = fused_queries(stream, kernel, &params, most);
         if params.fused_queries_max > 0 {
             backward.launch(kernel, &params)?;
-        }
-        if attention.query_seqlen_max() <= params.fused_queries_max as usize {
-            return Ok(());
+            if attention.query_seqlen_max() <= params.fused_queries_max as usize {
+                return Ok(());
+            }
         }
     }
     backward.by_head(kernels::ATTENTION_BACKWARD_DELTA, &params)?;
@@ -102,22 +103,13 @@ fn fused_queries(
     kernel: Kernel<AttentionBackwardParams>,
     params: &AttentionBackwardParams,
     most: usize,
-) -> Result<u32> {
+) -> u32 {
     let granted = stream.device().shared_bytes_max();
-    let fits = |queries| -> Result<bool> {
-        let params = AttentionBackwardParams { fused_queries_max: queries, ..*params };
-        Ok(kernel.shape(&params)?.shared_bytes <= granted)
+    let fits = |queries: usize| {
+        let params = AttentionBackwardParams { fused_queries_max: queries as u32, ..*params };
+        kernel.shape(&params).is_ok_and(|shape| shape.shared_bytes <= granted)
     };
-    let (mut fitting, mut too_many) = (0, u32::try_from(most).unwrap_or(u32::MAX - 1) + 1);
-    while too_many - fitting > 1 {
-        let middle = u32::midpoint(fitting, too_many);
-        if fits(middle)? {
-            fitting = middle;
-        } else {
-            too_many = middle;
-        }
-    }
-    Ok(fitting)
+    largest(most.min(LENGTH_MAX), fits) as u32
 }
 
 /// The kernels of one backward pass.

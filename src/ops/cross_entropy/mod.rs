@@ -15,6 +15,7 @@ pub use mean_weights::{MeanWeights, mean_weights};
 pub use totals::Totals;
 
 use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
+use super::workspace::largest;
 use super::{Error, Result, Workspace};
 pub use crate::common::loss::Options;
 use crate::device::{DType, Float, Stream, View, ViewMut};
@@ -137,17 +138,7 @@ fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabul
         format_args!("{bytes} bytes long"),
         format_args!("at least {} (a chunk of one row)", needed(1)),
     )?;
-    // The number of rows that fit: the largest with needed(rows) <= bytes.
-    let (mut fits, mut too_many) = (0, rows + 1);
-    while too_many - fits > 1 {
-        let middle = usize::midpoint(fits, too_many);
-        if needed(middle) <= bytes {
-            fits = middle;
-        } else {
-            too_many = middle;
-        }
-    }
-    Ok(fits)
+    Ok(largest(rows, |rows| needed(rows) <= bytes))
 }
 
 fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)> {

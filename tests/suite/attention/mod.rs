@@ -121,6 +121,13 @@ fn empty_sentences_are_no_exception() {
     }
 }
 
+/// Without any query the gradients of keys and values are still written, by whichever kernels run.
+#[test]
+fn keys_without_any_query_have_gradients_of_zero() {
+    let case = Case { queries: Some(vec![vec![], vec![]]), ..Case::new(&[70, 5], 64, Kind::Full) };
+    check_every_dtype(&devices(), &case, 0);
+}
+
 /// Covers more one-token sentences than a warp checks in one round.
 #[test]
 fn many_sentences_of_one_token_match_the_reference() {
