@@ -244,7 +244,7 @@ impl Stream {
         unsafe { self.launch_shape(kernel.name(), kernel.shape(params)?, params) }
     }
 
-    /// Launches the kernel of this name in another configuration than it declares: for tests, some of which pass invalid ones.
+    /// Launches the kernel of this name in a configuration that the caller has already computed, or, in tests, in another one than it declares.
     ///
     /// # Errors
     /// When there is no such kernel, or the launch does not fit it.

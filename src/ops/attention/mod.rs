@@ -192,7 +192,7 @@ unsafe fn launch<P: Copy>(
         ),
     )?;
     // SAFETY: passed on to the caller.
-    unsafe { stream.launch(kernel, params)? };
+    unsafe { stream.launch_shape(kernel.name(), shape, params)? };
     Ok(())
 }
 
