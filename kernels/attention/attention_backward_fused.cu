@@ -100,7 +100,7 @@ struct FusedTiles {
     SharedTile<T, kQueries> d_scores;  // 64 keys
     uint32_t* visible;                 // [queries / 32, 64 keys]
 
-    // Of what `take` takes.
+    // Shared memory that `take` uses, in bytes.
     static uint64_t bytes(uint64_t rows, bool masked) {
         return 2 * taken_bytes<T>(rows * D) + 2 * taken_bytes<float>(rows) + taken_bytes<float>(rows * D) +
                2 * taken_bytes<T>(kKeyTile * D) + taken_bytes<T>(kKeyTile * kQueries) +

@@ -45,7 +45,7 @@ struct KeyTiles {
     uint32_t* visible;                 // [3, queries / 32, 64 keys]
     SharedTile<T, kQueries> d_scores;  // 64 keys
 
-    // Of what `take` takes.
+    // Shared memory that `take` uses, in bytes.
     static uint64_t bytes(bool masked, bool atomic) {
         return 2 * taken_bytes<T>(kKeyTile * D) + 2 * taken_bytes<T>(2 * kQueries * D) +
                2 * taken_bytes<float>(2 * kQueries) + (masked ? taken_bytes<uint32_t>(3 * kVisible) : 0) +

@@ -145,7 +145,7 @@ template <class T, int D, class Mask>
 struct KeyStream {
     static constexpr bool kMasked = Mask::kMasked;
     static constexpr int kVisible = kTileRows * 2;
-    // Of what `begin` takes after the mask.
+    // Shared memory that `begin` uses after the mask, in bytes.
     static constexpr uint64_t kBytes =
         2 * taken_bytes<T>(2 * kKeyTile * D) + (kMasked ? taken_bytes<uint32_t>(3 * kVisible) : 0);
 

@@ -32,7 +32,8 @@ struct RetromaeHostKernel {
     uint32_t params_bytes;
     uint32_t threads;
     uint32_t sanitized;
-    // Of a launch with these params: blocks of its grid in x, y and z, and bytes of dynamic shared memory.
+    // The launch configuration for given params: blocks of the grid in x, y and z, and bytes of dynamic
+    // shared memory.
     void (*grid)(const void* params, uint64_t* blocks);
     uint64_t (*shared_bytes)(const void* params);
     void (*run)(const void* params);
