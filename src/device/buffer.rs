@@ -179,6 +179,11 @@ impl<T: Element> Drop for Buffer<T> {
 }
 
 impl<'a, T: Element> View<'a, T> {
+    /// Returns a view of memory that is valid for `length` elements, shared for `'a`.
+    pub(super) fn from_raw(device: &'a Device, address: u64, length: usize) -> Self {
+        Self { device, address, length, element: PhantomData }
+    }
+
     /// The device that the memory belongs to.
     #[must_use]
     pub fn device(&self) -> &'a Device {
@@ -236,6 +241,11 @@ impl<'a, T: Element> View<'a, T> {
 }
 
 impl<'a, T: Element> ViewMut<'a, T> {
+    /// Returns a view of memory that is valid for `length` elements, exclusive for `'a`.
+    pub(super) fn from_raw(device: &'a Device, address: u64, length: usize) -> Self {
+        Self { device, address, length, element: PhantomData }
+    }
+
     /// The device that the memory belongs to.
     #[must_use]
     pub fn device(&self) -> &'a Device {

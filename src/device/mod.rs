@@ -14,6 +14,7 @@ mod element;
 mod error;
 mod host;
 mod kernel;
+mod matrix;
 #[doc(hidden)]
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod params;
@@ -37,6 +38,8 @@ pub use error::{Error, Result};
 pub use host::{HostOptions, SharedAccess, ThreadOrder};
 #[doc(hidden)]
 pub use kernel::{Family, Kernel, LaunchShape, handles as kernels};
+pub(crate) use matrix::MatrixMemory;
+pub use matrix::{Matrix, MatrixBuffer, MatrixMut};
 pub use registry::HostKernel;
 pub use staging::Staging;
 pub(crate) use stream::{Command, Direction, Launch, Transfer};
@@ -359,6 +362,14 @@ impl Device {
     /// When the device has not enough memory; also within a [capture](Stream::capture).
     pub fn zeros<T: Element>(&self, length: usize) -> Result<Buffer<T>> {
         Buffer::zeros(self, length)
+    }
+
+    /// Zeros in at most `rows` rows of `columns` columns.
+    ///
+    /// # Errors
+    /// As [`zeros`](Self::zeros).
+    pub fn matrix<T: Element>(&self, rows: usize, columns: usize) -> Result<MatrixBuffer<T>> {
+        MatrixBuffer::zeros(self, rows, columns)
     }
 
     /// A buffer that holds a copy of `values`.

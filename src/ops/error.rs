@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::device::{self, DeviceMemory, Stream};
+use crate::device::{self, DeviceMemory, MatrixMemory, Stream};
 
 /// An argument that an operation cannot work with, or an error of the device.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -44,6 +44,22 @@ pub(crate) fn require_length(
         argument,
         format_args!("{length} elements long"),
         format_args!("{expected} ({meaning})"),
+    )
+}
+
+/// Refuses a matrix of another shape; `meaning` says what the sizes are.
+pub(crate) fn require_shape<M: MatrixMemory>(
+    argument: &'static str,
+    matrix: &M,
+    [rows, columns]: [usize; 2],
+    meaning: &str,
+) -> Result<()> {
+    let shape = matrix.shape();
+    require(
+        (shape.rows, shape.columns) == (rows, columns),
+        argument,
+        format_args!("[{}, {}]", shape.rows, shape.columns),
+        format_args!("[{rows}, {columns}] ({meaning})"),
     )
 }
 
@@ -121,6 +137,22 @@ pub(crate) fn aligned<A: DeviceMemory>(stream: &Stream, argument: &'static str, 
         require_aligned(argument, address)?;
     }
     Ok(address)
+}
+
+/// Returns the address of a matrix whose rows are contiguous and accessed 16 bytes at a time.
+pub(crate) fn contiguous<M: MatrixMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    matrix: &M,
+) -> Result<u64> {
+    let shape = matrix.shape();
+    require(
+        shape.is_contiguous(),
+        argument,
+        format_args!("strided by {} elements", shape.stride),
+        format_args!("contiguous rows of {} columns", shape.columns),
+    )?;
+    aligned(stream, argument, matrix)
 }
 
 /// As [`aligned`]; 0 where the argument is absent.
