@@ -5,8 +5,8 @@ use retromae::device::baseline_params::BaselineHeadsParams;
 use retromae::device::{Buffer, Family, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::model::MaskPool;
 use retromae::ops::Result;
-use retromae::ops::product::Factor::{Plain, Transposed};
-use retromae::ops::product::Sizes;
+use retromae::ops::matmul::Factor::{Plain, Transposed};
+use retromae::ops::matmul::Sizes;
 
 use super::passes::{self, DropoutRows};
 use super::{Dropout, matmul};

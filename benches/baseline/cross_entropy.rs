@@ -6,8 +6,8 @@ use retromae::device::baseline_params::BaselineLikelihoodParams;
 use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
-use retromae::ops::product::Factor::{Plain, Transposed};
-use retromae::ops::product::Sizes;
+use retromae::ops::matmul::Factor::{Plain, Transposed};
+use retromae::ops::matmul::Sizes;
 
 use super::{add_matmul, matmul, passes};
 

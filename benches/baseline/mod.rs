@@ -14,7 +14,7 @@ pub mod passes;
 pub mod step;
 
 use retromae::device::{Buffer, ModelFloat, Stream, ViewMut};
-use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
+use retromae::ops::matmul::{self, Addend, Factor, Matmul, Sizes};
 use retromae::ops::{self, Result};
 use retromae::random::{dropout_scale, dropout_threshold};
 
@@ -60,7 +60,7 @@ fn matmul<T: ModelFloat, O: ModelFloat>(
     right: Factor<'_, T>,
     output: ViewMut<'_, O>,
 ) -> Result<()> {
-    product(stream, Product { sizes, left, right, addend: Addend::Zero, output })
+    matmul::matmul(stream, Matmul { sizes, left, right, addend: Addend::Zero, output })
 }
 
 /// `output += left · right` by the GEMM backend.
@@ -71,5 +71,5 @@ fn add_matmul<T: ModelFloat, O: ModelFloat>(
     right: Factor<'_, T>,
     output: ViewMut<'_, O>,
 ) -> Result<()> {
-    product(stream, Product { sizes, left, right, addend: Addend::Output, output })
+    matmul::matmul(stream, Matmul { sizes, left, right, addend: Addend::Output, output })
 }

@@ -3,7 +3,7 @@
 //! Bound: the copy moves each byte twice; the matmul takes 2·n³ FLOPs over 3·n²·e bytes.
 
 use retromae::device::{Buffer, Float, Stream};
-use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
+use retromae::ops::matmul::{self, Addend, Factor, Sizes};
 
 use crate::harness::{Bench, Bound, Outcome, Rank, Results, Variant, Work, typed};
 
@@ -19,7 +19,7 @@ pub fn bench<T: Float>(bench: &mut Bench) {
     let matmul = Variant::new("matmul", move |stream: &Stream| {
         let device = stream.device();
         let [left, right] = [1, 2].map(|seed| device.upload(&typed::<T>(seed, size * size)));
-        Ok(Matmul { size, left: left?, right: right?, output: device.zeros(size * size)? })
+        Ok(Multiply { size, left: left?, right: right?, output: device.zeros(size * size)? })
     });
     let bound = Bound::new(2 * size * size * size, 3 * size * size * T::DTYPE.bytes());
     group.case(Rank::Headline, &format!("{size}_{}", T::DTYPE.name()), bound, vec![matmul]);
@@ -41,23 +41,23 @@ impl Work for Copy {
 }
 
 /// Row-major matmul, neither operand transposed.
-struct Matmul<T: Float> {
+struct Multiply<T: Float> {
     size: usize,
     left: Buffer<T>,
     right: Buffer<T>,
     output: Buffer<T>,
 }
 
-impl<T: Float> Work for Matmul<T> {
+impl<T: Float> Work for Multiply<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let arguments = Product {
+        let arguments = matmul::Matmul {
             sizes: Sizes { batch: 1, m: self.size, n: self.size, k: self.size },
             left: Factor::Plain(self.left.view()),
             right: Factor::Plain(self.right.view()),
             addend: Addend::Zero,
             output: self.output.view_mut(),
         };
-        Ok(product(stream, arguments)?)
+        Ok(matmul::matmul(stream, arguments)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -44,7 +44,7 @@ impl Element for u16 {}
 impl Element for u32 {}
 impl Element for i32 {}
 
-/// A floating-point element type: f32, bf16 or f16. Attention, matrix products and the losses over the vocabulary are built for all three.
+/// A floating-point element type: f32, bf16 or f16. Attention, matmuls and the losses over the vocabulary are built for all three.
 pub trait Float: Element + sealed::Sealed {
     const DTYPE: DType;
     /// Rounds to nearest, ties to even.

@@ -46,28 +46,22 @@ pub(crate) use stream::{Command, Direction, Launch, Transfer};
 pub use stream::{Event, Graph, Stream};
 pub use table::{CudaKernel, Fatbin};
 
-/// Storage order of an operand of [`Gemm`]: read as stored, or transposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
-    Normal,
-    Transposed,
-}
-
-/// Number and strides of a [`Gemm`]'s products. Strides are in elements from one product to the next; an operand of stride 0 is shared by all.
+/// Number of GEMMs of equal shape, and the elements from one to the next in each matrix; a matrix of stride 0 is shared by all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Batch {
+pub(crate) struct BatchStrides {
     pub count: usize,
     pub a_stride: usize,
     pub b_stride: usize,
     pub c_stride: usize,
 }
 
-impl Batch {
-    /// A single product.
+impl BatchStrides {
+    /// A single GEMM.
     pub(crate) const ONE: Self = Self { count: 1, a_stride: 0, b_stride: 0, c_stride: 0 };
 }
 
-/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c or + bias)`; all matrices row-major with a stride between rows, in elements.
+/// `c[m, n] = op(a)[m, k] · op(b)[k, n] (+ c or + bias)`; all matrices row-major with a stride between rows, in elements, and `op` transposes
+/// where asked to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gemm {
     pub m: usize,
@@ -75,10 +69,10 @@ pub(crate) struct Gemm {
     pub k: usize,
     pub a: u64,
     pub a_stride: usize,
-    pub a_layout: Layout,
+    pub a_transposed: bool,
     pub b: u64,
     pub b_stride: usize,
-    pub b_layout: Layout,
+    pub b_transposed: bool,
     pub c: u64,
     pub c_stride: usize,
     /// Type of `a` and `b`.
@@ -87,16 +81,16 @@ pub(crate) struct Gemm {
     pub output: DType,
     /// Add to `c` instead of overwriting it; excludes a bias.
     pub accumulate: bool,
-    /// `[n]` of the output type, added in f32 to each row before the only rounding. It requires the rows of `c`, over all products, to be
+    /// `[n]` of the output type, added in f32 to each row before the only rounding. It requires the rows of `c`, over the whole batch, to be
     /// contiguous.
     pub bias: Option<u64>,
-    pub batch: Batch,
+    pub batch: BatchStrides,
 }
 
 /// Time that a CPU emulator has spent since its creation; zero on a GPU, where work is asynchronous.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
-    /// Time in matrix products of the GEMM library.
+    /// Time in the GEMM library.
     pub gemm: Duration,
     /// Time in this crate's kernels.
     pub kernels: Duration,

@@ -1,9 +1,9 @@
-//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The products run on the device's GEMM library:
+//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The GEMMs run on the device's GEMM library:
 //! cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
 use super::error::{elements, require, require_length};
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
+use crate::device::{BatchStrides, DType, Float, Gemm, Stream, View, ViewMut};
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
@@ -66,17 +66,17 @@ pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<(
         k: in_features,
         a: stream.address("input", &input)?,
         a_stride: in_features,
-        a_layout: Layout::Normal,
+        a_transposed: false,
         b: stream.address("weight", &weight)?,
         b_stride: in_features,
-        b_layout: Layout::Transposed,
+        b_transposed: true,
         c: stream.address("output", &output)?,
         c_stride: out_features,
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
         bias: bias.map(|bias| stream.address("bias", &bias)).transpose()?,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
     };
     // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
     unsafe { stream.gemm(&gemm)? };
@@ -98,17 +98,17 @@ pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>
         k: out_features,
         a: stream.address("d_output", &d_output)?,
         a_stride: out_features,
-        a_layout: Layout::Normal,
+        a_transposed: false,
         b: stream.address("weight", &weight)?,
         b_stride: in_features,
-        b_layout: Layout::Normal,
+        b_transposed: false,
         c: stream.address("d_input", &d_input)?,
         c_stride: in_features,
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate,
         bias: None,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };
@@ -130,17 +130,17 @@ pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, 
         k: rows,
         a: stream.address("d_output", &d_output)?,
         a_stride: out_features,
-        a_layout: Layout::Transposed,
+        a_transposed: true,
         b: stream.address("input", &input)?,
         b_stride: in_features,
-        b_layout: Layout::Normal,
+        b_transposed: false,
         c: stream.address("d_weight", &d_weight)?,
         c_stride: in_features,
         input: T::DTYPE,
         output: DType::F32,
         accumulate: true,
         bias: None,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
     };
     // SAFETY: as in `forward`.
     unsafe { stream.gemm(&gemm)? };

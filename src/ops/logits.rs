@@ -4,7 +4,7 @@
 use super::Result;
 use super::error::COLUMN_GROUP;
 use crate::device::params::VOCABULARY_TILE;
-use crate::device::{Batch, Float, Gemm, Layout, Stream};
+use crate::device::{BatchStrides, Float, Gemm, Stream};
 
 /// Rows and words per tile of the tensor-core product.
 pub(super) const TILE: usize = VOCABULARY_TILE as usize;
@@ -42,17 +42,17 @@ pub(super) unsafe fn product<T: Float>(stream: &Stream, product: Product) -> Res
         k: hidden_size,
         a: hidden,
         a_stride: hidden_size,
-        a_layout: Layout::Normal,
+        a_transposed: false,
         b: weight,
         b_stride: hidden_size,
-        b_layout: Layout::Transposed,
+        b_transposed: true,
         c: logits,
         c_stride: padded(vocabulary),
         input: T::DTYPE,
         output: T::DTYPE,
         accumulate: false,
         bias: None,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
     };
     // SAFETY: passed on to the caller.
     unsafe { stream.gemm(&product)? };

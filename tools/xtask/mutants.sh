@@ -24,7 +24,7 @@ tests_of() {
     src/eval) echo cli:: text_kinds:: runs:: pooling:: ;;
     src/train) echo training:: runs:: run_ends:: signals:: store_run:: model_files:: initial_weights:: pooling:: cli:: ;;
     src/model) echo model:: model_arguments:: model_files:: recorded:: training:: captures:: initial_weights:: gradients:: ;;
-    src/ops) echo out_of_range:: adamw:: bias_gelu:: column_sum:: embedding:: group_by_key:: layer_norm:: linear:: product:: reduce:: rows:: segment_sum:: masks:: cross_entropy:: bag_of_words:: attention:: ;;
+    src/ops) echo out_of_range:: adamw:: bias_gelu:: column_sum:: embedding:: group_by_key:: layer_norm:: linear:: matmul:: reduce:: rows:: segment_sum:: masks:: cross_entropy:: bag_of_words:: attention:: ;;
     *) echo "error: $1 is no area" >&2 && return 2 ;;
     esac
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
-use retromae::ops::product::Factor::{Plain, Transposed};
-use retromae::ops::product::Sizes;
+use retromae::ops::matmul::Factor::{Plain, Transposed};
+use retromae::ops::matmul::Sizes;
 use retromae::ops::{Result, adamw, reduce};
 
 use super::super::adamw::AdamW;

@@ -1,25 +1,25 @@
-//! Matrix products of the CPU emulator, by the `gemm` crate.
+//! GEMMs of the CPU emulator, by the `gemm` crate.
 //!
-//! The crate multiplies in f32. 16-bit operands are widened, and a 16-bit output is computed in f32 and rounded at the end, so that the product
+//! The crate multiplies in f32. 16-bit operands are widened, and a 16-bit output is computed in f32 and rounded at the end, so that the result
 //! and its addend are rounded together, once.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::super::{Batch, DType, Gemm, Layout};
+use super::super::{BatchStrides, DType, Gemm};
 
-/// Multiplications in a product that keeps all cores busy; smaller products of a batch get one core each.
-const LARGE_PRODUCT: usize = 1 << 22;
+/// Multiplications in a GEMM that keeps all cores busy; smaller ones of a batch get one core each.
+const LARGE_GEMM: usize = 1 << 22;
 
 /// # Safety
-/// The matrices of every product are valid for their shapes, and no `c` overlaps an operand, the bias or another `c`.
+/// The matrices of every GEMM are valid for their shapes, and no `c` overlaps an operand, the bias or another `c`.
 pub(super) unsafe fn run(gemm: &Gemm) {
     if gemm.m == 0 || gemm.n == 0 {
         return;
     }
     let multiplications = gemm.m.saturating_mul(gemm.n).saturating_mul(gemm.k);
-    if gemm.batch.count == 1 || multiplications >= LARGE_PRODUCT {
+    if gemm.batch.count == 1 || multiplications >= LARGE_GEMM {
         for index in 0..gemm.batch.count {
             // SAFETY: passed on to the caller.
             unsafe { run_one(&nth(gemm, index), gemm::Parallelism::Rayon(0)) };
@@ -32,29 +32,29 @@ pub(super) unsafe fn run(gemm: &Gemm) {
     }
 }
 
-/// Product number `index` of a batch.
+/// GEMM number `index` of a batch.
 fn nth(gemm: &Gemm, index: usize) -> Gemm {
-    let Batch { a_stride, b_stride, c_stride, .. } = gemm.batch;
+    let BatchStrides { a_stride, b_stride, c_stride, .. } = gemm.batch;
     let (input, output) = (gemm.input.bytes(), gemm.output.bytes());
     Gemm {
         a: gemm.a + (index * a_stride * input) as u64,
         b: gemm.b + (index * b_stride * input) as u64,
         c: gemm.c + (index * c_stride * output) as u64,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
         ..*gemm
     }
 }
 
 /// # Safety
-/// As [`run`], for a single product.
+/// As [`run`], for a single one.
 unsafe fn run_one(gemm: &Gemm, parallelism: gemm::Parallelism) {
-    let (a_rows, a_columns) = stored_shape(gemm.a_layout, gemm.m, gemm.k);
-    let (b_rows, b_columns) = stored_shape(gemm.b_layout, gemm.k, gemm.n);
+    let (a_rows, a_columns) = stored_shape(gemm.a_transposed, gemm.m, gemm.k);
+    let (b_rows, b_columns) = stored_shape(gemm.b_transposed, gemm.k, gemm.n);
     // SAFETY: the operands are valid for their shapes.
     let a = unsafe { Operand::new(gemm.a, a_rows, a_columns, gemm.a_stride, gemm.input) };
     // SAFETY: as above.
     let b = unsafe { Operand::new(gemm.b, b_rows, b_columns, gemm.b_stride, gemm.input) };
-    // The destination holds the addend before the product: the bias in each row, or the previous values of `c`.
+    // The destination holds the addend before the sum: the bias in each row, or the previous values of `c`.
     let accumulate = gemm.accumulate || gemm.bias.is_some();
     if gemm.output == DType::F32 {
         if let Some(bias) = gemm.bias {
@@ -83,11 +83,8 @@ unsafe fn run_one(gemm: &Gemm, parallelism: gemm::Parallelism) {
     });
 }
 
-fn stored_shape(layout: Layout, rows: usize, columns: usize) -> (usize, usize) {
-    match layout {
-        Layout::Normal => (rows, columns),
-        Layout::Transposed => (columns, rows),
-    }
+fn stored_shape(transposed: bool, rows: usize, columns: usize) -> (usize, usize) {
+    if transposed { (columns, rows) } else { (rows, columns) }
 }
 
 /// `length` elements from element `start` of the matrix at `address`.
@@ -161,18 +158,16 @@ impl Operand {
     }
 
     /// Strides between columns and rows of `op(operand)`.
-    fn strides(&self, layout: Layout) -> (isize, isize) {
-        match layout {
-            Layout::Normal => (1, self.stride as isize),
-            Layout::Transposed => (self.stride as isize, 1),
-        }
+    fn strides(&self, transposed: bool) -> (isize, isize) {
+        let stride = self.stride as isize;
+        if transposed { (stride, 1) } else { (1, stride) }
     }
 }
 
 /// # Safety
-/// The operands and `c` are valid for the shapes of `product`.
+/// The operands and `c` are valid for the shapes of `gemm`.
 unsafe fn multiply(
-    product: &Gemm,
+    gemm: &Gemm,
     a: &Operand,
     b: &Operand,
     c: *mut f32,
@@ -180,14 +175,14 @@ unsafe fn multiply(
     accumulate: bool,
     parallelism: gemm::Parallelism,
 ) {
-    let (a_column, a_row) = a.strides(product.a_layout);
-    let (b_column, b_row) = b.strides(product.b_layout);
+    let (a_column, a_row) = a.strides(gemm.a_transposed);
+    let (b_column, b_row) = b.strides(gemm.b_transposed);
     // SAFETY: passed on to the caller.
     unsafe {
         gemm::gemm(
-            product.m,
-            product.n,
-            product.k,
+            gemm.m,
+            gemm.n,
+            gemm.k,
             c,
             1,
             c_stride as isize,

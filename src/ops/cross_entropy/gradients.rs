@@ -2,7 +2,7 @@
 
 use super::ForwardBackward;
 use crate::device::params::{CROSS_ENTROPY_SLAB_ROWS, CrossEntropyBiasParams};
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, kernels};
+use crate::device::{BatchStrides, DType, Float, Gemm, Stream, kernels};
 use crate::ops::logits::padded;
 use crate::ops::{Result, Workspace};
 
@@ -44,22 +44,22 @@ pub(super) unsafe fn enqueue<T: Float>(
         k: rows,
         a: d_logits,
         a_stride: padded(vocabulary),
-        a_layout: Layout::Transposed,
+        a_transposed: true,
         b: hidden,
         b_stride: hidden_size,
-        b_layout: Layout::Normal,
+        b_transposed: false,
         c: stream.address("d_weight", &arguments.d_weight)?,
         c_stride: hidden_size,
         input: T::DTYPE,
         output: DType::F32,
         accumulate: true,
         bias: None,
-        batch: Batch::ONE,
+        batch: BatchStrides::ONE,
     };
     let to_hidden = Gemm {
         m: rows,
         k: vocabulary,
-        a_layout: Layout::Normal,
+        a_transposed: false,
         b: stream.address("weight", &arguments.weight)?,
         c: d_hidden,
         output,

@@ -262,11 +262,12 @@ fn unsupported(gemm: &Gemm) -> Error {
 }
 
 fn describe(gemm: &Gemm) -> String {
-    let Gemm { m, n, k, a_layout, b_layout, input, output, .. } = gemm;
+    let Gemm { m, n, k, input, output, .. } = gemm;
+    let [a, b] = [gemm.a_transposed, gemm.b_transposed].map(|transposed| if transposed { 't' } else { 'n' });
     let batch = if gemm.batch.count == 1 { String::new() } else { format!("{} times ", gemm.batch.count) };
     let bias = if gemm.bias.is_some() { ", bias" } else { "" };
     let (input, output) = (input.name(), output.name());
-    format!("{batch}[{m}, {k}] by [{k}, {n}] ({a_layout:?}, {b_layout:?}; {input} to {output}{bias})")
+    format!("{batch}[{m}, {k}] by [{k}, {n}] ({a}{b}; {input} to {output}{bias})")
 }
 
 fn blas_error(doing: impl std::fmt::Display, error: CublasError) -> Error {
@@ -280,8 +281,8 @@ mod tests {
     #[test]
     fn an_error_says_which_product_it_is() {
         let mut gemm = plan::tests::product();
-        assert_eq!(describe(&gemm), "[2, 4] by [4, 3] (Normal, Transposed; bf16 to f32, bias)");
+        assert_eq!(describe(&gemm), "[2, 4] by [4, 3] (nt; bf16 to f32, bias)");
         (gemm.batch.count, gemm.bias) = (12, None);
-        assert_eq!(describe(&gemm), "12 times [2, 4] by [4, 3] (Normal, Transposed; bf16 to f32)");
+        assert_eq!(describe(&gemm), "12 times [2, 4] by [4, 3] (nt; bf16 to f32)");
     }
 }

@@ -11,7 +11,7 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver;
 
-use super::super::super::{Batch, DType, Gemm, Layout};
+use super::super::super::{BatchStrides, DType, Gemm};
 use super::choice::{Algorithm, size_class};
 
 /// Workspace that NVIDIA recommends for Hopper, in bytes; older GPUs need less.
@@ -36,7 +36,7 @@ pub(super) struct Shape {
     accumulate: bool,
     /// Alignment of the bias, if there is one.
     bias: Option<u32>,
-    batch: Batch,
+    batch: BatchStrides,
 }
 
 impl Shape {
@@ -44,7 +44,7 @@ impl Shape {
         Self {
             sizes: [gemm.m, gemm.n, gemm.k],
             strides: [gemm.a_stride, gemm.b_stride, gemm.c_stride],
-            transposed: [gemm.a_layout, gemm.b_layout].map(|layout| layout == Layout::Transposed),
+            transposed: [gemm.a_transposed, gemm.b_transposed],
             types: [gemm.input, gemm.output],
             alignments: [gemm.a, gemm.b, gemm.c].map(|address| alignment(address, ALIGNMENT_MAX)),
             accumulate: gemm.accumulate,
@@ -69,7 +69,7 @@ impl Shape {
 
     /// Returns the alignment in bytes of every matrix of the batch, for `a`, `b` and `c`.
     fn pointer_alignments(&self) -> [u32; 3] {
-        let Batch { count, a_stride, b_stride, c_stride } = self.batch;
+        let BatchStrides { count, a_stride, b_stride, c_stride } = self.batch;
         let [input, output] = self.types.map(DType::bytes);
         let steps = [a_stride * input, b_stride * input, c_stride * output];
         std::array::from_fn(|index| {
@@ -81,7 +81,7 @@ impl Shape {
     /// Returns the alignment in bytes of every row of every matrix, for `a`, `b` and `c`.
     fn row_alignments(&self) -> [u32; 3] {
         let [input, output] = self.types.map(DType::bytes);
-        let Batch { a_stride, b_stride, c_stride, .. } = self.batch;
+        let BatchStrides { a_stride, b_stride, c_stride, .. } = self.batch;
         let matrices = [(a_stride, input), (b_stride, input), (c_stride, output)];
         std::array::from_fn(|index| {
             let (batch_stride, bytes) = matrices[index];
@@ -342,17 +342,17 @@ pub(super) mod tests {
             k: 4,
             a: 0x1_0000,
             a_stride: 4,
-            a_layout: Layout::Normal,
+            a_transposed: false,
             b: 0x1_0010,
             b_stride: 4,
-            b_layout: Layout::Transposed,
+            b_transposed: true,
             c: 0x1_0104,
             c_stride: 3,
             input: DType::Bf16,
             output: DType::F32,
             accumulate: false,
             bias: Some(0x1_0020),
-            batch: Batch::ONE,
+            batch: BatchStrides::ONE,
         }
     }
 
@@ -362,7 +362,7 @@ pub(super) mod tests {
         assert_eq!((shape.alignments, shape.bias), ([256, 16, 4], Some(32)));
         assert_eq!(shape.transposed, [false, true]);
         assert_eq!(shape.row_alignments(), [8, 8, 4]);
-        let batch = Batch { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
+        let batch = BatchStrides { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
         let batched = Shape::of(&Gemm { batch, ..product() });
         assert_eq!(batched.row_alignments(), [2, 8, 4]);
         assert_eq!((shape.pointer_alignments(), batched.pointer_alignments()), ([256, 16, 4], [2, 16, 4]));
@@ -382,8 +382,8 @@ pub(super) mod tests {
         assert_eq!(base, family(&|gemm| gemm.a += 32));
         let others: [&dyn Fn(&mut Gemm); 9] = [
             &|gemm| gemm.m = 20_481,
-            &|gemm| gemm.a_layout = Layout::Transposed,
-            &|gemm| gemm.b_layout = Layout::Normal,
+            &|gemm| gemm.a_transposed = true,
+            &|gemm| gemm.b_transposed = false,
             &|gemm| gemm.input = DType::F16,
             &|gemm| gemm.output = DType::Bf16,
             &|gemm| gemm.a_stride = 769,

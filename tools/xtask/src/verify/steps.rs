@@ -72,7 +72,7 @@ pub const STEPS: [Step; 12] = [
 ];
 
 /// Test modules that have a step of their own: matmuls of the GEMM backend, streams and graphs.
-const PRODUCTS: [&str; 6] = ["linear", "product", "streams", "captures", "recorded", "lifetimes"];
+const PRODUCTS: [&str; 6] = ["linear", "matmul", "streams", "captures", "recorded", "lifetimes"];
 /// Other modules that a new device is most likely to fail, in this order; the rest follow by name.
 const FIRST: [&str; 14] = [
     "attention",

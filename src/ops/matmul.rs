@@ -1,10 +1,10 @@
-//! Dense matrix products, single or batched, by the device's GEMM library: cuBLASLt on CUDA, the `gemm` crate on the host.
+//! Dense matmuls, single or batched, by the device's GEMM library: cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
 use super::error::{elements, require, require_length};
-use crate::device::{Batch, DType, Float, Gemm, Layout, Stream, View, ViewMut};
+use crate::device::{BatchStrides, DType, Float, Gemm, Stream, View, ViewMut};
 
-/// Number of products, and their sizes.
+/// Number of matmuls, and their sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     pub batch: usize,
@@ -13,7 +13,7 @@ pub struct Sizes {
     pub k: usize,
 }
 
-/// Matrices of a batch of products, one each.
+/// Matrices of a batch of matmuls, one each.
 #[derive(Clone, Copy, Debug)]
 pub enum Factor<'a, T: Float> {
     /// Row-major, as multiplied
@@ -22,20 +22,20 @@ pub enum Factor<'a, T: Float> {
     Transposed(View<'a, T>),
 }
 
-/// Addend of a product, added in f32 before the only rounding.
+/// Addend of a matmul, added in f32 before the only rounding.
 #[derive(Clone, Copy, Debug)]
 pub enum Addend<'a, O: Float> {
     /// Nothing: the output is overwritten
     Zero,
     /// Previous values of the output
     Output,
-    /// `[n]`: the same row for all rows of all products
+    /// `[n]`: the same row for all rows of the batch
     Bias(View<'a, O>),
 }
 
-/// Arguments of [`product`]. Sums are in f32; the output is f32 or of the factors' type.
+/// Arguments of [`matmul`]. Sums are in f32; the output is f32 or of the factors' type.
 #[derive(Debug)]
-pub struct Product<'a, T: Float, O: Float> {
+pub struct Matmul<'a, T: Float, O: Float> {
     pub sizes: Sizes,
     /// `[batch, m, k]`, transposed `[batch, k, m]`
     pub left: Factor<'a, T>,
@@ -47,11 +47,11 @@ pub struct Product<'a, T: Float, O: Float> {
 }
 
 impl<'a, T: Float> Factor<'a, T> {
-    /// Returns the view, its layout and its row stride, for a factor that is `[rows, columns]` when multiplied.
-    fn parts(self, rows: usize, columns: usize) -> (View<'a, T>, Layout, usize) {
+    /// Returns the view, whether it is transposed, and its row stride, for a factor that is `[rows, columns]` when multiplied.
+    fn parts(self, rows: usize, columns: usize) -> (View<'a, T>, bool, usize) {
         match self {
-            Self::Plain(view) => (view, Layout::Normal, columns),
-            Self::Transposed(view) => (view, Layout::Transposed, rows),
+            Self::Plain(view) => (view, false, columns),
+            Self::Transposed(view) => (view, true, rows),
         }
     }
 }
@@ -60,10 +60,10 @@ impl<'a, T: Float> Factor<'a, T> {
 ///
 /// # Errors
 /// When a length does not fit, or the output is neither f32 nor of the factors' type.
-pub fn product<T: Float, O: Float>(stream: &Stream, arguments: Product<'_, T, O>) -> Result<()> {
-    let Product { sizes: Sizes { batch, m, n, k }, left, right, addend, output } = arguments;
-    let (a, a_layout, a_stride) = left.parts(m, k);
-    let (b, b_layout, b_stride) = right.parts(k, n);
+pub fn matmul<T: Float, O: Float>(stream: &Stream, arguments: Matmul<'_, T, O>) -> Result<()> {
+    let Matmul { sizes: Sizes { batch, m, n, k }, left, right, addend, output } = arguments;
+    let (a, a_transposed, a_stride) = left.parts(m, k);
+    let (b, b_transposed, b_stride) = right.parts(k, n);
     require_length("left", a.len(), elements([batch, m, k]), "batch · m · k")?;
     require_length("right", b.len(), elements([batch, k, n]), "batch · k · n")?;
     require_length("output", output.len(), elements([batch, m, n]), "batch · m · n")?;
@@ -82,17 +82,17 @@ pub fn product<T: Float, O: Float>(stream: &Stream, arguments: Product<'_, T, O>
         k,
         a: stream.address("left", &a)?,
         a_stride,
-        a_layout,
+        a_transposed,
         b: stream.address("right", &b)?,
         b_stride,
-        b_layout,
+        b_transposed,
         c: stream.address("output", &output)?,
         c_stride: n,
         input: T::DTYPE,
         output: O::DTYPE,
         accumulate: matches!(addend, Addend::Output),
         bias: bias.map(|bias| stream.address("bias", &bias)).transpose()?,
-        batch: Batch { count: batch, a_stride: m * k, b_stride: k * n, c_stride: m * n },
+        batch: BatchStrides { count: batch, a_stride: m * k, b_stride: k * n, c_stride: m * n },
     };
     // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
     unsafe { stream.gemm(&gemm)? };

@@ -3,7 +3,7 @@
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, Float, Stream, bf16, f16};
 use retromae::ops;
-use retromae::ops::product::{Addend, Factor, Product, Sizes, product};
+use retromae::ops::matmul::{Addend, Factor, Matmul, Sizes, matmul};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Added {
@@ -83,7 +83,7 @@ impl Case {
         let mut output = device.upload(output).unwrap();
         let factor =
             |view, transposed| if transposed { Factor::Transposed(view) } else { Factor::Plain(view) };
-        let arguments = Product {
+        let arguments = Matmul {
             sizes: self.sizes,
             left: factor(left.view(), self.transposed[0]),
             right: factor(right.view(), self.transposed[1]),
@@ -94,7 +94,7 @@ impl Case {
             },
             output: output.view_mut(),
         };
-        product(&device.stream(), arguments).unwrap();
+        matmul(&device.stream(), arguments).unwrap();
         output.read().unwrap()
     }
 }
@@ -165,14 +165,14 @@ fn operands_need_no_alignment_but_their_own() {
                     },
                 );
             let mut output = device.zeros::<bf16>(15).unwrap();
-            let arguments = Product {
+            let arguments = Matmul {
                 sizes: Sizes { batch: 1, m: 3, n: 5, k: 9 },
                 left: Factor::Plain(left.0.slice(left.1..left.0.len())),
                 right: Factor::Transposed(right.0.slice(right.1..right.0.len())),
                 addend: Addend::Bias(bias.0.slice(bias.1..bias.0.len())),
                 output: output.view_mut(),
             };
-            product(&device.stream(), arguments).unwrap();
+            matmul(&device.stream(), arguments).unwrap();
             output.read().unwrap()
         };
         let aligned = widened(&run([0, 0, 0]));
@@ -207,14 +207,14 @@ fn check_bias_anywhere<T: Float>() {
                 padded[offset..offset + n].copy_from_slice(&bias);
                 let padded = device.upload(&padded).unwrap();
                 let mut output = device.upload(&vec![T::from_f32(f32::NAN); m * n]).unwrap();
-                let arguments = Product {
+                let arguments = Matmul {
                     sizes: Sizes { batch: 1, m, n, k },
                     left: Factor::Plain(left_there.view()),
                     right: Factor::Plain(right_there.view()),
                     addend: Addend::Bias(padded.slice(offset..offset + n)),
                     output: output.view_mut(),
                 };
-                product(&device.stream(), arguments).unwrap();
+                matmul(&device.stream(), arguments).unwrap();
                 let what = format!("{m} x {k} x {n}, a bias from element {offset} on");
                 let output = widened(&output.read().unwrap());
                 assert_close_to_scale::<T>(&what, &output, &exact, &exact, scale);
@@ -248,20 +248,20 @@ impl Factors {
     }
 
     fn multiply(&self, stream: &Stream, output: &mut Buffer<f32>) -> ops::Result<()> {
-        let arguments = Product {
+        let arguments = Matmul {
             sizes: Self::SIZES,
             left: Factor::Plain(self.left.view()),
             right: Factor::Plain(self.right.view()),
             addend: Addend::Zero,
             output: output.view_mut(),
         };
-        product(stream, arguments)
+        matmul(stream, arguments)
     }
 }
 
 /// A graph's matmuls, and unordered ones on the stream that it was recorded on, share only their inputs.
 #[test]
-fn products_of_a_graph_and_of_its_stream_do_not_meet() {
+fn matmuls_of_a_graph_and_of_its_stream_do_not_meet() {
     const ROUNDS: usize = 4;
     for device in devices() {
         let [stream, first, second] = [(); 3].map(|()| device.new_stream().unwrap());
@@ -289,7 +289,7 @@ fn products_of_a_graph_and_of_its_stream_do_not_meet() {
 
 /// Unordered matmuls on two streams share only their inputs.
 #[test]
-fn products_of_two_streams_do_not_meet() {
+fn matmuls_of_two_streams_do_not_meet() {
     const ROUNDS: usize = 4;
     for device in devices() {
         let streams = [(); 2].map(|()| device.new_stream().unwrap());
@@ -309,14 +309,14 @@ fn what_does_not_fit_is_refused() {
     let buffer = device.zeros::<f16>(64).unwrap();
     let refuse = |[left, right, bias, output]: [usize; 4], [batch, m, n, k]: [usize; 4]| {
         let mut outputs = device.zeros::<f16>(64).unwrap();
-        let arguments = Product {
+        let arguments = Matmul {
             sizes: Sizes { batch, m, n, k },
             left: Factor::Plain(buffer.slice(0..left)),
             right: Factor::Transposed(buffer.slice(0..right)),
             addend: Addend::Bias(buffer.slice(0..bias)),
             output: outputs.slice_mut(0..output),
         };
-        product(&device.stream(), arguments).unwrap_err().to_string()
+        matmul(&device.stream(), arguments).unwrap_err().to_string()
     };
     let sizes = [2, 2, 3, 4];
     assert_eq!(refuse([17, 24, 3, 12], sizes), "left is 17 elements long; it should be 16 (batch · m · k)");
@@ -332,13 +332,13 @@ fn a_third_type_is_refused() {
     let device = &devices()[0];
     let factor = device.zeros::<f16>(1).unwrap();
     let mut output = device.zeros::<bf16>(1).unwrap();
-    let arguments = Product {
+    let arguments = Matmul {
         sizes: Sizes { batch: 1, m: 1, n: 1, k: 1 },
         left: Factor::Plain(factor.view()),
         right: Factor::Plain(factor.view()),
         addend: Addend::Zero,
         output: output.view_mut(),
     };
-    let message = product(&device.stream(), arguments).unwrap_err().to_string();
+    let message = matmul(&device.stream(), arguments).unwrap_err().to_string();
     assert_eq!(message, "output is bf16; it should be f32, or f16 as the factors");
 }
