@@ -16,7 +16,7 @@
 //! let bias = device.upload(&[1.0f32; 8])?;
 //! let mut output = device.zeros::<f32>(8)?;
 //! let forward =
-//!     bias_gelu::Forward { input: input.view(), bias: bias.view(), output: output.view_mut() };
+//!     bias_gelu::Forward { input: input.matrix(1, 8)?, bias: bias.view(), output: output.matrix_mut(1, 8)? };
 //! bias_gelu::forward(&device.stream(), forward)?;
 //! let output = output.read()?;
 //! assert_eq!(output[2], 0.0);

@@ -6,10 +6,10 @@ use retromae::device::{Buffer, Family, ModelFloat, Stream, View, ViewMut, kernel
 use retromae::model::MaskPool;
 use retromae::ops::Result;
 use retromae::ops::matmul::Factor::{Plain, Transposed};
-use retromae::ops::matmul::Sizes;
+use retromae::ops::matmul::{Matmul, matmul};
 
+use super::Dropout;
 use super::passes::{self, DropoutRows};
-use super::{Dropout, matmul};
 
 /// A pack of sentences, as padded matrices.
 pub struct Shape {
@@ -40,10 +40,6 @@ impl Shape {
     /// Elements of all scores.
     pub fn score_elements(&self) -> usize {
         self.matrices() * self.padded_length() * self.padded_length()
-    }
-
-    fn sizes(&self, m: usize, n: usize, k: usize) -> Sizes {
-        Sizes { batch: self.matrices(), m, n, k }
     }
 }
 
@@ -115,9 +111,10 @@ impl<T: ModelFloat> Attention<T> {
             self.copy_heads(stream, kernels::BASELINE_SPLIT_HEADS, input.address(), address, stride)?;
         }
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
-        let sizes = self.shape.sizes(length, length, head_dim);
-        let transposed_key = Transposed(key);
-        matmul(stream, sizes, Plain(query), transposed_key, self.scores.view_mut())?;
+        let (query, key) = (query.rows_of(head_dim)?, key.rows_of(head_dim)?);
+        let scores = self.scores.view_mut().rows_of(length)?;
+        let matrices = self.shape.matrices();
+        matmul(stream, Matmul::new(Plain(query), Transposed(key), scores).batch(matrices))?;
         passes::scale(stream, self.scores.view_mut(), self.scale)?;
         if let Some(mask) = &self.mask {
             passes::add_mask(stream, &mut self.scores, mask, self.shape.num_heads, length)?;
@@ -127,9 +124,9 @@ impl<T: ModelFloat> Attention<T> {
             let rows = query_rows(&self.cu_seqlens, &self.shape);
             passes::dropout(stream, dropout, rows, self.probabilities.view(), dropped.view_mut())?;
         }
-        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view();
-        let sizes = self.shape.sizes(length, head_dim, length);
-        matmul(stream, sizes, Plain(weights), Plain(value), self.context.view_mut())?;
+        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view().rows_of(length)?;
+        let (value, context) = (value.rows_of(head_dim)?, self.context.view_mut().rows_of(head_dim)?);
+        matmul(stream, Matmul::new(Plain(weights), Plain(value), context).batch(matrices))?;
         let columns = self.shape.num_heads * head_dim;
         self.copy_heads(
             stream,
@@ -159,21 +156,24 @@ impl<T: ModelFloat> Attention<T> {
         )?;
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
         let [d_query, d_key, d_value] = self.d_heads.each_mut().map(Buffer::view_mut);
-        let d_context = Plain(self.context.view());
-        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view();
-        let by_head = self.shape.sizes(length, head_dim, length);
-        let by_key = self.shape.sizes(length, length, head_dim);
-        matmul(stream, by_head, Transposed(weights), d_context, d_value)?;
-        matmul(stream, by_key, d_context, Transposed(value), self.scores.view_mut())?;
+        let (d_query, d_key) = (d_query.rows_of(head_dim)?, d_key.rows_of(head_dim)?);
+        let (value, d_value) = (value.rows_of(head_dim)?, d_value.rows_of(head_dim)?);
+        let d_context = Plain(self.context.view().rows_of(head_dim)?);
+        let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view().rows_of(length)?;
+        let matrices = self.shape.matrices();
+        matmul(stream, Matmul::new(Transposed(weights), d_context, d_value).batch(matrices))?;
+        let d_scores = self.scores.view_mut().rows_of(length)?;
+        matmul(stream, Matmul::new(d_context, Transposed(value), d_scores).batch(matrices))?;
         if let Some(dropout) = &self.dropout {
             let rows = query_rows(&self.cu_seqlens, &self.shape);
             passes::dropout_backward_to(stream, dropout, rows, self.scores.view_mut())?;
         }
         passes::softmax_backward(stream, &mut self.scores, &self.probabilities, length)?;
         passes::scale(stream, self.scores.view_mut(), self.scale)?;
-        let d_scores = self.scores.view();
-        matmul(stream, by_head, Plain(d_scores), Plain(key), d_query)?;
-        matmul(stream, by_head, Transposed(d_scores), Plain(query), d_key)?;
+        let d_scores = self.scores.view().rows_of(length)?;
+        let (query, key) = (Plain(query.rows_of(head_dim)?), Plain(key.rows_of(head_dim)?));
+        matmul(stream, Matmul::new(Plain(d_scores), key, d_query).batch(matrices))?;
+        matmul(stream, Matmul::new(Transposed(d_scores), query, d_key).batch(matrices))?;
         for (index, d_input) in d_inputs.into_iter().enumerate() {
             let address = self.d_heads[index].view().address();
             self.copy_heads(stream, kernels::BASELINE_MERGE_HEADS, d_input.address(), address, stride)?;

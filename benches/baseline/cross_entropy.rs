@@ -7,9 +7,9 @@ use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut, kernels};
 use retromae::ops::Result;
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use retromae::ops::matmul::Factor::{Plain, Transposed};
-use retromae::ops::matmul::Sizes;
+use retromae::ops::matmul::{Addend, Matmul, matmul};
 
-use super::{add_matmul, matmul, passes};
+use super::passes;
 
 /// Returns the padded size of a vocabulary.
 pub fn padded(vocabulary: usize) -> usize {
@@ -91,10 +91,10 @@ impl<T: ModelFloat> CrossEntropy<T> {
         gradients: Gradients<'_>,
     ) -> Result<()> {
         let Self { rows, hidden_size, vocabulary, .. } = *self;
-        let sizes = Sizes { batch: 1, m: rows, n: vocabulary, k: hidden_size };
         let Weights { weight, bias } = weights;
-        let logits = self.logits.view_mut();
-        matmul(stream, sizes, Plain(hidden), Transposed(weight), logits)?;
+        let (hidden, weight) = (hidden.rows_of(hidden_size)?, weight.rows_of(hidden_size)?);
+        let logits = self.logits.matrix_mut(rows, vocabulary)?;
+        matmul(stream, Matmul::new(Plain(hidden), Transposed(weight), logits))?;
         passes::add_bias_to(stream, self.logits.view_mut(), bias)?;
         passes::log_softmax(stream, &self.logits, &mut self.log_probabilities, vocabulary)?;
         let likelihood = self.likelihood();
@@ -110,12 +110,12 @@ impl<T: ModelFloat> CrossEntropy<T> {
             &mut self.logits,
             vocabulary,
         )?;
-        let d_logits = self.logits.view();
-        let sizes = Sizes { batch: 1, m: rows, n: hidden_size, k: vocabulary };
-        let d_hidden = self.d_hidden.view_mut();
-        matmul(stream, sizes, Plain(d_logits), Plain(weight), d_hidden)?;
-        let sizes = Sizes { batch: 1, m: vocabulary, n: hidden_size, k: rows };
-        add_matmul(stream, sizes, Transposed(d_logits), Plain(hidden), gradients.weight)?;
+        let d_logits = self.logits.matrix(rows, vocabulary)?;
+        let d_hidden = self.d_hidden.matrix_mut(rows, hidden_size)?;
+        matmul(stream, Matmul::new(Plain(d_logits), Plain(weight), d_hidden))?;
+        let d_weight = gradients.weight.rows_of(hidden_size)?;
+        let to_weight = Matmul::new(Transposed(d_logits), Plain(hidden), d_weight);
+        matmul(stream, to_weight.addend(Addend::Output))?;
         let d_bias = ColumnSum {
             input: d_logits,
             output: gradients.bias,

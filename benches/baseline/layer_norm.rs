@@ -134,7 +134,7 @@ impl<T: ModelFloat> LayerNorm<T> {
         self.launch(stream, kernels::BASELINE_LAYER_NORM_BACKWARD_INPUT, &params)?;
         self.launch(stream, kernels::BASELINE_LAYER_NORM_BACKWARD_PARAMETERS, &params)?;
         let d_parameters = ColumnSum {
-            input: self.partials.view(),
+            input: self.partials.view().rows_of(SUMS * self.columns)?,
             output: self.d_parameters.view_mut(),
             accumulate: false,
             workspace: self.workspace.view_mut(),
@@ -146,7 +146,7 @@ impl<T: ModelFloat> LayerNorm<T> {
         }
         if parameters.bias.is_some() {
             let d_bias = ColumnSum {
-                input: self.dropped.as_ref().unwrap_or(&self.d_residual).view(),
+                input: self.dropped.as_ref().unwrap_or(&self.d_residual).matrix(self.rows, self.columns)?,
                 output: self.d_bias.view_mut(),
                 accumulate: false,
                 workspace: self.workspace.view_mut(),

@@ -13,8 +13,7 @@ pub mod layer_norm;
 pub mod passes;
 pub mod step;
 
-use retromae::device::{Buffer, ModelFloat, Stream, ViewMut};
-use retromae::ops::matmul::{self, Addend, Factor, Matmul, Sizes};
+use retromae::device::{Buffer, Stream};
 use retromae::ops::{self, Result};
 use retromae::random::{dropout_scale, dropout_threshold};
 
@@ -50,26 +49,4 @@ impl Dropout {
             reserved: 0,
         }
     }
-}
-
-/// `output = left · right` by the GEMM backend.
-fn matmul<T: ModelFloat, O: ModelFloat>(
-    stream: &Stream,
-    sizes: Sizes,
-    left: Factor<'_, T>,
-    right: Factor<'_, T>,
-    output: ViewMut<'_, O>,
-) -> Result<()> {
-    matmul::matmul(stream, Matmul { sizes, left, right, addend: Addend::Zero, output })
-}
-
-/// `output += left · right` by the GEMM backend.
-fn add_matmul<T: ModelFloat, O: ModelFloat>(
-    stream: &Stream,
-    sizes: Sizes,
-    left: Factor<'_, T>,
-    right: Factor<'_, T>,
-    output: ViewMut<'_, O>,
-) -> Result<()> {
-    matmul::matmul(stream, Matmul { sizes, left, right, addend: Addend::Output, output })
 }

@@ -3,7 +3,7 @@
 //! Bound: the copy moves each byte twice; the matmul takes 2·n³ FLOPs over 3·n²·e bytes.
 
 use retromae::device::{Buffer, Float, Stream};
-use retromae::ops::matmul::{self, Addend, Factor, Sizes};
+use retromae::ops::matmul::{Factor, Matmul, matmul};
 
 use crate::harness::{Bench, Bound, Outcome, Rank, Results, Variant, Work, typed};
 
@@ -50,14 +50,9 @@ struct Multiply<T: Float> {
 
 impl<T: Float> Work for Multiply<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let arguments = matmul::Matmul {
-            sizes: Sizes { batch: 1, m: self.size, n: self.size, k: self.size },
-            left: Factor::Plain(self.left.view()),
-            right: Factor::Plain(self.right.view()),
-            addend: Addend::Zero,
-            output: self.output.view_mut(),
-        };
-        Ok(matmul::matmul(stream, arguments)?)
+        let [left, right] = [&self.left, &self.right].map(|factor| factor.matrix(self.size, self.size));
+        let output = self.output.matrix_mut(self.size, self.size)?;
+        Ok(matmul(stream, Matmul::new(Factor::Plain(left?), Factor::Plain(right?), output))?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -100,21 +100,19 @@ impl<T: ModelFloat> Fused<T> {
 
 impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let keys = Keys {
+        let mut keys = [Keys {
             keys: self.ids.view(),
             key_count: self.case.vocabulary,
             segment_keys: self.words.view_mut(),
             offsets: self.offsets.view_mut(),
             indices: self.indices.view_mut(),
-        };
-        group_by_key::group_by_key(stream, &mut [keys], self.workspace.view_mut())?;
+        }];
+        group_by_key::group_by_key(stream, &mut keys, self.workspace.view_mut())?;
+        let Case { tokens, columns, vocabulary } = self.case;
         let arguments = SegmentSum {
-            input: self.input.view(),
-            indices: Some(self.indices.view()),
-            offsets: self.offsets.view(),
-            rows: Some(self.words.view()),
-            output: self.table.view_mut(),
-            columns: self.case.columns,
+            input: self.input.matrix(tokens, columns)?,
+            segments: keys[0].segments(),
+            output: self.table.matrix_mut(vocabulary, columns)?,
             workspace: self.sums.view_mut(),
         };
         Ok(segment_sum(stream, arguments)?)

@@ -109,36 +109,42 @@ impl<T: ModelFloat> Fused<T> {
     }
 
     fn forward(&mut self, stream: &Stream) -> Outcome<()> {
+        let Case { rows, columns, .. } = self.case;
         let forward = layer_norm::Forward {
-            input: self.input.view(),
-            bias: None,
-            residual: Some(self.residual.view()),
+            input: self.input.matrix(rows, columns)?,
             gamma: self.gamma.view(),
             beta: self.beta.view(),
             eps: EPS,
-            dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
-            output: self.output.view_mut(),
-            sum: Some(self.sum.view_mut()),
+            output: self.output.matrix_mut(rows, columns)?,
             mean: self.mean.view_mut(),
             rstd: self.rstd.view_mut(),
+            fused: layer_norm::Fused {
+                dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
+                residual: Some(self.residual.matrix(rows, columns)?),
+                sum: Some(self.sum.matrix_mut(rows, columns)?),
+                ..layer_norm::Fused::default()
+            },
         };
         Ok(layer_norm::forward(stream, forward)?)
     }
 
     fn backward(&mut self, stream: &Stream) -> Outcome<()> {
+        let Case { rows, columns, .. } = self.case;
         let backward = layer_norm::Backward {
-            d_output: self.d_output.view(),
-            sum: self.sum.view(),
+            d_output: self.d_output.matrix(rows, columns)?,
+            sum: self.sum.matrix(rows, columns)?,
             mean: self.mean.view(),
             rstd: self.rstd.view(),
             gamma: self.gamma.view(),
-            dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
-            d_residual: Some(self.d_residual.view_mut()),
-            d_input: self.d_input.view_mut(),
+            d_input: self.d_input.matrix_mut(rows, columns)?,
             d_gamma: self.d_gamma.view_mut(),
             d_beta: self.d_beta.view_mut(),
-            d_bias: None,
             workspace: self.workspace.view_mut(),
+            fused: layer_norm::FusedGradients {
+                dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
+                d_residual: Some(self.d_residual.matrix_mut(rows, columns)?),
+                ..layer_norm::FusedGradients::default()
+            },
         };
         Ok(layer_norm::backward(stream, backward)?)
     }

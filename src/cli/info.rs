@@ -74,15 +74,12 @@ impl Product {
         let (input_there, weight_there) = (device.upload(&input)?, device.upload(&weight)?);
         let bias_there = device.upload(&bias)?;
         let mut output = device.zeros::<bf16>(rows * out_features)?;
-        let arguments = linear::Forward {
-            input: input_there.view(),
-            weight: weight_there.view(),
-            bias: Some(bias_there.view()),
-            output: output.view_mut(),
-            in_features,
-            out_features,
-        };
-        linear::forward(&device.stream(), arguments)?;
+        let arguments = linear::Forward::new(
+            input_there.matrix(rows, in_features)?,
+            weight_there.matrix(out_features, in_features)?,
+            output.matrix_mut(rows, out_features)?,
+        );
+        linear::forward(&device.stream(), arguments.bias(bias_there.view()))?;
         let wide = |values: &[bf16]| -> Vec<f64> { values.iter().map(|value| value.to_f64()).collect() };
         let exact =
             reference::linear::forward(&wide(&input), &wide(&weight), Some(&wide(&bias)), in_features);

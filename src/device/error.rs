@@ -46,4 +46,4 @@ pub enum Error {
 }
 
 /// The result of a device call.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

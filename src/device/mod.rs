@@ -81,8 +81,7 @@ pub(crate) struct Gemm {
     pub output: DType,
     /// Add to `c` instead of overwriting it; excludes a bias.
     pub accumulate: bool,
-    /// `[n]` of the output type, added in f32 to each row before the only rounding. It requires the rows of `c`, over the whole batch, to be
-    /// contiguous.
+    /// `[n]` of the output type, added in f32 to each row before the only rounding.
     pub bias: Option<u64>,
     pub batch: BatchStrides,
 }

@@ -9,7 +9,7 @@ use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::Result;
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::embedding::{self, Embedding, Source};
-use crate::ops::segment_sum::{SegmentSum, segment_sum};
+use crate::ops::segment_sum::{self, SegmentSum, segment_sum};
 
 /// One embedded stream of the batch.
 #[derive(Debug)]
@@ -32,18 +32,18 @@ pub(super) struct Place<'a, T: ModelFloat> {
 }
 
 impl<'a, T: ModelFloat> Place<'a, T> {
-    fn embedding(&self, source: Source<'a, T>, site: u32) -> Embedding<'a, T> {
-        let layout = &self.weights.layout;
-        Embedding {
+    fn embedding(&self, source: Source<'a, T>, site: u32) -> Result<Embedding<'a, T>> {
+        let (layout, columns) = (&self.weights.layout, self.config.hidden_size);
+        Ok(Embedding {
             source,
             slots: self.inputs.slots.view(),
-            position: self.weights.operand(&layout.position),
-            token_type: self.weights.operand(&layout.token_type),
+            position: self.weights.operand(&layout.position).rows_of(columns)?,
+            token_type: self.weights.operand(&layout.token_type).rows_of(columns)?,
             gamma: self.weights.vector(&layout.embedding_norm.gamma),
             beta: self.weights.vector(&layout.embedding_norm.beta),
             eps: self.config.layer_norm_eps,
             dropout: dropout(self.rng, self.config.hidden_dropout_prob, site),
-        }
+        })
     }
 
     /// Adds the rows of `input` to a table's gradient.
@@ -54,15 +54,14 @@ impl<'a, T: ModelFloat> Place<'a, T> {
         d_table: ViewMut<'_, f32>,
         workspace: ViewMut<'_, u8>,
     ) -> Result<()> {
-        let sum = SegmentSum {
-            input,
+        let columns = self.config.hidden_size;
+        let segments = segment_sum::Segments {
             indices: Some(segments.indices()),
             offsets: segments.offsets(),
-            rows: Some(segments.keys()),
-            output: d_table,
-            columns: self.config.hidden_size,
-            workspace,
+            keys: Some(segments.keys()),
         };
+        let (input, output) = (input.rows_of(columns)?, d_table.rows_of(columns)?);
+        let sum = SegmentSum { input, segments, output, workspace };
         segment_sum(self.stream, sum)
     }
 }
@@ -77,8 +76,11 @@ impl<T: ModelFloat> Embeddings<T> {
     pub(super) fn forward(&mut self, at: &Place<'_, T>, source: Source<'_, T>, site: u32) -> Result<()> {
         let tokens = at.inputs.tokens;
         let forward = embedding::Forward {
-            embedding: at.embedding(source, site),
-            output: self.output.slice_mut(0..tokens * at.config.hidden_size),
+            embedding: at.embedding(source, site)?,
+            output: self
+                .output
+                .slice_mut(0..tokens * at.config.hidden_size)
+                .rows_of(at.config.hidden_size)?,
             mean: self.mean.slice_mut(0..tokens),
             rstd: self.rstd.slice_mut(0..tokens),
         };
@@ -102,11 +104,11 @@ impl<T: ModelFloat> Embeddings<T> {
         let [d_gamma, d_beta] =
             gradients.slices_mut([&layout.embedding_norm.gamma, &layout.embedding_norm.beta]);
         let backward = embedding::Backward {
-            embedding: at.embedding(source, site),
+            embedding: at.embedding(source, site)?,
             mean: self.mean.slice(0..tokens),
             rstd: self.rstd.slice(0..tokens),
-            d_output,
-            d_sum: scratch.d_projection.slice_mut(0..tokens * columns),
+            d_output: d_output.rows_of(columns)?,
+            d_sum: scratch.d_projection.slice_mut(0..tokens * columns).rows_of(columns)?,
             d_gamma,
             d_beta,
             workspace: scratch.workspace.view_mut(),
@@ -128,7 +130,8 @@ impl<T: ModelFloat> Embeddings<T> {
             // Every token is of type 0: the first row of the table.
             let output = gradients.slice_mut(layout.token_type.start..layout.token_type.start + columns);
             let workspace = scratch.workspace.view_mut();
-            column_sum(at.stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
+            let input = d_sum.rows_of(columns)?;
+            column_sum(at.stream, ColumnSum { input, output, accumulate: true, workspace })?;
         }
         let first_rows = at.inputs.first_rows.view();
         let (input, indices, offsets) = match source {
@@ -139,12 +142,9 @@ impl<T: ModelFloat> Embeddings<T> {
             Source::Query(_) | Source::QueryPosition(_) => (d_sum, None, at.inputs.cu_seqlens.view()),
         };
         let sum = SegmentSum {
-            input,
-            indices,
-            offsets,
-            rows: Some(first_rows),
-            output: d_hidden,
-            columns,
+            input: input.rows_of(columns)?,
+            segments: segment_sum::Segments { indices, offsets, keys: Some(first_rows) },
+            output: d_hidden.rows_of(columns)?,
             workspace: scratch.workspace.view_mut(),
         };
         segment_sum(at.stream, sum)

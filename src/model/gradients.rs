@@ -38,10 +38,13 @@ pub(super) fn linear_backward<T: ModelFloat>(
     accumulate: bool,
 ) -> Result<()> {
     let d_weight = parameters.gradients.slice_mut(ranges.weight.clone());
-    let backward = linear::BackwardWeight { input, d_output, d_weight, in_features, out_features };
+    let (input, d_output) = (input.rows_of(in_features)?, d_output.rows_of(out_features)?);
+    let d_weight = d_weight.rows_of(in_features)?;
+    let backward = linear::BackwardWeight { input, d_output, d_weight };
     linear::backward_weight(stream, backward)?;
-    let weight = parameters.weights.operand(&ranges.weight);
-    let backward = linear::BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate };
+    let weight = parameters.weights.operand(&ranges.weight).rows_of(in_features)?;
+    let d_input = d_input.rows_of(in_features)?;
+    let backward = linear::BackwardInput { d_output, weight, d_input, accumulate };
     linear::backward_input(stream, backward)
 }
 
@@ -54,7 +57,10 @@ pub(super) fn bias_backward<T: ModelFloat>(
     workspace: ViewMut<'_, u8>,
 ) -> Result<()> {
     let output = parameters.gradients.slice_mut(bias.clone());
-    column_sum(stream, ColumnSum { input: d_output, output, accumulate: true, workspace })
+    column_sum(
+        stream,
+        ColumnSum { input: d_output.rows_of(bias.len())?, output, accumulate: true, workspace },
+    )
 }
 
 /// Backward of `LN(residual + dropout(input + bias))`: the gradients of residual and input, in this order; those of the norm and of the
@@ -70,22 +76,25 @@ pub(super) fn normalize_backward<T: ModelFloat>(
     (d_residual, d_input): (ViewMut<'_, T>, ViewMut<'_, T>),
     workspace: ViewMut<'_, u8>,
 ) -> Result<()> {
-    let rows = d_output.len() / norm.gamma.len();
+    let columns = norm.gamma.len();
+    let rows = d_output.len() / columns;
     let ranges = [&norm.gamma, &norm.beta, &projection.bias];
     let [d_gamma, d_beta, d_bias] = parameters.gradients.slices_mut(ranges);
     let backward = layer_norm::Backward {
-        d_output,
-        sum: saved.sum.slice(0..d_output.len()),
+        d_output: d_output.rows_of(columns)?,
+        sum: saved.sum.slice(0..d_output.len()).rows_of(columns)?,
         mean: saved.mean.slice(0..rows),
         rstd: saved.rstd.slice(0..rows),
         gamma: parameters.weights.master.slice(norm.gamma.clone()),
-        dropout,
-        d_residual: Some(d_residual),
-        d_input,
+        d_input: d_input.rows_of(columns)?,
         d_gamma,
         d_beta,
-        d_bias: Some(d_bias),
         workspace,
+        fused: layer_norm::FusedGradients {
+            dropout,
+            d_residual: Some(d_residual.rows_of(columns)?),
+            d_bias: Some(d_bias),
+        },
     };
     layer_norm::backward(stream, backward)
 }

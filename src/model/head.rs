@@ -65,8 +65,9 @@ impl<T: ModelFloat> Head<T> {
         let labeled = inputs.labeled_rows.view();
         let parts = [0..middle, middle..count];
         for (part, input) in parts.iter().zip([encoder, decoder]) {
-            let output = self.rows.slice_mut(part.start * columns..part.end * columns);
-            rows::gather(stream, rows::Gather { input, rows: labeled.slice(part.clone()), output, columns })?;
+            let output = self.rows.slice_mut(part.start * columns..part.end * columns).rows_of(columns)?;
+            let (input, rows) = (input.rows_of(columns)?, labeled.slice(part.clone()));
+            rows::gather(stream, rows::Gather { input, rows, output })?;
         }
         self.transform.forward(stream, config, &parameters.weights, self.rows.slice(0..elements))?;
         self.losses(stream, parameters, inputs, elements, columns, scratch.head.view_mut())?;
@@ -83,10 +84,9 @@ impl<T: ModelFloat> Head<T> {
         )?;
         for (part, output) in parts.iter().zip([d_encoder, d_decoder]) {
             let input = self.transform.spare.slice(part.start * columns..part.end * columns);
-            rows::scatter_add(
-                stream,
-                rows::ScatterAdd { input, rows: labeled.slice(part.clone()), output, columns },
-            )?;
+            let (input, output) = (input.rows_of(columns)?, output.rows_of(columns)?);
+            let rows = labeled.slice(part.clone());
+            rows::scatter_add(stream, rows::ScatterAdd { input, rows, output })?;
         }
         Ok(())
     }

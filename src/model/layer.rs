@@ -172,15 +172,12 @@ impl<'a> Layer<'a> {
         let Linear { weight, bias } = &self.ranges.query_key_value;
         let (weight, bias) = (weights.operand(weight), weights.operand(bias));
         let project = |input, parts: Range<usize>, output: ViewMut<'_, T>| {
-            let forward = linear::Forward {
-                input,
-                weight: weight.slice(parts.start * hidden * hidden..parts.end * hidden * hidden),
-                bias: Some(bias.slice(parts.start * hidden..parts.end * hidden)),
-                output,
-                in_features: hidden,
-                out_features: parts.len() * hidden,
-            };
-            linear::forward(stream, forward)
+            let forward = linear::Forward::new(
+                View::rows_of(input, hidden)?,
+                weight.slice(parts.start * hidden * hidden..parts.end * hidden * hidden).rows_of(hidden)?,
+                output.rows_of(parts.len() * hidden)?,
+            );
+            linear::forward(stream, forward.bias(bias.slice(parts.start * hidden..parts.end * hidden)))
         };
         let output = activations.query_key_value.slice_mut(0..3 * tokens * hidden);
         let Some(content) = streams.content else { return project(streams.query, 0..3, output) };
@@ -203,27 +200,27 @@ impl<'a> Layer<'a> {
     ) -> Result<()> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
         let elements = tokens * hidden;
-        let forward = linear::Forward {
-            input,
-            weight: weights.operand(&projection.weight),
-            bias: None,
-            output: scratch.projection.slice_mut(0..elements),
-            in_features: input.len() / tokens,
-            out_features: hidden,
-        };
+        let in_features = projection.weight.len() / hidden;
+        let forward = linear::Forward::new(
+            input.rows_of(in_features)?,
+            weights.operand(&projection.weight).rows_of(in_features)?,
+            scratch.projection.slice_mut(0..elements).rows_of(hidden)?,
+        );
         linear::forward(stream, forward)?;
         let forward = layer_norm::Forward {
-            input: scratch.projection.slice(0..elements),
-            bias: Some(weights.vector(&projection.bias)),
-            residual: Some(residual),
+            input: scratch.projection.slice(0..elements).rows_of(hidden)?,
             gamma: weights.vector(&norm.gamma),
             beta: weights.vector(&norm.beta),
             eps: self.config.layer_norm_eps,
-            dropout: self.hidden_dropout(site),
-            output: output.slice_mut(0..elements),
-            sum: Some(saved.sum.slice_mut(0..elements)),
+            output: output.slice_mut(0..elements).rows_of(hidden)?,
             mean: saved.mean.slice_mut(0..tokens),
             rstd: saved.rstd.slice_mut(0..tokens),
+            fused: layer_norm::Fused {
+                bias: Some(weights.vector(&projection.bias)),
+                dropout: self.hidden_dropout(site),
+                residual: Some(residual.rows_of(hidden)?),
+                sum: Some(saved.sum.slice_mut(0..elements).rows_of(hidden)?),
+            },
         };
         layer_norm::forward(stream, forward)
     }
@@ -236,19 +233,16 @@ impl<'a> Layer<'a> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let (tokens, hidden, wide) = (self.tokens(), self.config.hidden_size, self.config.intermediate_size);
-        let forward = linear::Forward {
-            input: activations.attention_output.slice(0..tokens * hidden),
-            weight: weights.operand(&self.ranges.intermediate.weight),
-            bias: None,
-            output: activations.intermediate.slice_mut(0..tokens * wide),
-            in_features: hidden,
-            out_features: wide,
-        };
+        let forward = linear::Forward::new(
+            activations.attention_output.slice(0..tokens * hidden).rows_of(hidden)?,
+            weights.operand(&self.ranges.intermediate.weight).rows_of(hidden)?,
+            activations.intermediate.slice_mut(0..tokens * wide).rows_of(wide)?,
+        );
         linear::forward(stream, forward)?;
         let forward = bias_gelu::Forward {
-            input: activations.intermediate.slice(0..tokens * wide),
+            input: activations.intermediate.slice(0..tokens * wide).rows_of(wide)?,
             bias: weights.vector(&self.ranges.intermediate.bias),
-            output: activations.activated.slice_mut(0..tokens * wide),
+            output: activations.activated.slice_mut(0..tokens * wide).rows_of(wide)?,
         };
         bias_gelu::forward(stream, forward)?;
         self.project_and_normalize(
@@ -323,10 +317,10 @@ impl<'a> Layer<'a> {
             false,
         )?;
         let backward = bias_gelu::Backward {
-            input: activations.intermediate.slice(0..wide_elements),
+            input: activations.intermediate.slice(0..wide_elements).rows_of(wide)?,
             bias: parameters.weights.vector(&self.ranges.intermediate.bias),
-            d_output: d_activated.slice(0..wide_elements),
-            d_input: d_wide.slice_mut(0..wide_elements),
+            d_output: d_activated.slice(0..wide_elements).rows_of(wide)?,
+            d_input: d_wide.slice_mut(0..wide_elements).rows_of(wide)?,
         };
         bias_gelu::backward(stream, backward)?;
         let d_wide = d_wide.slice(0..wide_elements);

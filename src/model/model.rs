@@ -15,7 +15,7 @@ use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View};
 use crate::ops::attention::Mask;
 use crate::ops::embedding::{Sentences, Source, Words};
-use crate::ops::segment_sum::{SegmentSum, segment_sum};
+use crate::ops::segment_sum::{SegmentSum, Segments, segment_sum};
 use crate::ops::{Result, rows};
 
 /// Pooling of a sentence's last hidden states into one vector.
@@ -263,12 +263,9 @@ impl<T: ModelFloat> Model<T> {
         let vectors = 0..self.inputs.sentences * columns;
         stream.zero(self.sentence_vectors.slice_mut(vectors.clone()))?;
         let sum = SegmentSum {
-            input: hidden.slice(0..self.inputs.tokens * columns),
-            indices: None,
-            offsets: self.inputs.cu_seqlens.view(),
-            rows: None,
-            output: self.sentence_vectors.slice_mut(vectors),
-            columns,
+            input: hidden.slice(0..self.inputs.tokens * columns).rows_of(columns)?,
+            segments: Segments::consecutive(self.inputs.cu_seqlens.view()),
+            output: self.sentence_vectors.slice_mut(vectors).rows_of(columns)?,
             workspace: self.scratch.workspace.view_mut(),
         };
         segment_sum(stream, sum)
@@ -283,7 +280,7 @@ impl<T: ModelFloat> Model<T> {
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
         self.encoder_input.forward(
             &at,
-            encoder_source(weights, &self.inputs),
+            encoder_source(weights, &self.inputs)?,
             dropout_site::ENCODER_EMBEDDING,
         )?;
         for index in 0..self.layers.len() {
@@ -301,10 +298,10 @@ impl<T: ModelFloat> Model<T> {
                 .layers
                 .last()
                 .map_or(&self.encoder_input.output, |layer| &layer.output)
-                .slice(0..elements),
+                .slice(0..elements)
+                .rows_of(columns)?,
             rows: self.inputs.first_rows.view(),
-            output: self.sentence_vectors.slice_mut(0..self.inputs.sentences * columns),
-            columns,
+            output: self.sentence_vectors.slice_mut(0..self.inputs.sentences * columns).rows_of(columns)?,
         };
         rows::gather(stream, gather)
     }
@@ -320,7 +317,7 @@ impl<T: ModelFloat> Model<T> {
             weights,
             &self.inputs,
             self.sentence_vectors.slice(0..self.inputs.sentences * self.config.hidden_size),
-        );
+        )?;
         self.content.forward(&at, content, dropout_site::DECODER_CONTENT)?;
         if let Some(query) = query {
             self.query.forward(&at, query, dropout_site::DECODER_QUERY)?;
@@ -381,7 +378,7 @@ impl<T: ModelFloat> Model<T> {
             weights,
             &self.inputs,
             self.sentence_vectors.slice(0..self.inputs.sentences * self.config.hidden_size),
-        );
+        )?;
         let d_content = if enhanced { &self.d_content } else { &self.d_next };
         self.content.backward(
             &at,
@@ -431,7 +428,7 @@ impl<T: ModelFloat> Model<T> {
         let at = Place { stream, config: &self.config, weights, inputs: &self.inputs, rng };
         self.encoder_input.backward(
             &at,
-            encoder_source(weights, &self.inputs),
+            encoder_source(weights, &self.inputs)?,
             dropout_site::ENCODER_EMBEDDING,
             self.d_hidden.slice(0..elements),
             gradients,
@@ -441,8 +438,10 @@ impl<T: ModelFloat> Model<T> {
     }
 }
 
-fn encoder_source<'a, T: ModelFloat>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Source<'a, T> {
-    Source::Word(Words { ids: inputs.encoder_ids.view(), table: weights.operand(&weights.layout.word) })
+fn encoder_source<'a, T: ModelFloat>(weights: &'a Weights<T>, inputs: &'a Inputs) -> Result<Source<'a, T>> {
+    let columns = weights.layout.embedding_norm.gamma.len();
+    let table = weights.operand(&weights.layout.word).rows_of(columns)?;
+    Ok(Source::Word(Words { ids: inputs.encoder_ids.view(), table }))
 }
 
 /// Sources of the decoder's content embeddings and, in the enhanced decoder, of its query embeddings.
@@ -451,15 +450,17 @@ fn decoder_sources<'a, T: ModelFloat>(
     weights: &'a Weights<T>,
     inputs: &'a Inputs,
     vectors: View<'a, T>,
-) -> (Source<'a, T>, Option<Source<'a, T>>) {
-    let sentences = Sentences { indices: inputs.sentence_of.view(), vectors };
-    let words = Words { ids: inputs.decoder_ids.view(), table: weights.operand(&weights.layout.word) };
+) -> Result<(Source<'a, T>, Option<Source<'a, T>>)> {
+    let columns = config.hidden_size;
+    let sentences = Sentences { indices: inputs.sentence_of.view(), vectors: vectors.rows_of(columns)? };
+    let table = weights.operand(&weights.layout.word).rows_of(columns)?;
+    let words = Words { ids: inputs.decoder_ids.view(), table };
     let query = match (config.decoder, config.query) {
         (DecoderKind::Basic, _) => None,
         (DecoderKind::Enhanced, QueryKind::Embedding) => Some(Source::Query(sentences)),
         (DecoderKind::Enhanced, QueryKind::Position) => Some(Source::QueryPosition(sentences)),
     };
-    (Source::Content(words, sentences), query)
+    Ok((Source::Content(words, sentences), query))
 }
 
 fn decoder_streams<'a, T: ModelFloat>(

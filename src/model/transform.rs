@@ -10,14 +10,14 @@ use crate::ops::{Result, bias_gelu, layer_norm, linear};
 #[derive(Debug)]
 pub(super) struct Transform<T: ModelFloat> {
     /// `[M, H]` output of the linear layer, before bias and GELU
-    product: Buffer<T>,
+    linear: Buffer<T>,
     /// `[M, H]` output of GELU
     activated: Buffer<T>,
     /// `[M, H]`
     pub output: Buffer<T>,
     mean: Buffer<f32>,
     rstd: Buffer<f32>,
-    /// `[M, H]` gradient of `output`; after [`Transform::backward`], of `product`
+    /// `[M, H]` gradient of `output`; after [`Transform::backward`], of `linear`
     pub gradient: Buffer<T>,
     /// `[M, H]` scratch; holds nothing between calls
     pub spare: Buffer<T>,
@@ -27,7 +27,7 @@ impl<T: ModelFloat> Transform<T> {
     pub(super) fn new(device: &Device, rows: usize, columns: usize) -> Result<Self> {
         let elements = rows * columns;
         Ok(Self {
-            product: device.zeros(elements)?,
+            linear: device.zeros(elements)?,
             activated: device.zeros(elements)?,
             output: device.zeros(elements)?,
             mean: device.zeros(rows)?,
@@ -47,38 +47,32 @@ impl<T: ModelFloat> Transform<T> {
     ) -> Result<()> {
         let layout = &weights.layout;
         let (columns, elements) = (config.hidden_size, input.len());
-        let forward = linear::Forward {
-            input,
-            weight: weights.operand(&layout.transform.weight),
-            bias: None,
-            output: self.product.slice_mut(0..elements),
-            in_features: columns,
-            out_features: columns,
-        };
+        let forward = linear::Forward::new(
+            input.rows_of(columns)?,
+            weights.operand(&layout.transform.weight).rows_of(columns)?,
+            self.linear.slice_mut(0..elements).rows_of(columns)?,
+        );
         linear::forward(stream, forward)?;
         let forward = bias_gelu::Forward {
-            input: self.product.slice(0..elements),
+            input: self.linear.slice(0..elements).rows_of(columns)?,
             bias: weights.vector(&layout.transform.bias),
-            output: self.activated.slice_mut(0..elements),
+            output: self.activated.slice_mut(0..elements).rows_of(columns)?,
         };
         bias_gelu::forward(stream, forward)?;
         let forward = layer_norm::Forward {
-            input: self.activated.slice(0..elements),
-            bias: None,
-            residual: None,
+            input: self.activated.slice(0..elements).rows_of(columns)?,
             gamma: weights.vector(&layout.transform_norm.gamma),
             beta: weights.vector(&layout.transform_norm.beta),
             eps: config.layer_norm_eps,
-            dropout: None,
-            output: self.output.slice_mut(0..elements),
-            sum: None,
+            output: self.output.slice_mut(0..elements).rows_of(columns)?,
             mean: self.mean.slice_mut(0..elements / columns),
             rstd: self.rstd.slice_mut(0..elements / columns),
+            fused: layer_norm::Fused::default(),
         };
         layer_norm::forward(stream, forward)
     }
 
-    /// Propagates `gradient`, m rows of `columns`, from `output` back to `product`.
+    /// Propagates `gradient`, m rows of `columns`, from `output` back to `linear`.
     pub(super) fn backward(
         &mut self,
         stream: &Stream,
@@ -91,25 +85,23 @@ impl<T: ModelFloat> Transform<T> {
             (parameters.weights.layout.transform.clone(), parameters.weights.layout.transform_norm.clone());
         let [d_gamma, d_beta] = parameters.gradients.slices_mut([&norm.gamma, &norm.beta]);
         let backward = layer_norm::Backward {
-            d_output: self.gradient.slice(0..elements),
-            sum: self.activated.slice(0..elements),
+            d_output: self.gradient.slice(0..elements).rows_of(columns)?,
+            sum: self.activated.slice(0..elements).rows_of(columns)?,
             mean: self.mean.slice(0..rows),
             rstd: self.rstd.slice(0..rows),
             gamma: parameters.weights.master.slice(norm.gamma.clone()),
-            dropout: None,
-            d_residual: None,
-            d_input: self.spare.slice_mut(0..elements),
+            d_input: self.spare.slice_mut(0..elements).rows_of(columns)?,
             d_gamma,
             d_beta,
-            d_bias: None,
             workspace: workspace.reborrow(),
+            fused: layer_norm::FusedGradients::default(),
         };
         layer_norm::backward(stream, backward)?;
         let backward = bias_gelu::Backward {
-            input: self.product.slice(0..elements),
+            input: self.linear.slice(0..elements).rows_of(columns)?,
             bias: parameters.weights.vector(&transform.bias),
-            d_output: self.spare.slice(0..elements),
-            d_input: self.gradient.slice_mut(0..elements),
+            d_output: self.spare.slice(0..elements).rows_of(columns)?,
+            d_input: self.gradient.slice_mut(0..elements).rows_of(columns)?,
         };
         bias_gelu::backward(stream, backward)?;
         bias_backward(stream, parameters, &transform.bias, self.gradient.slice(0..elements), workspace)

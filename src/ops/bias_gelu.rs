@@ -2,48 +2,44 @@
 //! (Hendrycks and Gimpel, arXiv 1606.08415).
 
 use super::Result;
-use super::error::{aligned, require_column_vector, require_length, require_rows};
+use super::error::{aligned, contiguous, require_length, require_rows, require_shape};
 use crate::device::params::BiasGeluParams;
-use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{Matrix, MatrixMut, ModelFloat, Stream, View, kernels};
 
-/// Arguments of [`forward`], all aligned to 16 bytes.
+/// Arguments of [`forward`], all contiguous and aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Forward<'a, T: ModelFloat> {
-    /// `[rows, columns]`
-    pub input: View<'a, T>,
+    /// `[rows, columns]`, columns a multiple of 8
+    pub input: Matrix<'a, T>,
     /// `[columns]`
     pub bias: View<'a, f32>,
     /// `[rows, columns]`
-    pub output: ViewMut<'a, T>,
+    pub output: MatrixMut<'a, T>,
 }
 
-/// Arguments of [`backward`], all aligned to 16 bytes.
+/// Arguments of [`backward`], all contiguous and aligned to 16 bytes.
 #[derive(Debug)]
 pub struct Backward<'a, T: ModelFloat> {
     /// `[rows, columns]`, as in the forward pass
-    pub input: View<'a, T>,
+    pub input: Matrix<'a, T>,
     /// `[columns]`
     pub bias: View<'a, f32>,
     /// `[rows, columns]`: gradient of the output
-    pub d_output: View<'a, T>,
+    pub d_output: Matrix<'a, T>,
     /// `[rows, columns]`: gradient of the input; its column sums are the gradient of the bias
-    pub d_input: ViewMut<'a, T>,
+    pub d_input: MatrixMut<'a, T>,
 }
 
 /// Enqueues `output = gelu(input + bias)`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8, or a length or an alignment does not fit.
+/// When `columns` is not a multiple of 8, or a shape, a stride or an alignment does not fit.
 pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, bias, output } = arguments;
-    let params = BiasGeluParams {
-        input: aligned(stream, "input", &input)?,
-        bias: aligned(stream, "bias", &bias)?,
-        output: aligned(stream, "output", &output)?,
-        ..shape(input.len(), bias.len())?
-    };
-    require_length("output", output.len(), input.len(), "as input")?;
-    // SAFETY: all arrays were checked to have rows · columns elements, the bias columns.
+    let params =
+        BiasGeluParams { output: contiguous(stream, "output", &output)?, ..inputs(stream, &input, &bias)? };
+    require_shape("output", &output, [input.rows(), input.columns()], "as input")?;
+    // SAFETY: all matrices were checked to have the input's shape, the bias its columns.
     unsafe { stream.launch(kernels::BIAS_GELU_FORWARD.of(T::DTYPE)?, &params)? };
     Ok(())
 }
@@ -55,21 +51,31 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
 pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { input, bias, d_output, d_input } = arguments;
     let params = BiasGeluParams {
-        input: aligned(stream, "input", &input)?,
-        bias: aligned(stream, "bias", &bias)?,
-        d_output: aligned(stream, "d_output", &d_output)?,
-        d_input: aligned(stream, "d_input", &d_input)?,
-        ..shape(input.len(), bias.len())?
+        d_output: contiguous(stream, "d_output", &d_output)?,
+        d_input: contiguous(stream, "d_input", &d_input)?,
+        ..inputs(stream, &input, &bias)?
     };
-    require_length("d_output", d_output.len(), input.len(), "as input")?;
-    require_length("d_input", d_input.len(), input.len(), "as input")?;
+    let shape = [input.rows(), input.columns()];
+    require_shape("d_output", &d_output, shape, "as input")?;
+    require_shape("d_input", &d_input, shape, "as input")?;
     // SAFETY: as in `forward`.
     unsafe { stream.launch(kernels::BIAS_GELU_BACKWARD.of(T::DTYPE)?, &params)? };
     Ok(())
 }
 
-fn shape(input: usize, columns: usize) -> Result<BiasGeluParams> {
-    require_column_vector("bias", columns)?;
-    let rows = require_rows("input", input, columns)?;
-    Ok(BiasGeluParams { rows: rows as u32, columns: columns as u32, ..BiasGeluParams::default() })
+/// Returns the params of what both passes read.
+fn inputs<T: ModelFloat>(
+    stream: &Stream,
+    input: &Matrix<'_, T>,
+    bias: &View<'_, f32>,
+) -> Result<BiasGeluParams> {
+    let [rows, columns] = require_rows("input", input)?;
+    require_length("bias", bias.len(), input.columns(), "columns")?;
+    Ok(BiasGeluParams {
+        input: contiguous(stream, "input", input)?,
+        bias: aligned(stream, "bias", bias)?,
+        rows,
+        columns,
+        ..BiasGeluParams::default()
+    })
 }

@@ -1,9 +1,9 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
-use super::error::{aligned, require_column_vector, require_rows};
+use super::error::{aligned, contiguous, require_length, require_rows};
 use super::{Result, Workspace};
 use crate::device::params::ColumnSumParams;
-use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{Matrix, ModelFloat, Stream, ViewMut, kernels};
 
 /// Rows that one block sums; for more rows a second launch sums the blocks' results.
 const ROWS_PER_BLOCK: usize = 512;
@@ -11,8 +11,8 @@ const ROWS_PER_BLOCK: usize = 512;
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
 pub struct ColumnSum<'a, T: ModelFloat> {
-    /// `[rows, columns]`, aligned to 16 bytes as the other arrays
-    pub input: View<'a, T>,
+    /// `[rows, columns]`, contiguous, columns a multiple of 8; aligned to 16 bytes as the other arrays
+    pub input: Matrix<'a, T>,
     /// `[columns]`
     pub output: ViewMut<'a, f32>,
     /// Add the sums to `output` instead of replacing it.
@@ -34,14 +34,13 @@ pub fn workspace(rows: usize, columns: usize) -> Workspace {
 /// Enqueues `output[column] = Σ input[row, column]`, or `+=`.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8, a length or an alignment does not fit, or the workspace is too small.
+/// When `columns` is not a multiple of 8, a length, a stride or an alignment does not fit, or the workspace is too small.
 pub fn column_sum<T: ModelFloat>(stream: &Stream, arguments: ColumnSum<'_, T>) -> Result<()> {
     let ColumnSum { input, output, accumulate, workspace } = arguments;
-    let columns = output.len();
-    require_column_vector("output", columns)?;
-    let rows = require_rows("input", input.len(), columns)?;
+    let [rows, columns] = require_rows("input", &input)?.map(|size| size as usize);
+    require_length("output", output.len(), columns, "columns")?;
     let side_by_side = SideBySide {
-        input: aligned(stream, "input", &input)?,
+        input: contiguous(stream, "input", &input)?,
         rows,
         columns,
         outputs: &[aligned(stream, "output", &output)?],

@@ -2,14 +2,14 @@
 //! sections 3.1 to 3.3).
 
 use super::dropout::{Dropout, dropout_params};
-use super::error::{aligned, require, require_eps, require_length, require_rows};
+use super::error::{aligned, contiguous, require, require_eps, require_length, require_rows, require_shape};
 use super::layer_norm::{add_partials, partials_workspace, require_row_shape};
 use super::{Result, Workspace};
 use crate::device::params::{
     EMBEDDING_CONTENT, EMBEDDING_QUERY, EMBEDDING_QUERY_POSITION, EMBEDDING_WORD, EmbeddingBackwardParams,
     EmbeddingForwardParams,
 };
-use crate::device::{ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Sums over tokens that the backward computes: for gamma and beta.
 const SUMS: usize = 2;
@@ -20,7 +20,7 @@ pub struct Words<'a, T: ModelFloat> {
     /// `[tokens]`: rows of `table`
     pub ids: View<'a, i32>,
     /// `[vocabulary, columns]`
-    pub table: View<'a, T>,
+    pub table: Matrix<'a, T>,
 }
 
 /// Sentence vectors of a packed batch.
@@ -29,7 +29,7 @@ pub struct Sentences<'a, T: ModelFloat> {
     /// `[tokens]`: the sentence of each token, a row of `vectors`
     pub indices: View<'a, i32>,
     /// `[sentences, columns]`
-    pub vectors: View<'a, T>,
+    pub vectors: Matrix<'a, T>,
 }
 
 /// Sum that a row is computed from; `slot` is the token's position in its sentence.
@@ -45,7 +45,7 @@ pub enum Source<'a, T: ModelFloat> {
     QueryPosition(Sentences<'a, T>),
 }
 
-/// Inputs of both passes; arrays with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
+/// Inputs of both passes; matrices are contiguous, and all with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
 /// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding<'a, T: ModelFloat> {
@@ -53,14 +53,14 @@ pub struct Embedding<'a, T: ModelFloat> {
     /// `[tokens]`: position of each token in its sentence, a row of `position`
     pub slots: View<'a, i32>,
     /// `[positions, columns]`
-    pub position: View<'a, T>,
+    pub position: Matrix<'a, T>,
     /// `[types, columns]` with at least one row; only row 0 is used
-    pub token_type: View<'a, T>,
-    /// `[columns]`, a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
+    pub token_type: Matrix<'a, T>,
+    /// `[columns]`
     pub gamma: View<'a, f32>,
     /// `[columns]`
     pub beta: View<'a, f32>,
-    /// Added to the variance; positive.
+    /// Added to the variance under the root; positive and finite. BERT's is `1e-12`.
     pub eps: f32,
     /// Dropout element: row = packed token, column = hidden column, head 0.
     pub dropout: Option<Dropout<'a>>,
@@ -70,8 +70,8 @@ pub struct Embedding<'a, T: ModelFloat> {
 #[derive(Debug)]
 pub struct Forward<'a, T: ModelFloat> {
     pub embedding: Embedding<'a, T>,
-    /// `[tokens, columns]`
-    pub output: ViewMut<'a, T>,
+    /// `[tokens, columns]`, columns a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
+    pub output: MatrixMut<'a, T>,
     /// `[tokens]`, for the backward pass; not written where nothing is normalized
     pub mean: ViewMut<'a, f32>,
     /// `[tokens]`, as `mean`
@@ -88,10 +88,10 @@ pub struct Backward<'a, T: ModelFloat> {
     /// `[tokens]`, from the forward pass
     pub rstd: View<'a, f32>,
     /// `[tokens, columns]`: gradient of the output
-    pub d_output: View<'a, T>,
+    pub d_output: Matrix<'a, T>,
     /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) adds it to the tables' gradients. 0 at slot 0
     /// of [`Source::Content`], where `d_output` is the gradient of the sentence vector.
-    pub d_sum: ViewMut<'a, T>,
+    pub d_sum: MatrixMut<'a, T>,
     /// `[columns]`, added to
     pub d_gamma: ViewMut<'a, f32>,
     /// `[columns]`, added to
@@ -120,12 +120,12 @@ fn partial_rows(tokens: usize, columns: usize) -> usize {
 /// Enqueues the embedding of every token.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8 or above the limit, or a length, an alignment, `eps` or the dropout rate does not fit.
+/// When `columns` is not a multiple of 8 or above the limit, or a shape, a stride, an alignment, `eps` or the dropout rate does not fit.
 pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { embedding, output, mean, rstd } = arguments;
     let params = EmbeddingForwardParams {
-        output: aligned(stream, "output", &output)?,
-        ..embedding.params(stream, "output", output.len(), [mean.as_view(), rstd.as_view()])?
+        output: contiguous(stream, "output", &output)?,
+        ..embedding.params(stream, require_row_shape("output", &output)?, [mean.as_view(), rstd.as_view()])?
     };
     // SAFETY: lengths were checked; the kernel checks ids and indices.
     unsafe { stream.launch(kernels::EMBEDDING_FORWARD.of(T::DTYPE)?, &params)? };
@@ -138,15 +138,15 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
 /// As [`forward`], or when the workspace is too small.
 pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { embedding, mean, rstd, d_output, d_sum, d_gamma, d_beta, workspace } = arguments;
-    let forward = embedding.params(stream, "d_output", d_output.len(), [mean, rstd])?;
-    let (tokens, columns) = (forward.tokens as usize, forward.columns as usize);
-    require_length("d_sum", d_sum.len(), d_output.len(), "as d_output")?;
+    let shape @ [tokens, columns] = require_row_shape("d_output", &d_output)?;
+    let forward = embedding.params(stream, shape, [mean, rstd])?;
+    require_shape("d_sum", &d_sum, shape, "as d_output")?;
     require_length("d_gamma", d_gamma.len(), columns, "columns")?;
     require_length("d_beta", d_beta.len(), columns, "columns")?;
     let params = EmbeddingBackwardParams {
         forward,
-        d_output: aligned(stream, "d_output", &d_output)?,
-        d_sum: aligned(stream, "d_sum", &d_sum)?,
+        d_output: contiguous(stream, "d_output", &d_output)?,
+        d_sum: contiguous(stream, "d_sum", &d_sum)?,
         partials: self::workspace(tokens, columns).address(stream, &workspace)?,
     };
     let outputs = [aligned(stream, "d_gamma", &d_gamma)?, aligned(stream, "d_beta", &d_beta)?];
@@ -158,29 +158,27 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
 }
 
 impl<T: ModelFloat> Embedding<'_, T> {
-    /// Returns the parameters without the output; `length` is that of the pass's own array of `[tokens, columns]`.
+    /// Returns the parameters without the output, which is `[tokens, columns]`.
     fn params(
         &self,
         stream: &Stream,
-        argument: &'static str,
-        length: usize,
+        [tokens, columns]: [usize; 2],
         [mean, rstd]: [View<'_, f32>; 2],
     ) -> Result<EmbeddingForwardParams> {
-        let columns = self.gamma.len();
-        let tokens = require_row_shape(argument, length, columns)?;
+        require_length("gamma", self.gamma.len(), columns, "columns")?;
         require_length("beta", self.beta.len(), columns, "columns")?;
         require_length("slots", self.slots.len(), tokens, "tokens")?;
         require_length("mean", mean.len(), tokens, "tokens")?;
         require_length("rstd", rstd.len(), tokens, "tokens")?;
         require_eps(self.eps)?;
         // Refuses an empty table: a row of it is read in place of one that is out of range.
-        let table_rows = |argument, length| -> Result<u32> {
-            let rows = require_rows(argument, length, columns)?;
-            let expected = format_args!("at least {columns} elements long (a row)");
-            require(rows > 0 || tokens == 0, argument, "empty", expected)?;
-            Ok(rows as u32)
+        let table_rows = |argument, table: &Matrix<'_, T>| -> Result<u32> {
+            let [rows, _] = require_rows(argument, table)?;
+            require_shape(argument, table, [rows as usize, columns], "rows, columns")?;
+            require(rows > 0 || tokens == 0, argument, "empty", "of at least one row")?;
+            Ok(rows)
         };
-        table_rows("token_type", self.token_type.len())?;
+        table_rows("token_type", &self.token_type)?;
         let (mode, words, sentences) = match self.source {
             Source::Word(words) => (EMBEDDING_WORD, Some(words), None),
             Source::Content(words, sentences) => (EMBEDDING_CONTENT, Some(words), Some(sentences)),
@@ -189,8 +187,8 @@ impl<T: ModelFloat> Embedding<'_, T> {
         };
         let mut params = EmbeddingForwardParams {
             slots: stream.address("slots", &self.slots)?,
-            position: aligned(stream, "position", &self.position)?,
-            type_: aligned(stream, "token_type", &self.token_type)?,
+            position: contiguous(stream, "position", &self.position)?,
+            type_: contiguous(stream, "token_type", &self.token_type)?,
             gamma: aligned(stream, "gamma", &self.gamma)?,
             beta: aligned(stream, "beta", &self.beta)?,
             mean: stream.address("mean", &mean)?,
@@ -199,22 +197,22 @@ impl<T: ModelFloat> Embedding<'_, T> {
             columns: columns as u32,
             mode,
             eps: self.eps,
-            positions: table_rows("position", self.position.len())?,
+            positions: table_rows("position", &self.position)?,
             dropout: dropout_params(stream, self.dropout)?,
             ..EmbeddingForwardParams::default()
         };
         if let Some(Words { ids, table }) = words {
             require_length("ids", ids.len(), tokens, "tokens")?;
-            params.vocabulary = table_rows("word table", table.len())?;
+            params.vocabulary = table_rows("word table", &table)?;
             (params.ids, params.word) =
-                (stream.address("ids", &ids)?, aligned(stream, "word table", &table)?);
+                (stream.address("ids", &ids)?, contiguous(stream, "word table", &table)?);
         }
         if let Some(Sentences { indices, vectors }) = sentences {
             require_length("sentence indices", indices.len(), tokens, "tokens")?;
-            params.vectors = table_rows("sentence vectors", vectors.len())?;
+            params.vectors = table_rows("sentence vectors", &vectors)?;
             (params.sentences, params.sentence_vectors) = (
                 stream.address("sentence indices", &indices)?,
-                aligned(stream, "sentence vectors", &vectors)?,
+                contiguous(stream, "sentence vectors", &vectors)?,
             );
         }
         Ok(params)

@@ -1,7 +1,5 @@
 //! Errors of operations.
 
-use std::fmt::Display;
-
 use crate::device::{self, DeviceMemory, MatrixMemory, Stream};
 
 /// An argument that an operation cannot work with, or an error of the device.
@@ -15,7 +13,7 @@ pub enum Error {
 }
 
 /// The result of an operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Refuses `argument` unless `condition` holds.
 pub(crate) fn require(
@@ -63,6 +61,16 @@ pub(crate) fn require_shape<M: MatrixMemory>(
     )
 }
 
+/// As [`require_shape`], where the argument is present.
+pub(crate) fn require_optional_shape<M: MatrixMemory>(
+    argument: &'static str,
+    matrix: Option<&M>,
+    shape: [usize; 2],
+    meaning: &str,
+) -> Result<()> {
+    matrix.map_or(Ok(()), |matrix| require_shape(argument, matrix, shape, meaning))
+}
+
 /// Alignment of accesses to rows, in bytes.
 pub(crate) const ALIGNMENT: u64 = 16;
 
@@ -71,32 +79,26 @@ pub(crate) const COLUMN_GROUP: usize = 8;
 
 /// Refuses a row length that the kernels' wide accesses cannot handle.
 pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<()> {
-    require_column_count(argument, columns, &columns)
-}
-
-/// As [`require_columns`], for a vector that has an element per column.
-pub(crate) fn require_column_vector(argument: &'static str, length: usize) -> Result<()> {
-    require_column_count(argument, length, &format_args!("{length} elements long"))
-}
-
-fn require_column_count(argument: &'static str, columns: usize, actual: &dyn Display) -> Result<()> {
     require(
         columns > 0 && columns.is_multiple_of(COLUMN_GROUP) && columns <= u32::MAX as usize,
         argument,
-        actual,
+        columns,
         format_args!("a positive multiple of {COLUMN_GROUP}"),
     )
 }
 
-/// Returns the number of rows of a matrix of `length` elements, `columns` in each.
-pub(crate) fn require_rows(argument: &'static str, length: usize, columns: usize) -> Result<usize> {
+/// Returns rows and columns of a matrix in the kernels' types. Refuses rows that their wide accesses cannot handle.
+pub(crate) fn require_rows<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<[u32; 2]> {
+    let shape = matrix.shape();
+    let actual = format_args!("[{}, {}]", shape.rows, shape.columns);
     require(
-        columns > 0 && length.is_multiple_of(columns) && length / columns <= i32::MAX as usize,
+        shape.columns > 0 && shape.columns.is_multiple_of(COLUMN_GROUP) && shape.columns <= u32::MAX as usize,
         argument,
-        format_args!("{length} elements long"),
-        format_args!("a multiple of {columns} (columns)"),
+        actual,
+        format_args!("of a positive multiple of {COLUMN_GROUP} columns"),
     )?;
-    Ok(length / columns)
+    require(shape.rows <= i32::MAX as usize, argument, actual, "of below 2^31 rows")?;
+    Ok([shape.rows as u32, shape.columns as u32])
 }
 
 /// Returns a number of elements in the kernels' type.
@@ -153,6 +155,15 @@ pub(crate) fn contiguous<M: MatrixMemory>(
         format_args!("contiguous rows of {} columns", shape.columns),
     )?;
     aligned(stream, argument, matrix)
+}
+
+/// As [`contiguous`]; 0 where the argument is absent.
+pub(crate) fn optional_contiguous<M: MatrixMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    matrix: Option<&M>,
+) -> Result<u64> {
+    matrix.map_or(Ok(0), |matrix| contiguous(stream, argument, matrix))
 }
 
 /// As [`aligned`]; 0 where the argument is absent.

@@ -2,6 +2,7 @@
 //! knows.
 
 use super::error::{require, require_length};
+use super::segment_sum::Segments;
 use super::{Result, Workspace};
 use crate::device::params::{GROUP_DIGIT_BITS, GROUP_TILE, GroupByKeyParams, GroupedKeys};
 use crate::device::{Stream, View, ViewMut, kernels};
@@ -23,6 +24,18 @@ pub struct Keys<'a> {
     pub offsets: ViewMut<'a, i32>,
     /// `[rows]`: the rows of each key, ascending
     pub indices: ViewMut<'a, i32>,
+}
+
+impl Keys<'_> {
+    /// The groups, once [`group_by_key`] has been enqueued.
+    #[must_use]
+    pub fn segments(&self) -> Segments<'_> {
+        Segments {
+            offsets: self.offsets.as_view(),
+            indices: Some(self.indices.as_view()),
+            keys: Some(self.segment_keys.as_view()),
+        }
+    }
 }
 
 /// Returns the maximum number of segments of `rows` rows with keys in `0..key_count`.

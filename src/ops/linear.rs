@@ -1,36 +1,47 @@
-//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights. The GEMMs run on the device's GEMM library:
-//! cuBLASLt on CUDA, the `gemm` crate on the host.
+//! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights, by the device's GEMM library: cuBLASLt on CUDA, the
+//! `gemm` crate on the host. Rows of every matrix may be strided, so that a packed projection is written and read in place.
 
 use super::Result;
-use super::error::{elements, require, require_length};
-use crate::device::{BatchStrides, DType, Float, Gemm, Stream, View, ViewMut};
+use super::error::{require_length, require_shape};
+use super::matmul::{Addend, Factor, Matmul, enqueue};
+use crate::device::{Float, Matrix, MatrixMut, Stream, View};
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
 pub struct Forward<'a, T: Float> {
     /// `[rows, in]`
-    pub input: View<'a, T>,
+    pub input: Matrix<'a, T>,
     /// `[out, in]`
-    pub weight: View<'a, T>,
+    pub weight: Matrix<'a, T>,
+    /// `[rows, out]`
+    pub output: MatrixMut<'a, T>,
     /// `[out]`, in the compute type; added in f32, before the only rounding
     pub bias: Option<View<'a, T>>,
-    /// `[rows, out]`
-    pub output: ViewMut<'a, T>,
-    pub in_features: usize,
-    pub out_features: usize,
+}
+
+impl<'a, T: Float> Forward<'a, T> {
+    /// A layer without a bias.
+    #[must_use]
+    pub fn new(input: Matrix<'a, T>, weight: Matrix<'a, T>, output: MatrixMut<'a, T>) -> Self {
+        Self { input, weight, output, bias: None }
+    }
+
+    /// Adds a bias, `[out]`.
+    #[must_use]
+    pub fn bias(self, bias: View<'a, T>) -> Self {
+        Self { bias: Some(bias), ..self }
+    }
 }
 
 /// Arguments of [`backward_input`].
 #[derive(Debug)]
 pub struct BackwardInput<'a, T: Float> {
     /// `[rows, out]`
-    pub d_output: View<'a, T>,
+    pub d_output: Matrix<'a, T>,
     /// `[out, in]`
-    pub weight: View<'a, T>,
+    pub weight: Matrix<'a, T>,
     /// `[rows, in]`
-    pub d_input: ViewMut<'a, T>,
-    pub in_features: usize,
-    pub out_features: usize,
+    pub d_input: MatrixMut<'a, T>,
     /// Add to `d_input` instead of overwriting it.
     pub accumulate: bool,
 }
@@ -39,125 +50,55 @@ pub struct BackwardInput<'a, T: Float> {
 #[derive(Debug)]
 pub struct BackwardWeight<'a, T: Float> {
     /// `[rows, in]`
-    pub input: View<'a, T>,
+    pub input: Matrix<'a, T>,
     /// `[rows, out]`
-    pub d_output: View<'a, T>,
+    pub d_output: Matrix<'a, T>,
     /// `[out, in]`, added to
-    pub d_weight: ViewMut<'a, f32>,
-    pub in_features: usize,
-    pub out_features: usize,
+    pub d_weight: MatrixMut<'a, f32>,
 }
 
 /// Enqueues `output = input · weightᵀ + bias`.
 ///
 /// # Errors
-/// When a length does not fit.
+/// When shapes do not agree.
 pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
-    let Forward { input, weight, bias, output, in_features, out_features } = arguments;
-    let rows = rows("input", input.len(), ("in_features", in_features))?;
-    require_length("weight", weight.len(), elements([out_features, in_features]), "out · in")?;
-    require_length("output", output.len(), elements([rows, out_features]), "rows · out")?;
+    let Forward { input, weight, output, bias } = arguments;
+    let out_features = weight.rows();
+    require_shape("weight", &weight, [out_features, input.columns()], "out, in")?;
+    require_shape("output", &output, [input.rows(), out_features], "rows, out")?;
     if let Some(bias) = bias {
         require_length("bias", bias.len(), out_features, "out")?;
     }
-    let gemm = Gemm {
-        m: rows,
-        n: out_features,
-        k: in_features,
-        a: stream.address("input", &input)?,
-        a_stride: in_features,
-        a_transposed: false,
-        b: stream.address("weight", &weight)?,
-        b_stride: in_features,
-        b_transposed: true,
-        c: stream.address("output", &output)?,
-        c_stride: out_features,
-        input: T::DTYPE,
-        output: T::DTYPE,
-        accumulate: false,
-        bias: bias.map(|bias| stream.address("bias", &bias)).transpose()?,
-        batch: BatchStrides::ONE,
-    };
-    // SAFETY: the lengths were checked, and an exclusive view overlaps no other.
-    unsafe { stream.gemm(&gemm)? };
-    Ok(())
+    let matmul = Matmul::new(Factor::Plain(input), Factor::Transposed(weight), output)
+        .addend(bias.map_or(Addend::Zero, Addend::Bias));
+    // SAFETY: the shapes were checked.
+    unsafe { enqueue(stream, ["input", "weight", "output"], matmul) }
 }
 
 /// Enqueues `d_input (+)= d_output · weight`.
 ///
 /// # Errors
-/// When a length does not fit.
+/// When shapes do not agree.
 pub fn backward_input<T: Float>(stream: &Stream, arguments: BackwardInput<'_, T>) -> Result<()> {
-    let BackwardInput { d_output, weight, d_input, in_features, out_features, accumulate } = arguments;
-    let rows = rows("d_output", d_output.len(), ("out_features", out_features))?;
-    require_length("weight", weight.len(), elements([out_features, in_features]), "out · in")?;
-    require_length("d_input", d_input.len(), elements([rows, in_features]), "rows · in")?;
-    let gemm = Gemm {
-        m: rows,
-        n: in_features,
-        k: out_features,
-        a: stream.address("d_output", &d_output)?,
-        a_stride: out_features,
-        a_transposed: false,
-        b: stream.address("weight", &weight)?,
-        b_stride: in_features,
-        b_transposed: false,
-        c: stream.address("d_input", &d_input)?,
-        c_stride: in_features,
-        input: T::DTYPE,
-        output: T::DTYPE,
-        accumulate,
-        bias: None,
-        batch: BatchStrides::ONE,
-    };
-    // SAFETY: as in `forward`.
-    unsafe { stream.gemm(&gemm)? };
-    Ok(())
+    let BackwardInput { d_output, weight, d_input, accumulate } = arguments;
+    require_shape("weight", &weight, [d_output.columns(), weight.columns()], "out, in")?;
+    require_shape("d_input", &d_input, [d_output.rows(), weight.columns()], "rows, in")?;
+    let addend = if accumulate { Addend::Output } else { Addend::Zero };
+    let matmul = Matmul::new(Factor::Plain(d_output), Factor::Plain(weight), d_input).addend(addend);
+    // SAFETY: the shapes were checked.
+    unsafe { enqueue(stream, ["d_output", "weight", "d_input"], matmul) }
 }
 
 /// Enqueues `d_weight += d_outputᵀ · input`.
 ///
 /// # Errors
-/// When a length does not fit.
+/// When shapes do not agree.
 pub fn backward_weight<T: Float>(stream: &Stream, arguments: BackwardWeight<'_, T>) -> Result<()> {
-    let BackwardWeight { input, d_output, d_weight, in_features, out_features } = arguments;
-    let rows = rows("input", input.len(), ("in_features", in_features))?;
-    require_length("d_output", d_output.len(), elements([rows, out_features]), "rows · out")?;
-    require_length("d_weight", d_weight.len(), elements([out_features, in_features]), "out · in")?;
-    let gemm = Gemm {
-        m: out_features,
-        n: in_features,
-        k: rows,
-        a: stream.address("d_output", &d_output)?,
-        a_stride: out_features,
-        a_transposed: true,
-        b: stream.address("input", &input)?,
-        b_stride: in_features,
-        b_transposed: false,
-        c: stream.address("d_weight", &d_weight)?,
-        c_stride: in_features,
-        input: T::DTYPE,
-        output: DType::F32,
-        accumulate: true,
-        bias: None,
-        batch: BatchStrides::ONE,
-    };
-    // SAFETY: as in `forward`.
-    unsafe { stream.gemm(&gemm)? };
-    Ok(())
-}
-
-fn rows(
-    argument: &'static str,
-    length: usize,
-    (features_of, features): (&'static str, usize),
-) -> Result<usize> {
-    require(features > 0, features_of, features, "positive")?;
-    require(
-        length.is_multiple_of(features),
-        argument,
-        format_args!("{length} elements long"),
-        format_args!("a multiple of {features} (features)"),
-    )?;
-    Ok(length / features)
+    let BackwardWeight { input, d_output, d_weight } = arguments;
+    require_shape("d_output", &d_output, [input.rows(), d_output.columns()], "rows, out")?;
+    require_shape("d_weight", &d_weight, [d_output.columns(), input.columns()], "out, in")?;
+    let matmul =
+        Matmul::new(Factor::Transposed(d_output), Factor::Plain(input), d_weight).addend(Addend::Output);
+    // SAFETY: the shapes were checked.
+    unsafe { enqueue(stream, ["d_output", "input", "d_weight"], matmul) }
 }

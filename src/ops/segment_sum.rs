@@ -1,35 +1,47 @@
 //! Sums of scattered rows: the gradients of tables, gathered for each table row. No atomics, so always the same bits.
 
 use super::error::{
-    aligned, optional, require, require_columns, require_count, require_length, require_rows,
+    contiguous, optional, require, require_count, require_length, require_rows, require_shape,
 };
 use super::{Result, Workspace};
 use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
-use crate::device::{DType, ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{DType, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Indices per slice, and minimum length of a segment that is sliced.
 const SLICE: usize = SEGMENT_SLICE as usize;
 /// Partial sums per slice.
 const SUMS: usize = 2;
 
-/// Arguments of [`segment_sum`]; matrices are aligned to 16 bytes.
-#[derive(Debug)]
-pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
-    /// `[*, columns]`
-    pub input: View<'a, T>,
-    /// `[offsets[segments]]`, or more: rows of `input`, segment by segment; absent: segments are runs of consecutive rows. An index that is no
-    /// row of `input` counts as NaN.
-    pub indices: Option<View<'a, i32>>,
+/// Groups of rows whose sums are added to the rows of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Segments<'a> {
     /// `[segments + 1]`: start of each segment in `indices`, never decreasing; the sum of a segment that exceeds the indices is NaN, and so may
     /// be that of one of 64 rows or more where offsets decrease
     pub offsets: View<'a, i32>,
-    /// `[segments]`: rows of `output`, none twice except for empty segments, whose sums are dropped; absent: segment `s` is row `s`. Sums for an
-    /// index that is no row of `output` are dropped.
-    pub rows: Option<View<'a, i32>>,
+    /// `[offsets[segments]]`, or more: rows of the input, segment by segment; absent: segments are runs of consecutive rows. An index that is no
+    /// row of the input counts as NaN.
+    pub indices: Option<View<'a, i32>>,
+    /// `[segments]`: rows of the output, none twice except for empty segments, whose sums are dropped; absent: segment `s` is row `s`. Sums for
+    /// a key that is no row of the output are dropped.
+    pub keys: Option<View<'a, i32>>,
+}
+
+impl<'a> Segments<'a> {
+    /// Runs of consecutive rows, each for the output row of its own number; `offsets` are those of a packed batch, for example.
+    #[must_use]
+    pub fn consecutive(offsets: View<'a, i32>) -> Self {
+        Self { offsets, indices: None, keys: None }
+    }
+}
+
+/// Arguments of [`segment_sum`]; matrices are contiguous and aligned to 16 bytes.
+#[derive(Debug)]
+pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
+    /// `[*, columns]`, columns a multiple of 8
+    pub input: Matrix<'a, T>,
+    pub segments: Segments<'a>,
     /// `[*, columns]`: f32, or the type of `input`
-    pub output: ViewMut<'a, O>,
-    /// Row length, a multiple of 8.
-    pub columns: usize,
+    pub output: MatrixMut<'a, O>,
     /// At least [`workspace`], aligned to 16 bytes.
     pub workspace: ViewMut<'a, u8>,
 }
@@ -48,29 +60,28 @@ fn owners(count: usize) -> Workspace {
     Workspace::of::<u32>(SUMS * count.div_ceil(SLICE))
 }
 
-/// Enqueues `output[rows[s]] += Σ input[indices[k]]` over `k` in `offsets[s]..offsets[s + 1]`, summed in f32.
+/// Enqueues `output[keys[s]] += Σ input[indices[k]]` over `k` in `offsets[s]..offsets[s + 1]`, summed in f32.
 ///
 /// # Errors
-/// When `columns` is not a multiple of 8, a length or an alignment does not fit, the output type is neither f32 nor that of the input, or the
+/// When `columns` is not a multiple of 8, a shape, a stride or an alignment does not fit, the output type is neither f32 nor that of the input, or the
 /// workspace is too small.
 pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     arguments: SegmentSum<'_, T, O>,
 ) -> Result<()> {
-    let SegmentSum { input, indices, offsets, rows, output, columns, workspace } = arguments;
-    require_columns("columns", columns)?;
-    let input_rows = require_rows("input", input.len(), columns)?;
-    let output_rows = require_rows("output", output.len(), columns)?;
+    let SegmentSum { input, segments: Segments { offsets, indices, keys }, output, workspace } = arguments;
+    let [input_rows, columns] = require_rows("input", &input)?;
+    let [output_rows, _] = require_rows("output", &output)?;
+    require_shape("output", &output, [output.rows(), input.columns()], "rows, columns of input")?;
     require(!offsets.is_empty(), "offsets", "empty", "one element longer than the number of segments")?;
     let segments = offsets.len() - 1;
-    let count = indices.map_or(Ok(input_rows as u32), |indices| require_count("indices", indices.len()))?;
+    let count = indices.map_or(Ok(input_rows), |indices| require_count("indices", indices.len()))?;
     // A row of `input` is read in place of one that is out of range.
-    let expected = format_args!("at least {columns} elements long (a row)");
-    require(input_rows > 0 || count == 0, "input", "empty", expected)?;
-    match rows {
-        Some(rows) => require_length("rows", rows.len(), segments, "segments")?,
+    require(input_rows > 0 || count == 0, "input", "empty", "of at least one row")?;
+    match keys {
+        Some(keys) => require_length("keys", keys.len(), segments, "segments")?,
         None => require(
-            output_rows >= segments,
+            output.rows() >= segments,
             "output",
             format_args!("{output_rows} rows"),
             format_args!("at least {segments} (segments)"),
@@ -81,26 +92,26 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
         (input, output) if input == output => kernels::SEGMENT_SUM_NARROW.of(output)?,
         (_, output) => return require(false, "output", output.name(), "f32, as input"),
     };
-    let owners = self::workspace(count as usize, columns).address(stream, &workspace)?;
+    let owners = self::workspace(count as usize, columns as usize).address(stream, &workspace)?;
     let params = SegmentSumParams {
-        input: aligned(stream, "input", &input)?,
-        output: aligned(stream, "output", &output)?,
-        rows: optional(stream, "rows", rows.as_ref())?,
+        input: contiguous(stream, "input", &input)?,
+        output: contiguous(stream, "output", &output)?,
+        rows: optional(stream, "keys", keys.as_ref())?,
         offsets: stream.address("offsets", &offsets)?,
         indices: optional(stream, "indices", indices.as_ref())?,
         owners,
         partials: owners + self::owners(count as usize).start_of_next() as u64,
         segments: require_count("offsets", segments)?,
-        columns: columns as u32,
-        input_rows: input_rows as u32,
-        output_rows: output_rows as u32,
+        columns,
+        input_rows,
+        output_rows,
         count,
         reserved: 0,
     };
     if segments == 0 {
         return Ok(());
     }
-    // SAFETY: lengths were checked; the kernels check offsets and indices.
+    // SAFETY: shapes were checked; the kernels check offsets and indices.
     unsafe {
         if count as usize >= SLICE {
             stream.launch(kernels::SEGMENT_SLICES.of(T::DTYPE)?, &params)?;

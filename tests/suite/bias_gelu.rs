@@ -31,13 +31,17 @@ fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, spread: f6
     let (bias, d_output) = (device.upload(&bias).unwrap(), device.upload(&d_output).unwrap());
     let mut output: Buffer<T> = device.zeros(rows * columns).unwrap();
     let mut d_input: Buffer<T> = device.zeros(rows * columns).unwrap();
-    let forward = bias_gelu::Forward { input: input.view(), bias: bias.view(), output: output.view_mut() };
+    let forward = bias_gelu::Forward {
+        input: input.matrix(rows, columns).unwrap(),
+        bias: bias.view(),
+        output: output.matrix_mut(rows, columns).unwrap(),
+    };
     bias_gelu::forward(&stream, forward).unwrap();
     let backward = bias_gelu::Backward {
-        input: input.view(),
+        input: input.matrix(rows, columns).unwrap(),
         bias: bias.view(),
-        d_output: d_output.view(),
-        d_input: d_input.view_mut(),
+        d_output: d_output.matrix(rows, columns).unwrap(),
+        d_input: d_input.matrix_mut(rows, columns).unwrap(),
     };
     bias_gelu::backward(&stream, backward).unwrap();
     assert_close::<T>("output", &widened(&output.read().unwrap()), &naive_output, &exact);
@@ -59,14 +63,23 @@ fn matches_the_reference() {
 #[test]
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
-    let (input, bias) = (device.zeros::<f32>(24).unwrap(), device.zeros::<f32>(16).unwrap());
-    let mut output: Buffer<f32> = device.zeros(24).unwrap();
-    let mut refuse = |columns: usize, outputs: usize| {
-        let (bias, output) = (bias.slice(0..columns), output.slice_mut(0..outputs));
-        let arguments = bias_gelu::Forward { input: input.view(), bias, output };
+    let (input, bias) = (device.zeros::<f32>(48).unwrap(), device.zeros::<f32>(16).unwrap());
+    let mut output: Buffer<f32> = device.zeros(48).unwrap();
+    let mut refuse = |columns: usize, biases: usize, outputs: usize| {
+        let (input, output) = (input.slice(0..24), output.slice_mut(0..outputs * columns));
+        let arguments = bias_gelu::Forward {
+            input: input.rows_of(columns).unwrap(),
+            bias: bias.slice(0..biases),
+            output: output.rows_of(columns).unwrap(),
+        };
         bias_gelu::forward(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(16, 24), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(12, 24), "bias is 12 elements long; it should be a positive multiple of 8");
-    assert_eq!(refuse(8, 8), "output is 8 elements long; it should be 24 (as input)");
+    assert_eq!(refuse(12, 12, 2), "input is [2, 12]; it should be of a positive multiple of 8 columns");
+    assert_eq!(refuse(8, 16, 3), "bias is 16 elements long; it should be 8 (columns)");
+    assert_eq!(refuse(8, 8, 1), "output is [1, 8]; it should be [3, 8] (as input)");
+    let [_, right] = input.matrix(3, 16).unwrap().split_columns();
+    let output = output.slice_mut(0..24).rows_of(8).unwrap();
+    let arguments = bias_gelu::Forward { input: right, bias: bias.slice(0..8), output };
+    let message = bias_gelu::forward(&device.stream(), arguments).unwrap_err().to_string();
+    assert_eq!(message, "input is strided by 16 elements; it should be contiguous rows of 8 columns");
 }

@@ -20,7 +20,7 @@ fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, accumulate
     let mut output = device.upload(&before).unwrap();
     let mut scratch = workspace(rows, columns).allocate(device).unwrap();
     let arguments = ColumnSum {
-        input: device_input.view(),
+        input: device_input.matrix(rows, columns).unwrap(),
         output: output.view_mut(),
         accumulate,
         workspace: scratch.view_mut(),
@@ -55,18 +55,18 @@ fn the_workspace_never_shrinks() {
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let input = device.zeros::<f32>(513 * 16).unwrap();
-    let refuse = |input_length: usize, columns: usize| {
-        let mut output = device.zeros::<f32>(columns).unwrap();
+    let refuse = |input_length: usize, columns: usize, outputs: usize| {
+        let mut output = device.zeros::<f32>(outputs).unwrap();
         let mut scratch = device.zeros::<u8>(127).unwrap();
         let arguments = ColumnSum {
-            input: input.slice(0..input_length),
+            input: input.slice(0..input_length).rows_of(columns).unwrap(),
             output: output.view_mut(),
             accumulate: true,
             workspace: scratch.view_mut(),
         };
         column_sum(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(24, 12), "output is 12 elements long; it should be a positive multiple of 8");
-    assert_eq!(refuse(24, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(513 * 16, 16), "workspace is 127 bytes long; it should be at least 128 bytes");
+    assert_eq!(refuse(24, 12, 12), "input is [2, 12]; it should be of a positive multiple of 8 columns");
+    assert_eq!(refuse(32, 16, 24), "output is 24 elements long; it should be 16 (columns)");
+    assert_eq!(refuse(513 * 16, 16, 16), "workspace is 127 bytes long; it should be at least 128 bytes");
 }

@@ -189,8 +189,8 @@ fn run<T: ModelFloat>(
             .map(|array| device.upload(array).unwrap());
     let [gamma, beta] = [&data.gamma, &data.beta].map(|array| device.upload(array).unwrap());
     let rng = device.upload(&rng_state(11, 3)).unwrap();
-    let words = Words { ids: ids.view(), table: word.view() };
-    let sentences = Sentences { indices: indices.view(), vectors: vectors.view() };
+    let words = Words { ids: ids.view(), table: word.view().rows_of(columns).unwrap() };
+    let sentences = Sentences { indices: indices.view(), vectors: vectors.view().rows_of(columns).unwrap() };
     let embedding = Embedding {
         source: match mode {
             EmbeddingMode::Word => Source::Word(words),
@@ -199,8 +199,8 @@ fn run<T: ModelFloat>(
             EmbeddingMode::QueryPosition => Source::QueryPosition(sentences),
         },
         slots: slots.view(),
-        position: position.view(),
-        token_type: token_type.view(),
+        position: position.view().rows_of(columns).unwrap(),
+        token_type: token_type.view().rows_of(columns).unwrap(),
         gamma: gamma.view(),
         beta: beta.view(),
         eps: EPS,
@@ -210,7 +210,7 @@ fn run<T: ModelFloat>(
     let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(tokens).unwrap());
     let forward = embedding::Forward {
         embedding,
-        output: output.view_mut(),
+        output: output.matrix_mut(tokens, columns).unwrap(),
         mean: mean.view_mut(),
         rstd: rstd.view_mut(),
     };
@@ -222,8 +222,8 @@ fn run<T: ModelFloat>(
         embedding,
         mean: mean.view(),
         rstd: rstd.view(),
-        d_output: d_output.view(),
-        d_sum: d_sum.view_mut(),
+        d_output: d_output.matrix(tokens, columns).unwrap(),
+        d_sum: d_sum.matrix_mut(tokens, columns).unwrap(),
         d_gamma: d_gamma.view_mut(),
         d_beta: d_beta.view_mut(),
         workspace: workspace.view_mut(),
@@ -276,34 +276,37 @@ fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let floats = device.zeros::<f32>(4096).unwrap();
     let integers = device.zeros::<i32>(8).unwrap();
-    let refuse = |columns: usize, ids: usize, slots: usize, position: usize, output: usize| {
-        let mut outputs = device.zeros::<f32>(output).unwrap();
+    let refuse = |columns: usize, ids: usize, slots: usize, position: [usize; 2], gamma: usize| {
+        let mut outputs = device.zeros::<f32>(2 * columns).unwrap();
         let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(2).unwrap());
-        let words = Words { ids: integers.slice(0..ids), table: floats.slice(0..columns) };
+        let words =
+            Words { ids: integers.slice(0..ids), table: floats.slice(0..columns).rows_of(columns).unwrap() };
         let embedding = Embedding {
             source: Source::Word(words),
             slots: integers.slice(0..slots),
-            position: floats.slice(0..position),
-            token_type: floats.slice(0..columns),
-            gamma: floats.slice(0..columns),
+            position: floats.slice(0..position[0] * position[1]).matrix(position[0], position[1]).unwrap(),
+            token_type: floats.slice(0..columns).rows_of(columns).unwrap(),
+            gamma: floats.slice(0..gamma),
             beta: floats.slice(0..columns),
             eps: EPS,
             dropout: None,
         };
         let (mean, rstd) = (mean.view_mut(), rstd.view_mut());
-        let arguments = embedding::Forward { embedding, output: outputs.view_mut(), mean, rstd };
+        let arguments =
+            embedding::Forward { embedding, output: outputs.matrix_mut(2, columns).unwrap(), mean, rstd };
         embedding::forward(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(12, 2, 2, 12, 24), "gamma is 12 elements long; it should be a positive multiple of 8");
-    assert_eq!(refuse(1032, 2, 2, 1032, 2064), "gamma is 1032 elements long; it should be at most 1024");
-    assert_eq!(refuse(16, 1, 2, 16, 32), "ids is 1 elements long; it should be 2 (tokens)");
-    assert_eq!(refuse(16, 2, 3, 16, 32), "slots is 3 elements long; it should be 2 (tokens)");
     assert_eq!(
-        refuse(16, 2, 2, 24, 32),
-        "position is 24 elements long; it should be a multiple of 16 (columns)"
+        refuse(12, 2, 2, [1, 12], 12),
+        "output is [2, 12]; it should be of a positive multiple of 8 columns"
     );
     assert_eq!(
-        refuse(16, 2, 2, 16, 24),
-        "output is 24 elements long; it should be a multiple of 16 (columns)"
+        refuse(1032, 2, 2, [1, 1032], 1032),
+        "output is [2, 1032]; it should be of at most 1024 columns"
     );
+    assert_eq!(refuse(16, 2, 2, [1, 16], 8), "gamma is 8 elements long; it should be 16 (columns)");
+    assert_eq!(refuse(16, 1, 2, [1, 16], 16), "ids is 1 elements long; it should be 2 (tokens)");
+    assert_eq!(refuse(16, 2, 3, [1, 16], 16), "slots is 3 elements long; it should be 2 (tokens)");
+    assert_eq!(refuse(16, 2, 2, [3, 8], 16), "position is [3, 8]; it should be [3, 16] (rows, columns)");
+    assert_eq!(refuse(16, 2, 2, [0, 16], 16), "position is empty; it should be of at least one row");
 }

@@ -1,6 +1,6 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
-use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
+use crate::common::{assert_close, assert_close_to_scale, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::{Dropout as Site, layer_norm, rng_state};
 use retromae::random::Dropout;
@@ -139,35 +139,39 @@ fn run<T: ModelFloat>(device: &Device, case: Case, data: &Data<T>) -> Results {
     let (mut output, mut sum, mut d_residual, mut d_input) = (zeros(), zeros(), zeros(), zeros());
     let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(rows).unwrap());
     let forward = layer_norm::Forward {
-        input: input.view(),
-        bias: fused.then(|| bias.view()),
-        residual: fused.then(|| residual.view()),
+        input: input.matrix(rows, columns).unwrap(),
         gamma: gamma.view(),
         beta: beta.view(),
         eps: EPS,
-        dropout,
-        output: output.view_mut(),
-        sum: Some(sum.view_mut()),
+        output: output.matrix_mut(rows, columns).unwrap(),
         mean: mean.view_mut(),
         rstd: rstd.view_mut(),
+        fused: layer_norm::Fused {
+            bias: fused.then(|| bias.view()),
+            dropout,
+            residual: fused.then(|| residual.matrix(rows, columns).unwrap()),
+            sum: Some(sum.matrix_mut(rows, columns).unwrap()),
+        },
     };
     layer_norm::forward(&stream, forward).unwrap();
     let before = vec![BEFORE as f32; columns];
     let [mut d_gamma, mut d_beta, mut d_bias] = [0, 1, 2].map(|_| device.upload(&before).unwrap());
     let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
     let backward = layer_norm::Backward {
-        d_output: d_output.view(),
-        sum: sum.view(),
+        d_output: d_output.matrix(rows, columns).unwrap(),
+        sum: sum.matrix(rows, columns).unwrap(),
         mean: mean.view(),
         rstd: rstd.view(),
         gamma: gamma.view(),
-        dropout,
-        d_residual: Some(d_residual.view_mut()),
-        d_input: d_input.view_mut(),
+        d_input: d_input.matrix_mut(rows, columns).unwrap(),
         d_gamma: d_gamma.view_mut(),
         d_beta: d_beta.view_mut(),
-        d_bias: Some(d_bias.view_mut()),
         workspace: workspace.view_mut(),
+        fused: layer_norm::FusedGradients {
+            dropout,
+            d_residual: Some(d_residual.matrix_mut(rows, columns).unwrap()),
+            d_bias: Some(d_bias.view_mut()),
+        },
     };
     layer_norm::backward(&stream, backward).unwrap();
     let wide = |buffer: &Buffer<T>| widened(&buffer.read().unwrap());
@@ -253,17 +257,14 @@ fn a_constant_row_gives_beta() {
         let mut output = device.zeros::<f32>(2 * columns).unwrap();
         let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(2).unwrap());
         let arguments = layer_norm::Forward {
-            input: input.view(),
-            bias: None,
-            residual: None,
+            input: input.matrix(2, columns).unwrap(),
             gamma: gamma.view(),
             beta: beta.view(),
             eps: EPS,
-            dropout: None,
-            output: output.view_mut(),
-            sum: None,
+            output: output.matrix_mut(2, columns).unwrap(),
             mean: mean.view_mut(),
             rstd: rstd.view_mut(),
+            fused: layer_norm::Fused::default(),
         };
         layer_norm::forward(&stream, arguments).unwrap();
         assert_eq!(output.read().unwrap(), vec![0.25; 2 * columns]);
@@ -280,49 +281,130 @@ fn the_workspace_never_shrinks() {
     );
 }
 
+/// Plain LayerNorm with the defaults: the gradient of the input, which is that of the sum, and no other output.
+fn check_defaults<T: ModelFloat>(device: &Device) {
+    let case = Case { rows: 33, columns: 264, mean: 0.5, fused: false, rate: 0.0 };
+    let Case { rows, columns, .. } = case;
+    let data = Data::<T>::new(case);
+    let (exact, naive) = (exact(case, &data), naive(case, &data));
+    let stream = device.stream();
+    let [input, d_output] = [&data.input, &data.d_output].map(|array| device.upload(array).unwrap());
+    let [gamma, beta] = [&data.gamma, &data.beta].map(|array| device.upload(array).unwrap());
+    let [mut output, mut d_input] = [0, 1].map(|_| device.zeros::<T>(rows * columns).unwrap());
+    let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(rows).unwrap());
+    let forward = layer_norm::Forward {
+        input: input.matrix(rows, columns).unwrap(),
+        gamma: gamma.view(),
+        beta: beta.view(),
+        eps: EPS,
+        output: output.matrix_mut(rows, columns).unwrap(),
+        mean: mean.view_mut(),
+        rstd: rstd.view_mut(),
+        fused: layer_norm::Fused::default(),
+    };
+    layer_norm::forward(&stream, forward).unwrap();
+    let before = vec![BEFORE as f32; columns];
+    let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.upload(&before).unwrap());
+    let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
+    let backward = layer_norm::Backward {
+        d_output: d_output.matrix(rows, columns).unwrap(),
+        sum: input.matrix(rows, columns).unwrap(),
+        mean: mean.view(),
+        rstd: rstd.view(),
+        gamma: gamma.view(),
+        d_input: d_input.matrix_mut(rows, columns).unwrap(),
+        d_gamma: d_gamma.view_mut(),
+        d_beta: d_beta.view_mut(),
+        workspace: workspace.view_mut(),
+        fused: layer_norm::FusedGradients::default(),
+    };
+    layer_norm::backward(&stream, backward).unwrap();
+    let read = |buffer: &Buffer<T>| widened(&buffer.read().unwrap());
+    let read_f32 = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
+    let results = [(0, read(&output)), (4, read(&d_input)), (5, read_f32(&d_gamma)), (6, read_f32(&d_beta))];
+    for (index, actual) in results {
+        assert_close::<T>(&format!("plain {}", NAMES[index]), &actual, &naive[index], &exact[index]);
+    }
+}
+
+#[test]
+fn the_defaults_are_plain_layer_norm() {
+    for device in devices() {
+        check_defaults::<f32>(&device);
+        check_defaults::<bf16>(&device);
+    }
+}
+
+/// Shapes of a forward call, and its eps.
+#[derive(Clone, Copy)]
+struct Shapes {
+    input: [usize; 2],
+    gamma: usize,
+    beta: usize,
+    bias: usize,
+    residual: [usize; 2],
+    output: [usize; 2],
+    mean: usize,
+    eps: f32,
+}
+
+const RIGHT: Shapes = Shapes {
+    input: [2, 16],
+    gamma: 16,
+    beta: 16,
+    bias: 16,
+    residual: [2, 16],
+    output: [2, 16],
+    mean: 2,
+    eps: EPS,
+};
+
 #[test]
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let array = device.zeros::<f32>(4096).unwrap();
-    let refuse_eps =
-        |input: usize, columns: usize, beta: usize, bias: usize, output: usize, mean: usize, eps| {
-            let mut outputs = device.zeros::<f32>(4096).unwrap();
-            let [mut means, mut rstds] = [0, 1].map(|_| device.zeros::<f32>(64).unwrap());
-            let arguments = layer_norm::Forward {
-                input: array.slice(0..input),
-                bias: Some(array.slice(0..bias)),
-                residual: None,
-                gamma: array.slice(0..columns),
-                beta: array.slice(0..beta),
-                eps,
-                dropout: None,
-                output: outputs.slice_mut(0..output),
-                sum: None,
-                mean: means.slice_mut(0..mean),
-                rstd: rstds.slice_mut(0..mean),
-            };
-            layer_norm::forward(&device.stream(), arguments).unwrap_err().to_string()
+    let matrix = |[rows, columns]: [usize; 2]| array.slice(0..rows * columns).matrix(rows, columns).unwrap();
+    let refuse = |shapes: Shapes| {
+        let [rows, columns] = shapes.output;
+        let mut outputs = device.zeros::<f32>(rows * columns).unwrap();
+        let [mut means, mut rstds] = [0, 1].map(|_| device.zeros::<f32>(64).unwrap());
+        let arguments = layer_norm::Forward {
+            input: matrix(shapes.input),
+            gamma: array.slice(0..shapes.gamma),
+            beta: array.slice(0..shapes.beta),
+            eps: shapes.eps,
+            output: outputs.matrix_mut(rows, columns).unwrap(),
+            mean: means.slice_mut(0..shapes.mean),
+            rstd: rstds.slice_mut(0..shapes.mean),
+            fused: layer_norm::Fused {
+                bias: Some(array.slice(0..shapes.bias)),
+                residual: Some(matrix(shapes.residual)),
+                ..layer_norm::Fused::default()
+            },
         };
+        layer_norm::forward(&device.stream(), arguments).unwrap_err().to_string()
+    };
     for eps in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let expected = format!("eps is {eps}; it should be positive and finite");
-        assert_eq!(refuse_eps(32, 16, 16, 16, 32, 2, eps), expected);
+        assert_eq!(refuse(Shapes { eps, ..RIGHT }), expected);
     }
-    let refuse =
-        |input, columns, beta, bias, output, mean| refuse_eps(input, columns, beta, bias, output, mean, EPS);
-    assert_eq!(
-        refuse(24, 12, 12, 12, 24, 2),
-        "gamma is 12 elements long; it should be a positive multiple of 8"
-    );
-    assert_eq!(
-        refuse(24, 16, 16, 16, 24, 2),
-        "input is 24 elements long; it should be a multiple of 16 (columns)"
-    );
-    assert_eq!(
-        refuse(2064, 1032, 1032, 1032, 2064, 2),
-        "gamma is 1032 elements long; it should be at most 1024"
-    );
-    assert_eq!(refuse(32, 16, 8, 16, 32, 2), "beta is 8 elements long; it should be 16 (columns)");
-    assert_eq!(refuse(32, 16, 16, 8, 32, 2), "bias is 8 elements long; it should be 16 (columns)");
-    assert_eq!(refuse(32, 16, 16, 16, 16, 2), "output is 16 elements long; it should be 32 (as input)");
-    assert_eq!(refuse(32, 16, 16, 16, 32, 3), "mean is 3 elements long; it should be 2 (rows)");
+    let cases = [
+        (
+            Shapes { input: [2, 12], gamma: 12, ..RIGHT },
+            "input is [2, 12]; it should be of a positive multiple of 8 columns",
+        ),
+        (
+            Shapes { input: [2, 1032], gamma: 1032, ..RIGHT },
+            "input is [2, 1032]; it should be of at most 1024 columns",
+        ),
+        (Shapes { gamma: 8, ..RIGHT }, "gamma is 8 elements long; it should be 16 (columns)"),
+        (Shapes { beta: 8, ..RIGHT }, "beta is 8 elements long; it should be 16 (columns)"),
+        (Shapes { bias: 8, ..RIGHT }, "bias is 8 elements long; it should be 16 (columns)"),
+        (Shapes { residual: [4, 8], ..RIGHT }, "residual is [4, 8]; it should be [2, 16] (as input)"),
+        (Shapes { output: [1, 16], ..RIGHT }, "output is [1, 16]; it should be [2, 16] (as input)"),
+        (Shapes { mean: 3, ..RIGHT }, "mean is 3 elements long; it should be 2 (rows)"),
+    ];
+    for (shapes, expected) in cases {
+        assert_eq!(refuse(shapes), expected);
+    }
 }

@@ -1,7 +1,7 @@
 //! Linear layers against the f64 reference: every dtype, ragged shapes, with and without bias, added or overwritten.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
-use retromae::device::{Device, Float, bf16, f16};
+use retromae::device::{Buffer, Device, Float, Matrix, MatrixMut, bf16, f16};
 use retromae::ops::linear;
 use retromae::reference::linear as reference;
 
@@ -33,6 +33,56 @@ impl Shape {
             d_input: rounded(&values(5, rows * in_features)),
             d_weight: rounded(&values(6, out_features * in_features)),
         }
+    }
+}
+
+/// Place of matrices in memory: on their own, or as the second of three parts of wider rows, such as the keys of a packed projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storage {
+    Dense,
+    Packed,
+}
+
+impl Storage {
+    /// Uploads rows of `columns`; the other parts are NaN, so nothing of them must be read.
+    fn upload<T: Float>(self, device: &Device, values: &[T], columns: usize) -> Buffer<T> {
+        if self == Self::Dense {
+            return device.upload(values).unwrap();
+        }
+        let other = vec![T::from_f32(f32::NAN); columns];
+        let rows = values.chunks(columns).flat_map(|row| [&other, row, &other].concat());
+        device.upload(&rows.collect::<Vec<_>>()).unwrap()
+    }
+
+    fn matrix<T: Float>(self, buffer: &Buffer<T>, columns: usize) -> Matrix<'_, T> {
+        match self {
+            Self::Dense => buffer.view().rows_of(columns).unwrap(),
+            Self::Packed => buffer.view().rows_of(3 * columns).unwrap().split_columns::<3>()[1],
+        }
+    }
+
+    fn matrix_mut<T: Float>(self, buffer: &mut Buffer<T>, columns: usize) -> MatrixMut<'_, T> {
+        match self {
+            Self::Dense => buffer.view_mut().rows_of(columns).unwrap(),
+            Self::Packed => {
+                let [_, middle, _] = buffer.view_mut().rows_of(3 * columns).unwrap().split_columns();
+                middle
+            }
+        }
+    }
+
+    /// Reads what [`upload`](Self::upload) wrote; nothing else may have been written.
+    fn read<T: Float>(self, buffer: &Buffer<T>, columns: usize) -> Vec<T> {
+        let values = buffer.read().unwrap();
+        if self == Self::Dense {
+            return values;
+        }
+        let untouched = |part: &[T]| part.iter().all(|value| value.to_f32().is_nan());
+        let own = |row: &[T]| {
+            assert!(untouched(&row[..columns]) && untouched(&row[2 * columns..]), "written between the rows");
+            row[columns..2 * columns].to_vec()
+        };
+        values.chunks(3 * columns).flat_map(own).collect()
     }
 }
 
@@ -75,7 +125,7 @@ fn compare<T: Float>(what: &str, shape: Shape, actual: &[T], expected: &Expected
     assert_close_to_scale::<T>(&format!("{what} of {shape:?}"), &widened(actual), naive, exact, *scale);
 }
 
-fn check_forward<T: Float>(devices: &[Device], shape: Shape, with_bias: bool) {
+fn check_forward<T: Float>(devices: &[Device], shape: Shape, storage: Storage, with_bias: bool) {
     let Shape { rows, in_features, out_features } = shape;
     let operands = shape.operands::<T>();
     let bias = with_bias.then(|| widened(&operands.bias));
@@ -93,23 +143,23 @@ fn check_forward<T: Float>(devices: &[Device], shape: Shape, with_bias: bool) {
         with_bias.then_some(&|_, j| operands.bias[j].to_f32()),
     );
     for device in devices {
-        let [input, weight] = [&operands.input, &operands.weight].map(|v| device.upload(v).unwrap());
+        let [input, weight] =
+            [&operands.input, &operands.weight].map(|values| storage.upload(device, values, in_features));
         let bias = device.upload(&operands.bias).unwrap();
-        let mut output = device.upload(&vec![T::from_f32(f32::NAN); rows * out_features]).unwrap();
-        let arguments = linear::Forward {
-            input: input.view(),
-            weight: weight.view(),
-            bias: with_bias.then(|| bias.view()),
-            output: output.view_mut(),
-            in_features,
-            out_features,
-        };
+        let poison = vec![T::from_f32(f32::NAN); rows * out_features];
+        let mut output = storage.upload(device, &poison, out_features);
+        let arguments = linear::Forward::new(
+            storage.matrix(&input, in_features),
+            storage.matrix(&weight, in_features),
+            storage.matrix_mut(&mut output, out_features),
+        );
+        let arguments = if with_bias { arguments.bias(bias.view()) } else { arguments };
         linear::forward(&device.stream(), arguments).unwrap();
-        compare("output", shape, &output.read().unwrap(), &expected);
+        compare("output", shape, &storage.read(&output, out_features), &expected);
     }
 }
 
-fn check_backward_input<T: Float>(devices: &[Device], shape: Shape, accumulate: bool) {
+fn check_backward_input<T: Float>(devices: &[Device], shape: Shape, storage: Storage, accumulate: bool) {
     let Shape { rows, in_features, out_features } = shape;
     let operands = shape.operands::<T>();
     let [input, weight, d_output] =
@@ -126,22 +176,21 @@ fn check_backward_input<T: Float>(devices: &[Device], shape: Shape, accumulate: 
         accumulate.then_some(&|i, j| operands.d_input[i * in_features + j].to_f32()),
     );
     for device in devices {
-        let [d_output, weight] = [&operands.d_output, &operands.weight].map(|v| device.upload(v).unwrap());
-        let mut d_input = device.upload(&operands.d_input).unwrap();
+        let d_output = storage.upload(device, &operands.d_output, out_features);
+        let weight = storage.upload(device, &operands.weight, in_features);
+        let mut d_input = storage.upload(device, &operands.d_input, in_features);
         let arguments = linear::BackwardInput {
-            d_output: d_output.view(),
-            weight: weight.view(),
-            d_input: d_input.view_mut(),
-            in_features,
-            out_features,
+            d_output: storage.matrix(&d_output, out_features),
+            weight: storage.matrix(&weight, in_features),
+            d_input: storage.matrix_mut(&mut d_input, in_features),
             accumulate,
         };
         linear::backward_input(&device.stream(), arguments).unwrap();
-        compare("d_input", shape, &d_input.read().unwrap(), &expected);
+        compare("d_input", shape, &storage.read(&d_input, in_features), &expected);
     }
 }
 
-fn check_backward_weight<T: Float>(devices: &[Device], shape: Shape) {
+fn check_backward_weight<T: Float>(devices: &[Device], shape: Shape, storage: Storage) {
     let Shape { rows, in_features, out_features } = shape;
     let operands = shape.operands::<T>();
     let [input, weight, d_output] =
@@ -155,17 +204,16 @@ fn check_backward_weight<T: Float>(devices: &[Device], shape: Shape) {
         Some(&|i, j| operands.d_weight[i * in_features + j]),
     );
     for device in devices {
-        let [input, d_output] = [&operands.input, &operands.d_output].map(|v| device.upload(v).unwrap());
-        let mut d_weight = device.upload(&operands.d_weight).unwrap();
+        let input = storage.upload(device, &operands.input, in_features);
+        let d_output = storage.upload(device, &operands.d_output, out_features);
+        let mut d_weight = storage.upload(device, &operands.d_weight, in_features);
         let arguments = linear::BackwardWeight {
-            input: input.view(),
-            d_output: d_output.view(),
-            d_weight: d_weight.view_mut(),
-            in_features,
-            out_features,
+            input: storage.matrix(&input, in_features),
+            d_output: storage.matrix(&d_output, out_features),
+            d_weight: storage.matrix_mut(&mut d_weight, in_features),
         };
         linear::backward_weight(&device.stream(), arguments).unwrap();
-        compare("d_weight", shape, &d_weight.read().unwrap(), &expected);
+        compare("d_weight", shape, &storage.read(&d_weight, in_features), &expected);
     }
 }
 
@@ -186,12 +234,14 @@ const SHAPES: [Shape; 12] = [
 
 fn sweep<T: Float>() {
     let devices = devices();
-    for shape in SHAPES {
-        check_forward::<T>(&devices, shape, false);
-        check_forward::<T>(&devices, shape, true);
-        check_backward_input::<T>(&devices, shape, false);
-        check_backward_input::<T>(&devices, shape, true);
-        check_backward_weight::<T>(&devices, shape);
+    for storage in [Storage::Dense, Storage::Packed] {
+        for shape in SHAPES {
+            check_forward::<T>(&devices, shape, storage, false);
+            check_forward::<T>(&devices, shape, storage, true);
+            check_backward_input::<T>(&devices, shape, storage, false);
+            check_backward_input::<T>(&devices, shape, storage, true);
+            check_backward_weight::<T>(&devices, shape, storage);
+        }
     }
 }
 
@@ -210,7 +260,7 @@ fn f16_matches_the_reference() {
     sweep::<f16>();
 }
 
-/// The sum of products lies halfway between 1 and the next number and the bias is the other half: rounded before the bias is added, both would be
+/// The matmul's sum lies halfway between 1 and the next number and the bias is the other half: rounded before the bias is added, both would be
 /// lost.
 fn check_one_rounding<T: Float>(epsilon: f32) {
     let half: Vec<T> = rounded(&[f64::from(epsilon) / 2.0]);
@@ -220,15 +270,12 @@ fn check_one_rounding<T: Float>(epsilon: f32) {
         let weight = device.upload(&[one[0]; 2]).unwrap();
         let bias = device.upload(&half).unwrap();
         let mut output = device.zeros::<T>(1).unwrap();
-        let arguments = linear::Forward {
-            input: input.view(),
-            weight: weight.view(),
-            bias: Some(bias.view()),
-            output: output.view_mut(),
-            in_features: 2,
-            out_features: 1,
-        };
-        linear::forward(&device.stream(), arguments).unwrap();
+        let arguments = linear::Forward::new(
+            input.matrix(1, 2).unwrap(),
+            weight.matrix(1, 2).unwrap(),
+            output.matrix_mut(1, 1).unwrap(),
+        );
+        linear::forward(&device.stream(), arguments.bias(bias.view())).unwrap();
         assert_eq!(output.read().unwrap()[0].to_f32(), 1.0 + epsilon, "{}", T::DTYPE.name());
     }
 }
@@ -243,31 +290,22 @@ fn the_bias_is_added_before_the_one_rounding() {
 fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let buffer = device.zeros::<f32>(96).unwrap();
-    let refuse = |lengths: [usize; 4], [in_features, out_features]: [usize; 2]| {
-        let mut output = device.zeros::<f32>(96).unwrap();
-        let [input, weight, bias, outputs] = lengths;
-        let arguments = linear::Forward {
-            input: buffer.slice(0..input),
-            weight: buffer.slice(0..weight),
-            bias: Some(buffer.slice(0..bias)),
-            output: output.slice_mut(0..outputs),
-            in_features,
-            out_features,
-        };
+    let matrix = |[rows, columns]: [usize; 2]| buffer.slice(0..rows * columns).matrix(rows, columns).unwrap();
+    let refuse = |input, weight, bias: usize, [rows, columns]: [usize; 2]| {
+        let mut output = device.zeros::<f32>(rows * columns).unwrap();
+        let output = output.matrix_mut(rows, columns).unwrap();
+        let arguments = linear::Forward::new(matrix(input), matrix(weight), output);
+        let arguments = arguments.bias(buffer.slice(0..bias));
         linear::forward(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(
-        refuse([13, 32, 8, 24], [4, 8]),
-        "input is 13 elements long; it should be a multiple of 4 (features)"
-    );
-    assert_eq!(refuse([12, 32, 8, 24], [0, 8]), "in_features is 0; it should be positive");
-    // A size whose product overflows matches no view's length.
-    let error = refuse([0, 0, 0, 0], [8, 1 << 61]);
-    assert!(error.starts_with("weight is 0 elements long; it should be 18446744073709551615"), "{error}");
-    assert_eq!(refuse([12, 33, 8, 24], [4, 8]), "weight is 33 elements long; it should be 32 (out · in)");
-    assert_eq!(refuse([12, 32, 8, 32], [4, 8]), "output is 32 elements long; it should be 24 (rows · out)");
-    assert_eq!(refuse([12, 32, 16, 24], [4, 8]), "bias is 16 elements long; it should be 8 (out)");
-    assert_eq!(refuse([12, 20, 4, 15], [4, 5]), "bias is 4 elements long; it should be 5 (out)");
+    assert_eq!(refuse([3, 4], [8, 5], 8, [3, 8]), "weight is [8, 5]; it should be [8, 4] (out, in)");
+    assert_eq!(refuse([3, 4], [8, 4], 8, [4, 8]), "output is [4, 8]; it should be [3, 8] (rows, out)");
+    assert_eq!(refuse([3, 4], [8, 4], 8, [3, 6]), "output is [3, 6]; it should be [3, 8] (rows, out)");
+    assert_eq!(refuse([3, 4], [8, 4], 16, [3, 8]), "bias is 16 elements long; it should be 8 (out)");
+    assert_eq!(refuse([3, 4], [5, 4], 4, [3, 5]), "bias is 4 elements long; it should be 5 (out)");
+    // A size that overflows is no view's.
+    let error = buffer.matrix(8, 1 << 61).unwrap_err().to_string();
+    assert!(error.starts_with("matrix is 96 elements long; it should be 18446744073709551615"), "{error}");
 }
 
 #[test]
@@ -276,32 +314,26 @@ fn wrong_gradient_shapes_are_refused() {
     let stream = device.stream();
     let buffer = device.zeros::<f32>(96).unwrap();
     let mut gradient = device.zeros::<f32>(96).unwrap();
-    let mut backward_input = |d_output: usize, d_input: usize| {
+    let matrix = |[rows, columns]: [usize; 2]| buffer.slice(0..rows * columns).matrix(rows, columns).unwrap();
+    let mut backward_input = |d_output, [rows, columns]: [usize; 2]| {
         let arguments = linear::BackwardInput {
-            d_output: buffer.slice(0..d_output),
-            weight: buffer.slice(0..32),
-            d_input: gradient.slice_mut(0..d_input),
-            in_features: 4,
-            out_features: 8,
+            d_output: matrix(d_output),
+            weight: matrix([8, 4]),
+            d_input: gradient.slice_mut(0..rows * columns).matrix(rows, columns).unwrap(),
             accumulate: false,
         };
         linear::backward_input(&stream, arguments).unwrap_err().to_string()
     };
-    assert_eq!(
-        backward_input(20, 12),
-        "d_output is 20 elements long; it should be a multiple of 8 (features)"
-    );
-    assert_eq!(backward_input(24, 16), "d_input is 16 elements long; it should be 12 (rows · in)");
-    let mut backward_weight = |d_output: usize, d_weight: usize| {
+    assert_eq!(backward_input([3, 7], [3, 4]), "weight is [8, 4]; it should be [7, 4] (out, in)");
+    assert_eq!(backward_input([3, 8], [4, 4]), "d_input is [4, 4]; it should be [3, 4] (rows, in)");
+    let mut backward_weight = |d_output, [rows, columns]: [usize; 2]| {
         let arguments = linear::BackwardWeight {
-            input: buffer.slice(0..12),
-            d_output: buffer.slice(0..d_output),
-            d_weight: gradient.slice_mut(0..d_weight),
-            in_features: 4,
-            out_features: 8,
+            input: matrix([3, 4]),
+            d_output: matrix(d_output),
+            d_weight: gradient.slice_mut(0..rows * columns).matrix(rows, columns).unwrap(),
         };
         linear::backward_weight(&stream, arguments).unwrap_err().to_string()
     };
-    assert_eq!(backward_weight(16, 32), "d_output is 16 elements long; it should be 24 (rows · out)");
-    assert_eq!(backward_weight(24, 31), "d_weight is 31 elements long; it should be 32 (out · in)");
+    assert_eq!(backward_weight([2, 8], [8, 4]), "d_output is [2, 8]; it should be [3, 8] (rows, out)");
+    assert_eq!(backward_weight([3, 8], [8, 3]), "d_weight is [8, 3]; it should be [8, 4] (out, in)");
 }

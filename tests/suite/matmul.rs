@@ -1,9 +1,9 @@
 //! Matmuls of dense matrices against plain f64 sums: types, layouts, batches, addends, and sizes without common divisors.
 
 use crate::common::{assert_close_to_scale, devices, rounded, values, widened};
-use retromae::device::{Buffer, Device, Float, Stream, bf16, f16};
+use retromae::device::{Buffer, Device, Float, Matrix, MatrixMut, Stream, bf16, f16};
 use retromae::ops;
-use retromae::ops::matmul::{Addend, Factor, Matmul, Sizes, matmul};
+use retromae::ops::matmul::{Addend, Factor, Matmul, matmul};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Added {
@@ -13,6 +13,29 @@ enum Added {
 }
 
 const ADDED: [Added; 3] = [Added::Zero, Added::Output, Added::Bias];
+
+/// Number of matmuls, and their sizes.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+/// A factor that is `[rows, columns]` when multiplied, of each matmul.
+fn factor<T: Float>(
+    buffer: &Buffer<T>,
+    batch: usize,
+    [rows, columns]: [usize; 2],
+    transposed: bool,
+) -> Factor<'_, T> {
+    if transposed {
+        Factor::Transposed(buffer.matrix(batch * columns, rows).unwrap())
+    } else {
+        Factor::Plain(buffer.matrix(batch * rows, columns).unwrap())
+    }
+}
 
 /// Sizes, layouts and addend of a batch of matmuls.
 #[derive(Clone, Copy, Debug)]
@@ -81,20 +104,18 @@ impl Case {
         let poison = vec![O::from_f32(f32::NAN); before.len()];
         let output = if self.added == Added::Output { before } else { &poison };
         let mut output = device.upload(output).unwrap();
-        let factor =
-            |view, transposed| if transposed { Factor::Transposed(view) } else { Factor::Plain(view) };
-        let arguments = Matmul {
-            sizes: self.sizes,
-            left: factor(left.view(), self.transposed[0]),
-            right: factor(right.view(), self.transposed[1]),
-            addend: match self.added {
-                Added::Zero => Addend::Zero,
-                Added::Output => Addend::Output,
-                Added::Bias => Addend::Bias(bias.view()),
-            },
-            output: output.view_mut(),
+        let Sizes { batch, m, n, k } = self.sizes;
+        let arguments = Matmul::new(
+            factor(&left, batch, [m, k], self.transposed[0]),
+            factor(&right, batch, [k, n], self.transposed[1]),
+            output.matrix_mut(batch * m, n).unwrap(),
+        );
+        let addend = match self.added {
+            Added::Zero => Addend::Zero,
+            Added::Output => Addend::Output,
+            Added::Bias => Addend::Bias(bias.view()),
         };
-        matmul(&device.stream(), arguments).unwrap();
+        matmul(&device.stream(), arguments.addend(addend).batch(batch)).unwrap();
         output.read().unwrap()
     }
 }
@@ -165,14 +186,13 @@ fn operands_need_no_alignment_but_their_own() {
                     },
                 );
             let mut output = device.zeros::<bf16>(15).unwrap();
-            let arguments = Matmul {
-                sizes: Sizes { batch: 1, m: 3, n: 5, k: 9 },
-                left: Factor::Plain(left.0.slice(left.1..left.0.len())),
-                right: Factor::Transposed(right.0.slice(right.1..right.0.len())),
-                addend: Addend::Bias(bias.0.slice(bias.1..bias.0.len())),
-                output: output.view_mut(),
-            };
-            matmul(&device.stream(), arguments).unwrap();
+            let arguments = Matmul::new(
+                Factor::Plain(left.0.slice(left.1..left.0.len()).matrix(3, 9).unwrap()),
+                Factor::Transposed(right.0.slice(right.1..right.0.len()).matrix(5, 9).unwrap()),
+                output.matrix_mut(3, 5).unwrap(),
+            );
+            let addend = Addend::Bias(bias.0.slice(bias.1..bias.0.len()));
+            matmul(&device.stream(), arguments.addend(addend)).unwrap();
             output.read().unwrap()
         };
         let aligned = widened(&run([0, 0, 0]));
@@ -207,14 +227,13 @@ fn check_bias_anywhere<T: Float>() {
                 padded[offset..offset + n].copy_from_slice(&bias);
                 let padded = device.upload(&padded).unwrap();
                 let mut output = device.upload(&vec![T::from_f32(f32::NAN); m * n]).unwrap();
-                let arguments = Matmul {
-                    sizes: Sizes { batch: 1, m, n, k },
-                    left: Factor::Plain(left_there.view()),
-                    right: Factor::Plain(right_there.view()),
-                    addend: Addend::Bias(padded.slice(offset..offset + n)),
-                    output: output.view_mut(),
-                };
-                matmul(&device.stream(), arguments).unwrap();
+                let arguments = Matmul::new(
+                    factor(&left_there, 1, [m, k], false),
+                    factor(&right_there, 1, [k, n], false),
+                    output.matrix_mut(m, n).unwrap(),
+                );
+                let addend = Addend::Bias(padded.slice(offset..offset + n));
+                matmul(&device.stream(), arguments.addend(addend)).unwrap();
                 let what = format!("{m} x {k} x {n}, a bias from element {offset} on");
                 let output = widened(&output.read().unwrap());
                 assert_close_to_scale::<T>(&what, &output, &exact, &exact, scale);
@@ -248,14 +267,10 @@ impl Factors {
     }
 
     fn multiply(&self, stream: &Stream, output: &mut Buffer<f32>) -> ops::Result<()> {
-        let arguments = Matmul {
-            sizes: Self::SIZES,
-            left: Factor::Plain(self.left.view()),
-            right: Factor::Plain(self.right.view()),
-            addend: Addend::Zero,
-            output: output.view_mut(),
-        };
-        matmul(stream, arguments)
+        let Sizes { batch, m, n, k } = Self::SIZES;
+        let (left, right) =
+            (factor(&self.left, batch, [m, k], false), factor(&self.right, batch, [k, n], false));
+        matmul(stream, Matmul::new(left, right, output.matrix_mut(m, n)?))
     }
 }
 
@@ -303,28 +318,94 @@ fn matmuls_of_two_streams_do_not_meet() {
     }
 }
 
+/// Returns the second of three equal parts of every row.
+fn middle<T: Copy>(values: &[T], width: usize) -> Vec<T> {
+    values.chunks(3 * width).flat_map(|row| row[width..2 * width].to_vec()).collect()
+}
+
+/// Matrices that are columns of wider ones; what lies between the rows of the output stays as it was.
+fn check_strided<T: Float + PartialEq>(device: &Device, batch: usize, with_bias: bool) {
+    const M: usize = 33;
+    const N: usize = 24;
+    const K: usize = 40;
+    let rows = batch * M;
+    let left: Vec<T> = rounded(&values(1, rows * 3 * K));
+    let right: Vec<T> = rounded(&values(2, batch * K * 3 * N));
+    let before: Vec<T> = rounded(&values(3, rows * 3 * N));
+    let bias = device.upload(&rounded::<T>(&values(4, N))).unwrap();
+    let multiply = |left: Matrix<'_, T>, right: Matrix<'_, T>, output: MatrixMut<'_, T>| {
+        let addend = if with_bias { Addend::Bias(bias.view()) } else { Addend::Zero };
+        let arguments = Matmul::new(Factor::Plain(left), Factor::Plain(right), output);
+        matmul(&device.stream(), arguments.addend(addend).batch(batch)).unwrap();
+    };
+    let [wide_left, wide_right] = [&left, &right].map(|values| device.upload(values).unwrap());
+    let mut wide = device.upload(&before).unwrap();
+    let [_, strided_left, _] = wide_left.matrix(rows, 3 * K).unwrap().split_columns();
+    let [_, strided_right, _] = wide_right.matrix(batch * K, 3 * N).unwrap().split_columns();
+    let [_, output, _] = wide.matrix_mut(rows, 3 * N).unwrap().split_columns();
+    multiply(strided_left, strided_right, output);
+
+    let [left, right] =
+        [(&left, K), (&right, N)].map(|(values, width)| device.upload(&middle(values, width)));
+    let (left, right, mut dense) = (left.unwrap(), right.unwrap(), device.zeros(rows * N).unwrap());
+    let output = dense.matrix_mut(rows, N).unwrap();
+    multiply(left.matrix(rows, K).unwrap(), right.matrix(batch * K, N).unwrap(), output);
+    let (actual, expected) = (wide.read().unwrap(), widened(&dense.read().unwrap()));
+    let scale = expected.iter().fold(0.0f64, |max, value| max.max(value.abs()));
+    let what = format!("{batch} strided, bias {with_bias}");
+    assert_close_to_scale::<T>(&what, &widened(&middle(&actual, N)), &expected, &expected, scale);
+    for (actual, before) in actual.chunks(3 * N).zip(before.chunks(3 * N)) {
+        assert!(actual[..N] == before[..N] && actual[2 * N..] == before[2 * N..], "between the rows");
+    }
+}
+
 #[test]
-fn what_does_not_fit_is_refused() {
+fn rows_may_be_strided() {
+    for device in devices() {
+        for (batch, with_bias) in [(1, false), (1, true), (3, false), (3, true)] {
+            check_strided::<f32>(&device, batch, with_bias);
+            check_strided::<bf16>(&device, batch, with_bias);
+            check_strided::<f16>(&device, batch, with_bias);
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_agree_are_refused() {
     let device = &devices()[0];
     let buffer = device.zeros::<f16>(64).unwrap();
-    let refuse = |[left, right, bias, output]: [usize; 4], [batch, m, n, k]: [usize; 4]| {
-        let mut outputs = device.zeros::<f16>(64).unwrap();
-        let arguments = Matmul {
-            sizes: Sizes { batch, m, n, k },
-            left: Factor::Plain(buffer.slice(0..left)),
-            right: Factor::Transposed(buffer.slice(0..right)),
-            addend: Addend::Bias(buffer.slice(0..bias)),
-            output: outputs.slice_mut(0..output),
-        };
+    let bias = device.zeros::<f16>(8).unwrap();
+    let matrix = |[rows, columns]: [usize; 2]| buffer.slice(0..rows * columns).matrix(rows, columns).unwrap();
+    let refuse = |left, right, bias_length: usize, [rows, columns]: [usize; 2], batch| {
+        let mut output = device.zeros::<f16>(rows * columns).unwrap();
+        let arguments = Matmul::new(left, right, output.matrix_mut(rows, columns).unwrap());
+        let arguments = arguments.addend(Addend::Bias(bias.slice(0..bias_length))).batch(batch);
         matmul(&device.stream(), arguments).unwrap_err().to_string()
     };
-    let sizes = [2, 2, 3, 4];
-    assert_eq!(refuse([17, 24, 3, 12], sizes), "left is 17 elements long; it should be 16 (batch · m · k)");
-    assert_eq!(refuse([16, 16, 3, 12], sizes), "right is 16 elements long; it should be 24 (batch · k · n)");
-    assert_eq!(refuse([16, 24, 6, 12], sizes), "bias is 6 elements long; it should be 3 (n)");
-    assert_eq!(refuse([16, 24, 3, 6], sizes), "output is 6 elements long; it should be 12 (batch · m · n)");
-    let huge = refuse([16, 24, 3, 12], [usize::MAX, 2, 3, 4]);
-    assert!(huge.starts_with("left is 16 elements long"), "{huge}");
+    let plain = |shape| Factor::Plain(matrix(shape));
+    let transposed = |shape| Factor::Transposed(matrix(shape));
+    let mut cases = vec![
+        // m = 2, n = 3, k = 4, twice.
+        (plain([5, 4]), transposed([6, 4]), 3, [4, 3], "left is [5, 4]; it should be [4, 4] (batch · m, k)"),
+        (transposed([8, 3]), plain([8, 3]), 3, [4, 3], "left is [8, 3]; it should be [8, 2] (batch · k, m)"),
+        (plain([4, 4]), transposed([4, 4]), 3, [4, 3], "right is [4, 4]; it should be [6, 4] (batch · n, k)"),
+        (plain([4, 4]), plain([8, 4]), 3, [4, 3], "right is [8, 4]; it should be [8, 3] (batch · k, n)"),
+        (plain([4, 4]), transposed([6, 4]), 6, [4, 3], "bias is 6 elements long; it should be 3 (n)"),
+        (
+            plain([4, 4]),
+            transposed([6, 4]),
+            3,
+            [5, 3],
+            "output is [5, 3]; it should be [4, 3] (batch · m, n)",
+        ),
+    ];
+    for (left, right, bias, output, expected) in cases.drain(..) {
+        assert_eq!(refuse(left, right, bias, output, 2), expected);
+    }
+    let huge = refuse(plain([4, 4]), transposed([6, 4]), 3, [4, 3], usize::MAX);
+    assert!(huge.starts_with("left is [4, 4]; it should be [0, 4]"), "{huge}");
+    let none = refuse(plain([4, 4]), transposed([6, 4]), 3, [4, 3], 0);
+    assert_eq!(none, "output is [4, 3]; it should be [0, 3] (batch · m, n)");
 }
 
 #[test]
@@ -332,13 +413,8 @@ fn a_third_type_is_refused() {
     let device = &devices()[0];
     let factor = device.zeros::<f16>(1).unwrap();
     let mut output = device.zeros::<bf16>(1).unwrap();
-    let arguments = Matmul {
-        sizes: Sizes { batch: 1, m: 1, n: 1, k: 1 },
-        left: Factor::Plain(factor.view()),
-        right: Factor::Plain(factor.view()),
-        addend: Addend::Zero,
-        output: output.view_mut(),
-    };
+    let factor = || Factor::Plain(factor.matrix(1, 1).unwrap());
+    let arguments = Matmul::new(factor(), factor(), output.matrix_mut(1, 1).unwrap());
     let message = matmul(&device.stream(), arguments).unwrap_err().to_string();
     assert_eq!(message, "output is bf16; it should be f32, or f16 as the factors");
 }

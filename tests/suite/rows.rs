@@ -1,7 +1,7 @@
 //! Gathering and scattering rows.
 
 use crate::common::{devices, integers, rounded, values};
-use retromae::device::{Device, ModelFloat, bf16};
+use retromae::device::{Device, MatrixMut, ModelFloat, bf16};
 use retromae::ops::rows;
 
 const TABLE_ROWS: usize = 150;
@@ -21,8 +21,11 @@ fn check<T: ModelFloat + PartialEq>(device: &Device, count: usize, columns: usiz
     let indices: Vec<i32> = integers(2, count, TABLE_ROWS as u32).into_iter().enumerate().map(none).collect();
     let device_indices = device.upload(&indices).unwrap();
     let mut output = device.zeros::<T>(count * columns).unwrap();
-    let (input, output_view) = (device_table.view(), output.view_mut());
-    let gather = rows::Gather { input, rows: device_indices.view(), output: output_view, columns };
+    let gather = rows::Gather {
+        input: device_table.matrix(TABLE_ROWS, columns).unwrap(),
+        rows: device_indices.view(),
+        output: output.matrix_mut(count, columns).unwrap(),
+    };
     rows::gather(&stream, gather).unwrap();
     let zeros = vec![T::from_f32(0.0); columns];
     let row = |&row: &i32| usize::try_from(row).map_or(&zeros[..], |row| &table[row * columns..][..columns]);
@@ -33,8 +36,11 @@ fn check<T: ModelFloat + PartialEq>(device: &Device, count: usize, columns: usiz
     let device_indices = device.upload(&indices).unwrap();
     let added: Vec<T> = rounded(&values(3, count * columns));
     let (device_added, mut sums) = (device.upload(&added).unwrap(), device.upload(&table).unwrap());
-    let (input, output) = (device_added.view(), sums.view_mut());
-    let scatter = rows::ScatterAdd { input, rows: device_indices.view(), output, columns };
+    let scatter = rows::ScatterAdd {
+        input: device_added.matrix(count, columns).unwrap(),
+        rows: device_indices.view(),
+        output: sums.matrix_mut(TABLE_ROWS, columns).unwrap(),
+    };
     rows::scatter_add(&stream, scatter).unwrap();
     let mut expected = table;
     for (i, &row) in indices.iter().enumerate().filter(|&(_, &row)| row >= 0) {
@@ -62,13 +68,29 @@ fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let input = device.zeros::<f32>(96).unwrap();
     let indices = device.zeros::<i32>(2).unwrap();
-    let refuse = |input_length: usize, output_length: usize, columns: usize| {
-        let mut output = device.zeros::<f32>(output_length).unwrap();
-        let (input, output) = (input.slice(0..input_length), output.view_mut());
-        let arguments = rows::Gather { input, rows: indices.view(), output, columns };
+    let refuse = |columns: usize, output_rows: usize, output_columns: usize| {
+        let mut output = device.zeros::<f32>(output_rows * output_columns).unwrap();
+        let arguments = rows::Gather {
+            input: input.view().rows_of(columns).unwrap(),
+            rows: indices.view(),
+            output: output.matrix_mut(output_rows, output_columns).unwrap(),
+        };
         rows::gather(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(24, 24, 12), "columns is 12; it should be a positive multiple of 8");
-    assert_eq!(refuse(24, 32, 16), "input is 24 elements long; it should be a multiple of 16 (columns)");
-    assert_eq!(refuse(32, 16, 16), "output is 16 elements long; it should be 32 (rows · columns)");
+    assert_eq!(refuse(12, 2, 12), "input is [8, 12]; it should be of a positive multiple of 8 columns");
+    assert_eq!(refuse(16, 1, 16), "output is [1, 16]; it should be [2, 16] (rows, columns)");
+    assert_eq!(refuse(16, 2, 8), "output is [2, 8]; it should be [2, 16] (rows, columns)");
+    let mut output = device.zeros::<f32>(96).unwrap();
+    let scatter = |output_columns: usize, output: MatrixMut<'_, f32>| {
+        let input = input.slice(0..2 * output_columns).matrix(2, output_columns).unwrap();
+        let arguments = rows::ScatterAdd { input, rows: indices.view(), output };
+        rows::scatter_add(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    let message = scatter(8, output.matrix_mut(6, 16).unwrap());
+    assert_eq!(message, "input is [2, 8]; it should be [2, 16] (rows, columns)");
+    let [left, _] = output.matrix_mut(6, 16).unwrap().split_columns();
+    assert_eq!(
+        scatter(8, left),
+        "output is strided by 16 elements; it should be contiguous rows of 8 columns"
+    );
 }

@@ -2,7 +2,7 @@
 
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Device, ModelFloat, bf16};
-use retromae::ops::segment_sum::{SegmentSum, segment_sum, workspace};
+use retromae::ops::segment_sum::{SegmentSum, Segments, segment_sum, workspace};
 
 /// Empty, short and long segments, ordered so that a block gets several of each.
 const LENGTHS: [usize; 19] = [0, 1, 2, 63, 64, 65, 200, 3, 0, 129, 5, 17, 1, 1, 700, 0, 4, 64, 33];
@@ -49,12 +49,13 @@ fn check<T: ModelFloat, O: ModelFloat>(device: &Device, lengths: &[usize], colum
     // Bytes of a NaN.
     let mut scratch = device.upload(&vec![0xffu8; workspace(count, columns).bytes()]).unwrap();
     let arguments = SegmentSum {
-        input: device_input.view(),
-        indices: indexed.then(|| indices.view()),
-        offsets: offsets.view(),
-        rows: indexed.then(|| rows.view()),
-        output: output.view_mut(),
-        columns,
+        input: device_input.matrix(input_rows, columns).unwrap(),
+        segments: Segments {
+            offsets: offsets.view(),
+            indices: indexed.then(|| indices.view()),
+            keys: indexed.then(|| rows.view()),
+        },
+        output: output.matrix_mut(output_rows, columns).unwrap(),
         workspace: scratch.view_mut(),
     };
     segment_sum(&device.stream(), arguments).unwrap();
@@ -100,12 +101,9 @@ fn a_long_segment_among_falling_offsets_is_right_or_nan() {
             let mut output = device.zeros::<f32>(segments * 8).unwrap();
             let mut scratch = workspace(ROWS, 8).allocate(&device).unwrap();
             let arguments = SegmentSum {
-                input: input_view.view(),
-                indices: None,
-                offsets: offset_array.view(),
-                rows: None,
-                output: output.view_mut(),
-                columns: 8,
+                input: input_view.matrix(ROWS, 8).unwrap(),
+                segments: Segments::consecutive(offset_array.view()),
+                output: output.matrix_mut(segments, 8).unwrap(),
                 workspace: scratch.view_mut(),
             };
             segment_sum(&device.stream(), arguments).unwrap();
@@ -135,41 +133,42 @@ fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let input = device.zeros::<f32>(64 * 8).unwrap();
     let offsets = device.zeros::<i32>(3).unwrap();
-    let refuse = |input_length: usize, output_length: usize, columns: usize, offset_count: usize, rows| {
+    let refuse = |input_shape: [usize; 2], output_shape: [usize; 2], offset_count: usize, keys| {
+        let [input_length, output_length] = [input_shape, output_shape].map(|[rows, columns]| rows * columns);
         let mut output = device.zeros::<f32>(output_length).unwrap();
         let mut scratch = device.zeros(0).unwrap();
         let arguments = SegmentSum {
-            input: input.slice(0..input_length),
-            indices: None,
-            offsets: offsets.slice(0..offset_count),
-            rows: Option::map(rows, |count| offsets.slice(0..count)),
-            output: output.view_mut(),
-            columns,
+            input: input.slice(0..input_length).matrix(input_shape[0], input_shape[1]).unwrap(),
+            segments: Segments {
+                keys: Option::map(keys, |count| offsets.slice(0..count)),
+                ..Segments::consecutive(offsets.slice(0..offset_count))
+            },
+            output: output.matrix_mut(output_shape[0], output_shape[1]).unwrap(),
             workspace: scratch.view_mut(),
         };
         segment_sum(&device.stream(), arguments).unwrap_err().to_string()
     };
-    assert_eq!(refuse(24, 24, 12, 3, None), "columns is 12; it should be a positive multiple of 8");
     assert_eq!(
-        refuse(24, 32, 16, 3, None),
-        "input is 24 elements long; it should be a multiple of 16 (columns)"
+        refuse([2, 12], [2, 12], 3, None),
+        "input is [2, 12]; it should be of a positive multiple of 8 columns"
     );
     assert_eq!(
-        refuse(32, 32, 16, 0, None),
+        refuse([3, 8], [2, 16], 3, None),
+        "output is [2, 16]; it should be [2, 8] (rows, columns of input)"
+    );
+    assert_eq!(
+        refuse([2, 16], [2, 16], 0, None),
         "offsets is empty; it should be one element longer than the number of segments"
     );
-    assert_eq!(refuse(32, 16, 16, 3, None), "output is 1 rows; it should be at least 2 (segments)");
-    assert_eq!(refuse(64 * 8, 16, 8, 3, None), "workspace is 0 bytes long; it should be at least 80 bytes");
-    assert_eq!(refuse(32, 32, 16, 3, Some(1)), "rows is 1 elements long; it should be 2 (segments)");
+    assert_eq!(refuse([2, 16], [1, 16], 3, None), "output is 1 rows; it should be at least 2 (segments)");
+    assert_eq!(refuse([64, 8], [2, 8], 3, None), "workspace is 0 bytes long; it should be at least 80 bytes");
+    assert_eq!(refuse([2, 16], [2, 16], 3, Some(1)), "keys is 1 elements long; it should be 2 (segments)");
     let mut output = device.zeros::<bf16>(32).unwrap();
     let mut scratch = device.zeros(0).unwrap();
     let arguments = SegmentSum {
-        input: input.slice(0..32),
-        indices: None,
-        offsets: offsets.view(),
-        rows: None,
-        output: output.view_mut(),
-        columns: 16,
+        input: input.slice(0..32).rows_of(16).unwrap(),
+        segments: Segments::consecutive(offsets.view()),
+        output: output.matrix_mut(2, 16).unwrap(),
         workspace: scratch.view_mut(),
     };
     let refusal = segment_sum(&device.stream(), arguments).unwrap_err().to_string();

@@ -21,7 +21,11 @@ fn gelu(
     bias: &Buffer<f32>,
     output: &mut Buffer<f32>,
 ) -> ops::Result<()> {
-    let forward = bias_gelu::Forward { input: input.view(), bias: bias.view(), output: output.view_mut() };
+    let forward = bias_gelu::Forward {
+        input: input.view().rows_of(8)?,
+        bias: bias.view(),
+        output: output.view_mut().rows_of(8)?,
+    };
     bias_gelu::forward(stream, forward)
 }
 
@@ -211,7 +215,11 @@ fn arguments_of_another_device_are_refused() {
 
     let rows = other.zeros::<i32>(1).unwrap();
     let mut row = device.zeros::<f32>(8).unwrap();
-    let gather = rows::Gather { input: output.view(), rows: rows.view(), output: row.view_mut(), columns: 8 };
+    let gather = rows::Gather {
+        input: output.view().rows_of(8).unwrap(),
+        rows: rows.view(),
+        output: row.matrix_mut(1, 8).unwrap(),
+    };
     assert!(rows::gather(&stream, gather).unwrap_err().to_string().starts_with("rows is of device "));
 
     let mut staging = other.staging::<f32>(8).unwrap();
@@ -302,14 +310,11 @@ fn the_owner_of_a_borrowed_stream_may_capture_it() {
     let [input, weight] = [1, 2].map(|seed| device.upload(&floats(seed)[..64]).unwrap());
     let [mut recorded, mut direct] = [(); 2].map(|()| device.zeros::<f32>(64).unwrap());
     let multiply = |stream: &Stream, output: &mut Buffer<f32>| {
-        let arguments = linear::Forward {
-            input: input.view(),
-            weight: weight.view(),
-            bias: None,
-            output: output.view_mut(),
-            in_features: 8,
-            out_features: 8,
-        };
+        let arguments = linear::Forward::new(
+            input.matrix(8, 8).unwrap(),
+            weight.matrix(8, 8).unwrap(),
+            output.matrix_mut(8, 8).unwrap(),
+        );
         linear::forward(stream, arguments).unwrap();
     };
     // SAFETY: the lender's stream outlives its use here.

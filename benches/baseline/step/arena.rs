@@ -5,14 +5,12 @@ use std::ops::Range;
 
 use retromae::device::{Buffer, ModelFloat, Stream, View, ViewMut};
 use retromae::ops::column_sum::{self, ColumnSum, column_sum};
-use retromae::ops::matmul::Factor::{Plain, Transposed};
-use retromae::ops::matmul::Sizes;
-use retromae::ops::{Result, adamw, reduce};
+use retromae::ops::{Result, adamw, linear, reduce};
 
 use super::super::adamw::AdamW;
 use super::super::cross_entropy::{Gradients, Weights, padded};
 use super::super::layer_norm::{LayerNorm, Parameters};
-use super::super::{add_matmul, matmul, passes};
+use super::super::passes;
 use super::WORD;
 
 const OUTPUT_BIAS: &str = "cls.predictions.bias";
@@ -165,9 +163,10 @@ impl<T: ModelFloat> Arena<T> {
         output: ViewMut<'_, T>,
     ) -> Result<()> {
         let weight = self.compute(&format!("{name}.weight"));
-        let n = self.range(&format!("{name}.bias")).len();
-        let sizes = Sizes { batch: 1, m: output.len() / n, n, k: weight.len() / n };
-        matmul(stream, sizes, Plain(input), Transposed(weight), output)
+        let out_features = self.range(&format!("{name}.bias")).len();
+        let in_features = weight.len() / out_features;
+        let (input, weight) = (input.rows_of(in_features)?, weight.rows_of(in_features)?);
+        linear::forward(stream, linear::Forward::new(input, weight, output.rows_of(out_features)?))
     }
 
     /// [`linear`](Self::linear), then the bias.
@@ -195,12 +194,12 @@ impl<T: ModelFloat> Arena<T> {
         let out_features = self.range(&format!("{name}.bias")).len();
         let name = format!("{name}.weight");
         let weight = self.compute(&name);
-        let (rows, in_features) = (d_output.len() / out_features, weight.len() / out_features);
-        let sizes = Sizes { batch: 1, m: rows, n: in_features, k: out_features };
-        let multiply = if accumulate { add_matmul } else { matmul };
-        multiply(stream, sizes, Plain(d_output), Plain(weight), d_input)?;
-        let sizes = Sizes { batch: 1, m: out_features, n: in_features, k: rows };
-        add_matmul(stream, sizes, Transposed(d_output), Plain(input), self.gradient(&name))
+        let in_features = weight.len() / out_features;
+        let (weight, d_output) = (weight.rows_of(in_features)?, d_output.rows_of(out_features)?);
+        let (input, d_input) = (input.rows_of(in_features)?, d_input.rows_of(in_features)?);
+        linear::backward_input(stream, linear::BackwardInput { d_output, weight, d_input, accumulate })?;
+        let d_weight = self.gradient(&name).rows_of(in_features)?;
+        linear::backward_weight(stream, linear::BackwardWeight { input, d_output, d_weight })
     }
 
     /// Computes the gradient of a linear layer's bias.
@@ -208,7 +207,7 @@ impl<T: ModelFloat> Arena<T> {
         let range = self.range(&format!("{name}.bias"));
         let needed = column_sum::workspace(d_output.len() / range.len(), range.len());
         let arguments = ColumnSum {
-            input: d_output,
+            input: d_output.rows_of(range.len())?,
             output: self.optimizer.gradients.slice_mut(range),
             accumulate: true,
             workspace: self.workspace.slice_mut(0..needed.bytes()),

@@ -58,10 +58,11 @@ impl<T: ModelFloat> Embedding<T> {
         slots: View<'_, i32>,
     ) -> Result<()> {
         let columns = self.columns;
-        let rows = Gather { input: source.0, rows: source.1, output: self.norm.sum.view_mut(), columns };
-        gather(stream, rows)?;
-        let output = self.positions.view_mut();
-        gather(stream, Gather { input: arena.compute(POSITION), rows: slots, output, columns })?;
+        let output = self.norm.sum.view_mut().rows_of(columns)?;
+        gather(stream, Gather { input: source.0.rows_of(columns)?, rows: source.1, output })?;
+        let (input, output) =
+            (arena.compute(POSITION).rows_of(columns)?, self.positions.view_mut().rows_of(columns)?);
+        gather(stream, Gather { input, rows: slots, output })?;
         passes::add_to(stream, self.norm.sum.view_mut(), self.positions.view())?;
         let token_type = arena.master(TOKEN_TYPE).slice(0..columns);
         passes::add_bias_to(stream, self.norm.sum.view_mut(), token_type)?;
@@ -95,7 +96,7 @@ impl<T: ModelFloat> Embedding<T> {
         arena.add_norm_gradients(stream, NORM, None, &self.norm)?;
         let d_sum = self.norm.d_residual.view();
         let token_type = ColumnSum {
-            input: d_sum,
+            input: d_sum.rows_of(columns)?,
             output: arena.gradient(TOKEN_TYPE).slice(0..columns),
             accumulate: true,
             workspace: self.workspace.view_mut(),

@@ -64,8 +64,8 @@ impl<T: ModelFloat> Head<T> {
         d_hidden: &mut Buffer<T>,
     ) -> Result<()> {
         let (rows, columns) = (self.rows.view(), self.columns);
-        let output = self.gathered.view_mut();
-        gather(stream, Gather { input: hidden, rows, output, columns })?;
+        let (input, output) = (hidden.rows_of(columns)?, self.gathered.view_mut().rows_of(columns)?);
+        gather(stream, Gather { input, rows, output })?;
         arena.biased_linear(stream, TRANSFORM, self.gathered.view(), self.transformed.view_mut())?;
         passes::gelu(stream, self.transformed.view(), self.norm.sum.view_mut())?;
         self.norm.normalize(stream, arena.norm(NORM, None))?;
@@ -86,7 +86,8 @@ impl<T: ModelFloat> Head<T> {
         arena.bias_gradient(stream, TRANSFORM, d_transformed.view())?;
         let (input, d_rows) = (self.gathered.view(), self.d_rows.view_mut());
         arena.linear_backward(stream, TRANSFORM, input, d_transformed.view(), d_rows, false)?;
-        let (input, output) = (self.d_rows.view(), d_hidden.view_mut());
-        scatter_add(stream, ScatterAdd { input, rows, output, columns })
+        let input = self.d_rows.view().rows_of(columns)?;
+        let output = d_hidden.view_mut().rows_of(columns)?;
+        scatter_add(stream, ScatterAdd { input, rows, output })
     }
 }

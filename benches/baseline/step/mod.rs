@@ -163,10 +163,9 @@ impl<T: ModelFloat> Step<T> {
         self.encoder_head.run(stream, &mut self.arena, hidden, &mut self.d_hidden)?;
         self.decode_backward(stream)?;
         let gradient = ScatterAdd {
-            input: self.d_sentence_rounded.view(),
+            input: self.d_sentence_rounded.view().rows_of(self.columns)?,
             rows: self.pack.first_rows.view(),
-            output: self.d_hidden.view_mut(),
-            columns: self.columns,
+            output: self.d_hidden.view_mut().rows_of(self.columns)?,
         };
         scatter_add(stream, gradient)?;
         self.encode_backward(stream)
@@ -201,10 +200,9 @@ impl<T: ModelFloat> Step<T> {
             rest[0].forward(stream, &self.arena, input, input)?;
         }
         let vectors = Gather {
-            input: self.layers.last().map_or(self.embedding.output(), Layer::output),
+            input: self.layers.last().map_or(self.embedding.output(), Layer::output).rows_of(self.columns)?,
             rows: self.pack.first_rows.view(),
-            output: self.sentence_vectors.view_mut(),
-            columns: self.columns,
+            output: self.sentence_vectors.view_mut().rows_of(self.columns)?,
         };
         gather(stream, vectors)
     }
@@ -232,17 +230,15 @@ impl<T: ModelFloat> Step<T> {
         let words = (self.arena.compute(WORD), self.pack.decoder_ids.view());
         self.content.forward(stream, &self.arena, words, slots)?;
         let others = Gather {
-            input: self.content.output(),
+            input: self.content.output().rows_of(self.columns)?,
             rows: self.pack.other_rows.view(),
-            output: self.content_stream.view_mut(),
-            columns: self.columns,
+            output: self.content_stream.view_mut().rows_of(self.columns)?,
         };
         gather(stream, others)?;
         let vectors = ScatterAdd {
-            input: self.sentence_vectors.view(),
+            input: self.sentence_vectors.view().rows_of(self.columns)?,
             rows: self.pack.first_rows.view(),
-            output: self.content_stream.view_mut(),
-            columns: self.columns,
+            output: self.content_stream.view_mut().rows_of(self.columns)?,
         };
         scatter_add(stream, vectors)?;
         self.decoder.forward(stream, &self.arena, self.query.output(), self.content_stream.view())
@@ -258,19 +254,17 @@ impl<T: ModelFloat> Step<T> {
         self.decoder.backward(stream, arena, scratch, streams, d_output, [d_query, d_content])?;
         stream.zero(d_sentence.view_mut())?;
         let first = Gather {
-            input: d_content.view(),
+            input: d_content.view().rows_of(*columns)?,
             rows: pack.first_rows.view(),
-            output: self.d_sentence_rounded.view_mut(),
-            columns: *columns,
+            output: self.d_sentence_rounded.view_mut().rows_of(*columns)?,
         };
         gather(stream, first)?;
         let (d_first, indices) = (self.d_sentence_rounded.view(), pack.sentences.view());
         table::backward(stream, d_first, indices, d_sentence.view_mut(), *columns)?;
         let others = Gather {
-            input: d_content.view(),
+            input: d_content.view().rows_of(*columns)?,
             rows: pack.other_rows.view(),
-            output: d_decoder.view_mut(),
-            columns: *columns,
+            output: d_decoder.view_mut().rows_of(*columns)?,
         };
         gather(stream, others)?;
         let slots = pack.slots.view();

@@ -11,7 +11,7 @@ use retromae::model::MaskPool;
 use retromae::model::PoolRows;
 use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
 use retromae::ops::cross_entropy::{self, Algorithm};
-use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
 use retromae::ops::{adamw, layer_norm};
 use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 use unfused::attention::Shape;
@@ -260,34 +260,38 @@ fn layer_norm_agrees<T: ModelFloat>(stream: &Stream, rows: usize, columns: usize
     let place = whole.then(dropout);
     let dropout = place.as_ref().map(unfused::Dropout::fused);
     let forward = layer_norm::Forward {
-        input: input.view(),
-        bias: whole.then(|| bias.view()),
-        residual: whole.then(|| residual.view()),
+        input: input.matrix(rows, columns).unwrap(),
         gamma: gamma.view(),
         beta: beta.view(),
         eps: EPS,
-        dropout,
-        output: output.view_mut(),
-        sum: Some(sum.view_mut()),
+        output: output.matrix_mut(rows, columns).unwrap(),
         mean: mean.view_mut(),
         rstd: rstd.view_mut(),
+        fused: layer_norm::Fused {
+            bias: whole.then(|| bias.view()),
+            dropout,
+            residual: whole.then(|| residual.matrix(rows, columns).unwrap()),
+            sum: Some(sum.matrix_mut(rows, columns).unwrap()),
+        },
     };
     layer_norm::forward(stream, forward).unwrap();
     let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
     let (d_gamma, d_beta) = d_parameters.view_mut().split_at(columns);
     let backward = layer_norm::Backward {
-        d_output: d_output.view(),
-        sum: sum.view(),
+        d_output: d_output.matrix(rows, columns).unwrap(),
+        sum: sum.matrix(rows, columns).unwrap(),
         mean: mean.view(),
         rstd: rstd.view(),
         gamma: gamma.view(),
-        dropout,
-        d_residual: Some(d_residual.view_mut()),
-        d_input: d_input.view_mut(),
+        d_input: d_input.matrix_mut(rows, columns).unwrap(),
         d_gamma,
         d_beta,
-        d_bias: whole.then(|| d_bias.view_mut()),
         workspace: workspace.view_mut(),
+        fused: layer_norm::FusedGradients {
+            dropout,
+            d_residual: Some(d_residual.matrix_mut(rows, columns).unwrap()),
+            d_bias: whole.then(|| d_bias.view_mut()),
+        },
     };
     layer_norm::backward(stream, backward).unwrap();
     assert_same("output", &plain.output, &output);
@@ -333,12 +337,9 @@ fn embedding_agrees<T: ModelFloat>(stream: &Stream) {
     let (order, offsets) = (device.upload(&order).unwrap(), device.upload(&offsets).unwrap());
     let mut workspace = segment_sum::workspace(order.len(), COLUMNS).allocate(device).unwrap();
     let arguments = SegmentSum {
-        input: rows.view(),
-        indices: Some(order.view()),
-        offsets: offsets.view(),
-        rows: None,
-        output: fused.view_mut(),
-        columns: COLUMNS,
+        input: rows.matrix(TOKENS, COLUMNS).unwrap(),
+        segments: Segments { indices: Some(order.view()), ..Segments::consecutive(offsets.view()) },
+        output: fused.matrix_mut(VOCABULARY, COLUMNS).unwrap(),
         workspace: workspace.view_mut(),
     };
     segment_sum(stream, arguments).unwrap();
@@ -407,16 +408,16 @@ fn gelu_agrees<T: ModelFloat>(device: &Device) {
     unfused::passes::gelu(&stream, input.view(), plain.view_mut()).unwrap();
     unfused::passes::gelu_backward(&stream, input.view(), gradient.view_mut()).unwrap();
     let forward = retromae::ops::bias_gelu::Forward {
-        input: input.view(),
+        input: input.matrix(rows, columns).unwrap(),
         bias: bias.view(),
-        output: fused.view_mut(),
+        output: fused.matrix_mut(rows, columns).unwrap(),
     };
     retromae::ops::bias_gelu::forward(&stream, forward).unwrap();
     let backward = retromae::ops::bias_gelu::Backward {
-        input: input.view(),
+        input: input.matrix(rows, columns).unwrap(),
         bias: bias.view(),
-        d_output: d_output.view(),
-        d_input: d_input.view_mut(),
+        d_output: d_output.matrix(rows, columns).unwrap(),
+        d_input: d_input.matrix_mut(rows, columns).unwrap(),
     };
     retromae::ops::bias_gelu::backward(&stream, backward).unwrap();
     assert_same("gelu", &plain, &fused);

@@ -12,7 +12,7 @@ use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
 use retromae::ops::group_by_key::{self, Keys, group_by_key};
 use retromae::ops::rows::{self, Gather, ScatterAdd};
-use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
 
 use crate::common::{devices, garbage, rounded, values};
 
@@ -43,10 +43,9 @@ fn gathered_rows_beyond_the_last_are_nan() {
         let (table, indices) = (matrix::<T>(device, 1, 6), garbage(seed, 40, 6));
         let (uploaded, mut output) = (device.upload(&indices).unwrap(), stale::<T>(device, 40 * COLUMNS));
         let gather = Gather {
-            input: table.view(),
+            input: table.matrix(6, COLUMNS).unwrap(),
             rows: uploaded.view(),
-            output: output.view_mut(),
-            columns: COLUMNS,
+            output: output.matrix_mut(40, COLUMNS).unwrap(),
         };
         rows::gather(&device.stream(), gather).unwrap();
         let (table, output) = (table.read().unwrap(), output.read().unwrap());
@@ -78,10 +77,9 @@ fn rows_scattered_out_of_range_go_nowhere() {
             (matrix::<f32>(&device, 1, indices.len()), stale::<f32>(&device, 6 * COLUMNS));
         let uploaded = device.upload(&indices).unwrap();
         let scatter = ScatterAdd {
-            input: input.view(),
+            input: input.matrix(indices.len(), COLUMNS).unwrap(),
             rows: uploaded.view(),
-            output: output.view_mut(),
-            columns: COLUMNS,
+            output: output.matrix_mut(6, COLUMNS).unwrap(),
         };
         rows::scatter_add(&device.stream(), scatter).unwrap();
         let (input, output) = (input.read().unwrap(), output.read().unwrap());
@@ -116,12 +114,13 @@ fn segments_out_of_range_are_nan() {
             [&indices, &offsets, &rows].map(|array| device.upload(array).unwrap());
         let mut workspace = segment_sum::workspace(count, COLUMNS).allocate(device).unwrap();
         let arguments = SegmentSum {
-            input: input.view(),
-            indices: indexed.then(|| device_indices.view()),
-            offsets: device_offsets.view(),
-            rows: Some(device_rows.view()),
-            output: output.view_mut(),
-            columns: COLUMNS,
+            input: input.matrix(INPUT_ROWS, COLUMNS).unwrap(),
+            segments: Segments {
+                offsets: device_offsets.view(),
+                indices: indexed.then(|| device_indices.view()),
+                keys: Some(device_rows.view()),
+            },
+            output: output.matrix_mut(OUTPUT_ROWS, COLUMNS).unwrap(),
             workspace: workspace.view_mut(),
         };
         segment_sum(&device.stream(), arguments).unwrap();
@@ -238,8 +237,8 @@ impl<T: ModelFloat> Tables<T> {
         Embedding {
             source,
             slots,
-            position: self.position.view(),
-            token_type: self.token_type.view(),
+            position: self.position.matrix(POSITIONS, COLUMNS).unwrap(),
+            token_type: self.token_type.matrix(1, COLUMNS).unwrap(),
             gamma: self.gamma.view(),
             beta: self.beta.view(),
             eps: 1e-6,
@@ -257,8 +256,9 @@ fn embed<T: ModelFloat>(
 ) -> [Vec<f32>; 2] {
     let tokens = arrays[0].len();
     let [ids, slots, sentences] = arrays.map(|array| device.upload(array).unwrap());
-    let words = Words { ids: ids.view(), table: tables.word.view() };
-    let vectors = Sentences { indices: sentences.view(), vectors: tables.vectors.view() };
+    let words = Words { ids: ids.view(), table: tables.word.matrix(WORDS, COLUMNS).unwrap() };
+    let vectors =
+        Sentences { indices: sentences.view(), vectors: tables.vectors.matrix(VECTORS, COLUMNS).unwrap() };
     let source = match source {
         0 => Source::Word(words),
         1 => Source::Content(words, vectors),
@@ -271,7 +271,7 @@ fn embed<T: ModelFloat>(
     let [mut mean, mut rstd] = [0, 1].map(|_| stale::<f32>(device, tokens));
     let forward = embedding::Forward {
         embedding,
-        output: output.view_mut(),
+        output: output.matrix_mut(tokens, COLUMNS).unwrap(),
         mean: mean.view_mut(),
         rstd: rstd.view_mut(),
     };
@@ -283,8 +283,8 @@ fn embed<T: ModelFloat>(
         embedding,
         mean: mean.view(),
         rstd: rstd.view(),
-        d_output: d_output.view(),
-        d_sum: d_sum.view_mut(),
+        d_output: d_output.matrix(tokens, COLUMNS).unwrap(),
+        d_sum: d_sum.matrix_mut(tokens, COLUMNS).unwrap(),
         d_gamma: d_gamma.view_mut(),
         d_beta: d_beta.view_mut(),
         workspace: workspace.view_mut(),
@@ -370,28 +370,25 @@ fn misaligned_arrays_are_refused() {
     };
     let refused = |result: ops::Result<()>| result.unwrap_err().to_string();
     let stream: &Stream = &device.stream();
-    let (good, bad) = (floats.slice(0..32), floats.slice(1..33));
+    let [good, bad] = [0, 1].map(|start| floats.slice(start..start + 32).rows_of(COLUMNS).unwrap());
 
-    let gather =
-        Gather { input: bad, rows: indices.view(), output: output.slice_mut(0..32), columns: COLUMNS };
+    let (rows, dense) = (indices.view(), output.slice_mut(0..32).rows_of(COLUMNS).unwrap());
+    let gather = Gather { input: bad, rows, output: dense };
     assert_eq!(refused(rows::gather(stream, gather)), message("input"));
-    let gather =
-        Gather { input: good, rows: indices.view(), output: output.slice_mut(1..33), columns: COLUMNS };
+    let shifted = output.slice_mut(1..33).rows_of(COLUMNS).unwrap();
+    let gather = Gather { input: good, rows, output: shifted };
     assert_eq!(refused(rows::gather(stream, gather)), message("output"));
     let mut workspace = device.zeros(0).unwrap();
     let sum = SegmentSum {
         input: bad,
-        indices: None,
-        offsets: indices.view(),
-        rows: None,
-        output: output.slice_mut(0..32),
-        columns: COLUMNS,
+        segments: Segments::consecutive(indices.view()),
+        output: output.slice_mut(0..32).rows_of(COLUMNS).unwrap(),
         workspace: workspace.view_mut(),
     };
     assert_eq!(refused(segment_sum(stream, sum)), message("input"));
     let vector = |start: usize| floats.slice(start..start + COLUMNS);
     let mut gelu = |input, bias, start: usize| {
-        let output = output.slice_mut(start..start + 32);
+        let output = output.slice_mut(start..start + 32).rows_of(COLUMNS).unwrap();
         ops::bias_gelu::forward(stream, ops::bias_gelu::Forward { input, bias, output })
     };
     assert_eq!(refused(gelu(bad, vector(0), 0)), message("input"));
@@ -402,16 +399,13 @@ fn misaligned_arrays_are_refused() {
         let [mean, rstd] = &mut statistics;
         let forward = ops::layer_norm::Forward {
             input,
-            bias: None,
-            residual: None,
             gamma,
             beta,
             eps: 1e-6,
-            dropout: None,
-            output: output.slice_mut(start..start + 32),
-            sum: None,
+            output: output.slice_mut(start..start + 32).rows_of(COLUMNS).unwrap(),
             mean: mean.view_mut(),
             rstd: rstd.view_mut(),
+            fused: ops::layer_norm::Fused::default(),
         };
         ops::layer_norm::forward(stream, forward)
     };
