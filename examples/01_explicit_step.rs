@@ -91,7 +91,7 @@ fn batch() -> Batch {
         encoder_labels[masked] = original[masked];
         encoder_input_ids[masked] = MASK;
     }
-    // The enhanced decoder reads the original tokens and must predict all of them but slot 0, which holds the sentence vector.
+    // The enhanced decoder reads the original tokens and must predict all of them but position 0, which holds the sentence vector.
     let decoder_labels = original.iter().map(|&id| if id == CLS { IGNORE_INDEX } else { id }).collect();
     Batch {
         cu_seqlens: vec![0, 6, 10],
@@ -105,7 +105,7 @@ fn batch() -> Batch {
 
 /// The tokens that each decoder row may attend to: every sentence has a pool of bit rows, and every token selects one of them.
 fn visibility() -> MaskPool {
-    // Sentences of up to 32 tokens have one word a row; bit j is slot j. Whatever the bits, no token sees itself and all others see slot 0.
+    // Sentences of up to 32 tokens have one word a row; bit j is position j. Whatever the bits, no token sees itself and all others see position 0.
     let first = [0b01_1011, 0b10_0101];
     let second = [0b0111, 0b1001, 0b1110];
     MaskPool {

@@ -189,11 +189,11 @@ enum EmbeddingMode : uint32_t {
 /* A token whose id, position or sentence is no row of its table comes out as NaN. */
 struct EmbeddingForwardParams {
     DevicePointer ids;              /* i32 [tokens] */
-    DevicePointer slots;            /* i32 [tokens]: position of each token in its sentence */
+    DevicePointer positions;        /* i32 [tokens]: position of each token in its sentence */
     DevicePointer sentences;        /* i32 [tokens]: sentence of each token */
     DevicePointer word;             /* T [vocabulary, columns] */
-    DevicePointer position;         /* T [positions, columns] */
-    DevicePointer type;             /* T [types, columns] */
+    DevicePointer position_table;   /* T [max_positions, columns] */
+    DevicePointer type_table;       /* T [types, columns] */
     DevicePointer sentence_vectors; /* T [vectors, columns] */
     DevicePointer gamma;            /* f32 [columns] */
     DevicePointer beta;             /* f32 [columns] */
@@ -205,7 +205,7 @@ struct EmbeddingForwardParams {
     uint32_t mode; /* EmbeddingMode */
     float eps;
     uint32_t vocabulary;
-    uint32_t positions;
+    uint32_t max_positions;
     uint32_t vectors;
     uint32_t reserved;
     DropoutParams dropout;

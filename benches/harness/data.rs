@@ -75,11 +75,11 @@ pub fn mixed_lengths(tokens: usize) -> Vec<usize> {
 /// Returns the word starts in a sentence of `length` tokens: most words are one token.
 pub fn word_starts(length: usize) -> Vec<bool> {
     let mut starts = vec![false; length];
-    let mut slot = 1;
+    let mut position = 1;
     for word in WORD_LENGTHS.into_iter().cycle() {
-        let Some(start) = starts.get_mut(slot) else { break };
+        let Some(start) = starts.get_mut(position) else { break };
         *start = true;
-        slot += word;
+        position += word;
     }
     starts
 }

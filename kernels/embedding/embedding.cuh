@@ -18,19 +18,19 @@ struct EmbeddingRows {
     bool valid;
 
     RETROMAE_MEMBER EmbeddingRows(const EmbeddingForwardParams& params, uint32_t token) {
-        const uint32_t place = pointer<const int32_t>(params.slots)[token];
+        const uint32_t index = pointer<const int32_t>(params.positions)[token];
         const uint32_t id = params.ids != 0 ? pointer<const int32_t>(params.ids)[token] : 0;
         const uint32_t sentence = params.sentences != 0 ? pointer<const int32_t>(params.sentences)[token] : 0;
-        raw = params.mode == EMBEDDING_CONTENT && place == 0;
+        raw = params.mode == EMBEDDING_CONTENT && index == 0;
         normalized = !raw && params.mode != EMBEDDING_QUERY_POSITION;
         valid = true;
         if (params.mode == EMBEDDING_WORD || (params.mode == EMBEDDING_CONTENT && !raw))
             content = row(params.word, id, params.vocabulary, params.columns);
         else
             content = row(params.sentence_vectors, sentence, params.vectors, params.columns);
-        position = row(params.position, raw ? 0 : place, params.positions, params.columns);
+        position = row(params.position_table, raw ? 0 : index, params.max_positions, params.columns);
         // Made anew: a loop-invariant would wait in registers that the other rows need.
-        type = pointer<const T>(params.type) + recomputed(0);
+        type = pointer<const T>(params.type_table) + recomputed(0);
     }
 
     // The sum of a normalized row, and the mean of its first columns: NaN, as then mean and rstd are, where

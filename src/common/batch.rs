@@ -5,7 +5,7 @@ use super::IGNORE_INDEX;
 /// Position-specific visibility for the enhanced decoder: for each sentence a pool of bit rows, and for each token the pool row that it uses.
 ///
 /// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` words each; bit `j % 32` of word `j / 32` is 1
-/// when slot `j` is visible. Whatever the bits say, a token never sees itself and every other token sees slot 0.
+/// when position `j` is visible. Whatever the bits say, a token never sees itself and every other token sees position 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaskPool {
     /// Words of all bit rows, sentence after sentence.
@@ -38,7 +38,7 @@ pub struct Batch {
     pub encoder_input_ids: Vec<i32>,
     /// `[T]` id to predict at each encoder position, [`IGNORE_INDEX`] where there is none.
     pub encoder_labels: Vec<i32>,
-    /// `[T]` decoder content: the original ids (`enhanced`) or the masked ids (`basic`). Slot 0 is not read.
+    /// `[T]` decoder content: the original ids (`enhanced`) or the masked ids (`basic`). Position 0 is not read.
     pub decoder_input_ids: Vec<i32>,
     /// `[T]` id to predict at each decoder position, [`IGNORE_INDEX`] where there is none.
     pub decoder_labels: Vec<i32>,
@@ -101,7 +101,7 @@ impl PackedSentences {
 }
 
 impl MaskPool {
-    /// Returns whether slot `query` of a sentence sees slot `key`: `query != key && (key == 0 || bit)`.
+    /// Returns whether position `query` of a sentence sees position `key`: `query != key && (key == 0 || bit)`.
     ///
     /// `b` is the sentence, `start` its first packed token and `length` its number of tokens.
     #[must_use]

@@ -61,7 +61,7 @@ pub fn bounded(draw: u32, bound: u32) -> u32 {
 ///
 /// The rate is quantized to 1/256 so that one Philox call decides sixteen elements; `scale` is the inverse of the
 /// *quantized* keep probability, so the expectation is exact. Element (`row`, `column`) uses byte `column % 16` of
-/// `philox(seed, [group, row, site, step])` with `group = column / 16 | head << 16`, where `column` is the key's slot
+/// `philox(seed, [group, row, site, step])` with `group = column / 16 | head << 16`, where `column` is the key's position
 /// in its sentence and `row` the query's packed token index for attention, and `head = 0` elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {

@@ -74,11 +74,11 @@ impl<'a> WordStarts<'a> {
         self.length == 0
     }
 
-    /// Returns whether the token at `slot` begins a word; false beyond the end.
+    /// Returns whether the token at `position` begins a word; false beyond the end.
     #[must_use]
-    pub fn get(&self, slot: usize) -> bool {
-        let bit = self.first + slot;
-        slot < self.length && self.words[bit / 32] >> (bit % 32) & 1 == 1
+    pub fn get(&self, position: usize) -> bool {
+        let bit = self.first + position;
+        position < self.length && self.words[bit / 32] >> (bit % 32) & 1 == 1
     }
 
     /// Appends the bits after the first `bits` bits of `target`, which must end with the 32-bit word that holds the last of them, all higher bits
@@ -299,7 +299,7 @@ mod tests {
                     for at in 0..32 * target.len() {
                         let expected = match at.checked_sub(before) {
                             None => at % 3 == 0,
-                            Some(slot) => slot < length && bit(&words, first + slot),
+                            Some(position) => position < length && bit(&words, first + position),
                         };
                         assert_eq!(
                             bit(&target, at),
@@ -307,7 +307,7 @@ mod tests {
                             "bit {at} of {length} from {first} behind {before}"
                         );
                     }
-                    assert!((0..length).all(|slot| view.get(slot) == bit(&words, first + slot)));
+                    assert!((0..length).all(|position| view.get(position) == bit(&words, first + position)));
                     assert!(!view.get(length));
                 }
             }
@@ -329,7 +329,8 @@ mod tests {
         assert_eq!(joined, all);
         for (n, passage) in (1..60_u32).zip(all.iter()) {
             assert_eq!(passage.ids.to_vec(), [&[100][..], &(0..n).collect::<Vec<u32>>(), &[101]].concat());
-            let starts: Vec<bool> = (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect();
+            let starts: Vec<bool> =
+                (0..passage.len()).map(|position| passage.word_starts.get(position)).collect();
             assert!(!starts[0] && starts[1] && !starts[n as usize + 1]);
             assert!((1..n).all(|at| starts[at as usize + 1] == (at * n).is_multiple_of(3)));
         }

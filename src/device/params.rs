@@ -396,11 +396,11 @@ pub type EmbeddingMode = u32;
 #[derive(Debug, Default, Copy, Clone)]
 pub struct EmbeddingForwardParams {
     pub ids: DevicePointer,
-    pub slots: DevicePointer,
+    pub positions: DevicePointer,
     pub sentences: DevicePointer,
     pub word: DevicePointer,
-    pub position: DevicePointer,
-    pub type_: DevicePointer,
+    pub position_table: DevicePointer,
+    pub type_table: DevicePointer,
     pub sentence_vectors: DevicePointer,
     pub gamma: DevicePointer,
     pub beta: DevicePointer,
@@ -412,7 +412,7 @@ pub struct EmbeddingForwardParams {
     pub mode: u32,
     pub eps: f32,
     pub vocabulary: u32,
-    pub positions: u32,
+    pub max_positions: u32,
     pub vectors: u32,
     pub reserved: u32,
     pub dropout: DropoutParams,
@@ -423,16 +423,16 @@ const _: () = {
     ["Alignment of EmbeddingForwardParams"][::core::mem::align_of::<EmbeddingForwardParams>() - 8usize];
     ["Offset of field: EmbeddingForwardParams::ids"]
         [::core::mem::offset_of!(EmbeddingForwardParams, ids) - 0usize];
-    ["Offset of field: EmbeddingForwardParams::slots"]
-        [::core::mem::offset_of!(EmbeddingForwardParams, slots) - 8usize];
+    ["Offset of field: EmbeddingForwardParams::positions"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, positions) - 8usize];
     ["Offset of field: EmbeddingForwardParams::sentences"]
         [::core::mem::offset_of!(EmbeddingForwardParams, sentences) - 16usize];
     ["Offset of field: EmbeddingForwardParams::word"]
         [::core::mem::offset_of!(EmbeddingForwardParams, word) - 24usize];
-    ["Offset of field: EmbeddingForwardParams::position"]
-        [::core::mem::offset_of!(EmbeddingForwardParams, position) - 32usize];
-    ["Offset of field: EmbeddingForwardParams::type_"]
-        [::core::mem::offset_of!(EmbeddingForwardParams, type_) - 40usize];
+    ["Offset of field: EmbeddingForwardParams::position_table"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, position_table) - 32usize];
+    ["Offset of field: EmbeddingForwardParams::type_table"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, type_table) - 40usize];
     ["Offset of field: EmbeddingForwardParams::sentence_vectors"]
         [::core::mem::offset_of!(EmbeddingForwardParams, sentence_vectors) - 48usize];
     ["Offset of field: EmbeddingForwardParams::gamma"]
@@ -455,8 +455,8 @@ const _: () = {
         [::core::mem::offset_of!(EmbeddingForwardParams, eps) - 108usize];
     ["Offset of field: EmbeddingForwardParams::vocabulary"]
         [::core::mem::offset_of!(EmbeddingForwardParams, vocabulary) - 112usize];
-    ["Offset of field: EmbeddingForwardParams::positions"]
-        [::core::mem::offset_of!(EmbeddingForwardParams, positions) - 116usize];
+    ["Offset of field: EmbeddingForwardParams::max_positions"]
+        [::core::mem::offset_of!(EmbeddingForwardParams, max_positions) - 116usize];
     ["Offset of field: EmbeddingForwardParams::vectors"]
         [::core::mem::offset_of!(EmbeddingForwardParams, vectors) - 120usize];
     ["Offset of field: EmbeddingForwardParams::reserved"]

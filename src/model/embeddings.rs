@@ -36,9 +36,9 @@ impl<'a, T: ModelFloat> Place<'a, T> {
         let (layout, columns) = (&self.weights.layout, self.config.hidden_size);
         Ok(Embedding {
             source,
-            slots: self.inputs.slots.view(),
-            position: self.weights.operand(&layout.position).rows_of(columns)?,
-            token_type: self.weights.operand(&layout.token_type).rows_of(columns)?,
+            positions: self.inputs.slots.view(),
+            position_table: self.weights.operand(&layout.position).rows_of(columns)?,
+            token_type_table: self.weights.operand(&layout.token_type).rows_of(columns)?,
             gamma: self.weights.vector(&layout.embedding_norm.gamma),
             beta: self.weights.vector(&layout.embedding_norm.beta),
             eps: self.config.layer_norm_eps,

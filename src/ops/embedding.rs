@@ -32,30 +32,30 @@ pub struct Sentences<'a, T: ModelFloat> {
     pub vectors: Matrix<'a, T>,
 }
 
-/// Sum that a row is computed from; `slot` is the token's position in its sentence.
+/// Sum that a row is computed from; `p` is the token's position in its sentence.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a, T: ModelFloat> {
-    /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
+    /// `dropout(LN(word[id] + position[p] + type[0]))`: the encoder's input.
     Word(Words<'a, T>),
-    /// As [`Word`](Self::Word), but slot 0 is the sentence vector itself: the enhanced decoder's content.
+    /// As [`Word`](Self::Word), but position 0 is the sentence vector itself: the enhanced decoder's content.
     Content(Words<'a, T>, Sentences<'a, T>),
-    /// `dropout(LN(sentence + position[slot] + type[0]))`: the decoder's query in the authors' later code.
+    /// `dropout(LN(sentence + position[p] + type[0]))`: the decoder's query in the authors' later code.
     Query(Sentences<'a, T>),
-    /// `sentence + position[slot]`: the decoder's query in the paper. Types, gamma, beta and dropout are not used.
+    /// `sentence + position[p]`: the decoder's query in the paper. Types, gamma, beta and dropout are not used.
     QueryPosition(Sentences<'a, T>),
 }
 
-/// Inputs of both passes; matrices are contiguous, and all with columns are aligned to 16 bytes. A token whose id, slot or sentence is no row of its table comes out as
+/// Inputs of both passes; matrices are contiguous, and all with columns are aligned to 16 bytes. A token whose id, position or sentence is no row of its table comes out as
 /// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding<'a, T: ModelFloat> {
     pub source: Source<'a, T>,
-    /// `[tokens]`: position of each token in its sentence, a row of `position`
-    pub slots: View<'a, i32>,
+    /// `[tokens]`: position of each token in its sentence, a row of `position_table`
+    pub positions: View<'a, i32>,
     /// `[positions, columns]`
-    pub position: Matrix<'a, T>,
+    pub position_table: Matrix<'a, T>,
     /// `[types, columns]` with at least one row; only row 0 is used
-    pub token_type: Matrix<'a, T>,
+    pub token_type_table: Matrix<'a, T>,
     /// `[columns]`
     pub gamma: View<'a, f32>,
     /// `[columns]`
@@ -89,7 +89,7 @@ pub struct Backward<'a, T: ModelFloat> {
     pub rstd: View<'a, f32>,
     /// `[tokens, columns]`: gradient of the output
     pub d_output: Matrix<'a, T>,
-    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) adds it to the tables' gradients. 0 at slot 0
+    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::segment_sum) adds it to the tables' gradients. 0 at position 0
     /// of [`Source::Content`], where `d_output` is the gradient of the sentence vector.
     pub d_sum: MatrixMut<'a, T>,
     /// `[columns]`, added to
@@ -167,7 +167,7 @@ impl<T: ModelFloat> Embedding<'_, T> {
     ) -> Result<EmbeddingForwardParams> {
         require_length("gamma", self.gamma.len(), columns, "columns")?;
         require_length("beta", self.beta.len(), columns, "columns")?;
-        require_length("slots", self.slots.len(), tokens, "tokens")?;
+        require_length("positions", self.positions.len(), tokens, "tokens")?;
         require_length("mean", mean.len(), tokens, "tokens")?;
         require_length("rstd", rstd.len(), tokens, "tokens")?;
         require_eps(self.eps)?;
@@ -178,7 +178,7 @@ impl<T: ModelFloat> Embedding<'_, T> {
             require(rows > 0 || tokens == 0, argument, "empty", "of at least one row")?;
             Ok(rows)
         };
-        table_rows("token_type", &self.token_type)?;
+        table_rows("token_type_table", &self.token_type_table)?;
         let (mode, words, sentences) = match self.source {
             Source::Word(words) => (EMBEDDING_WORD, Some(words), None),
             Source::Content(words, sentences) => (EMBEDDING_CONTENT, Some(words), Some(sentences)),
@@ -186,9 +186,9 @@ impl<T: ModelFloat> Embedding<'_, T> {
             Source::QueryPosition(sentences) => (EMBEDDING_QUERY_POSITION, None, Some(sentences)),
         };
         let mut params = EmbeddingForwardParams {
-            slots: stream.address("slots", &self.slots)?,
-            position: contiguous(stream, "position", &self.position)?,
-            type_: contiguous(stream, "token_type", &self.token_type)?,
+            positions: stream.address("positions", &self.positions)?,
+            position_table: contiguous(stream, "position_table", &self.position_table)?,
+            type_table: contiguous(stream, "token_type_table", &self.token_type_table)?,
             gamma: aligned(stream, "gamma", &self.gamma)?,
             beta: aligned(stream, "beta", &self.beta)?,
             mean: stream.address("mean", &mean)?,
@@ -197,7 +197,7 @@ impl<T: ModelFloat> Embedding<'_, T> {
             columns: columns as u32,
             mode,
             eps: self.eps,
-            positions: table_rows("position", &self.position)?,
+            max_positions: table_rows("position_table", &self.position_table)?,
             dropout: dropout_params(stream, self.dropout)?,
             ..EmbeddingForwardParams::default()
         };

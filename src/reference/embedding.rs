@@ -4,16 +4,16 @@ use super::layer_norm;
 use super::tensor::{add_to, keep_factor, sentences};
 use crate::common::random::Dropout;
 
-/// Sum that a packed row is computed from; `h` is the sentence's vector, `slot` the position in the sentence.
+/// Sum that a packed row is computed from; `h` is the sentence's vector, `p` the position in the sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmbeddingMode {
-    /// `dropout(LN(word[id] + position[slot] + type[0]))`: the encoder's input.
+    /// `dropout(LN(word[id] + position[p] + type[0]))`: the encoder's input.
     Word,
-    /// As [`Word`](Self::Word), but slot 0 is `h` itself, neither normalized nor dropped: the decoder's content.
+    /// As [`Word`](Self::Word), but position 0 is `h` itself, neither normalized nor dropped: the decoder's content.
     Content,
-    /// `dropout(LN(h + position[slot] + type[0]))`: the decoder's query, `retromae_query = "embedding"`.
+    /// `dropout(LN(h + position[p] + type[0]))`: the decoder's query, `retromae_query = "embedding"`.
     QueryEmbedding,
-    /// `h + position[slot]`: the decoder's query, `retromae_query = "position"`.
+    /// `h + position[p]`: the decoder's query, `retromae_query = "position"`.
     QueryPosition,
 }
 
@@ -23,7 +23,7 @@ pub struct Embedding<'a> {
     pub mode: EmbeddingMode,
     /// `[B + 1]` prefix sums of the sentence lengths.
     pub cu_seqlens: &'a [i32],
-    /// `[T]`; not read by the query modes, nor at slot 0 by [`EmbeddingMode::Content`].
+    /// `[T]`; not read by the query modes, nor at position 0 by [`EmbeddingMode::Content`].
     pub ids: &'a [i32],
     /// `[V, H]`.
     pub word: &'a [f64],
@@ -100,7 +100,7 @@ pub fn backward(embedding: &Embedding, d_out: &[f64]) -> Gradients {
 #[derive(Clone, Copy)]
 struct Place {
     sentence_index: usize,
-    slot: usize,
+    position: usize,
     token: usize,
 }
 
@@ -117,12 +117,12 @@ impl Embedding<'_> {
     fn places(&self) -> impl Iterator<Item = Place> + '_ {
         sentences(self.cu_seqlens).enumerate().flat_map(|(sentence_index, tokens)| {
             let start = tokens.start;
-            tokens.map(move |token| Place { sentence_index, slot: token - start, token })
+            tokens.map(move |token| Place { sentence_index, position: token - start, token })
         })
     }
 
     fn is_raw_sentence(&self, place: Place) -> bool {
-        self.mode == EmbeddingMode::Content && place.slot == 0
+        self.mode == EmbeddingMode::Content && place.position == 0
     }
 
     /// Returns whether LayerNorm and dropout follow the sum.
@@ -131,7 +131,7 @@ impl Embedding<'_> {
     }
 
     fn rows(&self, place: Place) -> Rows {
-        let (sentence, position) = (Some(place.sentence_index), Some(place.slot));
+        let (sentence, position) = (Some(place.sentence_index), Some(place.position));
         if self.is_raw_sentence(place) {
             return Rows { sentence, ..Rows::default() };
         }
@@ -205,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn content_replaces_slot_zero_by_the_raw_sentence_vector() {
-        // A threshold of 255 drops nearly everything that dropout touches; slot 0 must survive.
+    fn content_replaces_position_zero_by_the_raw_sentence_vector() {
+        // A threshold of 255 drops nearly everything that dropout touches; position 0 must survive.
         let dropout = Dropout { seed: 1, step: 0, site: 2, threshold: 255 };
         let content = Embedding { mode: EmbeddingMode::Content, ..BASE };
         let dropped = Embedding { dropout: Some(&dropout), ..content };

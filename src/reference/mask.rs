@@ -74,11 +74,11 @@ pub fn whole_word_mask(
 fn words(word_starts: &[bool]) -> Vec<std::ops::Range<usize>> {
     let mut words: Vec<std::ops::Range<usize>> = Vec::new();
     let inner = word_starts.len().saturating_sub(1);
-    for (slot, &starts) in word_starts[..inner].iter().enumerate().skip(1) {
+    for (position, &starts) in word_starts[..inner].iter().enumerate().skip(1) {
         if starts {
-            words.push(slot..slot + 1);
+            words.push(position..position + 1);
         } else if let Some(word) = words.last_mut() {
-            word.end = slot + 1;
+            word.end = position + 1;
         }
     }
     words
@@ -97,10 +97,11 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Returns the replacement of the token `id` at `slot`, if it is chosen.
+    /// Returns the replacement of the token `id` at `position`, if it is chosen.
     #[must_use]
-    pub fn of(self, seed: u64, step: u32, sentence_index: u32, slot: u32, id: i32) -> i32 {
-        let [what, which, ..] = philox(key(seed), [slot, sentence_index, Stream::Corruption as u32, step]);
+    pub fn of(self, seed: u64, step: u32, sentence_index: u32, position: u32, id: i32) -> i32 {
+        let [what, which, ..] =
+            philox(key(seed), [position, sentence_index, Stream::Corruption as u32, step]);
         let what = f64::from(what) / 4_294_967_296.0;
         if what < self.mask_share {
             self.mask_id
@@ -137,12 +138,12 @@ pub fn mask_pool(
             pool.bits.extend(visible_bits(&hidden));
         }
         pool.offsets.push(pool.bits.len() as u32);
-        pool.rows.extend((0..length as u32).map(|slot| {
-            let counter = [slot / 4, sentence.index, Stream::PoolRow as u32, step];
+        pool.rows.extend((0..length as u32).map(|position| {
+            let counter = [position / 4, sentence.index, Stream::PoolRow as u32, step];
             match rows {
-                PoolRows::Independent => slot as u16,
+                PoolRows::Independent => position as u16,
                 PoolRows::AtMost(_) => {
-                    bounded(philox(key(seed), counter)[slot as usize % 4], pool_rows as u32) as u16
+                    bounded(philox(key(seed), counter)[position as usize % 4], pool_rows as u32) as u16
                 }
             }
         }));
@@ -190,8 +191,8 @@ pub fn sample_batch(
     let replacement = Replacement { mask_share: 0.8, random_share: 0.1, mask_id, vocab_size };
     let mut encoder_input_ids = ids.clone();
     for (b, &index) in sentence_indices.iter().enumerate() {
-        for (slot, token) in range(b).enumerate().filter(|&(_, token)| masked[token]) {
-            encoder_input_ids[token] = replacement.of(seed, step, index, slot as u32, ids[token]);
+        for (position, token) in range(b).enumerate().filter(|&(_, token)| masked[token]) {
+            encoder_input_ids[token] = replacement.of(seed, step, index, position as u32, ids[token]);
         }
     }
     let (decoder_input_ids, decoder_labels, visibility) = match config.decoder {
@@ -201,11 +202,11 @@ pub fn sample_batch(
             (ids.iter().zip(&hidden).map(input).collect(), labels(&hidden), None)
         }
         DecoderKind::Enhanced => {
-            let slots = |sentence: &MaskedSentence<'_>| {
+            let positions = |sentence: &MaskedSentence<'_>| {
                 let length = sentence.word_starts.len();
-                (0..length).map(move |slot| slot > 0 && slot + 1 < length)
+                (0..length).map(move |position| position > 0 && position + 1 < length)
             };
-            let inner: Vec<bool> = sentences.iter().flat_map(slots).collect();
+            let inner: Vec<bool> = sentences.iter().flat_map(positions).collect();
             let pool = mask_pool(seed, step, &sentences, count_limit(masking.decoder), masking.pool_rows);
             (ids.clone(), labels(&inner), Some(pool))
         }
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn known_answers() {
         let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);
-        let word_starts: Vec<bool> = (0..38).map(|slot| slot % 3 != 2).collect();
+        let word_starts: Vec<bool> = (0..38).map(|position| position % 3 != 2).collect();
         let sentence = MaskedSentence { index, word_starts: &word_starts };
         let pool = mask_pool(seed, step, &[sentence], HALF, PoolRows::AtMost(3));
         assert_eq!(pool.bits, [0xcf00_11f9, 0x2f, 0x8e23_8e37, 0x23, 0x30dc_8db7, 0x30]);
@@ -384,7 +385,7 @@ mod tests {
         let sentence = MaskedSentence { index: 5, word_starts: &words };
         let pool = mask_pool(1, 2, &[sentence], HALF, PoolRows::Independent);
         assert_eq!((pool.offsets.as_slice(), pool.bits.len()), ([0, 84].as_slice(), 84));
-        assert!(pool.rows.iter().zip(0..).all(|(&row, slot)| row == slot));
+        assert!(pool.rows.iter().zip(0..).all(|(&row, position)| row == position));
         let distinct: std::collections::HashSet<_> = pool.bits.chunks(2).collect();
         assert_eq!(distinct.len(), 42);
     }
@@ -394,8 +395,8 @@ mod tests {
         let replacement =
             Replacement { mask_share: 0.8, random_share: 0.1, mask_id: -7, vocab_size: 1 << 30 };
         let mut counts = [0; 3];
-        for slot in 0..20_000 {
-            match replacement.of(3, 1, 4, slot, -1) {
+        for position in 0..20_000 {
+            match replacement.of(3, 1, 4, position, -1) {
                 -7 => counts[0] += 1,
                 -1 => counts[2] += 1,
                 _ => counts[1] += 1,
@@ -405,6 +406,6 @@ mod tests {
         assert!((counts[0] - 16_000_i32).abs() < 230, "{counts:?}");
         assert!((counts[1] - 2_000_i32).abs() < 170 && (counts[2] - 2_000_i32).abs() < 170, "{counts:?}");
         let always = Replacement { mask_share: 1.0, random_share: 0.0, ..replacement };
-        assert!((0..1000).all(|slot| always.of(3, 1, 4, slot, -1) == -7));
+        assert!((0..1000).all(|position| always.of(3, 1, 4, position, -1) == -7));
     }
 }

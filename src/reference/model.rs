@@ -21,7 +21,7 @@ pub struct StepResult {
     pub bag_of_words_loss: f64,
     /// Gradients of the sum of these losses, each times its weight in the configuration, for every parameter.
     pub gradients: Parameters,
-    /// `[B, H]`: the encoder's last hidden state at slot 0 of each sentence.
+    /// `[B, H]`: the encoder's last hidden state at position 0 of each sentence.
     pub sentence_embeddings: Vec<f64>,
     /// `[T, H]`: the encoder's last hidden state.
     pub encoder_hidden: Vec<f64>,
@@ -314,7 +314,7 @@ mod tests {
         parameter_shapes(config).into_iter().enumerate().map(tensor).collect()
     }
 
-    /// Sentences of 1 and 4 tokens. In the second, slots 1 and 2 may see `{0, 3}`, slots 0 and 3 may see `{0, 1}`.
+    /// Sentences of 1 and 4 tokens. In the second, positions 1 and 2 may see `{0, 3}`, positions 0 and 3 may see `{0, 1}`.
     fn batch() -> Batch {
         Batch {
             cu_seqlens: vec![0, 1, 5],
@@ -330,11 +330,11 @@ mod tests {
         }
     }
 
-    /// Returns the second sentence's decoder rows that change with the content id at `slot`.
-    fn rows_that_read(config: &ModelConfig, slot: usize) -> Vec<usize> {
+    /// Returns the second sentence's decoder rows that change with the content id at `position`.
+    fn rows_that_read(config: &ModelConfig, position: usize) -> Vec<usize> {
         let (parameters, mut batch) = (parameters(config), batch());
         let before = step(config, &parameters, &batch, None).decoder_hidden;
-        batch.decoder_input_ids[1 + slot] = 8;
+        batch.decoder_input_ids[1 + position] = 8;
         let after = step(config, &parameters, &batch, None).decoder_hidden;
         assert_eq!(before[..4], after[..4], "another sentence's row");
         (0..4).filter(|row| before[4 * row + 4..][..4] != after[4 * row + 4..][..4]).collect()
@@ -344,15 +344,15 @@ mod tests {
     fn an_enhanced_row_reads_what_its_mask_shows_and_never_its_own_content() {
         for query in [QueryKind::Position, QueryKind::Embedding] {
             let config = config(DecoderKind::Enhanced, query);
-            let readers = [0, 1, 2, 3].map(|slot| rows_that_read(&config, slot));
+            let readers = [0, 1, 2, 3].map(|position| rows_that_read(&config, position));
             assert_eq!(readers, [vec![], vec![0, 3], vec![], vec![1, 2]]);
         }
     }
 
     #[test]
-    fn every_basic_row_reads_all_content_but_slot_zero() {
-        let readers =
-            [0, 1].map(|slot| rows_that_read(&config(DecoderKind::Basic, QueryKind::default()), slot));
+    fn every_basic_row_reads_all_content_but_position_zero() {
+        let readers = [0, 1]
+            .map(|position| rows_that_read(&config(DecoderKind::Basic, QueryKind::default()), position));
         assert_eq!(readers, [vec![], vec![0, 1, 2, 3]]);
     }
 

@@ -22,7 +22,7 @@ const BEFORE: f64 = 0.5;
 
 struct Data<T> {
     cu_seqlens: Vec<i32>,
-    slots: Vec<i32>,
+    positions: Vec<i32>,
     sentences: Vec<i32>,
     ids: Vec<i32>,
     word: Vec<T>,
@@ -46,7 +46,7 @@ impl<T: ModelFloat> Data<T> {
         let sentence = |(index, &length): (usize, &usize)| vec![index as i32; length];
         Self {
             cu_seqlens: std::iter::once(0).chain(ends).collect(),
-            slots: lengths.iter().flat_map(|&length| 0..length as i32).collect(),
+            positions: lengths.iter().flat_map(|&length| 0..length as i32).collect(),
             sentences: lengths.iter().enumerate().flat_map(sentence).collect(),
             ids: integers(1, tokens, VOCABULARY as u32),
             word: table(2, VOCABULARY),
@@ -105,15 +105,15 @@ fn scatter<T: ModelFloat>(
             gradients[table][row as usize * columns + c] += source(token * columns + c);
         }
     };
-    for token in 0..data.slots.len() {
+    for token in 0..data.positions.len() {
         let d = |i: usize| d_sum[i];
-        add(1, data.slots[token], token, &d);
+        add(1, data.positions[token], token, &d);
         if matches!(mode, EmbeddingMode::Word | EmbeddingMode::Content) {
             add(0, data.ids[token], token, &d);
         } else {
             add(2, data.sentences[token], token, &d);
         }
-        if mode == EmbeddingMode::Content && data.slots[token] == 0 {
+        if mode == EmbeddingMode::Content && data.positions[token] == 0 {
             add(2, data.sentences[token], token, &|i| f64::from(data.d_output[i].to_f32()));
         }
     }
@@ -130,9 +130,9 @@ fn naive<T: ModelFloat>(
     let round = |value: f32| T::from_f32(value).to_f32();
     let (mut output, mut d_sum) = (Vec::new(), Vec::new());
     let mut sums = [vec![BEFORE as f32; columns], vec![BEFORE as f32; columns]];
-    for token in 0..data.slots.len() {
-        let (slot, n) = (data.slots[token] as usize, columns as f32);
-        let raw = mode == EmbeddingMode::Content && slot == 0;
+    for token in 0..data.positions.len() {
+        let (position, n) = (data.positions[token] as usize, columns as f32);
+        let raw = mode == EmbeddingMode::Content && position == 0;
         let words = matches!(mode, EmbeddingMode::Word | EmbeddingMode::Content) && !raw;
         let (table, row) =
             if words { (&data.word, data.ids[token]) } else { (&data.vectors, data.sentences[token]) };
@@ -144,8 +144,9 @@ fn naive<T: ModelFloat>(
             d_sum.extend(vec![0.0; columns]);
             continue;
         }
-        let mut sum: Vec<f32> =
-            (0..columns).map(|c| round(content(c) + data.position[slot * columns + c].to_f32())).collect();
+        let mut sum: Vec<f32> = (0..columns)
+            .map(|c| round(content(c) + data.position[position * columns + c].to_f32()))
+            .collect();
         if mode == EmbeddingMode::QueryPosition {
             output.extend(sum.iter().map(|&x| f64::from(x)));
             d_sum.extend(d_output.iter().map(|&d| f64::from(d)));
@@ -181,9 +182,9 @@ fn run<T: ModelFloat>(
     data: &Data<T>,
     columns: usize,
 ) -> Results {
-    let (stream, tokens) = (device.stream(), data.slots.len());
-    let [ids, slots, indices] =
-        [&data.ids, &data.slots, &data.sentences].map(|array| device.upload(array).unwrap());
+    let (stream, tokens) = (device.stream(), data.positions.len());
+    let [ids, positions, indices] =
+        [&data.ids, &data.positions, &data.sentences].map(|array| device.upload(array).unwrap());
     let [word, position, token_type, vectors, d_output] =
         [&data.word, &data.position, &data.token_type, &data.vectors, &data.d_output]
             .map(|array| device.upload(array).unwrap());
@@ -198,9 +199,9 @@ fn run<T: ModelFloat>(
             EmbeddingMode::QueryEmbedding => Source::Query(sentences),
             EmbeddingMode::QueryPosition => Source::QueryPosition(sentences),
         },
-        slots: slots.view(),
-        position: position.view().rows_of(columns).unwrap(),
-        token_type: token_type.view().rows_of(columns).unwrap(),
+        positions: positions.view(),
+        position_table: position.view().rows_of(columns).unwrap(),
+        token_type_table: token_type.view().rows_of(columns).unwrap(),
         gamma: gamma.view(),
         beta: beta.view(),
         eps: EPS,
@@ -276,16 +277,19 @@ fn wrong_shapes_are_refused() {
     let device = &devices()[0];
     let floats = device.zeros::<f32>(4096).unwrap();
     let integers = device.zeros::<i32>(8).unwrap();
-    let refuse = |columns: usize, ids: usize, slots: usize, position: [usize; 2], gamma: usize| {
+    let refuse = |columns: usize, ids: usize, positions: usize, position: [usize; 2], gamma: usize| {
         let mut outputs = device.zeros::<f32>(2 * columns).unwrap();
         let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(2).unwrap());
         let words =
             Words { ids: integers.slice(0..ids), table: floats.slice(0..columns).rows_of(columns).unwrap() };
         let embedding = Embedding {
             source: Source::Word(words),
-            slots: integers.slice(0..slots),
-            position: floats.slice(0..position[0] * position[1]).matrix(position[0], position[1]).unwrap(),
-            token_type: floats.slice(0..columns).rows_of(columns).unwrap(),
+            positions: integers.slice(0..positions),
+            position_table: floats
+                .slice(0..position[0] * position[1])
+                .matrix(position[0], position[1])
+                .unwrap(),
+            token_type_table: floats.slice(0..columns).rows_of(columns).unwrap(),
             gamma: floats.slice(0..gamma),
             beta: floats.slice(0..columns),
             eps: EPS,
@@ -306,7 +310,10 @@ fn wrong_shapes_are_refused() {
     );
     assert_eq!(refuse(16, 2, 2, [1, 16], 8), "gamma is 8 elements long; it should be 16 (columns)");
     assert_eq!(refuse(16, 1, 2, [1, 16], 16), "ids is 1 elements long; it should be 2 (tokens)");
-    assert_eq!(refuse(16, 2, 3, [1, 16], 16), "slots is 3 elements long; it should be 2 (tokens)");
-    assert_eq!(refuse(16, 2, 2, [3, 8], 16), "position is [3, 8]; it should be [3, 16] (rows, columns)");
-    assert_eq!(refuse(16, 2, 2, [0, 16], 16), "position is empty; it should be of at least one row");
+    assert_eq!(refuse(16, 2, 3, [1, 16], 16), "positions is 3 elements long; it should be 2 (tokens)");
+    assert_eq!(
+        refuse(16, 2, 2, [3, 8], 16),
+        "position_table is [3, 8]; it should be [3, 16] (rows, columns)"
+    );
+    assert_eq!(refuse(16, 2, 2, [0, 16], 16), "position_table is empty; it should be of at least one row");
 }

@@ -280,7 +280,7 @@ fn ids(tag: u32, count: usize, vocab_size: u32) -> Vec<i32> {
 fn pool() -> MaskPool {
     let lengths: Vec<usize> = CU_SEQLENS.windows(2).map(|pair| (pair[1] - pair[0]) as usize).collect();
     let word_starts: Vec<Vec<bool>> =
-        lengths.iter().map(|&length| (0..length).map(|slot| slot % 3 != 2).collect()).collect();
+        lengths.iter().map(|&length| (0..length).map(|position| position % 3 != 2).collect()).collect();
     let sentences: Vec<MaskedSentence> = word_starts
         .iter()
         .enumerate()

@@ -57,7 +57,7 @@ const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
 
 pub fn sentences() -> PackedSentences {
     let starts: Vec<bool> =
-        LENGTHS.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect();
+        LENGTHS.iter().flat_map(|&length| (0..length).map(|position| position % 3 != 2)).collect();
     let mut word_starts = word_start_bits(&starts);
     // Bits beyond the last token have no meaning.
     *word_starts.last_mut().unwrap() |= u32::MAX << (starts.len() % 32);

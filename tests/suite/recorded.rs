@@ -96,7 +96,7 @@ fn cases() -> impl Strategy<Value = Case> {
 
 fn sentences(seed: u64, lengths: &[usize]) -> PackedSentences {
     let starts: Vec<bool> =
-        lengths.iter().flat_map(|&length| (0..length).map(|slot| slot % 3 != 2)).collect();
+        lengths.iter().flat_map(|&length| (0..length).map(|position| position % 3 != 2)).collect();
     PackedSentences {
         sentence_indices: (0..lengths.len() as u32).map(|b| 5 * b + 2).collect(),
         cu_seqlens: prefix_sums(lengths),

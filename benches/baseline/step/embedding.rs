@@ -1,4 +1,4 @@
-//! `dropout(LN(row + position[slot] + type[0]))`; the row comes from a table of words or sentences.
+//! `dropout(LN(row + position[p] + type[0]))`; the row comes from a table of words or sentences.
 
 use retromae::device::{Buffer, ModelFloat, Stream, View};
 use retromae::ops::Result;
@@ -55,14 +55,14 @@ impl<T: ModelFloat> Embedding<T> {
         stream: &Stream,
         arena: &Arena<T>,
         source: (View<'_, T>, View<'_, i32>),
-        slots: View<'_, i32>,
+        positions: View<'_, i32>,
     ) -> Result<()> {
         let columns = self.columns;
         let output = self.norm.sum.view_mut().rows_of(columns)?;
         gather(stream, Gather { input: source.0.rows_of(columns)?, rows: source.1, output })?;
         let (input, output) =
             (arena.compute(POSITION).rows_of(columns)?, self.positions.view_mut().rows_of(columns)?);
-        gather(stream, Gather { input, rows: slots, output })?;
+        gather(stream, Gather { input, rows: positions, output })?;
         passes::add_to(stream, self.norm.sum.view_mut(), self.positions.view())?;
         let token_type = arena.master(TOKEN_TYPE).slice(0..columns);
         passes::add_bias_to(stream, self.norm.sum.view_mut(), token_type)?;
@@ -82,7 +82,7 @@ impl<T: ModelFloat> Embedding<T> {
         stream: &Stream,
         arena: &mut Arena<T>,
         d_output: View<'_, T>,
-        slots: View<'_, i32>,
+        positions: View<'_, i32>,
     ) -> Result<View<'_, T>> {
         let columns = self.columns;
         let parameters = arena.norm(NORM, None);
@@ -102,7 +102,7 @@ impl<T: ModelFloat> Embedding<T> {
             workspace: self.workspace.view_mut(),
         };
         column_sum(stream, token_type)?;
-        table::backward(stream, d_sum, slots, arena.gradient(POSITION), columns)?;
+        table::backward(stream, d_sum, positions, arena.gradient(POSITION), columns)?;
         Ok(d_sum)
     }
 }

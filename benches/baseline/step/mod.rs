@@ -27,12 +27,12 @@ struct Pack {
     encoder_ids: Buffer<i32>,
     decoder_ids: Buffer<i32>,
     /// `[T]`: position in the sentence
-    slots: Buffer<i32>,
+    positions: Buffer<i32>,
     /// `[T]`
     sentence_of: Buffer<i32>,
-    /// `[B]`: row of slot 0
+    /// `[B]`: row of position 0
     first_rows: Buffer<i32>,
-    /// `[T]`: the row's own index, none at slot 0
+    /// `[T]`: the row's own index, none at position 0
     other_rows: Buffer<i32>,
     /// `[B]`: 0, 1, …
     sentences: Buffer<i32>,
@@ -42,15 +42,15 @@ impl Pack {
     fn new(stream: &Stream, batch: &Batch) -> Result<Self> {
         let device = stream.device();
         let sentences = || (0..batch.num_sentences()).map(|b| (b as i32, batch.sentence(b)));
-        let slots: Vec<i32> = sentences().flat_map(|(_, tokens)| 0..tokens.len() as i32).collect();
-        let others = |(token, &slot): (usize, &i32)| if slot == 0 { -1 } else { token as i32 };
+        let positions: Vec<i32> = sentences().flat_map(|(_, tokens)| 0..tokens.len() as i32).collect();
+        let others = |(token, &position): (usize, &i32)| if position == 0 { -1 } else { token as i32 };
         let sentence_of: Vec<i32> = sentences().flat_map(|(b, tokens)| tokens.map(move |_| b)).collect();
         let first_rows: Vec<i32> = sentences().map(|(_, tokens)| tokens.start as i32).collect();
         Ok(Self {
             encoder_ids: device.upload(&batch.encoder_input_ids)?,
             decoder_ids: device.upload(&batch.decoder_input_ids)?,
-            other_rows: device.upload(&slots.iter().enumerate().map(others).collect::<Vec<_>>())?,
-            slots: device.upload(&slots)?,
+            other_rows: device.upload(&positions.iter().enumerate().map(others).collect::<Vec<_>>())?,
+            positions: device.upload(&positions)?,
             sentence_of: device.upload(&sentence_of)?,
             first_rows: device.upload(&first_rows)?,
             sentences: device.upload(&sentences().map(|(b, _)| b).collect::<Vec<_>>())?,
@@ -75,7 +75,7 @@ pub struct Step<T: ModelFloat> {
     embedding: Embedding<T>,
     query: Embedding<T>,
     content: Embedding<T>,
-    /// `[T, H]`: the embedded content; slot 0 holds the sentence's vector
+    /// `[T, H]`: the embedded content; position 0 holds the sentence's vector
     content_stream: Buffer<T>,
     /// `[B, H]`
     sentence_vectors: Buffer<T>,
@@ -193,7 +193,7 @@ impl<T: ModelFloat> Step<T> {
 
     fn encode(&mut self, stream: &Stream) -> Result<()> {
         let words = (self.arena.compute(WORD), self.pack.encoder_ids.view());
-        self.embedding.forward(stream, &self.arena, words, self.pack.slots.view())?;
+        self.embedding.forward(stream, &self.arena, words, self.pack.positions.view())?;
         for index in 0..self.layers.len() {
             let (done, rest) = self.layers.split_at_mut(index);
             let input = done.last().map_or(self.embedding.output(), Layer::output);
@@ -217,18 +217,18 @@ impl<T: ModelFloat> Step<T> {
             passes::add_to(stream, self.d_query.view_mut(), self.d_content.view())?;
             std::mem::swap(&mut self.d_hidden, &mut self.d_query);
         }
-        let slots = self.pack.slots.view();
-        let d_words = self.embedding.backward(stream, &mut self.arena, self.d_hidden.view(), slots)?;
+        let positions = self.pack.positions.view();
+        let d_words = self.embedding.backward(stream, &mut self.arena, self.d_hidden.view(), positions)?;
         let ids = self.pack.encoder_ids.view();
         table::backward(stream, d_words, ids, self.arena.gradient(WORD), self.columns)
     }
 
     fn decode(&mut self, stream: &Stream) -> Result<()> {
-        let slots = self.pack.slots.view();
+        let positions = self.pack.positions.view();
         let sentences = (self.sentence_vectors.view(), self.pack.sentence_of.view());
-        self.query.forward(stream, &self.arena, sentences, slots)?;
+        self.query.forward(stream, &self.arena, sentences, positions)?;
         let words = (self.arena.compute(WORD), self.pack.decoder_ids.view());
-        self.content.forward(stream, &self.arena, words, slots)?;
+        self.content.forward(stream, &self.arena, words, positions)?;
         let others = Gather {
             input: self.content.output().rows_of(self.columns)?,
             rows: self.pack.other_rows.view(),
@@ -267,10 +267,10 @@ impl<T: ModelFloat> Step<T> {
             output: d_decoder.view_mut().rows_of(*columns)?,
         };
         gather(stream, others)?;
-        let slots = pack.slots.view();
-        let d_words = self.content.backward(stream, arena, d_decoder.view(), slots)?;
+        let positions = pack.positions.view();
+        let d_words = self.content.backward(stream, arena, d_decoder.view(), positions)?;
         table::backward(stream, d_words, pack.decoder_ids.view(), arena.gradient(WORD), *columns)?;
-        let d_vectors = self.query.backward(stream, arena, d_query.view(), slots)?;
+        let d_vectors = self.query.backward(stream, arena, d_query.view(), positions)?;
         table::backward(stream, d_vectors, pack.sentence_of.view(), d_sentence.view_mut(), *columns)?;
         passes::narrow(stream, d_sentence.view(), self.d_sentence_rounded.view_mut())
     }

@@ -251,7 +251,7 @@ mod tests {
                     let passage = shard.passage(index);
                     assert_eq!(passage.ids.to_vec(), expected.ids.to_vec());
                     let bits = |passage: PassageRef| -> Vec<bool> {
-                        (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect()
+                        (0..passage.len()).map(|position| passage.word_starts.get(position)).collect()
                     };
                     assert_eq!(bits(passage), bits(expected));
                 }

@@ -50,10 +50,10 @@ impl Setting {
     }
 
     fn words(&self) -> Vec<Vec<usize>> {
-        let mut slot = 1;
+        let mut position = 1;
         let word = |&length: &usize| {
-            slot += length;
-            (slot - length..slot).collect()
+            position += length;
+            (position - length..position).collect()
         };
         self.word_lengths.iter().map(word).collect()
     }
@@ -76,7 +76,7 @@ impl Setting {
                 covered.extend(candidate);
             }
         }
-        (0..self.length()).map(|slot| covered.contains(&slot)).collect()
+        (0..self.length()).map(|position| covered.contains(&position)).collect()
     }
 
     /// Returns the collator's masks: a set of them, and for each token one of the set.
@@ -101,10 +101,10 @@ impl Setting {
         };
         let pool = pack.run(&devices()[0]).unwrap().pool;
         let (length, pool_rows, words) = (self.length(), self.pool_rows(), self.length().div_ceil(32));
-        let hidden = |b: usize, row: usize, slot: usize| {
-            pool.bits[(b * pool_rows + row) * words + slot / 32] >> (slot % 32) & 1 == 0
+        let hidden = |b: usize, row: usize, position: usize| {
+            pool.bits[(b * pool_rows + row) * words + position / 32] >> (position % 32) & 1 == 0
         };
-        let mask = |b, row| (0..length).map(|slot| hidden(b, row, slot)).collect();
+        let mask = |b, row| (0..length).map(|position| hidden(b, row, position)).collect();
         Sample {
             hidden: (0..SENTENCES).map(|b| (0..pool_rows).map(|row| mask(b, row)).collect()).collect(),
             rows: pool.rows.chunks(length).map(|rows| rows.iter().map(|&row| row.into()).collect()).collect(),
@@ -193,8 +193,8 @@ fn compare(setting: &Setting) {
     };
     let words = setting.words();
     for (w, word) in words.iter().enumerate() {
-        let whole = |mask: &[bool]| word.iter().all(|&slot| mask[slot]);
-        let any = |mask: &[bool]| word.iter().any(|&slot| mask[slot]);
+        let whole = |mask: &[bool]| word.iter().all(|&position| mask[position]);
+        let any = |mask: &[bool]| word.iter().any(|&position| mask[position]);
         assert_eq!(ours.count(whole), ours.count(any), "word {w} is split");
         close(&format!("word {w}"), ours.count(whole), theirs.count(whole));
         // Frequency of two words hidden together: with the single frequencies, their correlation.

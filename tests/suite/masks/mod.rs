@@ -110,16 +110,16 @@ impl Pack {
         for sentence in self.masked() {
             let length = sentence.word_starts.len();
             let chosen = reference::whole_word_mask(self.seed, self.step, sentence, purpose, 0, count_limit);
-            let slots: Vec<usize> = (0..length).filter(|&slot| chosen[slot]).collect();
-            for &slot in &slots {
-                let id = &mut corrupted.input_ids[start + slot];
-                corrupted.labeled_rows.push((start + slot) as i32);
+            let positions: Vec<usize> = (0..length).filter(|&position| chosen[position]).collect();
+            for &position in &positions {
+                let id = &mut corrupted.input_ids[start + position];
+                corrupted.labeled_rows.push((start + position) as i32);
                 corrupted.targets.push(*id);
-                *id = replacement.of(self.seed, self.step, sentence.index, slot as u32, *id);
+                *id = replacement.of(self.seed, self.step, sentence.index, position as u32, *id);
             }
-            corrupted.counts.push(slots.len() as i32);
+            corrupted.counts.push(positions.len() as i32);
             let places = count_limit.tokens(length).min(length.saturating_sub(2));
-            let labeled = corrupted.labeled_rows.len() + places - slots.len();
+            let labeled = corrupted.labeled_rows.len() + places - positions.len();
             corrupted.labeled_rows.resize(labeled, -1);
             corrupted.targets.resize(labeled, IGNORE_INDEX);
             start += length;

@@ -233,12 +233,12 @@ impl<T: ModelFloat> Tables<T> {
         }
     }
 
-    fn embedding<'a>(&'a self, source: Source<'a, T>, slots: View<'a, i32>) -> Embedding<'a, T> {
+    fn embedding<'a>(&'a self, source: Source<'a, T>, positions: View<'a, i32>) -> Embedding<'a, T> {
         Embedding {
             source,
-            slots,
-            position: self.position.matrix(POSITIONS, COLUMNS).unwrap(),
-            token_type: self.token_type.matrix(1, COLUMNS).unwrap(),
+            positions,
+            position_table: self.position.matrix(POSITIONS, COLUMNS).unwrap(),
+            token_type_table: self.token_type.matrix(1, COLUMNS).unwrap(),
             gamma: self.gamma.view(),
             beta: self.beta.view(),
             eps: 1e-6,
@@ -255,7 +255,7 @@ fn embed<T: ModelFloat>(
     arrays: [&[i32]; 3],
 ) -> [Vec<f32>; 2] {
     let tokens = arrays[0].len();
-    let [ids, slots, sentences] = arrays.map(|array| device.upload(array).unwrap());
+    let [ids, positions, sentences] = arrays.map(|array| device.upload(array).unwrap());
     let words = Words { ids: ids.view(), table: tables.word.matrix(WORDS, COLUMNS).unwrap() };
     let vectors =
         Sentences { indices: sentences.view(), vectors: tables.vectors.matrix(VECTORS, COLUMNS).unwrap() };
@@ -265,7 +265,7 @@ fn embed<T: ModelFloat>(
         2 => Source::Query(vectors),
         _ => Source::QueryPosition(vectors),
     };
-    let embedding = tables.embedding(source, slots.view());
+    let embedding = tables.embedding(source, positions.view());
     let stream = device.stream();
     let [mut output, mut d_sum] = [0, 1].map(|_| stale::<T>(device, tokens * COLUMNS));
     let [mut mean, mut rstd] = [0, 1].map(|_| stale::<f32>(device, tokens));
@@ -299,23 +299,23 @@ fn tokens_out_of_range_are_embedded_as_nan() {
     fn check<T: ModelFloat>(device: &Device, seed: u64) {
         let tables = Tables::<T>::new(device);
         let ids = garbage(seed, TOKENS, WORDS);
-        let slots = garbage(seed + 1, TOKENS, POSITIONS);
+        let positions = garbage(seed + 1, TOKENS, POSITIONS);
         let sentences = garbage(seed + 2, TOKENS, VECTORS);
         let within = |array: &[i32], count| -> Vec<i32> {
             array.iter().map(|&v| if is_index(v, count) { v } else { 0 }).collect()
         };
-        let valid = [within(&ids, WORDS), within(&slots, POSITIONS), within(&sentences, VECTORS)];
+        let valid = [within(&ids, WORDS), within(&positions, POSITIONS), within(&sentences, VECTORS)];
         for source in 0..4 {
             let expected = embed(device, &tables, source, [&valid[0], &valid[1], &valid[2]]);
-            let actual = embed(device, &tables, source, [&ids, &slots, &sentences]);
+            let actual = embed(device, &tables, source, [&ids, &positions, &sentences]);
             for token in 0..TOKENS {
-                let is_first = source == 1 && slots[token] == 0;
+                let is_first = source == 1 && positions[token] == 0;
                 let content_fits = if source == 0 || (source == 1 && !is_first) {
                     is_index(ids[token], WORDS)
                 } else {
                     is_index(sentences[token], VECTORS)
                 };
-                let fits = content_fits && is_index(slots[token], POSITIONS);
+                let fits = content_fits && is_index(positions[token], POSITIONS);
                 // The gradient of a sum without LayerNorm does not depend on it.
                 let has_gradient = !is_first && source != 3;
                 let what = format!("source {source}, token {token}");
