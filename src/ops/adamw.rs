@@ -8,16 +8,21 @@ use crate::device::{DType, Stream, View, ViewMut, bf16, kernels};
 /// Hyperparameters that stay the same from step to step. Each must also be in its range after rounding to f32, as the kernel gets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
+    /// Decay of the first moment, the mean of gradients; in `[0, 1)`. Default 0.9.
     pub beta1: f64,
+    /// Decay of the second moment, the mean of squared gradients; in `[0, 1)`. Default 0.999.
     pub beta2: f64,
+    /// Added to the root of the second moment; positive. Default 1e-8.
     pub eps: f64,
-    /// Decoupled: a decayed parameter is first multiplied by `1 - learning_rate * weight_decay`.
+    /// Decoupled: a decayed parameter is first multiplied by `1 - learning_rate * weight_decay`; not negative. Default 0.01.
     pub weight_decay: f64,
-    /// Maximum global L2 norm: larger gradients are scaled down to it; `None` never scales.
+    /// Maximum global L2 norm: larger gradients are scaled down to it, and `None` never scales. Default 1.0, so the default clips.
     pub max_norm: Option<f64>,
 }
 
 impl Default for Hyperparameters {
+    /// Those of PyTorch's `AdamW` (betas 0.9 and 0.999, eps 1e-8, weight decay 0.01), with gradients clipped to a norm of 1.0, as Hugging Face's
+    /// `Trainer` does.
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: Some(1.0) }
     }
@@ -79,6 +84,7 @@ pub struct Step<'a> {
     pub schedule: View<'a, f32>,
     /// Number of leading elements that weight decay applies to; biases and LayerNorm parameters follow them.
     pub decayed: usize,
+    /// As for the schedule.
     pub hyperparameters: Hyperparameters,
 }
 

@@ -7,7 +7,7 @@ use super::{Result, Workspace};
 use crate::device::params::{GROUP_DIGIT_BITS, GROUP_TILE, GroupByKeyParams, GroupedKeys};
 use crate::device::{Stream, View, ViewMut, kernels};
 
-/// Maximum number of arrays of one call.
+/// Maximum number of arrays of one call: 3, which share the launches.
 pub const ARRAYS_MAX: usize = 3;
 const DIGITS: usize = 1 << GROUP_DIGIT_BITS;
 

@@ -14,9 +14,9 @@ const ROWS_PER_BLOCK: usize = MASK_ROWS_PER_BLOCK as usize;
 /// Above this length the permutations of 32 rows move from shared memory to the workspace, so that a block needs less than the 99 KB of the
 /// smallest supported GPU.
 const SHARED_LENGTH_MAX: usize = 1024;
-/// Maximum sentence length: the bits of 32 rows of longer sentences would not fit shared memory.
+/// Maximum sentence length, 8192: the bits of 32 rows of longer sentences would not fit shared memory.
 pub const LENGTH_MAX: usize = 8192;
-/// Maximum rows of a pool: a row must fit the 16-bit index of a token.
+/// Maximum rows of a pool, 65,536: a row must fit the 16-bit index of a token.
 pub const POOL_ROWS_MAX: usize = 1 << 16;
 
 impl MaskCountLimit {
