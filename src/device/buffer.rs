@@ -278,6 +278,17 @@ impl<'a, T: Element> ViewMut<'a, T> {
         ViewMut { device: self.device, address: self.address, length: self.length, element: PhantomData }
     }
 
+    /// Returns the bytes as elements of another type, for the arrays of a workspace.
+    ///
+    /// # Panics
+    /// When the bytes are no whole elements, or not aligned for them.
+    pub(crate) fn cast<U: Element>(self) -> ViewMut<'a, U> {
+        let (bytes, element) = (self.length * size_of::<T>(), size_of::<U>());
+        assert!(bytes.is_multiple_of(element), "{bytes} bytes as elements of {element}");
+        assert!(bytes == 0 || self.address.is_multiple_of(element as u64), "elements at {:#x}", self.address);
+        ViewMut { device: self.device, address: self.address, length: bytes / element, element: PhantomData }
+    }
+
     /// The same elements, shared.
     #[must_use]
     pub fn as_view(&self) -> View<'_, T> {

@@ -1,15 +1,14 @@
 //! The embedding layers, forward and backward: rows of a source, position and type embeddings, LayerNorm.
 
-use super::inputs::{Inputs, Segments};
+use super::inputs::Inputs;
 use super::layer::dropout;
 use super::parameters::Weights;
 use super::scratch::Scratch;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::Result;
-use crate::ops::column_sum::{ColumnSum, column_sum};
-use crate::ops::embedding::{self, Embedding, Source};
-use crate::ops::segment_sum::{self, SegmentSum, segment_sum};
+use crate::ops::embedding::{self, Embedding, Source, TableGradient, TableGradients};
+use crate::ops::segment_sum;
 
 /// One embedded stream of the batch.
 #[derive(Debug)]
@@ -44,25 +43,6 @@ impl<'a, T: ModelFloat> Place<'a, T> {
             eps: self.config.layer_norm_eps,
             dropout: dropout(self.rng, self.config.hidden_dropout_prob, site),
         })
-    }
-
-    /// Adds the rows of `input` to a table's gradient.
-    fn add_segments(
-        &self,
-        input: View<'_, T>,
-        segments: &Segments,
-        d_table: ViewMut<'_, f32>,
-        workspace: ViewMut<'_, u8>,
-    ) -> Result<()> {
-        let columns = self.config.hidden_size;
-        let segments = segment_sum::Segments {
-            indices: Some(segments.indices()),
-            offsets: segments.offsets(),
-            keys: Some(segments.keys()),
-        };
-        let (input, output) = (input.rows_of(columns)?, d_table.rows_of(columns)?);
-        let sum = SegmentSum { input, segments, output, workspace };
-        segment_sum(self.stream, sum)
     }
 }
 
@@ -101,52 +81,48 @@ impl<T: ModelFloat> Embeddings<T> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let (tokens, columns, layout) = (at.inputs.tokens, at.config.hidden_size, &at.weights.layout);
-        let [d_gamma, d_beta] =
-            gradients.slices_mut([&layout.embedding_norm.gamma, &layout.embedding_norm.beta]);
+        let inputs = at.inputs;
+        let norm = &layout.embedding_norm;
+        let ranges = [&norm.gamma, &norm.beta, &layout.word, &layout.position, &layout.token_type];
+        let [d_gamma, d_beta, d_word, d_position, d_token_type] = gradients.slices_mut(ranges);
+        let d_token_type = d_token_type.rows_of(columns)?;
+        let first_rows = Some(inputs.first_rows.view());
+        let (words, token_type, sentences) = match source {
+            Source::Word(_) => (Some(&inputs.encoder_words), Some(d_token_type), None),
+            // The first row of a sentence is the vector itself.
+            Source::Content(..) => {
+                let offsets = inputs.sentence_offsets.view();
+                let first = segment_sum::Segments { offsets, indices: first_rows, keys: first_rows };
+                (Some(&inputs.decoder_words), Some(d_token_type), Some(first))
+            }
+            // Every token of the sentence reads it.
+            Source::Query(_) | Source::QueryPosition(_) => {
+                let runs = segment_sum::Segments::consecutive(inputs.cu_seqlens.view());
+                let all = segment_sum::Segments { keys: first_rows, ..runs };
+                let token_type = matches!(source, Source::Query(_)).then_some(d_token_type);
+                (None, token_type, Some(all))
+            }
+        };
+        let d_word = d_word.rows_of(columns)?;
+        let d_hidden = d_hidden.rows_of(columns)?;
         let backward = embedding::Backward {
             embedding: at.embedding(source, site)?,
             mean: self.mean.slice(0..tokens),
             rstd: self.rstd.slice(0..tokens),
             d_output: d_output.rows_of(columns)?,
-            d_sum: scratch.d_projection.slice_mut(0..tokens * columns).rows_of(columns)?,
             d_gamma,
             d_beta,
+            position: TableGradient {
+                segments: inputs.positions.view(),
+                d_table: d_position.rows_of(columns)?,
+            },
+            tables: TableGradients {
+                word: words.map(|words| TableGradient { segments: words.view(), d_table: d_word }),
+                token_type,
+                sentences: sentences.map(|segments| TableGradient { segments, d_table: d_hidden }),
+            },
             workspace: scratch.workspace.view_mut(),
         };
-        embedding::backward(at.stream, backward)?;
-        let d_sum = scratch.d_projection.slice(0..tokens * columns);
-        let words = match source {
-            Source::Word(_) => Some(&at.inputs.encoder_words),
-            Source::Content(..) => Some(&at.inputs.decoder_words),
-            Source::Query(_) | Source::QueryPosition(_) => None,
-        };
-        if let Some(words) = words {
-            let d_table = gradients.slice_mut(layout.word.clone());
-            at.add_segments(d_sum, words, d_table, scratch.workspace.view_mut())?;
-        }
-        let d_table = gradients.slice_mut(layout.position.clone());
-        at.add_segments(d_sum, &at.inputs.positions, d_table, scratch.workspace.view_mut())?;
-        if !matches!(source, Source::QueryPosition(_)) {
-            // Every token is of type 0: the first row of the table.
-            let output = gradients.slice_mut(layout.token_type.start..layout.token_type.start + columns);
-            let workspace = scratch.workspace.view_mut();
-            let input = d_sum.rows_of(columns)?;
-            column_sum(at.stream, ColumnSum { input, output, accumulate: true, workspace })?;
-        }
-        let first_rows = at.inputs.first_rows.view();
-        let (input, indices, offsets) = match source {
-            Source::Word(_) => return Ok(()),
-            // Slot 0 is the vector itself.
-            Source::Content(..) => (d_output, Some(first_rows), at.inputs.sentence_offsets.view()),
-            // Every token of the sentence reads it.
-            Source::Query(_) | Source::QueryPosition(_) => (d_sum, None, at.inputs.cu_seqlens.view()),
-        };
-        let sum = SegmentSum {
-            input: input.rows_of(columns)?,
-            segments: segment_sum::Segments { indices, offsets, keys: Some(first_rows) },
-            output: d_hidden.rows_of(columns)?,
-            workspace: scratch.workspace.view_mut(),
-        };
-        segment_sum(at.stream, sum)
+        embedding::backward(at.stream, backward)
     }
 }

@@ -6,7 +6,7 @@ use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, MaskPool, ModelCo
 use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
 use crate::ops::group_by_key::{self, Keys};
-use crate::ops::{Result, require_length, wrong};
+use crate::ops::{Result, require_length, segment_sum, wrong};
 
 /// Arrays grouped in one call: encoder ids, decoder ids and slots.
 const GROUPED: usize = 3;
@@ -51,14 +51,12 @@ impl Segments {
         }
     }
 
-    pub(super) fn keys(&self) -> View<'_, i32> {
-        self.keys.slice(0..self.len())
-    }
-    pub(super) fn offsets(&self) -> View<'_, i32> {
-        self.offsets.slice(0..self.len() + 1)
-    }
-    pub(super) fn indices(&self) -> View<'_, i32> {
-        self.indices.slice(0..self.tokens)
+    pub(super) fn view(&self) -> segment_sum::Segments<'_> {
+        segment_sum::Segments {
+            offsets: self.offsets.slice(0..self.len() + 1),
+            indices: Some(self.indices.slice(0..self.tokens)),
+            keys: Some(self.keys.slice(0..self.len())),
+        }
     }
 }
 

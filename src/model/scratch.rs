@@ -4,9 +4,7 @@ use super::shape::labeled_capacity;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat};
 use crate::ops::cross_entropy::Algorithm;
-use crate::ops::{
-    Result, Workspace, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce, segment_sum,
-};
+use crate::ops::{Result, Workspace, bag_of_words, column_sum, cross_entropy, embedding, layer_norm, reduce};
 
 /// The algorithm of the losses: it supports every dtype, and is the faster one in the CPU emulator.
 pub(super) const HEAD_ALGORITHM: Algorithm = Algorithm::Library;
@@ -64,8 +62,7 @@ impl<T: ModelFloat> Scratch<T> {
         let workspace = column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden))
             .either(column_sum::workspace(labeled, hidden))
             .either(layer_norm::workspace(labeled, hidden))
-            .either(embedding::workspace(tokens, hidden))
-            .either(segment_sum::workspace(tokens.max(sentences), hidden))
+            .either(embedding::workspace(T::DTYPE, tokens.max(sentences), hidden))
             .either(reduce::workspace(sentences))
             .either(reduce::workspace(parameters));
         Ok(Self {

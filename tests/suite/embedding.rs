@@ -1,8 +1,10 @@
 //! The embeddings of tokens, content and query against the f64 reference.
 
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
-use retromae::device::{Buffer, Device, ModelFloat, bf16};
-use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
+use retromae::device::{Buffer, DType, Device, MatrixMut, ModelFloat, ViewMut, bf16};
+use retromae::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
+use retromae::ops::group_by_key::{self, Keys, group_by_key};
+use retromae::ops::segment_sum::Segments;
 use retromae::ops::{Dropout as Site, rng_state};
 use retromae::random::Dropout;
 use retromae::reference::embedding as reference;
@@ -17,7 +19,7 @@ const MODES: [EmbeddingMode; 4] = [
 const SITE: u32 = 9;
 const EPS: f32 = 1e-12;
 const VOCABULARY: usize = 50;
-/// Initial value of the gradients of gamma and beta, which are added to.
+/// Initial value of all gradients, which are added to.
 const BEFORE: f64 = 0.5;
 
 struct Data<T> {
@@ -60,9 +62,10 @@ impl<T: ModelFloat> Data<T> {
     }
 }
 
-/// Output, gradients of gamma and beta, and the tables' gradients, which are sums of rows of `d_sum`.
-type Results = [Vec<f64>; 6];
-const NAMES: [&str; 6] = ["output", "d_gamma", "d_beta", "d_word", "d_position", "d_sentence"];
+/// Output, gradients of gamma and beta, and those of the tables.
+type Results = [Vec<f64>; 7];
+const NAMES: [&str; 7] =
+    ["output", "d_gamma", "d_beta", "d_word", "d_position", "d_sentence", "d_token_type"];
 
 fn exact<T: ModelFloat>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &Data<T>) -> Results {
     let tables = [&data.word, &data.position, &data.token_type, &data.vectors].map(|table| widened(table));
@@ -86,9 +89,10 @@ fn exact<T: ModelFloat>(mode: EmbeddingMode, dropout: Option<&Dropout>, data: &D
         reference::forward(&embedding),
         before(gradients.gamma),
         before(gradients.beta),
-        gradients.word,
-        gradients.position,
-        gradients.sentence,
+        before(gradients.word),
+        before(gradients.position),
+        before(gradients.sentence),
+        before(gradients.token_type),
     ]
 }
 
@@ -98,8 +102,9 @@ fn scatter<T: ModelFloat>(
     data: &Data<T>,
     d_sum: &[f64],
     columns: usize,
-) -> [Vec<f64>; 3] {
-    let mut gradients = [&data.word, &data.position, &data.vectors].map(|table| vec![0.0; table.len()]);
+) -> [Vec<f64>; 4] {
+    let tables = [&data.word, &data.position, &data.vectors, &data.token_type];
+    let mut gradients = tables.map(|table| vec![BEFORE; table.len()]);
     let mut add = |table: usize, row: i32, token: usize, source: &dyn Fn(usize) -> f64| {
         for c in 0..columns {
             gradients[table][row as usize * columns + c] += source(token * columns + c);
@@ -108,6 +113,9 @@ fn scatter<T: ModelFloat>(
     for token in 0..data.positions.len() {
         let d = |i: usize| d_sum[i];
         add(1, data.positions[token], token, &d);
+        if mode != EmbeddingMode::QueryPosition {
+            add(3, 0, token, &d);
+        }
         if matches!(mode, EmbeddingMode::Word | EmbeddingMode::Content) {
             add(0, data.ids[token], token, &d);
         } else {
@@ -170,9 +178,9 @@ fn naive<T: ModelFloat>(
             sums[1][c] += d[c];
         }
     }
-    let [d_word, d_position, d_sentence] = scatter(mode, data, &d_sum, columns);
+    let [d_word, d_position, d_sentence, d_token_type] = scatter(mode, data, &d_sum, columns);
     let [d_gamma, d_beta] = sums.map(|sum| sum.into_iter().map(f64::from).collect());
-    [output, d_gamma, d_beta, d_word, d_position, d_sentence]
+    [output, d_gamma, d_beta, d_word, d_position, d_sentence, d_token_type]
 }
 
 fn run<T: ModelFloat>(
@@ -207,7 +215,7 @@ fn run<T: ModelFloat>(
         eps: EPS,
         dropout: (rate > 0.0).then(|| Site { rng: rng.view(), rate, site: SITE }),
     };
-    let [mut output, mut d_sum] = [0, 1].map(|_| device.zeros::<T>(tokens * columns).unwrap());
+    let mut output = device.zeros::<T>(tokens * columns).unwrap();
     let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(tokens).unwrap());
     let forward = embedding::Forward {
         embedding,
@@ -216,24 +224,111 @@ fn run<T: ModelFloat>(
         rstd: rstd.view_mut(),
     };
     embedding::forward(&stream, forward).unwrap();
-    let before = vec![BEFORE as f32; columns];
-    let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.upload(&before).unwrap());
-    let mut workspace = embedding::workspace(tokens, columns).allocate(device).unwrap();
-    let backward = embedding::Backward {
-        embedding,
-        mean: mean.view(),
-        rstd: rstd.view(),
-        d_output: d_output.matrix(tokens, columns).unwrap(),
-        d_sum: d_sum.matrix_mut(tokens, columns).unwrap(),
+    let gradients = backward(device, data, &Backward { embedding, mean, rstd, d_output });
+    let [d_gamma, d_beta, d_word, d_position, d_sentence, d_token_type] = gradients;
+    [widened(&output.read().unwrap()), d_gamma, d_beta, d_word, d_position, d_sentence, d_token_type]
+}
+
+/// Inputs of the backward pass, from the forward pass.
+struct Backward<'a, T: ModelFloat> {
+    embedding: Embedding<'a, T>,
+    mean: Buffer<f32>,
+    rstd: Buffer<f32>,
+    d_output: Buffer<T>,
+}
+
+/// The gradients of gamma, beta, words, positions, sentence vectors and token types.
+fn backward<T: ModelFloat>(device: &Device, data: &Data<T>, saved: &Backward<'_, T>) -> [Vec<f64>; 6] {
+    let (stream, tokens, columns) = (device.stream(), data.positions.len(), data.gamma.len());
+    let source = saved.embedding.source;
+    let before = |count: usize| device.upload(&vec![BEFORE as f32; count]).unwrap();
+    let [mut d_gamma, mut d_beta] = [columns; 2].map(before);
+    let [mut d_word, mut d_position, mut d_token_type] =
+        [&data.word, &data.position, &data.token_type].map(|table| before(table.len()));
+    let mut d_vectors = device.upload(&vec![T::from_f32(BEFORE as f32); data.vectors.len()]).unwrap();
+    let sentences = data.cu_seqlens.len() - 1;
+    let [cu_seqlens, first_rows, single] =
+        [&data.cu_seqlens, &data.cu_seqlens[..sentences].to_vec(), &(0..=sentences as i32).collect()]
+            .map(|array: &Vec<i32>| device.upload(array).unwrap());
+    let words = Groups::new(device, &data.ids, VOCABULARY);
+    let positions = Groups::new(device, &data.positions, data.position.len() / columns);
+    let mut workspace = embedding::workspace(T::DTYPE, tokens, columns).allocate(device).unwrap();
+    let word = TableGradient {
+        segments: words.segments(),
+        d_table: d_word.matrix_mut(VOCABULARY, columns).unwrap(),
+    };
+    let d_vectors_view = d_vectors.matrix_mut(sentences, columns).unwrap();
+    let first = Segments { indices: Some(first_rows.view()), ..Segments::consecutive(single.view()) };
+    let all = Segments::consecutive(cu_seqlens.view());
+    let types = d_token_type.matrix_mut(2, columns).unwrap();
+    let none = TableGradients::default();
+    let tables = match source {
+        Source::Word(_) => TableGradients { word: Some(word), token_type: Some(types), ..none },
+        Source::Content(..) => {
+            let sentences = Some(TableGradient { segments: first, d_table: d_vectors_view });
+            TableGradients { word: Some(word), token_type: Some(types), sentences }
+        }
+        Source::Query(_) => {
+            let sentences = Some(TableGradient { segments: all, d_table: d_vectors_view });
+            TableGradients { token_type: Some(types), sentences, ..none }
+        }
+        Source::QueryPosition(_) => {
+            let sentences = Some(TableGradient { segments: all, d_table: d_vectors_view });
+            TableGradients { sentences, ..none }
+        }
+    };
+    let arguments = embedding::Backward {
+        embedding: saved.embedding,
+        mean: saved.mean.view(),
+        rstd: saved.rstd.view(),
+        d_output: saved.d_output.matrix(tokens, columns).unwrap(),
         d_gamma: d_gamma.view_mut(),
         d_beta: d_beta.view_mut(),
+        position: TableGradient {
+            segments: positions.segments(),
+            d_table: d_position.view_mut().rows_of(columns).unwrap(),
+        },
+        tables,
         workspace: workspace.view_mut(),
     };
-    embedding::backward(&stream, backward).unwrap();
-    let wide = |buffer: &Buffer<T>| widened(&buffer.read().unwrap());
-    let wide_f32 = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
-    let [d_word, d_position, d_sentence] = scatter(mode, data, &wide(&d_sum), columns);
-    [wide(&output), wide_f32(&d_gamma), wide_f32(&d_beta), d_word, d_position, d_sentence]
+    embedding::backward(&stream, arguments).unwrap();
+    let read = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
+    let d_vectors = widened(&d_vectors.read().unwrap());
+    [read(&d_gamma), read(&d_beta), read(&d_word), read(&d_position), d_vectors, read(&d_token_type)]
+}
+
+/// Tokens grouped by a key.
+struct Groups {
+    keys: Buffer<i32>,
+    offsets: Buffer<i32>,
+    indices: Buffer<i32>,
+}
+
+impl Groups {
+    fn new(device: &Device, keys: &[i32], key_count: usize) -> Self {
+        let segments = group_by_key::segments(keys.len(), key_count);
+        let [mut segment_keys, mut offsets, mut indices] =
+            [segments, segments + 1, keys.len()].map(|length| device.zeros(length).unwrap());
+        let uploaded = device.upload(keys).unwrap();
+        let mut workspace = group_by_key::workspace(1, keys.len()).allocate(device).unwrap();
+        let arguments = Keys {
+            keys: uploaded.view(),
+            key_count,
+            segment_keys: segment_keys.view_mut(),
+            offsets: offsets.view_mut(),
+            indices: indices.view_mut(),
+        };
+        group_by_key(&device.stream(), &mut [arguments], workspace.view_mut()).unwrap();
+        Self { keys: segment_keys, offsets, indices }
+    }
+
+    fn segments(&self) -> Segments<'_> {
+        Segments {
+            offsets: self.offsets.view(),
+            indices: Some(self.indices.view()),
+            keys: Some(self.keys.view()),
+        }
+    }
 }
 
 fn check<T: ModelFloat>(devices: &[Device], lengths: &[usize], columns: usize, rate: f32) {
@@ -316,4 +411,102 @@ fn wrong_shapes_are_refused() {
         "position_table is [3, 8]; it should be [3, 16] (rows, columns)"
     );
     assert_eq!(refuse(16, 2, 2, [0, 16], 16), "position_table is empty; it should be of at least one row");
+}
+
+/// Each table's gradient is given exactly if the source reads the table.
+#[test]
+fn gradients_of_other_tables_are_refused() {
+    const COLUMNS: usize = 16;
+    let device = &devices()[0];
+    let floats = device.zeros::<f32>(4 * COLUMNS).unwrap();
+    let indices = device.zeros::<i32>(2).unwrap();
+    let offsets = device.upload(&[0, 2]).unwrap();
+    let table = |rows: usize| floats.slice(0..rows * COLUMNS).rows_of(COLUMNS).unwrap();
+    let words = Words { ids: indices.view(), table: table(1) };
+    let sentences = Sentences { indices: indices.view(), vectors: table(1) };
+    // Rows of the gradients of words, types, sentence vectors and positions.
+    let refuse = |source, rows: [Option<usize>; 3], position_rows: usize, bytes: usize| {
+        let embedding = Embedding {
+            source,
+            positions: indices.view(),
+            position_table: table(1),
+            token_type_table: table(2),
+            gamma: floats.slice(0..COLUMNS),
+            beta: floats.slice(0..COLUMNS),
+            eps: EPS,
+            dropout: None,
+        };
+        let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.zeros::<f32>(COLUMNS).unwrap());
+        let mut buffers = [0; 4].map(|_| device.zeros::<f32>(4 * COLUMNS).unwrap());
+        let [d_word, d_type, d_sentences, d_position] = buffers.each_mut().map(Buffer::view_mut);
+        let segments = Segments::consecutive(offsets.view());
+        let mut workspace = device.zeros::<u8>(bytes).unwrap();
+        let arguments = embedding::Backward {
+            embedding,
+            mean: floats.slice(0..2),
+            rstd: floats.slice(0..2),
+            d_output: table(2),
+            d_gamma: d_gamma.view_mut(),
+            d_beta: d_beta.view_mut(),
+            position: TableGradient { segments, d_table: cut(d_position, position_rows) },
+            tables: TableGradients {
+                word: rows[0].map(|rows| TableGradient { segments, d_table: cut(d_word, rows) }),
+                token_type: rows[1].map(|rows| cut(d_type, rows)),
+                sentences: rows[2].map(|rows| TableGradient { segments, d_table: cut(d_sentences, rows) }),
+            },
+            workspace: workspace.view_mut(),
+        };
+        embedding::backward(&device.stream(), arguments).unwrap_err().to_string()
+    };
+    let bytes = embedding::workspace(DType::F32, 2, COLUMNS).bytes();
+    let (word, content) = (Source::Word(words), Source::Content(words, sentences));
+    let (query, position) = (Source::Query(sentences), Source::QueryPosition(sentences));
+    let missing =
+        |name: &str| format!("{name} is absent; it should be present, as the source reads the table");
+    let extra =
+        |name: &str| format!("{name} is present; it should be absent, as the source does not read it");
+    let [words, types, vectors] = ["tables.word", "tables.token_type", "tables.sentences"];
+    let cases = [
+        (word, [None, Some(2), None], missing(words)),
+        (word, [Some(1), None, None], missing(types)),
+        (word, [Some(1), Some(2), Some(1)], extra(vectors)),
+        (content, [None, Some(2), Some(1)], missing(words)),
+        (content, [Some(1), None, Some(1)], missing(types)),
+        (content, [Some(1), Some(2), None], missing(vectors)),
+        (query, [Some(1), Some(2), Some(1)], extra(words)),
+        (query, [None, None, Some(1)], missing(types)),
+        (query, [None, Some(2), None], missing(vectors)),
+        (position, [Some(1), None, Some(1)], extra(words)),
+        (position, [None, Some(2), Some(1)], extra(types)),
+        (position, [None, None, None], missing(vectors)),
+        (
+            word,
+            [Some(2), Some(2), None],
+            "tables.word is [2, 16]; it should be [1, 16] (as the word table)".into(),
+        ),
+        (
+            word,
+            [Some(1), Some(1), None],
+            "tables.token_type is [1, 16]; it should be [2, 16] (as token_type_table)".into(),
+        ),
+    ];
+    for (source, rows, expected) in cases {
+        assert_eq!(refuse(source, rows, 1, bytes), expected);
+    }
+    let rows = [Some(1), Some(2), None];
+    assert_eq!(refuse(word, rows, 2, bytes), "position is [2, 16]; it should be [1, 16] (as position_table)");
+    let small = refuse(word, rows, 1, bytes - 1);
+    assert_eq!(small, format!("workspace is {} bytes long; it should be at least {bytes} bytes", bytes - 1));
+}
+
+/// The first rows of a buffer.
+fn cut(view: ViewMut<'_, f32>, rows: usize) -> MatrixMut<'_, f32> {
+    view.slice(0..rows * 16).rows_of(16).unwrap()
+}
+
+#[test]
+fn the_workspace_never_shrinks() {
+    let needs = |tokens| embedding::workspace(DType::Bf16, tokens, 64);
+    assert!((0..2000).all(|tokens| needs(tokens) <= needs(tokens + 1)));
+    assert!(needs(100) < embedding::workspace(DType::F32, 100, 64));
 }

@@ -277,9 +277,9 @@ fn embed<T: ModelFloat>(
     };
     embedding::forward(&stream, forward).unwrap();
     let [mut d_gamma, mut d_beta] = [0, 1].map(|_| device.zeros::<f32>(COLUMNS).unwrap());
-    let mut workspace = embedding::workspace(tokens, COLUMNS).allocate(device).unwrap();
+    let mut workspace = embedding::sum::workspace(tokens, COLUMNS).allocate(device).unwrap();
     let d_output = matrix::<T>(device, 7, tokens);
-    let backward = embedding::Backward {
+    let backward = embedding::sum::Backward {
         embedding,
         mean: mean.view(),
         rstd: rstd.view(),
@@ -289,7 +289,7 @@ fn embed<T: ModelFloat>(
         d_beta: d_beta.view_mut(),
         workspace: workspace.view_mut(),
     };
-    embedding::backward(&stream, backward).unwrap();
+    embedding::sum::backward(&stream, backward).unwrap();
     [output, d_sum].map(|buffer| buffer.read().unwrap().into_iter().map(T::to_f32).collect())
 }
 
