@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use retromae::device::{Buffer, ModelFloat, Stream};
-use retromae::ops::group_by_key::{self, Keys};
+use retromae::ops::group_by_key::{self, GroupByKey, Keys};
 use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::random::{key, philox};
 
@@ -107,7 +107,8 @@ impl<T: ModelFloat> Work for Fused<T> {
             offsets: self.offsets.view_mut(),
             indices: self.indices.view_mut(),
         }];
-        group_by_key::group_by_key(stream, &mut keys, self.workspace.view_mut())?;
+        let workspace = self.workspace.view_mut();
+        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut keys, workspace })?;
         let Case { tokens, columns, vocabulary } = self.case;
         let arguments = SegmentSum {
             input: self.input.matrix(tokens, columns)?,

@@ -5,7 +5,7 @@ use super::staged_buffer::StagedBuffer;
 use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, MaskPool, ModelConfig, PackedSentences};
 use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
-use crate::ops::group_by_key::{self, Keys};
+use crate::ops::group_by_key::{self, GroupByKey, Keys};
 use crate::ops::{Result, require_length, segment_sum, wrong};
 
 /// Arrays grouped in one call: encoder ids, decoder ids and slots.
@@ -260,7 +260,8 @@ impl Inputs {
             self.decoder_words.of(self.decoder_ids.view()),
             self.positions.of(self.slots.view()),
         ];
-        group_by_key::group_by_key(stream, &mut arrays, self.grouping.view_mut())
+        let workspace = self.grouping.view_mut();
+        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut arrays, workspace })
     }
 }
 

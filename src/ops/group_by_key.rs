@@ -59,12 +59,21 @@ fn tiles(rows: usize) -> usize {
     rows.div_ceil(GROUP_TILE as usize).max(1)
 }
 
-/// Enqueues the grouping of 1 to [`ARRAYS_MAX`] arrays of equally many keys, by a stable radix sort. `workspace` has at least
-/// [`workspace`]`(arrays, rows)`.
+/// Arguments of [`group_by_key`].
+#[derive(Debug)]
+pub struct GroupByKey<'a, 'k> {
+    /// 1 to [`ARRAYS_MAX`], of equally many keys
+    pub arrays: &'a mut [Keys<'k>],
+    /// At least [`workspace`]`(arrays, rows)`
+    pub workspace: ViewMut<'a, u8>,
+}
+
+/// Enqueues the grouping of all arrays, by a stable radix sort.
 ///
 /// # Errors
 /// When there are none or too many arrays, or a length or `key_count` does not fit.
-pub fn group_by_key(stream: &Stream, arrays: &mut [Keys<'_>], workspace: ViewMut<'_, u8>) -> Result<()> {
+pub fn group_by_key(stream: &Stream, arguments: GroupByKey<'_, '_>) -> Result<()> {
+    let GroupByKey { arrays, workspace } = arguments;
     let count = arrays.len();
     require((1..=ARRAYS_MAX).contains(&count), "arrays", count, format_args!("1 to {ARRAYS_MAX}"))?;
     let rows = arrays[0].keys.len();

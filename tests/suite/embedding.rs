@@ -3,7 +3,7 @@
 use crate::common::{assert_close, devices, integers, rounded, values, widened};
 use retromae::device::{Buffer, DType, Device, MatrixMut, ModelFloat, ViewMut, bf16};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
-use retromae::ops::group_by_key::{self, Keys, group_by_key};
+use retromae::ops::group_by_key::{self, GroupByKey, Keys, group_by_key};
 use retromae::ops::segment_sum::Segments;
 use retromae::ops::{Dropout as Site, rng_state};
 use retromae::random::Dropout;
@@ -318,7 +318,11 @@ impl Groups {
             offsets: offsets.view_mut(),
             indices: indices.view_mut(),
         };
-        group_by_key(&device.stream(), &mut [arguments], workspace.view_mut()).unwrap();
+        group_by_key(
+            &device.stream(),
+            GroupByKey { arrays: &mut [arguments], workspace: workspace.view_mut() },
+        )
+        .unwrap();
         Self { keys: segment_keys, offsets, indices }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{devices, integers};
 use retromae::device::{Buffer, Device};
-use retromae::ops::group_by_key::{Keys, group_by_key, segments, workspace};
+use retromae::ops::group_by_key::{GroupByKey, Keys, group_by_key, segments, workspace};
 
 /// One array of keys, and buffers for its groups.
 struct Array {
@@ -61,7 +61,8 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
         arrays.iter().map(|(keys, key_count)| Array::new(device, keys, *key_count)).collect();
     let mut space = workspace(arrays.len(), rows).allocate(device).unwrap();
     let mut arguments: Vec<Keys<'_>> = made.iter_mut().map(Array::arguments).collect();
-    group_by_key(&device.stream(), &mut arguments, space.view_mut()).unwrap();
+    group_by_key(&device.stream(), GroupByKey { arrays: &mut arguments, workspace: space.view_mut() })
+        .unwrap();
     made.iter().zip(arrays).for_each(|(array, (keys, _))| array.check(keys));
 }
 
@@ -118,7 +119,12 @@ fn wrong_shapes_are_refused() {
             offsets: offsets.view_mut(),
             indices: indices.view_mut(),
         };
-        group_by_key(&device.stream(), &mut [keys][..count], space.view_mut()).unwrap_err().to_string()
+        group_by_key(
+            &device.stream(),
+            GroupByKey { arrays: &mut [keys][..count], workspace: space.view_mut() },
+        )
+        .unwrap_err()
+        .to_string()
     };
     let enough = workspace(1, 64).bytes();
     assert_eq!(refuse([64, 9, 10, 64], 9, enough, 0), "arrays is 0; it should be 1 to 3");

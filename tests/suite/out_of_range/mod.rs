@@ -10,7 +10,7 @@ use retromae::device::{Buffer, Device, ModelFloat, Stream, View, bf16};
 use retromae::ops;
 use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, Words};
-use retromae::ops::group_by_key::{self, Keys, group_by_key};
+use retromae::ops::group_by_key::{self, GroupByKey, Keys, group_by_key};
 use retromae::ops::rows::{self, Gather, ScatterAdd};
 use retromae::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
 
@@ -172,7 +172,11 @@ fn keys_out_of_range_are_grouped_behind_all_others() {
             offsets: offsets.view_mut(),
             indices: indices.view_mut(),
         };
-        group_by_key(&device.stream(), &mut [arguments], workspace.view_mut()).unwrap();
+        group_by_key(
+            &device.stream(),
+            GroupByKey { arrays: &mut [arguments], workspace: workspace.view_mut() },
+        )
+        .unwrap();
         let [segment_keys, offsets, indices] =
             [segment_keys, offsets, indices].map(|buffer| buffer.read().unwrap());
         let mut sorted = indices.clone();
