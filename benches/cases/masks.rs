@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use retromae::device::{Buffer, Stream};
 use retromae::model::MaskPool;
-use retromae::ops::masks::{self, Corruption, MaskCountLimit, Pool, Replacement, Sentences};
+use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
 use retromae::ops::rng_state;
 
 use crate::harness::{
@@ -156,7 +156,8 @@ impl Work for Fused {
             targets: self.targets.view_mut(),
             counts: self.counts.view_mut(),
         };
-        Ok(masks::sample(stream, sentences, Some(pool), Some(encoder), None)?)
+        let outputs = Outputs { pool: Some(pool), encoder: Some(encoder), ..Outputs::default() };
+        Ok(masks::sample(stream, sentences, outputs)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -117,6 +117,17 @@ pub struct Corruption<'a> {
     pub counts: ViewMut<'a, i32>,
 }
 
+/// What is sampled for the sentences: one of the three, or more.
+#[derive(Debug, Default)]
+pub struct Outputs<'a> {
+    /// The enhanced decoder's masks
+    pub pool: Option<Pool<'a>>,
+    /// The encoder's input and labels
+    pub encoder: Option<Corruption<'a>>,
+    /// The basic decoder's input and labels
+    pub decoder: Option<Corruption<'a>>,
+}
+
 /// Packs one bit per token, lowest first, as [`Sentences::word_starts`] expects.
 #[must_use]
 pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
@@ -179,20 +190,15 @@ pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace
     Workspace::of::<u16>(tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK))
 }
 
-/// Enqueues the drawing of everything that is given: the enhanced decoder's pool, the encoder's input and labels, and those of the basic decoder.
+/// Enqueues the sampling of all `outputs`.
 ///
 /// The prefix sums and offsets in device memory are read not here but by the kernel, which writes nothing outside the arguments, whatever the
 /// values.
 ///
 /// # Errors
 /// When a length, a count limit, a share, `length_max` or `rows_max` does not fit.
-pub fn sample(
-    stream: &Stream,
-    sentences: Sentences<'_>,
-    pool: Option<Pool<'_>>,
-    encoder: Option<Corruption<'_>>,
-    decoder: Option<Corruption<'_>>,
-) -> Result<()> {
+pub fn sample(stream: &Stream, sentences: Sentences<'_>, outputs: Outputs<'_>) -> Result<()> {
+    let Outputs { pool, encoder, decoder } = outputs;
     let Sentences { rng, cu_seqlens, indices, word_starts, tokens, length_max } = sentences;
     require_length("rng", rng.len(), 4, "words of an RngState")?;
     require_length("cu_seqlens", cu_seqlens.len(), indices.len() + 1, "sentences + 1")?;

@@ -5,7 +5,7 @@ mod distribution;
 use crate::common::{devices, integers, prefix_sums};
 use retromae::device::{Buffer, Device};
 use retromae::model::{IGNORE_INDEX, MaskPool, PoolRows};
-use retromae::ops::masks::{self, Corruption, MaskCountLimit, Pool, Replacement, Sentences};
+use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
 use retromae::random::Stream as Purpose;
 use retromae::reference::mask::{self as reference, MaskedSentence};
@@ -182,7 +182,7 @@ impl Pack {
         });
         let (encoder, decoder) = (outputs_mut.next(), outputs_mut.next());
         drop(outputs_mut);
-        masks::sample(&device.stream(), sentences, Some(pool), encoder, decoder)?;
+        masks::sample(&device.stream(), sentences, Outputs { pool: Some(pool), encoder, decoder })?;
         let rows = match self.rows {
             PoolRows::AtMost(_) => rows.read()?,
             PoolRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
@@ -409,7 +409,8 @@ fn something_must_be_sampled_and_lengths_must_fit() {
     let offsets = device.upload(&masks::pool_offsets(&[0, 64], 8).unwrap()).unwrap();
     let sentences = uploaded.sentences();
     let refuse = |sentences: Sentences<'_>, pool: Option<Pool<'_>>| {
-        masks::sample(&device.stream(), sentences, pool, None, None).unwrap_err().to_string()
+        let outputs = Outputs { pool, ..Outputs::default() };
+        masks::sample(&device.stream(), sentences, outputs).unwrap_err().to_string()
     };
     assert_eq!(refuse(sentences, None), "pool is absent; it should be given, or an input to corrupt");
     assert_eq!(

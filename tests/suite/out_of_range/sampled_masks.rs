@@ -2,7 +2,7 @@
 
 use retromae::device::Device;
 use retromae::model::IGNORE_INDEX;
-use retromae::ops::masks::{self, Corruption, MaskCountLimit, Pool, Replacement};
+use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement};
 use retromae::ops::rng_state;
 
 use super::ROUNDS;
@@ -90,7 +90,8 @@ impl Sampling {
             targets: targets.view_mut(),
             counts: counts.view_mut(),
         };
-        masks::sample(&device.stream(), sentences, Some(pool), Some(corruption), None).unwrap();
+        let outputs = Outputs { pool: Some(pool), encoder: Some(corruption), ..Outputs::default() };
+        masks::sample(&device.stream(), sentences, outputs).unwrap();
         Sampled {
             bits: bits.read().unwrap(),
             pool_rows: pool_rows.read().unwrap(),
