@@ -5,13 +5,33 @@
 pub enum Error {
     /// A kernel on the CPU emulator did something undefined; it was stopped there.
     #[error("kernel {kernel}: {violation} at {site}, block ({}, {}, {}), thread {thread}", block[0], block[1], block[2])]
-    Kernel { kernel: String, violation: String, site: String, block: [u32; 3], thread: u32 },
+    Kernel {
+        /// Name of the kernel
+        kernel: String,
+        /// What it did
+        violation: String,
+        /// Source file and line
+        site: String,
+        /// Index of the block in the grid
+        block: [u32; 3],
+        /// Index of the thread in its block
+        thread: u32,
+    },
     /// No kernel of this name was built for the device.
     #[error("kernel {0} is not built for this device; `retromae info --kernels` lists those that are")]
     UnknownKernel(String),
     /// The launch itself is invalid.
     #[error("kernel {kernel}: {argument} is {actual}; it should be {expected}")]
-    Launch { kernel: String, argument: &'static str, actual: String, expected: String },
+    Launch {
+        /// Name of the kernel
+        kernel: String,
+        /// Part of the launch
+        argument: &'static str,
+        /// Its value
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
     /// GPU kernels were not built.
     #[error(
         "the GPU kernels are not built: {0}; install the CUDA toolkit (or set NVCC to its compiler) and build again, or use the host device"
@@ -27,22 +47,44 @@ pub enum Error {
     #[error(
         "the host kernels are built for {built}, which this processor is not; build with RETROMAE_HOST_MARCH=x86-64"
     )]
-    HostProcessor { built: &'static str },
+    HostProcessor {
+        /// `-march` of the kernels
+        built: &'static str,
+    },
     /// An allocation was refused.
     #[error("cannot allocate {requested} bytes on the {device} device; use a smaller batch")]
-    OutOfMemory { requested: usize, device: &'static str },
+    OutOfMemory {
+        /// Bytes that were asked for
+        requested: usize,
+        /// Name of the device
+        device: &'static str,
+    },
     /// An allocation on a CUDA device was refused.
     #[error(
         "cannot allocate {requested} bytes on the CUDA device: {free} of {total} are free; use fewer tokens in a batch, a smaller model, or close \
          what else uses the GPU"
     )]
-    CudaOutOfMemory { requested: usize, free: usize, total: usize },
+    CudaOutOfMemory {
+        /// Bytes that were asked for
+        requested: usize,
+        /// Bytes that are free
+        free: usize,
+        /// Bytes of the device
+        total: usize,
+    },
     /// An operation that a stream cannot do while it is being captured, nor the thread that captures it.
     #[error("cannot {0} while a stream is being captured; do it before or after the capture")]
     Capturing(&'static str),
     /// An argument of a device call is wrong.
     #[error("{argument} is {actual}; it should be {expected}")]
-    Argument { argument: &'static str, actual: String, expected: String },
+    Argument {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
 }
 
 /// The result of a device call.

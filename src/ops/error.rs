@@ -7,7 +7,15 @@ use crate::device::{self, DeviceMemory, MatrixMemory, Stream};
 pub enum Error {
     /// Name of the argument, its value, and what it should be.
     #[error("{argument} is {actual}; it should be {expected}")]
-    Argument { argument: &'static str, actual: String, expected: String },
+    Argument {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
+    /// An error of the device.
     #[error(transparent)]
     Device(#[from] device::Error),
 }

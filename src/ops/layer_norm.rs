@@ -52,6 +52,7 @@ pub struct Forward<'a, T: ModelFloat> {
     pub mean: ViewMut<'a, f32>,
     /// `[rows]`: `1 / √(variance + eps)` of what is normalized
     pub rstd: ViewMut<'a, f32>,
+    /// Steps before the normalization
     pub fused: Fused<'a, T>,
 }
 
@@ -93,6 +94,7 @@ pub struct Backward<'a, T: ModelFloat> {
     pub d_beta: ViewMut<'a, f32>,
     /// At least [`workspace`].
     pub workspace: ViewMut<'a, u8>,
+    /// The backward of the steps before the normalization
     pub fused: FusedGradients<'a, T>,
 }
 

@@ -48,6 +48,7 @@ pub struct Sentences<'a> {
     pub indices: View<'a, u32>,
     /// `[ceil(tokens / 32)]`: one bit per token, 1 where a word starts ([`word_start_bits`]); those of special tokens are not read
     pub word_starts: View<'a, u32>,
+    /// Tokens of all sentences, T
     pub tokens: usize,
     /// Maximum sentence length; at most [`LENGTH_MAX`].
     pub length_max: usize,
@@ -75,7 +76,9 @@ pub struct Pool<'a> {
 /// Replacement of an input's chosen tokens; a random id is any of the vocabulary with equal probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Replacement {
+    /// Id of `[MASK]`, in `0..vocab_size`
     pub mask_id: i32,
+    /// Number of token ids, in `1..2^31`
     pub vocab_size: usize,
     /// Share of the chosen tokens that become `mask_id`
     pub mask_share: f64,
@@ -100,7 +103,9 @@ impl Replacement {
 /// A corrupted input, and its rows with a loss.
 #[derive(Debug)]
 pub struct Corruption<'a> {
+    /// Number of chosen tokens of each sentence
     pub count_limit: MaskCountLimit,
+    /// Replacement of the chosen tokens
     pub replacement: Replacement,
     /// `[tokens]`: the original ids
     pub ids: View<'a, i32>,

@@ -33,8 +33,9 @@ pub struct Matmul<'a, T: Float, O: Float> {
     pub right: Factor<'a, T>,
     /// `[batch · m, n]`
     pub output: MatrixMut<'a, O>,
+    /// Zero by default
     pub addend: Addend<'a, O>,
-    /// Number of matmuls
+    /// Number of matmuls, 1 by default
     pub batch: usize,
 }
 

@@ -39,6 +39,7 @@ impl<'a> Segments<'a> {
 pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
     /// `[*, columns]`, columns a multiple of 8
     pub input: Matrix<'a, T>,
+    /// Rows of `input` for each row of `output`
     pub segments: Segments<'a>,
     /// `[*, columns]`: f32, or the type of `input`
     pub output: MatrixMut<'a, O>,

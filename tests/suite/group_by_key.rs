@@ -3,6 +3,7 @@
 use crate::common::{devices, integers};
 use retromae::device::{Buffer, Device};
 use retromae::ops::group_by_key::{GroupByKey, Keys, group_by_key, segments, workspace};
+use retromae::ops::segment_sum::Segments;
 
 /// One array of keys, and buffers for its groups.
 struct Array {
@@ -63,7 +64,16 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
     let mut arguments: Vec<Keys<'_>> = made.iter_mut().map(Array::arguments).collect();
     group_by_key(&device.stream(), GroupByKey { arrays: &mut arguments, workspace: space.view_mut() })
         .unwrap();
-    made.iter().zip(arrays).for_each(|(array, (keys, _))| array.check(keys));
+    let read = |segments: Segments<'_>| {
+        let Segments { offsets, indices, keys } = segments;
+        [Some(offsets), indices, keys].map(|array| array.unwrap().read().unwrap())
+    };
+    let segments: Vec<_> = arguments.iter().map(|keys| read(keys.segments())).collect();
+    for ((array, (keys, _)), segments) in made.iter().zip(arrays).zip(segments) {
+        array.check(keys);
+        let buffers = [&array.offsets, &array.indices, &array.segment_keys];
+        assert_eq!(segments, buffers.map(|buffer| buffer.read().unwrap()));
+    }
 }
 
 /// Returns keys of which half are `common`, as masked tokens are.

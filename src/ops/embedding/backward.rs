@@ -53,6 +53,7 @@ pub struct Backward<'a, T: ModelFloat> {
     pub d_beta: ViewMut<'a, f32>,
     /// Gradient of [`Embedding::position_table`], with tokens by position
     pub position: TableGradient<'a, f32>,
+    /// Gradients of the tables that only some sources read
     pub tables: TableGradients<'a, T>,
     /// At least [`workspace`].
     pub workspace: ViewMut<'a, u8>,

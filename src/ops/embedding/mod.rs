@@ -50,6 +50,7 @@ pub enum Source<'a, T: ModelFloat> {
 /// NaN, and so do its gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding<'a, T: ModelFloat> {
+    /// Sum that each token's row is computed from
     pub source: Source<'a, T>,
     /// `[tokens]`: position of each token in its sentence, a row of `position_table`
     pub positions: View<'a, i32>,
@@ -63,13 +64,14 @@ pub struct Embedding<'a, T: ModelFloat> {
     pub beta: View<'a, f32>,
     /// Added to the variance under the root; positive and finite. BERT's is `1e-12`.
     pub eps: f32,
-    /// Dropout element: row = packed token, column = hidden column, head 0.
+    /// Dropout of the normalized rows; `None` drops nothing. Dropout element: row = packed token, column = hidden column, head 0.
     pub dropout: Option<Dropout<'a>>,
 }
 
 /// Arguments of [`forward`].
 #[derive(Debug)]
 pub struct Forward<'a, T: ModelFloat> {
+    /// Inputs of both passes
     pub embedding: Embedding<'a, T>,
     /// `[tokens, columns]`, columns a multiple of 8 of at most [`COLUMNS_MAX`](super::layer_norm::COLUMNS_MAX)
     pub output: MatrixMut<'a, T>,
