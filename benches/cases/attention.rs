@@ -6,12 +6,13 @@
 
 use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::MaskPool;
-use retromae::ops::attention::{self, HEAD_DIMS, Mask, Rows, RowsMut};
+use retromae::ops::PackedBatch;
+use retromae::ops::attention::{self, BackwardOptions, HEAD_DIMS, Mask};
 
 use crate::baseline;
 use crate::harness::{
-    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
-    mixed_lengths, typed, visibility, widened,
+    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, Rank, Results, UNFUSED, Variant, Work, mixed_lengths, typed,
+    visibility, widened,
 };
 
 /// Packs of a training step of BERT-base: short sentences, long ones, and a mixture.
@@ -40,10 +41,6 @@ impl Case {
 
     fn heads(&self) -> usize {
         self.columns / self.head_dim
-    }
-
-    fn scale(&self) -> f32 {
-        (self.head_dim as f32).powf(-0.5)
     }
 
     fn pool(&self) -> Option<MaskPool> {
@@ -129,7 +126,7 @@ impl<T: ModelFloat> Operands<T> {
 
 /// Sentences and masks on a device.
 struct Pack {
-    cu_seqlens: Buffer<i32>,
+    batch: PackedBatch,
     /// bits, offsets and rows of a [`MaskPool`]
     pool: Option<(Buffer<u32>, Buffer<u32>, Buffer<u16>)>,
 }
@@ -140,28 +137,19 @@ impl Pack {
             Ok((device.upload(&pool.bits)?, device.upload(&pool.offsets)?, device.upload(&pool.rows)?))
         };
         Ok(Self {
-            cu_seqlens: device.upload(&cu_seqlens(&case.lengths))?,
+            batch: PackedBatch::new(device, &case.lengths)?,
             pool: case.pool().map(upload).transpose()?,
         })
     }
 
     fn attention(&self, case: &Case) -> attention::Attention<'_> {
-        attention::Attention {
-            cu_seqlens: self.cu_seqlens.view(),
-            tokens: case.tokens(),
-            max_seqlen: case.lengths.iter().copied().max().unwrap_or(0),
-            queries: None,
-            num_heads: case.heads(),
-            head_dim: case.head_dim,
-            scale: case.scale(),
-            mask: match &self.pool {
-                None => Mask::Full,
-                Some((bits, offsets, rows)) => {
-                    Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
-                }
-            },
-            dropout: None,
-        }
+        let attention = attention::Attention::new(self.batch.view(), case.heads(), case.head_dim);
+        attention.mask(match &self.pool {
+            None => Mask::Full,
+            Some((bits, offsets, rows)) => {
+                Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
+            }
+        })
     }
 }
 
@@ -190,13 +178,13 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
 
     fn forward(&mut self, stream: &Stream) -> Outcome<()> {
         let Operands { query, key, value, output, .. } = &mut self.operands;
-        let stride = self.case.columns;
+        let (tokens, columns) = (self.case.tokens(), self.case.columns);
         let forward = attention::Forward {
             attention: self.pack.attention(self.case),
-            query: Rows { view: query.view(), stride },
-            key: Rows { view: key.view(), stride },
-            value: Rows { view: value.view(), stride },
-            output: RowsMut { view: output.view_mut(), stride },
+            query: query.matrix(tokens, columns)?,
+            key: key.matrix(tokens, columns)?,
+            value: value.matrix(tokens, columns)?,
+            output: output.matrix_mut(tokens, columns)?,
             log_sum_exp: self.log_sum_exp.view_mut(),
         };
         Ok(attention::forward(stream, forward)?)
@@ -204,22 +192,20 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
 
     fn backward(&mut self, stream: &Stream) -> Outcome<()> {
         let Operands { query, key, value, d_output, output, gradients } = &mut self.operands;
-        let stride = self.case.columns;
-        let [d_query, d_key, d_value] =
-            gradients.each_mut().map(|buffer| RowsMut { view: buffer.view_mut(), stride });
+        let (tokens, columns) = (self.case.tokens(), self.case.columns);
+        let [d_query, d_key, d_value] = gradients;
         let backward = attention::Backward {
             attention: self.pack.attention(self.case),
-            query: Rows { view: query.view(), stride },
-            key: Rows { view: key.view(), stride },
-            value: Rows { view: value.view(), stride },
-            output: Rows { view: output.view(), stride },
+            query: query.matrix(tokens, columns)?,
+            key: key.matrix(tokens, columns)?,
+            value: value.matrix(tokens, columns)?,
+            output: output.matrix(tokens, columns)?,
             log_sum_exp: self.log_sum_exp.view(),
-            d_output: d_output.view(),
-            d_query,
-            d_key,
-            d_value,
-            workspace: None,
-            fused_queries_max: None,
+            d_output: d_output.matrix(tokens, columns)?,
+            d_query: d_query.matrix_mut(tokens, columns)?,
+            d_key: d_key.matrix_mut(tokens, columns)?,
+            d_value: d_value.matrix_mut(tokens, columns)?,
+            options: BackwardOptions::default(),
         };
         Ok(attention::backward(stream, backward)?)
     }

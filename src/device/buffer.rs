@@ -305,13 +305,6 @@ impl<'a, T: Element> ViewMut<'a, T> {
         ViewMut { address, length: range.len(), ..self }
     }
 
-    /// Returns the elements from `start` on while `self` stays usable, for rows that interleave in one buffer. Such views are only for kernels
-    /// that access no columns but their own.
-    pub(crate) fn interleaved(&self, start: usize) -> ViewMut<'a, T> {
-        let address = element_address::<T>(self.address, self.length, &(start..self.length));
-        ViewMut { device: self.device, address, length: self.length - start, element: PhantomData }
-    }
-
     /// Elements before `middle`, and from `middle` on.
     ///
     /// # Panics

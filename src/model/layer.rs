@@ -9,9 +9,9 @@ use super::layout::{LayerRanges, Linear, Norm};
 use super::parameters::{Parameters, Weights};
 use super::scratch::Scratch;
 use super::{Capacity, ModelConfig, dropout_site};
-use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
-use crate::ops::attention::{self, Attention, Mask, Rows, RowsMut};
-use crate::ops::{Dropout, Result, bias_gelu, layer_norm, linear};
+use crate::device::{Buffer, Device, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut};
+use crate::ops::attention::{self, Attention, BackwardOptions, Mask};
+use crate::ops::{Dropout, Packed, Result, bias_gelu, layer_norm, linear};
 
 /// Activations that the forward pass of a layer saves for its backward pass.
 #[derive(Debug)]
@@ -85,17 +85,14 @@ impl<'a> Layer<'a> {
 
     fn attention(&self) -> Attention<'a> {
         let rate = self.config.attention_probs_dropout_prob;
-        Attention {
+        let batch = Packed {
             cu_seqlens: self.inputs.cu_seqlens.view(),
             tokens: self.tokens(),
             max_seqlen: self.inputs.max_seqlen,
-            queries: None,
-            num_heads: self.config.num_attention_heads,
-            head_dim: self.config.head_dim(),
-            scale: 1.0 / (self.config.head_dim() as f32).sqrt(),
-            mask: self.mask,
-            dropout: dropout(self.rng, rate, dropout_site::attention_probabilities(self.index)),
-        }
+        };
+        Attention::new(batch, self.config.num_attention_heads, self.config.head_dim())
+            .mask(self.mask)
+            .dropout(dropout(self.rng, rate, dropout_site::attention_probabilities(self.index)))
     }
 
     fn hidden_dropout(&self, site: u32) -> Option<Dropout<'a>> {
@@ -103,25 +100,29 @@ impl<'a> Layer<'a> {
     }
 
     /// Splits a buffer into queries, keys and values.
-    fn split<'b, T: ModelFloat>(&self, buffer: View<'b, T>, two_streams: bool) -> [Rows<'b, T>; 3] {
+    fn split<'b, T: ModelFloat>(&self, buffer: View<'b, T>, two_streams: bool) -> Result<[Matrix<'b, T>; 3]> {
         let (queries, hidden) = (self.tokens() * self.config.hidden_size, self.config.hidden_size);
         if !two_streams {
-            return Rows::packed(buffer, hidden);
+            return Ok(buffer.rows_of(3 * hidden)?.split_columns());
         }
-        let [query] = Rows::packed(buffer.slice(0..queries), hidden);
-        let [key, value] = Rows::packed(buffer.slice(queries..buffer.len()), hidden);
-        [query, key, value]
+        let query = buffer.slice(0..queries).rows_of(hidden)?;
+        let [key, value] = buffer.slice(queries..buffer.len()).rows_of(2 * hidden)?.split_columns();
+        Ok([query, key, value])
     }
 
     /// Mutable [`split`](Self::split), for gradients.
-    fn split_mut<'b, T: ModelFloat>(&self, buffer: ViewMut<'b, T>, two_streams: bool) -> [RowsMut<'b, T>; 3] {
+    fn split_mut<'b, T: ModelFloat>(
+        &self,
+        buffer: ViewMut<'b, T>,
+        two_streams: bool,
+    ) -> Result<[MatrixMut<'b, T>; 3]> {
         let hidden = self.config.hidden_size;
         if !two_streams {
-            return RowsMut::packed(buffer, hidden);
+            return Ok(buffer.rows_of(3 * hidden)?.split_columns());
         }
         let (queries, rest) = buffer.split_at(self.tokens() * hidden);
-        let ([query], [key, value]) = (RowsMut::packed(queries, hidden), RowsMut::packed(rest, hidden));
-        [query, key, value]
+        let [key, value] = rest.rows_of(2 * hidden)?.split_columns();
+        Ok([queries.rows_of(hidden)?, key, value])
     }
 
     /// Runs the layer; its output is `activations.output`.
@@ -137,13 +138,13 @@ impl<'a> Layer<'a> {
         self.project(stream, weights, streams, activations)?;
         let packed = 3 * tokens * hidden;
         let [query, key, value] =
-            self.split(activations.query_key_value.slice(0..packed), streams.content.is_some());
+            self.split(activations.query_key_value.slice(0..packed), streams.content.is_some())?;
         let forward = attention::Forward {
             attention: self.attention(),
             query,
             key,
             value,
-            output: RowsMut { view: activations.context.slice_mut(0..tokens * hidden), stride: hidden },
+            output: activations.context.slice_mut(0..tokens * hidden).rows_of(hidden)?,
             log_sum_exp: activations.log_sum_exp.slice_mut(0..self.config.num_attention_heads * tokens),
         };
         attention::forward(stream, forward)?;
@@ -388,22 +389,21 @@ impl<'a> Layer<'a> {
     ) -> Result<()> {
         let (tokens, hidden) = (self.tokens(), self.config.hidden_size);
         let packed = 3 * tokens * hidden;
-        let [query, key, value] = self.split(activations.query_key_value.slice(0..packed), two_streams);
+        let [query, key, value] = self.split(activations.query_key_value.slice(0..packed), two_streams)?;
         let [d_query, d_key, d_value] =
-            self.split_mut(scratch.d_query_key_value.slice_mut(0..packed), two_streams);
+            self.split_mut(scratch.d_query_key_value.slice_mut(0..packed), two_streams)?;
         let backward = attention::Backward {
             attention: self.attention(),
             query,
             key,
             value,
-            output: Rows { view: activations.context.slice(0..tokens * hidden), stride: hidden },
+            output: activations.context.slice(0..tokens * hidden).rows_of(hidden)?,
             log_sum_exp: activations.log_sum_exp.slice(0..self.config.num_attention_heads * tokens),
-            d_output: scratch.d_context.slice(0..tokens * hidden),
+            d_output: scratch.d_context.slice(0..tokens * hidden).rows_of(hidden)?,
             d_query,
             d_key,
             d_value,
-            workspace: None,
-            fused_queries_max: None,
+            options: BackwardOptions::default(),
         };
         attention::backward(stream, backward)
     }

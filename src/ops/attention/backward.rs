@@ -1,8 +1,8 @@
 //! The backward pass, in the variant that suits the sentences' lengths.
 
-use super::{Attention, LENGTH_MAX, Rows, RowsMut, forward_params, launch, rows_address, variant};
+use super::{Attention, LENGTH_MAX, forward_params, launch, variant};
 use crate::device::params::AttentionBackwardParams;
-use crate::device::{DType, Family, Float, Kernel, Stream, View, ViewMut, kernels};
+use crate::device::{DType, Family, Float, Kernel, Matrix, MatrixMut, Stream, View, ViewMut, kernels};
 use crate::ops::error::require;
 use crate::ops::workspace::largest;
 use crate::ops::{Result, Workspace};
@@ -10,24 +10,34 @@ use crate::ops::{Result, Workspace};
 /// Maximum queries of a sentence that one block handles, where they fit shared memory: more would leave a multiprocessor one block of four warps.
 const FUSED_QUERIES_MAX: usize = 256;
 
-/// Arguments of [`backward`]. Tq is the number of queries, T unless [`Attention::queries`] says otherwise.
+/// Arguments of [`backward`]: shapes and rows as in [`Forward`](super::Forward).
 #[derive(Debug)]
 pub struct Backward<'a, T: Float> {
     pub attention: Attention<'a>,
-    /// Tq rows.
-    pub query: Rows<'a, T>,
-    pub key: Rows<'a, T>,
-    pub value: Rows<'a, T>,
-    /// Tq rows, from the forward pass.
-    pub output: Rows<'a, T>,
+    /// `[Tq, A·d]`
+    pub query: Matrix<'a, T>,
+    /// `[T, A·d]`
+    pub key: Matrix<'a, T>,
+    /// `[T, A·d]`
+    pub value: Matrix<'a, T>,
+    /// `[Tq, A·d]`, from the forward pass.
+    pub output: Matrix<'a, T>,
     /// `[A, Tq]`, from the forward pass.
     pub log_sum_exp: View<'a, f32>,
-    /// Gradient of the output, with the output's row stride.
-    pub d_output: View<'a, T>,
-    /// Tq rows.
-    pub d_query: RowsMut<'a, T>,
-    pub d_key: RowsMut<'a, T>,
-    pub d_value: RowsMut<'a, T>,
+    /// `[Tq, A·d]`: gradient of the output, with the output's row stride.
+    pub d_output: Matrix<'a, T>,
+    /// `[Tq, A·d]`
+    pub d_query: MatrixMut<'a, T>,
+    /// `[T, A·d]`
+    pub d_key: MatrixMut<'a, T>,
+    /// `[T, A·d]`
+    pub d_value: MatrixMut<'a, T>,
+    pub options: BackwardOptions<'a>,
+}
+
+/// Choices of the backward pass that have a default: the same bits in every run, and the kernels that suit the device.
+#[derive(Debug, Default)]
+pub struct BackwardOptions<'a> {
     /// At least [`workspace`], for 16-bit types only: with it the query gradients of long sentences are accumulated in global memory by atomics,
     /// which saves two of seven products, but rounds in another order each time. Without it every run gives the same bits.
     pub workspace: Option<ViewMut<'a, u8>>,
@@ -44,33 +54,38 @@ pub fn workspace(queries: usize, num_heads: usize, head_dim: usize) -> Workspace
 /// Enqueues the backward pass; each gradient is overwritten.
 ///
 /// # Errors
-/// As [`forward`](super::forward); also when the workspace is too small.
+/// As [`forward`](super::forward); also when the workspace is too small, or the strides of `output` and `d_output` differ.
 pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { attention, query, key, value, output, log_sum_exp, d_output, .. } = arguments;
-    let Backward { d_query, d_key, d_value, mut workspace, fused_queries_max, .. } = arguments;
+    let Backward { d_query, d_key, d_value, options, .. } = arguments;
+    let BackwardOptions { mut workspace, fused_queries_max } = options;
     let mut forward = forward_params(stream, &attention, [query, key, value], log_sum_exp.len())?;
-    let (queries, tokens) = (attention.query_tokens(), attention.tokens);
-    let address = |argument, view: &View<'_, T>, stride, rows| {
-        rows_address(stream, argument, view, stride, rows, &attention)
-    };
-    forward.output = address("output", &output.view, output.stride, queries)?;
-    forward.output_stride = output.stride as u32;
+    let (keys, queries) = (attention.batch, attention.query_batch());
+    forward.output = attention.rows_address(stream, "output", &output, queries)?;
+    forward.output_stride = output.stride() as u32;
     forward.log_sum_exp = stream.address("log_sum_exp", &log_sum_exp)?;
+    let d_output_address = attention.rows_address(stream, "d_output", &d_output, queries)?;
+    require(
+        d_output.stride() == output.stride(),
+        "d_output",
+        format_args!("strided by {} elements", d_output.stride()),
+        format_args!("strided by {}, as output", output.stride()),
+    )?;
     let mut params = AttentionBackwardParams {
         forward,
-        d_output: address("d_output", &d_output, output.stride, queries)?,
-        d_query: address("d_query", &d_query.view.as_view(), d_query.stride, queries)?,
-        d_key: address("d_key", &d_key.view.as_view(), d_key.stride, tokens)?,
-        d_value: address("d_value", &d_value.view.as_view(), d_value.stride, tokens)?,
+        d_output: d_output_address,
+        d_query: attention.rows_address(stream, "d_query", &d_query, queries)?,
+        d_key: attention.rows_address(stream, "d_key", &d_key, keys)?,
+        d_value: attention.rows_address(stream, "d_value", &d_value, keys)?,
         accumulator: 0,
-        d_query_stride: d_query.stride as u32,
-        d_key_stride: d_key.stride as u32,
-        d_value_stride: d_value.stride as u32,
+        d_query_stride: d_query.stride() as u32,
+        d_key_stride: d_key.stride() as u32,
+        d_value_stride: d_value.stride() as u32,
         fused_queries_max: 0,
     };
     if let Some(workspace) = &workspace {
         require(T::DTYPE != DType::F32, "workspace", "given", "none, as f32 has no use for it")?;
-        let needed = self::workspace(queries, attention.num_heads, attention.head_dim);
+        let needed = self::workspace(queries.tokens, attention.num_heads, attention.head_dim);
         params.accumulator = needed.address(stream, workspace)?;
     }
     let backward = Launches { stream, attention: &attention, dtype: T::DTYPE };
@@ -82,7 +97,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         params.fused_queries_max = fused_queries(stream, kernel, &params, most);
         if params.fused_queries_max > 0 {
             backward.launch(kernel, &params)?;
-            if attention.query_seqlen_max() <= params.fused_queries_max as usize {
+            if queries.max_seqlen <= params.fused_queries_max as usize {
                 return Ok(());
             }
         }

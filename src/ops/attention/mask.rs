@@ -77,7 +77,7 @@ const TWO_STREAM: u32 = ATTENTION_FIRST_VISIBLE | ATTENTION_SELF_HIDDEN;
 
 pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<AttentionMaskParams> {
     let bits = |bits: View<'_, u32>, offsets: View<'_, u32>, rules| -> Result<AttentionMaskParams> {
-        require_length("mask offsets", offsets.len(), attention.cu_seqlens.len(), "sentences + 1")?;
+        require_length("mask offsets", offsets.len(), attention.batch.cu_seqlens.len(), "sentences + 1")?;
         Ok(AttentionMaskParams {
             bits: stream.address("mask bits", &bits)?,
             offsets: stream.address("mask offsets", &offsets)?,
@@ -90,7 +90,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
     match attention.mask {
         Mask::Full => Ok(AttentionMaskParams::default()),
         Mask::Pool { bits: words, offsets, rows } => {
-            require_length("mask rows", rows.len(), attention.tokens, "tokens")?;
+            require_length("mask rows", rows.len(), attention.batch.tokens, "tokens")?;
             Ok(AttentionMaskParams {
                 rows: stream.address("mask rows", &rows)?,
                 ..bits(words, offsets, TWO_STREAM)?
@@ -103,10 +103,10 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
             require_length(
                 "mask sentence_indices",
                 sentence_indices.len(),
-                attention.sentences(),
+                attention.batch.sequences(),
                 "sentences",
             )?;
-            let words = attention.tokens.div_ceil(32);
+            let words = attention.batch.tokens.div_ceil(32);
             require_length("mask word_starts", word_starts.len(), words, "ceil(tokens / 32)")?;
             require_pool_rows("mask pool_rows_max", pool_rows_max)?;
             Ok(AttentionMaskParams {
@@ -128,7 +128,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
             ..AttentionMaskParams::default()
         }),
         Mask::Order { ranks, itself } => {
-            require_length("mask ranks", ranks.len(), attention.tokens, "tokens")?;
+            require_length("mask ranks", ranks.len(), attention.batch.tokens, "tokens")?;
             Ok(AttentionMaskParams {
                 ranks: stream.address("mask ranks", &ranks)?,
                 kind: ATTENTION_MASK_ORDER,

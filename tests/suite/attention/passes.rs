@@ -1,9 +1,9 @@
 //! Attention computed three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
-use retromae::ops::attention::{self, Mask, Queries, Rows, RowsMut};
+use retromae::ops::attention::{self, BackwardOptions, Mask, Queries};
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
-use retromae::ops::{Dropout, Result, rng_state};
+use retromae::ops::{Dropout, Packed, Result, rng_state};
 use retromae::random;
 use retromae::reference::attention as reference;
 
@@ -205,40 +205,41 @@ impl Uploaded {
     fn attention(&self, case: &Case) -> attention::Attention<'_> {
         let (bits, offsets) = (self.bits.view(), self.offsets.view());
         let longest = |lengths: Vec<usize>| lengths.into_iter().max().unwrap_or(0);
-        attention::Attention {
+        let batch = Packed {
             cu_seqlens: self.cu_seqlens.view(),
             tokens: case.tokens(),
             max_seqlen: longest(case.lengths.clone()),
-            queries: case.queries.as_ref().map(|_| Queries {
+        };
+        let queries = case.queries.as_ref().map(|_| Queries {
+            packed: Packed {
                 cu_seqlens: self.query_cu_seqlens.view(),
                 tokens: case.query_tokens(),
                 max_seqlen: longest(case.query_lengths()),
-                slots: Some(self.slots.view()),
-            }),
-            num_heads: case.heads,
-            head_dim: case.head_dim,
-            scale: case.scale,
-            mask: match case.kind {
-                Kind::Full => Mask::Full,
-                Kind::Pool | Kind::PoolOfOnes => Mask::Pool { bits, offsets, rows: self.rows.view() },
-                Kind::Generated => Mask::Generated {
-                    rng: self.rng.view(),
-                    sentence_indices: self.sentence_indices.view(),
-                    word_starts: self.word_starts.view(),
-                    pool_rows_max: POOL_ROWS_MAX,
-                    count_limit: MaskCountLimit::of(0.5),
-                },
-                Kind::Independent => Mask::Independent { bits, offsets },
-                Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
-                Kind::Window { left, right, first } => Mask::Window { left, right, first },
-                Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
             },
-            dropout: (case.dropout > 0.0).then(|| Dropout {
+            positions: Some(self.slots.view()),
+        });
+        let mask = match case.kind {
+            Kind::Full => Mask::Full,
+            Kind::Pool | Kind::PoolOfOnes => Mask::Pool { bits, offsets, rows: self.rows.view() },
+            Kind::Generated => Mask::Generated {
                 rng: self.rng.view(),
-                rate: case.dropout,
-                site: SITE,
-            }),
-        }
+                sentence_indices: self.sentence_indices.view(),
+                word_starts: self.word_starts.view(),
+                pool_rows_max: POOL_ROWS_MAX,
+                count_limit: MaskCountLimit::of(0.5),
+            },
+            Kind::Independent => Mask::Independent { bits, offsets },
+            Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
+            Kind::Window { left, right, first } => Mask::Window { left, right, first },
+            Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
+        };
+        let dropout =
+            (case.dropout > 0.0).then(|| Dropout { rng: self.rng.view(), rate: case.dropout, site: SITE });
+        attention::Attention::new(batch, case.heads, case.head_dim)
+            .scale(case.scale)
+            .mask(mask)
+            .dropout(dropout)
+            .queries(queries)
     }
 }
 
@@ -284,36 +285,35 @@ impl<'a, T: Float> Pass<'a, T> {
     }
 
     fn enqueue(&mut self, stream: &Stream) -> Result<()> {
-        let stride = self.case.columns();
+        let (queries, tokens, columns) = (self.case.query_tokens(), self.case.tokens(), self.case.columns());
         let attention = self.uploaded.attention(self.case);
-        let query = Rows { view: self.query.view(), stride };
-        let values = stride.min(self.key_value.len())..self.key_value.len();
-        let key = Rows { view: self.key_value.view(), stride: 2 * stride };
-        let value = Rows { view: self.key_value.slice(values), stride: 2 * stride };
+        let query = self.query.matrix(queries, columns)?;
+        let [key, value] = self.key_value.matrix(tokens, 2 * columns)?.split_columns();
         let forward = attention::Forward {
             attention,
             query,
             key,
             value,
-            output: RowsMut { view: self.output.view_mut(), stride },
+            output: self.output.matrix_mut(queries, columns)?,
             log_sum_exp: self.log_sum_exp.view_mut(),
         };
         attention::forward(stream, forward)?;
-        let [d_query, d_key, d_value] =
-            self.gradients.each_mut().map(|gradient| RowsMut { view: gradient.view_mut(), stride });
+        let [d_query, d_key, d_value] = &mut self.gradients;
         let backward = attention::Backward {
             attention,
             query,
             key,
             value,
-            output: Rows { view: self.output.view(), stride },
+            output: self.output.matrix(queries, columns)?,
             log_sum_exp: self.log_sum_exp.view(),
-            d_output: self.d_output.view(),
-            d_query,
-            d_key,
-            d_value,
-            workspace: self.workspace.as_mut().map(Buffer::view_mut),
-            fused_queries_max: (self.variant != Variant::Default).then_some(0),
+            d_output: self.d_output.matrix(queries, columns)?,
+            d_query: d_query.matrix_mut(queries, columns)?,
+            d_key: d_key.matrix_mut(tokens, columns)?,
+            d_value: d_value.matrix_mut(tokens, columns)?,
+            options: BackwardOptions {
+                workspace: self.workspace.as_mut().map(Buffer::view_mut),
+                fused_queries_max: (self.variant != Variant::Default).then_some(0),
+            },
         };
         attention::backward(stream, backward)
     }

@@ -1,7 +1,8 @@
 //! Arguments that attention refuses, and the messages.
 
-use retromae::device::{Buffer, Device, bf16};
-use retromae::ops::attention::{self, Attention, Mask, Queries, Rows, RowsMut};
+use retromae::device::{Buffer, Device, Matrix, bf16};
+use retromae::ops::Packed;
+use retromae::ops::attention::{self, Attention, BackwardOptions, Mask, Queries};
 use retromae::ops::masks::MaskCountLimit;
 
 use crate::common::devices;
@@ -20,26 +21,20 @@ impl Pack {
         Self { device, floats, cu_seqlens }
     }
 
-    fn attention(&self) -> Attention<'_> {
-        Attention {
-            cu_seqlens: self.cu_seqlens.view(),
-            tokens: 4,
-            max_seqlen: 3,
-            queries: None,
-            num_heads: 2,
-            head_dim: 64,
-            scale: 1.0,
-            mask: Mask::Full,
-            dropout: None,
-        }
+    fn batch(&self) -> Packed<'_> {
+        Packed { cu_seqlens: self.cu_seqlens.view(), tokens: 4, max_seqlen: 3 }
     }
 
-    fn rows(&self) -> Rows<'_, f32> {
-        Rows { view: self.floats.view(), stride: 128 }
+    fn attention(&self) -> Attention<'_> {
+        Attention::new(self.batch(), 2, 64)
+    }
+
+    fn rows(&self) -> Matrix<'_, f32> {
+        self.floats.matrix(4, 128).unwrap()
     }
 
     /// Returns the error of a forward pass.
-    fn refuse(&self, attention: Attention<'_>, query: Rows<'_, f32>) -> String {
+    fn refuse(&self, attention: Attention<'_>, query: Matrix<'_, f32>) -> String {
         let mut output = self.device.zeros::<f32>(4 * 128).unwrap();
         let mut log_sum_exp = self.device.zeros::<f32>(4 * attention.num_heads).unwrap();
         let arguments = attention::Forward {
@@ -47,7 +42,7 @@ impl Pack {
             query,
             key: self.rows(),
             value: self.rows(),
-            output: RowsMut { view: output.view_mut(), stride: 128 },
+            output: output.matrix_mut(4, 128).unwrap(),
             log_sum_exp: log_sum_exp.view_mut(),
         };
         attention::forward(&self.device.stream(), arguments).unwrap_err().to_string()
@@ -72,9 +67,10 @@ fn wrong_shapes_are_refused() {
         let expected = format!("scale is {scale}; it should be finite and above 0");
         assert_eq!(refuse(Attention { scale, ..attention }), expected);
     }
-    let error = refuse(Attention { max_seqlen: 5, ..attention });
+    let batch = attention.batch;
+    let error = refuse(Attention { batch: Packed { max_seqlen: 5, ..batch }, ..attention });
     assert!(error.starts_with("max_seqlen is 5; it should be at most 4"), "{error}");
-    let error = refuse(Attention { tokens: 3, ..attention });
+    let error = refuse(Attention { batch: Packed { tokens: 3, ..batch }, ..attention });
     assert!(error.starts_with("log_sum_exp is 8 elements long; it should be 6"), "{error}");
 }
 
@@ -82,24 +78,28 @@ fn wrong_shapes_are_refused() {
 fn wrong_rows_are_refused() {
     let pack = Pack::new();
     let attention = pack.attention();
-    let error = pack.refuse(attention, Rows { view: pack.floats.view(), stride: 60 });
-    assert!(error.starts_with("query is strided by 60 elements"), "{error}");
-    let error = pack.refuse(attention, Rows { view: pack.floats.view(), stride: 256 });
-    assert!(error.starts_with("query is 512 elements long; it should be at least 896"), "{error}");
-    let shifted = Rows { view: pack.floats.slice(1..512), stride: 64 };
+    let wide = pack.device.zeros::<f32>(4 * 132).unwrap();
+    let odd = wide.slice(0..4 * 132 - 3).strided(4, 128, 131).unwrap();
+    let error = pack.refuse(attention, odd);
+    assert_eq!(error, "query is strided by 131 elements; it should be strided by a multiple of 8 below 2^32");
+    let error = pack.refuse(attention, pack.floats.matrix(8, 64).unwrap());
+    assert_eq!(error, "query is [8, 64]; it should be [4, 128] (tokens, heads · head size)");
+    let error = pack.floats.view().strided(4, 128, 60).unwrap_err().to_string();
+    assert_eq!(error, "stride is 60; it should be at least 128 (columns)");
+    let error = pack.floats.view().strided(4, 128, 256).unwrap_err().to_string();
+    assert!(error.starts_with("matrix is 512 elements long; it should be at least 896"), "{error}");
+    let shifted = pack.floats.slice(1..512).strided(4, 64, 64).unwrap();
     let error = pack.refuse(Attention { num_heads: 1, ..attention }, shifted);
     assert_eq!(error, "query is at an address of 4 modulo 16 bytes; it should be aligned to 16 bytes");
 }
 
-#[test]
-fn a_small_workspace_is_refused() {
-    let pack = Pack::new();
-    let halves = pack.device.zeros::<bf16>(4 * 128).unwrap();
-    let log_sum_exp = pack.device.zeros::<f32>(8).unwrap();
+/// Returns the error of a backward pass over the pack's rows; `d_output` has a stride of `d_output_stride`.
+fn refuse_backward(pack: &Pack, d_output_stride: usize, options: BackwardOptions<'_>) -> String {
     let zeros = || pack.device.zeros::<bf16>(4 * 128).unwrap();
-    let (mut d_query, mut d_key, mut d_value) = (zeros(), zeros(), zeros());
-    let mut workspace = pack.device.zeros::<u8>(2047).unwrap();
-    let rows = Rows { view: halves.view(), stride: 128 };
+    let (halves, mut d_query, mut d_key, mut d_value) = (zeros(), zeros(), zeros(), zeros());
+    let d_output = pack.device.zeros::<bf16>(4 * d_output_stride).unwrap();
+    let log_sum_exp = pack.device.zeros::<f32>(8).unwrap();
+    let rows = halves.matrix(4, 128).unwrap();
     let arguments = attention::Backward {
         attention: pack.attention(),
         query: rows,
@@ -107,15 +107,28 @@ fn a_small_workspace_is_refused() {
         value: rows,
         output: rows,
         log_sum_exp: log_sum_exp.view(),
-        d_output: halves.view(),
-        d_query: RowsMut { view: d_query.view_mut(), stride: 128 },
-        d_key: RowsMut { view: d_key.view_mut(), stride: 128 },
-        d_value: RowsMut { view: d_value.view_mut(), stride: 128 },
-        workspace: Some(workspace.view_mut()),
-        fused_queries_max: Some(0),
+        d_output: d_output.view().strided(4, 128, d_output_stride).unwrap(),
+        d_query: d_query.matrix_mut(4, 128).unwrap(),
+        d_key: d_key.matrix_mut(4, 128).unwrap(),
+        d_value: d_value.matrix_mut(4, 128).unwrap(),
+        options,
     };
-    let error = attention::backward(&pack.device.stream(), arguments).unwrap_err().to_string();
+    attention::backward(&pack.device.stream(), arguments).unwrap_err().to_string()
+}
+
+#[test]
+fn a_small_workspace_is_refused() {
+    let pack = Pack::new();
+    let mut workspace = pack.device.zeros::<u8>(2047).unwrap();
+    let options = BackwardOptions { workspace: Some(workspace.view_mut()), ..BackwardOptions::default() };
+    let error = refuse_backward(&pack, 128, options);
     assert_eq!(error, "workspace is 2047 bytes long; it should be at least 2048 bytes");
+}
+
+#[test]
+fn a_gradient_of_the_output_with_another_stride_is_refused() {
+    let error = refuse_backward(&Pack::new(), 136, BackwardOptions::default());
+    assert_eq!(error, "d_output is strided by 136 elements; it should be strided by 128, as output");
 }
 
 #[test]
@@ -147,7 +160,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
     let word_starts = pack.device.zeros::<u32>(63).unwrap();
     let (mut output, mut log_sum_exp) =
         (pack.device.zeros::<f32>(2000 * 32).unwrap(), pack.device.zeros::<f32>(2000).unwrap());
-    let rows = Rows { view: floats.view(), stride: 32 };
+    let rows = floats.matrix(2000, 32).unwrap();
     let mask = Mask::Generated {
         rng: rng.view(),
         sentence_indices: indices.view(),
@@ -155,21 +168,13 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
         pool_rows_max: 128,
         count_limit: MaskCountLimit::of(0.5),
     };
-    let attention = Attention {
-        cu_seqlens: cu_seqlens.view(),
-        tokens: 2000,
-        max_seqlen: 2000,
-        num_heads: 1,
-        head_dim: 32,
-        mask,
-        ..pack.attention()
-    };
+    let batch = Packed { cu_seqlens: cu_seqlens.view(), tokens: 2000, max_seqlen: 2000 };
     let arguments = attention::Forward {
-        attention,
+        attention: Attention::new(batch, 1, 32).mask(mask),
         query: rows,
         key: rows,
         value: rows,
-        output: RowsMut { view: output.view_mut(), stride: 32 },
+        output: output.matrix_mut(2000, 32).unwrap(),
         log_sum_exp: log_sum_exp.view_mut(),
     };
     let error = attention::forward(&pack.device.stream(), arguments).unwrap_err().to_string();
@@ -201,7 +206,8 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
         ([0, 3, 5], "cu_seqlens is from 0 to 5; it should be from 0 to at most 4 (tokens)"),
     ] {
         let bounds = pack.device.upload(&bounds).unwrap();
-        assert_eq!(pack.refuse_attention(Attention { cu_seqlens: bounds.view(), ..attention }), expected);
+        let batch = Packed { cu_seqlens: bounds.view(), ..pack.batch() };
+        assert_eq!(pack.refuse_attention(Attention { batch, ..attention }), expected);
     }
 
     let bits = pack.device.zeros::<u32>(4).unwrap();
@@ -218,9 +224,8 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
         "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits"
     );
 
-    let slots = pack.device.upload(&[0, 1, 3, 0]).unwrap();
-    let queries =
-        Queries { cu_seqlens: pack.cu_seqlens.view(), tokens: 4, max_seqlen: 3, slots: Some(slots.view()) };
+    let positions = pack.device.upload(&[0, 1, 3, 0]).unwrap();
+    let queries = Queries { packed: pack.batch(), positions: Some(positions.view()) };
     let error = pack.refuse_attention(Attention { queries: Some(queries), mask: Mask::CAUSAL, ..attention });
-    assert_eq!(error, "queries.slots is up to 3 in sentence 0; it should be below 3 (its length)");
+    assert_eq!(error, "queries.positions is up to 3 in sentence 0; it should be below 3 (its length)");
 }

@@ -9,14 +9,15 @@ mod unfused;
 use retromae::device::{Buffer, DType, Device, ModelFloat, Stream, bf16};
 use retromae::model::MaskPool;
 use retromae::model::PoolRows;
-use retromae::ops::attention::{self, Attention, Mask, Rows, RowsMut};
+use retromae::ops::PackedBatch;
+use retromae::ops::attention::{self, Attention, BackwardOptions, Mask};
 use retromae::ops::cross_entropy::{self, Algorithm};
 use retromae::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
 use retromae::ops::{adamw, layer_norm};
 use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 use unfused::attention::Shape;
 
-use crate::common::{devices, integers, prefix_sums, rounded, values};
+use crate::common::{devices, integers, rounded, values};
 
 /// Up to 1040 tokens, so that a row of scores may take a block of threads.
 const PACKS: [&[usize]; 4] = [&[16, 16, 16], &[1, 2, 17, 40, 33], &[130, 7, 256], &[1040, 3]];
@@ -74,40 +75,33 @@ fn attention_agrees<T: ModelFloat>(
     let d_inputs = [d_query.view_mut(), d_key.view_mut(), d_value.view_mut()];
     plain.backward(stream, d_output.view(), d_inputs, columns).unwrap();
 
-    let cu_seqlens = device.upload(&prefix_sums(lengths)).unwrap();
+    let batch = PackedBatch::new(device, lengths).unwrap();
     let uploaded = pool.map(|pool| {
         let [bits, offsets] = [&pool.bits, &pool.offsets].map(|words| device.upload(words).unwrap());
         (bits, offsets, device.upload(&pool.rows).unwrap())
     });
-    let attention = Attention {
-        cu_seqlens: cu_seqlens.view(),
-        tokens,
-        max_seqlen: lengths.iter().copied().max().unwrap(),
-        queries: None,
-        num_heads: HEADS,
-        head_dim,
-        scale: (head_dim as f32).powf(-0.5),
-        mask: uploaded.as_ref().map_or(Mask::Full, |(bits, offsets, rows)| Mask::Pool {
-            bits: bits.view(),
-            offsets: offsets.view(),
-            rows: rows.view(),
-        }),
-        dropout: fused_place.as_ref().map(unfused::Dropout::fused),
-    };
+    let mask = uploaded.as_ref().map_or(Mask::Full, |(bits, offsets, rows)| Mask::Pool {
+        bits: bits.view(),
+        offsets: offsets.view(),
+        rows: rows.view(),
+    });
+    let attention = Attention::new(batch.view(), HEADS, head_dim)
+        .mask(mask)
+        .dropout(fused_place.as_ref().map(unfused::Dropout::fused));
     let (mut fused_output, mut fused) = (zeros(), [zeros(), zeros(), zeros()]);
     let mut log_sum_exp = device.zeros(tokens * HEADS).unwrap();
-    let rows = |buffer| Rows { view: Buffer::view(buffer), stride: columns };
+    let rows = |buffer| Buffer::matrix(buffer, tokens, columns).unwrap();
     let forward = attention::Forward {
         attention,
         query: rows(&query),
         key: rows(&key),
         value: rows(&value),
-        output: RowsMut { view: fused_output.view_mut(), stride: columns },
+        output: fused_output.matrix_mut(tokens, columns).unwrap(),
         log_sum_exp: log_sum_exp.view_mut(),
     };
     attention::forward(stream, forward).unwrap();
     let [fused_query, fused_key, fused_value] =
-        fused.each_mut().map(|buffer| RowsMut { view: buffer.view_mut(), stride: columns });
+        fused.each_mut().map(|buffer| buffer.matrix_mut(tokens, columns).unwrap());
     let backward = attention::Backward {
         attention,
         query: rows(&query),
@@ -115,12 +109,11 @@ fn attention_agrees<T: ModelFloat>(
         value: rows(&value),
         output: rows(&fused_output),
         log_sum_exp: log_sum_exp.view(),
-        d_output: d_output.view(),
+        d_output: rows(&d_output),
         d_query: fused_query,
         d_key: fused_key,
         d_value: fused_value,
-        workspace: None,
-        fused_queries_max: None,
+        options: BackwardOptions::default(),
     };
     attention::backward(stream, backward).unwrap();
     let case = format!("{lengths:?}, d {head_dim}, masked {masked}, dropout {drops}");
