@@ -39,9 +39,9 @@ struct DropoutParams {
 
 /* Source of a query's visible keys. */
 enum AttentionMaskKind : uint32_t {
-    ATTENTION_MASK_BITS = 0,    /* a bit row a query */
-    ATTENTION_MASK_WINDOW = 1,  /* keys from position - left to position + right */
-    ATTENTION_MASK_ORDER = 2,   /* keys that come earlier in a permutation of the sentence */
+    ATTENTION_MASK_BITS = 0,        /* a bit row a query */
+    ATTENTION_MASK_WINDOW = 1,      /* keys from position - left to position + right */
+    ATTENTION_MASK_PERMUTATION = 2, /* keys that come earlier in a permutation of the sentence */
     ATTENTION_MASK_SAMPLED = 3, /* a pool of whole-word masks, sampled in each block: see SampleMasksParams */
 };
 
@@ -64,7 +64,7 @@ struct AttentionMaskParams {
     DevicePointer bits;    /* u32: rows of ceil(L / 32) elements, sentence after sentence; 1 is visible */
     DevicePointer offsets; /* u32 [sentences + 1]: first element of each sentence in `bits` */
     DevicePointer rows;    /* u16 [keys], optional: the bit row of each token; else its position */
-    DevicePointer ranks;   /* u16 [keys]: place of each key in the permutation */
+    DevicePointer order;   /* u16 [keys]: rank of each key in the permutation */
     uint32_t kind;         /* AttentionMaskKind */
     uint32_t rules;        /* AttentionMaskRule */
     uint32_t left;
@@ -87,7 +87,7 @@ struct AttentionForwardParams {
     DevicePointer log_sum_exp;      /* f32 [heads, queries], natural logarithm */
     DevicePointer query_cu_seqlens; /* i32 [sentences + 1] */
     DevicePointer key_cu_seqlens;   /* i32 [sentences + 1] */
-    DevicePointer query_slots;      /* i32 [queries], optional: else 0, 1, … in each sentence */
+    DevicePointer query_positions;  /* i32 [queries], optional: else 0, 1, … in each sentence */
     uint32_t query_stride;
     uint32_t key_stride;
     uint32_t value_stride;

@@ -61,7 +61,7 @@ struct Sentence {
     }
     // The query's position among the keys.
     RETROMAE_MEMBER uint32_t position(const AttentionForwardParams& params, uint32_t query) const {
-        const int32_t* positions = pointer<const int32_t>(params.query_slots);
+        const int32_t* positions = pointer<const int32_t>(params.query_positions);
         return positions == nullptr ? query : static_cast<uint32_t>(positions[query_start + query]);
     }
     // The query's token among the keys: its row for dropout.
@@ -260,7 +260,7 @@ struct AnyMask {
         }
         result.words = mask.words;
         result.rows = mask.rows == 0 ? nullptr : pointer<const uint16_t>(mask.rows) + sentence.key_start;
-        result.order = pointer<const uint16_t>(mask.ranks) + sentence.key_start;
+        result.order = pointer<const uint16_t>(mask.order) + sentence.key_start;
         result.pool = {nullptr, nullptr};
         if (mask.kind == ATTENTION_MASK_SAMPLED) result.pool = SampledPool::sample(mask, sentence, memory);
         result.words_per_row = (sentence.keys + 31) / 32;

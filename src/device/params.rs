@@ -50,7 +50,7 @@ const _: () = {
 };
 pub const ATTENTION_MASK_BITS: AttentionMaskKind = 0;
 pub const ATTENTION_MASK_WINDOW: AttentionMaskKind = 1;
-pub const ATTENTION_MASK_ORDER: AttentionMaskKind = 2;
+pub const ATTENTION_MASK_PERMUTATION: AttentionMaskKind = 2;
 pub const ATTENTION_MASK_SAMPLED: AttentionMaskKind = 3;
 pub type AttentionMaskKind = u32;
 pub const ATTENTION_FIRST_VISIBLE: AttentionMaskRule = 1;
@@ -81,7 +81,7 @@ pub struct AttentionMaskParams {
     pub bits: DevicePointer,
     pub offsets: DevicePointer,
     pub rows: DevicePointer,
-    pub ranks: DevicePointer,
+    pub order: DevicePointer,
     pub kind: u32,
     pub rules: u32,
     pub left: u32,
@@ -103,8 +103,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionMaskParams, offsets) - 8usize];
     ["Offset of field: AttentionMaskParams::rows"]
         [::core::mem::offset_of!(AttentionMaskParams, rows) - 16usize];
-    ["Offset of field: AttentionMaskParams::ranks"]
-        [::core::mem::offset_of!(AttentionMaskParams, ranks) - 24usize];
+    ["Offset of field: AttentionMaskParams::order"]
+        [::core::mem::offset_of!(AttentionMaskParams, order) - 24usize];
     ["Offset of field: AttentionMaskParams::kind"]
         [::core::mem::offset_of!(AttentionMaskParams, kind) - 32usize];
     ["Offset of field: AttentionMaskParams::rules"]
@@ -136,7 +136,7 @@ pub struct AttentionForwardParams {
     pub log_sum_exp: DevicePointer,
     pub query_cu_seqlens: DevicePointer,
     pub key_cu_seqlens: DevicePointer,
-    pub query_slots: DevicePointer,
+    pub query_positions: DevicePointer,
     pub query_stride: u32,
     pub key_stride: u32,
     pub value_stride: u32,
@@ -170,8 +170,8 @@ const _: () = {
         [::core::mem::offset_of!(AttentionForwardParams, query_cu_seqlens) - 40usize];
     ["Offset of field: AttentionForwardParams::key_cu_seqlens"]
         [::core::mem::offset_of!(AttentionForwardParams, key_cu_seqlens) - 48usize];
-    ["Offset of field: AttentionForwardParams::query_slots"]
-        [::core::mem::offset_of!(AttentionForwardParams, query_slots) - 56usize];
+    ["Offset of field: AttentionForwardParams::query_positions"]
+        [::core::mem::offset_of!(AttentionForwardParams, query_positions) - 56usize];
     ["Offset of field: AttentionForwardParams::query_stride"]
         [::core::mem::offset_of!(AttentionForwardParams, query_stride) - 64usize];
     ["Offset of field: AttentionForwardParams::key_stride"]

@@ -12,13 +12,13 @@ pub enum Mask<'a> {
     Full,
     /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
     Pool(&'a MaskPool),
-    /// One bit row per slot, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows slot 0 to all others and hides
-    /// every slot from itself, as in [`Mask::Pool`].
+    /// One bit row per position, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows position 0 to all others and
+    /// hides every position from itself, as in [`Mask::Pool`].
     Bits { bits: &'a [u32], offsets: &'a [u32], two_stream: bool },
-    /// Keys from `left` slots before the query to `right` after it; with `first` also slot 0.
+    /// Keys from `left` positions before the query to `right` after it; with `first` also position 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
-    /// Keys of lower rank, and with `itself` the query's own; `ranks` is `[T]`.
-    Order { ranks: &'a [u16], itself: bool },
+    /// Keys that come earlier in a permutation, and with `include_self` the query's own; `order` is `[T]`, each token's rank.
+    Permutation { order: &'a [u16], include_self: bool },
 }
 
 /// Queries that are packed separately, not one per token.
@@ -26,8 +26,8 @@ pub enum Mask<'a> {
 pub struct Queries<'a> {
     /// `[B + 1]` prefix sums of the numbers of queries.
     pub cu_seqlens: &'a [i32],
-    /// `[Tq]`: the queries' slots in their sentences; 0, 1, … where `None`.
-    pub slots: Option<&'a [i32]>,
+    /// `[Tq]`: the queries' positions in their sentences; 0, 1, … where `None`.
+    pub positions: Option<&'a [i32]>,
 }
 
 /// Parameters of an attention, apart from its tensors.
@@ -42,7 +42,7 @@ pub struct Attention<'a> {
     /// Factor of the scores, `1 / sqrt(head_dim)` in BERT.
     pub scale: f64,
     pub mask: Mask<'a>,
-    /// Dropout on the probabilities; element: head, row = the query's packed token, column = the key's slot in its sentence.
+    /// Dropout on the probabilities; element: head, row = the query's packed token, column = the key's position in its sentence.
     pub dropout: Option<&'a Dropout>,
 }
 
@@ -62,9 +62,9 @@ pub fn forward(attention: &Attention, query: &[f64], key: &[f64], value: &[f64])
     let mut log_sum_exps = vec![f64::NEG_INFINITY; attention.num_heads * queries];
     attention.for_each_query(|place| {
         let (probabilities, log_sum_exp) = attention.probabilities(place, query, key);
-        for (slot, probability) in probabilities.iter().enumerate() {
-            let weight = probability * attention.keep_factor(place, slot);
-            let from = &value[attention.vector(place.sentence.start + slot, place.head)];
+        for (position, probability) in probabilities.iter().enumerate() {
+            let weight = probability * attention.keep_factor(place, position);
+            let from = &value[attention.vector(place.sentence.start + position, place.head)];
             add_scaled(&mut output[attention.vector(place.query, place.head)], weight, from);
         }
         log_sum_exps[place.head * queries + place.query] = log_sum_exp;
@@ -90,16 +90,16 @@ pub fn backward(
         let (probabilities, _) = attention.probabilities(place, query, key);
         let own = attention.vector(place.query, place.head);
         let mut d_probabilities = Vec::with_capacity(probabilities.len());
-        for (slot, probability) in probabilities.iter().enumerate() {
-            let other = attention.vector(place.sentence.start + slot, place.head);
-            let factor = attention.keep_factor(place, slot);
+        for (position, probability) in probabilities.iter().enumerate() {
+            let other = attention.vector(place.sentence.start + position, place.head);
+            let factor = attention.keep_factor(place, position);
             d_probabilities.push(factor * dot(&d_output[own.clone()], &value[other.clone()]));
             add_scaled(&mut d_value[other], probability * factor, &d_output[own.clone()]);
         }
         let mean = dot(&probabilities, &d_probabilities);
-        for (slot, probability) in probabilities.iter().enumerate() {
-            let other = attention.vector(place.sentence.start + slot, place.head);
-            let d_score = attention.scale * probability * (d_probabilities[slot] - mean);
+        for (position, probability) in probabilities.iter().enumerate() {
+            let other = attention.vector(place.sentence.start + position, place.head);
+            let d_score = attention.scale * probability * (d_probabilities[position] - mean);
             add_scaled(&mut d_query[own.clone()], d_score, &key[other.clone()]);
             add_scaled(&mut d_key[other], d_score, &query[own.clone()]);
         }
@@ -115,8 +115,8 @@ struct Place {
     head: usize,
     /// Row of the query.
     query: usize,
-    /// Slot of the query in its sentence.
-    slot: usize,
+    /// Position of the query in its sentence.
+    position: usize,
 }
 
 impl Attention<'_> {
@@ -133,9 +133,10 @@ impl Attention<'_> {
         for (sentence_index, (sentence, queries)) in pairs.enumerate() {
             for head in 0..self.num_heads {
                 for query in queries.clone() {
-                    let slots = self.queries.and_then(|queries| queries.slots);
-                    let slot = slots.map_or(query - queries.start, |slots| slots[query] as usize);
-                    visit(&Place { sentence_index, sentence: sentence.clone(), head, query, slot });
+                    let positions = self.queries.and_then(|queries| queries.positions);
+                    let position =
+                        positions.map_or(query - queries.start, |positions| positions[query] as usize);
+                    visit(&Place { sentence_index, sentence: sentence.clone(), head, query, position });
                 }
             }
         }
@@ -147,45 +148,45 @@ impl Attention<'_> {
         start..start + self.head_dim
     }
 
-    /// Returns whether the query at slot `query` of a sentence sees the key at slot `slot`.
+    /// Returns whether the query at position `query` of a sentence sees the key at position `key`.
     #[must_use]
-    pub fn sees(&self, sentence: usize, query: usize, slot: usize) -> bool {
+    pub fn sees(&self, sentence: usize, query: usize, key: usize) -> bool {
         let [start, end] = [0, 1].map(|i| self.cu_seqlens[sentence + i] as usize);
         match self.mask {
             Mask::Full => true,
-            Mask::Pool(pool) => pool.visible(sentence, start, end - start, query, slot),
+            Mask::Pool(pool) => pool.visible(sentence, start, end - start, query, key),
             Mask::Bits { bits, offsets, two_stream } => {
                 let row = offsets[sentence] as usize + query * (end - start).div_ceil(32);
-                let bit = bits[row + slot / 32] >> (slot % 32) & 1 == 1;
-                if two_stream { slot != query && (slot == 0 || bit) } else { bit }
+                let bit = bits[row + key / 32] >> (key % 32) & 1 == 1;
+                if two_stream { key != query && (key == 0 || bit) } else { bit }
             }
             Mask::Window { left, right, first } => {
-                let (query, key) = (query as u64, slot as u64);
-                let after_left = left.is_none_or(|left| key + u64::from(left) >= query);
-                let before_right = right.is_none_or(|right| key <= query + u64::from(right));
-                after_left && before_right || first && slot == 0
+                let (query, position) = (query as u64, key as u64);
+                let after_left = left.is_none_or(|left| position + u64::from(left) >= query);
+                let before_right = right.is_none_or(|right| position <= query + u64::from(right));
+                after_left && before_right || first && key == 0
             }
-            Mask::Order { ranks, itself } => {
-                if slot == query {
-                    itself
+            Mask::Permutation { order, include_self } => {
+                if key == query {
+                    include_self
                 } else {
-                    ranks[start + slot] < ranks[start + query]
+                    order[start + key] < order[start + query]
                 }
             }
         }
     }
 
-    fn keep_factor(&self, place: &Place, slot: usize) -> f64 {
-        let token = place.sentence.start + place.slot;
-        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, token as u32, slot as u32);
+    fn keep_factor(&self, place: &Place, position: usize) -> f64 {
+        let token = place.sentence.start + place.position;
+        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, token as u32, position as u32);
         self.dropout.map_or(1.0, |dropout| f64::from(factor(dropout)))
     }
 
-    /// Returns the probability of each slot before dropout, all zero where no key is visible, and the scores' log-sum-exp.
+    /// Returns the probability of each position before dropout, all zero where no key is visible, and the scores' log-sum-exp.
     fn probabilities(&self, place: &Place, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
         let own = &query[self.vector(place.query, place.head)];
         let score = |token: usize| {
-            if self.sees(place.sentence_index, place.slot, token - place.sentence.start) {
+            if self.sees(place.sentence_index, place.position, token - place.sentence.start) {
                 self.scale * dot(own, &key[self.vector(token, place.head)])
             } else {
                 f64::NEG_INFINITY
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(log_sum_exp, [2f64.ln(), 2f64.ln(), 0.0]);
     }
 
-    /// A sentence of one token under a pool sees nothing: not itself, and slot 0 is itself.
+    /// A sentence of one token under a pool sees nothing: not itself, and position 0 is itself.
     #[test]
     fn a_query_that_sees_nothing_gives_zeros_and_no_gradient() {
         let pool = MaskPool { bits: vec![0, 0], offsets: vec![0, 1, 2], rows: vec![0; 3] };
@@ -238,7 +239,7 @@ mod tests {
         let output = forward(&attention, &[0.0; 42], &[0.0; 42], &[1.0; 42]).output;
         for token in 1..21 {
             for head in 0..2 {
-                let kept: f32 = (0..20).map(|slot| dropout.factor(head, token, slot)).sum();
+                let kept: f32 = (0..20).map(|position| dropout.factor(head, token, position)).sum();
                 let expected = f64::from(kept) / 20.0;
                 assert!((output[(2 * token + head) as usize] - expected).abs() < 1e-12);
             }

@@ -2,7 +2,7 @@
 
 use super::Attention;
 use crate::device::params::{
-    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_ORDER, ATTENTION_MASK_SAMPLED,
+    ATTENTION_FIRST_VISIBLE, ATTENTION_MASK_BITS, ATTENTION_MASK_PERMUTATION, ATTENTION_MASK_SAMPLED,
     ATTENTION_MASK_WINDOW, ATTENTION_SELF_HIDDEN, ATTENTION_SELF_VISIBLE, AttentionMaskParams,
 };
 use crate::device::{Stream, View};
@@ -10,7 +10,7 @@ use crate::ops::Result;
 use crate::ops::error::{require, require_length};
 use crate::ops::masks::{MaskCountLimit, require_pool_rows};
 
-/// The keys of its sentence that a query sees. L is the number of the sentence's keys, a slot a key's position among them.
+/// The keys of its sentence that a query sees. L is the number of the sentence's keys, and a position is a key's index among them.
 ///
 /// Bits lie in rows of `ceil(L / 32)` 32-bit words, sentence after sentence, lowest bit first; 1 is visible. Words beyond the end of the bits
 /// count as 0.
@@ -21,7 +21,7 @@ use crate::ops::masks::{MaskCountLimit, require_pool_rows};
 pub enum Mask<'a> {
     /// Every key.
     Full,
-    /// Position-specific masks of RetroMAE's enhanced decoding: a query sees slot 0 (unless that is the query) and the set bits of its pool row,
+    /// Position-specific masks of RetroMAE's enhanced decoding: a query sees position 0 (unless that is the query) and the set bits of its pool row,
     /// never itself. See [`MaskPool`](crate::common::MaskPool).
     Pool {
         bits: View<'a, u32>,
@@ -30,13 +30,13 @@ pub enum Mask<'a> {
         /// `[T]`: pool row of each token, within its sentence's pool.
         rows: View<'a, u16>,
     },
-    /// As [`Mask::Pool`], with a bit row of its own for each of the L slots.
+    /// As [`Mask::Pool`], with a bit row of its own for each of the L positions.
     Independent {
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
-    /// Exactly the set bits, in one row for each of the L slots.
+    /// Exactly the set bits, in one row for each of the L positions.
     Bits {
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
@@ -56,23 +56,23 @@ pub enum Mask<'a> {
         /// MaskCountLimit of each mask.
         count_limit: MaskCountLimit,
     },
-    /// Keys from `left` slots before the query to `right` after it, unlimited where `None`; with `first` also slot 0.
+    /// Keys from `left` positions before the query to `right` after it, unlimited where `None`; with `first` also position 0.
     Window { left: Option<u32>, right: Option<u32>, first: bool },
-    /// Permutation order (XLNet, arXiv 1906.08237): keys of lower rank, and with `itself` the query's own, which a content stream sees and a
-    /// query stream does not.
-    Order {
-        /// `[T]`: rank of each token.
-        ranks: View<'a, u16>,
-        itself: bool,
+    /// Permutation language modeling (XLNet, arXiv 1906.08237): keys that come earlier in the factorization order, and with `include_self` the
+    /// query's own, which a content stream sees and a query stream does not.
+    Permutation {
+        /// `[T]`: rank of each token in the order of its sentence.
+        order: View<'a, u16>,
+        include_self: bool,
     },
 }
 
 impl Mask<'_> {
-    /// Keys up to the query itself (causal); `first` would add nothing, as slot 0 precedes all.
+    /// Keys up to the query itself (causal); `first` would add nothing, as position 0 precedes all.
     pub const CAUSAL: Mask<'static> = Mask::Window { left: None, right: Some(0), first: false };
 }
 
-/// Flags of two-stream attention: slot 0 is visible, a query's own slot is hidden.
+/// Flags of two-stream attention: position 0 is visible, a query's own position is hidden.
 const TWO_STREAM: u32 = ATTENTION_FIRST_VISIBLE | ATTENTION_SELF_HIDDEN;
 
 pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<AttentionMaskParams> {
@@ -127,12 +127,12 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
             right: right.unwrap_or(u32::MAX),
             ..AttentionMaskParams::default()
         }),
-        Mask::Order { ranks, itself } => {
-            require_length("mask ranks", ranks.len(), attention.batch.tokens, "tokens")?;
+        Mask::Permutation { order, include_self } => {
+            require_length("mask order", order.len(), attention.batch.tokens, "tokens")?;
             Ok(AttentionMaskParams {
-                ranks: stream.address("mask ranks", &ranks)?,
-                kind: ATTENTION_MASK_ORDER,
-                rules: if itself { ATTENTION_SELF_VISIBLE } else { ATTENTION_SELF_HIDDEN },
+                order: stream.address("mask order", &order)?,
+                kind: ATTENTION_MASK_PERMUTATION,
+                rules: if include_self { ATTENTION_SELF_VISIBLE } else { ATTENTION_SELF_HIDDEN },
                 ..AttentionMaskParams::default()
             })
         }
@@ -141,7 +141,7 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
 
 /// Reads back the values in device memory, and refuses those that a kernel cannot use; sentences have `lengths` keys.
 pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> {
-    // `None` where a sentence has one row per slot.
+    // `None` where a sentence has one row per position.
     let check_bits =
         |bits: View<'_, u32>, offsets: View<'_, u32>, rows: Option<View<'_, u16>>| -> Result<()> {
             let (offsets, rows) = (offsets.read()?, rows.map(|rows| rows.read()).transpose()?);
@@ -172,7 +172,7 @@ pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> 
             Ok(())
         };
     match attention.mask {
-        Mask::Full | Mask::Generated { .. } | Mask::Window { .. } | Mask::Order { .. } => Ok(()),
+        Mask::Full | Mask::Generated { .. } | Mask::Window { .. } | Mask::Permutation { .. } => Ok(()),
         Mask::Pool { bits, offsets, rows } => check_bits(bits, offsets, Some(rows)),
         Mask::Independent { bits, offsets } | Mask::Bits { bits, offsets } => check_bits(bits, offsets, None),
     }

@@ -20,7 +20,7 @@ use crate::device::{
 
 /// Head sizes that the kernels are built for.
 pub const HEAD_DIMS: [usize; 4] = kernels::ATTENTION_FORWARD_FULL.head_dims(DType::F32);
-/// Maximum sentence length: ranks and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
+/// Maximum sentence length: orders and rows are 16-bit numbers, and dropout has 16 bits for a group of 16 keys.
 pub const LENGTH_MAX: usize = 65_536;
 
 /// A packed batch of keys and values, the queries that read them, and parameters of the scores.
@@ -270,7 +270,7 @@ fn forward_params<T: Float>(
     };
     if let Some(Queries { packed, positions }) = attention.queries {
         params.query_cu_seqlens = stream.address("queries.cu_seqlens", &packed.cu_seqlens)?;
-        params.query_slots = optional(stream, "queries.positions", positions.as_ref())?;
+        params.query_positions = optional(stream, "queries.positions", positions.as_ref())?;
     }
     // A stream that is being captured has no values yet.
     if cfg!(debug_assertions) && !stream.is_capturing()? {

@@ -14,7 +14,7 @@ pub const SITE: u32 = 16;
 /// Most rows of a generated pool.
 pub const POOL_ROWS_MAX: usize = 40;
 
-/// Kind of mask; its bits, rows and ranks are sampled.
+/// Kind of mask; its bits, rows and order are sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Full,
@@ -29,8 +29,8 @@ pub enum Kind {
         right: Option<u32>,
         first: bool,
     },
-    Order {
-        itself: bool,
+    Permutation {
+        include_self: bool,
     },
     /// A pool of one row, which shows everything.
     PoolOfOnes,
@@ -53,7 +53,7 @@ pub enum Variant {
 #[derive(Clone, Debug)]
 pub struct Case {
     pub lengths: Vec<usize>,
-    /// Slots of the queries, sentence by sentence; all slots if `None`.
+    /// Positions of the queries, sentence by sentence; all positions if `None`.
     pub queries: Option<Vec<Vec<usize>>>,
     pub heads: usize,
     pub head_dim: usize,
@@ -91,16 +91,19 @@ impl Case {
         self.query_lengths().iter().sum()
     }
 
-    pub fn slots(&self) -> Vec<i32> {
+    pub fn positions(&self) -> Vec<i32> {
         match &self.queries {
             None => self.lengths.iter().flat_map(|&length| 0..length as i32).collect(),
-            Some(queries) => queries.iter().flatten().map(|&slot| slot as i32).collect(),
+            Some(queries) => queries.iter().flatten().map(|&position| position as i32).collect(),
         }
     }
 
     /// Returns the word starts: each sentence is `[CLS]`, words of one or two tokens, `[SEP]`.
     pub fn word_starts(&self) -> Vec<bool> {
-        self.lengths.iter().flat_map(|&length| (0..length).map(|slot| !slot.is_multiple_of(3))).collect()
+        self.lengths
+            .iter()
+            .flat_map(|&length| (0..length).map(|position| !position.is_multiple_of(3)))
+            .collect()
     }
 
     pub fn sentence_indices(&self) -> Vec<u32> {
@@ -122,7 +125,7 @@ impl Case {
 
     pub fn visibility(&self) -> Visibility {
         let mut visibility =
-            Visibility { pool: MaskPool { offsets: vec![0], ..MaskPool::default() }, ranks: vec![] };
+            Visibility { pool: MaskPool { offsets: vec![0], ..MaskPool::default() }, order: vec![] };
         for (b, &length) in self.lengths.iter().enumerate() {
             let pool = &mut visibility.pool;
             pool.bits.extend(self.bits(b, length));
@@ -131,10 +134,10 @@ impl Case {
                 Kind::PoolOfOnes => vec![0; length],
                 _ => integers(200 + b as u64, length, 3).iter().map(|&row| row as u16).collect(),
             });
-            let mut ranks: Vec<u16> = (0..length as u16).collect();
+            let mut order: Vec<u16> = (0..length as u16).collect();
             let samples = integers(300 + b as u64, length, u32::MAX);
-            ranks.sort_by_key(|&slot| samples[usize::from(slot)]);
-            visibility.ranks.extend(ranks);
+            order.sort_by_key(|&position| samples[usize::from(position)]);
+            visibility.order.extend(order);
         }
         if self.kind == Kind::Generated {
             visibility.pool = self.generated();
@@ -170,10 +173,10 @@ impl Case {
     }
 }
 
-/// A case's pool and ranks.
+/// A case's pool and order.
 pub struct Visibility {
     pub pool: MaskPool,
-    pub ranks: Vec<u16>,
+    pub order: Vec<u16>,
 }
 
 impl Visibility {
@@ -185,7 +188,9 @@ impl Visibility {
             Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
             Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
             Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
-            Kind::Order { itself } => reference::Mask::Order { ranks: &self.ranks, itself },
+            Kind::Permutation { include_self } => {
+                reference::Mask::Permutation { order: &self.order, include_self }
+            }
         }
     }
 }

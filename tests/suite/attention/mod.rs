@@ -88,8 +88,8 @@ fn causal_attention_matches_the_reference() {
 
 #[test]
 fn permutation_order_matches_the_reference() {
-    sweep_short(Kind::Order { itself: false });
-    let case = Case { dropout: 0.2, ..Case::new(&[40, 90], 64, Kind::Order { itself: true }) };
+    sweep_short(Kind::Permutation { include_self: false });
+    let case = Case { dropout: 0.2, ..Case::new(&[40, 90], 64, Kind::Permutation { include_self: true }) };
     check_every_dtype(&devices(), &case, 0);
 }
 
@@ -217,7 +217,7 @@ fn infinitely_low_scores_have_no_weight() {
     infinite::<f16>();
 }
 
-/// Slot 0 of a pool mask sees only the keys of its bits: none, in a sentence of one token.
+/// Position 0 of a pool mask sees only the keys of its bits: none, in a sentence of one token.
 #[test]
 fn a_row_that_sees_nothing_is_zero() {
     fn blind<T: Float>(device: &Device) {

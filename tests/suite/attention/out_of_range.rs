@@ -16,7 +16,7 @@ const KINDS: [Kind; 7] = [
     Kind::Bits,
     Kind::Generated,
     Kind::Window { left: Some(2), right: None, first: true },
-    Kind::Order { itself: true },
+    Kind::Permutation { include_self: true },
 ];
 
 /// Overwrites a buffer with [`garbage`].
@@ -32,10 +32,10 @@ fn spoil_all(uploaded: &mut Uploaded, case: &Case, seed: u64, bounds: bool) {
         spoil(&mut uploaded.query_cu_seqlens, seed + 1, case.query_tokens() + 1, |value| value);
     }
     let words = uploaded.bits.len();
-    spoil(&mut uploaded.slots, seed + 2, 9, |value| value);
+    spoil(&mut uploaded.positions, seed + 2, 9, |value| value);
     spoil(&mut uploaded.offsets, seed + 3, words, |value| value as u32);
     spoil(&mut uploaded.rows, seed + 4, 9, |value| value as u16);
-    spoil(&mut uploaded.ranks, seed + 5, 9, |value| value as u16);
+    spoil(&mut uploaded.order, seed + 5, 9, |value| value as u16);
     spoil(&mut uploaded.sentence_indices, seed + 6, 9, |value| value as u32);
     spoil(&mut uploaded.word_starts, seed + 7, 9, |value| value as u32);
     spoil(&mut uploaded.rng, seed + 8, 9, |value| value as u32);
@@ -191,7 +191,7 @@ fn tokens_of_no_sentence_are_zero() {
     }
 }
 
-/// A slot without a key, and words beyond the end of the bits, hide everything.
+/// A position without a key, and words beyond the end of the bits, hide everything.
 #[test]
 fn what_no_mask_has_is_hidden() {
     let case = Case { queries: Some(vec![vec![0, 1, 2]]), ..Case::new(&[3], 32, Kind::Bits) };
@@ -202,7 +202,7 @@ fn what_no_mask_has_is_hidden() {
         assert!(results.output.iter().all(|&value| value == 0.0));
         assert!(results.log_sum_exp.iter().all(|&value| value == f64::NEG_INFINITY));
     };
-    nothing(&|uploaded| uploaded.slots.write(&[3, -1, i32::MAX]).unwrap());
+    nothing(&|uploaded| uploaded.positions.write(&[3, -1, i32::MAX]).unwrap());
     nothing(&|uploaded| uploaded.offsets.write(&[3, 3]).unwrap());
     nothing(&|uploaded| uploaded.offsets.write(&[u32::MAX, 0]).unwrap());
 }

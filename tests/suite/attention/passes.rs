@@ -46,10 +46,10 @@ pub struct Results {
 /// Calls `compute` with the reference's description of the case.
 fn described<R>(case: &Case, compute: impl FnOnce(&reference::Attention<'_>) -> R) -> R {
     let (cu_seqlens, visibility, dropout) = (case.cu_seqlens(), case.visibility(), case.drops());
-    let (query_cu_seqlens, slots) = (prefix_sums(&case.query_lengths()), case.slots());
+    let (query_cu_seqlens, positions) = (prefix_sums(&case.query_lengths()), case.positions());
     compute(&reference::Attention {
         cu_seqlens: &cu_seqlens,
-        queries: Some(reference::Queries { cu_seqlens: &query_cu_seqlens, slots: Some(&slots) }),
+        queries: Some(reference::Queries { cu_seqlens: &query_cu_seqlens, positions: Some(&positions) }),
         num_heads: case.heads,
         head_dim: case.head_dim,
         scale: f64::from(case.scale),
@@ -73,16 +73,17 @@ pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
     described(case, |attention| {
         let mut naive = Naive::<T>::new(case, operands);
         let bounds = prefix_sums(&case.query_lengths());
-        let slots = case.slots();
+        let positions = case.positions();
         for sentence in 0..case.lengths.len() {
             let start = attention.cu_seqlens[sentence] as usize;
             let queries = bounds[sentence] as usize..bounds[sentence + 1] as usize;
-            for (query, slot) in queries.clone().zip(&slots[queries]) {
-                let slot = *slot as usize;
-                let keys: Vec<usize> =
-                    (0..case.lengths[sentence]).filter(|&key| attention.sees(sentence, slot, key)).collect();
+            for (query, position) in queries.clone().zip(&positions[queries]) {
+                let position = *position as usize;
+                let keys: Vec<usize> = (0..case.lengths[sentence])
+                    .filter(|&key| attention.sees(sentence, position, key))
+                    .collect();
                 for head in 0..case.heads {
-                    naive.row(head, query, start, slot, &keys);
+                    naive.row(head, query, start, position, &keys);
                 }
             }
         }
@@ -111,13 +112,13 @@ impl<'a, T: Float> Naive<'a, T> {
         Self { case, operands, dropout: case.drops(), results, magnitudes: gradients.clone(), gradients }
     }
 
-    /// Computes one query of one head, which sees the slots `keys` of the sentence that begins at token `start`.
-    fn row(&mut self, head: usize, query: usize, start: usize, slot: usize, keys: &[usize]) {
+    /// Computes one query of one head, which sees the positions `keys` of the sentence that begins at token `start`.
+    fn row(&mut self, head: usize, query: usize, start: usize, position: usize, keys: &[usize]) {
         let (case, operands) = (self.case, self.operands);
         let round = |value: f32| T::from_f32(value).to_f32();
         let (d, columns) = (case.head_dim, case.columns());
         let own = query * columns + head * d;
-        let at = |slot: usize| (start + slot) * columns + head * d;
+        let at = |position: usize| (start + position) * columns + head * d;
         let dot = |left: &[T], i: usize, right: &[T], j: usize| -> f32 {
             (0..d).map(|k| left[i + k].to_f32() * right[j + k].to_f32()).sum()
         };
@@ -129,8 +130,10 @@ impl<'a, T: Float> Naive<'a, T> {
         let sum: f32 = scores.iter().map(|score| (score - maximum).exp()).sum();
         self.results.log_sum_exp[head * case.query_tokens() + query] = f64::from(maximum + sum.ln());
         let probability: Vec<f32> = scores.iter().map(|score| round((score - maximum).exp() / sum)).collect();
-        let factors: Vec<f32> =
-            keys.iter().map(|&j| self.dropout.factor(head as u32, (start + slot) as u32, j as u32)).collect();
+        let factors: Vec<f32> = keys
+            .iter()
+            .map(|&j| self.dropout.factor(head as u32, (start + position) as u32, j as u32))
+            .collect();
         let dropped: Vec<f32> =
             probability.iter().zip(&factors).map(|(p, factor)| round(p * factor)).collect();
         for k in 0..d {
@@ -175,11 +178,11 @@ impl<'a, T: Float> Naive<'a, T> {
 pub struct Uploaded {
     pub cu_seqlens: Buffer<i32>,
     pub query_cu_seqlens: Buffer<i32>,
-    pub slots: Buffer<i32>,
+    pub positions: Buffer<i32>,
     pub bits: Buffer<u32>,
     pub offsets: Buffer<u32>,
     pub rows: Buffer<u16>,
-    pub ranks: Buffer<u16>,
+    pub order: Buffer<u16>,
     pub rng: Buffer<u32>,
     pub sentence_indices: Buffer<u32>,
     pub word_starts: Buffer<u32>,
@@ -187,15 +190,15 @@ pub struct Uploaded {
 
 impl Uploaded {
     fn new(device: &Device, case: &Case) -> Self {
-        let Visibility { pool, ranks } = case.visibility();
+        let Visibility { pool, order } = case.visibility();
         Self {
             cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
             query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
-            slots: device.upload(&case.slots()).unwrap(),
+            positions: device.upload(&case.positions()).unwrap(),
             bits: device.upload(&pool.bits).unwrap(),
             offsets: device.upload(&pool.offsets).unwrap(),
             rows: device.upload(&pool.rows).unwrap(),
-            ranks: device.upload(&ranks).unwrap(),
+            order: device.upload(&order).unwrap(),
             rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
             sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
             word_starts: device.upload(&word_start_bits(&case.word_starts())).unwrap(),
@@ -216,7 +219,7 @@ impl Uploaded {
                 tokens: case.query_tokens(),
                 max_seqlen: longest(case.query_lengths()),
             },
-            positions: Some(self.slots.view()),
+            positions: Some(self.positions.view()),
         });
         let mask = match case.kind {
             Kind::Full => Mask::Full,
@@ -231,7 +234,9 @@ impl Uploaded {
             Kind::Independent => Mask::Independent { bits, offsets },
             Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
             Kind::Window { left, right, first } => Mask::Window { left, right, first },
-            Kind::Order { itself } => Mask::Order { ranks: self.ranks.view(), itself },
+            Kind::Permutation { include_self } => {
+                Mask::Permutation { order: self.order.view(), include_self }
+            }
         };
         let dropout =
             (case.dropout > 0.0).then(|| Dropout { rng: self.rng.view(), rate: case.dropout, site: SITE });

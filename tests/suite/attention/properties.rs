@@ -35,7 +35,7 @@ fn kind() -> impl Strategy<Value = Kind> {
             right: Some(right),
             first
         }),
-        any::<bool>().prop_map(|itself| Kind::Order { itself }),
+        any::<bool>().prop_map(|include_self| Kind::Permutation { include_self }),
     ]
 }
 

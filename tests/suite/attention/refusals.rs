@@ -145,9 +145,11 @@ fn wrong_masks_are_refused() {
     let mask = Mask::Pool { bits: bits.view(), offsets: three.view(), rows: rows.view() };
     let error = pack.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
-    let error = pack
-        .refuse_attention(Attention { mask: Mask::Order { ranks: rows.view(), itself: true }, ..attention });
-    assert!(error.starts_with("mask ranks is 3 elements long; it should be 4"), "{error}");
+    let error = pack.refuse_attention(Attention {
+        mask: Mask::Permutation { order: rows.view(), include_self: true },
+        ..attention
+    });
+    assert!(error.starts_with("mask order is 3 elements long; it should be 4"), "{error}");
 }
 
 #[test]
