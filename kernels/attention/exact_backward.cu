@@ -156,9 +156,15 @@ struct ExactBackwardBlock {
     }
 };
 
-// A thread's keys of the block's tile, and its columns of their gradients.
+// Gradients of a tile of keys and of their values. A thread has a few keys, and a quarter of their columns.
 template <int D>
-struct ExactKeyGradient {
+struct exact_gradient_key_value {
+    // The batch that is split into tiles, and a sentence's length in it.
+    static constexpr int kTile = kKeyTile;
+    static constexpr auto kTokens = &AttentionForwardParams::keys;
+    static constexpr auto kCuSeqlens = &AttentionForwardParams::key_cu_seqlens;
+    static constexpr auto kLength = &Sentence::keys;
+
     static constexpr int kColumns = D / kThreadsPerRow;
     static constexpr int kKeys = kKeyTile * kThreadsPerRow / static_cast<int>(kAttentionThreads);
     static constexpr int kScoreStride = BackwardTiles<D>::kScoreStride;
@@ -168,7 +174,28 @@ struct ExactKeyGradient {
 
     RETROMAE_DEVICE uint32_t first_key() { return threadIdx.x / kThreadsPerRow * kKeys; }
     RETROMAE_DEVICE uint32_t first_column() { return threadIdx.x % kThreadsPerRow * kColumns; }
+    RETROMAE_DEVICE void write_absent(const AttentionBackwardParams& params, const Sentence& sentence,
+                                      uint32_t head, uint32_t tile_start) {
+        write_absent_keys<float, D>(params, sentence, head, tile_start, kTile);
+    }
 
+    // Walks over the queries.
+    template <class Mask>
+    RETROMAE_MEMBER void compute(const ExactBackwardBlock<D, Mask>& block, uint32_t tile_start) {
+        constexpr int kQueryTile = BackwardRows<D>::tile;
+        const Sentence& sentence = block.sentence;
+        clear();
+        block.load_keys(tile_start);
+        for (uint32_t query = 0; query < sentence.queries; query += kQueryTile) {
+            if (query > 0) __syncthreads();  // the last tile is still being read
+            block.load_queries(query);
+            __syncthreads();
+            block.score(block.load_statistics(query), tile_start);
+            __syncthreads();
+            if (tile_start + first_key() < sentence.keys)
+                add(block.tiles, tile_end(query, kQueryTile, sentence.queries) - query);
+        }
+    }
     RETROMAE_MEMBER void clear() {
         RETROMAE_UNROLL
         for (int k = 0; k < kKeys; ++k) {
@@ -203,41 +230,15 @@ struct ExactKeyGradient {
     }
 };
 
-template <int D, class Mask>
-RETROMAE_DEVICE void exact_backward_key_value(const AttentionBackwardParams& params) {
-    constexpr int kQueryTile = BackwardRows<D>::tile;
-    const AttentionForwardParams& forward = params.forward;
-    const SentenceTile tile = SentenceTile::locate<kKeyTile>(forward.key_cu_seqlens, forward.keys, forward);
-    const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.keys) return;
-    const uint32_t head = block_head(forward);
-    if (!sentence.exists) return write_absent_keys<float, D>(params, sentence, head, tile.start, kKeyTile);
-    SharedMemory memory = SharedMemory::begin();
-    const Mask mask = Mask::make(forward, sentence, memory);
-    const ExactBackwardBlock<D, Mask> block = {forward,
-                                               sentence,
-                                               mask,
-                                               head,
-                                               BackwardOperands<float>::locate(params, sentence, head, D),
-                                               BackwardTiles<D>::take(memory)};
-    ExactKeyGradient<D> gradient;
-    gradient.clear();
-    block.load_keys(tile.start);
-    for (uint32_t query = 0; query < sentence.queries; query += kQueryTile) {
-        if (query > 0) __syncthreads();  // the last tile is still being read
-        block.load_queries(query);
-        __syncthreads();
-        block.score(block.load_statistics(query), tile.start);
-        __syncthreads();
-        if (tile.start + gradient.first_key() < sentence.keys)
-            gradient.add(block.tiles, tile_end(query, kQueryTile, sentence.queries) - query);
-    }
-    gradient.write(params, sentence, head, tile.start);
-}
-
-// A thread's columns of the gradients of its queries.
+// Gradients of a tile of queries. A thread has one or two queries, and a quarter of their columns.
 template <int D>
-struct ExactQueryGradient {
+struct exact_gradient_query {
+    // The batch that is split into tiles, and a sentence's length in it.
+    static constexpr int kTile = BackwardRows<D>::tile;
+    static constexpr auto kTokens = &AttentionForwardParams::queries;
+    static constexpr auto kCuSeqlens = &AttentionForwardParams::query_cu_seqlens;
+    static constexpr auto kLength = &Sentence::queries;
+
     static constexpr int kColumns = D / kThreadsPerRow;
     static constexpr int kRows = BackwardRows<D>::rows;
 
@@ -245,7 +246,32 @@ struct ExactQueryGradient {
 
     RETROMAE_DEVICE uint32_t first_row() { return threadIdx.x / kThreadsPerRow * kRows; }
     RETROMAE_DEVICE uint32_t first_column() { return threadIdx.x % kThreadsPerRow * kColumns; }
+    RETROMAE_DEVICE void write_absent(const AttentionBackwardParams& params, const Sentence& sentence,
+                                      uint32_t head, uint32_t tile_start) {
+        write_absent_queries<float, D>(params, sentence, head, tile_start, kTile);
+    }
 
+    // Walks over the keys.
+    template <class Mask>
+    RETROMAE_MEMBER void compute(const ExactBackwardBlock<D, Mask>& block, uint32_t tile_start) {
+        const Sentence& sentence = block.sentence;
+        clear();
+        block.load_queries(tile_start);
+        __syncthreads();
+        const StatisticsRows<D> rows = block.load_statistics(tile_start);
+        for (uint32_t key = 0; key < sentence.keys; key += kKeyTile) {
+            if (key > 0) __syncthreads();  // the last tile is still being read
+            block.load_keys(key);
+            __syncthreads();
+            block.score(rows, key);
+            __syncthreads();
+            float* key_rows = block.tiles.values;
+            load_rows<kKeyTile, D>(key_rows, block.operands.key, block.params.key_stride, key, sentence.keys);
+            __syncthreads();
+            if (rows.query < sentence.queries)
+                add(block.tiles, key_rows, tile_end(key, kKeyTile, sentence.keys) - key);
+        }
+    }
     RETROMAE_MEMBER void clear() {
         RETROMAE_UNROLL
         for (int r = 0; r < kRows; ++r) d_query[r].fill(0.0f);
@@ -272,17 +298,27 @@ struct ExactQueryGradient {
     }
 };
 
-template <int D, class Mask>
-RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params) {
-    constexpr int kQueryTile = BackwardRows<D>::tile;
+// One block per tile and head.
+template <template <int> class Gradient, int D, class Mask>
+struct ExactBackwardLaunch : Launch<kAttentionThreads> {
+    static Grid grid(const AttentionBackwardParams& params) {
+        return tiles_grid(params.forward, params.forward.*Gradient<D>::kTokens, Gradient<D>::kTile);
+    }
+    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
+        return bytes_with_mask<Mask>(params.forward, BackwardTiles<D>::kBytes);
+    }
+};
+
+template <template <int> class Gradient, int D, class Mask>
+RETROMAE_DEVICE void exact_backward(const AttentionBackwardParams& params) {
+    using Tile = Gradient<D>;
     const AttentionForwardParams& forward = params.forward;
     const SentenceTile tile =
-        SentenceTile::locate<kQueryTile>(forward.query_cu_seqlens, forward.queries, forward);
+        SentenceTile::locate<Tile::kTile>(forward.*Tile::kCuSeqlens, forward.*Tile::kTokens, forward);
     const Sentence sentence = Sentence::at(forward, tile.sentence);
-    if (tile.start >= sentence.queries) return;
+    if (tile.start >= sentence.*Tile::kLength) return;
     const uint32_t head = block_head(forward);
-    if (!sentence.exists)
-        return write_absent_queries<float, D>(params, sentence, head, tile.start, kQueryTile);
+    if (!sentence.exists) return Tile::write_absent(params, sentence, head, tile.start);
     SharedMemory memory = SharedMemory::begin();
     const Mask mask = Mask::make(forward, sentence, memory);
     const ExactBackwardBlock<D, Mask> block = {forward,
@@ -291,51 +327,15 @@ RETROMAE_DEVICE void exact_backward_query(const AttentionBackwardParams& params)
                                                head,
                                                BackwardOperands<float>::locate(params, sentence, head, D),
                                                BackwardTiles<D>::take(memory)};
-    ExactQueryGradient<D> gradient;
-    gradient.clear();
-    block.load_queries(tile.start);
-    __syncthreads();
-    const StatisticsRows<D> rows = block.load_statistics(tile.start);
-    for (uint32_t key = 0; key < sentence.keys; key += kKeyTile) {
-        if (key > 0) __syncthreads();  // the last tile is still being read
-        block.load_keys(key);
-        __syncthreads();
-        block.score(rows, key);
-        __syncthreads();
-        float* key_rows = block.tiles.values;
-        load_rows<kKeyTile, D>(key_rows, block.operands.key, forward.key_stride, key, sentence.keys);
-        __syncthreads();
-        if (rows.query < sentence.queries)
-            gradient.add(block.tiles, key_rows, tile_end(key, kKeyTile, sentence.keys) - key);
-    }
+    Gradient<D> gradient;
+    gradient.compute(block, tile.start);
     gradient.write(params, sentence, head, tile.start);
 }
 
-template <int D, class Mask>
-struct ExactBackwardLaunch : Launch<kAttentionThreads> {
-    static uint64_t shared_bytes(const AttentionBackwardParams& params) {
-        return bytes_with_mask<Mask>(params.forward, BackwardTiles<D>::kBytes);
-    }
-};
-// One block per tile of keys and head.
-template <int D, class Mask>
-struct exact_backward_key_value_launch : ExactBackwardLaunch<D, Mask> {
-    static Grid grid(const AttentionBackwardParams& params) {
-        return tiles_grid(params.forward, params.forward.keys, kKeyTile);
-    }
-};
-// One block per tile of queries and head.
-template <int D, class Mask>
-struct exact_backward_query_launch : ExactBackwardLaunch<D, Mask> {
-    static Grid grid(const AttentionBackwardParams& params) {
-        return tiles_grid(params.forward, params.forward.queries, BackwardRows<D>::tile);
-    }
-};
-
 #define RETROMAE_EXACT_BACKWARD(part, mask_name, Mask, T, d)                                       \
     RETROMAE_KERNEL(attention_backward_##part##_##mask_name##_##T##_d##d, AttentionBackwardParams, \
-                    exact_backward_##part##_launch<d, Mask>) {                                     \
-        exact_backward_##part<d, Mask>(params);                                                    \
+                    ExactBackwardLaunch<exact_gradient_##part, d, Mask>) {                         \
+        exact_backward<exact_gradient_##part, d, Mask>(params);                                    \
     }
 
 RETROMAE_ATTENTION_DIMS(RETROMAE_EXACT_BACKWARD, key_value, full, FullMask, f32)
