@@ -36,7 +36,7 @@ pub enum Mask<'a> {
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
-    /// Exactly the set bits, in one row for each of the L positions.
+    /// Exactly the set bits, in one row for each of the L positions; [`MaskBits`](super::MaskBits) makes them.
     Bits {
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
@@ -53,7 +53,7 @@ pub enum Mask<'a> {
         word_starts: View<'a, u32>,
         /// Maximum pool rows: a sentence of L tokens has `min(L, pool_rows_max)`; in `1..=65536`.
         pool_rows_max: usize,
-        /// MaskCountLimit of each mask.
+        /// Limit of the tokens that each mask hides.
         count_limit: MaskCountLimit,
     },
     /// Keys from `left` positions before the query to `right` after it, unlimited where `None`; with `first` also position 0.

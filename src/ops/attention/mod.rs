@@ -6,9 +6,11 @@
 
 mod backward;
 mod mask;
+mod mask_bits;
 
 pub use backward::{Backward, BackwardOptions, backward, workspace};
 pub use mask::Mask;
+pub use mask_bits::{MaskBits, MaskBuffer};
 
 use super::dropout::{Dropout, dropout_params};
 use super::error::{COLUMN_GROUP, aligned, optional, require, require_length, require_shape};

@@ -24,6 +24,8 @@ pub enum Kind {
     Generated,
     Independent,
     Bits,
+    /// Half of the keys up to the query itself, by a mask that the host combines.
+    Combined,
     Window {
         left: Option<u32>,
         right: Option<u32>,
@@ -145,6 +147,14 @@ impl Case {
         visibility
     }
 
+    /// Returns for each sentence `[L, L]` booleans at random.
+    pub fn booleans(&self) -> Vec<Vec<bool>> {
+        let sample = |(b, length): (usize, &usize)| {
+            integers(400 + b as u64, length * length, 2).iter().map(|&value| value == 1).collect()
+        };
+        self.lengths.iter().enumerate().map(sample).collect()
+    }
+
     /// Returns the bit rows of sentence `b`.
     fn bits(&self, b: usize, length: usize) -> Vec<u32> {
         let words = length.div_ceil(32);
@@ -164,6 +174,13 @@ impl Case {
                     if (first..first + 32).contains(&row) { !(1 << (row - first)) } else { u32::MAX }
                 })
                 .collect(),
+            Kind::Combined => {
+                let (booleans, mut bits) = (&self.booleans()[b], vec![0; length * words]);
+                for (query, key) in (0..length).flat_map(|query| (0..=query).map(move |key| (query, key))) {
+                    bits[query * words + key / 32] |= u32::from(booleans[query * length + key]) << (key % 32);
+                }
+                bits
+            }
             _ => draw(length),
         }
     }
@@ -186,7 +203,9 @@ impl Visibility {
             Kind::Full => reference::Mask::Full,
             Kind::Pool | Kind::PoolOfOnes | Kind::Generated => reference::Mask::Pool(&self.pool),
             Kind::Independent => reference::Mask::Bits { bits, offsets, two_stream: true },
-            Kind::Bits | Kind::OffDiagonal => reference::Mask::Bits { bits, offsets, two_stream: false },
+            Kind::Bits | Kind::Combined | Kind::OffDiagonal => {
+                reference::Mask::Bits { bits, offsets, two_stream: false }
+            }
             Kind::Window { left, right, first } => reference::Mask::Window { left, right, first },
             Kind::Permutation { include_self } => {
                 reference::Mask::Permutation { order: &self.order, include_self }

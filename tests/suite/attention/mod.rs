@@ -77,6 +77,11 @@ fn any_bits_match_the_reference() {
 }
 
 #[test]
+fn masks_combined_on_the_host_match_the_reference() {
+    sweep_short(Kind::Combined);
+}
+
+#[test]
 fn windows_match_the_reference() {
     sweep_short(Kind::Window { left: Some(20), right: Some(3), first: true });
 }

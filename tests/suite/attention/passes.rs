@@ -1,7 +1,7 @@
 //! Attention computed three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
-use retromae::ops::attention::{self, BackwardOptions, Mask, Queries};
+use retromae::ops::attention::{self, BackwardOptions, Mask, MaskBits, MaskBuffer, Queries};
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::ops::{Dropout, Packed, Result, rng_state};
 use retromae::random;
@@ -181,6 +181,8 @@ pub struct Uploaded {
     pub positions: Buffer<i32>,
     pub bits: Buffer<u32>,
     pub offsets: Buffer<u32>,
+    /// The mask of [`Kind::Combined`].
+    combined: Option<MaskBuffer>,
     pub rows: Buffer<u16>,
     pub order: Buffer<u16>,
     pub rng: Buffer<u32>,
@@ -191,12 +193,17 @@ pub struct Uploaded {
 impl Uploaded {
     fn new(device: &Device, case: &Case) -> Self {
         let Visibility { pool, order } = case.visibility();
+        let combined = || {
+            let causal = MaskBits::causal(&case.lengths).unwrap();
+            (causal & MaskBits::from_booleans(&case.booleans()).unwrap()).unwrap()
+        };
         Self {
             cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
             query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
             positions: device.upload(&case.positions()).unwrap(),
             bits: device.upload(&pool.bits).unwrap(),
             offsets: device.upload(&pool.offsets).unwrap(),
+            combined: (case.kind == Kind::Combined).then(|| combined().upload(device).unwrap()),
             rows: device.upload(&pool.rows).unwrap(),
             order: device.upload(&order).unwrap(),
             rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
@@ -233,6 +240,7 @@ impl Uploaded {
             },
             Kind::Independent => Mask::Independent { bits, offsets },
             Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
+            Kind::Combined => self.combined.as_ref().expect("made for this kind").mask(),
             Kind::Window { left, right, first } => Mask::Window { left, right, first },
             Kind::Permutation { include_self } => {
                 Mask::Permutation { order: self.order.view(), include_self }
