@@ -119,6 +119,15 @@ struct Place {
     position: usize,
 }
 
+impl<'a> Attention<'a> {
+    /// Attention of each token to all tokens of its sentence: scores times `1 / √d`, no mask, no dropout.
+    #[must_use]
+    pub fn new(cu_seqlens: &'a [i32], num_heads: usize, head_dim: usize) -> Self {
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        Self { cu_seqlens, queries: None, num_heads, head_dim, scale, mask: Mask::Full, dropout: None }
+    }
+}
+
 impl Attention<'_> {
     fn num_queries(&self) -> usize {
         self.query_bounds().last().map_or(0, |&total| total as usize)
@@ -206,7 +215,7 @@ mod tests {
     use super::*;
 
     fn attention<'a>(cu_seqlens: &'a [i32], mask: Mask<'a>) -> Attention<'a> {
-        Attention { cu_seqlens, queries: None, num_heads: 1, head_dim: 1, scale: 1.0, mask, dropout: None }
+        Attention { mask, ..Attention::new(cu_seqlens, 1, 1) }
     }
 
     #[test]

@@ -234,13 +234,8 @@ impl Model<'_> {
             hidden_size: config.hidden_size,
             eps: self.eps(),
             attention: Attention {
-                queries: None,
-                cu_seqlens: self.cu_seqlens,
-                num_heads: config.num_attention_heads,
-                head_dim: config.head_dim(),
-                scale: 1.0 / (config.head_dim() as f64).sqrt(),
                 mask,
-                dropout: None,
+                ..Attention::new(self.cu_seqlens, config.num_attention_heads, config.head_dim())
             },
             dropout: LayerDropout {
                 attention_probabilities: self.dropout_at(config.attention_probs_dropout_prob, probabilities),
@@ -386,15 +381,7 @@ mod tests {
             prefix,
             hidden_size: 4,
             eps: EPS,
-            attention: Attention {
-                queries: None,
-                cu_seqlens: &[0, 1, 5],
-                num_heads: 2,
-                head_dim: 2,
-                scale: 1.0 / 2f64.sqrt(),
-                mask,
-                dropout: None,
-            },
+            attention: Attention { mask, ..Attention::new(&[0, 1, 5], 2, 2) },
             dropout: LayerDropout {
                 attention_probabilities: drop(0.5, sites[0]),
                 attention_output: drop(0.25, sites[1]),

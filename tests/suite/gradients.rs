@@ -140,15 +140,7 @@ fn attention_gradients() {
     let (pool, dropout) = (pool(), dropout(8));
     for mask in [Mask::Full, Mask::Pool(&pool)] {
         for dropout in [None, Some(&dropout)] {
-            let attention = Attention {
-                cu_seqlens: &CU_SEQLENS,
-                queries: None,
-                num_heads: 2,
-                head_dim: 3,
-                scale: 0.7,
-                mask,
-                dropout,
-            };
+            let attention = Attention { scale: 0.7, mask, dropout, ..Attention::new(&CU_SEQLENS, 2, 3) };
             let loss = |query: &[f64], key: &[f64], value: &[f64]| {
                 project(&attention::forward(&attention, query, key, value).output, &d_out)
             };
@@ -166,15 +158,7 @@ fn attention_log_sum_exp_is_the_potential_of_the_probabilities() {
     let tokens = CU_SEQLENS[5] as usize;
     let (query, key, pool) = (values(54, tokens), values(55, tokens), pool());
     let mask = Mask::Pool(&pool);
-    let attention = Attention {
-        cu_seqlens: &CU_SEQLENS,
-        queries: None,
-        num_heads: 1,
-        head_dim: 1,
-        scale: 0.7,
-        mask,
-        dropout: None,
-    };
+    let attention = Attention { scale: 0.7, mask, ..Attention::new(&CU_SEQLENS, 1, 1) };
     // With the keys as values, d lse / d q = scale * output.
     let attended = attention::forward(&attention, &query, &key, &key);
     assert!(attended.log_sum_exp[0] == f64::NEG_INFINITY && attended.output[0] == 0.0);
