@@ -3,6 +3,8 @@
 //! Queries may come from another stream than keys and values (RetroMAE's enhanced decoding, arXiv 2205.12035, section 3.3), and may be fewer or
 //! more; each operand is a matrix with its own row stride, so a packed projection is read in place. bf16 and f16 run on tensor cores with sums in
 //! f32; f32 is exact, on the FMA units.
+//!
+//! `examples/02_attention_with_your_own_mask.rs` and `examples/03_two_stream_attention.rs` run it.
 
 mod backward;
 mod mask;
