@@ -3,6 +3,7 @@
 mod bank_conflicts;
 pub mod cases;
 mod out_of_range;
+mod packed;
 pub mod passes;
 mod properties;
 mod refusals;
