@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use retromae::device::baseline_params::BaselineHeadsParams;
-use retromae::device::{Buffer, Family, ModelFloat, Stream, View, ViewMut, kernels};
+use retromae::device::{Buffer, Family, Matrix, MatrixMut, ModelFloat, Stream, kernels};
 use retromae::model::MaskPool;
 use retromae::ops::Result;
 use retromae::ops::matmul::Factor::{Plain, Transposed};
@@ -97,18 +97,17 @@ impl<T: ModelFloat> Attention<T> {
         })
     }
 
-    /// Computes `output`, `[T, A·d]`, from query, key and value, rows of `stride` elements.
+    /// Computes `output` from query, key and value, all `[T, A·d]`.
     pub fn forward(
         &mut self,
         stream: &Stream,
-        inputs: [View<'_, T>; 3],
-        stride: usize,
-        output: ViewMut<'_, T>,
+        inputs: [Matrix<'_, T>; 3],
+        output: MatrixMut<'_, T>,
     ) -> Result<()> {
         let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
         for (index, input) in inputs.into_iter().enumerate() {
             let address = self.heads[index].view().address();
-            self.copy_heads(stream, kernels::BASELINE_SPLIT_HEADS, input.address(), address, stride)?;
+            self.copy_heads(stream, kernels::BASELINE_SPLIT_HEADS, input.address(), address, input.stride())?;
         }
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
         let (query, key) = (query.rows_of(head_dim)?, key.rows_of(head_dim)?);
@@ -127,33 +126,20 @@ impl<T: ModelFloat> Attention<T> {
         let weights = self.dropped.as_ref().unwrap_or(&self.probabilities).view().rows_of(length)?;
         let (value, context) = (value.rows_of(head_dim)?, self.context.view_mut().rows_of(head_dim)?);
         matmul(stream, Matmul::new(Plain(weights), Plain(value), context).batch(matrices))?;
-        let columns = self.shape.num_heads * head_dim;
-        self.copy_heads(
-            stream,
-            kernels::BASELINE_MERGE_HEADS,
-            output.address(),
-            self.context.view().address(),
-            columns,
-        )
+        let context = self.context.view().address();
+        self.copy_heads(stream, kernels::BASELINE_MERGE_HEADS, output.address(), context, output.stride())
     }
 
-    /// Computes the gradients of query, key and value, rows of `stride` elements, from the output's, `[T, A·d]`; after [`Attention::forward`].
+    /// Computes the gradients of query, key and value from the output's, all `[T, A·d]`; after [`Attention::forward`].
     pub fn backward(
         &mut self,
         stream: &Stream,
-        d_output: View<'_, T>,
-        d_inputs: [ViewMut<'_, T>; 3],
-        stride: usize,
+        d_output: Matrix<'_, T>,
+        d_inputs: [MatrixMut<'_, T>; 3],
     ) -> Result<()> {
         let (length, head_dim) = (self.shape.padded_length(), self.shape.head_dim);
-        let columns = self.shape.num_heads * head_dim;
-        self.copy_heads(
-            stream,
-            kernels::BASELINE_SPLIT_HEADS,
-            d_output.address(),
-            self.context.view().address(),
-            columns,
-        )?;
+        let (packed, context) = (d_output.address(), self.context.view().address());
+        self.copy_heads(stream, kernels::BASELINE_SPLIT_HEADS, packed, context, d_output.stride())?;
         let [query, key, value] = self.heads.each_ref().map(Buffer::view);
         let [d_query, d_key, d_value] = self.d_heads.each_mut().map(Buffer::view_mut);
         let (d_query, d_key) = (d_query.rows_of(head_dim)?, d_key.rows_of(head_dim)?);
@@ -176,7 +162,8 @@ impl<T: ModelFloat> Attention<T> {
         matmul(stream, Matmul::new(Transposed(d_scores), query, d_key).batch(matrices))?;
         for (index, d_input) in d_inputs.into_iter().enumerate() {
             let address = self.d_heads[index].view().address();
-            self.copy_heads(stream, kernels::BASELINE_MERGE_HEADS, d_input.address(), address, stride)?;
+            let (packed, stride) = (d_input.address(), d_input.stride());
+            self.copy_heads(stream, kernels::BASELINE_MERGE_HEADS, packed, address, stride)?;
         }
         Ok(())
     }

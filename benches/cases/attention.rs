@@ -251,8 +251,9 @@ impl<T: ModelFloat> Unfused<T> {
 
     fn forward(&mut self, stream: &Stream) -> Outcome<()> {
         let Operands { query, key, value, output, .. } = &mut self.operands;
-        let inputs = [query.view(), key.view(), value.view()];
-        Ok(self.attention.forward(stream, inputs, self.columns, output.view_mut())?)
+        let [query, key, value] = [query, key, value].map(|rows| rows.view().rows_of(self.columns));
+        let output = output.view_mut().rows_of(self.columns)?;
+        Ok(self.attention.forward(stream, [query?, key?, value?], output)?)
     }
 }
 
@@ -261,8 +262,10 @@ impl<T: ModelFloat> Work for Unfused<T> {
         if self.pass == Pass::Forward {
             return self.forward(stream);
         }
-        let d_inputs = self.operands.gradients.each_mut().map(Buffer::view_mut);
-        Ok(self.attention.backward(stream, self.operands.d_output.view(), d_inputs, self.columns)?)
+        let Operands { d_output, gradients, .. } = &mut self.operands;
+        let [query, key, value] = gradients.each_mut().map(|rows| rows.view_mut().rows_of(self.columns));
+        let d_output = d_output.view().rows_of(self.columns)?;
+        Ok(self.attention.backward(stream, d_output, [query?, key?, value?])?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -100,8 +100,10 @@ impl<T: ModelFloat> Layer<T> {
             let name = self.part(&format!("attention.self.{}", PROJECTIONS[index]));
             arena.biased_linear(stream, &name, input, self.query_key_value[index].view_mut())?;
         }
-        let inputs = self.query_key_value.each_ref().map(Buffer::view);
-        self.attention.forward(stream, inputs, self.columns, self.context.view_mut())?;
+        let [query, key, value] =
+            self.query_key_value.each_ref().map(|rows| rows.view().rows_of(self.columns));
+        let context = self.context.view_mut().rows_of(self.columns)?;
+        self.attention.forward(stream, [query?, key?, value?], context)?;
         let name = self.part("attention.output");
         block_end(
             stream,
@@ -159,8 +161,10 @@ impl<T: ModelFloat> Layer<T> {
             &mut self.attention_norm,
             context,
         )?;
-        let d_inputs = query_key_value.each_mut().map(Buffer::view_mut);
-        self.attention.backward(stream, context.view(), d_inputs, self.columns)?;
+        let [query, key, value] =
+            query_key_value.each_mut().map(|rows| rows.view_mut().rows_of(self.columns));
+        let d_context = context.view().rows_of(self.columns)?;
+        self.attention.backward(stream, d_context, [query?, key?, value?])?;
         for (index, input) in [query_stream, content_stream, content_stream].into_iter().enumerate() {
             let name = self.part(&format!("attention.self.{}", PROJECTIONS[index]));
             let d_output = query_key_value[index].view();

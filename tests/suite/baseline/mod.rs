@@ -70,10 +70,11 @@ fn attention_agrees<T: ModelFloat>(
     let mut plain = unfused::attention::Attention::new(stream, shape, pool.as_ref(), place).unwrap();
     let zeros = || device.zeros::<T>(tokens * columns).unwrap();
     let (mut output, [mut d_query, mut d_key, mut d_value]) = (zeros(), [zeros(), zeros(), zeros()]);
-    let inputs = [query.view(), key.view(), value.view()];
-    plain.forward(stream, inputs, columns, output.view_mut()).unwrap();
-    let d_inputs = [d_query.view_mut(), d_key.view_mut(), d_value.view_mut()];
-    plain.backward(stream, d_output.view(), d_inputs, columns).unwrap();
+    let rows = |buffer| Buffer::matrix(buffer, tokens, columns).unwrap();
+    let rows_mut = |buffer| Buffer::matrix_mut(buffer, tokens, columns).unwrap();
+    plain.forward(stream, [&query, &key, &value].map(rows), rows_mut(&mut output)).unwrap();
+    let d_inputs = [&mut d_query, &mut d_key, &mut d_value].map(rows_mut);
+    plain.backward(stream, rows(&d_output), d_inputs).unwrap();
 
     let batch = PackedBatch::new(device, lengths).unwrap();
     let uploaded = pool.map(|pool| {
@@ -90,7 +91,6 @@ fn attention_agrees<T: ModelFloat>(
         .dropout(fused_place.as_ref().map(unfused::Dropout::fused));
     let (mut fused_output, mut fused) = (zeros(), [zeros(), zeros(), zeros()]);
     let mut log_sum_exp = device.zeros(tokens * HEADS).unwrap();
-    let rows = |buffer| Buffer::matrix(buffer, tokens, columns).unwrap();
     let forward = attention::Forward {
         attention,
         query: rows(&query),
@@ -100,8 +100,7 @@ fn attention_agrees<T: ModelFloat>(
         log_sum_exp: log_sum_exp.view_mut(),
     };
     attention::forward(stream, forward).unwrap();
-    let [fused_query, fused_key, fused_value] =
-        fused.each_mut().map(|buffer| buffer.matrix_mut(tokens, columns).unwrap());
+    let [fused_query, fused_key, fused_value] = fused.each_mut().map(rows_mut);
     let backward = attention::Backward {
         attention,
         query: rows(&query),
