@@ -355,7 +355,7 @@ struct BagOfWordsParams {
     DevicePointer sentence_weights; /* f32 [sentences] */
     DevicePointer logits;           /* T [rows, stride]: rows from first_row on, without bias */
     DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them */
-    DevicePointer slots;            /* u16 [sentences, stride]: positions of the tokens that have them */
+    DevicePointer positions;        /* u16 [sentences, stride]: positions of the tokens that have them */
     DevicePointer losses;           /* f32 [sentences] */
     DevicePointer d_hidden;         /* T [tokens, hidden_size] */
     DevicePointer d_weight;         /* f32 [vocabulary, hidden_size], added to */
@@ -364,7 +364,7 @@ struct BagOfWordsParams {
     uint32_t vocabulary;
     uint32_t hidden_size;
     uint32_t stride;
-    uint32_t first_slot; /* position of the first token of a sentence that takes part */
+    uint32_t first_position; /* position of the first token of a sentence that takes part */
     uint32_t first_row;
     uint32_t rows;
     uint32_t tokens;

@@ -4,11 +4,12 @@
 //! weight V·H·e, its gradient, which is added to, 8·V·H.
 
 use retromae::device::{Buffer, DType, Float, Stream};
+use retromae::ops::PackedBatch;
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 
 use crate::harness::{
-    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, Variant, Work, cu_seqlens, embeddings,
-    head_results, values, widened,
+    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, Variant, Work, embeddings, head_results,
+    values, widened,
 };
 
 #[derive(Clone, Copy)]
@@ -51,7 +52,7 @@ impl Case {
 
     /// Returns as many words as a sentence has tokens, all of the same weight.
     fn bag(&self, sentence: usize) -> Vec<i32> {
-        (0..self.length).map(|slot| ((sentence * 31 + slot * 7) % self.vocabulary) as i32).collect()
+        (0..self.length).map(|position| ((sentence * 31 + position * 7) % self.vocabulary) as i32).collect()
     }
 
     fn bound(&self, element_bytes: usize) -> Bound {
@@ -87,7 +88,7 @@ struct Ours<T: Float> {
     hidden: Buffer<T>,
     weight: Buffer<T>,
     bias: Buffer<f32>,
-    cu_seqlens: Buffer<i32>,
+    batch: PackedBatch,
     bag_ids: Buffer<i32>,
     bag_weights: Buffer<f32>,
     sentence_weights: Buffer<f32>,
@@ -108,7 +109,7 @@ impl<T: Float> Ours<T> {
             hidden: device.upload(&case.hidden::<T>())?,
             weight: device.upload(&case.weight::<T>())?,
             bias: device.upload(&case.bias())?,
-            cu_seqlens: device.upload(&cu_seqlens(&vec![length; sentences]))?,
+            batch: PackedBatch::new(device, &vec![length; sentences])?,
             bag_weights: device.upload(&vec![1.0 / length as f32; ids.len()])?,
             bag_ids: device.upload(&ids)?,
             sentence_weights: device.upload(&vec![1.0 / sentences as f32; sentences])?,
@@ -125,24 +126,26 @@ impl<T: Float> Ours<T> {
 
 impl<T: Float> Work for Ours<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let Case { hidden_size, vocabulary, .. } = self.case;
+        let tokens = self.case.tokens();
+        let batch = self.batch.view();
         let arguments = ForwardBackward {
-            hidden: self.hidden.view(),
-            weight: self.weight.view(),
+            hidden: self.hidden.matrix(tokens, hidden_size)?,
+            weight: self.weight.matrix(vocabulary, hidden_size)?,
             bias: self.bias.view(),
-            cu_seqlens: self.cu_seqlens.view(),
+            batch,
             // As many words as tokens.
-            bag_offsets: self.cu_seqlens.view(),
+            bag_offsets: batch.cu_seqlens,
             bag_ids: self.bag_ids.view(),
             bag_weights: self.bag_weights.view(),
             sentence_weights: self.sentence_weights.view(),
             losses: self.losses.view_mut(),
-            d_hidden: self.d_hidden.view_mut(),
-            d_weight: self.d_weight.view_mut(),
+            d_hidden: self.d_hidden.matrix_mut(tokens, hidden_size)?,
+            d_weight: self.d_weight.matrix_mut(vocabulary, hidden_size)?,
             d_bias: self.d_bias.view_mut(),
             algorithm: self.algorithm,
             workspace: self.workspace.view_mut(),
-            hidden_size: self.case.hidden_size,
-            first_slot: 0,
+            first_position: 0,
         };
         Ok(bag_of_words::forward_backward(stream, arguments)?)
     }

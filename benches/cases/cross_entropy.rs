@@ -120,9 +120,10 @@ impl<T: ModelFloat> Ours<T> {
 
 impl<T: ModelFloat> Work for Ours<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        let Case { rows, hidden_size, vocabulary, .. } = self.case;
         let arguments = ForwardBackward {
-            hidden: self.hidden.view(),
-            weight: self.weight.view(),
+            hidden: self.hidden.matrix(rows, hidden_size)?,
+            weight: self.weight.matrix(vocabulary, hidden_size)?,
             bias: self.bias.view(),
             targets: self.targets.view(),
             row_weights: self.row_weights.view(),
@@ -132,13 +133,12 @@ impl<T: ModelFloat> Work for Ours<T> {
             log_sum_exp: self.log_sum_exp.view_mut(),
             log_likelihoods: self.log_likelihoods.view_mut(),
             correct: self.correct.view_mut(),
-            d_hidden: self.d_hidden.view_mut(),
-            d_weight: self.d_weight.view_mut(),
+            d_hidden: self.d_hidden.matrix_mut(rows, hidden_size)?,
+            d_weight: self.d_weight.matrix_mut(vocabulary, hidden_size)?,
             d_bias: self.d_bias.view_mut(),
-            group_ends: &[self.case.rows],
+            group_ends: &[rows],
             totals: self.totals.view_mut(),
             workspace: self.workspace.view_mut(),
-            hidden_size: self.case.hidden_size,
         };
         Ok(cross_entropy::forward_backward(stream, arguments)?)
     }

@@ -43,7 +43,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
     const TokenRange tokens = tokens_of(params, sentence);
     if (!tokens.valid) return;
-    const uint32_t first = tokens.start + params.first_slot;
+    const uint32_t first = tokens.start + params.first_position;
     const uint32_t end = tokens.start + tokens.count;
     // The rows that are both the sentence's and the chunk's.
     const uint32_t chunk_end = params.first_row + params.rows;
@@ -55,7 +55,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     const uint64_t place = static_cast<uint64_t>(sentence) * params.stride + column;
     float* maxima = pointer<float>(params.maxima) + place;
     Pack<uint16_t, 8>* positions =
-        reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.slots) + place);
+        reinterpret_cast<Pack<uint16_t, 8>*>(pointer<uint16_t>(params.positions) + place);
     float best[8];
     Pack<uint16_t, 8> best_positions = {};
     if (from > first) {
@@ -142,7 +142,7 @@ RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
         bag_weight += weight;
     });
     invalid = block_reduce<Maximum, kBagWarps>(invalid, partials);
-    if (tokens.count <= params.first_slot || bag.first == bag.last || invalid != 0.0f) {
+    if (tokens.count <= params.first_position || bag.first == bag.last || invalid != 0.0f) {
         // The loss is 0 without tokens or without a bag, and NaN if an id or a range is out of bounds.
         for_each_maximum(maxima, vocabulary, [](float& x) { x = 0.0f; });
         if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = invalid != 0.0f ? NAN : 0.0f;
@@ -205,7 +205,7 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
         float gradients[kWeightIds];
         load(pointer<const float>(params.maxima) + place, gradients);
         const Pack<uint16_t, 8> positions =
-            *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.slots) + place);
+            *reinterpret_cast<const Pack<uint16_t, 8>*>(pointer<const uint16_t>(params.positions) + place);
         const uint32_t start = cu_seqlens[sentence];
         RETROMAE_UNROLL
         for (uint32_t i = 0; i < kWeightIds; ++i) {
@@ -253,7 +253,7 @@ template <class T>
 RETROMAE_DEVICE void add_weights(const BagOfWordsParams& params, uint32_t sentence, uint32_t position,
                                  uint32_t column, float (&sums)[8]) {
     const uint64_t start = static_cast<uint64_t>(sentence) * params.stride;
-    const uint16_t* positions = pointer<const uint16_t>(params.slots) + start;
+    const uint16_t* positions = pointer<const uint16_t>(params.positions) + start;
     const float* gradients = pointer<const float>(params.maxima) + start;
     for (uint32_t base = threadIdx.x / 32 * 256; base < params.vocabulary; base += kBagWarps * 256) {
         // A bit for each of the lane's 8 ids whose maximum this token has.

@@ -74,7 +74,7 @@ template <class T>
 RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
     const TokenRange tokens = tokens_of(params, sentence);
-    const uint32_t first = tokens.start + params.first_slot;
+    const uint32_t first = tokens.start + params.first_position;
     const uint32_t end = tokens.start + tokens.count;
     if (!tokens.valid || first >= end) return;
     const uint32_t first_token_id = blockIdx.x * kGemmTile;
@@ -88,13 +88,13 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     RETROMAE_UNROLL
     for (int row = 0; row < kLaneRows; ++row) {
         running.values[row] = -INFINITY;
-        running.positions[row] = params.first_slot;
+        running.positions[row] = params.first_position;
     }
     RETROMAE_NO_UNROLL
     for (uint32_t tile = 0; tile < tiles; ++tile) {
         WarpAccumulators products;
         stream.multiply(products);
-        running.add(products, params.first_slot + tile * kGemmTile + warp_column(), tokens.count);
+        running.add(products, params.first_position + tile * kGemmTile + warp_column(), tokens.count);
     }
     copy_async_wait<0>();
     shared.put(running);
@@ -105,7 +105,7 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     const float maximum = shared.reduce(position);
     const uint64_t index = static_cast<uint64_t>(sentence) * params.stride + token_id;
     pointer<float>(params.maxima)[index] = maximum + pointer<const float>(params.bias)[token_id];
-    pointer<uint16_t>(params.slots)[index] = static_cast<uint16_t>(position);
+    pointer<uint16_t>(params.positions)[index] = static_cast<uint16_t>(position);
 }
 
 // One block per tile of the vocabulary and sentence.

@@ -813,7 +813,7 @@ pub struct BagOfWordsParams {
     pub sentence_weights: DevicePointer,
     pub logits: DevicePointer,
     pub maxima: DevicePointer,
-    pub slots: DevicePointer,
+    pub positions: DevicePointer,
     pub losses: DevicePointer,
     pub d_hidden: DevicePointer,
     pub d_weight: DevicePointer,
@@ -822,7 +822,7 @@ pub struct BagOfWordsParams {
     pub vocabulary: u32,
     pub hidden_size: u32,
     pub stride: u32,
-    pub first_slot: u32,
+    pub first_position: u32,
     pub first_row: u32,
     pub rows: u32,
     pub tokens: u32,
@@ -850,7 +850,8 @@ const _: () = {
         [::core::mem::offset_of!(BagOfWordsParams, logits) - 64usize];
     ["Offset of field: BagOfWordsParams::maxima"]
         [::core::mem::offset_of!(BagOfWordsParams, maxima) - 72usize];
-    ["Offset of field: BagOfWordsParams::slots"][::core::mem::offset_of!(BagOfWordsParams, slots) - 80usize];
+    ["Offset of field: BagOfWordsParams::positions"]
+        [::core::mem::offset_of!(BagOfWordsParams, positions) - 80usize];
     ["Offset of field: BagOfWordsParams::losses"]
         [::core::mem::offset_of!(BagOfWordsParams, losses) - 88usize];
     ["Offset of field: BagOfWordsParams::d_hidden"]
@@ -867,8 +868,8 @@ const _: () = {
         [::core::mem::offset_of!(BagOfWordsParams, hidden_size) - 128usize];
     ["Offset of field: BagOfWordsParams::stride"]
         [::core::mem::offset_of!(BagOfWordsParams, stride) - 132usize];
-    ["Offset of field: BagOfWordsParams::first_slot"]
-        [::core::mem::offset_of!(BagOfWordsParams, first_slot) - 136usize];
+    ["Offset of field: BagOfWordsParams::first_position"]
+        [::core::mem::offset_of!(BagOfWordsParams, first_position) - 136usize];
     ["Offset of field: BagOfWordsParams::first_row"]
         [::core::mem::offset_of!(BagOfWordsParams, first_row) - 140usize];
     ["Offset of field: BagOfWordsParams::rows"][::core::mem::offset_of!(BagOfWordsParams, rows) - 144usize];

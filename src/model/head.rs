@@ -10,7 +10,7 @@ use super::transform::Transform;
 use super::{Capacity, ModelConfig};
 use crate::device::{Buffer, Device, ModelFloat, Stream, View, ViewMut};
 use crate::ops::cross_entropy::Totals;
-use crate::ops::{Result, bag_of_words, cross_entropy, reduce, rows};
+use crate::ops::{Packed, Result, bag_of_words, cross_entropy, reduce, rows};
 
 /// Buffers of the head for at most M labeled rows: the encoder's first, then the decoder's.
 #[derive(Debug)]
@@ -106,8 +106,8 @@ impl<T: ModelFloat> Head<T> {
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
         let weight = parameters.weights.operand(&layout.word);
         let forward_backward = cross_entropy::ForwardBackward {
-            hidden: self.transform.output.slice(0..elements),
-            weight,
+            hidden: self.transform.output.slice(0..elements).rows_of(columns)?,
+            weight: weight.rows_of(columns)?,
             bias: parameters.weights.master.slice(layout.head_bias.clone()),
             targets: inputs.targets.view(),
             row_weights: inputs.row_weights.view(),
@@ -117,13 +117,12 @@ impl<T: ModelFloat> Head<T> {
             log_sum_exp: self.log_sum_exp.slice_mut(0..count),
             log_likelihoods: self.log_likelihoods.slice_mut(0..count),
             correct: self.correct.slice_mut(0..count),
-            d_hidden: self.transform.gradient.slice_mut(0..elements),
-            d_weight,
+            d_hidden: self.transform.gradient.slice_mut(0..elements).rows_of(columns)?,
+            d_weight: d_weight.rows_of(columns)?,
             d_bias,
             group_ends: &[inputs.decoder_start, count],
             totals: self.totals.view_mut(),
             workspace,
-            hidden_size: columns,
         };
         cross_entropy::forward_backward(stream, forward_backward)
     }
@@ -145,23 +144,26 @@ impl<T: ModelFloat> Head<T> {
         let layout = &parameters.weights.layout;
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
         let forward_backward = bag_of_words::ForwardBackward {
-            hidden: self.transform.output.slice(0..elements),
-            weight: parameters.weights.operand(&layout.word),
+            hidden: self.transform.output.slice(0..elements).rows_of(columns)?,
+            weight: parameters.weights.operand(&layout.word).rows_of(columns)?,
             bias: parameters.weights.master.slice(layout.head_bias.clone()),
-            cu_seqlens: inputs.cu_seqlens.view(),
+            batch: Packed {
+                cu_seqlens: inputs.cu_seqlens.view(),
+                tokens: elements / columns,
+                max_seqlen: config.max_position_embeddings,
+            },
             bag_offsets: bags.offsets.view(),
             bag_ids: bags.ids.view(),
             bag_weights: bags.weights.view(),
             sentence_weights: bags.sentence_weights.view(),
             losses: self.bag_losses.slice_mut(0..inputs.sentences),
-            d_hidden: self.transform.gradient.slice_mut(0..elements),
-            d_weight,
+            d_hidden: self.transform.gradient.slice_mut(0..elements).rows_of(columns)?,
+            d_weight: d_weight.rows_of(columns)?,
             d_bias,
             algorithm: HEAD_ALGORITHM,
             workspace: scratch.head.view_mut(),
-            hidden_size: columns,
             // Without [CLS], from whose vector the decoder reconstructs the sentence.
-            first_slot: 1,
+            first_position: 1,
         };
         bag_of_words::forward_backward(stream, forward_backward)?;
         let sum = reduce::Arguments {

@@ -6,11 +6,14 @@
 //! first of them where several have. Logits exist for a chunk of rows only.
 
 pub use super::cross_entropy::Algorithm;
-use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
+use super::error::{
+    contiguous, require, require_aligned, require_columns, require_contiguous, require_count, require_length,
+    require_shape,
+};
 use super::logits::{self, ALIGNMENT, padded};
-use super::{Error, Result, Workspace};
+use super::{Packed, Result, Workspace};
 use crate::device::params::BagOfWordsParams;
-use crate::device::{DType, Family, Float, Stream, View, ViewMut, kernels};
+use crate::device::{DType, Family, Float, Matrix, MatrixMut, Stream, View, ViewMut, kernels};
 
 /// Maximum number of sentences of one call.
 pub const SENTENCES_MAX: usize = 65_535;
@@ -18,15 +21,15 @@ pub const SENTENCES_MAX: usize = 65_535;
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
 pub struct ForwardBackward<'a, T: Float> {
-    /// `[N, H]`: the tokens, sentence after sentence
-    pub hidden: View<'a, T>,
+    /// `[T, H]`: the tokens, sentence after sentence; contiguous like all matrices here
+    pub hidden: Matrix<'a, T>,
     /// `[V, H]`: the word embeddings
-    pub weight: View<'a, T>,
+    pub weight: Matrix<'a, T>,
     /// `[V]`
     pub bias: View<'a, f32>,
-    /// `[B + 1]`: prefix sums of the sentences' tokens, from 0 to at most N; a sentence may be empty, and has at most 65,536. Invalid ones make
-    /// their sentence's loss NaN and its gradient 0.
-    pub cu_seqlens: View<'a, i32>,
+    /// B sentences of T tokens. A sentence may be empty, and has at most 65,536 tokens. Prefix sums out of range are not refused, in no build: they
+    /// make their sentence's loss NaN and its gradient 0.
+    pub batch: Packed<'a>,
     /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Invalid ones make their sentence's loss NaN
     /// and its gradient 0.
     pub bag_offsets: View<'a, i32>,
@@ -38,32 +41,30 @@ pub struct ForwardBackward<'a, T: Float> {
     pub sentence_weights: View<'a, f32>,
     /// `[B]`: weighted loss; 0 where a sentence or its bag is empty
     pub losses: ViewMut<'a, f32>,
-    /// `[N, H]`, overwritten
-    pub d_hidden: ViewMut<'a, T>,
+    /// `[T, H]`, overwritten
+    pub d_hidden: MatrixMut<'a, T>,
     /// `[V, H]`, added to
-    pub d_weight: ViewMut<'a, f32>,
+    pub d_weight: MatrixMut<'a, f32>,
     /// `[V]`, added to
     pub d_bias: ViewMut<'a, f32>,
     pub algorithm: Algorithm,
-    /// [`workspace`] bytes, aligned to 16. A larger one is faster, up to logits of all N rows.
+    /// [`workspace`] bytes, aligned to 16. A larger one is faster, up to logits of all T rows.
     pub workspace: ViewMut<'a, u8>,
-    /// H
-    pub hidden_size: usize,
     /// Tokens at the start of each sentence that are left out: 1 leaves `[CLS]` out.
-    pub first_slot: usize,
+    pub first_position: usize,
 }
 
 /// Byte offsets of the workspace's arrays; the logits take the rest.
 struct Arrays {
-    slots: usize,
+    positions: usize,
     logits: usize,
 }
 
 impl Arrays {
     fn new(sentences: usize, vocab_size: usize) -> Self {
         let elements = sentences * padded(vocab_size);
-        let slots = (4 * elements).next_multiple_of(ALIGNMENT);
-        Self { slots, logits: (slots + 2 * elements).next_multiple_of(ALIGNMENT) }
+        let positions = (4 * elements).next_multiple_of(ALIGNMENT);
+        Self { positions, logits: (positions + 2 * elements).next_multiple_of(ALIGNMENT) }
     }
 }
 
@@ -87,13 +88,12 @@ pub fn workspace(
 /// Enqueues the loss of every sentence and all gradients of their sum.
 ///
 /// # Errors
-/// When a length does not fit, the algorithm does not support the type, or the workspace has no room for one row.
+/// When a shape does not fit, the algorithm does not support the type, or the workspace has no room for one row.
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
     check(&arguments)?;
     let params = params(stream, &arguments)?;
-    let tokens = arguments.hidden.len() / arguments.hidden_size;
     match arguments.algorithm {
-        Algorithm::Library => maxima_of_logits(stream, &arguments, &params, tokens)?,
+        Algorithm::Library => maxima_of_logits(stream, &arguments, &params)?,
         Algorithm::Fused => launch::<T>(stream, kernels::BAG_OF_WORDS_PRODUCT, &params)?,
     }
     // SAFETY: the lengths were checked.
@@ -117,20 +117,20 @@ fn maxima_of_logits<T: Float>(
     stream: &Stream,
     arguments: &ForwardBackward<'_, T>,
     params: &BagOfWordsParams,
-    tokens: usize,
 ) -> Result<()> {
     let (vocabulary, stride) = (params.vocabulary as usize, params.stride as usize);
+    let (tokens, hidden_size) = (params.tokens as usize, params.hidden_size as usize);
     let room = arguments.workspace.len() - Arrays::new(params.sentences as usize, vocabulary).logits;
     let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
         let product = logits::Product {
-            hidden: params.hidden + (start * arguments.hidden_size * T::DTYPE.bytes()) as u64,
+            hidden: params.hidden + (start * hidden_size * T::DTYPE.bytes()) as u64,
             weight: params.weight,
             logits: params.logits,
             rows,
             vocabulary,
-            hidden_size: arguments.hidden_size,
+            hidden_size,
         };
         // SAFETY: the lengths were checked, and the workspace has room for the rows.
         unsafe { logits::product::<T>(stream, product)? };
@@ -141,63 +141,56 @@ fn maxima_of_logits<T: Float>(
 }
 
 fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
-    let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
+    let ForwardBackward { hidden, weight, bias, batch, bag_ids, .. } = arguments;
+    let (vocabulary, hidden_size) = (weight.rows(), weight.columns());
     require(
         arguments.algorithm == Algorithm::Library || T::DTYPE != DType::F32,
         "algorithm",
         format_args!("{:?}", arguments.algorithm),
         format_args!("{:?} for f32", Algorithm::Library),
     )?;
-    require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
-    require_count("bias", vocabulary)?;
-    require_count("bag_ids", arguments.bag_ids.len())?;
-    require_columns("hidden_size", hidden_size)?;
-    let slot = arguments.first_slot;
-    require(slot <= usize::from(u16::MAX), "first_slot", slot, "at most 65535")?;
-    let hidden = arguments.hidden.len();
     require(
-        hidden.is_multiple_of(hidden_size),
-        "hidden",
-        format_args!("{hidden} elements long"),
-        format_args!("whole rows of {hidden_size} (hidden size)"),
+        vocabulary > 0 && vocabulary <= i32::MAX as usize,
+        "weight",
+        format_args!("[{vocabulary}, {hidden_size}]"),
+        "[vocabulary, hidden size], with a vocabulary of at least 1 and below 2^31",
     )?;
-    let Some(sentences) = arguments.cu_seqlens.len().checked_sub(1) else {
-        return Err(Error::Argument {
-            argument: "cu_seqlens",
-            actual: "empty".into(),
-            expected: "one longer than there are sentences".into(),
-        });
-    };
-    // Each sentence is a row of blocks, and a grid has no more rows.
-    let fits = sentences <= SENTENCES_MAX;
+    require_columns("columns of weight", hidden_size)?;
+    require_count("bag_ids", bag_ids.len())?;
+    let position = arguments.first_position;
+    require(position <= usize::from(u16::MAX), "first_position", position, "at most 65535")?;
     require(
-        fits,
-        "cu_seqlens",
+        !batch.cu_seqlens.is_empty(),
+        "batch.cu_seqlens",
+        "empty",
+        "one longer than there are sentences",
+    )?;
+    let sentences = batch.sequences();
+    // Each sentence is a row of blocks, and a grid has no more rows.
+    require(
+        sentences <= SENTENCES_MAX,
+        "batch",
         format_args!("of {sentences} sentences"),
         format_args!("of at most {SENTENCES_MAX}"),
     )?;
-    let weight = elements([vocabulary, hidden_size]);
+    require(i32::try_from(batch.tokens).is_ok(), "batch.tokens", batch.tokens, "below 2^31")?;
+    require_shape("hidden", hidden, [batch.tokens, hidden_size], "tokens, columns of weight")?;
+    require_shape("d_hidden", &arguments.d_hidden, [batch.tokens, hidden_size], "as hidden")?;
+    require_shape("d_weight", &arguments.d_weight, [vocabulary, hidden_size], "as weight")?;
     for (name, length, expected, meaning) in [
-        ("weight", arguments.weight.len(), weight, "vocabulary · hidden size"),
+        ("bias", bias.len(), vocabulary, "rows of weight"),
         ("bag_offsets", arguments.bag_offsets.len(), sentences + 1, "sentences + 1"),
-        ("bag_weights", arguments.bag_weights.len(), arguments.bag_ids.len(), "bag_ids"),
+        ("bag_weights", arguments.bag_weights.len(), bag_ids.len(), "bag_ids"),
         ("sentence_weights", arguments.sentence_weights.len(), sentences, "sentences"),
         ("losses", arguments.losses.len(), sentences, "sentences"),
-        ("d_hidden", arguments.d_hidden.len(), hidden, "hidden"),
-        ("d_weight", arguments.d_weight.len(), weight, "vocabulary · hidden size"),
-        ("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary"),
+        ("d_bias", arguments.d_bias.len(), vocabulary, "rows of weight"),
     ] {
         require_length(name, length, expected, meaning)?;
     }
-    for (name, address) in [
-        ("hidden", arguments.hidden.address()),
-        ("weight", arguments.weight.address()),
-        ("d_weight", arguments.d_weight.address()),
-        ("workspace", arguments.workspace.address()),
-    ] {
-        require_aligned(name, address)?;
-    }
-    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, hidden.min(1), vocabulary).bytes();
+    require_contiguous("d_hidden", &arguments.d_hidden)?;
+    require_aligned("workspace", arguments.workspace.address())?;
+    let rows = batch.tokens.min(1);
+    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, rows, vocabulary).bytes();
     let bytes = arguments.workspace.len();
     require(
         bytes >= needed,
@@ -208,33 +201,33 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
 }
 
 fn params<T: Float>(stream: &Stream, arguments: &ForwardBackward<'_, T>) -> Result<BagOfWordsParams> {
-    let (sentences, vocabulary) = (arguments.losses.len(), arguments.bias.len());
+    let (sentences, vocabulary) = (arguments.batch.sequences(), arguments.weight.rows());
     let arrays = Arrays::new(sentences, vocabulary);
     let workspace = stream.address("workspace", &arguments.workspace)?;
     Ok(BagOfWordsParams {
-        hidden: stream.address("hidden", &arguments.hidden)?,
-        weight: stream.address("weight", &arguments.weight)?,
+        hidden: contiguous(stream, "hidden", &arguments.hidden)?,
+        weight: contiguous(stream, "weight", &arguments.weight)?,
         bias: stream.address("bias", &arguments.bias)?,
-        cu_seqlens: stream.address("cu_seqlens", &arguments.cu_seqlens)?,
+        cu_seqlens: stream.address("batch.cu_seqlens", &arguments.batch.cu_seqlens)?,
         bag_offsets: stream.address("bag_offsets", &arguments.bag_offsets)?,
         bag_ids: stream.address("bag_ids", &arguments.bag_ids)?,
         bag_weights: stream.address("bag_weights", &arguments.bag_weights)?,
         sentence_weights: stream.address("sentence_weights", &arguments.sentence_weights)?,
         logits: workspace + arrays.logits as u64,
         maxima: workspace,
-        slots: workspace + arrays.slots as u64,
+        positions: workspace + arrays.positions as u64,
         losses: stream.address("losses", &arguments.losses)?,
         d_hidden: stream.address("d_hidden", &arguments.d_hidden)?,
-        d_weight: stream.address("d_weight", &arguments.d_weight)?,
+        d_weight: contiguous(stream, "d_weight", &arguments.d_weight)?,
         d_bias: stream.address("d_bias", &arguments.d_bias)?,
         sentences: sentences as u32,
         vocabulary: vocabulary as u32,
-        hidden_size: arguments.hidden_size as u32,
+        hidden_size: arguments.weight.columns() as u32,
         stride: padded(vocabulary) as u32,
-        first_slot: arguments.first_slot as u32,
+        first_position: arguments.first_position as u32,
         first_row: 0,
         rows: 0,
-        tokens: require_count("hidden", arguments.hidden.len() / arguments.hidden_size)?,
+        tokens: arguments.batch.tokens as u32,
         bag_words: arguments.bag_ids.len() as u32,
         reserved: 0,
     })

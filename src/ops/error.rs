@@ -149,19 +149,24 @@ pub(crate) fn aligned<A: DeviceMemory>(stream: &Stream, argument: &'static str, 
     Ok(address)
 }
 
-/// Returns the address of a matrix whose rows are contiguous and accessed 16 bytes at a time.
-pub(crate) fn contiguous<M: MatrixMemory>(
-    stream: &Stream,
-    argument: &'static str,
-    matrix: &M,
-) -> Result<u64> {
+/// Refuses a matrix with gaps between its rows.
+pub(crate) fn require_contiguous<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<()> {
     let shape = matrix.shape();
     require(
         shape.is_contiguous(),
         argument,
         format_args!("strided by {} elements", shape.stride),
         format_args!("contiguous rows of {} columns", shape.columns),
-    )?;
+    )
+}
+
+/// Returns the address of a matrix whose rows are contiguous and accessed 16 bytes at a time.
+pub(crate) fn contiguous<M: MatrixMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    matrix: &M,
+) -> Result<u64> {
+    require_contiguous(argument, matrix)?;
     aligned(stream, argument, matrix)
 }
 

@@ -5,6 +5,7 @@ use crate::common::{
     run_on, values, widened,
 };
 use retromae::device::{Buffer, Device, Float, bf16, f16};
+use retromae::ops::Packed;
 use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
 use retromae::reference::bag_of_words as reference;
 
@@ -28,12 +29,12 @@ impl<T: Float> Operands<T> {
         let mut hidden = vec![0.0; tokens * hidden_size];
         let mut row = 0;
         for &length in lengths {
-            for slot in 0..length {
+            for position in 0..length {
                 // A permutation of 0..length, as 37 divides none of the lengths.
-                hidden[row * hidden_size] = (slot * 37 % length) as f64 / 4.0;
+                hidden[row * hidden_size] = (position * 37 % length) as f64 / 4.0;
                 // Equal for all tokens of a sentence: gradients of these columns are of all sizes.
                 for column in 1..hidden_size {
-                    hidden[row * hidden_size + column] = ((row - slot + column) % 5) as f64 / 4.0 - 0.5;
+                    hidden[row * hidden_size + column] = ((row - position + column) % 5) as f64 / 4.0 - 0.5;
                 }
                 row += 1;
             }
@@ -173,7 +174,7 @@ fn run_and_name<T: Float>(
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
     let mut results = Results::default();
     for operands in parts {
-        let (sentences, elements) = (operands.lengths.len() + 1, (operands.tokens() + 1) * hidden_size);
+        let (sentences, tokens) = (operands.lengths.len() + 1, operands.tokens() + 1);
         let lengths = [&operands.lengths[..], &[0]].concat();
         let sizes: Vec<usize> = operands.bags.iter().map(Vec::len).chain([0]).collect();
         let hidden = [&operands.hidden[..], &vec![T::from_f32(f32::NAN); hidden_size]].concat();
@@ -188,31 +189,30 @@ fn run_and_name<T: Float>(
         let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
         let mut workspace = device.upload(&vec![0xffu8; needed.bytes()]).unwrap();
         let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
-        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); elements]).unwrap();
+        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); tokens * hidden_size]).unwrap();
         let arguments = ForwardBackward {
-            hidden: hidden.view(),
-            weight: weight.view(),
+            hidden: hidden.matrix(tokens, hidden_size).unwrap(),
+            weight: weight.matrix(vocabulary, hidden_size).unwrap(),
             bias: bias.view(),
-            cu_seqlens: cu_seqlens.view(),
+            batch: Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
             bag_offsets: bag_offsets.view(),
             bag_ids: bag_ids.view(),
             bag_weights: bag_weights.view(),
             sentence_weights: sentence_weights.view(),
             losses: losses.view_mut(),
-            d_hidden: d_hidden.view_mut(),
-            d_weight: d_weight.view_mut(),
+            d_hidden: d_hidden.matrix_mut(tokens, hidden_size).unwrap(),
+            d_weight: d_weight.matrix_mut(vocabulary, hidden_size).unwrap(),
             d_bias: d_bias.view_mut(),
             algorithm,
             workspace: workspace.view_mut(),
-            hidden_size,
-            first_slot: 0,
+            first_position: 0,
         };
         let kernels = run_on(device, capture, |stream| bag_of_words::forward_backward(stream, arguments));
         results.kernels.extend(kernels);
         let mut losses = widened(&losses.read().unwrap());
         assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
         let mut d_hidden = widened(&d_hidden.read().unwrap());
-        let beyond = d_hidden.split_off(elements - hidden_size);
+        let beyond = d_hidden.split_off((tokens - 1) * hidden_size);
         assert!(beyond.iter().all(|&value| value == 0.0), "a row of no sentence has a gradient");
         results.losses.extend(losses);
         results.d_hidden.extend(d_hidden);
@@ -370,11 +370,11 @@ fn what_is_wrong_shows_in_its_own_sentence() {
             assert!(all.into_iter().flatten().all(|value| value.is_finite()), "id {outside}");
             assert!(actual.d_hidden[5 * 64..14 * 64].iter().all(|&value| value == 0.0), "id {outside}");
         }
-        for slot in [0, 4, 8] {
+        for position in [0, 4, 8] {
             let mut wrong = operands.clone();
-            wrong.hidden[(5 + slot) * 64 + 3] = T::from_f32(f32::NAN);
+            wrong.hidden[(5 + position) * 64 + 3] = T::from_f32(f32::NAN);
             let actual = run(device, &[&wrong], algorithm, 4);
-            assert!(actual.losses[1].is_nan(), "NaN in token {slot}");
+            assert!(actual.losses[1].is_nan(), "NaN in token {position}");
             assert_eq!([actual.losses[0], actual.losses[2]], [clean.losses[0], clean.losses[2]]);
             assert!(actual.d_weight.iter().any(|value| value.is_nan()), "the step must not be taken");
         }
@@ -390,38 +390,41 @@ fn what_is_wrong_shows_in_its_own_sentence() {
 /// Lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
 #[derive(Clone, Copy)]
 struct Lengths {
-    hidden: usize,
-    weight: usize,
+    hidden: [usize; 2],
+    weight: [usize; 2],
     bias: usize,
     cu_seqlens: usize,
     bag_offsets: usize,
     bag_weights: usize,
     sentence_weights: usize,
     losses: usize,
-    d_hidden: usize,
-    d_weight: usize,
+    d_hidden: [usize; 2],
+    d_weight: [usize; 2],
     d_bias: usize,
     workspace: usize,
-    hidden_size: usize,
-    first_slot: usize,
+    tokens: usize,
+    /// Name of a matrix with gaps between its rows
+    gaps: &'static str,
+    first_position: usize,
     algorithm: Algorithm,
 }
 
 const RIGHT: Lengths = Lengths {
-    hidden: 32,
-    weight: 80,
+    hidden: [4, 8],
+    weight: [10, 8],
     bias: 10,
     cu_seqlens: 3,
     bag_offsets: 3,
     bag_weights: 3,
     sentence_weights: 2,
     losses: 2,
-    d_hidden: 32,
-    d_weight: 80,
+    d_hidden: [4, 8],
+    d_weight: [10, 8],
     d_bias: 10,
     workspace: 576,
-    hidden_size: 8,
-    first_slot: 1,
+    tokens: 4,
+    gaps: "",
+    first_position: 1,
     algorithm: Algorithm::Library,
 };
 
@@ -429,29 +432,48 @@ fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
     let device = &devices()[0];
     let floats = |length: usize| device.zeros::<f32>(length).unwrap();
     let ids = |length: usize| device.zeros::<i32>(length).unwrap();
-    let [hidden, weight, bias] = [lengths.hidden, lengths.weight, lengths.bias].map(floats);
-    let [bag_weights, sentence_weights] = [lengths.bag_weights, lengths.sentence_weights].map(floats);
+    // Twice as much as needed, for gaps.
+    let matrix = |[rows, columns]: [usize; 2]| floats(2 * rows * columns);
+    let stride = |name, [_, columns]: [usize; 2]| if lengths.gaps == name { 2 * columns } else { columns };
+    let [hidden, weight] = [lengths.hidden, lengths.weight].map(matrix);
+    let [mut d_hidden, mut d_weight] = [lengths.d_hidden, lengths.d_weight].map(matrix);
+    let [bias, bag_weights, sentence_weights] =
+        [lengths.bias, lengths.bag_weights, lengths.sentence_weights].map(floats);
     let [cu_seqlens, bag_offsets, bag_ids] = [lengths.cu_seqlens, lengths.bag_offsets, 3].map(ids);
-    let [mut losses, mut d_hidden, mut d_weight, mut d_bias] =
-        [lengths.losses, lengths.d_hidden, lengths.d_weight, lengths.d_bias].map(floats);
+    let [mut losses, mut d_bias] = [lengths.losses, lengths.d_bias].map(floats);
     let mut workspace = device.zeros(lengths.workspace).unwrap();
     let arguments = ForwardBackward {
-        hidden: hidden.view(),
-        weight: weight.view(),
+        hidden: hidden.view().strided(
+            lengths.hidden[0],
+            lengths.hidden[1],
+            stride("hidden", lengths.hidden),
+        )?,
+        weight: weight.view().strided(
+            lengths.weight[0],
+            lengths.weight[1],
+            stride("weight", lengths.weight),
+        )?,
         bias: bias.view(),
-        cu_seqlens: cu_seqlens.view(),
+        batch: Packed { cu_seqlens: cu_seqlens.view(), tokens: lengths.tokens, max_seqlen: 4 },
         bag_offsets: bag_offsets.view(),
         bag_ids: bag_ids.view(),
         bag_weights: bag_weights.view(),
         sentence_weights: sentence_weights.view(),
         losses: losses.view_mut(),
-        d_hidden: d_hidden.view_mut(),
-        d_weight: d_weight.view_mut(),
+        d_hidden: d_hidden.view_mut().strided(
+            lengths.d_hidden[0],
+            lengths.d_hidden[1],
+            stride("d_hidden", lengths.d_hidden),
+        )?,
+        d_weight: d_weight.view_mut().strided(
+            lengths.d_weight[0],
+            lengths.d_weight[1],
+            stride("d_weight", lengths.d_weight),
+        )?,
         d_bias: d_bias.view_mut(),
         algorithm: lengths.algorithm,
         workspace: workspace.view_mut(),
-        hidden_size: lengths.hidden_size,
-        first_slot: lengths.first_slot,
+        first_position: lengths.first_position,
     };
     let stream = device.stream();
     bag_of_words::forward_backward(&stream, arguments)?;
@@ -463,17 +485,23 @@ fn wrong_shapes_are_refused() {
     attempt(RIGHT).unwrap();
     for (lengths, message) in [
         (
-            Lengths { hidden: 31, ..RIGHT },
-            "hidden is 31 elements long; it should be whole rows of 8 (hidden size)",
+            Lengths { hidden: [5, 8], ..RIGHT },
+            "hidden is [5, 8]; it should be [4, 8] (tokens, columns of weight)",
         ),
         (
-            Lengths { weight: 72, ..RIGHT },
-            "weight is 72 elements long; it should be 80 (vocabulary · hidden size)",
+            Lengths { hidden: [4, 7], ..RIGHT },
+            "hidden is [4, 7]; it should be [4, 8] (tokens, columns of weight)",
         ),
-        (Lengths { bias: 0, ..RIGHT }, "bias is empty; it should be as long as the vocabulary"),
+        (Lengths { tokens: 3, ..RIGHT }, "hidden is [4, 8]; it should be [3, 8] (tokens, columns of weight)"),
+        (Lengths { tokens: 1 << 31, ..RIGHT }, "batch.tokens is 2147483648; it should be below 2^31"),
+        (
+            Lengths { weight: [0, 8], ..RIGHT },
+            "weight is [0, 8]; it should be [vocabulary, hidden size], with a vocabulary of at least 1 and below 2^31",
+        ),
+        (Lengths { bias: 0, ..RIGHT }, "bias is 0 elements long; it should be 10 (rows of weight)"),
         (
             Lengths { cu_seqlens: 0, ..RIGHT },
-            "cu_seqlens is empty; it should be one longer than there are sentences",
+            "batch.cu_seqlens is empty; it should be one longer than there are sentences",
         ),
         (
             Lengths { bag_offsets: 2, ..RIGHT },
@@ -485,12 +513,9 @@ fn wrong_shapes_are_refused() {
             "sentence_weights is 3 elements long; it should be 2 (sentences)",
         ),
         (Lengths { losses: 1, ..RIGHT }, "losses is 1 elements long; it should be 2 (sentences)"),
-        (Lengths { d_hidden: 24, ..RIGHT }, "d_hidden is 24 elements long; it should be 32 (hidden)"),
-        (
-            Lengths { d_weight: 88, ..RIGHT },
-            "d_weight is 88 elements long; it should be 80 (vocabulary · hidden size)",
-        ),
-        (Lengths { d_bias: 16, ..RIGHT }, "d_bias is 16 elements long; it should be 10 (vocabulary)"),
+        (Lengths { d_hidden: [3, 8], ..RIGHT }, "d_hidden is [3, 8]; it should be [4, 8] (as hidden)"),
+        (Lengths { d_weight: [11, 8], ..RIGHT }, "d_weight is [11, 8]; it should be [10, 8] (as weight)"),
+        (Lengths { d_bias: 16, ..RIGHT }, "d_bias is 16 elements long; it should be 10 (rows of weight)"),
         (
             Lengths { workspace: 575, ..RIGHT },
             "workspace is 575 bytes long; it should be at least 576 (a chunk of one row)",
@@ -499,10 +524,20 @@ fn wrong_shapes_are_refused() {
             Lengths { algorithm: Algorithm::Fused, ..RIGHT },
             "algorithm is Fused; it should be Library for f32",
         ),
-        (Lengths { first_slot: 65_536, ..RIGHT }, "first_slot is 65536; it should be at most 65535"),
-        (Lengths { hidden_size: 4, ..RIGHT }, "hidden_size is 4; it should be a positive multiple of 8"),
+        (Lengths { first_position: 65_536, ..RIGHT }, "first_position is 65536; it should be at most 65535"),
+        (
+            Lengths { weight: [10, 4], ..RIGHT },
+            "columns of weight is 4; it should be a positive multiple of 8",
+        ),
     ] {
         assert_eq!(attempt(lengths).unwrap_err().to_string(), message);
+    }
+    for gaps in ["hidden", "weight", "d_hidden", "d_weight"] {
+        let error = attempt(Lengths { gaps, ..RIGHT }).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{gaps} is strided by 16 elements; it should be contiguous rows of 8 columns")
+        );
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn chunk<T: Float>(
     count: usize,
     vocabulary: usize,
 ) -> Result<()> {
-    let arrays = Arrays::new(count, arguments.hidden_size, vocabulary);
+    let arrays = Arrays::new(count, arguments.weight.columns(), vocabulary);
     let params = params(stream, arguments, &arrays, start..start + count)?;
     let slab_sums = stream.address("workspace", &arguments.workspace)? + arrays.slab_sums as u64;
     let launch = |family: Family<_>, params| -> Result<()> {
@@ -101,13 +101,12 @@ fn params<T: Float>(
     arrays: &Arrays,
     rows: std::ops::Range<usize>,
 ) -> Result<CrossEntropyFusedParams> {
-    let (hidden_size, vocabulary) = (arguments.hidden_size, arguments.bias.len());
-    let elements = rows.start * hidden_size..rows.end * hidden_size;
+    let (vocabulary, hidden_size) = (arguments.weight.rows(), arguments.weight.columns());
     let count = rows.len();
     let workspace = stream.address("workspace", &arguments.workspace)?;
     let place = |offset: usize| workspace + offset as u64;
     Ok(CrossEntropyFusedParams {
-        hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
+        hidden: stream.address("hidden", &arguments.hidden.slice_rows(rows.clone()))?,
         weight: stream.address("weight", &arguments.weight)?,
         bias: stream.address("bias", &arguments.bias)?,
         targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
@@ -121,7 +120,7 @@ fn params<T: Float>(
         scales: place(arrays.scales),
         scaled_hidden: place(arrays.scaled_hidden),
         products: place(arrays.products),
-        d_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        d_hidden: stream.address("d_hidden", &arguments.d_hidden.as_matrix().slice_rows(rows.clone()))?,
         losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
         log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows.clone()))?,
         log_likelihoods: stream

@@ -37,7 +37,7 @@ pub(super) unsafe fn enqueue<T: Float>(
     operands: &Operands,
 ) -> Result<()> {
     let Operands { rows, d_logits, hidden, d_hidden, output, .. } = *operands;
-    let (vocabulary, hidden_size) = (arguments.bias.len(), arguments.hidden_size);
+    let (vocabulary, hidden_size) = (arguments.weight.rows(), arguments.weight.columns());
     let to_weight = Gemm {
         m: vocabulary,
         n: hidden_size,
@@ -83,7 +83,7 @@ unsafe fn to_bias<T: Float>(
     arguments: &ForwardBackward<'_, T>,
     operands: &Operands,
 ) -> Result<()> {
-    let vocabulary = arguments.bias.len();
+    let vocabulary = arguments.weight.rows();
     let params = CrossEntropyBiasParams {
         matrix: operands.d_logits,
         scales: operands.scales,

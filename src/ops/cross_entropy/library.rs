@@ -25,18 +25,18 @@ pub(super) fn chunk<T: Float>(
     count: usize,
     vocabulary: usize,
 ) -> Result<()> {
-    let hidden_size = arguments.hidden_size;
-    let elements = start * hidden_size..(start + count) * hidden_size;
+    let rows = start..start + count;
     let logits = stream.address("workspace", &arguments.workspace)?;
     let slab_sums = logits + self::logits(T::DTYPE, count, vocabulary).start_of_next() as u64;
-    let hidden = stream.address("hidden", &arguments.hidden.slice(elements.clone()))?;
+    let hidden = stream.address("hidden", &arguments.hidden.slice_rows(rows.clone()))?;
     let weight = stream.address("weight", &arguments.weight)?;
+    let hidden_size = arguments.weight.columns();
     let product = logits::Product { hidden, weight, logits, rows: count, vocabulary, hidden_size };
     // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
     unsafe { logits::product::<T>(stream, product)? };
-    loss_and_gradient(stream, arguments, start..start + count, vocabulary, logits)?;
+    loss_and_gradient(stream, arguments, rows.clone(), vocabulary, logits)?;
     // Until the gradient is written, its memory holds the hidden rows that have a target, and 0 for the others.
-    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?;
+    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_matrix().slice_rows(rows))?;
     let operands = Operands {
         rows: count,
         d_logits: logits,
@@ -60,8 +60,6 @@ fn loss_and_gradient<T: Float>(
 ) -> Result<()> {
     let options = &arguments.options;
     let count = rows.len() as u32;
-    let columns = arguments.hidden_size;
-    let elements = rows.start * columns..rows.end * columns;
     let params = CrossEntropyParams {
         logits,
         bias: stream.address("bias", &arguments.bias)?,
@@ -71,13 +69,13 @@ fn loss_and_gradient<T: Float>(
         log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows.clone()))?,
         log_likelihoods: stream
             .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
-        correct: stream.address("correct", &arguments.correct.as_view().slice(rows))?,
-        hidden: stream.address("hidden", &arguments.hidden.slice(elements.clone()))?,
-        labeled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_view().slice(elements))?,
+        correct: stream.address("correct", &arguments.correct.as_view().slice(rows.clone()))?,
+        hidden: stream.address("hidden", &arguments.hidden.slice_rows(rows.clone()))?,
+        labeled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_matrix().slice_rows(rows))?,
         rows: count,
         vocabulary: vocabulary as u32,
         stride: padded(vocabulary) as u32,
-        hidden_size: columns as u32,
+        hidden_size: arguments.weight.columns() as u32,
         ignore_index: options.ignore_index,
         label_smoothing: options.label_smoothing,
         z_loss: options.z_loss,

@@ -14,11 +14,14 @@ mod totals;
 pub use mean_weights::{MeanWeights, mean_weights};
 pub use totals::Totals;
 
-use super::error::{elements, require, require_aligned, require_columns, require_count, require_length};
+use super::error::{
+    require, require_aligned, require_columns, require_contiguous, require_count, require_length,
+    require_shape,
+};
 use super::workspace::largest;
 use super::{Error, Result, Workspace};
 pub use crate::common::loss::Options;
-use crate::device::{DType, Float, Stream, View, ViewMut};
+use crate::device::{DType, Float, Matrix, MatrixMut, Stream, View, ViewMut};
 
 impl Options {
     /// Returns whether the loss is the cross-entropy alone.
@@ -54,10 +57,10 @@ pub enum Algorithm {
 /// Arguments of [`forward_backward`].
 #[derive(Debug)]
 pub struct ForwardBackward<'a, T: Float> {
-    /// `[M, H]`
-    pub hidden: View<'a, T>,
+    /// `[M, H]`, contiguous like all matrices here
+    pub hidden: Matrix<'a, T>,
     /// `[V, H]`: the word embeddings
-    pub weight: View<'a, T>,
+    pub weight: Matrix<'a, T>,
     /// `[V]`, aligned to 16 bytes
     pub bias: View<'a, f32>,
     /// `[M]`: ids in `[0, V)`, or [`Options::ignore_index`]. As they are in device memory, any other id is not refused: it makes its row's loss
@@ -77,9 +80,9 @@ pub struct ForwardBackward<'a, T: Float> {
     /// `[M]`: 1 where no word's logit exceeds the target's, else 0
     pub correct: ViewMut<'a, u8>,
     /// `[M, H]`, overwritten
-    pub d_hidden: ViewMut<'a, T>,
+    pub d_hidden: MatrixMut<'a, T>,
     /// `[V, H]`, added to
-    pub d_weight: ViewMut<'a, f32>,
+    pub d_weight: MatrixMut<'a, f32>,
     /// `[V]`, added to
     pub d_bias: ViewMut<'a, f32>,
     /// End of each group of rows, ascending; the last one is M. The encoder's rows and the decoder's are two groups of one call.
@@ -88,8 +91,6 @@ pub struct ForwardBackward<'a, T: Float> {
     pub totals: ViewMut<'a, Totals>,
     /// [`workspace`] bytes for the rows of a chunk, aligned to 16. A larger one is faster, up to all M rows.
     pub workspace: ViewMut<'a, u8>,
-    /// H
-    pub hidden_size: usize,
 }
 
 /// Returns the workspace for chunks of `rows` rows, of `hidden_size` columns each, over a vocabulary of `vocab_size` words.
@@ -110,7 +111,7 @@ pub fn workspace(
 /// Enqueues the loss of every row, all gradients of their sum, and each group's totals.
 ///
 /// # Errors
-/// When a length does not fit, an option is out of range, the algorithm does not support the type or the options, or the workspace has no room
+/// When a shape does not fit, an option is out of range, the algorithm does not support the type or the options, or the workspace has no room
 /// for one row.
 pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
     let (rows, vocabulary) = check(&arguments)?;
@@ -130,8 +131,8 @@ pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_
 /// Returns the maximum number of rows that the workspace has room for, at most `rows`.
 fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabulary: usize) -> Result<usize> {
     let bytes = arguments.workspace.len();
-    let needed =
-        |rows| workspace(arguments.algorithm, T::DTYPE, rows, arguments.hidden_size, vocabulary).bytes();
+    let hidden_size = arguments.weight.columns();
+    let needed = |rows| workspace(arguments.algorithm, T::DTYPE, rows, hidden_size, vocabulary).bytes();
     require(
         rows == 0 || bytes >= needed(1),
         "workspace",
@@ -142,17 +143,18 @@ fn chunk_rows<T: Float>(arguments: &ForwardBackward<'_, T>, rows: usize, vocabul
 }
 
 fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)> {
-    let (rows, vocabulary) = (arguments.targets.len(), arguments.bias.len());
-    let hidden_size = arguments.hidden_size;
+    let (rows, vocabulary) = (arguments.targets.len(), arguments.weight.rows());
+    let hidden_size = arguments.weight.columns();
     arguments.options.check()?;
-    require(vocabulary > 0, "bias", "empty", "as long as the vocabulary")?;
-    require_count("bias", vocabulary)?;
+    require(
+        vocabulary > 0 && hidden_size > 0 && vocabulary.max(hidden_size) <= i32::MAX as usize,
+        "weight",
+        format_args!("[{vocabulary}, {hidden_size}]"),
+        "[vocabulary, hidden size], both positive and below 2^31",
+    )?;
     require_count("targets", rows)?;
-    require(hidden_size > 0, "hidden_size", hidden_size, "positive")?;
-    require(u32::try_from(hidden_size).is_ok(), "hidden_size", hidden_size, "below 2^32")?;
-    let (hidden, weight) = (elements([rows, hidden_size]), elements([vocabulary, hidden_size]));
-    require_length("hidden", arguments.hidden.len(), hidden, "targets · hidden size")?;
-    require_length("weight", arguments.weight.len(), weight, "vocabulary · hidden size")?;
+    require_shape("hidden", &arguments.hidden, [rows, hidden_size], "targets, columns of weight")?;
+    require_length("bias", arguments.bias.len(), vocabulary, "rows of weight")?;
     for (name, length) in [
         ("row_weights", arguments.row_weights.len()),
         ("losses", arguments.losses.len()),
@@ -162,9 +164,13 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<(usize, usize)>
     ] {
         require_length(name, length, rows, "targets")?;
     }
-    require_length("d_hidden", arguments.d_hidden.len(), hidden, "targets · hidden size")?;
-    require_length("d_weight", arguments.d_weight.len(), weight, "vocabulary · hidden size")?;
-    require_length("d_bias", arguments.d_bias.len(), vocabulary, "vocabulary")?;
+    require_shape("d_hidden", &arguments.d_hidden, [rows, hidden_size], "as hidden")?;
+    require_shape("d_weight", &arguments.d_weight, [vocabulary, hidden_size], "as weight")?;
+    require_length("d_bias", arguments.d_bias.len(), vocabulary, "rows of weight")?;
+    require_contiguous("hidden", &arguments.hidden)?;
+    require_contiguous("weight", &arguments.weight)?;
+    require_contiguous("d_hidden", &arguments.d_hidden)?;
+    require_contiguous("d_weight", &arguments.d_weight)?;
     let ends = arguments.group_ends;
     require(
         ends.is_sorted() && ends.last() == Some(&rows),
@@ -197,7 +203,7 @@ fn check_algorithm<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     if !arguments.options.is_plain() {
         return refuse("with label smoothing, z-loss or a soft cap");
     }
-    require_columns("hidden_size", arguments.hidden_size)?;
+    require_columns("columns of weight", arguments.weight.columns())?;
     require_aligned("hidden", arguments.hidden.address())?;
     require_aligned("weight", arguments.weight.address())?;
     require_aligned("d_hidden", arguments.d_hidden.address())

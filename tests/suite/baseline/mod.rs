@@ -177,8 +177,8 @@ fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary:
     let (mut correct, mut totals) = (device.zeros(rows).unwrap(), device.zeros(1).unwrap());
     let mut workspace = needed.allocate(device).unwrap();
     let arguments = cross_entropy::ForwardBackward {
-        hidden: hidden.view(),
-        weight: weight.view(),
+        hidden: hidden.matrix(rows, HIDDEN).unwrap(),
+        weight: weight.matrix(vocabulary, HIDDEN).unwrap(),
         bias: bias.view(),
         targets: targets.view(),
         row_weights: row_weights.view(),
@@ -188,13 +188,12 @@ fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary:
         log_sum_exp: log_sum_exp.view_mut(),
         log_likelihoods: log_likelihoods.view_mut(),
         correct: correct.view_mut(),
-        d_hidden: d_hidden.view_mut(),
-        d_weight: d_weight.view_mut(),
+        d_hidden: d_hidden.matrix_mut(rows, HIDDEN).unwrap(),
+        d_weight: d_weight.matrix_mut(vocabulary, HIDDEN).unwrap(),
         d_bias: d_bias.view_mut(),
         group_ends: &[rows],
         totals: totals.view_mut(),
         workspace: workspace.view_mut(),
-        hidden_size: HIDDEN,
     };
     cross_entropy::forward_backward(stream, arguments).unwrap();
     let first = |buffer: &Buffer<f32>, count| {

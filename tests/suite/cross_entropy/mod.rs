@@ -210,8 +210,8 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
         let mut totals = device.zeros(group_ends.len()).unwrap();
         let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); rows * hidden_size]).unwrap();
         let arguments = ForwardBackward {
-            hidden: hidden.view(),
-            weight: weight.view(),
+            hidden: hidden.matrix(rows, hidden_size).unwrap(),
+            weight: weight.matrix(vocabulary, hidden_size).unwrap(),
             bias: bias.view(),
             targets: targets.view(),
             row_weights: row_weights.view(),
@@ -221,13 +221,12 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
             log_sum_exp: log_sum_exp.view_mut(),
             log_likelihoods: log_likelihoods.view_mut(),
             correct: correct.view_mut(),
-            d_hidden: d_hidden.view_mut(),
-            d_weight: d_weight.view_mut(),
+            d_hidden: d_hidden.matrix_mut(rows, hidden_size).unwrap(),
+            d_weight: d_weight.matrix_mut(vocabulary, hidden_size).unwrap(),
             d_bias: d_bias.view_mut(),
             group_ends: &group_ends,
             totals: totals.view_mut(),
             workspace: workspace.view_mut(),
-            hidden_size,
         };
         let kernels =
             run_on(device, way.capture, |stream| cross_entropy::forward_backward(stream, arguments));

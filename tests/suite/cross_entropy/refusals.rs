@@ -7,8 +7,8 @@ use retromae::device::bf16;
 /// One call with 4 rows, 10 words and 8 columns, to be spoiled in one place.
 #[derive(Clone, Copy)]
 struct Call {
-    hidden: usize,
-    weight: usize,
+    hidden: [usize; 2],
+    weight: [usize; 2],
     bias: usize,
     /// Elements before the bias.
     bias_offset: usize,
@@ -17,12 +17,13 @@ struct Call {
     log_sum_exp: usize,
     log_likelihoods: usize,
     correct: usize,
-    d_hidden: usize,
-    d_weight: usize,
+    d_hidden: [usize; 2],
+    d_weight: [usize; 2],
     d_bias: usize,
     totals: usize,
     workspace: usize,
-    hidden_size: usize,
+    /// Name of a matrix with gaps between its rows
+    gaps: &'static str,
     group_ends: &'static [usize],
     options: Options,
     algorithm: Algorithm,
@@ -30,8 +31,8 @@ struct Call {
 
 fn right() -> Call {
     Call {
-        hidden: 32,
-        weight: 80,
+        hidden: [4, 8],
+        weight: [10, 8],
         bias: 10,
         bias_offset: 0,
         row_weights: 4,
@@ -39,12 +40,12 @@ fn right() -> Call {
         log_sum_exp: 4,
         log_likelihoods: 4,
         correct: 4,
-        d_hidden: 32,
-        d_weight: 80,
+        d_hidden: [4, 8],
+        d_weight: [10, 8],
         d_bias: 10,
         totals: 1,
         workspace: 128,
-        hidden_size: 8,
+        gaps: "",
         group_ends: &[4],
         options: Options::default(),
         algorithm: Algorithm::Library,
@@ -54,18 +55,20 @@ fn right() -> Call {
 fn attempt<T: Float>(call: Call) -> retromae::ops::Result<()> {
     let device = &devices()[0];
     let floats = |length: usize| device.zeros::<f32>(length).unwrap();
-    let typed = |length: usize| device.zeros::<T>(length).unwrap();
+    // Twice as much as needed, for gaps.
+    let typed = |[rows, columns]: [usize; 2]| device.zeros::<T>(2 * rows * columns).unwrap();
+    let stride = |name, [_, columns]: [usize; 2]| if call.gaps == name { 2 * columns } else { columns };
     let [hidden, weight, mut d_hidden] = [call.hidden, call.weight, call.d_hidden].map(typed);
     let targets = device.zeros::<i32>(4).unwrap();
     let [bias, row_weights] = [call.bias_offset + call.bias, call.row_weights].map(floats);
     let [mut losses, mut log_sum_exp, mut log_likelihoods] =
         [call.losses, call.log_sum_exp, call.log_likelihoods].map(floats);
-    let [mut d_weight, mut d_bias] = [call.d_weight, call.d_bias].map(floats);
+    let [mut d_weight, mut d_bias] = [2 * call.d_weight[0] * call.d_weight[1], call.d_bias].map(floats);
     let [mut correct, mut workspace] = [call.correct, call.workspace].map(|n| device.zeros(n).unwrap());
     let mut totals = device.zeros(call.totals).unwrap();
     let arguments = ForwardBackward {
-        hidden: hidden.view(),
-        weight: weight.view(),
+        hidden: hidden.view().strided(call.hidden[0], call.hidden[1], stride("hidden", call.hidden))?,
+        weight: weight.view().strided(call.weight[0], call.weight[1], stride("weight", call.weight))?,
         bias: bias.slice(call.bias_offset..bias.len()),
         targets: targets.view(),
         row_weights: row_weights.view(),
@@ -75,13 +78,20 @@ fn attempt<T: Float>(call: Call) -> retromae::ops::Result<()> {
         log_sum_exp: log_sum_exp.view_mut(),
         log_likelihoods: log_likelihoods.view_mut(),
         correct: correct.view_mut(),
-        d_hidden: d_hidden.view_mut(),
-        d_weight: d_weight.view_mut(),
+        d_hidden: d_hidden.view_mut().strided(
+            call.d_hidden[0],
+            call.d_hidden[1],
+            stride("d_hidden", call.d_hidden),
+        )?,
+        d_weight: d_weight.view_mut().strided(
+            call.d_weight[0],
+            call.d_weight[1],
+            stride("d_weight", call.d_weight),
+        )?,
         d_bias: d_bias.view_mut(),
         group_ends: call.group_ends,
         totals: totals.view_mut(),
         workspace: workspace.view_mut(),
-        hidden_size: call.hidden_size,
     };
     let stream = device.stream();
     cross_entropy::forward_backward(&stream, arguments)?;
@@ -93,14 +103,22 @@ fn wrong_shapes_are_refused() {
     attempt::<f32>(right()).unwrap();
     for (call, message) in [
         (
-            Call { hidden: 24, ..right() },
-            "hidden is 24 elements long; it should be 32 (targets · hidden size)",
+            Call { hidden: [3, 8], ..right() },
+            "hidden is [3, 8]; it should be [4, 8] (targets, columns of weight)",
         ),
         (
-            Call { weight: 72, ..right() },
-            "weight is 72 elements long; it should be 80 (vocabulary · hidden size)",
+            Call { hidden: [4, 9], ..right() },
+            "hidden is [4, 9]; it should be [4, 8] (targets, columns of weight)",
         ),
-        (Call { bias: 0, ..right() }, "bias is empty; it should be as long as the vocabulary"),
+        (
+            Call { weight: [0, 8], ..right() },
+            "weight is [0, 8]; it should be [vocabulary, hidden size], both positive and below 2^31",
+        ),
+        (
+            Call { weight: [10, 0], ..right() },
+            "weight is [10, 0]; it should be [vocabulary, hidden size], both positive and below 2^31",
+        ),
+        (Call { bias: 9, ..right() }, "bias is 9 elements long; it should be 10 (rows of weight)"),
         (Call { row_weights: 3, ..right() }, "row_weights is 3 elements long; it should be 4 (targets)"),
         (Call { losses: 5, ..right() }, "losses is 5 elements long; it should be 4 (targets)"),
         (Call { log_sum_exp: 3, ..right() }, "log_sum_exp is 3 elements long; it should be 4 (targets)"),
@@ -109,15 +127,9 @@ fn wrong_shapes_are_refused() {
             "log_likelihoods is 0 elements long; it should be 4 (targets)",
         ),
         (Call { correct: 8, ..right() }, "correct is 8 elements long; it should be 4 (targets)"),
-        (
-            Call { d_hidden: 31, ..right() },
-            "d_hidden is 31 elements long; it should be 32 (targets · hidden size)",
-        ),
-        (
-            Call { d_weight: 81, ..right() },
-            "d_weight is 81 elements long; it should be 80 (vocabulary · hidden size)",
-        ),
-        (Call { d_bias: 16, ..right() }, "d_bias is 16 elements long; it should be 10 (vocabulary)"),
+        (Call { d_hidden: [5, 8], ..right() }, "d_hidden is [5, 8]; it should be [4, 8] (as hidden)"),
+        (Call { d_weight: [10, 7], ..right() }, "d_weight is [10, 7]; it should be [10, 8] (as weight)"),
+        (Call { d_bias: 16, ..right() }, "d_bias is 16 elements long; it should be 10 (rows of weight)"),
         (Call { totals: 2, ..right() }, "totals is 2 elements long; it should be 1 (groups)"),
         (
             Call { group_ends: &[], ..right() },
@@ -131,13 +143,23 @@ fn wrong_shapes_are_refused() {
             Call { workspace: 127, ..right() },
             "workspace is 127 bytes long; it should be at least 128 (a chunk of one row)",
         ),
-        (Call { hidden_size: 0, ..right() }, "hidden_size is 0; it should be positive"),
         (
             Call { bias_offset: 1, ..right() },
             "bias is at an address of 4 modulo 16 bytes; it should be aligned to 16 bytes",
         ),
     ] {
         assert_eq!(attempt::<f32>(call).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn gaps_between_rows_are_refused() {
+    for name in ["hidden", "weight", "d_hidden", "d_weight"] {
+        let error = attempt::<f32>(Call { gaps: name, ..right() }).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{name} is strided by 16 elements; it should be contiguous rows of 8 columns")
+        );
     }
 }
 
@@ -180,9 +202,9 @@ fn the_fused_algorithm_refuses_what_it_does_not_take() {
         let expected = "algorithm is Fused; it should be Library with label smoothing, z-loss or a soft cap";
         assert_eq!(error, expected);
     }
-    let narrow = Call { hidden: 16, weight: 40, d_hidden: 16, d_weight: 40, hidden_size: 4, ..fused };
+    let narrow = Call { hidden: [4, 4], weight: [10, 4], d_hidden: [4, 4], d_weight: [10, 4], ..fused };
     let error = attempt::<bf16>(narrow).unwrap_err().to_string();
-    assert_eq!(error, "hidden_size is 4; it should be a positive multiple of 8");
+    assert_eq!(error, "columns of weight is 4; it should be a positive multiple of 8");
     let error = attempt::<bf16>(Call { workspace: bytes - 1, ..fused }).unwrap_err().to_string();
     assert!(error.ends_with(&format!("it should be at least {bytes} (a chunk of one row)")), "{error}");
 }

@@ -1,6 +1,7 @@
 //! Sentences and bags of the bag-of-words head.
 
 use retromae::device::{Device, ModelFloat, bf16};
+use retromae::ops::Packed;
 use retromae::ops::bag_of_words::{self, Algorithm};
 
 use super::{COLUMNS, ROUNDS, matrix, stale};
@@ -25,25 +26,24 @@ fn bag<T: ModelFloat>(
     let (mut d_weight, mut d_bias) =
         (stale::<f32>(device, VOCABULARY * COLUMNS), stale::<f32>(device, VOCABULARY));
     let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, 3, VOCABULARY);
-    // Bytes of large slots.
+    // Bytes of large positions.
     let mut workspace = device.upload(&vec![0x7fu8; needed.bytes()]).unwrap();
     let arguments = bag_of_words::ForwardBackward {
-        hidden: hidden.view(),
-        weight: weight.view(),
+        hidden: hidden.matrix(tokens, COLUMNS).unwrap(),
+        weight: weight.matrix(VOCABULARY, COLUMNS).unwrap(),
         bias: bias.view(),
-        cu_seqlens: cu_seqlens.view(),
+        batch: Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
         bag_offsets: bag_offsets.view(),
         bag_ids: bag_ids.view(),
         bag_weights: bag_weights.view(),
         sentence_weights: sentence_weights.view(),
         losses: losses.view_mut(),
-        d_hidden: d_hidden.view_mut(),
-        d_weight: d_weight.view_mut(),
+        d_hidden: d_hidden.matrix_mut(tokens, COLUMNS).unwrap(),
+        d_weight: d_weight.matrix_mut(VOCABULARY, COLUMNS).unwrap(),
         d_bias: d_bias.view_mut(),
         algorithm,
         workspace: workspace.view_mut(),
-        hidden_size: COLUMNS,
-        first_slot: 1,
+        first_position: 1,
     };
     bag_of_words::forward_backward(&device.stream(), arguments).unwrap();
     let widen = |values: Vec<T>| values.into_iter().map(T::to_f32).collect();
