@@ -255,16 +255,16 @@ struct RowsParams {
  * or soft_cap·tanh(x / soft_cap), p = softmax(y) and L = log-sum-exp of y, a row's loss is weight·(L − (1 −
  * label_smoothing)·y[target] − label_smoothing·mean y + z_loss·L²). */
 struct CrossEntropyParams {
-    DevicePointer logits;          /* T [rows, stride]: in, without bias; out, the gradient */
-    DevicePointer bias;            /* f32 [vocabulary], aligned to 16 bytes */
+    DevicePointer logits;          /* T [rows, stride]: in, without bias; out, the gradient, if wanted */
+    DevicePointer bias;            /* f32 [vocabulary], aligned to 16 bytes; optional: 0 */
     DevicePointer targets;         /* i32 [rows] */
-    DevicePointer row_weights;     /* f32 [rows] */
+    DevicePointer row_weights;     /* f32 [rows], optional: 1 */
     DevicePointer losses;          /* f32 [rows] */
-    DevicePointer log_sum_exp;     /* f32 [rows] */
-    DevicePointer log_likelihoods; /* f32 [rows]: log p[target] */
-    DevicePointer correct;         /* u8 [rows]: 1 if no logit exceeds the target's */
+    DevicePointer log_sum_exp;     /* f32 [rows], optional */
+    DevicePointer log_likelihoods; /* f32 [rows], optional: log p[target] */
+    DevicePointer correct;         /* u8 [rows], optional: 1 if no logit exceeds the target's */
     DevicePointer hidden;          /* T [rows, hidden_size] */
-    DevicePointer labeled_hidden;  /* T [rows, hidden_size]: set to hidden, or 0 in a row without a target */
+    DevicePointer labeled_hidden;  /* T [rows, hidden_size], optional: set to hidden, or 0 without a target */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t stride;
@@ -272,7 +272,9 @@ struct CrossEntropyParams {
     int32_t ignore_index; /* the target of a row without a loss */
     float label_smoothing;
     float z_loss;
-    float soft_cap; /* 0: none */
+    float soft_cap;        /* 0: none */
+    uint32_t has_gradient; /* 0: the logits stay */
+    uint32_t reserved;
 };
 
 /* Totals of a group of rows. */
@@ -315,23 +317,24 @@ struct CrossEntropyTotalsParams {
 struct CrossEntropyFusedParams {
     DevicePointer hidden;        /* T [rows, hidden_size] */
     DevicePointer weight;        /* T [vocabulary, hidden_size] */
-    DevicePointer bias;          /* f32 [vocabulary] */
+    DevicePointer bias;          /* f32 [vocabulary], optional: 0 */
     DevicePointer targets;       /* i32 [rows] */
-    DevicePointer row_weights;   /* f32 [rows] */
+    DevicePointer row_weights;   /* f32 [rows], optional: 1 */
     DevicePointer references;    /* f32 [rows]: subtracted from the row's logits */
     DevicePointer target_logits; /* f32 [rows] */
     DevicePointer sums;          /* f32 [splits, rows]: sums of the exponentials */
     DevicePointer maxima;        /* f32 [splits, rows]: largest logits */
     DevicePointer retries;       /* u32 [row tiles]: 1 if a reference was too small */
-    DevicePointer exponentials;  /* T [rows, stride]: exp(logit − reference), later less the one-hot target */
-    DevicePointer scales;        /* f32 [rows]: row weight over sum */
-    DevicePointer scaled_hidden; /* T [rows, hidden_size]: hidden, times scale */
-    DevicePointer products;      /* f32 [rows, hidden_size]: exponentials · weight */
-    DevicePointer d_hidden;      /* T [rows, hidden_size]: products, times scale */
-    DevicePointer losses;        /* f32 [rows] */
-    DevicePointer log_sum_exp;   /* f32 [rows] */
-    DevicePointer log_likelihoods; /* f32 [rows] */
-    DevicePointer correct;         /* u8 [rows] */
+    /* T [rows, stride], optional: exp(logit − reference), later less the one-hot target */
+    DevicePointer exponentials;
+    DevicePointer scales;          /* f32 [rows], as exponentials: row weight over sum */
+    DevicePointer scaled_hidden;   /* T [rows, hidden_size], optional: hidden, times scale */
+    DevicePointer products;        /* f32 [rows, hidden_size]: exponentials · weight */
+    DevicePointer d_hidden;        /* T [rows, hidden_size]: products, times scale */
+    DevicePointer losses;          /* f32 [rows] */
+    DevicePointer log_sum_exp;     /* f32 [rows], optional */
+    DevicePointer log_likelihoods; /* f32 [rows], optional */
+    DevicePointer correct;         /* u8 [rows], optional */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t hidden_size;

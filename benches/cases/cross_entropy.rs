@@ -4,7 +4,7 @@
 //! V·H·e, its gradient, which is added to, 8·V·H.
 
 use retromae::device::{Buffer, DType, ModelFloat, Stream};
-use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
+use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Totals};
 
 use crate::baseline;
 use crate::harness::{
@@ -121,26 +121,28 @@ impl<T: ModelFloat> Ours<T> {
 impl<T: ModelFloat> Work for Ours<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         let Case { rows, hidden_size, vocabulary, .. } = self.case;
-        let arguments = ForwardBackward {
-            hidden: self.hidden.matrix(rows, hidden_size)?,
-            weight: self.weight.matrix(vocabulary, hidden_size)?,
-            bias: self.bias.view(),
-            targets: self.targets.view(),
-            row_weights: self.row_weights.view(),
-            options: Options::default(),
+        let arguments = Forward {
+            bias: Some(self.bias.view()),
+            row_weights: Some(self.row_weights.view()),
             algorithm: self.algorithm,
-            losses: self.losses.view_mut(),
-            log_sum_exp: self.log_sum_exp.view_mut(),
-            log_likelihoods: self.log_likelihoods.view_mut(),
-            correct: self.correct.view_mut(),
-            d_hidden: self.d_hidden.matrix_mut(rows, hidden_size)?,
-            d_weight: self.d_weight.matrix_mut(vocabulary, hidden_size)?,
-            d_bias: self.d_bias.view_mut(),
-            group_ends: &[rows],
-            totals: self.totals.view_mut(),
-            workspace: self.workspace.view_mut(),
+            log_sum_exp: Some(self.log_sum_exp.view_mut()),
+            log_likelihoods: Some(self.log_likelihoods.view_mut()),
+            correct: Some(self.correct.view_mut()),
+            totals: Some(self.totals.view_mut()),
+            ..Forward::new(
+                self.hidden.matrix(rows, hidden_size)?,
+                self.weight.matrix(vocabulary, hidden_size)?,
+                self.targets.view(),
+                self.losses.view_mut(),
+                self.workspace.view_mut(),
+            )
         };
-        Ok(cross_entropy::forward_backward(stream, arguments)?)
+        let gradients = Gradients {
+            d_hidden: Some(self.d_hidden.matrix_mut(rows, hidden_size)?),
+            d_weight: Some(self.d_weight.matrix_mut(vocabulary, hidden_size)?),
+            d_bias: Some(self.d_bias.view_mut()),
+        };
+        Ok(cross_entropy::forward_backward(stream, arguments, gradients)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -100,4 +100,15 @@ RETROMAE_DEVICE T* pointer(DevicePointer address) {
     return reinterpret_cast<T*>(address);
 }
 
+// Element `index` of an optional vector, or `otherwise`.
+RETROMAE_DEVICE float element_or(DevicePointer vector, uint64_t index, float otherwise) {
+    return vector != 0 ? pointer<const float>(vector)[index] : otherwise;
+}
+
+// Writes element `index` of an optional vector.
+template <class T>
+RETROMAE_DEVICE void store_optional(DevicePointer vector, uint64_t index, T value) {
+    if (vector != 0) pointer<T>(vector)[index] = value;
+}
+
 }  // namespace retromae

@@ -66,7 +66,7 @@ RETROMAE_DEVICE void references(const CrossEntropyFusedParams& params) {
     }
     warp_butterfly<Sum, 32>(sums);
     if (lane_index() == 0)
-        pointer<float>(params.references)[row] = sums[0] + pointer<const float>(params.bias)[target];
+        pointer<float>(params.references)[row] = sums[0] + element_or(params.bias, target, 0.0f);
 }
 
 // Sums of exponentials and largest logits of a lane's rows, over the tiles so far.
@@ -102,7 +102,9 @@ RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t fi
     RETROMAE_UNROLL
     for (int column = 0; column < kLaneColumns; ++column) {
         const uint32_t token_id = first_column + lane_column(column);
-        bias[column] = token_id < params.vocabulary ? pointer<const float>(params.bias)[token_id] : -INFINITY;
+        const bool exists = token_id < params.vocabulary;
+        bias[column] = exists ? 0.0f : -INFINITY;
+        if (params.bias != 0 && exists) bias[column] = pointer<const float>(params.bias)[token_id];
     }
     for_each_product(products, [&](int, int column, float& x) { x += bias[column]; });
 }
@@ -143,7 +145,7 @@ RETROMAE_DEVICE void write_exponentials(const CrossEntropyFusedParams& params,
     warp_barrier();
     staged.store(staged_row, 0, exponentials);
     warp_barrier();
-    if (row < params.rows && column < params.stride)
+    if (params.exponentials != 0 && row < params.rows && column < params.stride)
         staged.template write_rows<kWarpTile / 8>(
             staged_row, 0,
             pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride + column,
@@ -249,7 +251,7 @@ RETROMAE_DEVICE void rows(const CrossEntropyFusedParams& params) {
     const int32_t target = valid_target(params, row);
     float sum[1], maximum[1];
     gather_statistics(params, row, sum, maximum);
-    const float weight = pointer<const float>(params.row_weights)[row];
+    const float weight = element_or(params.row_weights, row, 1.0f);
     const float scale = target < 0 ? 0.0f : weight / sum[0];
     if (lane_index() == 0) {
         float loss = 0.0f, log_sum_exp = 0.0f, log_likelihood = 0.0f;
@@ -262,19 +264,19 @@ RETROMAE_DEVICE void rows(const CrossEntropyFusedParams& params) {
             log_likelihood = (logit - reference) - log_sum;
             loss = weight * -log_likelihood;
             correct = !(maximum[0] > logit) && logit == logit;
-            T* exponential =
-                pointer<T>(params.exponentials) + static_cast<uint64_t>(row) * params.stride + target;
             const float own = exp2_approximate((logit - reference) * kLog2E);
-            *exponential = from_float<T>(own - sum[0]);
+            const uint64_t index = static_cast<uint64_t>(row) * params.stride + target;
+            store_optional(params.exponentials, index, from_float<T>(own - sum[0]));
         } else if (pointer<const int32_t>(params.targets)[row] != params.ignore_index) {
             loss = log_sum_exp = log_likelihood = NAN;
         }
         pointer<float>(params.losses)[row] = loss;
-        pointer<float>(params.log_sum_exp)[row] = log_sum_exp;
-        pointer<float>(params.log_likelihoods)[row] = log_likelihood;
-        pointer<uint8_t>(params.correct)[row] = correct;
-        pointer<float>(params.scales)[row] = scale;
+        store_optional(params.log_sum_exp, row, log_sum_exp);
+        store_optional(params.log_likelihoods, row, log_likelihood);
+        store_optional(params.correct, row, static_cast<uint8_t>(correct));
+        store_optional(params.scales, row, scale);
     }
+    if (params.scaled_hidden == 0) return;
     const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
     for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {
         float x[8] = {};

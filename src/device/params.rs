@@ -574,10 +574,12 @@ pub struct CrossEntropyParams {
     pub label_smoothing: f32,
     pub z_loss: f32,
     pub soft_cap: f32,
+    pub has_gradient: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 112usize];
+    ["Size of CrossEntropyParams"][::core::mem::size_of::<CrossEntropyParams>() - 120usize];
     ["Alignment of CrossEntropyParams"][::core::mem::align_of::<CrossEntropyParams>() - 8usize];
     ["Offset of field: CrossEntropyParams::logits"]
         [::core::mem::offset_of!(CrossEntropyParams, logits) - 0usize];
@@ -614,6 +616,10 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyParams, z_loss) - 104usize];
     ["Offset of field: CrossEntropyParams::soft_cap"]
         [::core::mem::offset_of!(CrossEntropyParams, soft_cap) - 108usize];
+    ["Offset of field: CrossEntropyParams::has_gradient"]
+        [::core::mem::offset_of!(CrossEntropyParams, has_gradient) - 112usize];
+    ["Offset of field: CrossEntropyParams::reserved"]
+        [::core::mem::offset_of!(CrossEntropyParams, reserved) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -19,7 +19,6 @@ pub(super) struct Head<T: ModelFloat> {
     rows: Buffer<T>,
     transform: Transform<T>,
     row_losses: Buffer<f32>,
-    log_sum_exp: Buffer<f32>,
     log_likelihoods: Buffer<f32>,
     correct: Buffer<u8>,
     /// `[2]` totals of encoder and decoder
@@ -37,7 +36,6 @@ impl<T: ModelFloat> Head<T> {
             rows: device.zeros(rows * config.hidden_size)?,
             transform: Transform::new(device, rows, config.hidden_size)?,
             row_losses: device.zeros(rows)?,
-            log_sum_exp: device.zeros(rows)?,
             log_likelihoods: device.zeros(rows)?,
             correct: device.zeros(rows)?,
             totals: device.zeros(2)?,
@@ -105,26 +103,28 @@ impl<T: ModelFloat> Head<T> {
         let layout = &parameters.weights.layout;
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
         let weight = parameters.weights.operand(&layout.word);
-        let forward_backward = cross_entropy::ForwardBackward {
-            hidden: self.transform.output.slice(0..elements).rows_of(columns)?,
-            weight: weight.rows_of(columns)?,
-            bias: parameters.weights.master.slice(layout.head_bias.clone()),
-            targets: inputs.targets.view(),
-            row_weights: inputs.row_weights.view(),
-            options: cross_entropy::Options::default(),
+        let forward = cross_entropy::Forward {
+            bias: Some(parameters.weights.master.slice(layout.head_bias.clone())),
+            row_weights: Some(inputs.row_weights.view()),
             algorithm: HEAD_ALGORITHM,
-            losses: self.row_losses.slice_mut(0..count),
-            log_sum_exp: self.log_sum_exp.slice_mut(0..count),
-            log_likelihoods: self.log_likelihoods.slice_mut(0..count),
-            correct: self.correct.slice_mut(0..count),
-            d_hidden: self.transform.gradient.slice_mut(0..elements).rows_of(columns)?,
-            d_weight: d_weight.rows_of(columns)?,
-            d_bias,
+            log_likelihoods: Some(self.log_likelihoods.slice_mut(0..count)),
+            correct: Some(self.correct.slice_mut(0..count)),
+            totals: Some(self.totals.view_mut()),
             group_ends: &[inputs.decoder_start, count],
-            totals: self.totals.view_mut(),
-            workspace,
+            ..cross_entropy::Forward::new(
+                self.transform.output.slice(0..elements).rows_of(columns)?,
+                weight.rows_of(columns)?,
+                inputs.targets.view(),
+                self.row_losses.slice_mut(0..count),
+                workspace,
+            )
         };
-        cross_entropy::forward_backward(stream, forward_backward)
+        let gradients = cross_entropy::Gradients {
+            d_hidden: Some(self.transform.gradient.slice_mut(0..elements).rows_of(columns)?),
+            d_weight: Some(d_weight.rows_of(columns)?),
+            d_bias: Some(d_bias),
+        };
+        cross_entropy::forward_backward(stream, forward, gradients)
     }
 
     /// Enqueues the bag-of-words loss of the encoder's output, `[T, H]`, and all of its gradients; that of the output is added to `d_encoder`.

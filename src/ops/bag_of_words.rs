@@ -125,6 +125,7 @@ fn maxima_of_logits<T: Float>(
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
         let product = logits::Product {
+            dtype: T::DTYPE,
             hidden: params.hidden + (start * hidden_size * T::DTYPE.bytes()) as u64,
             weight: params.weight,
             logits: params.logits,
@@ -133,7 +134,7 @@ fn maxima_of_logits<T: Float>(
             hidden_size,
         };
         // SAFETY: the lengths were checked, and the workspace has room for the rows.
-        unsafe { logits::product::<T>(stream, product)? };
+        unsafe { logits::product(stream, product)? };
         let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..*params };
         launch::<T>(stream, kernels::BAG_OF_WORDS_MAXIMUM, &part)?;
     }

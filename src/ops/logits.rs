@@ -1,10 +1,10 @@
-//! Common parts of the losses over the vocabulary: rows of logits, the products that compute them, and the tile of the tensor-core product that
-//! stores none.
+//! Common parts of the losses over the vocabulary: their gradients, rows of logits, the products that compute them, and the tile of the tensor-core
+//! product that stores none.
 
 use super::Result;
-use super::error::COLUMN_GROUP;
+use super::error::{COLUMN_GROUP, require_contiguous, require_length, require_shape};
 use crate::device::params::VOCABULARY_TILE;
-use crate::device::{BatchStrides, Float, Gemm, Stream};
+use crate::device::{BatchStrides, DType, Float, Gemm, Matrix, MatrixMut, Stream, ViewMut};
 
 /// Rows and words per tile of the tensor-core product.
 pub(super) const TILE: usize = VOCABULARY_TILE as usize;
@@ -16,9 +16,49 @@ pub(super) fn padded(vocab_size: usize) -> usize {
     vocab_size.next_multiple_of(COLUMN_GROUP)
 }
 
-/// Operands and result of a product that computes logits, all in `T`.
+/// Gradients of the sum of all losses. One that is absent, as all are by default, is not computed: a frozen layer has only that of its input.
+#[derive(Debug)]
+pub struct Gradients<'a, T: Float> {
+    /// Shape of `hidden`, overwritten
+    pub d_hidden: Option<MatrixMut<'a, T>>,
+    /// Shape of `weight`, added to
+    pub d_weight: Option<MatrixMut<'a, f32>>,
+    /// `[V]`, added to
+    pub d_bias: Option<ViewMut<'a, f32>>,
+}
+
+impl<T: Float> Default for Gradients<'_, T> {
+    fn default() -> Self {
+        Self { d_hidden: None, d_weight: None, d_bias: None }
+    }
+}
+
+impl<T: Float> Gradients<'_, T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.d_hidden.is_none() && self.d_weight.is_none() && self.d_bias.is_none()
+    }
+
+    /// Refuses gradients of other shapes than these, or with gaps between rows.
+    pub(super) fn check(&self, hidden: &Matrix<'_, T>, weight: &Matrix<'_, T>) -> Result<()> {
+        if let Some(d_hidden) = &self.d_hidden {
+            require_shape("d_hidden", d_hidden, [hidden.rows(), hidden.columns()], "as hidden")?;
+            require_contiguous("d_hidden", d_hidden)?;
+        }
+        if let Some(d_weight) = &self.d_weight {
+            require_shape("d_weight", d_weight, [weight.rows(), weight.columns()], "as weight")?;
+            require_contiguous("d_weight", d_weight)?;
+        }
+        match &self.d_bias {
+            Some(d_bias) => require_length("d_bias", d_bias.len(), weight.rows(), "rows of weight"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Operands and result of a product that computes logits, all of `dtype`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
+    pub dtype: DType,
     /// `[rows, hidden_size]`
     pub hidden: u64,
     /// `[vocabulary, hidden_size]`
@@ -34,8 +74,8 @@ pub(super) struct Product {
 ///
 /// # Safety
 /// The matrices are valid for their shapes, and the logits overlap none of the others.
-pub(super) unsafe fn product<T: Float>(stream: &Stream, product: Product) -> Result<()> {
-    let Product { hidden, weight, logits, rows, vocabulary, hidden_size } = product;
+pub(super) unsafe fn product(stream: &Stream, product: Product) -> Result<()> {
+    let Product { dtype, hidden, weight, logits, rows, vocabulary, hidden_size } = product;
     let product = Gemm {
         m: rows,
         n: vocabulary,
@@ -48,8 +88,8 @@ pub(super) unsafe fn product<T: Float>(stream: &Stream, product: Product) -> Res
         b_transposed: true,
         c: logits,
         c_stride: padded(vocabulary),
-        input: T::DTYPE,
-        output: T::DTYPE,
+        input: dtype,
+        output: dtype,
         accumulate: false,
         bias: None,
         batch: BatchStrides::ONE,

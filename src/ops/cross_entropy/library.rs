@@ -1,88 +1,78 @@
 //! The algorithm whose products run on the GEMM library: a chunk of logits, which their gradient overwrites.
 
-use super::ForwardBackward;
+use super::call::Call;
 use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyParams;
-use crate::device::{DType, Float, Stream, kernels};
+use crate::device::{DType, Stream, kernels};
 use crate::ops::logits::{self, padded};
 use crate::ops::{Result, Workspace};
 
-/// Returns the workspace of a chunk's logits.
-fn logits(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
+/// Returns the workspace of losses for chunks of `rows` rows: logits.
+pub(super) fn forward_workspace(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
     Workspace::of::<u8>(rows * padded(vocab_size) * dtype.bytes())
 }
 
-/// Returns the workspace for chunks of `rows` rows: logits, and column sums of their gradient.
-pub(super) fn workspace(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
-    logits(dtype, rows, vocab_size).and(gradients::slab_sums(rows, vocab_size))
+/// Returns the workspace for chunks of `rows` rows: logits, and column sums of their gradient, or hidden rows before these.
+pub(super) fn workspace(dtype: DType, rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
+    let hidden = Workspace::of::<u8>(rows * hidden_size * dtype.bytes());
+    let scratch = gradients::slab_sums(rows, vocab_size).either(hidden);
+    forward_workspace(dtype, rows, vocab_size).and(scratch)
 }
 
-/// Enqueues the loss and all gradients of a chunk of checked arguments, rows `start..start + count`; the workspace has room for them.
-pub(super) fn chunk<T: Float>(
-    stream: &Stream,
-    arguments: &ForwardBackward<'_, T>,
-    start: usize,
-    count: usize,
-    vocabulary: usize,
-) -> Result<()> {
-    let rows = start..start + count;
-    let logits = stream.address("workspace", &arguments.workspace)?;
-    let slab_sums = logits + self::logits(T::DTYPE, count, vocabulary).start_of_next() as u64;
-    let hidden = stream.address("hidden", &arguments.hidden.slice_rows(rows.clone()))?;
-    let weight = stream.address("weight", &arguments.weight)?;
-    let hidden_size = arguments.weight.columns();
-    let product = logits::Product { hidden, weight, logits, rows: count, vocabulary, hidden_size };
-    // SAFETY: the lengths were checked; `count` rows of the stride fit the workspace.
-    unsafe { logits::product::<T>(stream, product)? };
-    loss_and_gradient(stream, arguments, rows.clone(), vocabulary, logits)?;
-    // Until the gradient is written, its memory holds the hidden rows that have a target, and 0 for the others.
-    let d_hidden = stream.address("d_hidden", &arguments.d_hidden.as_matrix().slice_rows(rows))?;
+/// Enqueues the losses and gradients of a chunk; the workspace has room for its rows.
+pub(super) fn enqueue(stream: &Stream, chunk: &Call) -> Result<()> {
+    let Call { dtype, rows, hidden_size, vocabulary, hidden, weight, d_hidden, .. } = *chunk;
+    let logits = chunk.workspace;
+    let product = logits::Product { dtype, hidden, weight, logits, rows, vocabulary, hidden_size };
+    // SAFETY: the arguments were checked; `rows` rows of logits fit the workspace.
+    unsafe { logits::product(stream, product)? };
+    let scratch = logits + forward_workspace(dtype, rows, vocabulary).start_of_next() as u64;
+    // Until what belongs there is written, the memory of a later result holds the hidden rows that have a target, and 0 for the others.
+    let labeled_hidden = match chunk.d_weight {
+        0 => 0,
+        _ if d_hidden != 0 => d_hidden,
+        _ => scratch,
+    };
+    loss_and_gradient(stream, chunk, labeled_hidden)?;
     let operands = Operands {
-        rows: count,
         d_logits: logits,
-        hidden: d_hidden,
+        hidden: labeled_hidden,
         scales: 0,
-        slab_sums,
+        slab_sums: scratch,
         d_hidden,
-        output: T::DTYPE,
+        output: dtype,
     };
     // SAFETY: as above.
-    unsafe { gradients::enqueue(stream, arguments, &operands) }
+    unsafe { gradients::enqueue(stream, chunk, &operands) }
 }
 
-/// Enqueues the losses of a chunk, and the gradient of its logits, which overwrites them.
-fn loss_and_gradient<T: Float>(
-    stream: &Stream,
-    arguments: &ForwardBackward<'_, T>,
-    rows: std::ops::Range<usize>,
-    vocabulary: usize,
-    logits: u64,
-) -> Result<()> {
-    let options = &arguments.options;
-    let count = rows.len() as u32;
+/// Enqueues the losses of a chunk, and, where any gradient is wanted, that of its logits, which overwrites them.
+fn loss_and_gradient(stream: &Stream, chunk: &Call, labeled_hidden: u64) -> Result<()> {
+    let options = &chunk.options;
     let params = CrossEntropyParams {
-        logits,
-        bias: stream.address("bias", &arguments.bias)?,
-        targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
-        row_weights: stream.address("row_weights", &arguments.row_weights.slice(rows.clone()))?,
-        losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
-        log_sum_exp: stream.address("log_sum_exp", &arguments.log_sum_exp.as_view().slice(rows.clone()))?,
-        log_likelihoods: stream
-            .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
-        correct: stream.address("correct", &arguments.correct.as_view().slice(rows.clone()))?,
-        hidden: stream.address("hidden", &arguments.hidden.slice_rows(rows.clone()))?,
-        labeled_hidden: stream.address("d_hidden", &arguments.d_hidden.as_matrix().slice_rows(rows))?,
-        rows: count,
-        vocabulary: vocabulary as u32,
-        stride: padded(vocabulary) as u32,
-        hidden_size: arguments.weight.columns() as u32,
+        logits: chunk.workspace,
+        bias: chunk.bias,
+        targets: chunk.targets,
+        row_weights: chunk.row_weights,
+        losses: chunk.losses,
+        log_sum_exp: chunk.log_sum_exp,
+        log_likelihoods: chunk.log_likelihoods,
+        correct: chunk.correct,
+        hidden: chunk.hidden,
+        labeled_hidden,
+        rows: chunk.rows as u32,
+        vocabulary: chunk.vocabulary as u32,
+        stride: padded(chunk.vocabulary) as u32,
+        hidden_size: chunk.hidden_size as u32,
         ignore_index: options.ignore_index,
         label_smoothing: options.label_smoothing,
         z_loss: options.z_loss,
         soft_cap: options.soft_cap.unwrap_or(0.0),
+        has_gradient: u32::from(chunk.has_gradients),
+        reserved: 0,
     };
     let family = if options.is_plain() { kernels::CROSS_ENTROPY } else { kernels::CROSS_ENTROPY_GENERAL };
-    // SAFETY: the lengths were checked; `count` rows fit the workspace.
-    unsafe { stream.launch(family.of(T::DTYPE)?, &params)? };
+    // SAFETY: the arguments were checked; the chunk's rows fit the workspace.
+    unsafe { stream.launch(family.of(chunk.dtype)?, &params)? };
     Ok(())
 }

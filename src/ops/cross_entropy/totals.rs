@@ -1,8 +1,8 @@
 //! Per-group totals.
 
-use super::ForwardBackward;
+use super::call::Call;
 use crate::device::params::{CrossEntropyTotals, CrossEntropyTotalsParams};
-use crate::device::{Element, Float, Stream, kernels};
+use crate::device::{Element, Stream, kernels};
 use crate::ops::{Error, Result};
 
 /// Totals of a group of rows.
@@ -68,29 +68,29 @@ impl Totals {
     }
 }
 
-/// Enqueues the sums over each group of checked arguments.
-pub(super) fn enqueue<T: Float>(
-    stream: &Stream,
-    arguments: &ForwardBackward<'_, T>,
-    vocabulary: usize,
-) -> Result<()> {
+/// Enqueues the sums over each group, if they are wanted; no ends are those of one group.
+pub(super) fn enqueue(stream: &Stream, call: &Call, group_ends: &[usize]) -> Result<()> {
+    if call.totals == 0 {
+        return Ok(());
+    }
+    let all = [call.rows];
+    let ends = if group_ends.is_empty() { &all } else { group_ends };
     let mut start = 0;
-    for (group, &end) in arguments.group_ends.iter().enumerate() {
-        let rows = start..end;
+    for (group, &end) in ends.iter().enumerate() {
+        let rows = call.slice_rows(start..end);
         start = end;
         let params = CrossEntropyTotalsParams {
-            targets: stream.address("targets", &arguments.targets.slice(rows.clone()))?,
-            losses: stream.address("losses", &arguments.losses.as_view().slice(rows.clone()))?,
-            log_likelihoods: stream
-                .address("log_likelihoods", &arguments.log_likelihoods.as_view().slice(rows.clone()))?,
-            correct: stream.address("correct", &arguments.correct.as_view().slice(rows.clone()))?,
-            totals: stream.address("totals", &arguments.totals.as_view().slice(group..group + 1))?,
-            rows: rows.len() as u32,
-            vocabulary: vocabulary as u32,
-            ignore_index: arguments.options.ignore_index,
+            targets: rows.targets,
+            losses: rows.losses,
+            log_likelihoods: rows.log_likelihoods,
+            correct: rows.correct,
+            totals: rows.totals + (group * size_of::<Totals>()) as u64,
+            rows: rows.rows as u32,
+            vocabulary: rows.vocabulary as u32,
+            ignore_index: rows.options.ignore_index,
             reserved: 0,
         };
-        // SAFETY: the lengths were checked.
+        // SAFETY: the arguments were checked.
         unsafe { stream.launch(kernels::CROSS_ENTROPY_TOTALS, &params)? };
     }
     Ok(())

@@ -172,30 +172,25 @@ fn cross_entropy_agrees<T: ModelFloat>(stream: &Stream, rows: usize, vocabulary:
     let needed = cross_entropy::workspace(Algorithm::Library, T::DTYPE, rows, HIDDEN, vocabulary);
     let mut d_hidden = device.zeros(hidden.len()).unwrap();
     let zeros = |count| device.zeros::<f32>(count).unwrap();
-    let [mut losses, mut log_sum_exp, mut log_likelihoods] = [rows; 3].map(zeros);
-    let (mut d_weight, mut d_bias) = (zeros(weight.len()), zeros(vocabulary));
-    let (mut correct, mut totals) = (device.zeros(rows).unwrap(), device.zeros(1).unwrap());
+    let [mut losses, mut d_weight, mut d_bias] = [rows, weight.len(), vocabulary].map(zeros);
     let mut workspace = needed.allocate(device).unwrap();
-    let arguments = cross_entropy::ForwardBackward {
-        hidden: hidden.matrix(rows, HIDDEN).unwrap(),
-        weight: weight.matrix(vocabulary, HIDDEN).unwrap(),
-        bias: bias.view(),
-        targets: targets.view(),
-        row_weights: row_weights.view(),
-        options: cross_entropy::Options::default(),
-        algorithm: Algorithm::Library,
-        losses: losses.view_mut(),
-        log_sum_exp: log_sum_exp.view_mut(),
-        log_likelihoods: log_likelihoods.view_mut(),
-        correct: correct.view_mut(),
-        d_hidden: d_hidden.matrix_mut(rows, HIDDEN).unwrap(),
-        d_weight: d_weight.matrix_mut(vocabulary, HIDDEN).unwrap(),
-        d_bias: d_bias.view_mut(),
-        group_ends: &[rows],
-        totals: totals.view_mut(),
-        workspace: workspace.view_mut(),
+    let arguments = cross_entropy::Forward {
+        bias: Some(bias.view()),
+        row_weights: Some(row_weights.view()),
+        ..cross_entropy::Forward::new(
+            hidden.matrix(rows, HIDDEN).unwrap(),
+            weight.matrix(vocabulary, HIDDEN).unwrap(),
+            targets.view(),
+            losses.view_mut(),
+            workspace.view_mut(),
+        )
     };
-    cross_entropy::forward_backward(stream, arguments).unwrap();
+    let gradients = cross_entropy::Gradients {
+        d_hidden: Some(d_hidden.matrix_mut(rows, HIDDEN).unwrap()),
+        d_weight: Some(d_weight.matrix_mut(vocabulary, HIDDEN).unwrap()),
+        d_bias: Some(d_bias.view_mut()),
+    };
+    cross_entropy::forward_backward(stream, arguments, gradients).unwrap();
     let first = |buffer: &Buffer<f32>, count| {
         let values = buffer.read().unwrap();
         let rest_is_zero = values[count..].iter().all(|&value| value == 0.0);

@@ -1,5 +1,6 @@
 //! Fused linear layer and cross-entropy against the f64 reference: every dtype, algorithm and option, ragged shapes, any chunk.
 
+mod forms;
 mod mean_weights;
 mod passes;
 mod properties;
@@ -8,7 +9,7 @@ mod refusals;
 use crate::common::{assert_close, assert_close_to_scale, integers, rounded, run_on, values, widened};
 use retromae::device::{Buffer, Device, Float};
 use retromae::model::IGNORE_INDEX;
-use retromae::ops::cross_entropy::{self, Algorithm, ForwardBackward, Options, Totals};
+use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
 use retromae::reference::cross_entropy as reference;
 
 #[derive(Clone)]
@@ -179,17 +180,55 @@ struct Way<'a> {
     group_ends: &'a [usize],
     /// True to record the names of the kernels.
     capture: bool,
+    form: Form,
 }
 
 fn way(algorithm: Algorithm, chunk: usize) -> Way<'static> {
-    Way { algorithm, chunk, group_ends: &[], capture: false }
+    Way { algorithm, chunk, group_ends: &[], capture: false, form: FULL }
+}
+
+/// The optional arguments that are given.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    bias: bool,
+    row_weights: bool,
+    log_sum_exp: bool,
+    log_likelihoods: bool,
+    correct: bool,
+    totals: bool,
+    d_hidden: bool,
+    d_weight: bool,
+    d_bias: bool,
+}
+
+const FULL: Form = Form {
+    bias: true,
+    row_weights: true,
+    log_sum_exp: true,
+    log_likelihoods: true,
+    correct: true,
+    totals: true,
+    d_hidden: true,
+    d_weight: true,
+    d_bias: true,
+};
+
+impl Form {
+    fn has_gradients(self) -> bool {
+        self.d_hidden || self.d_weight || self.d_bias
+    }
 }
 
 fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
     cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary()).bytes()
 }
 
-/// Runs `parts` one after the other; the gradients of weight and bias accumulate.
+fn forward_workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
+    let (columns, vocabulary) = (operands.hidden_size, operands.vocabulary());
+    cross_entropy::forward_workspace(algorithm, T::DTYPE, rows, columns, vocabulary).bytes()
+}
+
+/// Runs `parts` one after the other; the gradients of weight and bias accumulate. Results that are not wanted keep what they were made with.
 fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Results {
     let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
@@ -202,40 +241,51 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
         let [bias, row_weights] = [&operands.bias, &operands.row_weights].map(|v| device.upload(v).unwrap());
         let targets = device.upload(&operands.targets).unwrap();
         // Bytes of a NaN in every type.
-        let bytes = workspace(way.algorithm, way.chunk, operands);
+        let form = way.form;
+        let needed = if form.has_gradients() { workspace } else { forward_workspace };
+        let bytes = needed(way.algorithm, way.chunk, operands);
         let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
         let [mut losses, mut log_sum_exp, mut log_likelihoods] =
             [0, 1, 2].map(|_| device.upload(&vec![f32::NAN; rows]).unwrap());
         let mut correct = device.upload(&vec![7u8; rows]).unwrap();
         let mut totals = device.zeros(group_ends.len()).unwrap();
         let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); rows * hidden_size]).unwrap();
-        let arguments = ForwardBackward {
-            hidden: hidden.matrix(rows, hidden_size).unwrap(),
-            weight: weight.matrix(vocabulary, hidden_size).unwrap(),
-            bias: bias.view(),
-            targets: targets.view(),
-            row_weights: row_weights.view(),
+        let arguments = Forward {
+            bias: form.bias.then(|| bias.view()),
+            row_weights: form.row_weights.then(|| row_weights.view()),
             options: operands.options,
             algorithm: way.algorithm,
-            losses: losses.view_mut(),
-            log_sum_exp: log_sum_exp.view_mut(),
-            log_likelihoods: log_likelihoods.view_mut(),
-            correct: correct.view_mut(),
-            d_hidden: d_hidden.matrix_mut(rows, hidden_size).unwrap(),
-            d_weight: d_weight.matrix_mut(vocabulary, hidden_size).unwrap(),
-            d_bias: d_bias.view_mut(),
+            log_sum_exp: form.log_sum_exp.then(|| log_sum_exp.view_mut()),
+            log_likelihoods: form.log_likelihoods.then(|| log_likelihoods.view_mut()),
+            correct: form.correct.then(|| correct.view_mut()),
+            totals: form.totals.then(|| totals.view_mut()),
             group_ends: &group_ends,
-            totals: totals.view_mut(),
-            workspace: workspace.view_mut(),
+            ..Forward::new(
+                hidden.matrix(rows, hidden_size).unwrap(),
+                weight.matrix(vocabulary, hidden_size).unwrap(),
+                targets.view(),
+                losses.view_mut(),
+                workspace.view_mut(),
+            )
         };
-        let kernels =
-            run_on(device, way.capture, |stream| cross_entropy::forward_backward(stream, arguments));
+        let gradients = Gradients {
+            d_hidden: form.d_hidden.then(|| d_hidden.matrix_mut(rows, hidden_size).unwrap()),
+            d_weight: form.d_weight.then(|| d_weight.matrix_mut(vocabulary, hidden_size).unwrap()),
+            d_bias: form.d_bias.then(|| d_bias.view_mut()),
+        };
+        let kernels = run_on(device, way.capture, |stream| {
+            if form.has_gradients() {
+                cross_entropy::forward_backward(stream, arguments, gradients)
+            } else {
+                cross_entropy::forward(stream, arguments)
+            }
+        });
         results.kernels.extend(kernels);
         results.losses.extend(widened(&losses.read().unwrap()));
         results.log_sum_exp.extend(widened(&log_sum_exp.read().unwrap()));
         results.log_likelihoods.extend(widened(&log_likelihoods.read().unwrap()));
         results.correct.extend(correct.read().unwrap().into_iter().map(|byte| {
-            assert!(byte <= 1, "correct is {byte}");
+            assert!(byte == if form.correct { byte & 1 } else { 7 }, "correct is {byte}");
             byte == 1
         }));
         results.d_hidden.extend(widened(&d_hidden.read().unwrap()));

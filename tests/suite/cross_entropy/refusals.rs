@@ -24,6 +24,8 @@ struct Call {
     workspace: usize,
     /// Name of a matrix with gaps between its rows
     gaps: &'static str,
+    /// Name of an argument that is not given
+    absent: &'static str,
     group_ends: &'static [usize],
     options: Options,
     algorithm: Algorithm,
@@ -46,6 +48,7 @@ fn right() -> Call {
         totals: 1,
         workspace: 128,
         gaps: "",
+        absent: "",
         group_ends: &[4],
         options: Options::default(),
         algorithm: Algorithm::Library,
@@ -66,41 +69,46 @@ fn attempt<T: Float>(call: Call) -> retromae::ops::Result<()> {
     let [mut d_weight, mut d_bias] = [2 * call.d_weight[0] * call.d_weight[1], call.d_bias].map(floats);
     let [mut correct, mut workspace] = [call.correct, call.workspace].map(|n| device.zeros(n).unwrap());
     let mut totals = device.zeros(call.totals).unwrap();
-    let arguments = ForwardBackward {
+    let absent = |name| call.absent == name;
+    let arguments = Forward {
         hidden: hidden.view().strided(call.hidden[0], call.hidden[1], stride("hidden", call.hidden))?,
         weight: weight.view().strided(call.weight[0], call.weight[1], stride("weight", call.weight))?,
-        bias: bias.slice(call.bias_offset..bias.len()),
+        bias: Some(bias.slice(call.bias_offset..bias.len())),
         targets: targets.view(),
-        row_weights: row_weights.view(),
+        row_weights: Some(row_weights.view()),
         options: call.options,
         algorithm: call.algorithm,
         losses: losses.view_mut(),
-        log_sum_exp: log_sum_exp.view_mut(),
-        log_likelihoods: log_likelihoods.view_mut(),
-        correct: correct.view_mut(),
-        d_hidden: d_hidden.view_mut().strided(
+        log_sum_exp: Some(log_sum_exp.view_mut()),
+        log_likelihoods: (!absent("log_likelihoods")).then(|| log_likelihoods.view_mut()),
+        correct: (!absent("correct")).then(|| correct.view_mut()),
+        totals: Some(totals.view_mut()),
+        group_ends: call.group_ends,
+        workspace: workspace.view_mut(),
+    };
+    let (d_hidden, d_weight) = (d_hidden.view_mut(), d_weight.view_mut());
+    let gradients = Gradients {
+        d_hidden: Some(d_hidden.strided(
             call.d_hidden[0],
             call.d_hidden[1],
             stride("d_hidden", call.d_hidden),
-        )?,
-        d_weight: d_weight.view_mut().strided(
+        )?),
+        d_weight: Some(d_weight.strided(
             call.d_weight[0],
             call.d_weight[1],
             stride("d_weight", call.d_weight),
-        )?,
-        d_bias: d_bias.view_mut(),
-        group_ends: call.group_ends,
-        totals: totals.view_mut(),
-        workspace: workspace.view_mut(),
+        )?),
+        d_bias: Some(d_bias.view_mut()),
     };
     let stream = device.stream();
-    cross_entropy::forward_backward(&stream, arguments)?;
+    cross_entropy::forward_backward(&stream, arguments, gradients)?;
     Ok(stream.synchronize()?)
 }
 
 #[test]
 fn wrong_shapes_are_refused() {
     attempt::<f32>(right()).unwrap();
+    attempt::<f32>(Call { group_ends: &[], ..right() }).unwrap();
     for (call, message) in [
         (
             Call { hidden: [3, 8], ..right() },
@@ -132,9 +140,18 @@ fn wrong_shapes_are_refused() {
         (Call { d_bias: 16, ..right() }, "d_bias is 16 elements long; it should be 10 (rows of weight)"),
         (Call { totals: 2, ..right() }, "totals is 2 elements long; it should be 1 (groups)"),
         (
-            Call { group_ends: &[], ..right() },
-            "group_ends is []; it should be ascending, the last 4 (targets)",
+            Call { group_ends: &[3], ..right() },
+            "group_ends is [3]; it should be ascending, the last 4 (targets)",
         ),
+        (
+            Call { group_ends: &[], totals: 0, ..right() },
+            "totals is 0 elements long; it should be 1 (groups)",
+        ),
+        (
+            Call { absent: "log_likelihoods", ..right() },
+            "log_likelihoods is absent; it should be given, as totals are",
+        ),
+        (Call { absent: "correct", ..right() }, "correct is absent; it should be given, as totals are"),
         (
             Call { group_ends: &[3, 2, 4], totals: 3, ..right() },
             "group_ends is [3, 2, 4]; it should be ascending, the last 4 (targets)",
