@@ -350,19 +350,19 @@ struct CrossEntropyFusedParams {
 struct BagOfWordsParams {
     DevicePointer hidden;           /* T [tokens, hidden_size] */
     DevicePointer weight;           /* T [vocabulary, hidden_size] */
-    DevicePointer bias;             /* f32 [vocabulary] */
+    DevicePointer bias;             /* f32 [vocabulary], optional: 0 */
     DevicePointer cu_seqlens;       /* i32 [sentences + 1]; tokens behind the last belong to no sentence */
     DevicePointer bag_offsets;      /* i32 [sentences + 1] */
     DevicePointer bag_ids;          /* i32 [bag_words] */
-    DevicePointer bag_weights;      /* f32 [bag_words] */
-    DevicePointer sentence_weights; /* f32 [sentences] */
+    DevicePointer bag_weights;      /* f32 [bag_words], optional: 1 */
+    DevicePointer sentence_weights; /* f32 [sentences], optional: 1 */
     DevicePointer logits;           /* T [rows, stride]: rows from first_row on, without bias */
-    DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them */
+    DevicePointer maxima;           /* f32 [sentences, stride]; then the loss's gradient by them, if wanted */
     DevicePointer positions;        /* u16 [sentences, stride]: positions of the tokens that have them */
     DevicePointer losses;           /* f32 [sentences] */
-    DevicePointer d_hidden;         /* T [tokens, hidden_size] */
-    DevicePointer d_weight;         /* f32 [vocabulary, hidden_size], added to */
-    DevicePointer d_bias;           /* f32 [vocabulary], added to */
+    DevicePointer d_hidden;         /* T [tokens, hidden_size], optional */
+    DevicePointer d_weight;         /* f32 [vocabulary, hidden_size], optional, added to */
+    DevicePointer d_bias;           /* f32 [vocabulary], optional, added to */
     uint32_t sentences;
     uint32_t vocabulary;
     uint32_t hidden_size;
@@ -372,7 +372,7 @@ struct BagOfWordsParams {
     uint32_t rows;
     uint32_t tokens;
     uint32_t bag_words;
-    uint32_t reserved;
+    uint32_t has_gradient;
 };
 
 /* A sentence's tokens, corrupted where a mask of its own chooses them, and the chosen ones' rows. */

@@ -5,7 +5,7 @@
 
 use retromae::device::{Buffer, DType, Float, Stream};
 use retromae::ops::PackedBatch;
-use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
+use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
 
 use crate::harness::{
     Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, Variant, Work, embeddings, head_results,
@@ -129,25 +129,31 @@ impl<T: Float> Work for Ours<T> {
         let Case { hidden_size, vocabulary, .. } = self.case;
         let tokens = self.case.tokens();
         let batch = self.batch.view();
-        let arguments = ForwardBackward {
-            hidden: self.hidden.matrix(tokens, hidden_size)?,
-            weight: self.weight.matrix(vocabulary, hidden_size)?,
-            bias: self.bias.view(),
-            batch,
+        let bags = Bags {
             // As many words as tokens.
-            bag_offsets: batch.cu_seqlens,
-            bag_ids: self.bag_ids.view(),
-            bag_weights: self.bag_weights.view(),
-            sentence_weights: self.sentence_weights.view(),
-            losses: self.losses.view_mut(),
-            d_hidden: self.d_hidden.matrix_mut(tokens, hidden_size)?,
-            d_weight: self.d_weight.matrix_mut(vocabulary, hidden_size)?,
-            d_bias: self.d_bias.view_mut(),
-            algorithm: self.algorithm,
-            workspace: self.workspace.view_mut(),
-            first_position: 0,
+            offsets: batch.cu_seqlens,
+            ids: self.bag_ids.view(),
+            weights: Some(self.bag_weights.view()),
         };
-        Ok(bag_of_words::forward_backward(stream, arguments)?)
+        let forward = Forward {
+            bias: Some(self.bias.view()),
+            sentence_weights: Some(self.sentence_weights.view()),
+            algorithm: self.algorithm,
+            ..Forward::new(
+                self.hidden.matrix(tokens, hidden_size)?,
+                self.weight.matrix(vocabulary, hidden_size)?,
+                batch,
+                bags,
+                self.losses.view_mut(),
+                self.workspace.view_mut(),
+            )
+        };
+        let gradients = Gradients {
+            d_hidden: Some(self.d_hidden.matrix_mut(tokens, hidden_size)?),
+            d_weight: Some(self.d_weight.matrix_mut(vocabulary, hidden_size)?),
+            d_bias: Some(self.d_bias.view_mut()),
+        };
+        Ok(bag_of_words::forward_backward(stream, forward, gradients)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

@@ -80,7 +80,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
     if (to == end) {
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i)
-            best[i] = column + i < params.vocabulary ? best[i] + pointer<const float>(params.bias)[column + i]
+            best[i] = column + i < params.vocabulary ? best[i] + element_or(params.bias, column + i, 0.0f)
                                                      : -INFINITY;
     }
     store(maxima, best);
@@ -90,7 +90,7 @@ RETROMAE_DEVICE void maximum(const BagOfWordsParams& params) {
 // A sentence's bag: token ids and their weights.
 struct Bag {
     const int32_t* ids;
-    const float* weights;
+    DevicePointer weights;
     uint32_t first;
     uint32_t last;
     bool valid;
@@ -98,14 +98,16 @@ struct Bag {
     RETROMAE_DEVICE Bag of(const BagOfWordsParams& params, uint32_t sentence) {
         const TokenRange range = TokenRange::of(params.bag_offsets, sentence, params.sentences,
                                                 params.bag_words, params.bag_words);
-        return {pointer<const int32_t>(params.bag_ids), pointer<const float>(params.bag_weights), range.start,
+        return {pointer<const int32_t>(params.bag_ids), params.bag_weights, range.start,
                 range.start + range.count, range.valid};
     }
     // Calls `f(id, weight)` for each entry of this thread.
     template <class F>
     RETROMAE_MEMBER void for_each(F f) const {
-        for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) f(ids[i], weights[i]);
+        for (uint32_t i = first + threadIdx.x; i < last; i += kBagThreads) f(ids[i], weight(i));
     }
+    // The weight of entry `index`.
+    RETROMAE_MEMBER float weight(uint32_t index) const { return element_or(weights, index, 1.0f); }
 };
 
 // Calls `f(maximum)` for each of the thread's columns.
@@ -122,11 +124,11 @@ RETROMAE_DEVICE void differentiate(float* maxima, uint32_t vocabulary, const Bag
                      [&](float& x) { x = exp2_approximate((x - highest) * kLog2E) * scale; });
     for (uint32_t i = bag.first; i < bag.last; ++i) {
         const uint32_t id = bag.ids[i];
-        if (id % kBagThreads == threadIdx.x) maxima[id] -= sentence_weight * bag.weights[i];
+        if (id % kBagThreads == threadIdx.x) maxima[id] -= sentence_weight * bag.weight(i);
     }
 }
 
-// The loss of a sentence; its maxima become their own gradients.
+// The loss of a sentence; its maxima become their own gradients, if these are wanted.
 RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.x;
     const uint32_t vocabulary = params.vocabulary;
@@ -156,13 +158,14 @@ RETROMAE_DEVICE void loss(const BagOfWordsParams& params) {
     for_each_maximum(maxima, vocabulary, [&](float x) { sum += exp2_approximate((x - highest) * kLog2E); });
     sum = block_reduce<Sum, kBagWarps>(sum, partials);
 
-    const float sentence_weight = pointer<const float>(params.sentence_weights)[sentence];
+    const float sentence_weight = element_or(params.sentence_weights, sentence, 1.0f);
     const float log_sum_exp = highest + logf(sum);
     float loss = 0.0f;
     bag.for_each([&](int32_t id, float weight) { loss += weight * (log_sum_exp - maxima[id]); });
     loss = block_reduce<Sum, kBagWarps>(loss, partials);
     if (threadIdx.x == 0) pointer<float>(params.losses)[sentence] = sentence_weight * loss;
-    differentiate(maxima, vocabulary, bag, highest, sentence_weight, sentence_weight * bag_weight / sum);
+    if (params.has_gradient != 0)
+        differentiate(maxima, vocabulary, bag, highest, sentence_weight, sentence_weight * bag_weight / sum);
 }
 
 // One block per sentence.
@@ -221,14 +224,16 @@ RETROMAE_DEVICE void weight_gradient(const BagOfWordsParams& params) {
     for (uint32_t i = 0; i < kWeightIds; ++i) {
         const uint32_t id = first_id + i;
         if (id >= params.vocabulary) continue;
-        float* d_weight =
-            pointer<float>(params.d_weight) + static_cast<uint64_t>(id) * params.hidden_size + column;
-        float total[8];
-        load(d_weight, total);
-        RETROMAE_UNROLL
-        for (int k = 0; k < 8; ++k) total[k] += sums[i][k];
-        store(d_weight, total);
-        if (column == 0) pointer<float>(params.d_bias)[id] += bias[i];
+        if (params.d_weight != 0) {
+            float* d_weight =
+                pointer<float>(params.d_weight) + static_cast<uint64_t>(id) * params.hidden_size + column;
+            float total[8];
+            load(d_weight, total);
+            RETROMAE_UNROLL
+            for (int k = 0; k < 8; ++k) total[k] += sums[i][k];
+            store(d_weight, total);
+        }
+        if (column == 0 && params.d_bias != 0) pointer<float>(params.d_bias)[id] += bias[i];
     }
 }
 

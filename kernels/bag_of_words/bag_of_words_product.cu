@@ -104,7 +104,7 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     uint32_t position;
     const float maximum = shared.reduce(position);
     const uint64_t index = static_cast<uint64_t>(sentence) * params.stride + token_id;
-    pointer<float>(params.maxima)[index] = maximum + pointer<const float>(params.bias)[token_id];
+    pointer<float>(params.maxima)[index] = maximum + element_or(params.bias, token_id, 0.0f);
     pointer<uint16_t>(params.positions)[index] = static_cast<uint16_t>(position);
 }
 

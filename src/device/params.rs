@@ -833,7 +833,7 @@ pub struct BagOfWordsParams {
     pub rows: u32,
     pub tokens: u32,
     pub bag_words: u32,
-    pub reserved: u32,
+    pub has_gradient: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -883,8 +883,8 @@ const _: () = {
         [::core::mem::offset_of!(BagOfWordsParams, tokens) - 148usize];
     ["Offset of field: BagOfWordsParams::bag_words"]
         [::core::mem::offset_of!(BagOfWordsParams, bag_words) - 152usize];
-    ["Offset of field: BagOfWordsParams::reserved"]
-        [::core::mem::offset_of!(BagOfWordsParams, reserved) - 156usize];
+    ["Offset of field: BagOfWordsParams::has_gradient"]
+        [::core::mem::offset_of!(BagOfWordsParams, has_gradient) - 156usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

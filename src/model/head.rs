@@ -143,29 +143,38 @@ impl<T: ModelFloat> Head<T> {
         self.transform.forward(stream, config, &parameters.weights, encoder)?;
         let layout = &parameters.weights.layout;
         let [d_weight, d_bias] = parameters.gradients.slices_mut([&layout.word, &layout.head_bias]);
-        let forward_backward = bag_of_words::ForwardBackward {
-            hidden: self.transform.output.slice(0..elements).rows_of(columns)?,
-            weight: parameters.weights.operand(&layout.word).rows_of(columns)?,
-            bias: parameters.weights.master.slice(layout.head_bias.clone()),
-            batch: Packed {
-                cu_seqlens: inputs.cu_seqlens.view(),
-                tokens: elements / columns,
-                max_seqlen: config.max_position_embeddings,
-            },
-            bag_offsets: bags.offsets.view(),
-            bag_ids: bags.ids.view(),
-            bag_weights: bags.weights.view(),
-            sentence_weights: bags.sentence_weights.view(),
-            losses: self.bag_losses.slice_mut(0..inputs.sentences),
-            d_hidden: self.transform.gradient.slice_mut(0..elements).rows_of(columns)?,
-            d_weight: d_weight.rows_of(columns)?,
-            d_bias,
-            algorithm: HEAD_ALGORITHM,
-            workspace: scratch.head.view_mut(),
+        let batch = Packed {
+            cu_seqlens: inputs.cu_seqlens.view(),
+            tokens: elements / columns,
+            max_seqlen: config.max_position_embeddings,
+        };
+        let sentence_weights = &bags.sentence_weights;
+        let bags = bag_of_words::Bags {
+            offsets: bags.offsets.view(),
+            ids: bags.ids.view(),
+            weights: Some(bags.weights.view()),
+        };
+        let forward = bag_of_words::Forward {
+            bias: Some(parameters.weights.master.slice(layout.head_bias.clone())),
+            sentence_weights: Some(sentence_weights.view()),
             // Without [CLS], from whose vector the decoder reconstructs the sentence.
             first_position: 1,
+            algorithm: HEAD_ALGORITHM,
+            ..bag_of_words::Forward::new(
+                self.transform.output.slice(0..elements).rows_of(columns)?,
+                parameters.weights.operand(&layout.word).rows_of(columns)?,
+                batch,
+                bags,
+                self.bag_losses.slice_mut(0..inputs.sentences),
+                scratch.head.view_mut(),
+            )
         };
-        bag_of_words::forward_backward(stream, forward_backward)?;
+        let gradients = bag_of_words::Gradients {
+            d_hidden: Some(self.transform.gradient.slice_mut(0..elements).rows_of(columns)?),
+            d_weight: Some(d_weight.rows_of(columns)?),
+            d_bias: Some(d_bias),
+        };
+        bag_of_words::forward_backward(stream, forward, gradients)?;
         let sum = reduce::Arguments {
             input: self.bag_losses.slice(0..inputs.sentences),
             output: self.bag_loss.view_mut(),

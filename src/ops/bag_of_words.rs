@@ -7,51 +7,81 @@
 
 pub use super::cross_entropy::Algorithm;
 use super::error::{
-    contiguous, require, require_aligned, require_columns, require_contiguous, require_count, require_length,
+    aligned, contiguous, optional, optional_aligned, require, require_columns, require_count, require_length,
     require_shape,
 };
+pub use super::logits::Gradients;
 use super::logits::{self, ALIGNMENT, padded};
 use super::{Packed, Result, Workspace};
 use crate::device::params::BagOfWordsParams;
-use crate::device::{DType, Family, Float, Matrix, MatrixMut, Stream, View, ViewMut, kernels};
+use crate::device::{DType, Family, Float, Matrix, Stream, View, ViewMut, kernels};
 
 /// Maximum number of sentences of one call.
 pub const SENTENCES_MAX: usize = 65_535;
 
-/// Arguments of [`forward_backward`].
+/// A bag of weighted words for each of B sentences.
+#[derive(Clone, Copy, Debug)]
+pub struct Bags<'a> {
+    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `ids`. Invalid ones make their sentence's loss NaN and its
+    /// gradient 0.
+    pub offsets: View<'a, i32>,
+    /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. An id that is twice in a bag counts twice.
+    pub ids: View<'a, i32>,
+    /// Weight of each of `ids`; by default 1.
+    pub weights: Option<View<'a, f32>>,
+}
+
+/// Arguments of [`forward`] and [`forward_backward`]. [`Forward::new`] takes the mandatory ones; `Forward { bias: Some(bias), ..Forward::new(…) }`
+/// adds others. Matrices are contiguous.
 #[derive(Debug)]
-pub struct ForwardBackward<'a, T: Float> {
-    /// `[T, H]`: the tokens, sentence after sentence; contiguous like all matrices here
+pub struct Forward<'a, T: Float> {
+    /// `[T, H]`: the tokens, sentence after sentence
     pub hidden: Matrix<'a, T>,
     /// `[V, H]`: the word embeddings
     pub weight: Matrix<'a, T>,
-    /// `[V]`
-    pub bias: View<'a, f32>,
+    /// `[V]`; by default 0.
+    pub bias: Option<View<'a, f32>>,
     /// B sentences of T tokens. A sentence may be empty, and has at most 65,536 tokens. Prefix sums out of range are not refused, in no build: they
     /// make their sentence's loss NaN and its gradient 0.
     pub batch: Packed<'a>,
-    /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `bag_ids`. Invalid ones make their sentence's loss NaN
-    /// and its gradient 0.
-    pub bag_offsets: View<'a, i32>,
-    /// Ids in `[0, V)`; any other makes its sentence's loss NaN and its gradient 0. An id that is twice in a bag counts twice.
-    pub bag_ids: View<'a, i32>,
-    /// Weight of each of `bag_ids`
-    pub bag_weights: View<'a, f32>,
-    /// `[B]`: factor of each sentence's loss and gradient, such as one over the number of sentences
-    pub sentence_weights: View<'a, f32>,
+    /// The words that each sentence must predict
+    pub bags: Bags<'a>,
+    /// `[B]`: factor of each sentence's loss and gradient, such as one over the number of sentences. By default 1.
+    pub sentence_weights: Option<View<'a, f32>>,
+    /// Tokens at the start of each sentence that are left out, by default 0: 1 leaves `[CLS]` out. At most 65,535.
+    pub first_position: usize,
+    /// Method, by default [`Algorithm::Library`].
+    pub algorithm: Algorithm,
     /// `[B]`: weighted loss; 0 where a sentence or its bag is empty
     pub losses: ViewMut<'a, f32>,
-    /// `[T, H]`, overwritten
-    pub d_hidden: MatrixMut<'a, T>,
-    /// `[V, H]`, added to
-    pub d_weight: MatrixMut<'a, f32>,
-    /// `[V]`, added to
-    pub d_bias: ViewMut<'a, f32>,
-    pub algorithm: Algorithm,
     /// [`workspace`] bytes, aligned to 16. A larger one is faster, up to logits of all T rows.
     pub workspace: ViewMut<'a, u8>,
-    /// Tokens at the start of each sentence that are left out: 1 leaves `[CLS]` out.
-    pub first_position: usize,
+}
+
+impl<'a, T: Float> Forward<'a, T> {
+    /// The losses of all sentences.
+    #[must_use]
+    pub fn new(
+        hidden: Matrix<'a, T>,
+        weight: Matrix<'a, T>,
+        batch: Packed<'a>,
+        bags: Bags<'a>,
+        losses: ViewMut<'a, f32>,
+        workspace: ViewMut<'a, u8>,
+    ) -> Self {
+        Self {
+            hidden,
+            weight,
+            bias: None,
+            batch,
+            bags,
+            sentence_weights: None,
+            first_position: 0,
+            algorithm: Algorithm::default(),
+            losses,
+            workspace,
+        }
+    }
 }
 
 /// Byte offsets of the workspace's arrays; the logits take the rest.
@@ -85,21 +115,39 @@ pub fn workspace(
     Workspace::of::<u8>(Arrays::new(sentences, vocab_size).logits + logits)
 }
 
-/// Enqueues the loss of every sentence and all gradients of their sum.
+/// Enqueues the loss of every sentence.
 ///
 /// # Errors
 /// When a shape does not fit, the algorithm does not support the type, or the workspace has no room for one row.
-pub fn forward_backward<T: Float>(stream: &Stream, arguments: ForwardBackward<'_, T>) -> Result<()> {
-    check(&arguments)?;
-    let params = params(stream, &arguments)?;
-    match arguments.algorithm {
-        Algorithm::Library => maxima_of_logits(stream, &arguments, &params)?,
+pub fn forward<T: Float>(stream: &Stream, forward: Forward<'_, T>) -> Result<()> {
+    forward_backward(stream, forward, Gradients::default())
+}
+
+/// As [`forward`], and enqueues the gradients that are given.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_backward<T: Float>(
+    stream: &Stream,
+    forward: Forward<'_, T>,
+    gradients: Gradients<'_, T>,
+) -> Result<()> {
+    check(&forward)?;
+    gradients.check(&forward.hidden, &forward.weight)?;
+    let params = params(stream, &forward, &gradients)?;
+    match forward.algorithm {
+        Algorithm::Library => maxima_of_logits::<T>(stream, &params, forward.workspace.len())?,
         Algorithm::Fused => launch::<T>(stream, kernels::BAG_OF_WORDS_PRODUCT, &params)?,
     }
     // SAFETY: the lengths were checked.
     unsafe { stream.launch(kernels::BAG_OF_WORDS_LOSS, &params)? };
-    launch::<T>(stream, kernels::BAG_OF_WORDS_WEIGHT, &params)?;
-    launch::<T>(stream, kernels::BAG_OF_WORDS_HIDDEN, &params)
+    if gradients.d_weight.is_some() || gradients.d_bias.is_some() {
+        launch::<T>(stream, kernels::BAG_OF_WORDS_WEIGHT, &params)?;
+    }
+    if gradients.d_hidden.is_some() {
+        launch::<T>(stream, kernels::BAG_OF_WORDS_HIDDEN, &params)?;
+    }
+    Ok(())
 }
 
 fn launch<T: Float>(
@@ -112,15 +160,15 @@ fn launch<T: Float>(
     Ok(())
 }
 
-/// Enqueues the maxima and their tokens, a chunk of logits at a time.
+/// Enqueues the maxima and their tokens, a chunk of logits at a time, in a workspace of this size.
 fn maxima_of_logits<T: Float>(
     stream: &Stream,
-    arguments: &ForwardBackward<'_, T>,
     params: &BagOfWordsParams,
+    workspace_bytes: usize,
 ) -> Result<()> {
     let (vocabulary, stride) = (params.vocabulary as usize, params.stride as usize);
     let (tokens, hidden_size) = (params.tokens as usize, params.hidden_size as usize);
-    let room = arguments.workspace.len() - Arrays::new(params.sentences as usize, vocabulary).logits;
+    let room = workspace_bytes - Arrays::new(params.sentences as usize, vocabulary).logits;
     let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
@@ -141,13 +189,13 @@ fn maxima_of_logits<T: Float>(
     Ok(())
 }
 
-fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
-    let ForwardBackward { hidden, weight, bias, batch, bag_ids, .. } = arguments;
+fn check<T: Float>(forward: &Forward<'_, T>) -> Result<()> {
+    let Forward { hidden, weight, batch, bags, algorithm, first_position, workspace, .. } = forward;
     let (vocabulary, hidden_size) = (weight.rows(), weight.columns());
     require(
-        arguments.algorithm == Algorithm::Library || T::DTYPE != DType::F32,
+        *algorithm == Algorithm::Library || T::DTYPE != DType::F32,
         "algorithm",
-        format_args!("{:?}", arguments.algorithm),
+        format_args!("{algorithm:?}"),
         format_args!("{:?} for f32", Algorithm::Library),
     )?;
     require(
@@ -157,9 +205,8 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
         "[vocabulary, hidden size], with a vocabulary of at least 1 and below 2^31",
     )?;
     require_columns("columns of weight", hidden_size)?;
-    require_count("bag_ids", bag_ids.len())?;
-    let position = arguments.first_position;
-    require(position <= usize::from(u16::MAX), "first_position", position, "at most 65535")?;
+    require_count("bags.ids", bags.ids.len())?;
+    require(*first_position <= usize::from(u16::MAX), "first_position", first_position, "at most 65535")?;
     require(
         !batch.cu_seqlens.is_empty(),
         "batch.cu_seqlens",
@@ -176,60 +223,60 @@ fn check<T: Float>(arguments: &ForwardBackward<'_, T>) -> Result<()> {
     )?;
     require(i32::try_from(batch.tokens).is_ok(), "batch.tokens", batch.tokens, "below 2^31")?;
     require_shape("hidden", hidden, [batch.tokens, hidden_size], "tokens, columns of weight")?;
-    require_shape("d_hidden", &arguments.d_hidden, [batch.tokens, hidden_size], "as hidden")?;
-    require_shape("d_weight", &arguments.d_weight, [vocabulary, hidden_size], "as weight")?;
+    let optional = |view: &Option<View<'_, f32>>| view.map(|view| view.len());
     for (name, length, expected, meaning) in [
-        ("bias", bias.len(), vocabulary, "rows of weight"),
-        ("bag_offsets", arguments.bag_offsets.len(), sentences + 1, "sentences + 1"),
-        ("bag_weights", arguments.bag_weights.len(), bag_ids.len(), "bag_ids"),
-        ("sentence_weights", arguments.sentence_weights.len(), sentences, "sentences"),
-        ("losses", arguments.losses.len(), sentences, "sentences"),
-        ("d_bias", arguments.d_bias.len(), vocabulary, "rows of weight"),
+        ("bias", optional(&forward.bias), vocabulary, "rows of weight"),
+        ("bags.offsets", Some(bags.offsets.len()), sentences + 1, "sentences + 1"),
+        ("bags.weights", optional(&bags.weights), bags.ids.len(), "bags.ids"),
+        ("sentence_weights", optional(&forward.sentence_weights), sentences, "sentences"),
+        ("losses", Some(forward.losses.len()), sentences, "sentences"),
     ] {
-        require_length(name, length, expected, meaning)?;
+        require_length(name, length.unwrap_or(expected), expected, meaning)?;
     }
-    require_contiguous("d_hidden", &arguments.d_hidden)?;
-    require_aligned("workspace", arguments.workspace.address())?;
-    let rows = batch.tokens.min(1);
-    let needed = workspace(arguments.algorithm, T::DTYPE, sentences, rows, vocabulary).bytes();
-    let bytes = arguments.workspace.len();
+    let needed = self::workspace(*algorithm, T::DTYPE, sentences, batch.tokens.min(1), vocabulary).bytes();
     require(
-        bytes >= needed,
+        workspace.len() >= needed,
         "workspace",
-        format_args!("{bytes} bytes long"),
+        format_args!("{} bytes long", workspace.len()),
         format_args!("at least {needed} (a chunk of one row)"),
     )
 }
 
-fn params<T: Float>(stream: &Stream, arguments: &ForwardBackward<'_, T>) -> Result<BagOfWordsParams> {
-    let (sentences, vocabulary) = (arguments.batch.sequences(), arguments.weight.rows());
+fn params<T: Float>(
+    stream: &Stream,
+    forward: &Forward<'_, T>,
+    gradients: &Gradients<'_, T>,
+) -> Result<BagOfWordsParams> {
+    let Forward { weight, batch, bags, .. } = forward;
+    let Gradients { d_hidden, d_weight, d_bias } = gradients;
+    let (sentences, vocabulary) = (batch.sequences(), weight.rows());
     let arrays = Arrays::new(sentences, vocabulary);
-    let workspace = stream.address("workspace", &arguments.workspace)?;
+    let workspace = aligned(stream, "workspace", &forward.workspace)?;
     Ok(BagOfWordsParams {
-        hidden: contiguous(stream, "hidden", &arguments.hidden)?,
-        weight: contiguous(stream, "weight", &arguments.weight)?,
-        bias: stream.address("bias", &arguments.bias)?,
-        cu_seqlens: stream.address("batch.cu_seqlens", &arguments.batch.cu_seqlens)?,
-        bag_offsets: stream.address("bag_offsets", &arguments.bag_offsets)?,
-        bag_ids: stream.address("bag_ids", &arguments.bag_ids)?,
-        bag_weights: stream.address("bag_weights", &arguments.bag_weights)?,
-        sentence_weights: stream.address("sentence_weights", &arguments.sentence_weights)?,
+        hidden: contiguous(stream, "hidden", &forward.hidden)?,
+        weight: contiguous(stream, "weight", weight)?,
+        bias: optional(stream, "bias", forward.bias.as_ref())?,
+        cu_seqlens: stream.address("batch.cu_seqlens", &batch.cu_seqlens)?,
+        bag_offsets: stream.address("bags.offsets", &bags.offsets)?,
+        bag_ids: stream.address("bags.ids", &bags.ids)?,
+        bag_weights: optional(stream, "bags.weights", bags.weights.as_ref())?,
+        sentence_weights: optional(stream, "sentence_weights", forward.sentence_weights.as_ref())?,
         logits: workspace + arrays.logits as u64,
         maxima: workspace,
         positions: workspace + arrays.positions as u64,
-        losses: stream.address("losses", &arguments.losses)?,
-        d_hidden: stream.address("d_hidden", &arguments.d_hidden)?,
-        d_weight: contiguous(stream, "d_weight", &arguments.d_weight)?,
-        d_bias: stream.address("d_bias", &arguments.d_bias)?,
+        losses: stream.address("losses", &forward.losses)?,
+        d_hidden: optional(stream, "d_hidden", d_hidden.as_ref())?,
+        d_weight: optional_aligned(stream, "d_weight", d_weight.as_ref())?,
+        d_bias: optional(stream, "d_bias", d_bias.as_ref())?,
         sentences: sentences as u32,
         vocabulary: vocabulary as u32,
-        hidden_size: arguments.weight.columns() as u32,
+        hidden_size: weight.columns() as u32,
         stride: padded(vocabulary) as u32,
-        first_position: arguments.first_position as u32,
+        first_position: forward.first_position as u32,
         first_row: 0,
         rows: 0,
-        tokens: arguments.batch.tokens as u32,
-        bag_words: arguments.bag_ids.len() as u32,
-        reserved: 0,
+        tokens: batch.tokens as u32,
+        bag_words: bags.ids.len() as u32,
+        has_gradient: u32::from(!gradients.is_empty()),
     })
 }

@@ -2,7 +2,7 @@
 
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::Packed;
-use retromae::ops::bag_of_words::{self, Algorithm};
+use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
 
 use super::{COLUMNS, ROUNDS, matrix, stale};
 use crate::common::{devices, garbage};
@@ -28,24 +28,27 @@ fn bag<T: ModelFloat>(
     let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, 3, VOCABULARY);
     // Bytes of large positions.
     let mut workspace = device.upload(&vec![0x7fu8; needed.bytes()]).unwrap();
-    let arguments = bag_of_words::ForwardBackward {
-        hidden: hidden.matrix(tokens, COLUMNS).unwrap(),
-        weight: weight.matrix(VOCABULARY, COLUMNS).unwrap(),
-        bias: bias.view(),
-        batch: Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
-        bag_offsets: bag_offsets.view(),
-        bag_ids: bag_ids.view(),
-        bag_weights: bag_weights.view(),
-        sentence_weights: sentence_weights.view(),
-        losses: losses.view_mut(),
-        d_hidden: d_hidden.matrix_mut(tokens, COLUMNS).unwrap(),
-        d_weight: d_weight.matrix_mut(VOCABULARY, COLUMNS).unwrap(),
-        d_bias: d_bias.view_mut(),
-        algorithm,
-        workspace: workspace.view_mut(),
+    let bags = Bags { offsets: bag_offsets.view(), ids: bag_ids.view(), weights: Some(bag_weights.view()) };
+    let forward = Forward {
+        bias: Some(bias.view()),
+        sentence_weights: Some(sentence_weights.view()),
         first_position: 1,
+        algorithm,
+        ..Forward::new(
+            hidden.matrix(tokens, COLUMNS).unwrap(),
+            weight.matrix(VOCABULARY, COLUMNS).unwrap(),
+            Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
+            bags,
+            losses.view_mut(),
+            workspace.view_mut(),
+        )
     };
-    bag_of_words::forward_backward(&device.stream(), arguments).unwrap();
+    let gradients = Gradients {
+        d_hidden: Some(d_hidden.matrix_mut(tokens, COLUMNS).unwrap()),
+        d_weight: Some(d_weight.matrix_mut(VOCABULARY, COLUMNS).unwrap()),
+        d_bias: Some(d_bias.view_mut()),
+    };
+    bag_of_words::forward_backward(&device.stream(), forward, gradients).unwrap();
     let widen = |values: Vec<T>| values.into_iter().map(T::to_f32).collect();
     [losses.read().unwrap(), widen(d_hidden.read().unwrap())]
 }

@@ -1,12 +1,15 @@
 //! The bag-of-words head against the f64 reference: every dtype, ragged sentences, any chunk of logits.
 
+mod forms;
+mod refusals;
+
 use crate::common::{
     assert_close, assert_close_to_scale, assert_no_bank_conflicts, devices, integers, prefix_sums, rounded,
     run_on, values, widened,
 };
 use retromae::device::{Buffer, Device, Float, bf16, f16};
 use retromae::ops::Packed;
-use retromae::ops::bag_of_words::{self, Algorithm, ForwardBackward};
+use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
 use retromae::reference::bag_of_words as reference;
 
 #[derive(Clone)]
@@ -155,18 +158,38 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
     (Results { losses, d_hidden, d_weight, d_bias, kernels: vec![] }, scales)
 }
 
+/// The optional arguments that are given.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    bias: bool,
+    bag_weights: bool,
+    sentence_weights: bool,
+    d_hidden: bool,
+    d_weight: bool,
+    d_bias: bool,
+}
+
+const FULL: Form = Form {
+    bias: true,
+    bag_weights: true,
+    sentence_weights: true,
+    d_hidden: true,
+    d_weight: true,
+    d_bias: true,
+};
+
 /// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. After the last sentence
 /// come an empty one and a row of no sentence.
 fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, chunk: usize) -> Results {
-    run_and_name(device, parts, algorithm, chunk, false)
+    run_form(device, parts, (algorithm, chunk), FULL, false)
 }
 
-/// Like [`run`]; records the names of the kernels if `capture` is set.
-fn run_and_name<T: Float>(
+/// As [`run`], of a form; records the names of the kernels if `capture` is set. Gradients that are not wanted keep what they were made with.
+fn run_form<T: Float>(
     device: &Device,
     parts: &[&Operands<T>],
-    algorithm: Algorithm,
-    chunk: usize,
+    (algorithm, chunk): (Algorithm, usize),
+    form: Form,
     capture: bool,
 ) -> Results {
     let (vocabulary, hidden_size) = (parts[0].bias.len(), parts[0].hidden_size);
@@ -190,30 +213,43 @@ fn run_and_name<T: Float>(
         let mut workspace = device.upload(&vec![0xffu8; needed.bytes()]).unwrap();
         let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
         let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); tokens * hidden_size]).unwrap();
-        let arguments = ForwardBackward {
-            hidden: hidden.matrix(tokens, hidden_size).unwrap(),
-            weight: weight.matrix(vocabulary, hidden_size).unwrap(),
-            bias: bias.view(),
-            batch: Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
-            bag_offsets: bag_offsets.view(),
-            bag_ids: bag_ids.view(),
-            bag_weights: bag_weights.view(),
-            sentence_weights: sentence_weights.view(),
-            losses: losses.view_mut(),
-            d_hidden: d_hidden.matrix_mut(tokens, hidden_size).unwrap(),
-            d_weight: d_weight.matrix_mut(vocabulary, hidden_size).unwrap(),
-            d_bias: d_bias.view_mut(),
-            algorithm,
-            workspace: workspace.view_mut(),
-            first_position: 0,
+        let bags = Bags {
+            offsets: bag_offsets.view(),
+            ids: bag_ids.view(),
+            weights: form.bag_weights.then(|| bag_weights.view()),
         };
-        let kernels = run_on(device, capture, |stream| bag_of_words::forward_backward(stream, arguments));
+        let arguments = Forward {
+            bias: form.bias.then(|| bias.view()),
+            sentence_weights: form.sentence_weights.then(|| sentence_weights.view()),
+            algorithm,
+            ..Forward::new(
+                hidden.matrix(tokens, hidden_size).unwrap(),
+                weight.matrix(vocabulary, hidden_size).unwrap(),
+                Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
+                bags,
+                losses.view_mut(),
+                workspace.view_mut(),
+            )
+        };
+        let gradients = Gradients {
+            d_hidden: form.d_hidden.then(|| d_hidden.matrix_mut(tokens, hidden_size).unwrap()),
+            d_weight: form.d_weight.then(|| d_weight.matrix_mut(vocabulary, hidden_size).unwrap()),
+            d_bias: form.d_bias.then(|| d_bias.view_mut()),
+        };
+        let kernels = run_on(device, capture, |stream| {
+            if form.d_hidden || form.d_weight || form.d_bias {
+                bag_of_words::forward_backward(stream, arguments, gradients)
+            } else {
+                bag_of_words::forward(stream, arguments)
+            }
+        });
         results.kernels.extend(kernels);
         let mut losses = widened(&losses.read().unwrap());
         assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
         let mut d_hidden = widened(&d_hidden.read().unwrap());
         let beyond = d_hidden.split_off((tokens - 1) * hidden_size);
-        assert!(beyond.iter().all(|&value| value == 0.0), "a row of no sentence has a gradient");
+        let zero = beyond.iter().all(|&value| value == 0.0);
+        assert!(zero || !form.d_hidden, "a row of no sentence has a gradient");
         results.losses.extend(losses);
         results.d_hidden.extend(d_hidden);
     }
@@ -224,7 +260,8 @@ fn run_and_name<T: Float>(
 
 /// Returns the kernels of one call.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
-    run_and_name(device, &[&Operands::<T>::random(&[17, 5, 30], 97, 64)], algorithm, 53, true).kernels
+    let operands = Operands::<T>::random(&[17, 5, 30], 97, 64);
+    run_form(device, &[&operands], (algorithm, 53), FULL, true).kernels
 }
 
 /// Algorithms for 16 bits.
@@ -384,160 +421,6 @@ fn what_is_wrong_shows_in_its_own_sentence() {
         for algorithm in BOTH {
             check::<bf16>(&device, algorithm);
         }
-    }
-}
-
-/// Lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
-#[derive(Clone, Copy)]
-struct Lengths {
-    hidden: [usize; 2],
-    weight: [usize; 2],
-    bias: usize,
-    cu_seqlens: usize,
-    bag_offsets: usize,
-    bag_weights: usize,
-    sentence_weights: usize,
-    losses: usize,
-    d_hidden: [usize; 2],
-    d_weight: [usize; 2],
-    d_bias: usize,
-    workspace: usize,
-    tokens: usize,
-    /// Name of a matrix with gaps between its rows
-    gaps: &'static str,
-    first_position: usize,
-    algorithm: Algorithm,
-}
-
-const RIGHT: Lengths = Lengths {
-    hidden: [4, 8],
-    weight: [10, 8],
-    bias: 10,
-    cu_seqlens: 3,
-    bag_offsets: 3,
-    bag_weights: 3,
-    sentence_weights: 2,
-    losses: 2,
-    d_hidden: [4, 8],
-    d_weight: [10, 8],
-    d_bias: 10,
-    workspace: 576,
-    tokens: 4,
-    gaps: "",
-    first_position: 1,
-    algorithm: Algorithm::Library,
-};
-
-fn attempt(lengths: Lengths) -> retromae::ops::Result<()> {
-    let device = &devices()[0];
-    let floats = |length: usize| device.zeros::<f32>(length).unwrap();
-    let ids = |length: usize| device.zeros::<i32>(length).unwrap();
-    // Twice as much as needed, for gaps.
-    let matrix = |[rows, columns]: [usize; 2]| floats(2 * rows * columns);
-    let stride = |name, [_, columns]: [usize; 2]| if lengths.gaps == name { 2 * columns } else { columns };
-    let [hidden, weight] = [lengths.hidden, lengths.weight].map(matrix);
-    let [mut d_hidden, mut d_weight] = [lengths.d_hidden, lengths.d_weight].map(matrix);
-    let [bias, bag_weights, sentence_weights] =
-        [lengths.bias, lengths.bag_weights, lengths.sentence_weights].map(floats);
-    let [cu_seqlens, bag_offsets, bag_ids] = [lengths.cu_seqlens, lengths.bag_offsets, 3].map(ids);
-    let [mut losses, mut d_bias] = [lengths.losses, lengths.d_bias].map(floats);
-    let mut workspace = device.zeros(lengths.workspace).unwrap();
-    let arguments = ForwardBackward {
-        hidden: hidden.view().strided(
-            lengths.hidden[0],
-            lengths.hidden[1],
-            stride("hidden", lengths.hidden),
-        )?,
-        weight: weight.view().strided(
-            lengths.weight[0],
-            lengths.weight[1],
-            stride("weight", lengths.weight),
-        )?,
-        bias: bias.view(),
-        batch: Packed { cu_seqlens: cu_seqlens.view(), tokens: lengths.tokens, max_seqlen: 4 },
-        bag_offsets: bag_offsets.view(),
-        bag_ids: bag_ids.view(),
-        bag_weights: bag_weights.view(),
-        sentence_weights: sentence_weights.view(),
-        losses: losses.view_mut(),
-        d_hidden: d_hidden.view_mut().strided(
-            lengths.d_hidden[0],
-            lengths.d_hidden[1],
-            stride("d_hidden", lengths.d_hidden),
-        )?,
-        d_weight: d_weight.view_mut().strided(
-            lengths.d_weight[0],
-            lengths.d_weight[1],
-            stride("d_weight", lengths.d_weight),
-        )?,
-        d_bias: d_bias.view_mut(),
-        algorithm: lengths.algorithm,
-        workspace: workspace.view_mut(),
-        first_position: lengths.first_position,
-    };
-    let stream = device.stream();
-    bag_of_words::forward_backward(&stream, arguments)?;
-    Ok(stream.synchronize()?)
-}
-
-#[test]
-fn wrong_shapes_are_refused() {
-    attempt(RIGHT).unwrap();
-    for (lengths, message) in [
-        (
-            Lengths { hidden: [5, 8], ..RIGHT },
-            "hidden is [5, 8]; it should be [4, 8] (tokens, columns of weight)",
-        ),
-        (
-            Lengths { hidden: [4, 7], ..RIGHT },
-            "hidden is [4, 7]; it should be [4, 8] (tokens, columns of weight)",
-        ),
-        (Lengths { tokens: 3, ..RIGHT }, "hidden is [4, 8]; it should be [3, 8] (tokens, columns of weight)"),
-        (Lengths { tokens: 1 << 31, ..RIGHT }, "batch.tokens is 2147483648; it should be below 2^31"),
-        (
-            Lengths { weight: [0, 8], ..RIGHT },
-            "weight is [0, 8]; it should be [vocabulary, hidden size], with a vocabulary of at least 1 and below 2^31",
-        ),
-        (Lengths { bias: 0, ..RIGHT }, "bias is 0 elements long; it should be 10 (rows of weight)"),
-        (
-            Lengths { cu_seqlens: 0, ..RIGHT },
-            "batch.cu_seqlens is empty; it should be one longer than there are sentences",
-        ),
-        (
-            Lengths { bag_offsets: 2, ..RIGHT },
-            "bag_offsets is 2 elements long; it should be 3 (sentences + 1)",
-        ),
-        (Lengths { bag_weights: 2, ..RIGHT }, "bag_weights is 2 elements long; it should be 3 (bag_ids)"),
-        (
-            Lengths { sentence_weights: 3, ..RIGHT },
-            "sentence_weights is 3 elements long; it should be 2 (sentences)",
-        ),
-        (Lengths { losses: 1, ..RIGHT }, "losses is 1 elements long; it should be 2 (sentences)"),
-        (Lengths { d_hidden: [3, 8], ..RIGHT }, "d_hidden is [3, 8]; it should be [4, 8] (as hidden)"),
-        (Lengths { d_weight: [11, 8], ..RIGHT }, "d_weight is [11, 8]; it should be [10, 8] (as weight)"),
-        (Lengths { d_bias: 16, ..RIGHT }, "d_bias is 16 elements long; it should be 10 (rows of weight)"),
-        (
-            Lengths { workspace: 575, ..RIGHT },
-            "workspace is 575 bytes long; it should be at least 576 (a chunk of one row)",
-        ),
-        (
-            Lengths { algorithm: Algorithm::Fused, ..RIGHT },
-            "algorithm is Fused; it should be Library for f32",
-        ),
-        (Lengths { first_position: 65_536, ..RIGHT }, "first_position is 65536; it should be at most 65535"),
-        (
-            Lengths { weight: [10, 4], ..RIGHT },
-            "columns of weight is 4; it should be a positive multiple of 8",
-        ),
-    ] {
-        assert_eq!(attempt(lengths).unwrap_err().to_string(), message);
-    }
-    for gaps in ["hidden", "weight", "d_hidden", "d_weight"] {
-        let error = attempt(Lengths { gaps, ..RIGHT }).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("{gaps} is strided by 16 elements; it should be contiguous rows of 8 columns")
-        );
     }
 }
 
