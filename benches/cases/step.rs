@@ -6,8 +6,8 @@
 
 use retromae::device::{DType, ModelFloat, Stream};
 use retromae::model::{
-    AdamW, Batch, Capacity, IGNORE_INDEX, Input, Masking, Model, ModelConfig, PackedSentences, PoolRows,
-    StepHandle, StepRandomness, TrainStep,
+    AdamW, Batch, Capacity, IGNORE_INDEX, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences,
+    PoolRows, StepHandle, StepRandomness, TrainStep,
 };
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::reference::mask::sample_batch;
@@ -135,12 +135,12 @@ struct Fused<T: ModelFloat> {
     batch: Batch,
     updates: u32,
     /// StepHandle of the last step.
-    ticket: Option<StepHandle>,
+    handle: Option<StepHandle>,
 }
 
 impl<T: ModelFloat> Fused<T> {
     fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
-        Ok(Self { model: model(stream, case)?, batch: case.batch(), updates: 0, ticket: None })
+        Ok(Self { model: model(stream, case)?, batch: case.batch(), updates: 0, handle: None })
     }
 }
 
@@ -148,18 +148,20 @@ impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         self.updates += 1;
         let step = TrainStep {
-            input: Input::Explicit(&self.batch),
-            randomness: StepRandomness { seed: SEED, step: self.updates },
+            batch: MicroBatch::new(
+                Input::Explicit(&self.batch),
+                StepRandomness { seed: SEED, step: self.updates },
+            ),
             optimizer: &AdamW::default(),
             learning_rate: LEARNING_RATE,
             update: self.updates,
         };
-        self.ticket = Some(self.model.train_step(stream, &step)?);
+        self.handle = Some(self.model.train_step(stream, &step)?);
         Ok(())
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        let outcome = self.model.outcome(self.ticket.ok_or("no step was taken")?)?;
+        let outcome = self.model.result(self.handle.ok_or("no step was taken")?)?;
         let losses = [outcome.losses.encoder, outcome.losses.decoder];
         let names = self.model.parameter_shapes().into_iter().map(|(name, _)| name);
         // The update clears the gradients, but after the first one the first moment is a multiple of the clipped gradient, as in the baseline.

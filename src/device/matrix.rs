@@ -8,13 +8,13 @@ use super::{Buffer, Device, Element, Error, Result, View, ViewMut};
 
 /// Row-major shape: `[rows, columns]`, a row every `stride` elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct MatrixShape {
     pub rows: usize,
     pub columns: usize,
     pub stride: usize,
 }
 
-impl Shape {
+impl MatrixShape {
     fn contiguous(rows: usize, columns: usize) -> Self {
         Self { rows, columns, stride: columns }
     }
@@ -95,7 +95,7 @@ impl Shape {
 pub struct Matrix<'a, T: Element> {
     device: &'a Device,
     address: u64,
-    shape: Shape,
+    shape: MatrixShape,
     element: PhantomData<&'a T>,
 }
 
@@ -104,24 +104,24 @@ pub struct Matrix<'a, T: Element> {
 pub struct MatrixMut<'a, T: Element> {
     device: &'a Device,
     address: u64,
-    shape: Shape,
+    shape: MatrixShape,
     element: PhantomData<&'a mut T>,
 }
 
 /// A matrix of a device, shared or exclusive.
 pub(crate) trait MatrixMemory: DeviceMemory {
     /// Rows, columns and row stride.
-    fn shape(&self) -> Shape;
+    fn shape(&self) -> MatrixShape;
 }
 
 impl<T: Element> MatrixMemory for Matrix<'_, T> {
-    fn shape(&self) -> Shape {
+    fn shape(&self) -> MatrixShape {
         self.shape
     }
 }
 
 impl<T: Element> MatrixMemory for MatrixMut<'_, T> {
-    fn shape(&self) -> Shape {
+    fn shape(&self) -> MatrixShape {
         self.shape
     }
 }
@@ -194,7 +194,7 @@ macro_rules! shape_accessors {
 impl<'a, T: Element> Matrix<'a, T> {
     shape_accessors!();
 
-    fn part(self, (offset, shape): (usize, Shape)) -> Self {
+    fn part(self, (offset, shape): (usize, MatrixShape)) -> Self {
         Self { address: self.address + (offset * size_of::<T>()) as u64, shape, ..self }
     }
 
@@ -239,7 +239,7 @@ impl<'a, T: Element> Matrix<'a, T> {
 impl<'a, T: Element> MatrixMut<'a, T> {
     shape_accessors!();
 
-    fn part(self, (offset, shape): (usize, Shape)) -> Self {
+    fn part(self, (offset, shape): (usize, MatrixShape)) -> Self {
         Self { address: self.address + (offset * size_of::<T>()) as u64, shape, ..self }
     }
 
@@ -287,6 +287,18 @@ impl<'a, T: Element> MatrixMut<'a, T> {
         shape.equal_columns().map(|range| self.duplicate().part(shape.columns(&range)))
     }
 
+    /// The columns before `middle`, and those from `middle` on.
+    ///
+    /// # Panics
+    /// When there are fewer than `middle` columns.
+    #[must_use]
+    pub fn split_columns_at(mut self, middle: usize) -> (Self, Self) {
+        let first = self.shape.columns(&(0..middle));
+        let second = self.shape.columns(&(middle..self.shape.columns));
+        // As in `split_columns`.
+        (self.duplicate().part(first), self.part(second))
+    }
+
     /// Returns the same elements once more; the caller gives each element to one of both alone.
     fn duplicate(&mut self) -> Self {
         Self { device: self.device, address: self.address, shape: self.shape, element: PhantomData }
@@ -309,7 +321,7 @@ impl<'a, T: Element> View<'a, T> {
     /// # Errors
     /// When the view has not `rows · columns` elements.
     pub fn matrix(self, rows: usize, columns: usize) -> Result<Matrix<'a, T>> {
-        let shape = Shape::contiguous(rows, columns);
+        let shape = MatrixShape::contiguous(rows, columns);
         shape.require_exact(self.len())?;
         Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
@@ -319,7 +331,7 @@ impl<'a, T: Element> View<'a, T> {
     /// # Errors
     /// When `stride` is below `columns`, or the view ends before the last row's columns.
     pub fn strided(self, rows: usize, columns: usize, stride: usize) -> Result<Matrix<'a, T>> {
-        let shape = Shape { rows, columns, stride };
+        let shape = MatrixShape { rows, columns, stride };
         shape.require_within(self.len())?;
         Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
@@ -329,7 +341,7 @@ impl<'a, T: Element> View<'a, T> {
     /// # Errors
     /// When the view does not consist of whole rows.
     pub fn rows_of(self, columns: usize) -> Result<Matrix<'a, T>> {
-        let shape = Shape::of_rows(self.len(), columns)?;
+        let shape = MatrixShape::of_rows(self.len(), columns)?;
         Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
 }
@@ -340,7 +352,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Errors
     /// As [`View::matrix`].
     pub fn matrix(self, rows: usize, columns: usize) -> Result<MatrixMut<'a, T>> {
-        let shape = Shape::contiguous(rows, columns);
+        let shape = MatrixShape::contiguous(rows, columns);
         shape.require_exact(self.len())?;
         Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
@@ -350,7 +362,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Errors
     /// As [`View::strided`].
     pub fn strided(self, rows: usize, columns: usize, stride: usize) -> Result<MatrixMut<'a, T>> {
-        let shape = Shape { rows, columns, stride };
+        let shape = MatrixShape { rows, columns, stride };
         shape.require_within(self.len())?;
         Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
@@ -360,7 +372,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Errors
     /// As [`View::rows_of`].
     pub fn rows_of(self, columns: usize) -> Result<MatrixMut<'a, T>> {
-        let shape = Shape::of_rows(self.len(), columns)?;
+        let shape = MatrixShape::of_rows(self.len(), columns)?;
         Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
     }
 }
@@ -387,13 +399,13 @@ impl<T: Element> Buffer<T> {
 #[derive(Debug)]
 pub struct MatrixBuffer<T: Element> {
     buffer: Buffer<T>,
-    shape: Shape,
+    shape: MatrixShape,
 }
 
 impl<T: Element> MatrixBuffer<T> {
     pub(super) fn zeros(device: &Device, rows: usize, columns: usize) -> Result<Self> {
         let buffer = device.zeros(rows.saturating_mul(columns))?;
-        Ok(Self { buffer, shape: Shape::contiguous(rows, columns) })
+        Ok(Self { buffer, shape: MatrixShape::contiguous(rows, columns) })
     }
 
     /// Maximum number of rows.
@@ -458,6 +470,10 @@ mod tests {
         let (first, rest) = buffer.matrix_mut(4, 6).unwrap().split_rows(1);
         assert_eq!((first.address(), first.rows()), (start, 1));
         assert_eq!((rest.address(), rest.rows()), (start + 24, 3));
+        let (left, right) = rest.split_columns_at(2);
+        assert_eq!([left.columns(), right.columns()], [2, 4]);
+        assert_eq!((left.address() - start, right.address() - start, right.stride()), (24, 32, 6));
+        let (_, rest) = buffer.matrix_mut(4, 6).unwrap().split_rows(1);
         let [left, middle, right] = rest.split_columns();
         assert_eq!([left, middle, right].map(|part| part.address() - start), [24, 32, 40]);
     }

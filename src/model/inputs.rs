@@ -1,19 +1,22 @@
 //! A batch in device memory, with the index arrays that gathers and gradients need.
 
-use super::shape::{Shape, labeled_capacity};
+use std::ops::Range;
+
+use super::shape::{BatchShape, labeled_capacity};
 use super::staged_buffer::StagedBuffer;
 use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, MaskPool, ModelConfig, PackedSentences};
 use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
-use crate::ops::group_by_key::{self, GroupByKey, Keys};
-use crate::ops::{Result, require_length, segment_sum, wrong};
+use crate::ops::group_by_key::{self, Keys};
+use crate::ops::segment_sum::Segments;
+use crate::ops::{Packed, Result, require_length, wrong};
 
-/// Arrays grouped in one call: encoder ids, decoder ids and slots.
+/// Arrays grouped in one call: encoder ids, decoder ids and positions.
 const GROUPED: usize = 3;
 
 /// Tokens grouped by a key, such as their id: segment `s` is `indices[offsets[s]..offsets[s + 1]]`, whose gradients go to row `keys[s]` of a table.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(super) struct TokenSegments {
     key_count: usize,
     tokens: usize,
     keys: Buffer<i32>,
@@ -21,7 +24,7 @@ pub(super) struct Segments {
     indices: Buffer<i32>,
 }
 
-impl Segments {
+impl TokenSegments {
     /// Allocates room for at most `tokens` tokens with keys in `0..key_count`.
     fn new(device: &Device, tokens: usize, key_count: usize) -> Result<Self> {
         let segments = group_by_key::segments(tokens, key_count);
@@ -51,8 +54,9 @@ impl Segments {
         }
     }
 
-    pub(super) fn view(&self) -> segment_sum::Segments<'_> {
-        segment_sum::Segments {
+    /// The segments as an argument of operations.
+    pub(super) fn view(&self) -> Segments<'_> {
+        Segments {
             offsets: self.offsets.slice(0..self.len() + 1),
             indices: Some(self.indices.slice(0..self.tokens)),
             keys: Some(self.keys.slice(0..self.len())),
@@ -72,16 +76,16 @@ pub(super) struct Inputs {
     pub encoder_ids: StagedBuffer<i32>,
     pub decoder_ids: StagedBuffer<i32>,
     /// Position of each token in its sentence, from 0.
-    pub slots: StagedBuffer<i32>,
+    pub positions: StagedBuffer<i32>,
     /// Sentence index of each token.
     pub sentence_of: StagedBuffer<i32>,
-    /// Packed row of each sentence's slot 0; negative for an empty sentence.
+    /// Packed row of each sentence's position 0; negative for an empty sentence.
     pub first_rows: StagedBuffer<i32>,
     /// Offsets of one segment a sentence, which holds its first row alone; empty for the empty sentences at the end.
     pub sentence_offsets: StagedBuffer<i32>,
-    pub encoder_words: Segments,
-    pub decoder_words: Segments,
-    pub positions: Segments,
+    pub encoder_words: TokenSegments,
+    pub decoder_words: TokenSegments,
+    pub position_segments: TokenSegments,
     grouping: Buffer<u8>,
     /// Labeled rows: the encoder's, padded with negative rows, then the decoder's, padded likewise.
     pub labeled_rows: StagedBuffer<i32>,
@@ -118,7 +122,13 @@ impl Bags {
     }
 
     /// Uploads the bags of an input that is padded to `shape`.
-    fn write(&mut self, stream: &Stream, input: Input<'_>, loss_weight: f32, shape: &Shape) -> Result<()> {
+    fn write(
+        &mut self,
+        stream: &Stream,
+        input: Input<'_>,
+        loss_weight: f32,
+        shape: &BatchShape,
+    ) -> Result<()> {
         let cu_seqlens = input.cu_seqlens();
         let sentences = cu_seqlens.len() - 1;
         let (mut offsets, mut ids, mut weights) = (vec![0], Vec::new(), Vec::new());
@@ -149,7 +159,7 @@ impl Inputs {
     pub(super) fn new(device: &Device, config: &ModelConfig, capacity: Capacity) -> Result<Self> {
         let Capacity { tokens, sentences, .. } = capacity;
         let labeled = labeled_capacity(capacity);
-        let segments = |key_count| Segments::new(device, tokens, key_count);
+        let segments = |key_count| TokenSegments::new(device, tokens, key_count);
         Ok(Self {
             sentences: 0,
             tokens: 0,
@@ -158,13 +168,13 @@ impl Inputs {
             original_ids: StagedBuffer::new(device, tokens)?,
             encoder_ids: StagedBuffer::new(device, tokens)?,
             decoder_ids: StagedBuffer::new(device, tokens)?,
-            slots: StagedBuffer::new(device, tokens)?,
+            positions: StagedBuffer::new(device, tokens)?,
             sentence_of: StagedBuffer::new(device, tokens)?,
             first_rows: StagedBuffer::new(device, sentences)?,
             sentence_offsets: StagedBuffer::new(device, sentences + 1)?,
             encoder_words: segments(config.vocab_size)?,
             decoder_words: segments(config.vocab_size)?,
-            positions: segments(config.max_position_embeddings)?,
+            position_segments: segments(config.max_position_embeddings)?,
             grouping: group_by_key::workspace(GROUPED, tokens).allocate(device)?,
             labeled_rows: StagedBuffer::new(device, labeled)?,
             decoder_start: 0,
@@ -174,13 +184,14 @@ impl Inputs {
         })
     }
 
-    /// Uploads a checked input, padded to `shape`. Ids and labels that the device samples stay empty.
+    /// Uploads a checked input, padded to `shape`; its losses count `weight` times in the gradients. Ids and labels that the device samples stay empty.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
         config: &ModelConfig,
         input: Input<'_>,
-        shape: &Shape,
+        shape: &BatchShape,
+        weight: f32,
     ) -> Result<()> {
         let filled = |ids: &[i32]| {
             let mut ids = ids.to_vec();
@@ -190,7 +201,8 @@ impl Inputs {
         self.write_sentences(stream, input.cu_seqlens(), shape)?;
         self.decoder_start = shape.encoder_labeled;
         let decoder_end = shape.encoder_labeled + shape.decoder_labeled;
-        let (encoder_weight, decoder_weight) = (config.encoder_loss_weight, config.decoder_loss_weight);
+        let encoder_weight = weight * config.encoder_loss_weight;
+        let decoder_weight = weight * config.decoder_loss_weight;
         let mut labels = Labels::default();
         match input {
             Input::Explicit(batch) => {
@@ -218,7 +230,7 @@ impl Inputs {
         self.targets.write(stream, &labels.targets)?;
         self.row_weights.write(stream, &labels.weights)?;
         match &mut self.bags {
-            Some(bags) => bags.write(stream, input, config.bag_of_words_loss_weight, shape),
+            Some(bags) => bags.write(stream, input, weight * config.bag_of_words_loss_weight, shape),
             None => Ok(()),
         }
     }
@@ -228,12 +240,12 @@ impl Inputs {
         &mut self,
         stream: &Stream,
         cu_seqlens: &[i32],
-        shape: &Shape,
+        shape: &BatchShape,
     ) -> Result<()> {
         (self.sentences, self.tokens, self.max_seqlen) = (shape.sentences, shape.tokens, shape.max_seqlen);
         let cu_seqlens = shape.cu_seqlens(cu_seqlens);
         let lengths = cu_seqlens.windows(2).map(|pair| pair[1] - pair[0]);
-        let slots: Vec<i32> = lengths.clone().flat_map(|length| 0..length).collect();
+        let positions: Vec<i32> = lengths.clone().flat_map(|length| 0..length).collect();
         let sentence_of: Vec<i32> = (0..)
             .zip(lengths.clone())
             .flat_map(|(b, length)| std::iter::repeat_n(b, length as usize))
@@ -249,8 +261,19 @@ impl Inputs {
         self.cu_seqlens.write(stream, &cu_seqlens)?;
         self.first_rows.write(stream, &first_rows)?;
         self.sentence_offsets.write(stream, &offsets)?;
-        self.slots.write(stream, &slots)?;
+        self.positions.write(stream, &positions)?;
         self.sentence_of.write(stream, &sentence_of)
+    }
+
+    /// The sentences as an argument of operations.
+    pub(super) fn packed(&self) -> Packed<'_> {
+        let cu_seqlens = self.cu_seqlens.view();
+        Packed { cu_seqlens, tokens: self.tokens, max_seqlen: self.max_seqlen }
+    }
+
+    /// Ranges of the encoder's and of the decoder's labeled rows.
+    pub(super) fn labeled_ranges(&self) -> [Range<usize>; 2] {
+        [0..self.decoder_start, self.decoder_start..self.labeled_rows.len()]
     }
 
     /// Enqueues the grouping of tokens by the table row that their gradients are added to.
@@ -258,10 +281,9 @@ impl Inputs {
         let mut arrays: [Keys<'_>; GROUPED] = [
             self.encoder_words.of(self.encoder_ids.view()),
             self.decoder_words.of(self.decoder_ids.view()),
-            self.positions.of(self.slots.view()),
+            self.position_segments.of(self.positions.view()),
         ];
-        let workspace = self.grouping.view_mut();
-        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut arrays, workspace })
+        group_by_key::group_by_key(stream, &mut arrays, self.grouping.view_mut())
     }
 }
 

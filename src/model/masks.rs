@@ -1,9 +1,7 @@
 //! Masks of a step in device memory: the enhanced decoder's position-specific masks, uploaded or sampled there, and the corruption of inputs.
 
-use std::ops::Range;
-
 use super::inputs::Inputs;
-use super::shape::Shape;
+use super::shape::BatchShape;
 use super::staged_buffer::StagedBuffer;
 use super::{Batch, Capacity, DecoderKind, Input, MaskPool, Masking, ModelConfig, PackedSentences, PoolRows};
 use crate::device::{Buffer, Device, Stream, View, ViewMut};
@@ -70,15 +68,17 @@ impl Labeled {
     }
 }
 
-/// Ranges of the encoder's and of the decoder's labeled rows.
-fn labeled_parts(inputs: &Inputs) -> [Range<usize>; 2] {
-    [0..inputs.decoder_start, inputs.decoder_start..inputs.labeled_rows.len()]
-}
-
 /// Labeled rows and targets of one input.
 struct LabeledRows<'a> {
     rows: ViewMut<'a, i32>,
     targets: ViewMut<'a, i32>,
+}
+
+/// Options and random state of a step's masks, and the factor of its losses in the gradients.
+pub(super) struct Sampling<'a> {
+    pub masking: Masking,
+    pub rng: View<'a, u32>,
+    pub weight: f32,
 }
 
 #[derive(Debug)]
@@ -116,13 +116,13 @@ impl Masks {
         })
     }
 
-    /// Uploads the batch's own masks (already checked), or the arrays needed to draw masks; pads to `shape`.
+    /// Uploads the batch's own masks (already checked), or the arrays needed to sample masks; pads to `shape`.
     pub(super) fn write(
         &mut self,
         stream: &Stream,
         decoder: DecoderKind,
         input: Input<'_>,
-        shape: &Shape,
+        shape: &BatchShape,
     ) -> Result<()> {
         match input {
             Input::Explicit(Batch { visibility: Some(pool), cu_seqlens, .. })
@@ -143,7 +143,12 @@ impl Masks {
         }
     }
 
-    fn write_sentences(&mut self, stream: &Stream, sentences: &PackedSentences, shape: &Shape) -> Result<()> {
+    fn write_sentences(
+        &mut self,
+        stream: &Stream,
+        sentences: &PackedSentences,
+        shape: &BatchShape,
+    ) -> Result<()> {
         let mut sentence_indices = sentences.sentence_indices.clone();
         sentence_indices.resize(shape.sentences, 0);
         self.sentence_indices.write(stream, &sentence_indices)?;
@@ -158,13 +163,13 @@ impl Masks {
         self.word_starts.write(stream, &word_starts)
     }
 
-    /// Prepares the buffers of a pool that the device will draw.
+    /// Prepares the buffers of a pool that the device will sample.
     fn make_room(
         &mut self,
         stream: &Stream,
         cu_seqlens: &[i32],
         masking: Masking,
-        shape: &Shape,
+        shape: &BatchShape,
     ) -> Result<()> {
         // Checked for the longest possible sentence, not this batch's: the next batch may have it.
         let limit = PoolRows::limit(self.length_max);
@@ -186,7 +191,7 @@ impl Masks {
         stream: &Stream,
         pool: &MaskPool,
         cu_seqlens: &[i32],
-        shape: &Shape,
+        shape: &BatchShape,
     ) -> Result<()> {
         let sentences = cu_seqlens.len() - 1;
         let (mut bits, mut offsets, mut rows) = (pool.bits.clone(), pool.offsets.clone(), pool.rows.clone());
@@ -204,14 +209,14 @@ impl Masks {
     }
 
     /// Enqueues the sampling that [`write`](Self::write) has prepared: masks, masked inputs and labels.
-    pub(super) fn draw(
+    pub(super) fn sample(
         &mut self,
         stream: &Stream,
         config: &ModelConfig,
         inputs: &mut Inputs,
-        masking: Masking,
-        rng: View<'_, u32>,
+        sampling: Sampling<'_>,
     ) -> Result<()> {
+        let Sampling { masking, rng, weight } = sampling;
         let sentences = Sentences {
             rng,
             cu_seqlens: inputs.cu_seqlens.view(),
@@ -220,9 +225,9 @@ impl Masks {
             tokens: inputs.tokens,
             length_max: inputs.max_seqlen,
         };
-        let parts = labeled_parts(inputs);
-        let [encoder_rows, decoder_rows] = inputs.labeled_rows.parts_mut(parts.each_ref());
-        let [encoder_targets, decoder_targets] = inputs.targets.parts_mut(parts.each_ref());
+        let ranges = inputs.labeled_ranges();
+        let [encoder_rows, decoder_rows] = inputs.labeled_rows.slices_mut(ranges.each_ref());
+        let [encoder_targets, decoder_targets] = inputs.targets.slices_mut(ranges.each_ref());
         let (ids, pool, decoder) = match config.decoder {
             DecoderKind::Basic => {
                 let ids = inputs.original_ids.view();
@@ -248,29 +253,34 @@ impl Masks {
         let rows = LabeledRows { rows: encoder_rows, targets: encoder_targets };
         let input_ids = inputs.encoder_ids.view_mut();
         let encoder = self.encoder.corruption(masking.encoder, replacement, ids, input_ids, rows);
-        masks::sample(stream, sentences, masks::Outputs { pool, encoder: Some(encoder), decoder })?;
-        self.weigh(stream, config, inputs)
+        masks::sample(stream, sentences, pool, Some(encoder), decoder)?;
+        self.weigh(stream, config, inputs, weight)
     }
 
     /// Sets the weights of the sampled labeled rows on the device, as only the device knows their number.
-    fn weigh(&self, stream: &Stream, config: &ModelConfig, inputs: &mut Inputs) -> Result<()> {
-        let parts = labeled_parts(inputs);
+    fn weigh(&self, stream: &Stream, config: &ModelConfig, inputs: &mut Inputs, weight: f32) -> Result<()> {
+        let ranges = inputs.labeled_ranges();
         let decoder = (&self.decoder, config.decoder_loss_weight);
         let sampled = [
             Some((&self.encoder, config.encoder_loss_weight)),
             (config.decoder == DecoderKind::Basic).then_some(decoder),
         ];
-        let row_weights = inputs.row_weights.parts_mut(parts.each_ref());
-        for ((labeled, part), row_weights) in sampled.into_iter().zip(parts).zip(row_weights) {
-            let Some((labeled, weight)) = labeled else { continue };
-            let labeled_rows = inputs.labeled_rows.view().slice(part);
+        let row_weights = inputs.row_weights.slices_mut(ranges.each_ref());
+        for ((labeled, range), row_weights) in sampled.into_iter().zip(ranges).zip(row_weights) {
+            let Some((labeled, loss_weight)) = labeled else { continue };
+            let weight = weight * loss_weight;
+            let labeled_rows = inputs.labeled_rows.view().slice(range);
             let counts = labeled.counts.view();
             mean_weights(stream, MeanWeights { labeled_rows, counts, row_weights, weight })?;
         }
         Ok(())
     }
 
-    pub(super) fn mask(&self) -> Mask<'_> {
+    /// The decoder's mask.
+    pub(super) fn mask(&self, decoder: DecoderKind) -> Mask<'_> {
+        if decoder == DecoderKind::Basic {
+            return Mask::Full;
+        }
         let (bits, offsets) = (self.bits.whole(), self.offsets.view());
         if self.independent {
             Mask::Independent { bits, offsets }

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Masking;
-use super::shape::Shape;
+use super::shape::BatchShape;
 use crate::device::{Device, Graph, Staging, Stream};
 use crate::ops::cross_entropy::Totals;
 use crate::ops::{Result, adamw};
 
 /// Number of last steps whose results are kept: while one step runs, the host prepares the next.
-pub(super) const OUTCOMES: usize = 2;
+pub(super) const RESULTS: usize = 2;
 /// Maximum shapes with recorded launches; when it is reached, all are dropped, so that the list stays bounded.
 pub(super) const SHAPES_MAX: usize = 64;
 
@@ -24,24 +24,32 @@ pub struct StepHandle {
 
 /// Everything that a step's launches depend on, besides the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Launches {
-    pub shape: Shape,
+pub(super) struct StepKey {
+    pub shape: BatchShape,
     pub masking: Option<Masking>,
-    pub optimizer: adamw::Hyperparameters,
+    /// Factor of the losses in the gradients
+    pub weight: f32,
+    pub dropout: bool,
+    /// Optimizer of an update after the batch's gradients; `None` without an update
+    pub update: Option<adamw::Hyperparameters>,
 }
 
 /// A step's result, staged for its copy to the host.
 #[derive(Debug)]
-pub(super) struct StagedOutcome {
+pub(super) struct StagedResult {
     /// Totals of encoder and decoder
     pub totals: Staging<Totals>,
     /// Bag-of-words loss, squared norm of the gradients
     pub floats: Staging<f32>,
+    /// Factor of the losses
+    pub weight: f32,
+    /// The step had an update, and so has a norm of the gradients.
+    pub is_update: bool,
 }
 
-impl StagedOutcome {
+impl StagedResult {
     fn new(device: &Device) -> Result<Self> {
-        Ok(Self { totals: device.staging(2)?, floats: device.staging(2)? })
+        Ok(Self { totals: device.staging(2)?, floats: device.staging(2)?, weight: 1.0, is_update: false })
     }
 }
 
@@ -53,11 +61,13 @@ pub(super) struct Training {
     pub record: bool,
     /// Stream on which steps are recorded, whichever stream they run on.
     pub recorder: Stream,
-    /// Launches that were enqueued before; with their graph from the second time on.
-    pub known: Vec<(Launches, Option<Graph>)>,
-    pub outcomes: [StagedOutcome; OUTCOMES],
+    /// Keys of the steps that were enqueued before; with their graph from the second time on.
+    pub known: Vec<(StepKey, Option<Graph>)>,
+    pub results: [StagedResult; RESULTS],
     /// Steps enqueued so far.
     pub steps: u64,
+    /// The next batch's gradients are added to those there are.
+    pub accumulating: bool,
 }
 
 impl Training {
@@ -68,8 +78,9 @@ impl Training {
             record: device.name() == "cuda",
             recorder: device.new_stream()?,
             known: Vec::new(),
-            outcomes: [StagedOutcome::new(device)?, StagedOutcome::new(device)?],
+            results: [StagedResult::new(device)?, StagedResult::new(device)?],
             steps: 0,
+            accumulating: false,
         })
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn labeled_capacity(capacity: Capacity) -> usize {
 
 /// Sizes of a batch as it is computed, padding included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
+pub(super) struct BatchShape {
     pub sentences: usize,
     pub tokens: usize,
     /// Length of the longest sentence, or more.
@@ -33,7 +33,7 @@ fn labeled(labels: &[i32]) -> usize {
     labels.iter().filter(|&&label| label != IGNORE_INDEX).count()
 }
 
-impl Shape {
+impl BatchShape {
     /// The shape of sentences for the encoder alone.
     pub(super) fn of_sentences(cu_seqlens: &[i32]) -> Self {
         Self {
@@ -127,7 +127,7 @@ mod tests {
             [vec![1], vec![96; 10], vec![30; 33], vec![7; 30], vec![1; 33], vec![96; 9], vec![95; 9]]
         {
             let batch = batch(&lengths);
-            let exact = Shape::exact(Input::Explicit(&batch), config.decoder).unwrap();
+            let exact = BatchShape::exact(Input::Explicit(&batch), config.decoder).unwrap();
             let shape = exact.recurring(capacity);
             assert!(shape.tokens >= exact.tokens && shape.tokens <= capacity.tokens);
             assert!(shape.sentences >= exact.sentences && shape.sentences <= capacity.sentences);

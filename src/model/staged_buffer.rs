@@ -61,8 +61,8 @@ impl<T: Element> StagedBuffer<T> {
     }
 
     /// Mutable views of two ranges that do not overlap.
-    pub(super) fn parts_mut(&mut self, parts: [&Range<usize>; 2]) -> [ViewMut<'_, T>; 2] {
-        self.buffer.slices_mut(parts)
+    pub(super) fn slices_mut(&mut self, ranges: [&Range<usize>; 2]) -> [ViewMut<'_, T>; 2] {
+        self.buffer.slices_mut(ranges)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,22 +1,47 @@
 //! Training steps: gradients, updates, and whole asynchronous steps.
 //!
-//! A whole step is the same sequence of launches whenever its batch has the same [`Shape`]. Inputs that differ from step to step (the batch,
+//! A whole step is the same sequence of launches whenever its batch has the same [`BatchShape`]. Inputs that differ from step to step (the batch,
 //! the seed, the learning rate) are read from device memory, so the sequence can be recorded once and replayed as one graph.
 
+use super::masks::Sampling;
 use super::model::{Losses, Model, StepRandomness};
-use super::parameters::{Parameters, Weights};
-use super::recorded::{Launches, OUTCOMES, SHAPES_MAX, StepHandle};
-use super::shape::Shape;
-use super::{Input, Masking, ModelConfig, inputs};
+use super::recorded::{RESULTS, SHAPES_MAX, StepHandle, StepKey};
+use super::shape::BatchShape;
+use super::{Input, ModelConfig, inputs};
 use crate::device::{ModelFloat, Stream};
 use crate::ops::cross_entropy::Totals;
-use crate::ops::{Result, adamw, reduce, rng_state, wrong};
+use crate::ops::{Result, adamw, rng_state, wrong};
+
+/// A batch whose gradients are added to those of other batches, or are a step's only ones.
+#[derive(Clone, Copy, Debug)]
+pub struct MicroBatch<'a> {
+    pub input: Input<'a>,
+    /// Different for each batch of an update, as dropout belongs to a row of a batch.
+    pub randomness: StepRandomness,
+    /// Factor of the batch's losses in the gradients, positive and finite: 1 over the number of batches gives the gradient of their mean. The
+    /// losses that are returned are without it.
+    pub weight: f32,
+}
+
+impl<'a> MicroBatch<'a> {
+    /// A batch of weight 1.
+    #[must_use]
+    pub fn new(input: Input<'a>, randomness: StepRandomness) -> Self {
+        Self { input, randomness, weight: 1.0 }
+    }
+
+    /// The batch with another weight.
+    #[must_use]
+    pub fn weight(self, weight: f32) -> Self {
+        Self { weight, ..self }
+    }
+}
 
 /// Arguments of [`Model::train_step`].
 #[derive(Clone, Copy, Debug)]
 pub struct TrainStep<'a> {
-    pub input: Input<'a>,
-    pub randomness: StepRandomness,
+    /// The only batch of the update, or the last after those that were [accumulated](Model::accumulate).
+    pub batch: MicroBatch<'a>,
     pub optimizer: &'a adamw::Hyperparameters,
     /// In `[0, 1]`.
     pub learning_rate: f64,
@@ -26,9 +51,11 @@ pub struct TrainStep<'a> {
 
 /// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
+pub struct StepResult {
+    /// Losses of the step's own batch.
     pub losses: Losses,
-    /// Global norm of the gradients before clipping. If it is not finite, nothing was updated.
+    /// Global norm of the gradients before clipping, with those that were accumulated; NaN for a batch without an update. If it is not finite,
+    /// nothing was updated.
     pub gradient_norm: f32,
 }
 
@@ -46,10 +73,33 @@ impl<T: ModelFloat> Model<T> {
         randomness: Option<StepRandomness>,
     ) -> Result<Losses> {
         inputs::check(&self.config, self.capacity, input)?;
-        self.prepare(stream, input, randomness, &Shape::exact(input, self.config.decoder)?)?;
-        self.zero_gradients(stream)?;
-        self.enqueue_gradients(stream, input.masking(), randomness.is_some())?;
+        let key = StepKey {
+            shape: BatchShape::exact(input, self.config.decoder)?,
+            masking: input.masking(),
+            weight: 1.0,
+            dropout: randomness.is_some(),
+            update: None,
+        };
+        self.training.accumulating = false;
+        self.prepare(stream, input, randomness, &key)?;
+        self.enqueue(stream, &key)?;
         losses(&self.config, &self.head.totals().read()?, self.head.bag_loss().read()?[0])
+    }
+
+    /// Enqueues one forward and backward pass, which adds the batch's gradients to those since the last update, without waiting for it;
+    /// [`Model::result`] takes the handle that this returns. [`Model::train_step`] with the last batch of an update, or [`Model::update`], then
+    /// updates the parameters.
+    ///
+    /// Gradients of a [`step`](Self::step) are not added to. Batches are padded and recorded as in [`train_step`](Self::train_step).
+    ///
+    /// # Errors
+    /// As [`Model::step`], or when the weight is not positive and finite.
+    pub fn accumulate(&mut self, stream: &Stream, batch: &MicroBatch<'_>) -> Result<StepHandle> {
+        let key = self.check(batch, None)?;
+        self.prepare(stream, batch.input, Some(batch.randomness), &key)?;
+        self.run(stream, &key)?;
+        self.training.accumulating = true;
+        self.finish(stream, &key)
     }
 
     /// Clips the gradients, applies AdamW (`update` counts from 1) and sets them to 0; returns their global norm before clipping. Changes nothing
@@ -65,13 +115,13 @@ impl<T: ModelFloat> Model<T> {
         learning_rate: f64,
         update: u32,
     ) -> Result<f32> {
-        self.schedule.write(stream, &optimizer.schedule(learning_rate, update)?)?;
-        self.enqueue_update(stream, optimizer)?;
-        self.parameters.gradients_are_zero = true;
-        Ok(self.squared_norm.read()?[0].sqrt())
+        self.parameters.update(stream, optimizer, learning_rate, update)?;
+        self.training.accumulating = false;
+        self.parameters.gradient_norm()
     }
 
-    /// Enqueues a whole training step, gradients and update, without waiting for it; [`Model::outcome`] takes the ticket that this returns.
+    /// Enqueues a whole training step, gradients and update, without waiting for it; [`Model::result`] takes the handle that this returns.
+    /// Gradients that were [accumulated](Self::accumulate) since the last update are added to.
     ///
     /// On a GPU the step is recorded as a graph the second time that its shape occurs; inputs are padded (with sentences without labels) so that
     /// shapes recur. Padding adds zeros to sums; but cuBLASLt may sum a matmul of another size in another order, so results may differ from those
@@ -80,7 +130,8 @@ impl<T: ModelFloat> Model<T> {
     /// ```
     /// use retromae::device::Device;
     /// use retromae::model::{
-    ///     AdamW, PoolRows, Capacity, Input, Masking, Model, ModelConfig, PackedSentences, StepRandomness, TrainStep,
+    ///     AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, PoolRows, StepRandomness,
+    ///     TrainStep,
     /// };
     /// use retromae::ops::masks::{MaskCountLimit, word_start_bits};
     ///
@@ -106,14 +157,13 @@ impl<T: ModelFloat> Model<T> {
     /// };
     /// for update in 1..=3 {
     ///     let step = TrainStep {
-    ///         input: Input::Sampled(&sentences, masking),
-    ///         randomness: StepRandomness { seed: 1, step: update },
+    ///         batch: MicroBatch::new(Input::Sampled(&sentences, masking), StepRandomness { seed: 1, step: update }),
     ///         optimizer: &AdamW::default(),
     ///         learning_rate: 1e-3,
     ///         update,
     ///     };
-    ///     let ticket = model.train_step(&device.stream(), &step)?;
-    ///     assert!(model.outcome(ticket)?.losses.decoder > 0.0);
+    ///     let handle = model.train_step(&device.stream(), &step)?;
+    ///     assert!(model.result(handle)?.losses.decoder > 0.0);
     /// }
     /// # Ok::<(), retromae::ops::Error>(())
     /// ```
@@ -121,46 +171,35 @@ impl<T: ModelFloat> Model<T> {
     /// # Errors
     /// As [`Model::step`] and [`Model::update`].
     pub fn train_step(&mut self, stream: &Stream, step: &TrainStep<'_>) -> Result<StepHandle> {
-        let TrainStep { input, randomness, optimizer, learning_rate, update } = *step;
-        inputs::check(&self.config, self.capacity, input)?;
+        let TrainStep { batch, optimizer, learning_rate, update } = *step;
         let schedule = optimizer.schedule(learning_rate, update)?;
-        let mut shape = Shape::exact(input, self.config.decoder)?;
-        if self.training.record {
-            shape = shape.recurring(self.capacity.of(input));
-        }
-        self.prepare(stream, input, Some(randomness), &shape)?;
-        self.schedule.write(stream, &schedule)?;
-        let launches = Launches { shape, masking: input.masking(), optimizer: *optimizer };
-        self.zero_gradients(stream)?;
-        self.run(stream, &launches)?;
-        self.parameters.gradients_are_zero = true;
-        let ticket = StepHandle { model: self.training.model, step: self.training.steps };
-        let slot = &mut self.training.outcomes[(ticket.step % OUTCOMES as u64) as usize];
-        slot.totals.download(stream, 0..2, self.head.totals())?;
-        slot.floats.download(stream, 0..1, self.head.bag_loss())?;
-        slot.floats.download(stream, 1..2, self.squared_norm.view())?;
-        self.training.steps += 1;
-        Ok(ticket)
+        let key = self.check(&batch, Some(*optimizer))?;
+        self.prepare(stream, batch.input, Some(batch.randomness), &key)?;
+        self.parameters.write_schedule(stream, schedule)?;
+        self.run(stream, &key)?;
+        self.training.accumulating = false;
+        self.finish(stream, &key)
     }
 
     /// Waits for a step and returns its result.
     ///
     /// # Errors
-    /// When the ticket is not of one of this model's last two steps, or the device failed.
-    pub fn outcome(&mut self, ticket: StepHandle) -> Result<Outcome> {
-        let StepHandle { model, step } = ticket;
+    /// When the handle is not of one of this model's last two steps, or the device failed.
+    pub fn result(&mut self, handle: StepHandle) -> Result<StepResult> {
+        let StepHandle { model, step } = handle;
         let steps = self.training.steps;
-        let expected = format!("of one of the last {OUTCOMES} steps of {steps}");
+        let expected = format!("of one of the last {RESULTS} steps of {steps}");
         if model != self.training.model {
-            return wrong("ticket", "of a step of another model", expected);
+            return wrong("handle", "of a step of another model", expected);
         }
-        if steps - step > OUTCOMES as u64 {
-            return wrong("ticket", format_args!("of step {}", step + 1), expected);
+        if steps - step > RESULTS as u64 {
+            return wrong("handle", format_args!("of step {}", step + 1), expected);
         }
-        let slot = &mut self.training.outcomes[(step % OUTCOMES as u64) as usize];
-        let floats = slot.floats.read()?;
-        let losses = losses(&self.config, slot.totals.read()?, floats[0])?;
-        Ok(Outcome { losses, gradient_norm: floats[1].sqrt() })
+        let staged = &mut self.training.results[(step % RESULTS as u64) as usize];
+        let floats = staged.floats.read()?;
+        let losses = losses(&self.config, staged.totals.read()?, floats[0] / staged.weight)?;
+        let gradient_norm = if staged.is_update { floats[1].sqrt() } else { f32::NAN };
+        Ok(StepResult { losses, gradient_norm })
     }
 
     /// Sets whether [`train_step`](Self::train_step) pads batches to recurring shapes, records their launches and replays them. The default is on
@@ -175,14 +214,29 @@ impl<T: ModelFloat> Model<T> {
         graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
     }
 
-    /// Uploads a checked input and the step's random state.
+    /// Refuses a batch that the model cannot take; returns everything that its launches depend on.
+    fn check(&self, batch: &MicroBatch<'_>, update: Option<adamw::Hyperparameters>) -> Result<StepKey> {
+        let MicroBatch { input, weight, .. } = *batch;
+        inputs::check(&self.config, self.capacity, input)?;
+        if !(weight > 0.0 && weight.is_finite()) {
+            return wrong("weight", weight, "positive and finite");
+        }
+        let mut shape = BatchShape::exact(input, self.config.decoder)?;
+        if self.training.record {
+            shape = shape.recurring(self.capacity.of(input));
+        }
+        Ok(StepKey { shape, masking: input.masking(), weight, dropout: true, update })
+    }
+
+    /// Uploads a checked input and the step's random state; zeroes the gradients, unless they are added to.
     fn prepare(
         &mut self,
         stream: &Stream,
         input: Input<'_>,
         randomness: Option<StepRandomness>,
-        shape: &Shape,
+        key: &StepKey,
     ) -> Result<()> {
+        let StepKey { shape, weight, .. } = key;
         match randomness {
             Some(StepRandomness { seed, step }) => self.rng.write(stream, &rng_state(seed, step))?,
             None if input.masking().is_some() => {
@@ -190,90 +244,66 @@ impl<T: ModelFloat> Model<T> {
             }
             None => {}
         }
-        self.inputs.write(stream, &self.config, input, shape)?;
-        self.masks.write(stream, self.config.decoder, input, shape)
+        self.inputs.write(stream, &self.config, input, shape, *weight)?;
+        self.masks.write(stream, self.config.decoder, input, shape)?;
+        if self.training.accumulating { Ok(()) } else { self.parameters.zero_gradients(stream) }
     }
 
-    /// Enqueues a prepared step; as a graph if the same launches were enqueued before.
-    fn run(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
-        let known = self.training.known.iter().position(|(known, _)| known == launches);
+    /// Enqueues a prepared step; as a graph if a step of the same key was enqueued before.
+    fn run(&mut self, stream: &Stream, key: &StepKey) -> Result<()> {
+        let known = self.training.known.iter().position(|(known, _)| known == key);
         let Some(index) = known.filter(|_| self.training.record) else {
             if self.training.known.len() >= SHAPES_MAX {
                 self.training.known.clear();
             }
-            self.enqueue(stream, launches)?;
+            self.enqueue(stream, key)?;
             if self.training.record {
-                self.training.known.push((*launches, None));
+                self.training.known.push((*key, None));
             }
             return Ok(());
         };
         if self.training.known[index].1.is_none() {
             let recorder = self.training.recorder.clone();
-            let graph = recorder.capture(|recorder| self.enqueue(recorder, launches))?;
+            let graph = recorder.capture(|recorder| self.enqueue(recorder, key))?;
             self.training.known[index].1 = Some(graph);
         }
         let graph = self.training.known[index].1.as_ref().expect("recorded above");
         // SAFETY: the step uses buffers of this model alone, which live as long as the graph; the model's work is in one order, and
         // reads from the host wait for all streams.
         unsafe { graph.launch(stream)? };
+        self.parameters.gradients.are_zero = key.update.is_some();
         Ok(())
     }
 
-    fn enqueue(&mut self, stream: &Stream, launches: &Launches) -> Result<()> {
-        self.enqueue_gradients(stream, launches.masking, true)?;
-        self.enqueue_update(stream, &launches.optimizer)
+    /// Enqueues the copies of a step's result to the host.
+    fn finish(&mut self, stream: &Stream, key: &StepKey) -> Result<StepHandle> {
+        let handle = StepHandle { model: self.training.model, step: self.training.steps };
+        let staged = &mut self.training.results[(handle.step % RESULTS as u64) as usize];
+        staged.totals.download(stream, 0..2, self.head.totals())?;
+        staged.floats.download(stream, 0..1, self.head.bag_loss())?;
+        staged.floats.download(stream, 1..2, self.parameters.squared_norm())?;
+        staged.weight = key.weight;
+        staged.is_update = key.update.is_some();
+        self.training.steps += 1;
+        Ok(handle)
     }
 
-    /// Zeroes the gradients before a step adds to them, unless the previous update left them at zero.
-    fn zero_gradients(&mut self, stream: &Stream) -> Result<()> {
-        let Parameters { gradients, gradients_are_zero, .. } = &mut self.parameters;
-        if !std::mem::replace(gradients_are_zero, false) {
-            stream.zero(gradients.view_mut())?;
-        }
-        Ok(())
-    }
-
-    /// Enqueues the forward and backward pass of the prepared input.
-    fn enqueue_gradients(&mut self, stream: &Stream, masking: Option<Masking>, dropout: bool) -> Result<()> {
-        if let Some(masking) = masking {
-            self.masks.draw(stream, &self.config, &mut self.inputs, masking, self.rng.view())?;
+    /// Enqueues the launches of a prepared step.
+    fn enqueue(&mut self, stream: &Stream, key: &StepKey) -> Result<()> {
+        if let Some(masking) = key.masking {
+            let (rng, weight) = (self.rng.view(), key.weight);
+            self.masks.sample(stream, &self.config, &mut self.inputs, Sampling { masking, rng, weight })?;
         }
         self.inputs.group(stream)?;
-        self.encode(stream, dropout)?;
-        self.decode(stream, dropout)?;
-        self.losses_and_head(stream)?;
-        self.decode_backward(stream, dropout)?;
-        self.encode_backward(stream, dropout)
-    }
-
-    /// Enqueues clipping and AdamW.
-    fn enqueue_update(&mut self, stream: &Stream, optimizer: &adamw::Hyperparameters) -> Result<()> {
-        let squares = reduce::Arguments {
-            input: self.parameters.gradients.view(),
-            output: self.squared_norm.view_mut(),
-            accumulate: false,
-            workspace: self.scratch.workspace.view_mut(),
-        };
-        reduce::squares(stream, squares)?;
-        let Parameters { weights, gradients, first_moments, second_moments, .. } = &mut self.parameters;
-        let Weights { layout, master, compute } = weights;
-        let step = adamw::Step {
-            parameters: master.view_mut(),
-            gradients: gradients.view_mut(),
-            first_moments: first_moments.view_mut(),
-            second_moments: second_moments.view_mut(),
-            // The only 16-bit type that a model computes in is bf16.
-            compute_parameters: compute.as_mut().map(|compute| compute.view_mut().same_type()),
-            squared_norm: self.squared_norm.view(),
-            schedule: self.schedule.view(),
-            decayed: layout.decayed,
-            hyperparameters: *optimizer,
-        };
-        adamw::step(stream, step)
+        self.enqueue_passes(stream, key.dropout)?;
+        match &key.update {
+            Some(optimizer) => self.parameters.enqueue_update(stream, optimizer),
+            None => Ok(()),
+        }
     }
 }
 
-/// Computes the mean losses; `bag_loss` is weighted.
+/// Computes the mean losses; `bag_loss` is weighted by the configuration.
 fn losses(config: &ModelConfig, totals: &[Totals], bag_loss: f32) -> Result<Losses> {
     let [encoder, decoder] = [totals[0], totals[1]];
     encoder.check()?;

@@ -18,5 +18,5 @@ pub mod optimizer;
 pub mod parameters;
 pub mod tensor;
 
-pub use model::{StepResult, embed, step};
+pub use model::{Step, embed, step};
 pub use parameters::{Parameters, parameter_shapes};

@@ -12,7 +12,7 @@ use crate::common::random::Dropout;
 use crate::common::{Batch, DecoderKind, ModelConfig, QueryKind, dropout_site};
 
 /// Losses, gradients and the outputs of one step.
-pub struct StepResult {
+pub struct Step {
     /// Mean cross-entropy over the encoder's labels; 0 when there are none.
     pub encoder_loss: f64,
     /// Mean cross-entropy over the decoder's labels; 0 when there are none.
@@ -42,7 +42,7 @@ pub fn step(
     parameters: &Parameters,
     batch: &Batch,
     dropout: Option<(u64, u32)>,
-) -> StepResult {
+) -> Step {
     let model = Model { config, parameters, cu_seqlens: &batch.cu_seqlens, dropout };
     let mut gradients = zeros(config);
     let encoded = model.encode(&batch.encoder_input_ids);
@@ -64,7 +64,7 @@ pub fn step(
         add_to(&mut d_hidden[tokens.start * config.hidden_size..][..config.hidden_size], d_sentence);
     }
     model.encode_backward(&batch.encoder_input_ids, &encoded, d_hidden, &mut gradients);
-    StepResult {
+    Step {
         encoder_loss: encoder.mean,
         decoder_loss: decoder.loss,
         bag_of_words_loss,

@@ -15,7 +15,7 @@ use super::schedule::linear_learning_rate;
 use crate::data::{BatchSampler, Position};
 use crate::device::{Event, ModelFloat, Stream, Timings};
 use crate::model::io;
-use crate::model::{AdamW, Input, Model, Outcome, StepHandle, StepRandomness, TrainStep};
+use crate::model::{AdamW, Input, MicroBatch, Model, StepHandle, StepRandomness, StepResult, TrainStep};
 
 /// Maximum enqueued steps: the one that the device computes and the next one.
 const STEPS_IN_FLIGHT: usize = 2;
@@ -40,7 +40,7 @@ pub(super) struct Trainer<'a, T: ModelFloat> {
 
 /// An enqueued step, with its partial record.
 struct Submitted {
-    ticket: StepHandle,
+    handle: StepHandle,
     /// Event after all of the step's work.
     end: Event,
     /// Record without losses, norm and times, which are filled in once the step is complete.
@@ -91,13 +91,15 @@ impl<T: ModelFloat> Trainer<'_, T> {
         let batch = prefetch.next(done)?;
         let learning_rate = self.learning_rate(done);
         let step = TrainStep {
-            input: Input::Sampled(&batch.sentences, self.prepared.masking),
-            randomness: StepRandomness { seed: self.options.seed, step: done as u32 },
+            batch: MicroBatch::new(
+                Input::Sampled(&batch.sentences, self.prepared.masking),
+                StepRandomness { seed: self.options.seed, step: done as u32 },
+            ),
             optimizer: &AdamW::default(),
             learning_rate: f64::from(learning_rate),
             update: done as u32 + 1,
         };
-        let ticket = self.model.train_step(&self.stream, &step)?;
+        let handle = self.model.train_step(&self.stream, &step)?;
         let timings = self.device_time_since(before);
         let record = StepRecord {
             step: done + 1,
@@ -110,13 +112,13 @@ impl<T: ModelFloat> Trainer<'_, T> {
             data_wait_ms: milliseconds(batch.waited),
             ..StepRecord::default()
         };
-        Ok(Submitted { ticket, end: self.stream.record()?, record, position: batch.position })
+        Ok(Submitted { handle, end: self.stream.record()?, record, position: batch.position })
     }
 
     /// Waits for a step and completes its record; `last` is the end of the previous step.
     fn complete(&mut self, step: Submitted, last: &mut Event) -> Result<StepRecord> {
-        let Submitted { ticket, end, record, position } = step;
-        let Outcome { losses, gradient_norm } = self.model.outcome(ticket)?;
+        let Submitted { handle, end, record, position } = step;
+        let StepResult { losses, gradient_norm } = self.model.result(handle)?;
         let spent = end.elapsed_since(last)?;
         *last = end;
         self.step = record.step;

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use retromae::device::{self, Device, Float, ModelFloat, bf16, cuda_kernels, f16, host_kernels};
 use retromae::model::{
-    AdamW, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, PackedSentences, PoolRows, QueryKind,
-    StepRandomness, TrainStep,
+    AdamW, Capacity, DecoderKind, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, PoolRows,
+    QueryKind, StepRandomness, TrainStep,
 };
 use retromae::ops::attention::HEAD_DIMS;
 use retromae::ops::cross_entropy::Algorithm;
@@ -70,14 +70,16 @@ fn kernels<T: ModelFloat>(
     };
     for update in 1..=2 {
         let step = TrainStep {
-            input: Input::Sampled(&sentences, masking),
-            randomness: StepRandomness { seed: 1, step: update },
+            batch: MicroBatch::new(
+                Input::Sampled(&sentences, masking),
+                StepRandomness { seed: 1, step: update },
+            ),
             optimizer: &AdamW::default(),
             learning_rate: 1e-3,
             update,
         };
-        let ticket = model.train_step(&device.stream(), &step).unwrap();
-        let outcome = model.outcome(ticket).unwrap();
+        let handle = model.train_step(&device.stream(), &step).unwrap();
+        let outcome = model.result(handle).unwrap();
         assert!(outcome.losses.encoder > 0.0 && outcome.losses.decoder > 0.0, "{outcome:?}");
         assert!(outcome.gradient_norm > 0.0 && outcome.gradient_norm.is_finite(), "{outcome:?}");
     }

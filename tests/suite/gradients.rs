@@ -12,7 +12,7 @@ use retromae::reference::cross_entropy::{self, CrossEntropy};
 use retromae::reference::embedding::{self, Embedding, EmbeddingMode};
 use retromae::reference::layer_norm::{self, DropoutResidual};
 use retromae::reference::mask::{self, MaskedSentence};
-use retromae::reference::{self, Parameters, StepResult, gelu, linear, parameter_shapes};
+use retromae::reference::{self, Parameters, Step, gelu, linear, parameter_shapes};
 
 /// Sentence lengths with their edge cases: alone, one neighbor, odd, and more than one word of mask bits.
 const CU_SEQLENS: [i32; 6] = [0, 1, 3, 8, 17, 50];
@@ -318,7 +318,7 @@ fn parameters(config: &ModelConfig) -> Parameters {
     parameter_shapes(config).into_iter().enumerate().map(tensor).collect()
 }
 
-fn total(config: &ModelConfig, result: &StepResult) -> f64 {
+fn total(config: &ModelConfig, result: &Step) -> f64 {
     f64::from(config.encoder_loss_weight) * result.encoder_loss
         + f64::from(config.decoder_loss_weight) * result.decoder_loss
         + f64::from(config.bag_of_words_loss_weight) * result.bag_of_words_loss

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Buffer, Device, Error, Event, Graph, HostOptions, Staging, Stream};
-use retromae::model::{AdamW, DecoderKind, Input, Model, QueryKind, StepHandle, StepRandomness, TrainStep};
+use retromae::model::{
+    AdamW, DecoderKind, Input, MicroBatch, Model, QueryKind, StepHandle, StepRandomness, TrainStep,
+};
 use retromae::ops::reduce;
 
 use crate::common::values;
@@ -190,8 +192,10 @@ fn a_device_lives_as_long_as_anything_of_it() {
 fn train(model: &mut Model<f32>, stream: &Stream, update: u32) -> Result<StepHandle, retromae::ops::Error> {
     let sentences = sentences();
     let step = TrainStep {
-        input: Input::Sampled(&sentences, MASKING),
-        randomness: StepRandomness { seed: SEED, step: update },
+        batch: MicroBatch::new(
+            Input::Sampled(&sentences, MASKING),
+            StepRandomness { seed: SEED, step: update },
+        ),
         optimizer: &AdamW::default(),
         learning_rate: 1e-3,
         update,
@@ -210,8 +214,8 @@ fn a_model_may_be_dropped_while_its_step_runs() {
         let mut model = model::<f32>(&device, &config, &parameters);
         model.record_steps(true);
         let mut steps = (1..=3).map(|update| {
-            let ticket = train(&mut model, stream, update).unwrap();
-            model.outcome(ticket).unwrap()
+            let handle = train(&mut model, stream, update).unwrap();
+            model.result(handle).unwrap()
         });
         [(); 3].map(|()| steps.next().unwrap())
     };

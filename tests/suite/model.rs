@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::common::{devices, integers, prefix_sums, values};
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::model::{
-    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, Model, ModelConfig, Outcome,
-    PackedSentences, PoolRows, QueryKind, StepRandomness, TrainStep,
+    AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, MicroBatch, Model, ModelConfig,
+    PackedSentences, PoolRows, QueryKind, StepRandomness, StepResult, TrainStep,
 };
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::reference::mask::sample_batch;
@@ -259,20 +259,22 @@ fn train<T: ModelFloat>(
     shift: i32,
     step: u32,
     learning_rate: f64,
-) -> Outcome {
+) -> StepResult {
     let mut sentences = sentences();
     sentences.ids.iter_mut().for_each(|id| *id = (*id + shift) % VOCABULARY as i32);
     let batch = sample_batch(SEED, step, &sentences, MASKING, model.config());
     // Some batches are explicit: they are padded in a different way than sampled ones.
     let step = TrainStep {
-        input: if shift == 3 { Input::Explicit(&batch) } else { Input::Sampled(&sentences, MASKING) },
-        randomness: StepRandomness { seed: SEED, step },
+        batch: MicroBatch::new(
+            if shift == 3 { Input::Explicit(&batch) } else { Input::Sampled(&sentences, MASKING) },
+            StepRandomness { seed: SEED, step },
+        ),
         optimizer: &AdamW::default(),
         learning_rate,
         update: step + 1,
     };
-    let ticket = model.train_step(&device.stream(), &step).unwrap();
-    model.outcome(ticket).unwrap()
+    let handle = model.train_step(&device.stream(), &step).unwrap();
+    model.result(handle).unwrap()
 }
 
 /// Recorded steps read the batch, the seed and the learning rate anew at every replay, and padding changes sums only by rounding.
@@ -362,18 +364,17 @@ fn the_outcome_of_a_step_long_past_is_refused() {
     let batch = batch(&config);
     let mut enqueue = |update| {
         let step = TrainStep {
-            input: Input::Explicit(&batch),
-            randomness: StepRandomness { seed: SEED, step: update },
+            batch: MicroBatch::new(Input::Explicit(&batch), StepRandomness { seed: SEED, step: update }),
             optimizer: &AdamW::default(),
             learning_rate: 1e-3,
             update,
         };
         model.train_step(&device.stream(), &step).unwrap()
     };
-    let tickets = [1, 2, 3].map(&mut enqueue);
-    let message = model.outcome(tickets[0]).unwrap_err().to_string();
-    assert_eq!(message, "ticket is of step 1; it should be of one of the last 2 steps of 3");
-    let losses = [tickets[1], tickets[2]].map(|ticket| model.outcome(ticket).unwrap().losses.encoder);
+    let handles = [1, 2, 3].map(&mut enqueue);
+    let message = model.result(handles[0]).unwrap_err().to_string();
+    assert_eq!(message, "handle is of step 1; it should be of one of the last 2 steps of 3");
+    let losses = [handles[1], handles[2]].map(|handle| model.result(handle).unwrap().losses.encoder);
     assert!(losses[1] < losses[0], "{losses:?}");
 }
 

@@ -2,8 +2,8 @@
 
 use retromae::device::{Device, HostOptions, ModelFloat, bf16};
 use retromae::model::{
-    AdamW, Capacity, DecoderKind, Input, MaskPool, Model, ModelConfig, PackedSentences, QueryKind,
-    StepRandomness, TrainStep,
+    AdamW, Capacity, DecoderKind, Input, MaskPool, MicroBatch, Model, ModelConfig, PackedSentences,
+    QueryKind, StepRandomness, TrainStep,
 };
 use retromae::reference::mask::sample_batch;
 
@@ -187,14 +187,16 @@ fn what_is_accepted_trains() {
         for update in 1..=1 + recorded {
             model.record_steps(update > 1);
             let step = TrainStep {
-                input: Input::Sampled(&sentences, MASKING),
-                randomness: StepRandomness { seed: SEED, step: update },
+                batch: MicroBatch::new(
+                    Input::Sampled(&sentences, MASKING),
+                    StepRandomness { seed: SEED, step: update },
+                ),
                 optimizer: &AdamW::default(),
                 learning_rate: 1.0,
                 update,
             };
-            let ticket = model.train_step(&device.stream(), &step).unwrap();
-            let outcome = model.outcome(ticket).unwrap();
+            let handle = model.train_step(&device.stream(), &step).unwrap();
+            let outcome = model.result(handle).unwrap();
             assert!(outcome.losses.encoder.is_finite() && outcome.gradient_norm.is_finite(), "{outcome:?}");
         }
         for (name, _) in model.parameter_shapes() {
@@ -234,8 +236,10 @@ fn an_update_that_would_climb_or_not_be_finite_is_refused() {
         let before = model.parameter(name).unwrap();
         let mut refuse = |optimizer: &AdamW, learning_rate: f64, update: u32, expected: &str| {
             let step = TrainStep {
-                input: Input::Sampled(&sentences, MASKING),
-                randomness: StepRandomness { seed: SEED, step: 1 },
+                batch: MicroBatch::new(
+                    Input::Sampled(&sentences, MASKING),
+                    StepRandomness { seed: SEED, step: 1 },
+                ),
                 optimizer,
                 learning_rate,
                 update,
@@ -345,14 +349,16 @@ fn masks_are_sampled_in_a_model_of_longer_sentences() {
         model.record_steps(record);
         let mut run = |sentences: &PackedSentences| {
             let step = TrainStep {
-                input: Input::Sampled(sentences, MASKING),
-                randomness: StepRandomness { seed: SEED, step: 1 },
+                batch: MicroBatch::new(
+                    Input::Sampled(sentences, MASKING),
+                    StepRandomness { seed: SEED, step: 1 },
+                ),
                 optimizer: &AdamW::default(),
                 learning_rate: 0.0,
                 update: 1,
             };
-            let ticket = model.train_step(&device.stream(), &step).map_err(|error| error.to_string())?;
-            Ok(model.outcome(ticket).unwrap())
+            let handle = model.train_step(&device.stream(), &step).map_err(|error| error.to_string())?;
+            Ok(model.result(handle).unwrap())
         };
         let refused: Result<_, String> = run(&long);
         assert_eq!(
@@ -409,8 +415,7 @@ fn wrong_pools_are_refused() {
             let mut batch = good.clone();
             change(batch.visibility.as_mut().unwrap());
             let step = TrainStep {
-                input: Input::Explicit(&batch),
-                randomness: StepRandomness { seed: SEED, step: 1 },
+                batch: MicroBatch::new(Input::Explicit(&batch), StepRandomness { seed: SEED, step: 1 }),
                 optimizer: &AdamW::default(),
                 learning_rate: 0.0,
                 update: 1,

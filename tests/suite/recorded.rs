@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Device, HostOptions};
 use retromae::model::{
-    AdamW, Batch, Capacity, DecoderKind, Input, Masking, Model, ModelConfig, Outcome, PackedSentences,
-    PoolRows, QueryKind, StepRandomness, TrainStep,
+    AdamW, Batch, Capacity, DecoderKind, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences,
+    PoolRows, QueryKind, StepRandomness, StepResult, TrainStep,
 };
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::reference::mask::sample_batch;
@@ -106,7 +106,7 @@ fn sentences(seed: u64, lengths: &[usize]) -> PackedSentences {
 }
 
 /// Returns the outcomes of all steps, and the weights after them.
-fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f32>>) {
+fn train(device: &Device, case: &Case, record: bool) -> (Vec<StepResult>, Vec<Vec<f32>>) {
     let mut model = Model::<f32>::new(device, &case.config, case.capacity).expect("a model");
     model.initialize(7).expect("weights");
     model.record_steps(record);
@@ -117,18 +117,20 @@ fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f
             let sentences = sentences(index as u64, lengths);
             let batch: Batch = sample_batch(9, update, &sentences, case.masking, &case.config);
             let step = TrainStep {
-                input: if case.explicit {
-                    Input::Explicit(&batch)
-                } else {
-                    Input::Sampled(&sentences, case.masking)
-                },
-                randomness: StepRandomness { seed: 9, step: update },
+                batch: MicroBatch::new(
+                    if case.explicit {
+                        Input::Explicit(&batch)
+                    } else {
+                        Input::Sampled(&sentences, case.masking)
+                    },
+                    StepRandomness { seed: 9, step: update },
+                ),
                 optimizer: &ADAM_W,
                 learning_rate: LEARNING_RATE,
                 update,
             };
-            let ticket = model.train_step(&device.stream(), &step).expect("a step");
-            outcomes.push(model.outcome(ticket).expect("its outcome"));
+            let handle = model.train_step(&device.stream(), &step).expect("a step");
+            outcomes.push(model.result(handle).expect("its outcome"));
         }
     }
     let weights =
@@ -141,7 +143,11 @@ fn train(device: &Device, case: &Case, record: bool) -> (Vec<Outcome>, Vec<Vec<f
 /// Without padding the bits are the same. Padding only adds zeros to sums; but the GEMM backend adds up a matmul of another size in another order, so
 /// results that depend on it differ by rounding.
 #[track_caller]
-fn assert_same(case: &Case, plain: &(Vec<Outcome>, Vec<Vec<f32>>), recorded: &(Vec<Outcome>, Vec<Vec<f32>>)) {
+fn assert_same(
+    case: &Case,
+    plain: &(Vec<StepResult>, Vec<Vec<f32>>),
+    recorded: &(Vec<StepResult>, Vec<Vec<f32>>),
+) {
     if case.capacity.tokens <= SHARES && case.capacity.sentences <= SHARES {
         assert!(plain == recorded, "{:?} {:?}", plain.0, recorded.0);
         return;
@@ -191,8 +197,10 @@ fn a_graph_is_replayed_for_its_own_constants_alone() {
             let (masking, weight_decay) =
                 [(model::MASKING, 0.0), (other, 0.0), (model::MASKING, 0.9)][update as usize % 3];
             let step = TrainStep {
-                input: Input::Sampled(&sentences, masking),
-                randomness: StepRandomness { seed: model::SEED, step: update },
+                batch: MicroBatch::new(
+                    Input::Sampled(&sentences, masking),
+                    StepRandomness { seed: model::SEED, step: update },
+                ),
                 optimizer: &AdamW { weight_decay, eps: 1e-3, ..AdamW::default() },
                 learning_rate: 1e-2,
                 update,

@@ -9,7 +9,8 @@ use retromae::data::{BatchOptions, BatchSampler, Position, TokenStore, Tokenizer
 use retromae::device::Device;
 use retromae::eval::{HeldOut, rank_bm25, split_held_out};
 use retromae::model::{
-    AdamW, Capacity, Input, Masking, Model, ModelConfig, Outcome, PoolRows, StepRandomness, TrainStep,
+    AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PoolRows, StepRandomness, StepResult,
+    TrainStep,
 };
 use retromae::ops::masks::MaskCountLimit;
 use retromae::train::CheckpointDirectory;
@@ -41,7 +42,7 @@ fn few_texts(place: &Workplace) -> Vec<String> {
 
 /// A step that was driven by hand, and its batch.
 struct ByHand {
-    outcome: Outcome,
+    outcome: StepResult,
     epoch: u32,
     sentences: usize,
     tokens: usize,
@@ -76,14 +77,16 @@ fn by_hand(
     let mut step = |(index, &learning_rate): (usize, &f32)| {
         let sentences = sampler.next_batch();
         let step = TrainStep {
-            input: Input::Sampled(&sentences, masking),
-            randomness: StepRandomness { seed: SEED, step: index as u32 },
+            batch: MicroBatch::new(
+                Input::Sampled(&sentences, masking),
+                StepRandomness { seed: SEED, step: index as u32 },
+            ),
             optimizer: &AdamW::default(),
             learning_rate: f64::from(learning_rate),
             update: index as u32 + 1,
         };
-        let ticket = model.train_step(&device.stream(), &step).unwrap();
-        let outcome = model.outcome(ticket).unwrap();
+        let handle = model.train_step(&device.stream(), &step).unwrap();
+        let outcome = model.result(handle).unwrap();
         let (epoch, tokens) = (sampler.position().epoch, sentences.ids.len());
         ByHand { outcome, epoch, sentences: sentences.sentence_indices.len(), tokens }
     };
@@ -142,7 +145,7 @@ fn checkpoint(place: &Workplace) -> Tensors {
 
 /// Asserts that every number of the record that a step decides is the step's; the others follow from them, or from the clock.
 fn assert_same_record(record: &StepRecord, index: usize, step: &ByHand) {
-    let Outcome { losses, gradient_norm } = step.outcome;
+    let StepResult { losses, gradient_norm } = step.outcome;
     let expected = StepRecord {
         step: index as u64 + 1,
         epoch: step.epoch,

@@ -2,15 +2,15 @@
 
 use retromae::device::{Device, Stream};
 use retromae::model::{
-    AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, Model, ModelConfig, Outcome, QueryKind, StepRandomness,
-    TrainStep,
+    AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, MicroBatch, Model, ModelConfig, QueryKind,
+    StepRandomness, StepResult, TrainStep,
 };
 use retromae::ops::cross_entropy::Options;
 use retromae::reference::cross_entropy::{self, CrossEntropy};
 use retromae::reference::mask::sample_batch;
 use retromae::reference::optimizer::{self, clip_coefficient, global_norm};
 use retromae::reference::parameters::{get, zeros};
-use retromae::reference::{self, Parameters, StepResult, gelu, layer_norm, linear, parameter_shapes};
+use retromae::reference::{self, Parameters, Step, gelu, layer_norm, linear, parameter_shapes};
 
 use crate::common::max_error;
 use crate::model::{MASKING, SEED, config, model, parameters, sentences};
@@ -100,7 +100,7 @@ fn assert_near(what: &str, actual: f32, expected: f64, tolerance: f64) {
 }
 
 /// Asserts every number that a step reports.
-fn assert_reported(outcome: &Outcome, step: &StepResult, norm: f64, reference: &Reference, batch: &Batch) {
+fn assert_reported(outcome: &StepResult, step: &Step, norm: f64, reference: &Reference, batch: &Batch) {
     let losses = &outcome.losses;
     assert_near("the encoder's loss", losses.encoder, step.encoder_loss, 1e-5);
     assert_near("the decoder's loss", losses.decoder, step.decoder_loss, 1e-5);
@@ -127,15 +127,15 @@ enum Way {
     Recorded,
 }
 
-fn train(model: &mut Model<f32>, stream: &Stream, way: Way, step: &TrainStep<'_>) -> Outcome {
+fn train(model: &mut Model<f32>, stream: &Stream, way: Way, step: &TrainStep<'_>) -> StepResult {
     if way == Way::InTwo {
-        let losses = model.step(stream, step.input, Some(step.randomness)).unwrap();
+        let losses = model.step(stream, step.batch.input, Some(step.batch.randomness)).unwrap();
         let gradient_norm = model.update(stream, step.optimizer, step.learning_rate, step.update).unwrap();
-        return Outcome { losses, gradient_norm };
+        return StepResult { losses, gradient_norm };
     }
     model.record_steps(way == Way::Recorded);
-    let ticket = model.train_step(stream, step).unwrap();
-    model.outcome(ticket).unwrap()
+    let handle = model.train_step(stream, step).unwrap();
+    model.result(handle).unwrap()
 }
 
 /// Asserts the weights and both moments after `update`, against the reference's.
@@ -167,8 +167,10 @@ fn check(device: &Device, config: &ModelConfig, adamw: &AdamW, way: Way) -> (f32
         let number = 10 + update / 2;
         let batch = sample_batch(SEED, number, &sentences, MASKING, config);
         let step = TrainStep {
-            input: Input::Sampled(&sentences, MASKING),
-            randomness: StepRandomness { seed: SEED, step: number },
+            batch: MicroBatch::new(
+                Input::Sampled(&sentences, MASKING),
+                StepRandomness { seed: SEED, step: number },
+            ),
             optimizer: adamw,
             learning_rate: learning_rate(update),
             update,
@@ -207,15 +209,14 @@ fn the_outcome_of_another_models_step_is_refused() {
     let [mut one, mut two] = [(); 2].map(|()| model::<f32>(device, &config, &parameters));
     let sentences = sentences();
     let step = TrainStep {
-        input: Input::Sampled(&sentences, MASKING),
-        randomness: StepRandomness { seed: SEED, step: 1 },
+        batch: MicroBatch::new(Input::Sampled(&sentences, MASKING), StepRandomness { seed: SEED, step: 1 }),
         optimizer: &AdamW::default(),
         learning_rate: 1e-3,
         update: 1,
     };
     let [first, second] =
         [&mut one, &mut two].map(|model| model.train_step(&device.stream(), &step).unwrap());
-    let message = one.outcome(second).unwrap_err().to_string();
-    assert_eq!(message, "ticket is of a step of another model; it should be of one of the last 2 steps of 1");
-    assert_eq!(one.outcome(first).unwrap(), two.outcome(second).unwrap());
+    let message = one.result(second).unwrap_err().to_string();
+    assert_eq!(message, "handle is of a step of another model; it should be of one of the last 2 steps of 1");
+    assert_eq!(one.result(first).unwrap(), two.result(second).unwrap());
 }

@@ -1,0 +1,103 @@
+//! The head's transform.
+
+use super::linear::Linear;
+use super::norm::Norm;
+use crate::device::{Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
+use crate::model::ModelConfig;
+use crate::model::arena::ParameterTable;
+use crate::model::context::Context;
+use crate::ops::layer_norm::{Fused, FusedGradients};
+use crate::ops::{Result, bias_gelu};
+
+/// `LN(GELU(dense(input)))`: `BertPredictionHeadTransform`, with the gradients of at most M rows.
+#[derive(Debug)]
+pub(super) struct Transform<T: ModelFloat> {
+    dense: Linear,
+    norm: Norm,
+    /// `[M, H]` output of `dense`, before bias and GELU
+    hidden: MatrixBuffer<T>,
+    /// `[M, H]` output of GELU
+    activated: MatrixBuffer<T>,
+    /// `[M, H]`
+    pub output: MatrixBuffer<T>,
+    /// `[M, H]` gradient of `output`; after a backward pass, of `hidden`
+    pub gradient: MatrixBuffer<T>,
+    /// `[M, H]` gradient of `activated`, and then of the input
+    d_activated: MatrixBuffer<T>,
+}
+
+impl<T: ModelFloat> Transform<T> {
+    /// Adds `{name}.dense` and `{name}.LayerNorm` to the table.
+    pub(super) fn new(
+        device: &Device,
+        table: &mut ParameterTable,
+        name: &str,
+        config: &ModelConfig,
+        rows: usize,
+    ) -> Result<Self> {
+        let columns = config.hidden_size;
+        let norm = format!("{name}.LayerNorm");
+        Ok(Self {
+            dense: Linear::new(table, &format!("{name}.dense"), columns, columns),
+            norm: Norm::new(device, table, &norm, [rows, columns], config.layer_norm_eps)?,
+            hidden: device.matrix(rows, columns)?,
+            activated: device.matrix(rows, columns)?,
+            output: device.matrix(rows, columns)?,
+            gradient: device.matrix(rows, columns)?,
+            d_activated: device.matrix(rows, columns)?,
+        })
+    }
+
+    /// Enqueues the transform of `input`, `[m, H]`, into the first m rows of `output`.
+    pub(super) fn forward(&mut self, context: &Context<'_, T>, input: Matrix<'_, T>) -> Result<()> {
+        let rows = input.rows();
+        self.dense.forward_without_bias(context, input, self.hidden.rows_mut(rows))?;
+        let forward = bias_gelu::Forward {
+            input: self.hidden.rows(rows),
+            bias: context.parameters.weights.vector(self.dense.bias),
+            output: self.activated.rows_mut(rows),
+        };
+        bias_gelu::forward(context.stream, forward)?;
+        self.norm.forward(context, self.activated.rows(rows), Fused::default(), self.output.rows_mut(rows))
+    }
+
+    /// Propagates the first rows of `gradient` to the gradient of `input`, which is returned.
+    pub(super) fn backward(
+        &mut self,
+        context: &mut Context<'_, T>,
+        input: Matrix<'_, T>,
+    ) -> Result<Matrix<'_, T>> {
+        let rows = input.rows();
+        self.backward_to_hidden(context, rows)?;
+        // Its own content is no longer needed.
+        let d_input = self.d_activated.rows_mut(rows);
+        self.dense.backward(context, input, self.gradient.rows(rows), d_input, false)?;
+        Ok(self.d_activated.rows(rows))
+    }
+
+    /// As [`backward`](Self::backward), but adds the gradient of `input` to `d_input`.
+    pub(super) fn backward_into(
+        &mut self,
+        context: &mut Context<'_, T>,
+        input: Matrix<'_, T>,
+        d_input: MatrixMut<'_, T>,
+    ) -> Result<()> {
+        self.backward_to_hidden(context, input.rows())?;
+        self.dense.backward(context, input, self.gradient.rows(input.rows()), d_input, true)
+    }
+
+    /// Propagates `gradient` from `output` to `hidden`.
+    fn backward_to_hidden(&mut self, context: &mut Context<'_, T>, rows: usize) -> Result<()> {
+        let operands = (self.activated.rows(rows), self.gradient.rows(rows));
+        let d_activated = self.d_activated.rows_mut(rows);
+        self.norm.backward(context, operands, None, FusedGradients::default(), d_activated)?;
+        let backward = bias_gelu::Backward {
+            input: self.hidden.rows(rows),
+            bias: context.parameters.weights.vector(self.dense.bias),
+            d_output: self.d_activated.rows(rows),
+            d_input: self.gradient.rows_mut(rows),
+        };
+        bias_gelu::backward(context.stream, backward)?;
+        self.dense.bias_backward(context, self.gradient.rows(rows))
+    }
+}
