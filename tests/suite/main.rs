@@ -2,6 +2,7 @@
 //!
 //! One module an operation, mirroring `src/ops`.
 
+mod accumulation;
 mod adamw;
 mod attention;
 mod bag_of_words;

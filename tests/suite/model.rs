@@ -83,7 +83,7 @@ pub fn model<T: ModelFloat>(device: &Device, config: &ModelConfig, parameters: &
     model
 }
 
-fn gradients<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
+pub fn gradients<T: ModelFloat>(model: &Model<T>) -> BTreeMap<String, Vec<f64>> {
     let read = |(name, _): (String, Vec<usize>)| {
         let gradient = model.gradient(&name).unwrap().into_iter().map(f64::from).collect();
         (name, gradient)
@@ -132,16 +132,16 @@ fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
         assert!((perplexity.ln() - loss).abs() < 1e-5 * loss, "perplexity {perplexity}, loss {loss}");
         assert!((0.0..1.0).contains(&accuracy), "accuracy {accuracy}");
     }
-    // The key bias has no gradient in exact arithmetic; the rest is measured against the query bias's gradient.
     for (name, actual) in gradients(&model) {
-        let floor = if name.ends_with("key.bias") {
-            norm(&expected.gradients[&name.replace("key", "query")])
-        } else {
-            0.0
-        };
-        let error = distance(&actual, &expected.gradients[&name], floor);
+        let error = gradient_error(&name, &actual, &expected.gradients);
         assert!(error < tolerance, "gradient of {name} is off by {error:e} ({config:?})");
     }
+}
+
+/// Relative error of a parameter's gradient. A key bias has no gradient in exact arithmetic: its error is relative to the query bias's gradient.
+pub fn gradient_error(name: &str, actual: &[f64], expected: &Parameters) -> f64 {
+    let floor = if name.ends_with("key.bias") { norm(&expected[&name.replace("key", "query")]) } else { 0.0 };
+    distance(actual, &expected[name], floor)
 }
 
 fn norm(values: &[f64]) -> f64 {
@@ -149,7 +149,7 @@ fn norm(values: &[f64]) -> f64 {
 }
 
 /// Returns a config of every kind of model; the last has the bag-of-words head.
-fn configs(dropout: f32) -> [ModelConfig; 4] {
+pub fn configs(dropout: f32) -> [ModelConfig; 4] {
     [
         config(DecoderKind::Basic, QueryKind::Embedding, dropout),
         config(DecoderKind::Enhanced, QueryKind::Embedding, dropout),
