@@ -19,7 +19,7 @@ mod tokenize;
 mod tokenizer;
 
 pub use corpus::Corpus;
-pub use documents::{Document, Documents, ReadOptions, Records, Standing, TextFormat};
+pub use documents::{Document, Documents, ReadOffset, ReadOptions, Records, TextFormat};
 pub use error::Error;
 pub use passages::{Ids, PassageRef, Passages, WordStarts};
 pub use permutation::Permutation;

@@ -84,7 +84,7 @@ pub fn tokenize(
     if writer.manifest().complete {
         return Ok((writer.manifest().clone(), false));
     }
-    let documents = documents.starting_at(writer.manifest().standing);
+    let documents = documents.starting_at(writer.manifest().read_offset);
     let (total_bytes, bytes_read) = (documents.total_bytes(), documents.bytes_read());
     let (sender, receiver) = sync_channel(BATCHES_AHEAD);
     let reader = std::thread::spawn(move || read(documents, &sender));
@@ -149,7 +149,7 @@ fn write(
         let texts: Vec<&str> = batch.iter().map(|document| document.text.as_str()).collect();
         let encoded = tokenizer.encode_texts(&texts, max_len)?;
         for (document, encoded) in batch.iter().zip(&encoded) {
-            writer.append(encoded, &document.report, document.standing)?;
+            writer.append(encoded, &document.report, document.read_offset)?;
         }
         progress(writer);
     }

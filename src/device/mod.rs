@@ -214,7 +214,7 @@ pub struct Device {
 
 /// Key of a device that exists once per process.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Singleton {
     Host,
     Cuda(usize),
 }
@@ -243,7 +243,7 @@ impl Device {
     /// # Errors
     /// When the processor lacks the instructions that the kernels were compiled for, or an option is malformed.
     pub fn host() -> Result<Self> {
-        Self::opened(Place::Host, || Self::host_with(HostOptions::from_env()?))
+        Self::opened(Singleton::Host, || Self::host_with(HostOptions::from_env()?))
     }
 
     /// Creates a separate CPU emulator with explicit options.
@@ -259,18 +259,18 @@ impl Device {
     /// # Errors
     /// When the kernels are not built for CUDA, or there is no driver or no such device.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        Self::opened(Place::Cuda(ordinal), || Ok(Self::of(cuda::open(ordinal)?)))
+        Self::opened(Singleton::Cuda(ordinal), || Ok(Self::of(cuda::open(ordinal)?)))
     }
 
-    /// Returns the device of `place`, opening it if it is not open yet. A failed attempt is repeated by the next call.
-    fn opened(place: Place, open: impl FnOnce() -> Result<Self>) -> Result<Self> {
-        static OPEN: Mutex<Vec<(Place, Device)>> = Mutex::new(Vec::new());
+    /// Returns the device of `singleton`, opening it if it is not open yet. A failed attempt is repeated by the next call.
+    fn opened(singleton: Singleton, open: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        static OPEN: Mutex<Vec<(Singleton, Device)>> = Mutex::new(Vec::new());
         let mut all = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, device)) = all.iter().find(|(known, _)| *known == place) {
+        if let Some((_, device)) = all.iter().find(|(known, _)| *known == singleton) {
             return Ok(device.clone());
         }
         let device = open()?;
-        all.push((place, device.clone()));
+        all.push((singleton, device.clone()));
         Ok(device)
     }
 

@@ -15,11 +15,11 @@ use tempfile::TempDir;
 use crate::cli::{program, stderr};
 
 /// A corpus in several files and formats, and a vocabulary.
-struct Place {
+struct Workspace {
     directory: TempDir,
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         let place = Self { directory: tempfile::tempdir().unwrap() };
         let lines: Vec<String> = (0..400).map(line).collect();
@@ -134,7 +134,7 @@ fn documents(path: &Path, options: &ReadOptions) -> Vec<String> {
 
 #[test]
 fn a_store_holds_what_the_tokenizer_gives() {
-    let place = Place::new();
+    let place = Workspace::new();
     let manifest = place.store("out");
     assert!(manifest.complete && manifest.shards.len() > 10);
     let tokenizer = Tokenizer::from_path(place.path("out")).unwrap();
@@ -160,7 +160,7 @@ fn a_store_holds_what_the_tokenizer_gives() {
 
 #[test]
 fn a_complete_store_is_left_alone_and_another_one_refused() {
-    let place = Place::new();
+    let place = Workspace::new();
     place.store("out");
     let before = files(&place.path("out"));
     assert!(!tokenize(&place.options("out"), |_| ()).unwrap().1);
@@ -192,7 +192,7 @@ fn a_complete_store_is_left_alone_and_another_one_refused() {
 /// A store begun under older rules, before passages were deduplicated, can be read, but is not continued.
 #[test]
 fn a_store_is_finished_by_the_rules_that_it_was_begun_by() {
-    let place = Place::new();
+    let place = Workspace::new();
     let manifest = place.store("out");
     let path = place.path("out/store.json");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -208,7 +208,7 @@ fn a_store_is_finished_by_the_rules_that_it_was_begun_by() {
 
 #[test]
 fn reading_goes_on_behind_every_document() {
-    let place = Place::new();
+    let place = Workspace::new();
     let long: String = (0..12_000).map(line).collect::<Vec<_>>().join(" ");
     place.write("corpus/f.txt", format!("{long}\n\nshort\r\nbad \u{0} and").as_bytes());
     place.write("corpus/g.jsonl", format!("[]\n{}\n{{}}", serde_json::json!({ "text": long })).as_bytes());
@@ -216,7 +216,7 @@ fn reading_goes_on_behind_every_document() {
     let all = |mut documents: Documents| {
         let mut found = Vec::new();
         for document in documents.by_ref().map(Result::unwrap) {
-            found.push((document.text, document.report, document.standing));
+            found.push((document.text, document.report, document.read_offset));
         }
         (found, documents.rest().clone())
     };
@@ -236,7 +236,7 @@ fn reading_goes_on_behind_every_document() {
 
 #[test]
 fn bad_text_is_counted_and_nothing_of_it_lost() {
-    let place = Place::new();
+    let place = Workspace::new();
     let endless = "x".repeat(10 << 20);
     let text =
         [b"\xef\xbb\xbfOne\r\ntwo\0words\r\n\xff\xfe broken \x80\n\n\n", endless.as_bytes(), b"\nI"].concat();
@@ -259,7 +259,7 @@ fn bad_text_is_counted_and_nothing_of_it_lost() {
 
 #[test]
 fn json_lines_need_their_field() {
-    let place = Place::new();
+    let place = Workspace::new();
     place.write("x.jsonl", b"{\"body\": \"A text.\", \"n\": 1}\n{\"title\": \"T\", \"text\": 5}\n");
     let message = place.refused(|o| o.corpus = vec![place.path("x.jsonl")]);
     assert!(message.contains("x.jsonl` has a text in the field \"text\" (line 1 has no text"), "{message}");
@@ -288,7 +288,7 @@ fn json_lines_need_their_field() {
 
 #[test]
 fn faulty_sources_are_named() {
-    let place = Place::new();
+    let place = Workspace::new();
     let whole = gzip(&[b'a'; 100_000]);
     place.write("cut.txt.gz", &whole[..whole.len() - 20]);
     place.write("no.txt.zst", b"\x28\xb5\x2f\xfdthis is no such file");
@@ -311,7 +311,7 @@ fn faulty_sources_are_named() {
 
 #[test]
 fn damaged_shards_are_named_and_not_read() {
-    let place = Place::new();
+    let place = Workspace::new();
     let manifest = place.store("out");
     let path = place.path("out").join("shard-00003.tokens");
     let whole = std::fs::read(&path).unwrap();
@@ -348,7 +348,7 @@ fn damaged_shards_are_named_and_not_read() {
 
 #[test]
 fn the_standard_input_is_a_corpus() {
-    let place = Place::new();
+    let place = Workspace::new();
     let piped = |out: &str, more: &[&str], bytes: &[u8]| {
         let mut command = place.command(out, "-", 1000);
         command.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -380,7 +380,7 @@ fn the_standard_input_is_a_corpus() {
 #[test]
 #[cfg(unix)]
 fn another_standard_input_is_not_taken_for_the_one_before() {
-    let place = Place::new();
+    let place = Workspace::new();
     // More than is tokenized at once.
     let text = (0..60_000).map(line).collect::<Vec<_>>().join("\n").into_bytes();
     place.write("all.txt", &text);
@@ -423,7 +423,7 @@ fn another_standard_input_is_not_taken_for_the_one_before() {
 #[test]
 #[cfg(unix)]
 fn a_store_is_written_by_one_process() {
-    let place = Place::new();
+    let place = Workspace::new();
     let writer = begin(&place, "out");
     for overwrite in [false, true] {
         let output = TokenizeOptions { overwrite, ..place.options("out") };
@@ -435,7 +435,11 @@ fn a_store_is_written_by_one_process() {
 }
 
 /// Runs the command until it is done; each run is ended by `interrupt` unless it ends by itself.
-fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::process::Child, u32)) -> u32 {
+fn interrupted(
+    place: &Workspace,
+    out: &str,
+    mut interrupt: impl FnMut(&mut std::process::Child, u32),
+) -> u32 {
     let corpus = place.path("corpus").display().to_string();
     for round in 0..200 {
         let mut command = place.command(out, &corpus, 5_000);
@@ -460,7 +464,7 @@ fn interrupted(place: &Place, out: &str, mut interrupt: impl FnMut(&mut std::pro
 #[test]
 #[cfg(unix)]
 fn a_killed_process_goes_on_to_the_same_store() {
-    let place = Place::new();
+    let place = Workspace::new();
     let many: Vec<String> = (0..9_000).map(line).collect();
     place.write("corpus/f.txt", many.join("\n").as_bytes());
     place.write("corpus/ignored.bin", b"\0\x01\x02");
@@ -498,7 +502,7 @@ fn a_killed_process_goes_on_to_the_same_store() {
 #[test]
 #[cfg(unix)]
 fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
-    let place = Place::new();
+    let place = Workspace::new();
     place.store("whole");
     let corpus = place.path("corpus").display().to_string();
     let bytes = |file: &str| std::fs::metadata(place.path("whole").join(file)).unwrap().len();
@@ -526,7 +530,7 @@ fn a_full_disk_ends_in_an_error_from_which_to_go_on() {
 }
 
 /// Begins a store up to its first shard: the vocabulary, which is larger than the disk will be, is written.
-fn begin(place: &Place, out: &str) -> StoreWriter {
+fn begin(place: &Workspace, out: &str) -> StoreWriter {
     let options = place.options(out);
     let tokenizer = Tokenizer::from_path(&options.vocabulary).unwrap();
     let documents = Documents::open(&options.corpus, options.read.clone()).unwrap();

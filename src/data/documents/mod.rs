@@ -65,7 +65,7 @@ impl Default for ReadOptions {
 
 /// Read offset between two documents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ReadOffset {
     /// Index of the file in the list of sources.
     pub source: usize,
     /// Bytes of the file's decompressed text before the line (or markdown file) that comes next.
@@ -87,7 +87,7 @@ pub struct Document {
     /// Counts for this document, and for everything left out between the previous one and it.
     pub report: CorpusReport,
     /// Read offset just after it.
-    pub standing: Standing,
+    pub read_offset: ReadOffset,
 }
 
 /// Iterator over the documents of all sources, in order.
@@ -96,12 +96,12 @@ pub struct Documents {
     sources: Vec<Source>,
     options: ReadOptions,
     /// Read offset of the line that `waiting` is from.
-    standing: Standing,
+    read_offset: ReadOffset,
     current: Option<Open>,
     /// Remaining documents of the current line.
     waiting: VecDeque<String>,
     /// Read offset just after the current line.
-    after: Standing,
+    after: ReadOffset,
     pending: CorpusReport,
     bytes_read: Arc<AtomicU64>,
 }
@@ -160,10 +160,10 @@ impl Documents {
         Ok(Self {
             sources,
             options,
-            standing: Standing::default(),
+            read_offset: ReadOffset::default(),
             current: None,
             waiting: VecDeque::new(),
-            after: Standing::default(),
+            after: ReadOffset::default(),
             pending,
             bytes_read: Arc::default(),
         })
@@ -171,15 +171,15 @@ impl Documents {
 
     /// Resumes from the read offset of an earlier reader. Everything before it is skipped; compressed text is read and dropped.
     #[must_use]
-    pub fn starting_at(mut self, standing: Standing) -> Self {
-        let before = self.sources.iter().take(standing.source).filter_map(|source| source.record.size);
+    pub fn starting_at(mut self, read_offset: ReadOffset) -> Self {
+        let before = self.sources.iter().take(read_offset.source).filter_map(|source| source.record.size);
         self.bytes_read.store(before.sum(), Ordering::Relaxed);
-        if standing != Standing::default() {
+        if read_offset != ReadOffset::default() {
             // The earlier reader has counted what was left out.
             self.pending = CorpusReport::default();
         }
-        self.standing = standing;
-        self.after = standing;
+        self.read_offset = read_offset;
+        self.after = read_offset;
         self
     }
 
@@ -213,24 +213,24 @@ impl Documents {
                 return Ok(Some(self.document(text)));
             }
             let Some(line) = self.next_line()? else { return Ok(None) };
-            let read_before = self.standing.documents;
+            let read_before = self.read_offset.documents;
             self.waiting = line.texts.into_iter().filter(|text| !text.is_empty()).skip(read_before).collect();
         }
     }
 
     fn document(&mut self, text: String) -> Document {
-        self.standing.documents += 1;
-        let standing = if self.waiting.is_empty() { self.after } else { self.standing };
+        self.read_offset.documents += 1;
+        let read_offset = if self.waiting.is_empty() { self.after } else { self.read_offset };
         let mut report = std::mem::take(&mut self.pending);
         report.count(&text);
-        Document { text, report, standing }
+        Document { text, report, read_offset }
     }
 
     /// Returns the next line, from whichever source; what is left out is counted.
     fn next_line(&mut self) -> Result<Option<Line>, Error> {
         loop {
-            self.standing = self.after;
-            if self.standing.source >= self.sources.len() {
+            self.read_offset = self.after;
+            if self.read_offset.source >= self.sources.len() {
                 return Ok(None);
             }
             if self.current.is_none() {
@@ -244,11 +244,11 @@ impl Documents {
     }
 
     fn open_current(&mut self) -> Result<Open, Error> {
-        let standing = self.standing;
-        let begun = standing.offset > 0 || standing.documents > 0;
+        let read_offset = self.read_offset;
+        let begun = read_offset.offset > 0 || read_offset.documents > 0;
         self.pending.files += usize::from(!begun);
         let (lines, format) =
-            self.sources[standing.source].open(&standing, &self.options, &self.bytes_read)?;
+            self.sources[read_offset.source].open(&read_offset, &self.options, &self.bytes_read)?;
         Ok(Open { lines, format, goes_on: false, seen: BTreeSet::new(), first_bad: None, any: begun })
     }
 
@@ -269,17 +269,17 @@ impl Documents {
                 }
             });
         }
-        self.after = Standing { source: self.standing.source + 1, ..Standing::default() };
+        self.after = ReadOffset { source: self.read_offset.source + 1, ..ReadOffset::default() };
         Ok(())
     }
 
     fn path(&self) -> &Path {
-        &self.sources[self.standing.source].record.path
+        &self.sources[self.read_offset.source].record.path
     }
 
     /// Reads the next line of the current source and finds where it ends; `None` at the end.
     fn read_line(&mut self) -> Result<Option<Line>, Error> {
-        let source = &self.sources[self.standing.source];
+        let source = &self.sources[self.read_offset.source];
         let Some(open) = &mut self.current else { return Ok(None) };
         let format = open.format;
         let mut report = CorpusReport::default();
@@ -300,7 +300,7 @@ impl Documents {
             TextFormat::Jsonl => match json::text_in_field(&text, &self.options.field, &mut open.seen) {
                 Ok(text) => text.map(|text| pieces(one_line(&text))).unwrap_or_default(),
                 Err(bad) => {
-                    let bad = bad.of_line(self.standing.line + 1);
+                    let bad = bad.of_line(self.read_offset.line + 1);
                     report.bad_lines += 1;
                     report.first_bad_line =
                         Some(format!("{}, {}", source.record.path.display(), bad.reason()));
@@ -315,9 +315,9 @@ impl Documents {
             report.empty += texts.iter().filter(|text| text.is_empty()).count();
         }
         open.any |= !texts.is_empty();
-        let Standing { source, offset, line, documents, .. } = self.standing;
+        let ReadOffset { source, offset, line, documents, .. } = self.read_offset;
         let (offset, checksum) = (offset + consumed as u64, open.lines.checksum());
-        self.after = Standing { source, offset, line: line + 1, documents: 0, checksum };
+        self.after = ReadOffset { source, offset, line: line + 1, documents: 0, checksum };
         if documents == 0 {
             // Otherwise an earlier reader counted the line with its first document.
             self.pending.add(&report);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{CorpusReport, Error};
 use super::lines::Lines;
 use super::stream::{self, Held, is_standard_input};
-use super::{ReadOptions, Standing, TextFormat};
+use super::{ReadOffset, ReadOptions, TextFormat};
 use crate::common::FileError;
 
 /// A file that text was read from, as it was at that time.
@@ -79,7 +79,7 @@ impl Name {
 
 /// Origin of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Origin {
     Given,
     InDirectory,
     Stream,
@@ -90,7 +90,7 @@ fn format_of(
     name: Name,
     held: Held,
     given: Option<TextFormat>,
-    place: Place,
+    origin: Origin,
 ) -> Result<TextFormat, &'static str> {
     let (objects, is_json) = match held {
         Held::Text { objects, is_json, .. } => (objects, is_json),
@@ -101,13 +101,13 @@ fn format_of(
         (0, true) => Err(name.unknown(true)),
         (0, false) => Ok(TextFormat::Txt),
     };
-    match (name, place) {
+    match (name, origin) {
         (Name::Text(TextFormat::Txt), _) => given.map_or_else(by_content, |_| Ok(TextFormat::Txt)),
         (Name::Text(format), _) => Ok(format),
-        (Name::Json, Place::InDirectory) if objects >= FEWEST_OBJECTS_IN_DIRECTORY => Ok(TextFormat::Jsonl),
-        (_, Place::InDirectory) => Err(name.unknown(is_json)),
-        (_, Place::Stream) => given.map_or_else(by_content, Ok),
-        (_, Place::Given) => match given {
+        (Name::Json, Origin::InDirectory) if objects >= FEWEST_OBJECTS_IN_DIRECTORY => Ok(TextFormat::Jsonl),
+        (_, Origin::InDirectory) => Err(name.unknown(is_json)),
+        (_, Origin::Stream) => given.map_or_else(by_content, Ok),
+        (_, Origin::Given) => match given {
             Some(format) => Ok(format),
             None if objects > 0 => Ok(TextFormat::Jsonl),
             None => Err(name.unknown(is_json)),
@@ -128,7 +128,7 @@ impl Source {
             return Ok(Self { record: stream, known: None });
         }
         let held = stream::look_into(path).map_err(failed)?;
-        let format = format_of(Name::of(path), held, options.format, Place::Given);
+        let format = format_of(Name::of(path), held, options.format, Origin::Given);
         Ok(Self::file(path, &metadata, held, format.map_err(|what| of_other_kind(path, what))?))
     }
 
@@ -140,7 +140,7 @@ impl Source {
             return Ok(Err("no regular file"));
         }
         let held = stream::look_into(path).map_err(failed)?;
-        let format = format_of(Name::of(path), held, options.format, Place::InDirectory);
+        let format = format_of(Name::of(path), held, options.format, Origin::InDirectory);
         Ok(format.map(|format| Self::file(path, &metadata, held, format)))
     }
 
@@ -157,19 +157,19 @@ impl Source {
     /// Opens its lines at the read offset, with their format.
     pub fn open(
         &self,
-        standing: &Standing,
+        read_offset: &ReadOffset,
         options: &ReadOptions,
         count: &Arc<AtomicU64>,
     ) -> Result<(Lines, TextFormat), Error> {
         let path = &self.record.path;
-        let Standing { offset, checksum, .. } = *standing;
+        let ReadOffset { offset, checksum, .. } = *read_offset;
         if let Some((held, format)) = self.known {
             let lines = stream::lines_of_file(path, held, offset, count);
             return Ok((lines.map_err(|error| self.unreadable(error))?, format));
         }
         let opened = stream::lines_of_stream(path, offset, checksum, count);
         let (held, lines) = opened.map_err(|error| self.unreadable(error))?;
-        let format = format_of(Name::of(path), held, options.format, Place::Stream);
+        let format = format_of(Name::of(path), held, options.format, Origin::Stream);
         Ok((lines, format.map_err(|what| of_other_kind(path, what))?))
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::super::documents::SourceRecord;
-use super::super::{CorpusReport, EncodeReport, Error, Standing, TextFormat, checksum, write_synced};
+use super::super::{CorpusReport, EncodeReport, Error, ReadOffset, TextFormat, checksum, write_synced};
 use super::shard::{Shard, id_bytes};
 use crate::common::FileError;
 
@@ -97,7 +97,7 @@ pub struct Manifest {
     pub id_bytes: u32,
     pub shards: Vec<ShardRecord>,
     /// Read offset just after the last shard.
-    pub standing: Standing,
+    pub read_offset: ReadOffset,
     /// Counts for the text in the shards.
     pub text: CorpusReport,
     pub encoded: EncodeReport,
@@ -122,7 +122,7 @@ impl Manifest {
             id_bytes: id_bytes(plan.vocab_size),
             plan,
             shards: Vec::new(),
-            standing: Standing::default(),
+            read_offset: ReadOffset::default(),
             text: CorpusReport::default(),
             encoded: EncodeReport::default(),
             complete: false,

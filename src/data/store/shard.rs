@@ -41,13 +41,13 @@ pub(super) fn id_bytes(vocab_size: u32) -> u32 {
 
 /// Byte ranges of the sections of a shard.
 #[derive(Clone, Debug)]
-struct Layout {
+struct Sections {
     offsets: Range<usize>,
     ids: Range<usize>,
     word_starts: Range<usize>,
 }
 
-impl Layout {
+impl Sections {
     /// Returns `None` if the sizes overflow.
     fn new(passages: u64, tokens: u64, id_bytes: u32) -> Option<Self> {
         let section = |after: usize, count: u64, size: u64| {
@@ -80,7 +80,7 @@ impl Bytes {
 /// Passages in one block of bytes.
 pub(super) struct Shard {
     bytes: Bytes,
-    layout: Layout,
+    layout: Sections,
     id_bytes: u32,
     passages: usize,
     tokens: u64,
@@ -98,7 +98,7 @@ impl Shard {
     pub fn in_memory(passages: &Passages, vocab_size: u32) -> Result<Self, String> {
         let id_bytes = id_bytes(vocab_size);
         let (count, tokens) = (passages.len() as u64, passages.tokens() as u64);
-        let layout = Layout::new(count, tokens, id_bytes).ok_or("it is larger than memory can be")?;
+        let layout = Sections::new(count, tokens, id_bytes).ok_or("it is larger than memory can be")?;
         let mut words = vec![0_u64; layout.word_starts.end.div_ceil(8)];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let header =
@@ -146,12 +146,12 @@ impl Shard {
         if id_bytes != 2 && id_bytes != 4 {
             return Err(format!("its ids have {id_bytes} bytes; they should have 2 or 4"));
         }
-        let layout = Layout::new(passages, tokens, id_bytes);
+        let layout = Sections::new(passages, tokens, id_bytes);
         let padded = match bytes {
             Bytes::Owned(_) => size_of::<u64>(),
             Bytes::Mapped(_) => 1,
         };
-        let fits = |layout: &Layout| layout.word_starts.end.next_multiple_of(padded) == all.len();
+        let fits = |layout: &Sections| layout.word_starts.end.next_multiple_of(padded) == all.len();
         let Some(layout) = layout.filter(fits) else {
             return Err(format!(
                 "it has {} bytes, which is not what {passages} passages of {tokens} tokens take",

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::super::passages::{Fingerprint, Fingerprints, Passages};
 use super::super::{
-    CorpusReport, DirectoryLock, EncodeReport, EncodedCorpus, Error, Standing, Tokenizer, lock, write_synced,
+    CorpusReport, DirectoryLock, EncodeReport, EncodedCorpus, Error, ReadOffset, Tokenizer, lock,
+    write_synced,
 };
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::shard::Shard;
@@ -31,7 +32,7 @@ pub struct StoreWriter {
     /// Counts for the text up to the end of `open`.
     text: CorpusReport,
     encoded: EncodeReport,
-    standing: Standing,
+    read_offset: ReadOffset,
     /// Lock against other processes.
     _lock: Option<DirectoryLock>,
 }
@@ -69,7 +70,7 @@ impl StoreWriter {
             seen: seen.into_iter().flatten().collect(),
             text: manifest.text.clone(),
             encoded: manifest.encoded,
-            standing: manifest.standing,
+            read_offset: manifest.read_offset,
             manifest,
             _lock: lock,
         })
@@ -111,7 +112,7 @@ impl StoreWriter {
         &self.text
     }
 
-    /// Appends the new passages of one document; `standing` is the read offset after it.
+    /// Appends the new passages of one document; `read_offset` is the read offset after it.
     ///
     /// # Errors
     /// [`FileError::Write`] names the file; the shards before it stay.
@@ -119,7 +120,7 @@ impl StoreWriter {
         &mut self,
         document: &EncodedCorpus,
         text: &CorpusReport,
-        standing: Standing,
+        read_offset: ReadOffset,
     ) -> Result<(), Error> {
         let before = (self.open.len(), self.open.tokens());
         for passage in document.passages.iter() {
@@ -131,7 +132,7 @@ impl StoreWriter {
         let duplicates = document.report.passages - passages;
         self.text.add(text);
         self.encoded.add(&EncodeReport { passages, tokens, duplicates, ..document.report });
-        self.standing = standing;
+        self.read_offset = read_offset;
         if self.open.tokens() >= self.manifest.shard_tokens { self.close_shard() } else { Ok(()) }
     }
 
@@ -146,7 +147,7 @@ impl StoreWriter {
         self.text.add(text);
         self.manifest.text = self.text;
         self.manifest.encoded = self.encoded;
-        self.manifest.standing = self.standing;
+        self.manifest.read_offset = self.read_offset;
         self.manifest.complete = true;
         self.manifest.write(&self.directory)?;
         Ok(self.manifest)
@@ -163,7 +164,7 @@ impl StoreWriter {
         self.manifest.shards.push(ShardRecord::of(file, &shard));
         self.manifest.text = self.text.clone();
         self.manifest.encoded = self.encoded;
-        self.manifest.standing = self.standing;
+        self.manifest.read_offset = self.read_offset;
         self.manifest.write(&self.directory)
     }
 }

@@ -112,17 +112,17 @@ impl Warp {
 /// An error of a kernel.
 pub(super) struct Violation {
     pub text: String,
-    pub place: Place,
+    pub location: CodeLocation,
     pub thread: usize,
 }
 
 /// Location of a violation. An address is resolved only on the scheduler's own stack: reading line tables takes more stack than a thread has.
-pub(super) enum Place {
+pub(super) enum CodeLocation {
     Line(String),
     Address(usize),
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for CodeLocation {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(line) => formatter.write_str(line),
@@ -267,7 +267,7 @@ extern "C" fn retromae_simt_warp(call: *const WarpCall) {
                 "divergent warp collective: thread {} of the warp waits at {}, thread {thread} arrived elsewhere",
                 warp.first, warp.site
             );
-            stop(block, Violation { text, place: Place::Line(site.to_string()), thread });
+            stop(block, Violation { text, location: CodeLocation::Line(site.to_string()), thread });
         }
         warp.inputs[thread % LANES] = call.input;
         warp.outputs[thread % LANES] = call.output;
@@ -320,15 +320,15 @@ extern "C" fn retromae_simt_fail(
         _ => "has too many asynchronous copies in flight".to_string(),
     };
     // A return address is one past its call.
-    let place = if file.is_null() {
-        Place::Address(address as usize - 1)
+    let location = if file.is_null() {
+        CodeLocation::Address(address as usize - 1)
     } else {
-        Place::Line(Site { file, line }.to_string())
+        CodeLocation::Line(Site { file, line }.to_string())
     };
     // SAFETY: called by a running thread of the current block.
     unsafe {
         let thread = (*block).current;
-        stop(block, Violation { text, place, thread })
+        stop(block, Violation { text, location, thread })
     }
 }
 
@@ -370,7 +370,7 @@ impl Block {
         let count = unsafe { retromae_simt_copies_in_flight() };
         (count > 0).then(|| Violation {
             text: format!("returned with {count} asynchronous copies in flight"),
-            place: Place::Line("its end".into()),
+            location: CodeLocation::Line("its end".into()),
             thread: self.current,
         })
     }
@@ -386,7 +386,7 @@ impl Block {
                 .find(|&lane| self.lanes[lane].state != State::AtCollective)
                 .map_or_else(|| "its warp has fewer than 32 threads".into(), |lane| self.describe(lane));
             let text = format!("divergent warp collective: it waits for its whole warp, but {other}");
-            return Err(Violation { text, place: Place::Line(site), thread });
+            return Err(Violation { text, location: CodeLocation::Line(site), thread });
         }
         let Some(thread) = find(State::AtBarrier) else { return Ok(true) };
         let site = self.lanes[thread].site;
@@ -395,7 +395,7 @@ impl Block {
         if let Some(other) = finished.or(elsewhere) {
             let text =
                 format!("divergent barrier: it waits for the whole block, but {}", self.describe(other));
-            return Err(Violation { text, place: Place::Line(site.to_string()), thread });
+            return Err(Violation { text, location: CodeLocation::Line(site.to_string()), thread });
         }
         for lane in &mut self.lanes {
             lane.state = State::Ready;

@@ -9,7 +9,7 @@ use super::super::{Error, Launch, Result};
 use super::conflicts::{Counter, Totals};
 use super::memory::{POISON, map_fenced, page_size, unmap};
 use super::scheduler::{
-    Block, Context, Dim3, Exit, Lane, Place, State, Violation, Votes, Warp, retromae_simt_begin_block,
+    Block, CodeLocation, Context, Dim3, Exit, Lane, State, Violation, Votes, Warp, retromae_simt_begin_block,
     retromae_simt_context, set_current, thread_main,
 };
 use super::signals;
@@ -150,8 +150,8 @@ impl Worker {
             }
             CoroutineResult::Return(Exit::Faulted) => {
                 let fault = block.fault.take().expect("the signal handler left it");
-                let place = Place::Address(fault.program_counter);
-                Err(Violation { text: fault.to_string(), place, thread: index })
+                let location = CodeLocation::Address(fault.program_counter);
+                Err(Violation { text: fault.to_string(), location, thread: index })
             }
         }
     }
@@ -256,7 +256,7 @@ pub(super) unsafe fn run_block(
         result.map_err(|violation| Error::Kernel {
             kernel: kernel.name.to_string(),
             violation: violation.text,
-            site: violation.place.to_string(),
+            site: violation.location.to_string(),
             block,
             thread: violation.thread as u32,
         })

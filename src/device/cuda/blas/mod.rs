@@ -23,7 +23,7 @@ use super::driver::driver_error;
 use super::memory::Pool;
 use cache::{Cache, Library, Winner};
 use choice::{Algorithm, Decision, decide};
-use plan::{Place, Plan, Shape};
+use plan::{BlasContext, Plan, PlanKey};
 use workspace::Workspaces;
 pub(super) use workspace::{Recorder, Workspace};
 
@@ -46,7 +46,7 @@ pub(super) struct Blas {
 
 struct Plans {
     /// `None` where cuBLASLt has no algorithm.
-    by_shape: HashMap<Shape, Option<Planned>>,
+    by_shape: HashMap<PlanKey, Option<Planned>>,
     cache: Cache,
 }
 
@@ -120,14 +120,14 @@ impl Blas {
             return Ok(());
         }
         let workspace = self.workspaces().get(&self.memory, stream, recorder)?;
-        let place = Place { handle: self.handle, workspace: workspace.address, stream };
+        let context = BlasContext { handle: self.handle, workspace: workspace.address, stream };
         let can_measure = recorder == Recorder::None;
         let fits = gemm.k > 0 && gemm.bias.is_none_or(|bias| bias.is_multiple_of(BIAS_ALIGNMENT));
         // SAFETY: passed on to the caller.
-        let planned = if fits { unsafe { self.planned(gemm, place, can_measure)? } } else { None };
+        let planned = if fits { unsafe { self.planned(gemm, context, can_measure)? } } else { None };
         if let Some(planned) = planned {
             // SAFETY: passed on to the caller.
-            return unsafe { self.launch(&planned, place, gemm) };
+            return unsafe { self.launch(&planned, context, gemm) };
         }
         if fits && gemm.bias.is_none() {
             return Err(unsupported(gemm));
@@ -142,16 +142,16 @@ impl Blas {
         let sum = Gemm { bias: None, accumulate: true, ..*gemm };
         // SAFETY: passed on to the caller.
         unsafe {
-            let planned = self.planned(&sum, place, can_measure)?.ok_or_else(|| unsupported(gemm))?;
-            self.launch(&planned, place, &sum)
+            let planned = self.planned(&sum, context, can_measure)?.ok_or_else(|| unsupported(gemm))?;
+            self.launch(&planned, context, &sum)
         }
     }
 
     /// # Safety
     /// As [`run`](Self::run); the product is of the plan's shape.
-    unsafe fn launch(&self, planned: &Planned, place: Place, gemm: &Gemm) -> Result<()> {
+    unsafe fn launch(&self, planned: &Planned, context: BlasContext, gemm: &Gemm) -> Result<()> {
         // SAFETY: the algorithm is one of the plan's candidates; the rest is passed on to the caller.
-        unsafe { planned.plan.launch(place, gemm, planned.algorithm) }
+        unsafe { planned.plan.launch(context, gemm, planned.algorithm) }
             .map_err(|error| self.failure(format_args!("multiplying {}", describe(gemm)), error))
     }
 
@@ -165,8 +165,8 @@ impl Blas {
     ///
     /// # Safety
     /// As [`run`](Self::run).
-    unsafe fn planned(&self, gemm: &Gemm, place: Place, can_measure: bool) -> Result<Option<Planned>> {
-        let shape = Shape::of(gemm);
+    unsafe fn planned(&self, gemm: &Gemm, context: BlasContext, can_measure: bool) -> Result<Option<Planned>> {
+        let shape = PlanKey::of(gemm);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let known = plans.by_shape.get(&shape);
         match known {
@@ -180,14 +180,14 @@ impl Blas {
             Some(known) => known.plan.clone(),
             None => Arc::new(Plan::new(&shape).map_err(choosing)?),
         };
-        let candidates = plan.candidates(place.handle, &shape, gemm).map_err(choosing)?;
+        let candidates = plan.candidates(context.handle, &shape, gemm).map_err(choosing)?;
         let planned = if candidates.is_empty() {
             None
         } else {
             let cache = &mut plans.cache;
             // SAFETY: the candidates are the plan's; the rest is passed on to the caller.
             let (index, settled) =
-                unsafe { self.choose(gemm, (place, can_measure), &plan, &candidates, cache) };
+                unsafe { self.choose(gemm, (context, can_measure), &plan, &candidates, cache) };
             Some(Planned { plan, algorithm: candidates[index], settled })
         };
         if plans.by_shape.len() >= PLANS_MAX {
@@ -204,7 +204,7 @@ impl Blas {
     unsafe fn choose(
         &self,
         gemm: &Gemm,
-        (place, can_measure): (Place, bool),
+        (context, can_measure): (BlasContext, bool),
         plan: &Plan,
         candidates: &[Algorithm],
         cache: &mut Cache,
@@ -212,13 +212,13 @@ impl Blas {
         if !self.tuning {
             return (0, true);
         }
-        let family = Shape::of(gemm).family();
+        let family = PlanKey::of(gemm).family();
         match decide(candidates, cache.get(&family), can_measure) {
             Decision::Take(index) => (index, true),
             Decision::TakeFirstForNow => (0, false),
             Decision::Measure => {
                 // SAFETY: passed on to the caller.
-                let winner = unsafe { self.race(gemm, place, plan, candidates) };
+                let winner = unsafe { self.race(gemm, context, plan, candidates) };
                 if let Some((index, milliseconds)) = winner {
                     cache.remember(family, Winner { algorithm: candidates[index], milliseconds });
                 }
@@ -235,7 +235,7 @@ impl Blas {
     unsafe fn race(
         &self,
         gemm: &Gemm,
-        place: Place,
+        context: BlasContext,
         plan: &Plan,
         candidates: &[Algorithm],
     ) -> Option<(usize, f32)> {
@@ -244,11 +244,11 @@ impl Blas {
         let scratch = self.memory.allocate(bytes).ok()?;
         let trial = Gemm { c: scratch, ..*gemm };
         // SAFETY: `scratch` has this size. It is cleared since products that accumulate read it.
-        let cleared = unsafe { driver::result::memset_d8_async(scratch, 0, bytes, place.stream) };
+        let cleared = unsafe { driver::result::memset_d8_async(scratch, 0, bytes, context.stream) };
         let times = cleared.and_then(|()| {
             // SAFETY: `trial` is the product with another, equally large and better aligned result.
-            timing::measure(place, candidates.len(), |index| unsafe {
-                plan.launch(place, &trial, candidates[index]).is_ok()
+            timing::measure(context, candidates.len(), |index| unsafe {
+                plan.launch(context, &trial, candidates[index]).is_ok()
             })
         });
         // SAFETY: allocated above; the free comes after all that uses it.

@@ -27,7 +27,7 @@ type Status<T> = Result<T, CublasError>;
 
 /// Everything that a plan depends on: a product with the addresses reduced to their alignments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
+pub(super) struct PlanKey {
     sizes: [usize; 3],
     strides: [usize; 3],
     transposed: [bool; 2],
@@ -39,7 +39,7 @@ pub(super) struct Shape {
     batch: BatchStrides,
 }
 
-impl Shape {
+impl PlanKey {
     pub(super) fn of(gemm: &Gemm) -> Self {
         Self {
             sizes: [gemm.m, gemm.n, gemm.k],
@@ -98,7 +98,7 @@ fn alignment(address: u64, max: u64) -> u32 {
 
 /// Handle, workspace and stream that a product runs with.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct BlasContext {
     pub handle: sys::cublasLtHandle_t,
     /// [`WORKSPACE_BYTES`] bytes that no other stream uses.
     pub workspace: driver::sys::CUdeviceptr,
@@ -124,8 +124,8 @@ unsafe impl Send for Plan {}
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    pub(super) fn new(shape: &Shape) -> Status<Self> {
-        let Shape { sizes: [m, n, k], strides: [a_stride, b_stride, c_stride], batch, .. } = *shape;
+    pub(super) fn new(shape: &PlanKey) -> Status<Self> {
+        let PlanKey { sizes: [m, n, k], strides: [a_stride, b_stride, c_stride], batch, .. } = *shape;
         let [a_transposed, b_transposed] = shape.transposed;
         let [input, output] = shape.types;
         let flip = |transposed, [rows, columns]: [usize; 2]| {
@@ -154,7 +154,7 @@ impl Plan {
     pub(super) fn candidates(
         &self,
         handle: sys::cublasLtHandle_t,
-        shape: &Shape,
+        shape: &PlanKey,
         gemm: &Gemm,
     ) -> Status<Vec<Algorithm>> {
         let preference = Preference::new(shape)?;
@@ -194,8 +194,8 @@ impl Plan {
     /// Enqueues a product of this plan's shape.
     ///
     /// # Safety
-    /// The matrices and the bias are valid; `algorithm` is one of this plan's [`candidates`](Self::candidates); the place's context is current.
-    pub(super) unsafe fn launch(&self, place: Place, gemm: &Gemm, algorithm: Algorithm) -> Status<()> {
+    /// The matrices and the bias are valid; `algorithm` is one of this plan's [`candidates`](Self::candidates); its CUDA context is current.
+    pub(super) unsafe fn launch(&self, context: BlasContext, gemm: &Gemm, algorithm: Algorithm) -> Status<()> {
         let (one, beta) = (1.0f32, if gemm.accumulate { 1.0f32 } else { 0.0 });
         let pointer = |address: u64| address as *mut c_void;
         let algorithm = sys::cublasLtMatmulAlgo_t { data: algorithm };
@@ -204,7 +204,7 @@ impl Plan {
         // SAFETY: the plan was made for these shapes and alignments; scalars and descriptors are read before the call returns.
         unsafe {
             result::matmul(
-                place.handle,
+                context.handle,
                 descriptor.0,
                 std::ptr::from_ref(&one).cast(),
                 std::ptr::from_ref(&beta).cast(),
@@ -217,9 +217,9 @@ impl Plan {
                 pointer(gemm.c),
                 self.product.0,
                 &raw const algorithm,
-                pointer(place.workspace),
+                pointer(context.workspace),
                 WORKSPACE_BYTES,
-                place.stream.cast(),
+                context.stream.cast(),
             )
         }
     }
@@ -299,7 +299,7 @@ impl Drop for MatrixLayout {
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new(shape: &Shape) -> Status<Self> {
+    fn new(shape: &PlanKey) -> Status<Self> {
         let preference = Self(result::create_matmul_pref()?);
         let [a, b, c] = shape.pointer_alignments();
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
@@ -358,12 +358,12 @@ pub(super) mod tests {
 
     #[test]
     fn a_shape_knows_the_alignments() {
-        let shape = Shape::of(&product());
+        let shape = PlanKey::of(&product());
         assert_eq!((shape.alignments, shape.bias), ([256, 16, 4], Some(32)));
         assert_eq!(shape.transposed, [false, true]);
         assert_eq!(shape.row_alignments(), [8, 8, 4]);
         let batch = BatchStrides { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
-        let batched = Shape::of(&Gemm { batch, ..product() });
+        let batched = PlanKey::of(&Gemm { batch, ..product() });
         assert_eq!(batched.row_alignments(), [2, 8, 4]);
         assert_eq!((shape.pointer_alignments(), batched.pointer_alignments()), ([256, 16, 4], [2, 16, 4]));
     }
@@ -374,7 +374,7 @@ pub(super) mod tests {
             let mut gemm = Gemm { m: 20_000, n: 768, k: 768, a_stride: 768, b_stride: 768, ..product() };
             (gemm.c, gemm.c_stride) = (0x1_0100, 768);
             change(&mut gemm);
-            Shape::of(&gemm).family()
+            PlanKey::of(&gemm).family()
         };
         let base = family(&|_| ());
         assert_eq!(base, "1x 20480x768x768 nt bf16-f32 rows/16,16,16 bias/16");

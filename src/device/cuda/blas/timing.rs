@@ -4,7 +4,7 @@ use cudarc::driver::result;
 use cudarc::driver::result::DriverError;
 
 use super::super::event::Event;
-use super::plan::{Place, WORKSPACE_BYTES};
+use super::plan::{BlasContext, WORKSPACE_BYTES};
 
 /// Timed runs of each candidate, after an untimed one that loads the kernel.
 const RUNS: usize = 5;
@@ -16,7 +16,7 @@ const FILLS: usize = 8;
 ///
 /// All run once before any runs again, so that a change of the clock rate affects all of them. Waits for the stream.
 pub(super) fn measure(
-    place: Place,
+    context: BlasContext,
     count: usize,
     mut launch: impl FnMut(usize) -> bool,
 ) -> Result<Vec<Vec<f32>>, DriverError> {
@@ -26,14 +26,14 @@ pub(super) fn measure(
     for round in 0..=RUNS {
         for _ in 0..FILLS {
             // SAFETY: the workspace holds nothing between products, and is used in this stream's order.
-            unsafe { result::memset_d8_async(place.workspace, 0, WORKSPACE_BYTES, place.stream)? };
+            unsafe { result::memset_d8_async(context.workspace, 0, WORKSPACE_BYTES, context.stream)? };
         }
         // SAFETY: the stream is alive.
-        unsafe { events[0].record(place.stream)? };
+        unsafe { events[0].record(context.stream)? };
         for candidate in 0..count {
             works[candidate] = works[candidate] && launch(candidate);
             // SAFETY: as above.
-            unsafe { events[candidate + 1].record(place.stream)? };
+            unsafe { events[candidate + 1].record(context.stream)? };
         }
         events[count].synchronize()?;
         for candidate in (0..count).filter(|_| round > 0) {

@@ -8,7 +8,7 @@ use std::ffi::{c_uchar, c_void};
 use cudarc::driver::sys::{CUdeviceptr, CUresult, CUstream};
 
 use crate::call::{Outcome, in_context, refuse};
-use crate::machine::{Context, LEGACY_STREAM, Place, Work};
+use crate::machine::{Context, CopySide, LEGACY_STREAM, Work};
 
 fn upload(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> Outcome {
     if bytes == 0 {
@@ -16,7 +16,7 @@ fn upload(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, s
     }
     context.memory.check_call(what, to, bytes as u64)?;
     let work = if context.memory.is_page_locked(what, from, bytes as u64)? {
-        Work::Copy { to: Place::Device(to), from: Place::Host(from), bytes: bytes as u64 }
+        Work::Copy { to: CopySide::Device(to), from: CopySide::Host(from), bytes: bytes as u64 }
     } else {
         context.refuse_captured(what, stream)?;
         // SAFETY: the client's promise.
@@ -36,7 +36,7 @@ fn download(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize,
     if !page_locked {
         context.refuse_captured(what, stream)?;
     }
-    let work = Work::Copy { to: Place::Host(to), from: Place::Device(from), bytes: bytes as u64 };
+    let work = Work::Copy { to: CopySide::Host(to), from: CopySide::Device(from), bytes: bytes as u64 };
     match context.submit(what, stream, work)? {
         Some(operation) if !page_locked => context.wait_for(&[operation]),
         _ => Ok(()),
@@ -49,7 +49,7 @@ fn copy(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, str
     }
     context.memory.check_call(what, to, bytes as u64)?;
     context.memory.check_call(what, from, bytes as u64)?;
-    let work = Work::Copy { to: Place::Device(to), from: Place::Device(from), bytes: bytes as u64 };
+    let work = Work::Copy { to: CopySide::Device(to), from: CopySide::Device(from), bytes: bytes as u64 };
     context.submit(what, stream, work)?;
     Ok(())
 }

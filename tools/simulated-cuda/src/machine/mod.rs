@@ -21,7 +21,7 @@ pub(crate) use capture::{CaptureMode, Executable, Graph, exchange_thread_mode};
 pub(crate) use memory::{Memory, Pool};
 pub(crate) use queue::{OperationId, Queue};
 pub(crate) use stream::{Event, Stream};
-pub(crate) use work::{Launch, Place, Scratch, Work};
+pub(crate) use work::{CopySide, Launch, Scratch, Work};
 
 /// Handles are numbers, not addresses, and are never reused, so that stale ones are recognized.
 pub(crate) type Handle = u64;

@@ -12,7 +12,7 @@ use crate::call::{Outcome, complain, log};
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Place {
+pub(crate) enum CopySide {
     Device(u64),
     Host(u64),
 }
@@ -39,8 +39,8 @@ pub(crate) enum Work {
     Nothing,
     Kernel(Launch),
     Copy {
-        to: Place,
-        from: Place,
+        to: CopySide,
+        from: CopySide,
         bytes: u64,
     },
     /// A copy of data that was read from pageable memory at the call.
@@ -190,10 +190,10 @@ impl Context {
         })
     }
 
-    fn execute_copy(&self, to: Place, from: Place, bytes: u64) -> Result<(), String> {
+    fn execute_copy(&self, to: CopySide, from: CopySide, bytes: u64) -> Result<(), String> {
         let resolve = |place| match place {
-            Place::Device(address) => self.memory.check_run(address, bytes).map(|()| address),
-            Place::Host(address) => Ok(address),
+            CopySide::Device(address) => self.memory.check_run(address, bytes).map(|()| address),
+            CopySide::Host(address) => Ok(address),
         };
         let (to, from) = (resolve(to)?, resolve(from)?);
         // SAFETY: device ranges were just checked; host ranges are valid until the copy is done, by the client's promise.
