@@ -24,7 +24,7 @@
 //! # Ok::<(), retromae::ops::Error>(())
 //! ```
 //!
-//! A whole training step, compared with the reference, is in `examples/01_explicit_step.rs`.
+//! A whole training step, compared with the reference, is in `examples/05_training_step.rs`.
 //!
 //! # Modules
 //!

@@ -165,7 +165,12 @@ impl Blas {
     ///
     /// # Safety
     /// As [`run`](Self::run).
-    unsafe fn planned(&self, gemm: &Gemm, context: BlasContext, can_measure: bool) -> Result<Option<Planned>> {
+    unsafe fn planned(
+        &self,
+        gemm: &Gemm,
+        context: BlasContext,
+        can_measure: bool,
+    ) -> Result<Option<Planned>> {
         let shape = PlanKey::of(gemm);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let known = plans.by_shape.get(&shape);

@@ -195,7 +195,12 @@ impl Plan {
     ///
     /// # Safety
     /// The matrices and the bias are valid; `algorithm` is one of this plan's [`candidates`](Self::candidates); its CUDA context is current.
-    pub(super) unsafe fn launch(&self, context: BlasContext, gemm: &Gemm, algorithm: Algorithm) -> Status<()> {
+    pub(super) unsafe fn launch(
+        &self,
+        context: BlasContext,
+        gemm: &Gemm,
+        algorithm: Algorithm,
+    ) -> Status<()> {
         let (one, beta) = (1.0f32, if gemm.accumulate { 1.0f32 } else { 0.0 });
         let pointer = |address: u64| address as *mut c_void;
         let algorithm = sys::cublasLtMatmulAlgo_t { data: algorithm };

@@ -1,7 +1,7 @@
 //! One training step without randomness: every parameter, id, label and visible key is written out here, the step runs in the
 //! CPU emulator, and both losses and all gradients are compared with the f64 reference.
 //!
-//!     cargo run --release --example 01_explicit_step
+//!     cargo run --release --example 05_training_step
 
 use std::process::ExitCode;
 
