@@ -81,12 +81,12 @@ impl<T: ModelFloat> Decoder<T> {
         let vectors = Some(vectors);
         let Some(query_embeddings) = &self.query else {
             let d_hidden = Some(encoder.rows_mut(tokens));
-            return self.content.backward(context, vectors, query.rows(tokens), d_hidden, scratch);
+            return self.content.backward(context, vectors, query.rows(tokens), d_hidden);
         };
         let d_hidden = Some(encoder.rows_mut(tokens));
-        self.content.backward(context, vectors, content.rows(tokens), d_hidden, scratch)?;
+        self.content.backward(context, vectors, content.rows(tokens), d_hidden)?;
         let d_hidden = Some(encoder.rows_mut(tokens));
-        query_embeddings.backward(context, vectors, query.rows(tokens), d_hidden, scratch)
+        query_embeddings.backward(context, vectors, query.rows(tokens), d_hidden)
     }
 }
 

@@ -94,7 +94,7 @@ impl<T: ModelFloat> Encoder<T> {
             layer.backward(context, inputs, encoder.rows(tokens), d_query.rows_mut(tokens), None, scratch)?;
             std::mem::swap(encoder, d_query);
         }
-        self.embeddings.backward(context, None, gradients.encoder.rows(tokens), None, scratch)
+        self.embeddings.backward(context, None, gradients.encoder.rows(tokens), None)
     }
 }
 

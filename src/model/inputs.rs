@@ -5,11 +5,10 @@ use std::ops::Range;
 use super::shape::{BatchShape, labeled_capacity};
 use super::staged_buffer::StagedBuffer;
 use super::{Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, MaskPool, ModelConfig, PackedSentences};
-use crate::common::bag_of_words;
 use crate::device::{Buffer, Device, Stream, View};
-use crate::ops::group_by_key::{self, Keys};
+use crate::ops::group_by_key::{self, GroupByKey, Keys};
 use crate::ops::segment_sum::Segments;
-use crate::ops::{Packed, Result, require_length, wrong};
+use crate::ops::{Packed, Result, bag_of_words, require_length, wrong};
 
 /// Arrays grouped in one call: encoder ids, decoder ids and positions.
 const GROUPED: usize = 3;
@@ -121,6 +120,12 @@ impl Bags {
         })
     }
 
+    /// The bags as an argument of operations.
+    pub(super) fn view(&self) -> bag_of_words::Bags<'_> {
+        let weights = Some(self.weights.view());
+        bag_of_words::Bags { offsets: self.offsets.view(), ids: self.ids.view(), weights }
+    }
+
     /// Uploads the bags of an input that is padded to `shape`.
     fn write(
         &mut self,
@@ -137,7 +142,7 @@ impl Bags {
             let tokens = sentence.len().saturating_sub(2).max(1);
             let bag = match input {
                 Input::Explicit(batch) => batch.bag_of_words(b),
-                Input::Sampled(sentences, _) => bag_of_words(sentences.ids[sentence].to_vec()),
+                Input::Sampled(sentences, _) => crate::common::bag_of_words(sentences.ids[sentence].to_vec()),
             };
             weights.resize(weights.len() + bag.len(), 1.0 / tokens as f32);
             ids.extend(bag);
@@ -283,7 +288,8 @@ impl Inputs {
             self.decoder_words.of(self.decoder_ids.view()),
             self.position_segments.of(self.positions.view()),
         ];
-        group_by_key::group_by_key(stream, &mut arrays, self.grouping.view_mut())
+        let workspace = self.grouping.view_mut();
+        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut arrays, workspace })
     }
 }
 

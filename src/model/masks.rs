@@ -253,7 +253,7 @@ impl Masks {
         let rows = LabeledRows { rows: encoder_rows, targets: encoder_targets };
         let input_ids = inputs.encoder_ids.view_mut();
         let encoder = self.encoder.corruption(masking.encoder, replacement, ids, input_ids, rows);
-        masks::sample(stream, sentences, pool, Some(encoder), decoder)?;
+        masks::sample(stream, sentences, masks::Outputs { pool, encoder: Some(encoder), decoder })?;
         self.weigh(stream, config, inputs, weight)
     }
 

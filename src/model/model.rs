@@ -13,7 +13,7 @@ use super::scratch::Scratch;
 use super::shape::{BatchShape, labeled_capacity};
 use super::staged_buffer::StagedBuffer;
 use super::{Capacity, ModelConfig};
-use crate::device::{Buffer, Device, ModelFloat, Stream};
+use crate::device::{Buffer, DType, Device, ModelFloat, Stream};
 use crate::ops::{Result, Workspace, column_sum, embedding, layer_norm, reduce, segment_sum};
 
 /// Pooling of a sentence's last hidden states into one vector.
@@ -100,7 +100,7 @@ impl<T: ModelFloat> Model<T> {
             rng: StagedBuffer::new(device, 4)?,
             gradients: HiddenGradients::new(device, config, capacity)?,
             scratch: Scratch::new(device, config, capacity)?,
-            workspace: workspace(config, capacity).allocate(device)?,
+            workspace: workspace(T::DTYPE, config, capacity).allocate(device)?,
             training: Training::new(device)?,
             config: config.clone(),
             capacity,
@@ -244,13 +244,13 @@ impl<T: ModelFloat> Model<T> {
 }
 
 /// Workspace of every operation but the losses, one at a time.
-fn workspace(config: &ModelConfig, capacity: Capacity) -> Workspace {
+fn workspace(dtype: DType, config: &ModelConfig, capacity: Capacity) -> Workspace {
     let Capacity { tokens, sentences, .. } = capacity;
     let (hidden, labeled) = (config.hidden_size, labeled_capacity(capacity));
     column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden))
         .either(column_sum::workspace(labeled, hidden))
         .either(layer_norm::workspace(labeled, hidden))
-        .either(embedding::workspace(tokens, hidden))
+        .either(embedding::workspace(dtype, tokens, hidden))
         .either(segment_sum::workspace(tokens.max(sentences), hidden))
         .either(reduce::workspace(sentences))
 }

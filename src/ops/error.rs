@@ -120,11 +120,6 @@ pub(crate) fn require_count(argument: &'static str, length: usize) -> Result<u32
     Ok(length as u32)
 }
 
-/// Returns the product of sizes; one that overflows is no view's length.
-pub(crate) fn elements<const N: usize>(sizes: [usize; N]) -> usize {
-    sizes.into_iter().fold(1, usize::saturating_mul)
-}
-
 /// Refuses an `eps` that LayerNorm cannot add to a variance.
 pub(crate) fn require_eps(eps: f32) -> Result<()> {
     require(eps > 0.0 && eps.is_finite(), "eps", eps, "positive and finite")

@@ -3,12 +3,10 @@
 use crate::device::{Buffer, Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
 use crate::model::arena::{Parameter, ParameterTable, Weights};
 use crate::model::context::{Context, Site};
-use crate::model::inputs::{Inputs, TokenSegments};
-use crate::model::scratch::Scratch;
+use crate::model::inputs::Inputs;
 use crate::model::{Capacity, ModelConfig};
-use crate::ops::column_sum::{ColumnSum, column_sum};
-use crate::ops::embedding::{self, Embedding, Sentences, Source, Words};
-use crate::ops::segment_sum::{SegmentSum, Segments, segment_sum};
+use crate::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
+use crate::ops::segment_sum::Segments;
 use crate::ops::{Dropout, Result};
 
 /// The tables that all embeddings of a model share, and their LayerNorm.
@@ -117,63 +115,45 @@ impl<T: ModelFloat> Embeddings<T> {
         vectors: Option<Matrix<'_, T>>,
         d_output: Matrix<'_, T>,
         d_hidden: Option<MatrixMut<'_, T>>,
-        scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        let (batch, tokens) = (context.batch, context.batch.tokens);
-        let d_sum = &mut scratch.d_projection;
-        let tables = self.tables;
-        let dropout = context.dropout(self.site);
-        let gradients = &mut context.parameters.gradients;
-        let [d_gamma, d_beta] = gradients.disjoint_mut([tables.gamma, tables.beta]).map(MatrixMut::into_view);
+        let (batch, tokens, dropout) = (context.batch, context.batch.tokens, context.dropout(self.site));
+        let EmbeddingTables { word, position, token_type, gamma, beta, .. } = self.tables;
+        let [d_word, d_position, d_token_type, d_gamma, d_beta] =
+            context.parameters.gradients.disjoint_mut([word, position, token_type, gamma, beta]);
+        let words = match self.kind {
+            EmbeddingKind::Words => Some(&batch.encoder_words),
+            EmbeddingKind::Content => Some(&batch.decoder_words),
+            EmbeddingKind::Query | EmbeddingKind::QueryPosition => None,
+        };
         let backward = embedding::Backward {
             embedding: self.embedding(batch, &context.parameters.weights, vectors, dropout),
             mean: self.mean.slice(0..tokens),
             rstd: self.rstd.slice(0..tokens),
             d_output,
-            d_sum: d_sum.rows_mut(tokens),
-            d_gamma,
-            d_beta,
+            d_gamma: d_gamma.into_view(),
+            d_beta: d_beta.into_view(),
+            position: TableGradient { segments: batch.position_segments.view(), d_table: d_position },
+            tables: TableGradients {
+                word: words.map(|words| TableGradient { segments: words.view(), d_table: d_word }),
+                token_type: (self.kind != EmbeddingKind::QueryPosition).then_some(d_token_type),
+                sentences: d_hidden
+                    .map(|d_table| TableGradient { segments: self.readers_of_vectors(batch), d_table }),
+            },
             workspace: context.workspace.view_mut(),
         };
-        embedding::backward(context.stream, backward)?;
-        let d_sum = d_sum.rows(tokens);
-        let mut add = |parameter, segments: &TokenSegments| {
-            let sum = SegmentSum {
-                input: d_sum,
-                segments: segments.view(),
-                output: context.parameters.gradients.matrix_mut(parameter),
-                workspace: context.workspace.view_mut(),
-            };
-            segment_sum(context.stream, sum)
-        };
-        match self.kind {
-            EmbeddingKind::Words => add(tables.word, &batch.encoder_words)?,
-            EmbeddingKind::Content => add(tables.word, &batch.decoder_words)?,
-            EmbeddingKind::Query | EmbeddingKind::QueryPosition => {}
+        embedding::backward(context.stream, backward)
+    }
+
+    /// The tokens that read each sentence's vector, whose gradient goes to the sentence's first row.
+    fn readers_of_vectors<'a>(&self, batch: &'a Inputs) -> Segments<'a> {
+        let first_rows = Some(batch.first_rows.view());
+        if self.kind == EmbeddingKind::Content {
+            // The first row of a sentence is the vector itself.
+            let offsets = batch.sentence_offsets.view();
+            return Segments { offsets, indices: first_rows, keys: first_rows };
         }
-        add(tables.position, &batch.position_segments)?;
-        if self.kind != EmbeddingKind::QueryPosition {
-            // Every token is of type 0: the first row of the table.
-            let row = tables.token_type.slice_rows(0..1);
-            let output = context.parameters.gradients.matrix_mut(row).into_view();
-            let workspace = context.workspace.view_mut();
-            column_sum(context.stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
-        }
-        let Some(d_hidden) = d_hidden else { return Ok(()) };
-        let first_rows = batch.first_rows.view();
-        let (input, indices, offsets) = match self.kind {
-            // Position 0 is the vector itself.
-            EmbeddingKind::Content => (d_output, Some(first_rows), batch.sentence_offsets.view()),
-            // Every token of the sentence reads it.
-            _ => (d_sum, None, batch.cu_seqlens.view()),
-        };
-        let sum = SegmentSum {
-            input,
-            segments: Segments { keys: Some(first_rows), offsets, indices },
-            output: d_hidden,
-            workspace: context.workspace.view_mut(),
-        };
-        segment_sum(context.stream, sum)
+        // Every token of the sentence reads it.
+        Segments { keys: first_rows, ..Segments::consecutive(batch.cu_seqlens.view()) }
     }
 
     fn embedding<'a>(
@@ -186,9 +166,9 @@ impl<T: ModelFloat> Embeddings<T> {
         let EmbeddingTables { position, token_type, gamma, beta, eps, .. } = self.tables;
         Embedding {
             source: self.source(batch, weights, vectors),
-            slots: batch.positions.view(),
-            position: weights.matrix(position),
-            token_type: weights.matrix(token_type),
+            positions: batch.positions.view(),
+            position_table: weights.matrix(position),
+            token_type_table: weights.matrix(token_type),
             gamma: weights.vector(gamma),
             beta: weights.vector(beta),
             eps,

@@ -10,7 +10,7 @@ use crate::model::context::Context;
 use crate::model::inputs::Bags;
 use crate::model::shape::labeled_capacity;
 use crate::model::{Capacity, ModelConfig};
-use crate::ops::cross_entropy::{Algorithm, Totals};
+use crate::ops::cross_entropy::{Algorithm, Gradients, Totals};
 use crate::ops::{Result, Workspace, bag_of_words, cross_entropy, reduce, rows};
 
 /// The algorithm of the losses: it supports every dtype, and is the faster one in the CPU emulator.
@@ -32,7 +32,6 @@ pub(in crate::model) struct Head<T: ModelFloat> {
     /// `[M, H]` gathered hidden states
     rows: MatrixBuffer<T>,
     row_losses: Buffer<f32>,
-    log_sum_exp: Buffer<f32>,
     log_likelihoods: Buffer<f32>,
     correct: Buffer<u8>,
     /// `[2]` totals of encoder and decoder
@@ -68,7 +67,6 @@ impl<T: ModelFloat> Head<T> {
             bias: table.vector(format!("{name}.bias"), config.vocab_size, 0.0),
             rows: device.matrix(rows, config.hidden_size)?,
             row_losses: device.zeros(rows)?,
-            log_sum_exp: device.zeros(rows)?,
             log_likelihoods: device.zeros(rows)?,
             correct: device.zeros(rows)?,
             totals: device.zeros(2)?,
@@ -124,27 +122,29 @@ impl<T: ModelFloat> Head<T> {
     fn losses(&mut self, context: &mut Context<'_, T>, ranges: &[Range<usize>; 2]) -> Result<()> {
         let count = ranges[1].end;
         let [d_weight, d_bias] = context.parameters.gradients.disjoint_mut([self.weight, self.bias]);
-        let weights = &context.parameters.weights;
-        let forward_backward = cross_entropy::ForwardBackward {
-            hidden: self.transform.output.rows(count),
-            weight: weights.matrix(self.weight),
-            bias: weights.vector(self.bias),
-            targets: context.batch.targets.view(),
-            row_weights: context.batch.row_weights.view(),
-            options: cross_entropy::Options::default(),
+        let (weights, batch) = (&context.parameters.weights, context.batch);
+        let forward = cross_entropy::Forward {
+            bias: Some(weights.vector(self.bias)),
+            row_weights: Some(batch.row_weights.view()),
             algorithm: ALGORITHM,
-            losses: self.row_losses.slice_mut(0..count),
-            log_sum_exp: self.log_sum_exp.slice_mut(0..count),
-            log_likelihoods: self.log_likelihoods.slice_mut(0..count),
-            correct: self.correct.slice_mut(0..count),
-            d_hidden: self.transform.gradient.rows_mut(count),
-            d_weight,
-            d_bias: d_bias.into_view(),
+            log_likelihoods: Some(self.log_likelihoods.slice_mut(0..count)),
+            correct: Some(self.correct.slice_mut(0..count)),
+            totals: Some(self.totals.view_mut()),
             group_ends: &[ranges[0].end, count],
-            totals: self.totals.view_mut(),
-            workspace: self.workspace.view_mut(),
+            ..cross_entropy::Forward::new(
+                self.transform.output.rows(count),
+                weights.matrix(self.weight),
+                batch.targets.view(),
+                self.row_losses.slice_mut(0..count),
+                self.workspace.view_mut(),
+            )
         };
-        cross_entropy::forward_backward(context.stream, forward_backward)
+        let gradients = Gradients {
+            d_hidden: Some(self.transform.gradient.rows_mut(count)),
+            d_weight: Some(d_weight),
+            d_bias: Some(d_bias.into_view()),
+        };
+        cross_entropy::forward_backward(context.stream, forward, gradients)
     }
 
     /// Enqueues the bag-of-words loss of the encoder's output; adds its gradient to `d_encoder`.
@@ -156,28 +156,30 @@ impl<T: ModelFloat> Head<T> {
         d_encoder: MatrixMut<'_, T>,
     ) -> Result<()> {
         self.transform.forward(context, encoder)?;
-        let sentences = context.batch.sentences;
+        let (rows, sentences) = (encoder.rows(), context.batch.sentences);
         let [d_weight, d_bias] = context.parameters.gradients.disjoint_mut([self.weight, self.bias]);
         let weights = &context.parameters.weights;
-        let forward_backward = bag_of_words::ForwardBackward {
-            hidden: self.transform.output.rows(encoder.rows()),
-            weight: weights.matrix(self.weight),
-            bias: weights.vector(self.bias),
-            batch: context.batch.packed(),
-            bag_offsets: bags.offsets.view(),
-            bag_ids: bags.ids.view(),
-            bag_weights: bags.weights.view(),
-            sentence_weights: bags.sentence_weights.view(),
-            losses: self.bag_losses.slice_mut(0..sentences),
-            d_hidden: self.transform.gradient.rows_mut(encoder.rows()),
-            d_weight,
-            d_bias: d_bias.into_view(),
-            algorithm: ALGORITHM,
-            workspace: self.workspace.view_mut(),
+        let forward = bag_of_words::Forward {
+            bias: Some(weights.vector(self.bias)),
+            sentence_weights: Some(bags.sentence_weights.view()),
             // Without [CLS], from whose vector the decoder reconstructs the sentence.
             first_position: 1,
+            algorithm: ALGORITHM,
+            ..bag_of_words::Forward::new(
+                self.transform.output.rows(rows),
+                weights.matrix(self.weight),
+                context.batch.packed(),
+                bags.view(),
+                self.bag_losses.slice_mut(0..sentences),
+                self.workspace.view_mut(),
+            )
         };
-        bag_of_words::forward_backward(context.stream, forward_backward)?;
+        let gradients = Gradients {
+            d_hidden: Some(self.transform.gradient.rows_mut(rows)),
+            d_weight: Some(d_weight),
+            d_bias: Some(d_bias.into_view()),
+        };
+        bag_of_words::forward_backward(context.stream, forward, gradients)?;
         let sum = reduce::Arguments {
             input: self.bag_losses.slice(0..sentences),
             output: self.bag_loss.view_mut(),
