@@ -15,8 +15,11 @@
 //! let input = device.upload(&[-3.0f32, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0])?;
 //! let bias = device.upload(&[1.0f32; 8])?;
 //! let mut output = device.zeros::<f32>(8)?;
-//! let forward =
-//!     bias_gelu::Forward { input: input.matrix(1, 8)?, bias: bias.view(), output: output.matrix_mut(1, 8)? };
+//! let forward = bias_gelu::Forward {
+//!     input: input.matrix(1, 8)?,
+//!     bias: bias.view(),
+//!     output: output.matrix_mut(1, 8)?,
+//! };
 //! bias_gelu::forward(&device.stream(), forward)?;
 //! let output = output.read()?;
 //! assert_eq!(output[2], 0.0);
@@ -24,7 +27,8 @@
 //! # Ok::<(), retromae::ops::Error>(())
 //! ```
 //!
-//! A whole training step, compared with the reference, is in `examples/05_training_step.rs`.
+//! `examples/` takes one idea each: an operation, attention with your own mask, two-stream attention, linear + cross-entropy, a training step, a
+//! trainer of your own, a CUDA graph, a Hugging Face checkpoint.
 //!
 //! # Modules
 //!
@@ -32,7 +36,7 @@
 //! |---|---|
 //! | [`device`] | memory, streams and kernel launches, on the host or a CUDA device |
 //! | [`ops`] | one safe, typed interface for each operation: attention, cross-entropy, LayerNorm, … |
-//! | [`model`] | sizes, batches, parameters by their Hugging Face names, the training step, [`model::io`] to save and load |
+//! | [`model`] | sizes, batches, the [parameter arena](model::ParameterArena), parameters by their Hugging Face names, the training step, [`model::io`] to save and load |
 //! | [`random`] | counter-based samples: dropout and masks are the same on every device |
 //! | [`mod@reference`] | the step in f64, slow and obvious, the oracle for every kernel |
 //! | `data` | corpus, tokenizer, token stores and packed batches (feature `train`) |
@@ -56,3 +60,8 @@ pub mod reference;
 pub mod train;
 
 pub use common::random;
+
+/// The README's code, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,55 +8,78 @@ use super::tensors::{Tensor, values_of, write_tensors};
 use super::{Error, Result};
 use crate::common::FileError;
 use crate::device::ModelFloat;
-use crate::model::Model;
+use crate::model::{Model, ParameterArena};
 
 /// Prefixes of the optimizer's tensors; the weights have their own names.
 const MOMENTS: [&str; 2] = ["first_moment.", "second_moment."];
 
-impl<T: ModelFloat> Model<T> {
+impl<T: ModelFloat> ParameterArena<T> {
     /// Writes every parameter under its name, and its moments under the name prefixed by `first_moment.` and `second_moment.`, to a safetensors
     /// file, all in f32, whole or not at all.
     ///
     /// # Errors
     /// [`Error::NonFiniteWeight`] when a value is not finite; [`Error::File`] when the file cannot be written; [`Error::Operation`] of the device.
     pub fn save_state(&self, path: &Path) -> Result<()> {
-        let shapes = self.parameter_shapes();
-        let mut tensors: Vec<Tensor> = Vec::with_capacity(3 * shapes.len());
-        for (name, shape) in shapes {
-            let (first, second) = self.moments(&name)?;
+        let mut tensors: Vec<Tensor> = Vec::new();
+        for (name, shape) in self.table().shapes() {
+            let (first, second) = self.moments(name)?;
             for (prefix, values) in MOMENTS.into_iter().zip([first, second]) {
-                tensors.push((format!("{prefix}{name}"), shape.clone(), values));
+                tensors.push((format!("{prefix}{name}"), shape.to_vec(), values));
             }
-            let values = self.parameter(&name)?;
-            tensors.push((name, shape, values));
+            tensors.push((name.to_owned(), shape.to_vec(), self.get(name)?));
         }
         write_tensors(path, &tensors)
     }
 
-    /// Restores every parameter and its moments from a file that [`Model::save_state`] wrote for a model of the same sizes.
+    /// Restores every parameter and its moments from a file that [`save_state`](Self::save_state) wrote for an arena of the same table.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, or a tensor that is missing, of another shape or not finite. The model may
+    /// [`Error::File`]; [`Error::Weights`] for a file of another kind, or a tensor that is missing, of another shape or not finite. The arena may
     /// then be partly overwritten.
     pub fn load_state(&mut self, path: &Path) -> Result<()> {
         let bytes = std::fs::read(path).map_err(FileError::reading(path))?;
         self.set_state(path, &bytes)
     }
 
-    /// [`Model::load_state`] from bytes that were already read from `path`.
-    pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+    /// [`load_state`](Self::load_state) from bytes that were already read from `path`.
+    fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         let failed = |reason| Error::Weights { path: path.to_owned(), reason };
         let file = SafeTensors::deserialize(bytes).map_err(|error| failed(error.to_string()))?;
         let read = |name: &str, shape: &[usize]| {
             let view = file.tensor(name).map_err(|error| failed(error.to_string()))?;
             values_of(name, shape, &view).map_err(failed)
         };
-        for (name, shape) in self.parameter_shapes() {
-            self.set_parameter(&name, &read(&name, &shape)?)?;
+        let shapes: Vec<(String, Vec<usize>)> =
+            self.table().shapes().map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect();
+        for (name, shape) in shapes {
+            self.set(&name, &read(&name, &shape)?)?;
             let [first, second] = MOMENTS.map(|prefix| read(&format!("{prefix}{name}"), &shape));
             self.set_moments(&name, &first?, &second?)?;
         }
         Ok(())
+    }
+}
+
+impl<T: ModelFloat> Model<T> {
+    /// Writes all parameters, the decoder's included, and their moments: [`ParameterArena::save_state`].
+    ///
+    /// # Errors
+    /// As [`ParameterArena::save_state`].
+    pub fn save_state(&self, path: &Path) -> Result<()> {
+        self.parameters.save_state(path)
+    }
+
+    /// Restores what [`save_state`](Self::save_state) wrote for a model of the same sizes.
+    ///
+    /// # Errors
+    /// As [`ParameterArena::load_state`].
+    pub fn load_state(&mut self, path: &Path) -> Result<()> {
+        self.parameters.load_state(path)
+    }
+
+    /// [`Model::load_state`] from bytes that were already read from `path`.
+    pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.parameters.set_state(path, bytes)
     }
 }
 
