@@ -1,5 +1,30 @@
 //! The end of a transformer block: `LayerNorm(residual + dropout(input + bias))` (Ba, Kiros, Hinton, arXiv 1607.06450). With the default of
-//! [`Fused`], plain LayerNorm.
+//! [`Fused`], plain LayerNorm:
+//!
+//! ```
+//! use retromae::device::Device;
+//! use retromae::ops::layer_norm::{self, Forward, Fused};
+//!
+//! let device = Device::host()?;
+//! let input = device.upload(&[3.0f32, 5.0, 3.0, 5.0, 3.0, 5.0, 3.0, 5.0])?;
+//! let (gamma, beta) = (device.upload(&[2.0f32; 8])?, device.upload(&[0.5f32; 8])?);
+//! let mut output = device.zeros::<f32>(8)?;
+//! let (mut mean, mut rstd) = (device.zeros(1)?, device.zeros(1)?);
+//! let forward = Forward {
+//!     input: input.matrix(1, 8)?,
+//!     gamma: gamma.view(),
+//!     beta: beta.view(),
+//!     eps: 1e-12,
+//!     output: output.matrix_mut(1, 8)?,
+//!     mean: mean.view_mut(),
+//!     rstd: rstd.view_mut(),
+//!     fused: Fused::default(),
+//! };
+//! layer_norm::forward(&device.stream(), forward)?;
+//! assert_eq!((mean.read()?, rstd.read()?), (vec![4.0], vec![1.0]));
+//! assert_eq!(output.read()?[..2], [-1.5, 2.5]);
+//! # Ok::<(), retromae::ops::Error>(())
+//! ```
 
 use super::column_sum::{self, SideBySide};
 use super::dropout::{Dropout, dropout_params};

@@ -1,5 +1,20 @@
 //! Linear layers, `output = input · weightᵀ + bias`, with Hugging Face's `[out, in]` weights, by the device's GEMM library: cuBLASLt on CUDA, the
 //! `gemm` crate on the host. Rows of every matrix may be strided, so that a packed projection is written and read in place.
+//!
+//! ```
+//! use retromae::device::Device;
+//! use retromae::ops::linear;
+//!
+//! let device = Device::host()?;
+//! let (input, weight) = (device.upload(&[1.0f32, 2.0])?, device.upload(&[1.0f32, 1.0, 0.5, -1.0])?);
+//! // Queries, keys and values side by side, of two features each: the layer writes the keys.
+//! let mut packed = device.zeros::<f32>(6)?;
+//! let [_, keys, _] = packed.matrix_mut(1, 6)?.split_columns();
+//! let forward = linear::Forward::new(input.matrix(1, 2)?, weight.matrix(2, 2)?, keys);
+//! linear::forward(&device.stream(), forward)?;
+//! assert_eq!(packed.read()?, [0.0, 0.0, 3.0, -1.5, 0.0, 0.0]);
+//! # Ok::<(), retromae::ops::Error>(())
+//! ```
 
 use super::Result;
 use super::error::{require_length, require_shape};
