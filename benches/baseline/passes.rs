@@ -22,43 +22,34 @@ unsafe fn pass<P: Copy>(stream: &Stream, kernel: Kernel<P>, count: usize, params
     Ok(())
 }
 
+/// Params of an elementwise pass over one array, without bias and factor.
+fn unary(input: u64) -> BaselineElementwiseParams {
+    BaselineElementwiseParams { input, columns: 1, factor: 1.0, ..BaselineElementwiseParams::default() }
+}
+
 fn elementwise<T: ModelFloat>(
     stream: &Stream,
-    kernel: Kernel<BaselineElementwiseParams>,
-    [input, other]: [u64; 2],
+    family: Family<BaselineElementwiseParams>,
+    params: BaselineElementwiseParams,
     output: &ViewMut<'_, T>,
-    columns: usize,
-    factor: f32,
 ) -> Result<()> {
     let count = output.len();
-    let params = BaselineElementwiseParams {
-        input,
-        other,
-        output: output.address(),
-        count: count as u64,
-        columns: columns as u32,
-        factor,
-    };
+    let params = BaselineElementwiseParams { output: output.address(), count: count as u64, ..params };
     // SAFETY: the callers below compare the lengths.
-    unsafe { pass(stream, kernel, count, &params) }
+    unsafe { pass(stream, family.of(T::DTYPE)?, count, &params) }
 }
 
 /// `values *= factor`
 pub fn scale<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, factor: f32) -> Result<()> {
-    elementwise(stream, kernels::BASELINE_SCALE.of(T::DTYPE)?, [values.address(), 0], &values, 1, factor)
+    let params = BaselineElementwiseParams { factor, ..unary(values.address()) };
+    elementwise(stream, kernels::BASELINE_SCALE, params, &values)
 }
 
 /// `values += other`
 pub fn add_to<T: ModelFloat>(stream: &Stream, values: ViewMut<'_, T>, other: View<'_, T>) -> Result<()> {
     assert_eq!(other.len(), values.len());
-    elementwise(
-        stream,
-        kernels::BASELINE_ADD.of(T::DTYPE)?,
-        [values.address(), other.address()],
-        &values,
-        1,
-        1.0,
-    )
+    let params = BaselineElementwiseParams { other: other.address(), ..unary(values.address()) };
+    elementwise(stream, kernels::BASELINE_ADD, params, &values)
 }
 
 /// `output = input + bias[column]`
@@ -69,14 +60,7 @@ pub fn add_bias<T: ModelFloat>(
     output: ViewMut<'_, T>,
 ) -> Result<()> {
     assert!(input.len() == output.len() && input.len().is_multiple_of(bias.len()));
-    elementwise(
-        stream,
-        kernels::BASELINE_ADD_BIAS.of(T::DTYPE)?,
-        [input.address(), bias.address()],
-        &output,
-        bias.len(),
-        1.0,
-    )
+    elementwise(stream, kernels::BASELINE_ADD_BIAS, with_bias(input.address(), bias), &output)
 }
 
 /// `values += bias[column]`
@@ -86,20 +70,17 @@ pub fn add_bias_to<T: ModelFloat>(
     bias: View<'_, f32>,
 ) -> Result<()> {
     assert!(values.len().is_multiple_of(bias.len()));
-    elementwise(
-        stream,
-        kernels::BASELINE_ADD_BIAS.of(T::DTYPE)?,
-        [values.address(), bias.address()],
-        &values,
-        bias.len(),
-        1.0,
-    )
+    elementwise(stream, kernels::BASELINE_ADD_BIAS, with_bias(values.address(), bias), &values)
+}
+
+fn with_bias(input: u64, bias: View<'_, f32>) -> BaselineElementwiseParams {
+    BaselineElementwiseParams { other: bias.address(), columns: bias.len() as u32, ..unary(input) }
 }
 
 /// `output = gelu(input)`
 pub fn gelu<T: ModelFloat>(stream: &Stream, input: View<'_, T>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
-    elementwise(stream, kernels::BASELINE_GELU_FORWARD.of(T::DTYPE)?, [input.address(), 0], &output, 1, 1.0)
+    elementwise(stream, kernels::BASELINE_GELU_FORWARD, unary(input.address()), &output)
 }
 
 /// `gradient *= gelu'(input)`
@@ -109,21 +90,15 @@ pub fn gelu_backward<T: ModelFloat>(
     gradient: ViewMut<'_, T>,
 ) -> Result<()> {
     assert_eq!(input.len(), gradient.len());
-    elementwise(
-        stream,
-        kernels::BASELINE_GELU_BACKWARD.of(T::DTYPE)?,
-        [input.address(), gradient.address()],
-        &gradient,
-        1,
-        1.0,
-    )
+    let params = BaselineElementwiseParams { other: gradient.address(), ..unary(input.address()) };
+    elementwise(stream, kernels::BASELINE_GELU_BACKWARD, params, &gradient)
 }
 
 /// `output = input`, rounded if T is narrower
 pub fn narrow<T: ModelFloat>(stream: &Stream, input: View<'_, f32>, output: ViewMut<'_, T>) -> Result<()> {
     assert_eq!(input.len(), output.len());
     let family = if T::DTYPE == DType::F32 { kernels::BASELINE_SCALE } else { kernels::BASELINE_NARROW };
-    elementwise(stream, family.of(T::DTYPE)?, [input.address(), 0], &output, 1, 1.0)
+    elementwise(stream, family, unary(input.address()), &output)
 }
 
 /// Adds `mask`, `[sentences, length, length]`, to the scores of every head.
@@ -163,14 +138,10 @@ pub fn dropout<T: ModelFloat>(
     input: View<'_, T>,
     output: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(
-        stream,
-        kernels::BASELINE_DROPOUT_FORWARD,
-        dropout,
-        rows,
-        (input.address(), input.len()),
-        &output,
-    )
+    assert_eq!(input.len(), output.len());
+    let params = BaselineDropoutParams { input: input.address(), ..dropout_params(dropout, rows, &output) };
+    // SAFETY: the lengths were compared.
+    unsafe { pass(stream, kernels::BASELINE_DROPOUT_FORWARD.of(T::DTYPE)?, output.len(), &params) }
 }
 
 /// Computes the gradient of [`dropout`]'s input from that of its output.
@@ -181,14 +152,11 @@ pub fn dropout_backward<T: ModelFloat>(
     gradient: View<'_, T>,
     output: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(
-        stream,
-        kernels::BASELINE_DROPOUT_BACKWARD,
-        dropout,
-        rows,
-        (gradient.address(), gradient.len()),
-        &output,
-    )
+    assert_eq!(gradient.len(), output.len());
+    let params =
+        BaselineDropoutParams { input: gradient.address(), ..dropout_params(dropout, rows, &output) };
+    // SAFETY: the lengths were compared.
+    unsafe { pass(stream, kernels::BASELINE_DROPOUT_BACKWARD.of(T::DTYPE)?, output.len(), &params) }
 }
 
 /// [`dropout_backward`] in place.
@@ -198,41 +166,32 @@ pub fn dropout_backward_to<T: ModelFloat>(
     rows: DropoutRows<'_>,
     gradient: ViewMut<'_, T>,
 ) -> Result<()> {
-    run_dropout(
-        stream,
-        kernels::BASELINE_DROPOUT_BACKWARD,
-        dropout,
-        rows,
-        (gradient.address(), gradient.len()),
-        &gradient,
-    )
+    let params = dropout_params(dropout, rows, &gradient);
+    // SAFETY: the lengths were compared.
+    unsafe { pass(stream, kernels::BASELINE_DROPOUT_BACKWARD.of(T::DTYPE)?, gradient.len(), &params) }
 }
 
-fn run_dropout<T: ModelFloat>(
-    stream: &Stream,
-    family: Family<BaselineDropoutParams>,
+/// Returns the params of a pass over `values`, in place.
+fn dropout_params<T: ModelFloat>(
     dropout: &Dropout,
     rows: DropoutRows<'_>,
-    (input, length): (u64, usize),
-    output: &ViewMut<'_, T>,
-) -> Result<()> {
-    assert_eq!((output.len(), dropout.kept.len()), (length, length));
+    values: &ViewMut<'_, T>,
+) -> BaselineDropoutParams {
+    assert_eq!(dropout.kept.len(), values.len());
     let (cu_seqlens, heads, columns) = match rows {
         DropoutRows::Matrix { columns } => (0, 1, columns),
         DropoutRows::Queries { cu_seqlens, heads, length } => (cu_seqlens.view().address(), heads, length),
     };
-    let params = BaselineDropoutParams {
-        input,
-        output: output.address(),
+    BaselineDropoutParams {
+        input: values.address(),
+        output: values.address(),
         kept: dropout.kept.view().address(),
         cu_seqlens,
-        count: length as u64,
+        count: values.len() as u64,
         columns: columns as u32,
         heads: heads as u32,
         dropout: dropout.params(),
-    };
-    // SAFETY: the lengths were compared.
-    unsafe { pass(stream, family.of(T::DTYPE)?, length, &params) }
+    }
 }
 
 /// Softmax over rows of `columns`.
