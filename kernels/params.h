@@ -176,6 +176,8 @@ struct ColumnSumParams {
     uint32_t output_stride;
     uint32_t rows_per_block;
     uint32_t accumulate;
+    uint32_t matrices; /* side by side */
+    uint32_t reserved;
 };
 
 /* Source of a row of an embedding. */

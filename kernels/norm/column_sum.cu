@@ -107,7 +107,7 @@ struct ColumnSumLaunch : Launch<kColumnSumThreads> {
     // A matrix a layer. Without rows there is still one block, which writes zeros.
     static Grid grid(const ColumnSumParams& params) {
         const uint64_t blocks = params.rows == 0 ? 1 : ceil_div(params.rows, params.rows_per_block);
-        return {blocks, ceil_div(params.columns, kColumns), params.input_stride / params.columns};
+        return {blocks, ceil_div(params.columns, kColumns), params.matrices};
     }
     static uint64_t shared_bytes(const ColumnSumParams&) {
         return taken_bytes<float>(kColumnSumRows * kColumns);

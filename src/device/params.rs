@@ -368,10 +368,12 @@ pub struct ColumnSumParams {
     pub output_stride: u32,
     pub rows_per_block: u32,
     pub accumulate: u32,
+    pub matrices: u32,
+    pub reserved: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 56usize];
+    ["Size of ColumnSumParams"][::core::mem::size_of::<ColumnSumParams>() - 64usize];
     ["Alignment of ColumnSumParams"][::core::mem::align_of::<ColumnSumParams>() - 8usize];
     ["Offset of field: ColumnSumParams::input"][::core::mem::offset_of!(ColumnSumParams, input) - 0usize];
     ["Offset of field: ColumnSumParams::outputs"][::core::mem::offset_of!(ColumnSumParams, outputs) - 8usize];
@@ -386,6 +388,10 @@ const _: () = {
         [::core::mem::offset_of!(ColumnSumParams, rows_per_block) - 48usize];
     ["Offset of field: ColumnSumParams::accumulate"]
         [::core::mem::offset_of!(ColumnSumParams, accumulate) - 52usize];
+    ["Offset of field: ColumnSumParams::matrices"]
+        [::core::mem::offset_of!(ColumnSumParams, matrices) - 56usize];
+    ["Offset of field: ColumnSumParams::reserved"]
+        [::core::mem::offset_of!(ColumnSumParams, reserved) - 60usize];
 };
 pub const EMBEDDING_WORD: EmbeddingMode = 0;
 pub const EMBEDDING_CONTENT: EmbeddingMode = 1;

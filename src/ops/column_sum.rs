@@ -1,6 +1,6 @@
 //! Sums over the rows of a matrix, as gradients of biases need them; the order of additions is always the same.
 
-use super::error::{aligned, contiguous, require_length, require_rows};
+use super::error::{aligned, aligned_rows, require_length, require_rows};
 use super::{Result, Workspace};
 use crate::device::params::ColumnSumParams;
 use crate::device::{Matrix, ModelFloat, Stream, ViewMut, kernels};
@@ -11,7 +11,7 @@ const ROWS_PER_BLOCK: usize = 512;
 /// Arguments of [`column_sum`].
 #[derive(Debug)]
 pub struct ColumnSum<'a, T: ModelFloat> {
-    /// `[rows, columns]`, contiguous, columns a multiple of 8; aligned to 16 bytes as the other arrays
+    /// `[rows, columns]`, columns and stride a multiple of 8; aligned to 16 bytes as the other arrays
     pub input: Matrix<'a, T>,
     /// `[columns]`
     pub output: ViewMut<'a, f32>,
@@ -40,20 +40,23 @@ pub fn column_sum<T: ModelFloat>(stream: &Stream, arguments: ColumnSum<'_, T>) -
     let [rows, columns] = require_rows("input", &input)?.map(|size| size as usize);
     require_length("output", output.len(), columns, "columns")?;
     let side_by_side = SideBySide {
-        input: contiguous(stream, "input", &input)?,
+        input: aligned_rows(stream, "input", &input)?,
+        stride: input.stride(),
         rows,
         columns,
         outputs: &[aligned(stream, "output", &output)?],
         accumulate,
         workspace: self::workspace(rows, columns).address(stream, &workspace)?,
     };
-    // SAFETY: the lengths of all three arrays were checked.
+    // SAFETY: the shapes of all three arrays were checked.
     unsafe { side_by_side.launch::<T>(stream) }
 }
 
 /// Up to three matrices side by side, `[rows, outputs.len() · columns]`, each with its own output (0: none).
 pub(crate) struct SideBySide<'a> {
     pub input: u64,
+    /// Elements from a row of `input` to the next
+    pub stride: usize,
     pub rows: usize,
     pub columns: usize,
     pub outputs: &'a [u64],
@@ -74,10 +77,12 @@ impl SideBySide<'_> {
             outputs,
             rows: self.rows as u32,
             columns: self.columns as u32,
-            input_stride: width as u32,
+            input_stride: self.stride as u32,
             output_stride: self.columns as u32,
             rows_per_block: self.rows as u32,
             accumulate: u32::from(self.accumulate),
+            matrices: self.outputs.len() as u32,
+            reserved: 0,
         };
         if self.rows <= ROWS_PER_BLOCK {
             return enqueue::<T>(stream, &last);
@@ -93,7 +98,13 @@ impl SideBySide<'_> {
         };
         enqueue::<T>(stream, &first)?;
         let blocks = self.rows.div_ceil(ROWS_PER_BLOCK) as u32;
-        let second = ColumnSumParams { input: self.workspace, rows: blocks, rows_per_block: blocks, ..last };
+        let second = ColumnSumParams {
+            input: self.workspace,
+            input_stride: width as u32,
+            rows: blocks,
+            rows_per_block: blocks,
+            ..last
+        };
         enqueue::<f32>(stream, &second)
     }
 }

@@ -165,6 +165,23 @@ pub(crate) fn contiguous<M: MatrixMemory>(
     aligned(stream, argument, matrix)
 }
 
+/// Returns the address of a matrix whose rows may be strided and are accessed 16 bytes at a time.
+pub(crate) fn aligned_rows<M: MatrixMemory>(
+    stream: &Stream,
+    argument: &'static str,
+    matrix: &M,
+) -> Result<u64> {
+    let shape = matrix.shape();
+    require(
+        shape.is_contiguous()
+            || shape.stride.is_multiple_of(COLUMN_GROUP) && shape.stride <= u32::MAX as usize,
+        argument,
+        format_args!("strided by {} elements", shape.stride),
+        format_args!("strided by a multiple of {COLUMN_GROUP} below 2^32"),
+    )?;
+    aligned(stream, argument, matrix)
+}
+
 /// As [`contiguous`]; 0 where the argument is absent.
 pub(crate) fn optional_contiguous<M: MatrixMemory>(
     stream: &Stream,

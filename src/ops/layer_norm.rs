@@ -250,6 +250,7 @@ pub(crate) unsafe fn add_partials(
     let partials_bytes = partial_rows * outputs.len() * columns * size_of::<f32>();
     let sums = SideBySide {
         input: workspace,
+        stride: outputs.len() * columns,
         rows: partial_rows,
         columns,
         outputs,

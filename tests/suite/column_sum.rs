@@ -1,7 +1,7 @@
 //! Column sums against sums in f64.
 
 use crate::common::{assert_close, devices, rounded, values, widened};
-use retromae::device::{Device, ModelFloat, bf16};
+use retromae::device::{Device, Matrix, ModelFloat, bf16};
 use retromae::ops::column_sum::{ColumnSum, column_sum, workspace};
 
 fn check<T: ModelFloat>(device: &Device, rows: usize, columns: usize, accumulate: bool) {
@@ -45,6 +45,39 @@ fn matches_f64_sums() {
     }
 }
 
+/// The columns of one of several matrices side by side; the others are NaN.
+fn check_strided<T: ModelFloat>(device: &Device, rows: usize, matrices: usize, own: usize) {
+    const COLUMNS: usize = 72;
+    let values: Vec<T> = rounded(&values(1, rows * COLUMNS));
+    let mut wide = vec![T::from_f32(f32::NAN); rows * matrices * COLUMNS];
+    for (row, values) in values.chunks(COLUMNS).enumerate() {
+        wide[(row * matrices + own) * COLUMNS..][..COLUMNS].copy_from_slice(values);
+    }
+    let sums = |input: Matrix<'_, T>| {
+        let mut output = device.zeros::<f32>(COLUMNS).unwrap();
+        let mut scratch = workspace(rows, COLUMNS).allocate(device).unwrap();
+        let (output_view, workspace) = (output.view_mut(), scratch.view_mut());
+        let arguments = ColumnSum { input, output: output_view, accumulate: false, workspace };
+        column_sum(&device.stream(), arguments).unwrap();
+        output.read().unwrap()
+    };
+    let [dense, wide] = [&values, &wide].map(|values| device.upload(values).unwrap());
+    let strided = wide.matrix(rows, matrices * COLUMNS).unwrap();
+    let strided = strided.slice_columns(own * COLUMNS..(own + 1) * COLUMNS);
+    // The same sums in the same order.
+    assert_eq!(sums(strided), sums(dense.matrix(rows, COLUMNS).unwrap()), "{own} of {matrices}");
+}
+
+#[test]
+fn rows_may_be_strided() {
+    for device in devices() {
+        for (rows, matrices, own) in [(1, 3, 0), (17, 3, 1), (1000, 3, 2), (1500, 7, 5)] {
+            check_strided::<f32>(&device, rows, matrices, own);
+            check_strided::<bf16>(&device, rows, matrices, own);
+        }
+    }
+}
+
 #[test]
 fn the_workspace_never_shrinks() {
     assert!((0..5000).all(|rows| workspace(rows, 64) <= workspace(rows + 1, 64)));
@@ -68,5 +101,18 @@ fn wrong_shapes_are_refused() {
     };
     assert_eq!(refuse(24, 12, 12), "input is [2, 12]; it should be of a positive multiple of 8 columns");
     assert_eq!(refuse(32, 16, 24), "output is 24 elements long; it should be 16 (columns)");
+    let mut output = device.zeros::<f32>(8).unwrap();
+    let mut scratch = device.zeros::<u8>(0).unwrap();
+    let arguments = ColumnSum {
+        input: input.view().strided(2, 8, 12).unwrap(),
+        output: output.view_mut(),
+        accumulate: false,
+        workspace: scratch.view_mut(),
+    };
+    let message = column_sum(&device.stream(), arguments).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "input is strided by 12 elements; it should be strided by a multiple of 8 below 2^32"
+    );
     assert_eq!(refuse(513 * 16, 16, 16), "workspace is 127 bytes long; it should be at least 128 bytes");
 }
