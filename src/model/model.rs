@@ -250,7 +250,7 @@ fn workspace(dtype: DType, config: &ModelConfig, capacity: Capacity) -> Workspac
     column_sum::workspace(tokens, config.intermediate_size.max(3 * hidden))
         .either(column_sum::workspace(labeled, hidden))
         .either(layer_norm::workspace(labeled, hidden))
-        .either(embedding::workspace(dtype, tokens, hidden))
+        .either(embedding::workspace(dtype, tokens.max(sentences), hidden))
         .either(segment_sum::workspace(tokens.max(sentences), hidden))
         .either(reduce::workspace(sentences))
 }
