@@ -113,7 +113,7 @@ pub(super) fn cut(bytes: &[u8]) -> usize {
     let mut begin = end.saturating_sub(SENTENCE_SEARCH_BYTES);
     begin += bytes[begin..end].iter().take_while(|&&byte| is_continuation(byte)).count();
     if let Ok(text) = std::str::from_utf8(&bytes[begin..end])
-        && let [.., before, _] = super::super::sentences(text)[..]
+        && let [.., before, _] = crate::data::sentences(text)[..]
     {
         let ends = before.as_ptr() as usize - text.as_ptr() as usize + before.len();
         return begin + ends;

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::{CorpusReport, Error};
 use super::{Documents, Line, TextFormat};
+use crate::data::{CorpusReport, Error};
 
 /// Iterator with one record for each line of txt and JSON lines, and for each paragraph of markdown, in order.
 ///

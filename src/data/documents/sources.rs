@@ -8,11 +8,11 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CorpusReport, Error};
 use super::lines::Lines;
 use super::stream::{self, Held, is_standard_input};
 use super::{ReadOffset, ReadOptions, TextFormat};
 use crate::common::FileError;
+use crate::data::{CorpusReport, Error};
 
 /// A file that text was read from, as it was at that time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

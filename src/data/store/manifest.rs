@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::documents::SourceRecord;
-use super::super::{CorpusReport, EncodeReport, Error, ReadOffset, TextFormat, checksum, write_synced};
 use super::shard::{Shard, id_bytes};
 use crate::common::FileError;
+use crate::data::documents::SourceRecord;
+use crate::data::{CorpusReport, EncodeReport, Error, ReadOffset, TextFormat, checksum, write_synced};
 
 /// File name of the manifest in its directory.
 pub const MANIFEST_FILE: &str = "store.json";
@@ -79,7 +79,7 @@ pub struct Plan {
     pub shard_tokens: usize,
     /// Field of JSON lines that holds the text.
     pub field: String,
-    /// [`ReadOptions::format`](super::super::ReadOptions).
+    /// [`ReadOptions::format`](crate::data::ReadOptions).
     pub format: Option<TextFormat>,
     pub sources: Vec<SourceRecord>,
     /// [`RULES`]; 0 for stores from before the rules had a version.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::passages::{Ids, PassageRef, Passages, WordStarts};
+use crate::data::passages::{Ids, PassageRef, Passages, WordStarts};
 
 const MAGIC: [u8; 8] = *b"RMTOKENS";
 const VERSION: u32 = 1;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::super::passages::{Fingerprint, Fingerprints, Passages};
-use super::super::{
-    CorpusReport, DirectoryLock, EncodeReport, EncodedCorpus, Error, ReadOffset, Tokenizer, lock,
-    write_synced,
-};
 use super::manifest::{MANIFEST_FILE, Manifest, Plan, ShardRecord};
 use super::shard::Shard;
 use crate::common::FileError;
+use crate::data::passages::{Fingerprint, Fingerprints, Passages};
+use crate::data::{
+    CorpusReport, DirectoryLock, EncodeReport, EncodedCorpus, Error, ReadOffset, Tokenizer, lock,
+    write_synced,
+};
 
 const SHARD_SUFFIX: &str = ".tokens";
 

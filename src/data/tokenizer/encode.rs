@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 use tokenizers::{Model, OffsetReferential, OffsetType, PreTokenizer};
 
-use super::super::sentences::sentences;
-use super::super::{Error, Passages};
 use super::Tokenizer;
+use crate::data::sentences::sentences;
+use crate::data::{Error, Passages};
 
 /// All passages of a corpus, tokenized, in order.
 #[derive(Clone, Debug, Default)]

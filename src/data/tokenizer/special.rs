@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::Error;
+use crate::data::Error;
 
 /// The ids of a tokenizer's special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use super::super::Error;
+use crate::data::Error;
 
 /// Counts every word of the passages after BERT's normalization; the words are sorted.
 pub(super) fn count_words<S: AsRef<str> + Sync>(passages: &[S]) -> Result<Vec<(String, u64)>, Error> {

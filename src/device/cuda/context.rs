@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::driver::sys::CUstreamCaptureMode as CaptureMode;
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Result};
 use super::driver::driver_error;
+use crate::device::{Error, Result};
 
 /// Number of launches that are remembered for the message of a failure.
 const RECENT_MAX: usize = 16;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Result};
+use crate::device::{Error, Result};
 
 /// The lowest compute capability with bf16 tensor cores and cp.async.
 const CAPABILITY_MIN: (i32, i32) = (8, 0);
@@ -12,7 +12,7 @@ const CAPABILITY_MIN: (i32, i32) = (8, 0);
 /// A GPU as the driver lists it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct CudaDevice {
-    /// Ordinal for [`Device::cuda`](super::super::Device::cuda).
+    /// Ordinal for [`Device::cuda`](crate::device::Device::cuda).
     pub ordinal: usize,
     /// Device name, such as `NVIDIA H100 80GB HBM3`.
     pub name: String,

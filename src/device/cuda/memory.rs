@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Result};
 use super::context::Context;
 use super::streams::{self, Streams};
+use crate::device::{Error, Result};
 
 pub(super) struct Pool {
     pub context: Arc<Context>,

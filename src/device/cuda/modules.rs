@@ -6,9 +6,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Launch, LaunchShape, Result, registry, table};
 use super::context::Context;
 use super::driver::driver_error;
+use crate::device::{Error, Launch, LaunchShape, Result, registry, table};
 
 /// A kernel, as found in both compilers' tables.
 struct Kernel {

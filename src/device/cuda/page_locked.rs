@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::result;
 
-use super::super::{Error, Result};
 use super::context::Context;
+use crate::device::{Error, Result};
 
 /// Unused allocations: sizes in bytes, and addresses.
 #[derive(Default)]

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 
-use super::super::{Error, Result};
 use super::context::Context;
 use super::event::Event;
+use crate::device::{Error, Result};
 
 /// A stream that work may be enqueued on.
 struct Live {

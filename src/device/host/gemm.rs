@@ -7,7 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::super::{BatchStrides, DType, Gemm};
+use crate::device::{BatchStrides, DType, Gemm};
 
 /// Multiplications in a GEMM that keeps all cores busy; smaller ones of a batch get one core each.
 const LARGE_GEMM: usize = 1 << 22;

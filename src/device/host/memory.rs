@@ -2,7 +2,7 @@
 
 use std::alloc::Layout;
 
-use super::super::{Error, Result};
+use crate::device::{Error, Result};
 
 /// Alignment that kernels may rely on; cudaMalloc gives at least this.
 const ALIGNMENT: usize = 256;

@@ -1,7 +1,7 @@
 //! Options of the CPU emulator that make bugs visible.
 
-use super::super::switch::switch;
-use super::super::{Error, Result};
+use crate::device::switch::switch;
+use crate::device::{Error, Result};
 
 /// Order in which the scheduler runs the threads of a block. A correct kernel gives the same result in every order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct HostOptions {
     /// Count the bank conflicts of each access of shared memory, for [`Device::shared_memory_accesses`]. It requires the instrumented build of
     /// each kernel (feature `sanitize`), whose findings are errors here too.
     ///
-    /// [`Device::shared_memory_accesses`]: super::super::Device::shared_memory_accesses
+    /// [`Device::shared_memory_accesses`]: crate::device::Device::shared_memory_accesses
     pub bank_conflicts: bool,
 }
 

@@ -60,7 +60,7 @@ impl std::fmt::Display for Site {
         write!(
             formatter,
             "kernels/{}:{}",
-            super::super::registry::relative(&file.to_string_lossy()),
+            crate::device::registry::relative(&file.to_string_lossy()),
             self.line
         )
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::{Command, Direction, Error, Gemm, Launch, LaunchShape, Result, Transfer};
+use crate::device::{Command, Direction, Error, Gemm, Launch, LaunchShape, Result, Transfer};
 
 /// A command that outlives the call which enqueued it.
 #[derive(Debug)]

@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use corosensei::{Coroutine, CoroutineResult};
 
-use super::super::registry::HostKernel;
-use super::super::{Error, Launch, Result};
 use super::conflicts::{Counter, Totals};
 use super::memory::{POISON, map_fenced, page_size, unmap};
 use super::scheduler::{
@@ -16,6 +14,8 @@ use super::signals;
 use super::stack::{LaneStack, STACK_BYTES};
 use super::{LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
 use crate::common::random::{key, philox};
+use crate::device::registry::HostKernel;
+use crate::device::{Error, Launch, Result};
 
 struct Worker {
     /// Threads of the block reach it by address while they run, so no reference to it is held across a resume.

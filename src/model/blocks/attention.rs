@@ -1,7 +1,6 @@
 //! The attention half of a transformer layer.
 
 use super::add_norm::AddNorm;
-use super::layer::Streams;
 use super::linear::Linear;
 use crate::device::{Buffer, Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
 use crate::model::arena::ParameterTable;
@@ -10,6 +9,15 @@ use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig, dropout_site};
 use crate::ops::Result;
 use crate::ops::attention::{self, BackwardOptions, Mask};
+
+/// Inputs of attention, and so of a layer: the stream of queries (also the residual), and a separate stream of keys and values, if any.
+#[derive(Clone, Copy)]
+pub(in crate::model) struct Streams<'a, T: ModelFloat> {
+    /// `[T, H]`
+    pub query: Matrix<'a, T>,
+    /// `[T, H]`
+    pub content: Option<Matrix<'a, T>>,
+}
 
 /// `LN(query + dropout(dense(attention(query, content))))`.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! A transformer layer. The encoder's layers and the basic decoder attend within one stream; the enhanced decoder takes its queries from a second
 //! stream.
 
-use super::attention::Attention;
+use super::attention::{Attention, Streams};
 use super::feed_forward::FeedForward;
 use crate::device::{Device, Matrix, MatrixMut, ModelFloat};
 use crate::model::arena::ParameterTable;
@@ -10,15 +10,6 @@ use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig};
 use crate::ops::Result;
 use crate::ops::attention::Mask;
-
-/// Inputs of a layer: the stream of queries (also the residual), and a separate stream of keys and values, if any.
-#[derive(Clone, Copy)]
-pub(in crate::model) struct Streams<'a, T: ModelFloat> {
-    /// `[T, H]`
-    pub query: Matrix<'a, T>,
-    /// `[T, H]`
-    pub content: Option<Matrix<'a, T>>,
-}
 
 /// Attention and feed-forward network: `BertLayer`.
 #[derive(Debug)]

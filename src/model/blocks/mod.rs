@@ -11,6 +11,7 @@ mod linear;
 mod norm;
 mod transform;
 
+pub(super) use attention::Streams;
 pub(super) use embeddings::{EmbeddingKind, EmbeddingTables, Embeddings};
 pub(super) use head::{Head, HeadOutputs};
-pub(super) use layer::{Layer, Streams};
+pub(super) use layer::Layer;

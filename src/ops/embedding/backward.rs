@@ -1,12 +1,12 @@
 //! The whole backward of the embeddings: LayerNorm's, then the sums of the tokens' gradients into the rows that they read.
 
-use super::super::column_sum::{self, ColumnSum, column_sum};
-use super::super::error::{require, require_shape};
-use super::super::layer_norm::require_row_shape;
-use super::super::segment_sum::{self, SegmentSum, Segments, segment_sum};
-use super::super::{Result, Workspace};
 use super::{Embedding, Source, sum};
 use crate::device::{DType, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut};
+use crate::ops::column_sum::{self, ColumnSum, column_sum};
+use crate::ops::error::{require, require_shape};
+use crate::ops::layer_norm::require_row_shape;
+use crate::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
+use crate::ops::{Result, Workspace};
 
 /// The gradient of a table, and the tokens that read each of its rows.
 #[derive(Debug)]

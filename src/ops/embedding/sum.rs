@@ -1,11 +1,11 @@
 //! The first step of the backward: gradients of gamma, beta and the sum of table rows.
 
-use super::super::error::{aligned, contiguous, require_length, require_shape};
-use super::super::layer_norm::{add_partials, partials_workspace, require_row_shape};
-use super::super::{Result, Workspace};
 use super::Embedding;
 use crate::device::params::{EmbeddingBackwardParams, EmbeddingForwardParams};
 use crate::device::{Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
+use crate::ops::error::{aligned, contiguous, require_length, require_shape};
+use crate::ops::layer_norm::{add_partials, partials_workspace, require_row_shape};
+use crate::ops::{Result, Workspace};
 
 /// Sums over tokens that the backward computes: for gamma and beta.
 const SUMS: usize = 2;
@@ -21,7 +21,7 @@ pub struct Backward<'a, T: ModelFloat> {
     pub rstd: View<'a, f32>,
     /// `[tokens, columns]`: gradient of the output
     pub d_output: Matrix<'a, T>,
-    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](super::super::segment_sum) adds it to the tables' gradients. 0 at position 0
+    /// `[tokens, columns]`: gradient of the sum of table rows; [`segment_sum`](crate::ops::segment_sum) adds it to the tables' gradients. 0 at position 0
     /// of [`Source::Content`](super::Source::Content), where `d_output` is the gradient of the sentence vector.
     pub d_sum: MatrixMut<'a, T>,
     /// `[columns]`, added to

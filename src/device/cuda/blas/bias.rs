@@ -2,7 +2,7 @@
 
 use cudarc::driver::{result, sys};
 
-use super::super::super::Gemm;
+use crate::device::Gemm;
 
 type Status = Result<(), result::DriverError>;
 

@@ -17,10 +17,10 @@ use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 use cudarc::driver;
 
-use super::super::switch::switch;
-use super::super::{Error, Gemm, Result};
 use super::driver::driver_error;
 use super::memory::Pool;
+use crate::device::switch::switch;
+use crate::device::{Error, Gemm, Result};
 use cache::{Cache, Library, Winner};
 use choice::{Algorithm, Decision, decide};
 use plan::{BlasContext, Plan, PlanKey};

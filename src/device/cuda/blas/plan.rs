@@ -11,8 +11,8 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver;
 
-use super::super::super::{BatchStrides, DType, Gemm};
 use super::choice::{Algorithm, size_class};
+use crate::device::{BatchStrides, DType, Gemm};
 
 /// Workspace that NVIDIA recommends for Hopper, in bytes; older GPUs need less.
 pub(super) const WORKSPACE_BYTES: usize = 32 << 20;

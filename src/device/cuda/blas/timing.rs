@@ -3,8 +3,8 @@
 use cudarc::driver::result;
 use cudarc::driver::result::DriverError;
 
-use super::super::event::Event;
 use super::plan::{BlasContext, WORKSPACE_BYTES};
+use crate::device::cuda::event::Event;
 
 /// Timed runs of each candidate, after an untimed one that loads the kernel.
 const RUNS: usize = 5;

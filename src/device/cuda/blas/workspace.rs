@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys;
 
-use super::super::super::Result;
-use super::super::event::Event;
-use super::super::memory::Pool;
 use super::plan::WORKSPACE_BYTES;
+use crate::device::Result;
+use crate::device::cuda::event::Event;
+use crate::device::cuda::memory::Pool;
 
 /// Memory that one product at a time works in, freed with its last holder.
 pub(in super::super) struct Workspace {
