@@ -49,4 +49,5 @@ fn all<T: ModelFloat>(bench: &mut Bench) {
     cases::masks::bench(bench);
     cases::mma_emulation::bench(bench);
     cases::step::bench::<T>(bench);
+    cases::tutorial::bench::<T>(bench);
 }

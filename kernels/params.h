@@ -486,6 +486,20 @@ struct AdamWSchedule {
     float reserved;
 };
 
+/* For kernels that only tests run: the operation of docs/kernels.md. x = input[rows[i]] − center, output[i] =
+ * x / max(‖x‖, eps). A row that is not in the input gives NaN. */
+struct SentenceVectorsParams {
+    DevicePointer input;  /* T [input_rows, columns] */
+    DevicePointer rows;   /* i32 [count] */
+    DevicePointer center; /* f32 [columns] */
+    DevicePointer output; /* T [count, columns] */
+    DevicePointer norms;  /* f32 [count]: ‖x‖ */
+    uint32_t count;
+    uint32_t columns;
+    uint32_t input_rows;
+    float eps;
+};
+
 /* For kernels that only tests run: probes of the emulator, and instruction tests. */
 struct ProbeParams {
     DevicePointer input;

@@ -10,3 +10,4 @@ pub mod layer_norm;
 pub mod masks;
 pub mod mma_emulation;
 pub mod step;
+pub mod tutorial;

@@ -1168,6 +1168,42 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
+pub struct SentenceVectorsParams {
+    pub input: DevicePointer,
+    pub rows: DevicePointer,
+    pub center: DevicePointer,
+    pub output: DevicePointer,
+    pub norms: DevicePointer,
+    pub count: u32,
+    pub columns: u32,
+    pub input_rows: u32,
+    pub eps: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SentenceVectorsParams"][::core::mem::size_of::<SentenceVectorsParams>() - 56usize];
+    ["Alignment of SentenceVectorsParams"][::core::mem::align_of::<SentenceVectorsParams>() - 8usize];
+    ["Offset of field: SentenceVectorsParams::input"]
+        [::core::mem::offset_of!(SentenceVectorsParams, input) - 0usize];
+    ["Offset of field: SentenceVectorsParams::rows"]
+        [::core::mem::offset_of!(SentenceVectorsParams, rows) - 8usize];
+    ["Offset of field: SentenceVectorsParams::center"]
+        [::core::mem::offset_of!(SentenceVectorsParams, center) - 16usize];
+    ["Offset of field: SentenceVectorsParams::output"]
+        [::core::mem::offset_of!(SentenceVectorsParams, output) - 24usize];
+    ["Offset of field: SentenceVectorsParams::norms"]
+        [::core::mem::offset_of!(SentenceVectorsParams, norms) - 32usize];
+    ["Offset of field: SentenceVectorsParams::count"]
+        [::core::mem::offset_of!(SentenceVectorsParams, count) - 40usize];
+    ["Offset of field: SentenceVectorsParams::columns"]
+        [::core::mem::offset_of!(SentenceVectorsParams, columns) - 44usize];
+    ["Offset of field: SentenceVectorsParams::input_rows"]
+        [::core::mem::offset_of!(SentenceVectorsParams, input_rows) - 48usize];
+    ["Offset of field: SentenceVectorsParams::eps"]
+        [::core::mem::offset_of!(SentenceVectorsParams, eps) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
 pub struct ProbeParams {
     pub input: DevicePointer,
     pub output: DevicePointer,

@@ -22,6 +22,9 @@ mod packed;
 pub mod reduce;
 pub mod rows;
 pub mod segment_sum;
+#[cfg(feature = "test-kernels")]
+#[doc(hidden)]
+pub mod tutorial;
 mod workspace;
 
 pub use dropout::{Dropout, rng_state};

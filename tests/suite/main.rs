@@ -50,3 +50,4 @@ mod text_kinds;
 mod tokenize;
 mod tokenizers;
 mod training;
+mod tutorial;

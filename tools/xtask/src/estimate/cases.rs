@@ -57,7 +57,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(cross_entropy());
     cases.extend(layer_norm());
     cases.extend(bias_gelu());
-    cases.extend([embedding_backward(), adamw()]);
+    cases.extend([embedding_backward(), adamw(), sentence_vectors()]);
     cases
 }
 
@@ -168,6 +168,20 @@ fn adamw() -> Case {
         ..PLAIN
     };
     Case { operation: "adamw", name: "base", launches: vec![norm, update] }
+}
+
+/// Launch of the operation of docs/kernels.md: a block takes a row.
+fn sentence_vectors() -> Case {
+    let launch = Launch {
+        kernel: "sentence_vectors_bf16",
+        source: "probes/tutorial/sentence_vectors.cu",
+        threads: 128,
+        shared: 4 * 4,
+        blocks: TOKENS,
+        bytes: 2.0 * OPERAND,
+        ..PLAIN
+    };
+    one("sentence_vectors", "R32768_C768", launch)
 }
 
 /// Returns the number of repetitions of `lengths` that fill the tokens.
