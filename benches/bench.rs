@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use criterion::Criterion;
 use harness::{Bench, Outcome};
-use retromae::device::{ModelFloat, bf16};
+use retromae::device::bf16;
 
 fn main() -> ExitCode {
     match run() {
@@ -29,25 +29,10 @@ fn run() -> Outcome<()> {
     for &rank in harness::ranks()? {
         bench.rank = rank;
         if bench.on_gpu() {
-            all::<bf16>(&mut bench);
+            cases::all::<bf16>(&mut bench);
         } else {
-            all::<f32>(&mut bench);
+            cases::all::<f32>(&mut bench);
         }
     }
     bench.finish()
-}
-
-/// Benchmarks all operations, with elements of `T`.
-fn all<T: ModelFloat>(bench: &mut Bench) {
-    cases::ceiling::bench::<T>(bench);
-    cases::attention::bench::<T>(bench);
-    cases::cross_entropy::bench::<T>(bench);
-    cases::bag_of_words::bench::<T>(bench);
-    cases::layer_norm::bench::<T>(bench);
-    cases::embedding::bench::<T>(bench);
-    cases::adamw::bench(bench);
-    cases::masks::bench(bench);
-    cases::mma_emulation::bench(bench);
-    cases::step::bench::<T>(bench);
-    cases::tutorial::bench::<T>(bench);
 }
