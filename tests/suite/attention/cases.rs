@@ -1,7 +1,11 @@
-//! Attention test cases: packs, masks, and variants of the backward pass.
+//! Attention test cases: packs, masks on the host and on a device, and variants of the backward pass.
 
+use retromae::device::{Buffer, Device};
 use retromae::model::MaskPool;
 use retromae::model::PoolRows;
+use retromae::ops::attention::{Mask, MaskBits, MaskBuffer};
+use retromae::ops::masks::{self, word_start_bits};
+use retromae::ops::rng_state;
 use retromae::random;
 use retromae::reference::attention as reference;
 use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
@@ -212,4 +216,85 @@ impl Visibility {
             }
         }
     }
+}
+
+/// A case's pack and mask in device memory.
+pub struct Uploaded {
+    pub cu_seqlens: Buffer<i32>,
+    pub query_cu_seqlens: Buffer<i32>,
+    pub positions: Buffer<i32>,
+    pub bits: Buffer<u32>,
+    pub offsets: Buffer<u32>,
+    /// The mask of [`Kind::Combined`].
+    combined: Option<MaskBuffer>,
+    pub rows: Buffer<u16>,
+    pub order: Buffer<u16>,
+    pub rng: Buffer<u32>,
+    pub sentence_indices: Buffer<u32>,
+    pub word_starts: Buffer<u32>,
+}
+
+impl Uploaded {
+    pub fn new(device: &Device, case: &Case) -> Self {
+        let Visibility { pool, order } = case.visibility();
+        let combined = || {
+            let causal = MaskBits::causal(&case.lengths).unwrap();
+            (causal & MaskBits::from_booleans(&case.booleans()).unwrap()).unwrap()
+        };
+        Self {
+            cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
+            query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
+            positions: device.upload(&case.positions()).unwrap(),
+            bits: device.upload(&pool.bits).unwrap(),
+            offsets: device.upload(&pool.offsets).unwrap(),
+            combined: (case.kind == Kind::Combined).then(|| combined().upload(device).unwrap()),
+            rows: device.upload(&pool.rows).unwrap(),
+            order: device.upload(&order).unwrap(),
+            rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
+            sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
+            word_starts: device.upload(&word_start_bits(&case.word_starts())).unwrap(),
+        }
+    }
+
+    pub fn mask(&self, kind: Kind) -> Mask<'_> {
+        let (bits, offsets) = (self.bits.view(), self.offsets.view());
+        match kind {
+            Kind::Full => Mask::Full,
+            Kind::Pool | Kind::PoolOfOnes => Mask::Pool { bits, offsets, rows: self.rows.view() },
+            Kind::Generated => Mask::Generated {
+                rng: self.rng.view(),
+                sentence_indices: self.sentence_indices.view(),
+                word_starts: self.word_starts.view(),
+                pool_rows_max: POOL_ROWS_MAX,
+                count_limit: masks::MaskCountLimit::of(0.5),
+            },
+            Kind::Independent => Mask::Independent { bits, offsets },
+            Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
+            Kind::Combined => self.combined.as_ref().expect("made for this kind").mask(),
+            Kind::Window { left, right, first } => Mask::Window { left, right, first },
+            Kind::Permutation { include_self } => {
+                Mask::Permutation { order: self.order.view(), include_self }
+            }
+        }
+    }
+}
+
+/// Makes a test for each kind of mask whose kernels another sweep covers.
+macro_rules! tests {
+    ($($name:ident: $kind:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                super::sweep_short($kind);
+            }
+        )*
+    };
+}
+
+tests! {
+    independent_rows_match_the_reference: Kind::Independent;
+    any_bits_match_the_reference: Kind::Bits;
+    masks_combined_on_the_host_match_the_reference: Kind::Combined;
+    windows_match_the_reference: Kind::Window { left: Some(20), right: Some(3), first: true };
+    causal_attention_matches_the_reference: Kind::Window { left: None, right: Some(0), first: false };
 }

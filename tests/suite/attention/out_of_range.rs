@@ -5,8 +5,8 @@ use std::ops::Range;
 use retromae::device::{Buffer, Device, Element, Float, bf16, f16};
 use retromae::ops::attention::HEAD_DIMS;
 
-use super::cases::{Case, Kind, Variant};
-use super::passes::{Operands, Results, Uploaded, run, run_spoiled, variants};
+use super::cases::{Case, Kind, Uploaded, Variant};
+use super::passes::{Operands, Results, run, run_spoiled, variants};
 use crate::common::{devices, garbage};
 
 const KINDS: [Kind; 7] = [

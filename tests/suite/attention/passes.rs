@@ -1,13 +1,12 @@
 //! Attention computed three times: by the f64 reference, by the naive composition in the operands' precision, and by the kernels.
 
 use retromae::device::{Buffer, DType, Device, Float, Stream};
-use retromae::ops::attention::{self, BackwardOptions, Mask, MaskBits, MaskBuffer, Queries};
-use retromae::ops::masks::{MaskCountLimit, word_start_bits};
-use retromae::ops::{Dropout, Packed, Result, rng_state};
+use retromae::ops::attention::{self, BackwardOptions, Queries};
+use retromae::ops::{Dropout, Packed, Result};
 use retromae::random;
 use retromae::reference::attention as reference;
 
-use super::cases::{Case, Kind, POOL_ROWS_MAX, SEED, SITE, STEP, Variant, Visibility};
+use super::cases::{Case, SITE, Uploaded, Variant};
 use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
 
 /// Initial value of results: no attention computes it, and unlike NaN it is never an expected result.
@@ -174,46 +173,8 @@ impl<'a, T: Float> Naive<'a, T> {
     }
 }
 
-/// A case's pack and mask in device memory.
-pub struct Uploaded {
-    pub cu_seqlens: Buffer<i32>,
-    pub query_cu_seqlens: Buffer<i32>,
-    pub positions: Buffer<i32>,
-    pub bits: Buffer<u32>,
-    pub offsets: Buffer<u32>,
-    /// The mask of [`Kind::Combined`].
-    combined: Option<MaskBuffer>,
-    pub rows: Buffer<u16>,
-    pub order: Buffer<u16>,
-    pub rng: Buffer<u32>,
-    pub sentence_indices: Buffer<u32>,
-    pub word_starts: Buffer<u32>,
-}
-
 impl Uploaded {
-    fn new(device: &Device, case: &Case) -> Self {
-        let Visibility { pool, order } = case.visibility();
-        let combined = || {
-            let causal = MaskBits::causal(&case.lengths).unwrap();
-            (causal & MaskBits::from_booleans(&case.booleans()).unwrap()).unwrap()
-        };
-        Self {
-            cu_seqlens: device.upload(&case.cu_seqlens()).unwrap(),
-            query_cu_seqlens: device.upload(&prefix_sums(&case.query_lengths())).unwrap(),
-            positions: device.upload(&case.positions()).unwrap(),
-            bits: device.upload(&pool.bits).unwrap(),
-            offsets: device.upload(&pool.offsets).unwrap(),
-            combined: (case.kind == Kind::Combined).then(|| combined().upload(device).unwrap()),
-            rows: device.upload(&pool.rows).unwrap(),
-            order: device.upload(&order).unwrap(),
-            rng: device.upload(&rng_state(SEED, STEP)).unwrap(),
-            sentence_indices: device.upload(&case.sentence_indices()).unwrap(),
-            word_starts: device.upload(&word_start_bits(&case.word_starts())).unwrap(),
-        }
-    }
-
     fn attention(&self, case: &Case) -> attention::Attention<'_> {
-        let (bits, offsets) = (self.bits.view(), self.offsets.view());
         let longest = |lengths: Vec<usize>| lengths.into_iter().max().unwrap_or(0);
         let batch = Packed {
             cu_seqlens: self.cu_seqlens.view(),
@@ -228,29 +189,11 @@ impl Uploaded {
             },
             positions: Some(self.positions.view()),
         });
-        let mask = match case.kind {
-            Kind::Full => Mask::Full,
-            Kind::Pool | Kind::PoolOfOnes => Mask::Pool { bits, offsets, rows: self.rows.view() },
-            Kind::Generated => Mask::Generated {
-                rng: self.rng.view(),
-                sentence_indices: self.sentence_indices.view(),
-                word_starts: self.word_starts.view(),
-                pool_rows_max: POOL_ROWS_MAX,
-                count_limit: MaskCountLimit::of(0.5),
-            },
-            Kind::Independent => Mask::Independent { bits, offsets },
-            Kind::Bits | Kind::OffDiagonal => Mask::Bits { bits, offsets },
-            Kind::Combined => self.combined.as_ref().expect("made for this kind").mask(),
-            Kind::Window { left, right, first } => Mask::Window { left, right, first },
-            Kind::Permutation { include_self } => {
-                Mask::Permutation { order: self.order.view(), include_self }
-            }
-        };
         let dropout =
             (case.dropout > 0.0).then(|| Dropout { rng: self.rng.view(), rate: case.dropout, site: SITE });
         attention::Attention::new(batch, case.heads, case.head_dim)
             .scale(case.scale)
-            .mask(mask)
+            .mask(self.mask(case.kind))
             .dropout(dropout)
             .queries(queries)
     }
