@@ -3,15 +3,15 @@
 //!
 //! `RETROMAE_BENCH_DEVICE=cuda` measures on the first CUDA device, at the sizes of a training step. `harness` describes the other variables.
 
-mod baseline;
 mod cases;
 mod harness;
 
 use std::process::ExitCode;
 
+use cases::{Outcome, Scale};
 use criterion::Criterion;
-use harness::{Bench, Outcome};
-use retromae::device::bf16;
+use harness::Bench;
+use retromae::device::{ModelFloat, bf16};
 
 fn main() -> ExitCode {
     match run() {
@@ -28,11 +28,15 @@ fn run() -> Outcome<()> {
     println!("device: {}", bench.device().description());
     for &rank in harness::ranks()? {
         bench.rank = rank;
-        if bench.on_gpu() {
-            cases::all::<bf16>(&mut bench);
-        } else {
-            cases::all::<f32>(&mut bench);
+        match Scale::of(bench.device()) {
+            Scale::Gpu => all::<bf16>(&mut bench, Scale::Gpu),
+            Scale::Host => all::<f32>(&mut bench, Scale::Host),
         }
     }
     bench.finish()
+}
+
+/// Measures all operations on elements of `T`.
+fn all<T: ModelFloat>(bench: &mut Bench, scale: Scale) {
+    cases::operations::<T>(scale).iter().for_each(|operation| bench.measure(operation));
 }

@@ -3,67 +3,91 @@
 //! Bound: no matmuls; 32 bytes a parameter (the gradient read for the norm; weight, gradient and two moments read, all but the gradient written), 34
 //! with the copy.
 
-use retromae::device::{Buffer, Stream, bf16};
+use retromae::device::{Buffer, ModelFloat, Stream, bf16};
 use retromae::ops::adamw::{self, Hyperparameters};
-use retromae::ops::reduce;
+use retromae::ops::{self, reduce};
+use serde_json::{Value, json};
 
-use crate::baseline;
-use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, values};
+use super::baseline;
+use super::data::{read, typed};
+use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
 /// BERT-base's parameter count, a multiple of 8; weight decay skips biases and LayerNorm weights.
-const BASE: Case = Case { count: 109_514_304, decayed: 109_360_128, copy: true };
-const SMALL: Case = Case { count: 1_000_000, decayed: 999_000, copy: false };
+const BASE: Case = Case { name: "base", count: 109_514_304, decayed: 109_360_128, copy: true };
+const SMALL: Case = Case { name: "P1000000", count: 1_000_000, decayed: 999_000, copy: false };
 
-#[derive(Clone, Copy)]
-struct Case {
-    count: usize,
-    decayed: usize,
-    copy: bool,
+const LEARNING_RATE: f64 = 1e-4;
+/// Later than the first step, so that both bias corrections differ from 1.
+const UPDATE: u32 = 3;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub name: &'static str,
+    pub count: usize,
+    pub decayed: usize,
+    pub copy: bool,
 }
 
-impl Case {
-    fn gradients(&self) -> Vec<f32> {
-        values(2, self.count)
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    vec![Operation::new("adamw", [scale.choose(BASE, SMALL)])]
+}
+
+impl<T> super::Case<T> for Case {
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = Hyperparameters::default();
+        Some(json!({
+            "parameters": self.count,
+            "learning_rate": LEARNING_RATE,
+            "betas": [beta1, beta2],
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_norm": max_norm,
+        }))
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::new(0, self.count * if self.copy { 34 } else { 32 })
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
+        vec![
+            Variant::new(FUSED, move |stream| State::new(stream, case).map(Fused)),
+            Variant::new(UNFUSED, move |stream| State::new(stream, case).map(Unfused)),
+        ]
     }
 }
 
-pub fn bench(bench: &mut Bench) {
-    let (name, case) = if bench.on_gpu() { ("base", BASE) } else { ("P1000000", SMALL) };
-    let mut group = bench.group("adamw");
-    let fused = Variant::new(FUSED, move |stream| state(stream, case).map(Fused));
-    let unfused = Variant::new(UNFUSED, move |stream| state(stream, case).map(Unfused));
-    let bytes_each = if case.copy { 34 } else { 32 };
-    group.case(Rank::Headline, name, Bound::new(0, bytes_each * case.count), vec![fused, unfused]);
-}
-
-/// Returns the schedule of the first step.
-fn schedule() -> [f32; 4] {
-    Hyperparameters::default().schedule(1e-4, 1).expect("a rate and a step that are in range")
-}
-
-/// Buffers of either side, with room for the partial sums of the norm.
+/// Weights, moments and gradients of either side, with room for the partial sums of the norm.
 struct State {
     arena: baseline::adamw::AdamW<bf16>,
     workspace: Buffer<u8>,
 }
 
-fn state(stream: &Stream, case: Case) -> Outcome<State> {
-    let device = stream.device();
-    let arena = baseline::adamw::AdamW {
-        parameters: device.upload(&values(1, case.count))?,
-        gradients: device.upload(&case.gradients())?,
-        first_moments: device.zeros(case.count)?,
-        second_moments: device.zeros(case.count)?,
-        compute_parameters: case.copy.then(|| device.zeros::<bf16>(case.count)).transpose()?,
-        squared_norm: device.zeros(1)?,
-        schedule: device.upload(&schedule())?,
-        decayed: case.decayed,
-        hyperparameters: Hyperparameters::default(),
-    };
-    Ok(State { arena, workspace: reduce::workspace(case.count).allocate(device)? })
-}
-
 impl State {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let device = stream.device();
+        let hyperparameters = Hyperparameters::default();
+        let array = |seed| device.upload(&typed::<f32>(seed, case.count));
+        let positive: Vec<f32> = typed::<f32>(4, case.count).into_iter().map(f32::abs).collect();
+        let arena = baseline::adamw::AdamW {
+            parameters: array(1)?,
+            gradients: array(2)?,
+            first_moments: array(3)?,
+            second_moments: device.upload(&positive)?,
+            compute_parameters: case.copy.then(|| device.zeros::<bf16>(case.count)).transpose()?,
+            squared_norm: device.zeros(1)?,
+            schedule: device.upload(&hyperparameters.schedule(LEARNING_RATE, UPDATE)?)?,
+            decayed: case.decayed,
+            hyperparameters,
+        };
+        Ok(Self { arena, workspace: reduce::workspace(case.count).allocate(device)? })
+    }
+
     fn norm(&mut self, stream: &Stream) -> Outcome<()> {
         let squares = reduce::Arguments {
             input: self.arena.gradients.view(),
@@ -73,16 +97,35 @@ impl State {
         };
         Ok(reduce::squares(stream, squares)?)
     }
+
+    fn results(&self) -> Outcome<Results> {
+        let arena = &self.arena;
+        let mut results = named([
+            ("parameters", arena.parameters.read()?),
+            ("first_moments", arena.first_moments.read()?),
+            ("second_moments", arena.second_moments.read()?),
+        ]);
+        if let Some(copy) = &arena.compute_parameters {
+            results.push(("compute_parameters".into(), read(copy)?));
+        }
+        Ok(results)
+    }
 }
 
-fn state_results(state: &State) -> Outcome<Results> {
-    let arena = &state.arena;
-    let arrays = [
-        ("parameters", &arena.parameters),
-        ("first_moments", &arena.first_moments),
-        ("second_moments", &arena.second_moments),
-    ];
-    arrays.into_iter().map(|(name, buffer)| Ok((name.to_string(), buffer.read()?))).collect()
+/// Takes the fused step.
+pub fn step(stream: &Stream, arena: &mut baseline::adamw::AdamW<bf16>) -> ops::Result<()> {
+    let step = adamw::Step {
+        parameters: arena.parameters.view_mut(),
+        gradients: arena.gradients.view_mut(),
+        first_moments: arena.first_moments.view_mut(),
+        second_moments: arena.second_moments.view_mut(),
+        compute_parameters: arena.compute_parameters.as_mut().map(Buffer::view_mut),
+        squared_norm: arena.squared_norm.view(),
+        schedule: arena.schedule.view(),
+        decayed: arena.decayed,
+        hyperparameters: arena.hyperparameters,
+    };
+    adamw::step(stream, step)
 }
 
 /// Fused step. Sets the gradients to 0: only the first run is compared, and the time is the same.
@@ -91,23 +134,11 @@ struct Fused(State);
 impl Work for Fused {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         self.0.norm(stream)?;
-        let state = &mut self.0.arena;
-        let step = adamw::Step {
-            parameters: state.parameters.view_mut(),
-            gradients: state.gradients.view_mut(),
-            first_moments: state.first_moments.view_mut(),
-            second_moments: state.second_moments.view_mut(),
-            compute_parameters: state.compute_parameters.as_mut().map(Buffer::view_mut),
-            squared_norm: state.squared_norm.view(),
-            schedule: state.schedule.view(),
-            decayed: state.decayed,
-            hyperparameters: state.hyperparameters,
-        };
-        Ok(adamw::step(stream, step)?)
+        Ok(step(stream, &mut self.0.arena)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        state_results(&self.0)
+        self.0.results()
     }
 }
 
@@ -121,6 +152,6 @@ impl Work for Unfused {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        state_results(&self.0)
+        self.0.results()
     }
 }

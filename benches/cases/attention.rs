@@ -8,86 +8,126 @@ use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::MaskPool;
 use retromae::ops::PackedBatch;
 use retromae::ops::attention::{self, BackwardOptions, HEAD_DIMS, Mask};
+use serde_json::{Value, json};
 
-use crate::baseline;
-use crate::harness::{
-    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, Rank, Results, UNFUSED, Variant, Work, mixed_lengths, typed,
-    visibility, widened,
-};
+use super::baseline;
+use super::data::{MIXED_LENGTHS, POOL_ROWS_MAX, in_turn, read, typed, visibility};
+use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named};
 
 /// Packs of a training step of BERT-base: short sentences, long ones, and a mixture.
 const HEADLINES: [&str; 3] = ["L128_d64", "L512_d64", "mixed_d64"];
+/// Stream of the dropout.
+const SITE: u32 = 8;
 
-/// A pack of sentences.
-struct Case {
-    lengths: Vec<usize>,
-    /// A·d
-    columns: usize,
-    head_dim: usize,
-    /// True if a pool of masks determines which keys a query sees.
-    masked: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Pass {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pass {
     Forward,
     Backward,
 }
 
-impl Case {
-    fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-
-    fn heads(&self) -> usize {
-        self.columns / self.head_dim
-    }
-
-    fn pool(&self) -> Option<MaskPool> {
-        self.masked.then(|| visibility(&self.lengths, POOL_ROWS_MAX))
-    }
-
-    fn bound(&self, pass: Pass, element_bytes: usize) -> Bound {
-        let scores: usize = self.heads() * self.lengths.iter().map(|length| length * length).sum::<usize>();
-        let (products, operands) = if pass == Pass::Forward { (2, 4) } else { (5, 8) };
-        let words = |length: &usize| (*length).min(POOL_ROWS_MAX) * length.div_ceil(32) * 4 + 2 * length;
-        let mask = if self.masked { self.lengths.iter().map(words).sum() } else { 0 };
-        Bound::new(
-            2 * products * scores * self.head_dim,
-            operands * self.tokens() * self.columns * element_bytes + mask,
-        )
-    }
+/// A pack of sentences.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Lengths of the sentences, in turn until the tokens are used up.
+    pub lengths: Vec<usize>,
+    pub tokens: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    /// True if a pool of masks determines which keys a query sees.
+    pub masked: bool,
+    /// Rate; 0 without dropout.
+    pub dropout: f32,
+    /// The pass that runs.
+    pub pass: Pass,
 }
 
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let (tokens, columns) = if bench.on_gpu() { (32_768, 768) } else { (1024, 128) };
-    let lengths: &[usize] =
-        if bench.on_gpu() { &[32, 64, 128, 256, 512, 1024, 4096] } else { &[32, 64, 128, 512] };
-    let head_dims: &[usize] = if bench.on_gpu() { &HEAD_DIMS } else { &[32, 64, 96] };
-    for (operation, masked, pass) in [
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let operations = [
         ("attention_forward", false, Pass::Forward),
         ("attention_backward", false, Pass::Backward),
         ("two_stream_forward", true, Pass::Forward),
         ("two_stream_backward", true, Pass::Backward),
-    ] {
-        let mut cases = Vec::new();
-        for &head_dim in head_dims {
-            // Rounds down to whole heads.
-            let columns = columns / head_dim * head_dim;
-            for &length in lengths {
-                let lengths = vec![length; tokens / length];
-                cases.push((format!("L{length}_d{head_dim}"), Case { lengths, columns, head_dim, masked }));
-            }
+    ];
+    operations.map(|(name, masked, pass)| Operation::new(name, cases(scale, masked, pass))).into()
+}
+
+/// Returns every head size with every length, and a mixture of lengths.
+fn cases(scale: Scale, masked: bool, pass: Pass) -> Vec<Case> {
+    let (tokens, columns) = scale.choose((32_768, 768), (1024, 128));
+    let lengths = scale.choose(&[32, 64, 128, 256, 512, 1024, 4096][..], &[32, 64, 128, 512]);
+    let head_dims = scale.choose(&HEAD_DIMS[..], &[32, 64, 96]);
+    let mut packs: Vec<(Vec<usize>, usize)> = Vec::new();
+    for &head_dim in head_dims {
+        packs.extend(lengths.iter().map(|&length| (vec![length], head_dim)));
+    }
+    packs.push((MIXED_LENGTHS.to_vec(), 64));
+    let case = |(lengths, head_dim)| Case {
+        lengths,
+        tokens,
+        heads: columns / head_dim,
+        head_dim,
+        masked,
+        dropout: 0.0,
+        pass,
+    };
+    packs.into_iter().map(case).collect()
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        match self.lengths[..] {
+            [length] => format!("L{length}_d{}", self.head_dim),
+            _ => format!("mixed_d{}", self.head_dim),
         }
-        let lengths = mixed_lengths(tokens);
-        cases.push(("mixed_d64".into(), Case { lengths, columns, head_dim: 64, masked }));
-        let mut group = bench.group(operation);
-        for (name, case) in &cases {
-            let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case, pass));
-            let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case, pass));
-            let rank = Rank::headline(HEADLINES.contains(&name.as_str()));
-            group.case(rank, name, case.bound(pass, T::DTYPE.bytes()), vec![fused, unfused]);
-        }
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::headline(HEADLINES.contains(&super::Case::<T>::name(self).as_str()))
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        let Self { lengths, tokens, heads, head_dim, .. } = self;
+        Some(json!({"lengths": lengths, "tokens": tokens, "heads": heads, "head_dim": head_dim}))
+    }
+
+    fn bound(&self) -> Bound {
+        let lengths = self.pack();
+        let scores: usize = self.heads * lengths.iter().map(|length| length * length).sum::<usize>();
+        let (products, operands) = if self.pass == Pass::Forward { (2, 4) } else { (5, 8) };
+        let words = |length: &usize| (*length).min(POOL_ROWS_MAX) * length.div_ceil(32) * 4 + 2 * length;
+        let mask = if self.masked { lengths.iter().map(words).sum() } else { 0 };
+        Bound::new(
+            2 * products * scores * self.head_dim,
+            operands * self.tokens * self.columns() * T::DTYPE.bytes() + mask,
+        )
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let (fused, unfused) = (self.clone(), self.clone());
+        vec![
+            Variant::new(FUSED, move |stream| Fused::<T>::new(stream, &fused)),
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, &unfused)),
+        ]
+    }
+}
+
+impl Case {
+    fn columns(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Returns the length of every sentence.
+    fn pack(&self) -> Vec<usize> {
+        in_turn(&self.lengths, self.tokens)
+    }
+
+    fn pool(&self) -> Option<MaskPool> {
+        self.masked.then(|| visibility(&self.pack(), POOL_ROWS_MAX))
+    }
+
+    fn drops(&self, stream: &Stream, elements: usize) -> Outcome<Option<baseline::Dropout>> {
+        let dropout = || baseline::Dropout::new(stream, elements, self.dropout, SITE);
+        Ok((self.dropout > 0.0).then(dropout).transpose()?)
     }
 }
 
@@ -106,10 +146,10 @@ impl<T: ModelFloat> Operands<T> {
         let upload = |seed| device.upload(&typed::<T>(seed, elements));
         let zeros = || device.zeros(elements);
         Ok(Self {
-            query: upload(0)?,
-            key: upload(1)?,
-            value: upload(2)?,
-            d_output: upload(3)?,
+            query: upload(1)?,
+            key: upload(2)?,
+            value: upload(3)?,
+            d_output: upload(4)?,
             output: zeros()?,
             gradients: [zeros()?, zeros()?, zeros()?],
         })
@@ -117,60 +157,63 @@ impl<T: ModelFloat> Operands<T> {
 
     fn results(&self, pass: Pass) -> Outcome<Results> {
         if pass == Pass::Forward {
-            return Ok(vec![("output".into(), widened(&self.output)?)]);
+            return Ok(named([("output", read(&self.output)?)]));
         }
-        let names = ["d_query", "d_key", "d_value"].into_iter().zip(&self.gradients);
-        names.map(|(name, buffer)| Ok((name.to_string(), widened(buffer)?))).collect()
+        let [d_query, d_key, d_value] = &self.gradients;
+        Ok(named([("d_query", read(d_query)?), ("d_key", read(d_key)?), ("d_value", read(d_value)?)]))
     }
 }
 
-/// Sentences and masks on a device.
+/// Sentences, masks and dropout on a device.
 struct Pack {
     batch: PackedBatch,
     /// bits, offsets and rows of a [`MaskPool`]
     pool: Option<(Buffer<u32>, Buffer<u32>, Buffer<u16>)>,
+    dropout: Option<baseline::Dropout>,
 }
 
 impl Pack {
-    fn new(device: &Device, case: &Case) -> Outcome<Self> {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
+        let device = stream.device();
         let upload = |pool: MaskPool| -> Outcome<_> {
             Ok((device.upload(&pool.bits)?, device.upload(&pool.offsets)?, device.upload(&pool.rows)?))
         };
         Ok(Self {
-            batch: PackedBatch::new(device, &case.lengths)?,
+            batch: PackedBatch::new(device, &case.pack())?,
             pool: case.pool().map(upload).transpose()?,
+            dropout: case.drops(stream, 0)?,
         })
     }
 
     fn attention(&self, case: &Case) -> attention::Attention<'_> {
-        let attention = attention::Attention::new(self.batch.view(), case.heads(), case.head_dim);
-        attention.mask(match &self.pool {
+        let mask = match &self.pool {
             None => Mask::Full,
             Some((bits, offsets, rows)) => {
                 Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() }
             }
-        })
+        };
+        attention::Attention::new(self.batch.view(), case.heads, case.head_dim)
+            .mask(mask)
+            .dropout(self.dropout.as_ref().map(baseline::Dropout::fused))
     }
 }
 
 /// The fused operation.
-struct Fused<'a, T: ModelFloat> {
-    case: &'a Case,
-    pass: Pass,
+struct Fused<T: ModelFloat> {
+    case: Case,
     pack: Pack,
     operands: Operands<T>,
     log_sum_exp: Buffer<f32>,
 }
 
-impl<'a, T: ModelFloat> Fused<'a, T> {
-    fn new(stream: &Stream, case: &'a Case, pass: Pass) -> Outcome<Self> {
+impl<T: ModelFloat> Fused<T> {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         let device = stream.device();
         let mut fused = Self {
-            pack: Pack::new(device, case)?,
-            operands: Operands::new(device, case.tokens() * case.columns)?,
-            log_sum_exp: device.zeros(case.tokens() * case.heads())?,
-            case,
-            pass,
+            pack: Pack::new(stream, case)?,
+            operands: Operands::new(device, case.tokens * case.columns())?,
+            log_sum_exp: device.zeros(case.tokens * case.heads)?,
+            case: case.clone(),
         };
         fused.forward(stream)?;
         Ok(fused)
@@ -178,9 +221,9 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
 
     fn forward(&mut self, stream: &Stream) -> Outcome<()> {
         let Operands { query, key, value, output, .. } = &mut self.operands;
-        let (tokens, columns) = (self.case.tokens(), self.case.columns);
+        let (tokens, columns) = (self.case.tokens, self.case.columns());
         let forward = attention::Forward {
-            attention: self.pack.attention(self.case),
+            attention: self.pack.attention(&self.case),
             query: query.matrix(tokens, columns)?,
             key: key.matrix(tokens, columns)?,
             value: value.matrix(tokens, columns)?,
@@ -192,10 +235,10 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
 
     fn backward(&mut self, stream: &Stream) -> Outcome<()> {
         let Operands { query, key, value, d_output, output, gradients } = &mut self.operands;
-        let (tokens, columns) = (self.case.tokens(), self.case.columns);
+        let (tokens, columns) = (self.case.tokens, self.case.columns());
         let [d_query, d_key, d_value] = gradients;
         let backward = attention::Backward {
-            attention: self.pack.attention(self.case),
+            attention: self.pack.attention(&self.case),
             query: query.matrix(tokens, columns)?,
             key: key.matrix(tokens, columns)?,
             value: value.matrix(tokens, columns)?,
@@ -211,16 +254,16 @@ impl<'a, T: ModelFloat> Fused<'a, T> {
     }
 }
 
-impl<T: ModelFloat> Work for Fused<'_, T> {
+impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        match self.pass {
+        match self.case.pass {
             Pass::Forward => self.forward(stream),
             Pass::Backward => self.backward(stream),
         }
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        self.operands.results(self.pass)
+        self.operands.results(self.case.pass)
     }
 }
 
@@ -233,17 +276,18 @@ struct Unfused<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Unfused<T> {
-    fn new(stream: &Stream, case: &Case, pass: Pass) -> Outcome<Self> {
+    fn new(stream: &Stream, case: &Case) -> Outcome<Self> {
         let shape = baseline::attention::Shape {
-            lengths: case.lengths.clone(),
-            num_heads: case.heads(),
+            lengths: case.pack(),
+            num_heads: case.heads,
             head_dim: case.head_dim,
         };
+        let dropout = case.drops(stream, shape.score_elements())?;
         let mut unfused = Self {
-            columns: case.columns,
-            pass,
-            attention: baseline::attention::Attention::new(stream, shape, case.pool().as_ref(), None)?,
-            operands: Operands::new(stream.device(), case.tokens() * case.columns)?,
+            columns: case.columns(),
+            pass: case.pass,
+            attention: baseline::attention::Attention::new(stream, shape, case.pool().as_ref(), dropout)?,
+            operands: Operands::new(stream.device(), case.tokens * case.columns())?,
         };
         unfused.forward(stream)?;
         Ok(unfused)

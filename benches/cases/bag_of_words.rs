@@ -3,23 +3,66 @@
 //! Bound, with T tokens, H columns, V words: 2·T·H·V FLOPs (logits; the gradients are sparse); bytes: hidden rows and their gradient 2·T·H·e,
 //! weight V·H·e, its gradient, which is added to, 8·V·H.
 
-use retromae::device::{Buffer, DType, Float, Stream};
+use retromae::device::{Buffer, DType, Float, ModelFloat, Stream};
 use retromae::ops::PackedBatch;
 use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
 
-use crate::harness::{
-    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, Variant, Work, embeddings, head_results,
-    values, widened,
-};
+use serde_json::{Value, json};
 
-#[derive(Clone, Copy)]
-struct Case {
-    sentences: usize,
-    length: usize,
-    hidden_size: usize,
-    vocabulary: usize,
+use super::data::{embeddings, read, typed};
+use super::{Bound, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, Variant, Work, named};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub sentences: usize,
+    pub length: usize,
+    pub hidden_size: usize,
+    pub vocabulary: usize,
     /// Rows of logits that exist at once
-    chunk: usize,
+    pub chunk: usize,
+}
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let gpu = Case { sentences: 256, length: 128, hidden_size: 768, vocabulary: 30_522, chunk: 4096 };
+    let host = Case { sentences: 8, length: 128, hidden_size: 128, vocabulary: 8192, chunk: 256 };
+    let cases = scale.choose(vec![gpu, Case { sentences: 64, length: 512, ..gpu }], vec![host]);
+    vec![Operation::new("bag_of_words", cases)]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("B{}_L{}", self.sentences, self.length)
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Rest
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        Some(json!({
+            "sentences": self.sentences,
+            "length": self.length,
+            "hidden_size": self.hidden_size,
+            "vocab_size": self.vocabulary,
+        }))
+    }
+
+    fn bound(&self) -> Bound {
+        let (hidden, weight) = (self.tokens() * self.hidden_size, self.vocabulary * self.hidden_size);
+        let bytes = T::DTYPE.bytes();
+        Bound::new(2 * hidden * self.vocabulary, 2 * hidden * bytes + weight * (bytes + 8))
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
+        let ours =
+            |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
+        let mut variants = vec![ours(FUSED, Algorithm::Library)];
+        if T::DTYPE != DType::F32 {
+            variants.push(ours(OWN_PRODUCT, Algorithm::Fused));
+        }
+        variants
+    }
 }
 
 impl Case {
@@ -31,11 +74,11 @@ impl Case {
     /// differently, or not at all, choose the same token. Token s answers words s, s + L, …: both have a large value in column s.
     fn hidden<T: Float>(&self) -> Vec<T> {
         assert!(self.length <= self.hidden_size, "each token of a sentence has a column of its own");
-        let mut hidden = values(1, self.tokens() * self.hidden_size);
+        let mut hidden: Vec<T> = typed(1, self.tokens() * self.hidden_size);
         for (row, hidden) in hidden.chunks_exact_mut(self.hidden_size).enumerate() {
-            hidden[row % self.length] = 4.0;
+            hidden[row % self.length] = T::from_f32(8.0);
         }
-        hidden.into_iter().map(T::from_f32).collect()
+        hidden
     }
 
     fn weight<T: Float>(&self) -> Vec<T> {
@@ -47,37 +90,12 @@ impl Case {
     }
 
     fn bias(&self) -> Vec<f32> {
-        values(3, self.vocabulary)
+        typed(3, self.vocabulary)
     }
 
     /// Returns as many words as a sentence has tokens, all of the same weight.
     fn bag(&self, sentence: usize) -> Vec<i32> {
         (0..self.length).map(|position| ((sentence * 31 + position * 7) % self.vocabulary) as i32).collect()
-    }
-
-    fn bound(&self, element_bytes: usize) -> Bound {
-        let (hidden, weight) = (self.tokens() * self.hidden_size, self.vocabulary * self.hidden_size);
-        Bound::new(2 * hidden * self.vocabulary, 2 * hidden * element_bytes + weight * (element_bytes + 8))
-    }
-}
-
-pub fn bench<T: Float>(bench: &mut Bench) {
-    let cases = if bench.on_gpu() {
-        let case = Case { sentences: 256, length: 128, hidden_size: 768, vocabulary: 30_522, chunk: 4096 };
-        vec![case, Case { sentences: 64, length: 512, ..case }]
-    } else {
-        vec![Case { sentences: 8, length: 128, hidden_size: 128, vocabulary: 8192, chunk: 256 }]
-    };
-    let mut group = bench.group("bag_of_words");
-    for case in cases {
-        let ours =
-            |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
-        let mut variants = vec![ours(FUSED, Algorithm::Library)];
-        if T::DTYPE != DType::F32 {
-            variants.push(ours(OWN_PRODUCT, Algorithm::Fused));
-        }
-        let name = format!("B{}_L{}", case.sentences, case.length);
-        group.case(Rank::Rest, &name, case.bound(T::DTYPE.bytes()), variants);
     }
 }
 
@@ -157,8 +175,12 @@ impl<T: Float> Work for Ours<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        let d_hidden = widened(&self.d_hidden)?;
-        Ok(head_results(self.losses.read()?, d_hidden, self.d_weight.read()?, self.d_bias.read()?))
+        Ok(named([
+            ("losses", self.losses.read()?),
+            ("d_hidden", read(&self.d_hidden)?),
+            ("d_weight", self.d_weight.read()?),
+            ("d_bias", self.d_bias.read()?),
+        ]))
     }
 
     fn extra_bytes(&self) -> Option<usize> {

@@ -2,32 +2,62 @@
 //!
 //! Bound: the copy moves each byte twice; the matmul takes 2·n³ FLOPs over 3·n²·e bytes.
 
-use retromae::device::{Buffer, Float, Stream};
+use retromae::device::{Buffer, Float, ModelFloat, Stream};
 use retromae::ops::matmul::{Factor, Matmul, matmul};
+use serde_json::Value;
 
-use crate::harness::{Bench, Bound, Outcome, Rank, Results, Variant, Work, typed};
+use super::data::typed;
+use super::{Bound, Operation, Outcome, Results, Scale, Variant, Work};
 
-pub fn bench<T: Float>(bench: &mut Bench) {
-    let (megabytes, size) = if bench.on_gpu() { (1024, 8192) } else { (64, 1024) };
-    let bytes = megabytes << 20;
-    let mut group = bench.group("ceiling");
-    let copy = Variant::new("copy", move |stream: &Stream| {
-        let device = stream.device();
-        Ok(Copy { source: device.zeros(bytes)?, destination: device.zeros(bytes)? })
-    });
-    group.case(Rank::Headline, &format!("{megabytes}MiB"), Bound::new(0, 2 * bytes), vec![copy]);
-    let matmul = Variant::new("matmul", move |stream: &Stream| {
-        let device = stream.device();
-        let [left, right] = [1, 2].map(|seed| device.upload(&typed::<T>(seed, size * size)));
-        Ok(Multiply { size, left: left?, right: right?, output: device.zeros(size * size)? })
-    });
-    let bound = Bound::new(2 * size * size * size, 3 * size * size * T::DTYPE.bytes());
-    group.case(Rank::Headline, &format!("{size}_{}", T::DTYPE.name()), bound, vec![matmul]);
+enum Case {
+    Copy { megabytes: usize },
+    Matmul { size: usize },
+}
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let (megabytes, size) = scale.choose((1024, 8192), (64, 1024));
+    vec![Operation::new("ceiling", [Case::Copy { megabytes }, Case::Matmul { size }])]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        match self {
+            Self::Copy { megabytes } => format!("{megabytes}MiB"),
+            Self::Matmul { size } => format!("{size}_{}", T::DTYPE.name()),
+        }
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        None
+    }
+
+    fn bound(&self) -> Bound {
+        match self {
+            Self::Copy { megabytes } => Bound::new(0, 2 * (megabytes << 20)),
+            Self::Matmul { size } => Bound::new(2 * size * size * size, 3 * size * size * T::DTYPE.bytes()),
+        }
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        vec![match *self {
+            Self::Copy { megabytes } => {
+                Variant::new("copy", move |stream| Copy::new(stream, megabytes << 20))
+            }
+            Self::Matmul { size } => Variant::new("matmul", move |stream| Multiply::<T>::new(stream, size)),
+        }]
+    }
 }
 
 struct Copy {
     source: Buffer<u8>,
     destination: Buffer<u8>,
+}
+
+impl Copy {
+    fn new(stream: &Stream, bytes: usize) -> Outcome<Self> {
+        let device = stream.device();
+        Ok(Self { source: device.zeros(bytes)?, destination: device.zeros(bytes)? })
+    }
 }
 
 impl Work for Copy {
@@ -46,6 +76,14 @@ struct Multiply<T: Float> {
     left: Buffer<T>,
     right: Buffer<T>,
     output: Buffer<T>,
+}
+
+impl<T: Float> Multiply<T> {
+    fn new(stream: &Stream, size: usize) -> Outcome<Self> {
+        let device = stream.device();
+        let [left, right] = [1, 2].map(|seed| device.upload(&typed::<T>(seed, size * size)));
+        Ok(Self { size, left: left?, right: right?, output: device.zeros(size * size)? })
+    }
 }
 
 impl<T: Float> Work for Multiply<T> {

@@ -3,63 +3,61 @@
 //! Bound, with M rows, H columns, V words: 6·M·H·V FLOPs (logits, two gradients); bytes: hidden rows and their gradient 2·M·H·e, weight
 //! V·H·e, its gradient, which is added to, 8·V·H.
 
-use retromae::device::{Buffer, DType, ModelFloat, Stream};
-use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Totals};
+use retromae::device::{Buffer, DType, Float, ModelFloat, Stream};
+use retromae::model::IGNORE_INDEX;
+use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
+use serde_json::{Value, json};
 
-use crate::baseline;
-use crate::harness::{
-    Bench, Bound, FUSED, OWN_PRODUCT, Outcome, Rank, Results, UNFUSED, Variant, Work, embeddings,
-    head_results, typed, values, widened,
+use super::baseline;
+use super::data::{integers, read, rounded, typed, values};
+use super::{
+    Bound, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named,
 };
 
-/// Rows of logits that the fused operation holds at once; the baseline holds all.
-const CHUNK_ON_GPU: usize = 4096;
-const CHUNK_ON_HOST: usize = 256;
-
-#[derive(Clone, Copy)]
-struct Case {
-    rows: usize,
-    hidden_size: usize,
-    vocabulary: usize,
-    chunk: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub rows: usize,
+    pub hidden_size: usize,
+    pub vocabulary: usize,
+    /// Rows of logits that the fused operation holds at once; the baseline holds all.
+    pub chunk: usize,
+    /// True if every third row has no target.
+    pub ignores: bool,
+    pub rank: Rank,
 }
 
-impl Case {
-    fn targets(&self) -> Vec<i32> {
-        (0..self.rows).map(|row| (row * 7 % self.vocabulary) as i32).collect()
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let (hidden_size, vocabulary, chunk) = scale.choose((768, 30_522, 4096), (128, 8192, 256));
+    let (sizes, headline) =
+        scale.choose((&[4096, 8192, 16_384, 32_768, 65_536][..], 32_768), (&[1024], 1024));
+    let case = |&rows: &usize| {
+        let rank = Rank::headline(rows == headline);
+        Case { rows, hidden_size, vocabulary, chunk, ignores: false, rank }
+    };
+    vec![Operation::new("cross_entropy", sizes.iter().map(case))]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("M{}", self.rows)
     }
 
-    fn row_weights(&self) -> Vec<f32> {
-        vec![1.0 / self.rows as f32; self.rows]
+    fn rank(&self) -> Rank {
+        self.rank
     }
 
-    fn hidden<T: ModelFloat>(&self) -> Vec<T> {
-        typed(1, self.rows * self.hidden_size)
+    fn sizes(&self) -> Option<Value> {
+        Some(json!({"rows": self.rows, "hidden_size": self.hidden_size, "vocab_size": self.vocabulary}))
     }
 
-    fn weight<T: ModelFloat>(&self) -> Vec<T> {
-        embeddings(self.vocabulary, self.hidden_size)
-    }
-
-    fn bias(&self) -> Vec<f32> {
-        values(3, self.vocabulary)
-    }
-
-    fn bound(&self, element_bytes: usize) -> Bound {
+    fn bound(&self) -> Bound {
         let (hidden, weight) = (self.rows * self.hidden_size, self.vocabulary * self.hidden_size);
-        Bound::new(6 * hidden * self.vocabulary, 2 * hidden * element_bytes + weight * (element_bytes + 8))
+        let bytes = T::DTYPE.bytes();
+        Bound::new(6 * hidden * self.vocabulary, 2 * hidden * bytes + weight * (bytes + 8))
     }
-}
 
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let on_gpu = bench.on_gpu();
-    let (hidden_size, vocabulary, chunk) =
-        if on_gpu { (768, 30_522, CHUNK_ON_GPU) } else { (128, 8192, CHUNK_ON_HOST) };
-    let (sizes, headline_rows): (&[usize], usize) =
-        if on_gpu { (&[4096, 8192, 16_384, 32_768, 65_536], 32_768) } else { (&[1024], 1024) };
-    let mut group = bench.group("cross_entropy");
-    for &rows in sizes {
-        let case = Case { rows, hidden_size, vocabulary, chunk };
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
         let ours =
             |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
         let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
@@ -67,8 +65,71 @@ pub fn bench<T: ModelFloat>(bench: &mut Bench) {
         if T::DTYPE == DType::Bf16 {
             variants.insert(1, ours(OWN_PRODUCT, Algorithm::Fused));
         }
-        let rank = Rank::headline(rows == headline_rows);
-        group.case(rank, &format!("M{rows}"), case.bound(T::DTYPE.bytes()), variants);
+        variants
+    }
+}
+
+impl Case {
+    fn inputs<T: Float>(&self) -> Inputs<T> {
+        let inputs = Inputs::random(self.rows, self.vocabulary, self.hidden_size);
+        let targets = if self.ignores { inputs.targets } else { targets(self.rows, self.vocabulary) };
+        Inputs { targets, ..inputs }
+    }
+}
+
+fn targets(rows: usize, vocabulary: usize) -> Vec<i32> {
+    integers(4, rows, vocabulary as u32)
+}
+
+/// Host data of a case.
+#[derive(Clone)]
+pub struct Inputs<T> {
+    pub hidden: Vec<T>,
+    pub weight: Vec<T>,
+    pub bias: Vec<f32>,
+    pub targets: Vec<i32>,
+    pub row_weights: Vec<f32>,
+    pub hidden_size: usize,
+    pub options: Options,
+}
+
+impl<T: Float> Inputs<T> {
+    /// Random inputs with logits of about [-4, 4], every third row ignored.
+    pub fn random(rows: usize, vocabulary: usize, hidden_size: usize) -> Self {
+        let spread = 2.0 / (hidden_size as f64).sqrt();
+        let weight: Vec<f64> = values(2, vocabulary * hidden_size).iter().map(|v| v * spread).collect();
+        let target = |(row, id)| if row % 3 == 2 { IGNORE_INDEX } else { id };
+        let row_weight = |v: &f64| ((1.5 + v.abs()) / rows as f64) as f32;
+        Self {
+            hidden: typed(1, rows * hidden_size),
+            weight: rounded(&weight),
+            bias: typed(3, vocabulary),
+            targets: targets(rows, vocabulary).into_iter().enumerate().map(target).collect(),
+            row_weights: values(5, rows).iter().map(row_weight).collect(),
+            hidden_size,
+            options: Options::default(),
+        }
+    }
+
+    pub fn with(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.targets.len()
+    }
+
+    pub fn vocabulary(&self) -> usize {
+        self.bias.len()
+    }
+
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        Self {
+            hidden: self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].to_vec(),
+            targets: self.targets[rows.clone()].to_vec(),
+            row_weights: self.row_weights[rows].to_vec(),
+            ..self.clone()
+        }
     }
 }
 
@@ -95,14 +156,15 @@ struct Ours<T: ModelFloat> {
 impl<T: ModelFloat> Ours<T> {
     fn new(stream: &Stream, case: Case, algorithm: Algorithm) -> Outcome<Self> {
         let device = stream.device();
-        let Case { rows, hidden_size, vocabulary, chunk } = case;
+        let Case { rows, hidden_size, vocabulary, chunk, .. } = case;
+        let inputs = case.inputs::<T>();
         let workspace = cross_entropy::workspace(algorithm, T::DTYPE, chunk, hidden_size, vocabulary);
         Ok(Self {
-            hidden: device.upload(&case.hidden::<T>())?,
-            weight: device.upload(&case.weight::<T>())?,
-            bias: device.upload(&case.bias())?,
-            targets: device.upload(&case.targets())?,
-            row_weights: device.upload(&case.row_weights())?,
+            hidden: device.upload(&inputs.hidden)?,
+            weight: device.upload(&inputs.weight)?,
+            bias: device.upload(&inputs.bias)?,
+            targets: device.upload(&inputs.targets)?,
+            row_weights: device.upload(&inputs.row_weights)?,
             losses: device.zeros(rows)?,
             log_sum_exp: device.zeros(rows)?,
             log_likelihoods: device.zeros(rows)?,
@@ -146,9 +208,12 @@ impl<T: ModelFloat> Work for Ours<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        let read = |buffer: &Buffer<f32>| buffer.read();
-        let d_hidden = widened(&self.d_hidden)?;
-        Ok(head_results(read(&self.losses)?, d_hidden, read(&self.d_weight)?, read(&self.d_bias)?))
+        Ok(named([
+            ("losses", self.losses.read()?),
+            ("d_hidden", read(&self.d_hidden)?),
+            ("d_weight", self.d_weight.read()?),
+            ("d_bias", self.d_bias.read()?),
+        ]))
     }
 
     fn extra_bytes(&self) -> Option<usize> {
@@ -172,11 +237,11 @@ impl<T: ModelFloat> Unfused<T> {
         let device = stream.device();
         let vocabulary = baseline::cross_entropy::padded(case.vocabulary);
         let elements = vocabulary * case.hidden_size;
-        let (mut weight, mut bias) = (case.weight::<T>(), case.bias());
+        let Inputs { hidden, mut weight, mut bias, targets, row_weights, .. } = case.inputs::<T>();
         weight.resize(elements, T::from_f32(0.0));
         bias.resize(vocabulary, f32::NEG_INFINITY);
         Ok(Self {
-            hidden: device.upload(&case.hidden::<T>())?,
+            hidden: device.upload(&hidden)?,
             weight: device.upload(&weight)?,
             bias: device.upload(&bias)?,
             d_weight: device.zeros(elements)?,
@@ -185,8 +250,8 @@ impl<T: ModelFloat> Unfused<T> {
                 stream,
                 case.hidden_size,
                 vocabulary,
-                &case.targets(),
-                &case.row_weights(),
+                &targets,
+                &row_weights,
             )?,
             case,
         })
@@ -202,10 +267,20 @@ impl<T: ModelFloat> Work for Unfused<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        let unpadded = |buffer: &Buffer<f32>, columns| buffer.slice(0..self.case.vocabulary * columns).read();
-        let d_hidden = widened(&self.layer.d_hidden)?;
-        let d_weight = unpadded(&self.d_weight, self.case.hidden_size)?;
-        Ok(head_results(self.layer.losses.read()?, d_hidden, d_weight, unpadded(&self.d_bias, 1)?))
+        let unpadded = |buffer: &Buffer<f32>, columns| -> Outcome<_> {
+            let mut values = buffer.read()?;
+            let padding = values.split_off(self.case.vocabulary * columns);
+            match padding.iter().all(|&value| value == 0.0) {
+                true => Ok(values),
+                false => Err("the padding has a gradient".into()),
+            }
+        };
+        Ok(named([
+            ("losses", self.layer.losses.read()?),
+            ("d_hidden", read(&self.layer.d_hidden)?),
+            ("d_weight", unpadded(&self.d_weight, self.case.hidden_size)?),
+            ("d_bias", unpadded(&self.d_bias, 1)?),
+        ]))
     }
 
     fn extra_bytes(&self) -> Option<usize> {

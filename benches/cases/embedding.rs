@@ -9,18 +9,55 @@ use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::group_by_key::{self, GroupByKey, Keys};
 use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
 use retromae::random::{key, philox};
+use serde_json::{Value, json};
 
-use crate::baseline;
-use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed};
+use super::baseline;
+use super::data::typed;
+use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
 const MASK_ID: i32 = 4;
 const MASKED_SHARE: f64 = 0.15;
 
-#[derive(Clone, Copy)]
-struct Case {
-    tokens: usize,
-    columns: usize,
-    vocabulary: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub tokens: usize,
+    pub columns: usize,
+    pub vocabulary: usize,
+}
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let (tokens, columns, vocabulary) = scale.choose((32_768, 768, 30_522), (1024, 128, 8192));
+    vec![Operation::new("embedding_backward", [Case { tokens, columns, vocabulary }])]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("T{}_H{}", self.tokens, self.columns)
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        Some(json!({
+            "tokens": self.tokens,
+            "hidden_size": self.columns,
+            "vocab_size": self.vocabulary,
+            "mask_id": MASK_ID,
+            "masked_share": MASKED_SHARE,
+            "distinct_ids": self.distinct_ids(),
+        }))
+    }
+
+    fn bound(&self) -> Bound {
+        let rows = self.tokens * (4 + self.columns * T::DTYPE.bytes());
+        Bound::new(0, rows + 8 * self.distinct_ids() * self.columns)
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
+        vec![
+            Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case)),
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case)),
+        ]
+    }
 }
 
 impl Case {
@@ -35,36 +72,18 @@ impl Case {
         (0..self.tokens).map(id).collect()
     }
 
+    fn distinct_ids(&self) -> usize {
+        self.ids().into_iter().collect::<BTreeSet<i32>>().len()
+    }
+
     fn rows<T: ModelFloat>(&self) -> Vec<T> {
         typed(1, self.tokens * self.columns)
     }
 
-    fn bound(&self, element_bytes: usize) -> Bound {
-        let words = self.ids().into_iter().collect::<BTreeSet<i32>>().len();
-        Bound::new(0, self.tokens * (4 + self.columns * element_bytes) + 8 * words * self.columns)
+    /// Gradient that is added to.
+    fn table(&self) -> Vec<f32> {
+        typed(2, self.vocabulary * self.columns)
     }
-}
-
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let on_gpu = bench.on_gpu();
-    let case = if on_gpu {
-        Case { tokens: 32_768, columns: 768, vocabulary: 30_522 }
-    } else {
-        Case { tokens: 1024, columns: 128, vocabulary: 8192 }
-    };
-    let mut group = bench.group("embedding_backward");
-    let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
-    let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
-    group.case(
-        Rank::Headline,
-        &format!("T{}_H{}", case.tokens, case.columns),
-        case.bound(T::DTYPE.bytes()),
-        vec![fused, unfused],
-    );
-}
-
-fn results(table: Vec<f32>) -> Outcome<Results> {
-    Ok(vec![("d_word".into(), table)])
 }
 
 /// Fused side: groups, and their sums.
@@ -92,7 +111,7 @@ impl<T: ModelFloat> Fused<T> {
             indices: device.zeros(case.tokens)?,
             workspace: group_by_key::workspace(1, case.tokens).allocate(device)?,
             sums: segment_sum::workspace(case.tokens, case.columns).allocate(device)?,
-            table: device.zeros(case.vocabulary * case.columns)?,
+            table: device.upload(&case.table())?,
             case,
         })
     }
@@ -120,7 +139,7 @@ impl<T: ModelFloat> Work for Fused<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        results(self.table.read()?)
+        Ok(named([("d_word", self.table.read()?)]))
     }
 }
 
@@ -138,7 +157,7 @@ impl<T: ModelFloat> Unfused<T> {
         Ok(Self {
             input: device.upload(&case.rows::<T>())?,
             ids: device.upload(&case.ids())?,
-            table: device.zeros(case.vocabulary * case.columns)?,
+            table: device.upload(&case.table())?,
             case,
         })
     }
@@ -151,6 +170,6 @@ impl<T: ModelFloat> Work for Unfused<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        results(self.table.read()?)
+        Ok(named([("d_word", self.table.read()?)]))
     }
 }

@@ -4,96 +4,135 @@
 //! the output, sum, gradients of residual and input).
 
 use retromae::device::{Buffer, ModelFloat, Stream};
-use retromae::ops::{self, layer_norm};
+use retromae::ops::{self, layer_norm, rng_state};
+use serde_json::{Value, json};
 
-use crate::baseline;
-use crate::harness::{
-    Bench, Bound, FUSED, Outcome, Rank, Results, UNFUSED, Variant, Work, typed, values, widened,
-};
+use super::baseline;
+use super::data::{read, rounded, typed, values};
+use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
-const EPS: f32 = 1e-12;
-const DROPOUT: f32 = 0.1;
-const SITE: u32 = 9;
+pub const EPS: f32 = 1e-12;
+/// Random state, and stream, of the dropout.
+pub const SEED: u64 = 1;
+pub const STEP: u32 = 1;
+pub const SITE: u32 = 9;
 
-#[derive(Clone, Copy)]
-struct Case {
-    rows: usize,
-    columns: usize,
-    backward: bool,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pass {
+    Forward,
+    Backward,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub rows: usize,
+    pub columns: usize,
+    /// Mean of the input.
+    pub mean: f64,
+    /// Optional arguments.
+    pub bias: bool,
+    pub residual: bool,
+    /// Rate; 0 without dropout.
+    pub dropout: f32,
+    /// The pass that runs.
+    pub pass: Pass,
+}
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let (rows, columns) = scale.choose((32_768, 768), (4096, 128));
+    let passes = [("layer_norm_forward", Pass::Forward), ("layer_norm_backward", Pass::Backward)];
+    let operation = |(name, pass)| {
+        let case = Case { rows, columns, mean: 0.0, bias: false, residual: true, dropout: 0.1, pass };
+        Operation::new(name, [case])
+    };
+    passes.map(operation).into()
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("R{}_C{}", self.rows, self.columns)
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        Some(json!({"rows": self.rows, "columns": self.columns, "dropout": 0.1, "eps": 1e-12}))
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::new(0, 4 * self.rows * self.columns * T::DTYPE.bytes() + 8 * self.rows)
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
+        vec![
+            Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case, &case.inputs())),
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case)),
+        ]
+    }
+}
+
+/// Host data of a case. Absent bias and residual are zeros.
+pub struct Inputs<T> {
+    pub input: Vec<T>,
+    pub bias: Vec<f32>,
+    pub residual: Vec<T>,
+    pub gamma: Vec<f32>,
+    pub beta: Vec<f32>,
+    pub d_output: Vec<T>,
 }
 
 impl Case {
-    /// Input, residual, gradient of the output.
-    fn matrices<T: ModelFloat>(&self) -> [Vec<T>; 3] {
-        [1, 2, 3].map(|seed| typed(seed, self.rows * self.columns))
-    }
-
-    /// Gamma, beta.
-    fn vectors(&self) -> [Vec<f32>; 2] {
-        [4, 5].map(|seed| values(seed, self.columns))
-    }
-
-    fn bound(&self, element_bytes: usize) -> Bound {
-        Bound::new(0, 4 * self.rows * self.columns * element_bytes + 8 * self.rows)
-    }
-}
-
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let on_gpu = bench.on_gpu();
-    let (rows, columns) = if on_gpu { (32_768, 768) } else { (4096, 128) };
-    for (operation, backward) in [("layer_norm_forward", false), ("layer_norm_backward", true)] {
-        let mut group = bench.group(operation);
-        let case = Case { rows, columns, backward };
-        let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
-        let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
-        group.case(
-            Rank::Headline,
-            &format!("R{}_C{}", case.rows, case.columns),
-            case.bound(T::DTYPE.bytes()),
-            vec![fused, unfused],
-        );
+    pub fn inputs<T: ModelFloat>(&self) -> Inputs<T> {
+        let Self { rows, columns, mean, .. } = *self;
+        let shifted = |seed, count, by: f64| values(seed, count).iter().map(|v| v + by).collect::<Vec<_>>();
+        let zeros = |count| vec![T::from_f32(0.0); count];
+        Inputs {
+            input: rounded(&shifted(1, rows * columns, mean)),
+            bias: if self.bias { typed(2, columns) } else { vec![0.0; columns] },
+            residual: if self.residual { typed(3, rows * columns) } else { zeros(rows * columns) },
+            gamma: rounded(&shifted(4, columns, 1.0)),
+            beta: typed(5, columns),
+            d_output: typed(6, rows * columns),
+        }
     }
 }
 
-fn results(arrays: Vec<(&str, Vec<f32>)>) -> Outcome<Results> {
-    Ok(arrays.into_iter().map(|(name, values)| (name.to_string(), values)).collect())
-}
-
-/// The fused operation.
-struct Fused<T: ModelFloat> {
+/// The fused operation. Gradients of vectors start from 0, and are added to.
+pub struct Fused<T: ModelFloat> {
     case: Case,
     rng: Buffer<u32>,
     input: Buffer<T>,
+    bias: Buffer<f32>,
     residual: Buffer<T>,
     d_output: Buffer<T>,
     gamma: Buffer<f32>,
     beta: Buffer<f32>,
-    output: Buffer<T>,
-    sum: Buffer<T>,
-    mean: Buffer<f32>,
-    rstd: Buffer<f32>,
-    d_input: Buffer<T>,
-    d_residual: Buffer<T>,
-    d_gamma: Buffer<f32>,
-    d_beta: Buffer<f32>,
+    pub output: Buffer<T>,
+    pub sum: Buffer<T>,
+    pub mean: Buffer<f32>,
+    pub rstd: Buffer<f32>,
+    pub d_input: Buffer<T>,
+    pub d_residual: Buffer<T>,
+    pub d_gamma: Buffer<f32>,
+    pub d_beta: Buffer<f32>,
+    pub d_bias: Buffer<f32>,
     workspace: Buffer<u8>,
 }
 
 impl<T: ModelFloat> Fused<T> {
-    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+    /// Uploads the inputs and runs the forward pass.
+    pub fn new(stream: &Stream, case: Case, inputs: &Inputs<T>) -> Outcome<Self> {
         let device = stream.device();
         let Case { rows, columns, .. } = case;
-        let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
-        let [gamma, beta] = case.vectors().map(|values| device.upload(&values));
         let matrix = || device.zeros(rows * columns);
         let mut fused = Self {
             case,
-            rng: device.upload(&ops::rng_state(1, 1))?,
-            input: input?,
-            residual: residual?,
-            d_output: d_output?,
-            gamma: gamma?,
-            beta: beta?,
+            rng: device.upload(&rng_state(SEED, STEP))?,
+            input: device.upload(&inputs.input)?,
+            bias: device.upload(&inputs.bias)?,
+            residual: device.upload(&inputs.residual)?,
+            d_output: device.upload(&inputs.d_output)?,
+            gamma: device.upload(&inputs.gamma)?,
+            beta: device.upload(&inputs.beta)?,
             output: matrix()?,
             sum: matrix()?,
             mean: device.zeros(rows)?,
@@ -102,6 +141,7 @@ impl<T: ModelFloat> Fused<T> {
             d_residual: matrix()?,
             d_gamma: device.zeros(columns)?,
             d_beta: device.zeros(columns)?,
+            d_bias: device.zeros(columns)?,
             workspace: layer_norm::workspace(rows, columns).allocate(device)?,
         };
         fused.forward(stream)?;
@@ -119,16 +159,16 @@ impl<T: ModelFloat> Fused<T> {
             mean: self.mean.view_mut(),
             rstd: self.rstd.view_mut(),
             fused: layer_norm::Fused {
-                dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
-                residual: Some(self.residual.matrix(rows, columns)?),
+                bias: self.case.bias.then(|| self.bias.view()),
+                dropout: dropout(self.case, &self.rng),
+                residual: self.case.residual.then(|| self.residual.matrix(rows, columns)).transpose()?,
                 sum: Some(self.sum.matrix_mut(rows, columns)?),
-                ..layer_norm::Fused::default()
             },
         };
         Ok(layer_norm::forward(stream, forward)?)
     }
 
-    fn backward(&mut self, stream: &Stream) -> Outcome<()> {
+    pub fn backward(&mut self, stream: &Stream) -> Outcome<()> {
         let Case { rows, columns, .. } = self.case;
         let backward = layer_norm::Backward {
             d_output: self.d_output.matrix(rows, columns)?,
@@ -141,30 +181,38 @@ impl<T: ModelFloat> Fused<T> {
             d_beta: self.d_beta.view_mut(),
             workspace: self.workspace.view_mut(),
             fused: layer_norm::FusedGradients {
-                dropout: Some(ops::Dropout { rng: self.rng.view(), rate: DROPOUT, site: SITE }),
+                dropout: dropout(self.case, &self.rng),
                 d_residual: Some(self.d_residual.matrix_mut(rows, columns)?),
-                ..layer_norm::FusedGradients::default()
+                d_bias: self.case.bias.then(|| self.d_bias.view_mut()),
             },
         };
         Ok(layer_norm::backward(stream, backward)?)
     }
 }
 
+fn dropout(case: Case, rng: &Buffer<u32>) -> Option<ops::Dropout<'_>> {
+    (case.dropout > 0.0).then(|| ops::Dropout { rng: rng.view(), rate: case.dropout, site: SITE })
+}
+
 impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        if self.case.backward { self.backward(stream) } else { self.forward(stream) }
+        match self.case.pass {
+            Pass::Forward => self.forward(stream),
+            Pass::Backward => self.backward(stream),
+        }
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        if !self.case.backward {
-            return results(vec![("output", widened(&self.output)?)]);
+        if self.case.pass == Pass::Forward {
+            return Ok(named([("output", read(&self.output)?)]));
         }
-        results(vec![
-            ("d_input", widened(&self.d_input)?),
-            ("d_residual", widened(&self.d_residual)?),
+        Ok(named([
+            ("d_input", read(&self.d_input)?),
+            ("d_residual", read(&self.d_residual)?),
             ("d_gamma", self.d_gamma.read()?),
             ("d_beta", self.d_beta.read()?),
-        ])
+            ("d_bias", self.d_bias.read()?),
+        ]))
     }
 }
 
@@ -172,6 +220,7 @@ impl<T: ModelFloat> Work for Fused<T> {
 struct Unfused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
+    bias: Buffer<f32>,
     residual: Buffer<T>,
     d_output: Buffer<T>,
     gamma: Buffer<f32>,
@@ -181,33 +230,35 @@ struct Unfused<T: ModelFloat> {
 
 impl<T: ModelFloat> Unfused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
-        let device = stream.device();
-        let [input, residual, d_output] = case.matrices::<T>().map(|values| device.upload(&values));
-        let [gamma, beta] = case.vectors().map(|values| device.upload(&values));
-        let dropout = baseline::Dropout::new(stream, case.rows * case.columns, DROPOUT, SITE)?;
+        let (device, inputs) = (stream.device(), case.inputs::<T>());
+        let dropout = (case.dropout > 0.0)
+            .then(|| baseline::Dropout::new(stream, case.rows * case.columns, case.dropout, SITE));
         let layer =
-            baseline::layer_norm::LayerNorm::new(stream, case.rows, case.columns, Some(dropout), EPS)?;
+            baseline::layer_norm::LayerNorm::new(stream, case.rows, case.columns, dropout.transpose()?, EPS)?;
         let mut unfused = Self {
             case,
-            input: input?,
-            residual: residual?,
-            d_output: d_output?,
-            gamma: gamma?,
-            beta: beta?,
+            input: device.upload(&inputs.input)?,
+            bias: device.upload(&inputs.bias)?,
+            residual: device.upload(&inputs.residual)?,
+            d_output: device.upload(&inputs.d_output)?,
+            gamma: device.upload(&inputs.gamma)?,
+            beta: device.upload(&inputs.beta)?,
             layer,
         };
-        unfused.pass(stream, false)?;
+        unfused.pass(stream, Pass::Forward)?;
         Ok(unfused)
     }
 
-    fn pass(&mut self, stream: &Stream, backward: bool) -> Outcome<()> {
-        let (gamma, beta) = (self.gamma.view(), self.beta.view());
-        let parameters = baseline::layer_norm::Parameters { bias: None, gamma, beta };
-        let (input, residual) = (self.input.view(), self.residual.view());
-        if backward {
-            self.layer.backward(stream, parameters, self.d_output.view())?;
-        } else {
-            self.layer.forward(stream, parameters, input, Some(residual))?;
+    fn pass(&mut self, stream: &Stream, pass: Pass) -> Outcome<()> {
+        let parameters = baseline::layer_norm::Parameters {
+            bias: self.case.bias.then(|| self.bias.view()),
+            gamma: self.gamma.view(),
+            beta: self.beta.view(),
+        };
+        let residual = self.case.residual.then(|| self.residual.view());
+        match pass {
+            Pass::Forward => self.layer.forward(stream, parameters, self.input.view(), residual)?,
+            Pass::Backward => self.layer.backward(stream, parameters, self.d_output.view())?,
         }
         Ok(())
     }
@@ -215,20 +266,21 @@ impl<T: ModelFloat> Unfused<T> {
 
 impl<T: ModelFloat> Work for Unfused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        self.pass(stream, self.case.backward)
+        self.pass(stream, self.case.pass)
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        if !self.case.backward {
-            return results(vec![("output", widened(&self.layer.output)?)]);
+        if self.case.pass == Pass::Forward {
+            return Ok(named([("output", read(&self.layer.output)?)]));
         }
         let mut d_gamma = self.layer.d_parameters.read()?;
         let d_beta = d_gamma.split_off(self.case.columns);
-        results(vec![
-            ("d_input", widened(self.layer.d_input())?),
-            ("d_residual", widened(&self.layer.d_residual)?),
+        Ok(named([
+            ("d_input", read(self.layer.d_input())?),
+            ("d_residual", read(&self.layer.d_residual)?),
             ("d_gamma", d_gamma),
             ("d_beta", d_beta),
-        ])
+            ("d_bias", self.layer.d_bias.read()?),
+        ]))
     }
 }

@@ -8,24 +8,68 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use retromae::device::{Buffer, Stream};
+use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::model::MaskPool;
 use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
 use retromae::ops::rng_state;
 
-use crate::harness::{
-    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
-    visibility, word_starts,
-};
+use serde_json::{Value, json};
+
+use super::data::{POOL_ROWS_MAX, RATIO, WORD_LENGTHS, prefix_sums, visibility, word_starts};
+use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named};
 
 const ENCODER_RATIO: f64 = 0.3;
+const MASK_ID: i32 = 103;
 const VOCABULARY: usize = 30522;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Case {
     sentences: usize,
     length: usize,
     pool_rows_max: usize,
+}
+
+pub fn operations<T: ModelFloat>(_: Scale) -> Vec<Operation<T>> {
+    let case = |pool_rows_max| Case { sentences: 64, length: 512, pool_rows_max };
+    vec![Operation::new("masks", [POOL_ROWS_MAX, 2 * POOL_ROWS_MAX].map(case))]
+}
+
+impl<T> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("B{}_L{}_K{}", self.sentences, self.length, self.pool_rows_max)
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::headline(self.pool_rows_max == POOL_ROWS_MAX)
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        Some(json!({
+            "sentences": self.sentences,
+            "length": self.length,
+            "set_size": self.pool_rows_max,
+            "ratio": RATIO,
+            "encoder_ratio": ENCODER_RATIO,
+            "mask_id": MASK_ID,
+            "vocab_size": VOCABULARY,
+            "word_lengths": WORD_LENGTHS,
+        }))
+    }
+
+    fn bound(&self) -> Bound {
+        let words = self.sentences * self.length.min(self.pool_rows_max) * self.length.div_ceil(32);
+        let labeled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
+        Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labeled)
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let case = *self;
+        vec![
+            Variant::new(FUSED, move |stream| Fused::new(stream, case)),
+            Variant::new(UNFUSED, move |stream| Unfused::new(stream, case)),
+            Variant::new("python", move |_| Python::new(case)),
+        ]
+    }
 }
 
 impl Case {
@@ -35,12 +79,6 @@ impl Case {
 
     fn tokens(&self) -> usize {
         self.sentences * self.length
-    }
-
-    fn bound(&self) -> Bound {
-        let words = self.sentences * self.length.min(self.pool_rows_max) * self.length.div_ceil(32);
-        let labeled = (self.tokens() as f64 * ENCODER_RATIO) as usize;
-        Bound::new(0, 4 * words + self.tokens() * (2 + 8) + self.tokens() / 8 + 8 * labeled)
     }
 
     /// `[B, L, L]`: 1 where a query sees a key
@@ -59,21 +97,7 @@ impl Case {
     /// Mean number of tokens that a row of each sentence sees: the only result that different random generators share.
     fn results(&self, dense: &[i64]) -> Results {
         let mean = |sentence: &[i64]| sentence.iter().sum::<i64>() as f32 / self.length as f32;
-        vec![("visible".into(), dense.chunks(self.length * self.length).map(mean).collect())]
-    }
-}
-
-pub fn bench(bench: &mut Bench) {
-    let mut group = bench.group("masks");
-    for pool_rows_max in [128, 256] {
-        let case = Case { sentences: 64, length: 512, pool_rows_max };
-        let variants = vec![
-            Variant::new(FUSED, move |stream| Fused::new(stream, case)),
-            Variant::new(UNFUSED, move |stream| Unfused::new(stream, case)),
-            Variant::new("python", move |_| Python::new(case)),
-        ];
-        let rank = Rank::headline(pool_rows_max == POOL_ROWS_MAX);
-        group.case(rank, &format!("B64_L512_K{pool_rows_max}"), case.bound(), variants);
+        named([("visible", dense.chunks(self.length * self.length).map(mean).collect())])
     }
 }
 
@@ -100,7 +124,7 @@ struct Fused {
 impl Fused {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
-        let sums = cu_seqlens(&case.lengths());
+        let sums = prefix_sums(&case.lengths());
         let offsets = masks::pool_offsets(&sums, case.pool_rows_max)?;
         let labeled = masks::labeled_offsets(&sums, MaskCountLimit::of(ENCODER_RATIO))?;
         let indices: Vec<u32> = (0..case.sentences as u32).collect();
@@ -148,7 +172,7 @@ impl Work for Fused {
         };
         let encoder = Corruption {
             count_limit: MaskCountLimit::of(ENCODER_RATIO),
-            replacement: Replacement::bert(103, VOCABULARY),
+            replacement: Replacement::bert(MASK_ID, VOCABULARY),
             ids: self.ids.view(),
             input_ids: self.input_ids.view_mut(),
             offsets: self.labeled_offsets.view(),
@@ -254,7 +278,7 @@ impl Work for Python {
 
     fn results(&mut self) -> Outcome<Results> {
         let means = self.answer.split_whitespace().map(str::parse).collect::<Result<Vec<f32>, _>>()?;
-        Ok(vec![("visible".into(), means)])
+        Ok(named([("visible", means)]))
     }
 }
 

@@ -3,9 +3,11 @@
 //! Bound: 2·16·16·8 FLOPs for each mma of a warp; each warp's operands and sums once.
 
 use retromae::device::params::ProbeParams;
-use retromae::device::{Buffer, Float, LaunchShape, Stream, bf16, f16};
+use retromae::device::{Buffer, DType, Float, LaunchShape, ModelFloat, Stream, bf16, f16};
+use serde_json::Value;
 
-use crate::harness::{Bench, Bound, FUSED, Group, Outcome, Rank, Results, Variant, Work, typed};
+use super::data::typed;
+use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, Variant, Work, named};
 
 const THREADS: usize = 128;
 const BLOCKS: usize = 16;
@@ -16,20 +18,41 @@ const OPERANDS: usize = 4 + 16;
 const SUMS: usize = 32;
 const FLOPS: usize = 2 * 16 * 16 * 64 * (THREADS / 32 * BLOCKS) * ROUNDS;
 
-pub fn bench(bench: &mut Bench) {
-    if bench.on_gpu() {
-        return;
-    }
-    let mut group = bench.group("mma_emulation");
-    case::<bf16>(&mut group, ["probe_mma_bf16", "probe_naive_mma_bf16"]);
-    case::<f16>(&mut group, ["probe_mma_f16", "probe_naive_mma_f16"]);
+struct Case(DType);
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let cases = scale.choose(vec![], vec![Case(DType::Bf16), Case(DType::F16)]);
+    vec![Operation::new("mma_emulation", cases)]
 }
 
-fn case<T: Float>(group: &mut Group<'_>, [emulated, naive]: [&'static str; 2]) {
-    let bytes = 4 * THREADS * BLOCKS * (OPERANDS + SUMS);
+impl<T> super::Case<T> for Case {
+    fn name(&self) -> String {
+        self.0.name().into()
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Rest
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        None
+    }
+
+    fn bound(&self) -> Bound {
+        Bound::new(FLOPS, 4 * THREADS * BLOCKS * (OPERANDS + SUMS))
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        match self.0 {
+            DType::F16 => variants::<f16>(["probe_mma_f16", "probe_naive_mma_f16"]),
+            _ => variants::<bf16>(["probe_mma_bf16", "probe_naive_mma_bf16"]),
+        }
+    }
+}
+
+fn variants<T: Float>([emulated, naive]: [&'static str; 2]) -> Vec<Variant> {
     let variant = |name, kernel| Variant::new(name, move |stream| Products::<T>::new(stream, kernel));
-    let variants = vec![variant(FUSED, emulated), variant("naive", naive)];
-    group.case(Rank::Rest, T::DTYPE.name(), Bound::new(FLOPS, bytes), variants);
+    vec![variant(FUSED, emulated), variant("naive", naive)]
 }
 
 /// Every round has the same operands, so the sums are the first round's times the number of rounds.
@@ -61,6 +84,6 @@ impl<T: Float> Work for Products<T> {
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        Ok(vec![("sums".into(), self.sums.read()?)])
+        Ok(named([("sums", self.sums.read()?)]))
     }
 }

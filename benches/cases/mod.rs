@@ -1,32 +1,48 @@
-//! One module an operation. Each states what its bound counts; e is the size of an element, f32 gradients and masters take 4 bytes.
+//! The operations' cases: one module an operation with its sizes, inputs and bound, its launch, and the unfused composition beside it. Benches time
+//! them, and tests run them at sizes of their own.
+//!
+//! Each module states what its bound counts; e is the size of an element, f32 gradients and masters take 4 bytes.
+#![allow(dead_code)]
 
-mod adamw;
-mod attention;
-mod bag_of_words;
-mod ceiling;
-mod cross_entropy;
-mod embedding;
-mod layer_norm;
-mod masks;
-mod mma_emulation;
-mod step;
+pub mod adamw;
+pub mod attention;
+pub mod bag_of_words;
+#[path = "../baseline/mod.rs"]
+pub mod baseline;
+pub mod ceiling;
+pub mod cross_entropy;
+pub mod data;
+pub mod embedding;
+pub mod layer_norm;
+pub mod masks;
+pub mod mma_emulation;
+pub mod step;
 mod tutorial;
+mod work;
 
 use retromae::device::ModelFloat;
 
-use crate::harness::Bench;
+pub use work::{
+    Bound, Case, Error, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work,
+    named,
+};
 
-/// Benchmarks all operations, with elements of `T`.
-pub fn all<T: ModelFloat>(bench: &mut Bench) {
-    ceiling::bench::<T>(bench);
-    attention::bench::<T>(bench);
-    cross_entropy::bench::<T>(bench);
-    bag_of_words::bench::<T>(bench);
-    layer_norm::bench::<T>(bench);
-    embedding::bench::<T>(bench);
-    adamw::bench(bench);
-    masks::bench(bench);
-    mma_emulation::bench(bench);
-    step::bench::<T>(bench);
-    tutorial::bench::<T>(bench);
+/// Returns every operation, in the order in which they are measured.
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    [
+        ceiling::operations,
+        attention::operations,
+        cross_entropy::operations,
+        bag_of_words::operations,
+        layer_norm::operations,
+        embedding::operations,
+        adamw::operations,
+        masks::operations,
+        mma_emulation::operations,
+        step::operations,
+        tutorial::operations,
+    ]
+    .into_iter()
+    .flat_map(|operations| operations(scale))
+    .collect()
 }

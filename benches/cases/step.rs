@@ -12,11 +12,11 @@ use retromae::model::{
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::reference::mask::sample_batch;
 
-use crate::baseline;
-use crate::harness::{
-    Bench, Bound, FUSED, Outcome, POOL_ROWS_MAX, RATIO, Rank, Results, UNFUSED, Variant, Work, cu_seqlens,
-    word_starts,
-};
+use serde_json::{Value, json};
+
+use super::baseline;
+use super::data::{POOL_ROWS_MAX, RATIO, prefix_sums, word_starts};
+use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work};
 
 const MASKING: Masking = Masking {
     mask_id: 103,
@@ -30,41 +30,50 @@ const LEARNING_RATE: f64 = 1e-4;
 const HOST_LENGTHS: [usize; 24] =
     [16, 24, 32, 32, 48, 48, 56, 64, 64, 64, 72, 80, 80, 88, 96, 96, 104, 112, 120, 128, 128, 144, 160, 192];
 
+#[derive(Clone, Debug)]
 struct Case {
+    name: &'static str,
     config: ModelConfig,
     lengths: Vec<usize>,
 }
 
-impl Case {
-    fn base(length: usize) -> Self {
-        Self { config: ModelConfig::base(30_522), lengths: vec![length; 32_768 / length] }
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let gpu = vec![Case::base("base_L128", 128), Case::base("base_L512", 512)];
+    vec![Operation::new("step", scale.choose(gpu, vec![Case::tiny()]))]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        self.name.into()
     }
 
-    fn tiny() -> Self {
-        Self { config: ModelConfig::tiny(8192), lengths: HOST_LENGTHS.to_vec() }
+    /// Sizes of a step of sentences of one length, the only ones that need no padding.
+    fn sizes(&self) -> Option<Value> {
+        let ModelConfig {
+            hidden_size,
+            intermediate_size,
+            vocab_size,
+            num_hidden_layers,
+            num_attention_heads,
+            hidden_dropout_prob,
+            ..
+        } = self.config;
+        let length = *self.lengths.first()?;
+        let sizes = json!({
+            "sentences": self.lengths.len(),
+            "length": length,
+            "layers": num_hidden_layers,
+            "hidden_size": hidden_size,
+            "heads": num_attention_heads,
+            "intermediate_size": intermediate_size,
+            "vocab_size": vocab_size,
+            "dropout": hidden_dropout_prob,
+            "masked_share": MASKING.encoder.ratio,
+        });
+        self.lengths.iter().all(|&other| other == length).then_some(sizes)
     }
 
-    fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-
-    fn sentences(&self) -> PackedSentences {
-        let words = self.config.vocab_size - 1000;
-        let starts: Vec<bool> = self.lengths.iter().flat_map(|&length| word_starts(length)).collect();
-        PackedSentences {
-            sentence_indices: (0..self.lengths.len() as u32).collect(),
-            cu_seqlens: cu_seqlens(&self.lengths),
-            ids: (0..self.tokens()).map(|token| 1000 + (token * 37 % words) as i32).collect(),
-            word_starts: word_start_bits(&starts),
-        }
-    }
-
-    /// Returns the batch that the first step samples.
-    fn batch(&self) -> Batch {
-        sample_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
-    }
-
-    fn bound(&self, dtype: DType) -> Bound {
+    fn bound(&self) -> Bound {
         let ModelConfig { hidden_size, intermediate_size, vocab_size, num_hidden_layers, .. } = self.config;
         let batch = self.batch();
         let labels = batch.encoder_labels.iter().chain(&batch.decoder_labels);
@@ -82,21 +91,45 @@ impl Case {
             + hidden_size * hidden_size
             + 5 * hidden_size
             + vocab_size;
-        Bound::new(flops, parameters * if dtype == DType::Bf16 { 30 } else { 28 })
+        Bound::new(flops, parameters * if T::DTYPE == DType::Bf16 { 30 } else { 28 })
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let (fused, unfused) = (self.clone(), self.clone());
+        vec![
+            Variant::new(FUSED, move |stream| Fused::<T>::new(stream, &fused)),
+            Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, &unfused)),
+        ]
     }
 }
 
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let cases = if bench.on_gpu() {
-        vec![("base_L128", Case::base(128)), ("base_L512", Case::base(512))]
-    } else {
-        vec![("tiny_T2048", Case::tiny())]
-    };
-    let mut group = bench.group("step");
-    for (name, case) in &cases {
-        let fused = Variant::new(FUSED, move |stream| Fused::<T>::new(stream, case));
-        let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
-        group.case(Rank::Headline, name, case.bound(T::DTYPE), vec![fused, unfused]);
+impl Case {
+    fn base(name: &'static str, length: usize) -> Self {
+        Self { name, config: ModelConfig::base(30_522), lengths: vec![length; 32_768 / length] }
+    }
+
+    fn tiny() -> Self {
+        Self { name: "tiny_T2048", config: ModelConfig::tiny(8192), lengths: HOST_LENGTHS.to_vec() }
+    }
+
+    fn tokens(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    fn sentences(&self) -> PackedSentences {
+        let words = self.config.vocab_size - 1000;
+        let starts: Vec<bool> = self.lengths.iter().flat_map(|&length| word_starts(length)).collect();
+        PackedSentences {
+            sentence_indices: (0..self.lengths.len() as u32).collect(),
+            cu_seqlens: prefix_sums(&self.lengths),
+            ids: (0..self.tokens()).map(|token| 1000 + (token * 37 % words) as i32).collect(),
+            word_starts: word_start_bits(&starts),
+        }
+    }
+
+    /// Returns the batch that the first step samples.
+    fn batch(&self) -> Batch {
+        sample_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
     }
 }
 

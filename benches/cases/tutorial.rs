@@ -6,17 +6,45 @@
 use retromae::device::{Buffer, ModelFloat, Stream};
 use retromae::ops::rows::{self, Gather};
 use retromae::ops::tutorial::{SentenceVectors, sentence_vectors};
+use serde_json::Value;
 
-use crate::harness::{Bench, Bound, FUSED, Outcome, Rank, Results, Variant, Work, typed, values, widened};
+use super::data::{read, typed, values};
+use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, Variant, Work, named};
 
-pub fn bench<T: ModelFloat>(bench: &mut Bench) {
-    let (rows, columns) = if bench.on_gpu() { (32_768, 768) } else { (4096, 128) };
-    let bound = Bound::new(0, 2 * rows * columns * T::DTYPE.bytes() + 8 * rows + 4 * columns);
-    let variant = |name, gather| {
-        Variant::new(name, move |stream: &Stream| Vectors::<T>::new(stream, [rows, columns], gather))
-    };
-    let variants = vec![variant(FUSED, false), variant("gather", true)];
-    bench.group("sentence_vectors").case(Rank::Rest, &format!("R{rows}_C{columns}"), bound, variants);
+struct Case {
+    rows: usize,
+    columns: usize,
+}
+
+pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
+    let (rows, columns) = scale.choose((32_768, 768), (4096, 128));
+    vec![Operation::new("sentence_vectors", [Case { rows, columns }])]
+}
+
+impl<T: ModelFloat> super::Case<T> for Case {
+    fn name(&self) -> String {
+        format!("R{}_C{}", self.rows, self.columns)
+    }
+
+    fn rank(&self) -> Rank {
+        Rank::Rest
+    }
+
+    fn sizes(&self) -> Option<Value> {
+        None
+    }
+
+    fn bound(&self) -> Bound {
+        let Self { rows, columns } = *self;
+        Bound::new(0, 2 * rows * columns * T::DTYPE.bytes() + 8 * rows + 4 * columns)
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        let shape = [self.rows, self.columns];
+        let variant =
+            |name, gather| Variant::new(name, move |stream| Vectors::<T>::new(stream, shape, gather));
+        vec![variant(FUSED, false), variant("gather", true)]
+    }
 }
 
 struct Vectors<T: ModelFloat> {
@@ -65,6 +93,6 @@ impl<T: ModelFloat> Work for Vectors<T> {
 
     fn results(&mut self) -> Outcome<Results> {
         // The gather computes something else.
-        if self.gather { Ok(Results::new()) } else { Ok(vec![("output".into(), widened(&self.output)?)]) }
+        if self.gather { Ok(Results::new()) } else { Ok(named([("output", read(&self.output)?)])) }
     }
 }

@@ -1,4 +1,4 @@
-//! Shared harness of the benches: the device, lazily prepared variants of a case, their timing and comparison.
+//! Measures cases: the device, the timing of their variants, and the comparison of what these compute.
 //!
 //! Criterion's ids are `op/variant/case`. Environment variables beside the device's:
 //!
@@ -12,7 +12,6 @@
 //! The program exits with status 1 if a variant computed a different result than another, and with 70 if the device cannot go on: a new process can,
 //! after the id that was begun last.
 
-mod data;
 mod report;
 mod timer;
 
@@ -25,63 +24,8 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput
 use retromae::device::{self, Device, Stream};
 use retromae::ops;
 
-pub use data::{
-    POOL_ROWS_MAX, RATIO, cu_seqlens, embeddings, head_results, mixed_lengths, typed, values, visibility,
-    widened, word_starts,
-};
-pub use report::Bound;
+use crate::cases::{Bound, Case, Error, Operation, Outcome, Rank, Results, Scale, Variant, Work};
 use timer::Timer;
-
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
-pub type Outcome<T> = Result<T, Error>;
-/// Named arrays.
-pub type Results = Vec<(String, Vec<f32>)>;
-
-/// One variant of a case, with all its buffers.
-pub trait Work {
-    /// Enqueues the timed work.
-    fn run(&mut self, stream: &Stream) -> Outcome<()>;
-    /// Returns the results of the first run.
-    fn results(&mut self) -> Outcome<Results>;
-    /// Bytes held while it runs, beside inputs and outputs, if variants differ in that.
-    fn extra_bytes(&self) -> Option<usize> {
-        None
-    }
-}
-
-type Prepare<'a> = dyn Fn(&Stream) -> Outcome<Box<dyn Work + 'a>> + 'a;
-
-/// A variant and its preparation, which runs only if the variant is measured.
-pub struct Variant<'a> {
-    name: &'static str,
-    prepare: Box<Prepare<'a>>,
-}
-
-impl<'a> Variant<'a> {
-    pub fn new<W: Work + 'a>(name: &'static str, prepare: impl Fn(&Stream) -> Outcome<W> + 'a) -> Self {
-        let boxed = move |stream: &Stream| prepare(stream).map(|work| Box::new(work) as Box<dyn Work>);
-        Self { name, prepare: Box::new(boxed) }
-    }
-}
-
-/// Names of this program's variants.
-pub const FUSED: &str = "retromae";
-pub const UNFUSED: &str = "unfused";
-/// The non-default algorithm of a head.
-pub const OWN_PRODUCT: &str = "retromae_own_product";
-
-/// Priority of a case: all of the first rank are measured before any of the second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rank {
-    Headline,
-    Rest,
-}
-
-impl Rank {
-    pub fn headline(is_headline: bool) -> Self {
-        if is_headline { Self::Headline } else { Self::Rest }
-    }
-}
 
 /// Returns the choice that an environment variable names; the first name is the default, an unknown one an error.
 fn choice<T: Copy>(variable: &str, names: &[(&str, T)]) -> Outcome<T> {
@@ -146,17 +90,20 @@ impl Bench {
         &self.device
     }
 
-    /// Returns true on a GPU: sizes are a training step's, and elements are bf16. On the CPU emulator sizes are such that all benches end within
-    /// minutes, and elements are f32. Kernels and compositions are the same on both.
-    pub fn on_gpu(&self) -> bool {
-        self.device.name() != "host"
+    /// Measures the cases of an operation whose turn it is.
+    pub fn measure<T>(&mut self, operation: &Operation<T>) {
+        if operation.cases.is_empty() {
+            return;
+        }
+        let mut group = self.group(operation.name);
+        operation.cases.iter().for_each(|case| group.case(&**case));
     }
 
     /// Opens the group of one operation's cases.
-    pub fn group(&mut self, operation: &'static str) -> Group<'_> {
-        let on_gpu = self.on_gpu();
+    fn group(&mut self, operation: &'static str) -> Group<'_> {
         let mut group = self.criterion.benchmark_group(operation);
-        let (samples, warm_up_ms, measurement_ms) = if on_gpu { (50, 300, 500) } else { (10, 200, 800) };
+        let (samples, warm_up_ms, measurement_ms) =
+            Scale::of(&self.device).choose((50, 300, 500), (10, 200, 800));
         group
             .sample_size(samples)
             .nresamples(10_000)
@@ -189,7 +136,7 @@ impl Bench {
 }
 
 /// An operation whose cases are being measured.
-pub struct Group<'a> {
+struct Group<'a> {
     group: BenchmarkGroup<'a, WallTime>,
     operation: &'static str,
     stream: Stream,
@@ -215,10 +162,12 @@ struct Different {
 impl Group<'_> {
     /// Measures the variants that criterion's filter selects, if it is this case's turn. A variant that cannot run, or whose result differs from the
     /// previous one's, is reported and left out.
-    pub fn case(&mut self, rank: Rank, case: &str, bound: Bound, mut variants: Vec<Variant<'_>>) {
-        if rank != self.rank {
+    fn case<T>(&mut self, case: &dyn Case<T>) {
+        if case.rank() != self.rank {
             return;
         }
+        let (name, bound, mut variants) = (case.name(), case.bound(), case.variants());
+        let case = &name;
         if self.reversed {
             variants.reverse();
         }
@@ -258,13 +207,13 @@ impl Group<'_> {
     fn measure(
         &mut self,
         case: &str,
-        variant: &Variant<'_>,
+        variant: &Variant,
         expected: &mut Option<Results>,
         announced: &mut bool,
         bound: Bound,
     ) {
         let Self { group, operation, stream, timer, .. } = self;
-        let mut work: Option<Box<dyn Work + '_>> = None;
+        let mut work: Option<Box<dyn Work>> = None;
         // Criterion calls this once for each sample, and not at all if its filter excludes the variant.
         group.bench_function(BenchmarkId::new(variant.name, case), |bencher| {
             if !std::mem::replace(announced, true) {
@@ -306,11 +255,7 @@ fn skip<T>(error: Error) -> T {
 }
 
 /// Prepares a variant and runs it once; its results must equal those of the previous variant.
-fn prepare<'a>(
-    variant: &Variant<'a>,
-    stream: &Stream,
-    expected: &mut Option<Results>,
-) -> Outcome<Box<dyn Work + 'a>> {
+fn prepare(variant: &Variant, stream: &Stream, expected: &mut Option<Results>) -> Outcome<Box<dyn Work>> {
     let mut work = (variant.prepare)(stream)?;
     work.run(stream)?;
     let results = work.results()?;

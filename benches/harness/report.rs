@@ -3,19 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// Least work of a case: memory traffic, each operand read and each result written once, and the floating-point operations of its matmuls, two for
-/// each multiply-add.
-#[derive(Clone, Copy, Debug)]
-pub struct Bound {
-    pub flops: u64,
-    pub bytes: u64,
-}
-
-impl Bound {
-    pub fn new(flops: usize, bytes: usize) -> Self {
-        Self { flops: flops as u64, bytes: bytes as u64 }
-    }
-}
+use crate::cases::Bound;
 
 /// Reports that a variant begins, so that the driving program knows the last one.
 pub fn begun(operation: &str, case: &str, variant: &str) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use retromae::device::{Buffer, Device, Stream};
 use retromae::ops::reduce;
 
-use super::{Outcome, Work};
+use crate::cases::{Outcome, Work};
 
 /// More elements than the L2 of any GPU holds.
 const FLUSH_ELEMENTS: usize = 64 << 20;
