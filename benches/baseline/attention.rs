@@ -10,6 +10,7 @@ use retromae::ops::matmul::{Matmul, matmul};
 
 use super::Dropout;
 use super::passes::{self, DropoutRows};
+use crate::cases::data::prefix_sums;
 
 /// A pack of sentences, as padded matrices.
 pub struct Shape {
@@ -75,15 +76,10 @@ impl<T: ModelFloat> Attention<T> {
     ) -> Result<Self> {
         let device = stream.device();
         let heads = || device.zeros(shape.head_elements());
-        let mut cu_seqlens = vec![0];
-        shape
-            .lengths
-            .iter()
-            .for_each(|&length| cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length as i32));
         let padded = shape.lengths.iter().any(|&length| length != shape.padded_length());
         let mask = (pool.is_some() || padded).then(|| dense_mask(pool, &shape));
         Ok(Self {
-            cu_seqlens: device.upload(&cu_seqlens)?,
+            cu_seqlens: device.upload(&prefix_sums(&shape.lengths))?,
             scale: (shape.head_dim as f32).powf(-0.5),
             mask: mask.map(|mask: Vec<T>| device.upload(&mask)).transpose()?,
             heads: [heads()?, heads()?, heads()?],

@@ -13,10 +13,16 @@ use super::data::{read, typed};
 use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
 /// BERT-base's parameter count, a multiple of 8; weight decay skips biases and LayerNorm weights.
-const BASE: Case = Case { name: "base", count: 109_514_304, decayed: 109_360_128, copy: true };
-const SMALL: Case = Case { name: "P1000000", count: 1_000_000, decayed: 999_000, copy: false };
+const BASE: Case = Case {
+    name: "base",
+    count: 109_514_304,
+    decayed: 109_360_128,
+    copy: true,
+    learning_rate: 1e-4,
+    weight_decay: 0.01,
+};
+const SMALL: Case = Case { name: "P1000000", count: 1_000_000, decayed: 999_000, copy: false, ..BASE };
 
-const LEARNING_RATE: f64 = 1e-4;
 /// Later than the first step, so that both bias corrections differ from 1.
 const UPDATE: u32 = 3;
 
@@ -25,7 +31,16 @@ pub struct Case {
     pub name: &'static str,
     pub count: usize,
     pub decayed: usize,
+    /// True to write a bf16 copy of the weights.
     pub copy: bool,
+    pub learning_rate: f64,
+    pub weight_decay: f64,
+}
+
+impl Case {
+    fn hyperparameters(&self) -> Hyperparameters {
+        Hyperparameters { weight_decay: self.weight_decay, ..Hyperparameters::default() }
+    }
 }
 
 pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
@@ -38,10 +53,10 @@ impl<T> super::Case<T> for Case {
     }
 
     fn sizes(&self) -> Option<Value> {
-        let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = Hyperparameters::default();
+        let Hyperparameters { beta1, beta2, eps, weight_decay, max_norm } = self.hyperparameters();
         Some(json!({
             "parameters": self.count,
-            "learning_rate": LEARNING_RATE,
+            "learning_rate": self.learning_rate,
             "betas": [beta1, beta2],
             "eps": eps,
             "weight_decay": weight_decay,
@@ -71,7 +86,7 @@ struct State {
 impl State {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
-        let hyperparameters = Hyperparameters::default();
+        let hyperparameters = case.hyperparameters();
         let array = |seed| device.upload(&typed::<f32>(seed, case.count));
         let positive: Vec<f32> = typed::<f32>(4, case.count).into_iter().map(f32::abs).collect();
         let arena = baseline::adamw::AdamW {
@@ -81,7 +96,7 @@ impl State {
             second_moments: device.upload(&positive)?,
             compute_parameters: case.copy.then(|| device.zeros::<bf16>(case.count)).transpose()?,
             squared_norm: device.zeros(1)?,
-            schedule: device.upload(&hyperparameters.schedule(LEARNING_RATE, UPDATE)?)?,
+            schedule: device.upload(&hyperparameters.schedule(case.learning_rate, UPDATE)?)?,
             decayed: case.decayed,
             hyperparameters,
         };

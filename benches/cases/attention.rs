@@ -160,7 +160,12 @@ impl<T: ModelFloat> Operands<T> {
             return Ok(named([("output", read(&self.output)?)]));
         }
         let [d_query, d_key, d_value] = &self.gradients;
-        Ok(named([("d_query", read(d_query)?), ("d_key", read(d_key)?), ("d_value", read(d_value)?)]))
+        Ok(named([
+            ("output", read(&self.output)?),
+            ("d_query", read(d_query)?),
+            ("d_key", read(d_key)?),
+            ("d_value", read(d_value)?),
+        ]))
     }
 }
 

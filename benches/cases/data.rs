@@ -62,6 +62,11 @@ pub fn read<T: Float>(buffer: &Buffer<T>) -> Outcome<Vec<f32>> {
     Ok(buffer.read()?.into_iter().map(T::to_f32).collect())
 }
 
+/// Returns the number with the fewest digits that is this one in f32.
+pub fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::NAN)
+}
+
 /// Returns the prefix sums of lengths, from 0.
 pub fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
     let ends = lengths.iter().scan(0, |sum, &length| {

@@ -8,7 +8,7 @@ use retromae::ops::{self, layer_norm, rng_state};
 use serde_json::{Value, json};
 
 use super::baseline;
-use super::data::{read, rounded, typed, values};
+use super::data::{decimal, read, rounded, typed, values};
 use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
 pub const EPS: f32 = 1e-12;
@@ -32,6 +32,7 @@ pub struct Case {
     /// Optional arguments.
     pub bias: bool,
     pub residual: bool,
+    pub d_bias: bool,
     /// Rate; 0 without dropout.
     pub dropout: f32,
     /// The pass that runs.
@@ -42,7 +43,8 @@ pub fn operations<T: ModelFloat>(scale: Scale) -> Vec<Operation<T>> {
     let (rows, columns) = scale.choose((32_768, 768), (4096, 128));
     let passes = [("layer_norm_forward", Pass::Forward), ("layer_norm_backward", Pass::Backward)];
     let operation = |(name, pass)| {
-        let case = Case { rows, columns, mean: 0.0, bias: false, residual: true, dropout: 0.1, pass };
+        let case =
+            Case { rows, columns, mean: 0.0, bias: false, residual: true, d_bias: false, dropout: 0.1, pass };
         Operation::new(name, [case])
     };
     passes.map(operation).into()
@@ -54,7 +56,9 @@ impl<T: ModelFloat> super::Case<T> for Case {
     }
 
     fn sizes(&self) -> Option<Value> {
-        Some(json!({"rows": self.rows, "columns": self.columns, "dropout": 0.1, "eps": 1e-12}))
+        Some(
+            json!({"rows": self.rows, "columns": self.columns, "dropout": decimal(self.dropout), "eps": decimal(EPS)}),
+        )
     }
 
     fn bound(&self) -> Bound {
@@ -183,7 +187,7 @@ impl<T: ModelFloat> Fused<T> {
             fused: layer_norm::FusedGradients {
                 dropout: dropout(self.case, &self.rng),
                 d_residual: Some(self.d_residual.matrix_mut(rows, columns)?),
-                d_bias: self.case.bias.then(|| self.d_bias.view_mut()),
+                d_bias: self.case.d_bias.then(|| self.d_bias.view_mut()),
             },
         };
         Ok(layer_norm::backward(stream, backward)?)
@@ -206,13 +210,17 @@ impl<T: ModelFloat> Work for Fused<T> {
         if self.case.pass == Pass::Forward {
             return Ok(named([("output", read(&self.output)?)]));
         }
-        Ok(named([
+        let mut results = named([
+            ("output", read(&self.output)?),
             ("d_input", read(&self.d_input)?),
             ("d_residual", read(&self.d_residual)?),
             ("d_gamma", self.d_gamma.read()?),
             ("d_beta", self.d_beta.read()?),
-            ("d_bias", self.d_bias.read()?),
-        ]))
+        ]);
+        if self.case.d_bias {
+            results.push(("d_bias".into(), self.d_bias.read()?));
+        }
+        Ok(results)
     }
 }
 
@@ -275,12 +283,16 @@ impl<T: ModelFloat> Work for Unfused<T> {
         }
         let mut d_gamma = self.layer.d_parameters.read()?;
         let d_beta = d_gamma.split_off(self.case.columns);
-        Ok(named([
+        let mut results = named([
+            ("output", read(&self.layer.output)?),
             ("d_input", read(self.layer.d_input())?),
             ("d_residual", read(&self.layer.d_residual)?),
             ("d_gamma", d_gamma),
             ("d_beta", d_beta),
-            ("d_bias", self.layer.d_bias.read()?),
-        ]))
+        ]);
+        if self.case.d_bias {
+            results.push(("d_bias".into(), self.layer.d_bias.read()?));
+        }
+        Ok(results)
     }
 }

@@ -18,13 +18,12 @@ pub mod masks;
 pub mod mma_emulation;
 pub mod step;
 mod tutorial;
-mod work;
+pub mod work;
 
 use retromae::device::ModelFloat;
 
 pub use work::{
-    Bound, Case, Error, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work,
-    named,
+    Bound, Case, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named,
 };
 
 /// Returns every operation, in the order in which they are measured.

@@ -15,7 +15,7 @@ use retromae::reference::mask::sample_batch;
 use serde_json::{Value, json};
 
 use super::baseline;
-use super::data::{POOL_ROWS_MAX, RATIO, prefix_sums, word_starts};
+use super::data::{POOL_ROWS_MAX, RATIO, decimal, prefix_sums, word_starts};
 use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work};
 
 const MASKING: Masking = Masking {
@@ -67,7 +67,7 @@ impl<T: ModelFloat> super::Case<T> for Case {
             "heads": num_attention_heads,
             "intermediate_size": intermediate_size,
             "vocab_size": vocab_size,
-            "dropout": hidden_dropout_prob,
+            "dropout": decimal(hidden_dropout_prob),
             "masked_share": MASKING.encoder.ratio,
         });
         self.lengths.iter().all(|&other| other == length).then_some(sizes)

@@ -24,7 +24,8 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput
 use retromae::device::{self, Device, Stream};
 use retromae::ops;
 
-use crate::cases::{Bound, Case, Error, Operation, Outcome, Rank, Results, Scale, Variant, Work};
+use crate::cases::work::Error;
+use crate::cases::{Bound, Case, Operation, Outcome, Rank, Results, Scale, Variant, Work};
 use timer::Timer;
 
 /// Returns the choice that an environment variable names; the first name is the default, an unknown one an error.

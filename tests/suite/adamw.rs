@@ -1,5 +1,6 @@
 //! AdamW against the f64 reference.
 
+use crate::cases::{self, baseline};
 use crate::common::{assert_close, devices, rounded, values, widened};
 use retromae::device::{Buffer, Device, bf16};
 use retromae::ops::adamw::{self, Hyperparameters, Step};
@@ -33,28 +34,24 @@ impl State<f32> {
     /// Takes one step on the device; also returns the bf16 copy if `copy` is set.
     fn step(&self, device: &Device, case: &Case, copy: bool) -> (Self, Option<Vec<bf16>>) {
         let upload = |values: &[f32]| device.upload(values).unwrap();
-        let (mut parameters, mut first, mut second) =
-            (upload(&self.parameters), upload(&self.first), upload(&self.second));
-        let mut gradients = upload(&case.gradients);
-        let squared_norm = upload(&[case.squared_norm]);
-        let schedule = upload(&case.hyperparameters.schedule(case.learning_rate, case.step).unwrap());
-        let mut compute: Buffer<bf16> = device.zeros(self.parameters.len()).unwrap();
-        let arguments = Step {
-            parameters: parameters.view_mut(),
-            gradients: gradients.view_mut(),
-            first_moments: first.view_mut(),
-            second_moments: second.view_mut(),
-            compute_parameters: copy.then(|| compute.view_mut()),
-            squared_norm: squared_norm.view(),
-            schedule: schedule.view(),
+        let copy = copy.then(|| device.zeros::<bf16>(self.parameters.len()).unwrap());
+        let mut arena = baseline::adamw::AdamW {
+            parameters: upload(&self.parameters),
+            gradients: upload(&case.gradients),
+            first_moments: upload(&self.first),
+            second_moments: upload(&self.second),
+            compute_parameters: copy,
+            squared_norm: upload(&[case.squared_norm]),
+            schedule: upload(&case.hyperparameters.schedule(case.learning_rate, case.step).unwrap()),
             decayed: case.decayed,
             hyperparameters: case.hyperparameters,
         };
-        adamw::step(&device.stream(), arguments).unwrap();
-        assert!(gradients.read().unwrap().iter().all(|&gradient| gradient == 0.0), "the gradients are not 0");
+        cases::adamw::step(&device.stream(), &mut arena).unwrap();
         let read = |buffer: &Buffer<f32>| buffer.read().unwrap();
-        let state = Self { parameters: read(&parameters), first: read(&first), second: read(&second) };
-        (state, copy.then(|| compute.read().unwrap()))
+        assert!(read(&arena.gradients).iter().all(|&gradient| gradient == 0.0), "the gradients are not 0");
+        let (parameters, first, second) =
+            (read(&arena.parameters), read(&arena.first_moments), read(&arena.second_moments));
+        (Self { parameters, first, second }, arena.compute_parameters.map(|copy| copy.read().unwrap()))
     }
 
     /// The composition that a framework without a fused kernel runs, each operation rounded to f32.

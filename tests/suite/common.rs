@@ -4,6 +4,8 @@
 use retromae::device::{Device, Float, HostOptions, Stream, ThreadOrder, bf16, f16};
 use retromae::random::{key, philox};
 
+pub use crate::cases::data::{integers, prefix_sums, rounded, values};
+
 /// Returns every device that a kernel must pass on: the CUDA device if `RETROMAE_TEST_DEVICE=cuda`, else the CPU emulator with guard pages in
 /// forward, reverse and random thread order, and, if built, under the sanitizer.
 pub fn devices() -> Vec<Device> {
@@ -58,19 +60,6 @@ pub fn assert_no_bank_conflicts(kernel: &str, work: impl FnOnce(&Device)) {
     assert!(conflicts.is_empty(), "bank conflicts:\n{}", conflicts.join("\n"));
 }
 
-/// Returns `count` values in about [-2, 2], nearly normal, the same for the same `seed`.
-pub fn values(seed: u64, count: usize) -> Vec<f64> {
-    let uniform = |word: u32| f64::from(word) / f64::from(u32::MAX) - 0.5;
-    let draw = |i: usize| philox(key(seed), [i as u32, 0, 0, 0]).map(uniform);
-    (0..count).map(|i| draw(i).iter().sum::<f64>() * 1.7).collect()
-}
-
-/// Returns `count` integers below `bound`.
-pub fn integers(seed: u64, count: usize, bound: u32) -> Vec<i32> {
-    let draw = |i: usize| philox(key(seed), [i as u32, 1, 0, 0])[0];
-    (0..count).map(|i| retromae::random::bounded(draw(i), bound) as i32).collect()
-}
-
 /// Returns `count` integers to put in place of indices in `0..bound`: valid ones, values beside the range's ends, and arbitrary ones.
 pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
     let bound = bound as i32;
@@ -84,17 +73,6 @@ pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
         }
     };
     (0..count).map(draw).collect()
-}
-
-/// Returns the prefix sums of sentence lengths, from 0.
-pub fn prefix_sums(lengths: &[usize]) -> Vec<i32> {
-    let sum = |end| lengths[..end].iter().sum::<usize>() as i32;
-    (0..=lengths.len()).map(sum).collect()
-}
-
-/// Rounds to the element type, so that the reference and the kernel see the same values.
-pub fn rounded<T: Float>(values: &[f64]) -> Vec<T> {
-    values.iter().map(|&value| T::from_f32(value as f32)).collect()
 }
 
 pub fn widened<T: Float>(values: &[T]) -> Vec<f64> {

@@ -1,6 +1,6 @@
 //! The embeddings of tokens, content and query against the f64 reference.
 
-use crate::common::{assert_close, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, devices, integers, prefix_sums, rounded, values, widened};
 use retromae::device::{Buffer, DType, Device, MatrixMut, ModelFloat, ViewMut, bf16};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
 use retromae::ops::group_by_key::{self, GroupByKey, Keys, group_by_key};
@@ -39,15 +39,11 @@ struct Data<T> {
 impl<T: ModelFloat> Data<T> {
     fn new(lengths: &[usize], columns: usize) -> Self {
         let tokens: usize = lengths.iter().sum();
-        let ends = lengths.iter().scan(0, |sum, &length| {
-            *sum += length as i32;
-            Some(*sum)
-        });
         let table = |seed, rows: usize| rounded::<T>(&values(seed, rows * columns));
         let gamma: Vec<f64> = values(5, columns).iter().map(|value| value + 1.0).collect();
         let sentence = |(index, &length): (usize, &usize)| vec![index as i32; length];
         Self {
-            cu_seqlens: std::iter::once(0).chain(ends).collect(),
+            cu_seqlens: prefix_sums(lengths),
             positions: lengths.iter().flat_map(|&length| 0..length as i32).collect(),
             sentences: lengths.iter().enumerate().flat_map(sentence).collect(),
             ids: integers(1, tokens, VOCABULARY as u32),

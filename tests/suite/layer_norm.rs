@@ -1,55 +1,28 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
-use crate::common::{assert_close, assert_close_to_scale, devices, rounded, values, widened};
+use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, Pass, SEED, SITE, STEP};
+use crate::common::{assert_close, assert_close_to_scale, devices, widened};
 use retromae::device::{Buffer, Device, ModelFloat, bf16};
-use retromae::ops::{Dropout as Site, layer_norm, rng_state};
+use retromae::ops::layer_norm;
 use retromae::random::Dropout;
 use retromae::reference::layer_norm as reference;
 
-const SITE: u32 = 5;
-const EPS: f32 = 1e-12;
+/// Both passes without any optional input.
+const PLAIN: Case = Case {
+    rows: 0,
+    columns: 8,
+    mean: 0.0,
+    bias: false,
+    residual: false,
+    d_bias: true,
+    dropout: 0.0,
+    pass: Pass::Backward,
+};
+/// Both passes with bias and residual.
+const WHOLE: Case = Case { bias: true, residual: true, ..PLAIN };
 
-/// The optional arguments that are present.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    rows: usize,
-    columns: usize,
-    mean: f64,
-    fused: bool,
-    rate: f32,
-}
-
-impl Case {
-    fn dropout(&self) -> Option<Dropout> {
-        (self.rate > 0.0).then(|| Dropout::new(self.rate, 11, 3, SITE))
-    }
-}
-
-/// Host data of a case: absent bias and residual are zeros.
-struct Data<T> {
-    input: Vec<T>,
-    bias: Vec<f32>,
-    residual: Vec<T>,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    d_output: Vec<T>,
-}
-
-impl<T: ModelFloat> Data<T> {
-    fn new(case: Case) -> Self {
-        let Case { rows, columns, mean, fused, .. } = case;
-        let shifted = |seed, count, by: f64| values(seed, count).iter().map(|v| v + by).collect::<Vec<_>>();
-        let optional = if fused { 1.0 } else { 0.0 };
-        let scaled = |seed, count| values(seed, count).iter().map(|v| v * optional).collect::<Vec<_>>();
-        Self {
-            input: rounded(&shifted(1, rows * columns, mean)),
-            bias: rounded(&scaled(2, columns)),
-            residual: rounded(&scaled(3, rows * columns)),
-            gamma: rounded(&shifted(4, columns, 1.0)),
-            beta: rounded(&values(5, columns)),
-            d_output: rounded(&values(6, rows * columns)),
-        }
-    }
+fn dropout(case: Case) -> Option<Dropout> {
+    (case.dropout > 0.0).then(|| Dropout::new(case.dropout, SEED, STEP, SITE))
 }
 
 /// Everything that the two passes produce, in the order of [`NAMES`].
@@ -61,9 +34,9 @@ const SUM: usize = 1;
 /// Initial value of the gradients of gamma, beta and bias, which are added to.
 const BEFORE: f64 = 0.5;
 
-fn exact<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
+fn exact<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
     let (x, bias, residual) = (widened(&data.input), widened(&data.bias), widened(&data.residual));
-    let (gamma, dropout) = (widened(&data.gamma), case.dropout());
+    let (gamma, dropout) = (widened(&data.gamma), dropout(case));
     let block = reference::DropoutResidual {
         x: &x,
         bias: &bias,
@@ -86,9 +59,9 @@ fn exact<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
 }
 
 /// The naive composition: each step in f32, rounded to `T` where a framework would store it.
-fn naive<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
+fn naive<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
     let round = |value: f32| T::from_f32(value).to_f32();
-    let (columns, dropout) = (case.columns, case.dropout());
+    let (columns, dropout) = (case.columns, dropout(case));
     let mut results: Results = Default::default();
     let mut sums = vec![vec![BEFORE as f32; columns]; 3];
     for row in 0..case.rows {
@@ -126,70 +99,30 @@ fn naive<T: ModelFloat>(case: Case, data: &Data<T>) -> Results {
     results
 }
 
-fn run<T: ModelFloat>(device: &Device, case: Case, data: &Data<T>) -> Results {
-    let Case { rows, columns, fused, rate, .. } = case;
+fn run<T: ModelFloat>(device: &Device, case: Case, data: &Inputs<T>) -> Results {
     let stream = device.stream();
-    let [input, residual, d_output] =
-        [&data.input, &data.residual, &data.d_output].map(|array| device.upload(array).unwrap());
-    let [bias, gamma, beta] =
-        [&data.bias, &data.gamma, &data.beta].map(|array| device.upload(array).unwrap());
-    let rng = device.upload(&rng_state(11, 3)).unwrap();
-    let dropout = (rate > 0.0).then(|| Site { rng: rng.view(), rate, site: SITE });
-    let zeros = || -> Buffer<T> { device.zeros(rows * columns).unwrap() };
-    let (mut output, mut sum, mut d_residual, mut d_input) = (zeros(), zeros(), zeros(), zeros());
-    let [mut mean, mut rstd] = [0, 1].map(|_| device.zeros::<f32>(rows).unwrap());
-    let forward = layer_norm::Forward {
-        input: input.matrix(rows, columns).unwrap(),
-        gamma: gamma.view(),
-        beta: beta.view(),
-        eps: EPS,
-        output: output.matrix_mut(rows, columns).unwrap(),
-        mean: mean.view_mut(),
-        rstd: rstd.view_mut(),
-        fused: layer_norm::Fused {
-            bias: fused.then(|| bias.view()),
-            dropout,
-            residual: fused.then(|| residual.matrix(rows, columns).unwrap()),
-            sum: Some(sum.matrix_mut(rows, columns).unwrap()),
-        },
-    };
-    layer_norm::forward(&stream, forward).unwrap();
-    let before = vec![BEFORE as f32; columns];
-    let [mut d_gamma, mut d_beta, mut d_bias] = [0, 1, 2].map(|_| device.upload(&before).unwrap());
-    let mut workspace = layer_norm::workspace(rows, columns).allocate(device).unwrap();
-    let backward = layer_norm::Backward {
-        d_output: d_output.matrix(rows, columns).unwrap(),
-        sum: sum.matrix(rows, columns).unwrap(),
-        mean: mean.view(),
-        rstd: rstd.view(),
-        gamma: gamma.view(),
-        d_input: d_input.matrix_mut(rows, columns).unwrap(),
-        d_gamma: d_gamma.view_mut(),
-        d_beta: d_beta.view_mut(),
-        workspace: workspace.view_mut(),
-        fused: layer_norm::FusedGradients {
-            dropout,
-            d_residual: Some(d_residual.matrix_mut(rows, columns).unwrap()),
-            d_bias: Some(d_bias.view_mut()),
-        },
-    };
-    layer_norm::backward(&stream, backward).unwrap();
+    let mut fused = Fused::new(&stream, case, data).unwrap();
+    let before = vec![BEFORE as f32; case.columns];
+    for gradient in [&mut fused.d_gamma, &mut fused.d_beta, &mut fused.d_bias] {
+        gradient.write(&before).unwrap();
+    }
+    fused.backward(&stream).unwrap();
     let wide = |buffer: &Buffer<T>| widened(&buffer.read().unwrap());
     let wide_f32 = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
     [
-        wide(&output),
-        wide(&sum),
-        wide_f32(&mean),
-        wide(&d_residual),
-        wide(&d_input),
-        wide_f32(&d_gamma),
-        wide_f32(&d_beta),
-        wide_f32(&d_bias),
+        wide(&fused.output),
+        wide(&fused.sum),
+        wide_f32(&fused.mean),
+        wide(&fused.d_residual),
+        wide(&fused.d_input),
+        wide_f32(&fused.d_gamma),
+        wide_f32(&fused.d_beta),
+        wide_f32(&fused.d_bias),
     ]
 }
 
 fn check<T: ModelFloat>(devices: &[Device], case: Case) {
-    let data = Data::<T>::new(case);
+    let data = case.inputs::<T>();
     let (exact, naive) = (exact(case, &data), naive(case, &data));
     for device in devices {
         let actual = run(device, case, &data);
@@ -220,8 +153,8 @@ fn matches_the_reference() {
         (5, 520),
     ];
     for (rows, columns) in shapes {
-        for (fused, rate) in [(false, 0.0), (true, 0.0), (true, 0.1), (false, 0.5)] {
-            let case = Case { rows, columns, mean: 0.0, fused, rate };
+        for (form, dropout) in [(PLAIN, 0.0), (WHOLE, 0.0), (WHOLE, 0.1), (PLAIN, 0.5)] {
+            let case = Case { rows, columns, dropout, ..form };
             check::<f32>(&devices, case);
             check::<bf16>(&devices, case);
         }
@@ -232,8 +165,8 @@ fn matches_the_reference() {
 #[test]
 fn a_mean_far_above_the_deviation_is_sound() {
     for (rows, columns, mean) in [(3, 128, 1e4), (33, 768, -3e3), (2, 1024, 1e3)] {
-        check::<f32>(&devices(), Case { rows, columns, mean, fused: true, rate: 0.0 });
-        check::<bf16>(&devices(), Case { rows, columns, mean: mean / 1e3, fused: true, rate: 0.1 });
+        check::<f32>(&devices(), Case { rows, columns, mean, ..WHOLE });
+        check::<bf16>(&devices(), Case { rows, columns, mean: mean / 1e3, dropout: 0.1, ..WHOLE });
     }
 }
 
@@ -242,7 +175,7 @@ fn a_mean_far_above_the_deviation_is_sound() {
 fn many_rows_leave_few_partial_sums() {
     let partials = |rows| layer_norm::workspace(rows, 16).bytes() / (3 * 16 * 4);
     assert_eq!([partials(64), partials(8192), partials(8300), partials(1 << 20)], [1, 128, 130, 256]);
-    let case = Case { rows: 8300, columns: 16, mean: 0.0, fused: true, rate: 0.1 };
+    let case = Case { rows: 8300, columns: 16, dropout: 0.1, ..WHOLE };
     check::<f32>(&devices(), case);
     check::<bf16>(&devices(), case);
 }
@@ -283,9 +216,9 @@ fn the_workspace_never_shrinks() {
 
 /// Plain LayerNorm with the defaults: the gradient of the input, which is that of the sum, and no other output.
 fn check_defaults<T: ModelFloat>(device: &Device) {
-    let case = Case { rows: 33, columns: 264, mean: 0.5, fused: false, rate: 0.0 };
+    let case = Case { rows: 33, columns: 264, mean: 0.5, ..PLAIN };
     let Case { rows, columns, .. } = case;
-    let data = Data::<T>::new(case);
+    let data = case.inputs::<T>();
     let (exact, naive) = (exact(case, &data), naive(case, &data));
     let stream = device.stream();
     let [input, d_output] = [&data.input, &data.d_output].map(|array| device.upload(array).unwrap());

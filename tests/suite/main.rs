@@ -10,6 +10,8 @@ mod bank_conflicts;
 mod baseline;
 mod bias_gelu;
 mod captures;
+#[path = "../../benches/cases/mod.rs"]
+mod cases;
 mod cli;
 mod column_sum;
 mod common;

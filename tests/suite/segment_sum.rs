@@ -1,6 +1,6 @@
 //! Segment sums against sums in f64.
 
-use crate::common::{assert_close, devices, integers, rounded, values, widened};
+use crate::common::{assert_close, devices, integers, prefix_sums, rounded, values, widened};
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::segment_sum::{SegmentSum, Segments, segment_sum, workspace};
 
@@ -8,17 +8,9 @@ use retromae::ops::segment_sum::{SegmentSum, Segments, segment_sum, workspace};
 const LENGTHS: [usize; 19] = [0, 1, 2, 63, 64, 65, 200, 3, 0, 129, 5, 17, 1, 1, 700, 0, 4, 64, 33];
 const INPUT_ROWS: usize = 90;
 
-fn offsets(lengths: &[usize]) -> Vec<i32> {
-    let ends = lengths.iter().scan(0, |sum, &length| {
-        *sum += length as i32;
-        Some(*sum)
-    });
-    std::iter::once(0).chain(ends).collect()
-}
-
 /// Checks a sum; `indexed`: rows of input and output by index; otherwise consecutive.
 fn check<T: ModelFloat, O: ModelFloat>(device: &Device, lengths: &[usize], columns: usize, indexed: bool) {
-    let (segments, offsets) = (lengths.len(), offsets(lengths));
+    let (segments, offsets) = (lengths.len(), prefix_sums(lengths));
     let terms = offsets[segments] as usize;
     let input_rows = if indexed { INPUT_ROWS } else { terms };
     let indices: Vec<i32> =

@@ -4,8 +4,9 @@ use retromae::device::{DType, Device, ModelFloat, bf16};
 use retromae::model::{Batch, Capacity, IGNORE_INDEX, Input, Model, ModelConfig, StepRandomness};
 use retromae::ops::adamw;
 
-use super::unfused::step::{Setting, Step};
-use super::{DROPOUT, pool};
+use super::DROPOUT;
+use crate::cases::baseline::step::{Setting, Step};
+use crate::cases::data::{POOL_ROWS_MAX, visibility};
 use crate::common::{devices, integers, prefix_sums};
 
 /// Ragged, so that the baseline pads; the vocabulary is padded, too.
@@ -36,7 +37,7 @@ fn batch() -> Batch {
         encoder_labels: labels(3),
         decoder_labels: labels(2),
         decoder_input_ids: ids,
-        visibility: Some(pool(&LENGTHS)),
+        visibility: Some(visibility(&LENGTHS, POOL_ROWS_MAX)),
     }
 }
 

@@ -28,15 +28,15 @@ macro_rules! in_every_type {
     };
 }
 
-/// Operands whose results do not depend on whether bias and row weights are given.
-fn without_vectors<T: Float>(rows: usize, vocabulary: usize, hidden_size: usize) -> Operands<T> {
-    let operands = Operands::random(rows, vocabulary, hidden_size);
-    Operands { bias: vec![0.0; vocabulary], row_weights: vec![1.0; rows], ..operands }
+/// Inputs whose results do not depend on whether bias and row weights are given.
+fn without_vectors<T: Float>(rows: usize, vocabulary: usize, hidden_size: usize) -> Inputs<T> {
+    let operands = Inputs::random(rows, vocabulary, hidden_size);
+    Inputs { bias: vec![0.0; vocabulary], row_weights: vec![1.0; rows], ..operands }
 }
 
 /// Asserts that a call's results are those of the full one, or untouched where absent.
 #[track_caller]
-fn assert_form<T: Float>(device: &Device, operands: &Operands<T>, way: Way<'_>) {
+fn assert_form<T: Float>(device: &Device, operands: &Inputs<T>, way: Way<'_>) {
     let full = run(device, &[operands], Way { form: FULL, ..way });
     let actual = run(device, &[operands], way);
     let form = way.form;
@@ -66,7 +66,7 @@ fn assert_form<T: Float>(device: &Device, operands: &Operands<T>, way: Way<'_>) 
 #[test]
 fn any_argument_may_be_absent() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let (operands, weighted) = (without_vectors::<T>(34, 97, 64), Operands::<T>::random(34, 97, 64));
+        let (operands, weighted) = (without_vectors::<T>(34, 97, 64), Inputs::<T>::random(34, 97, 64));
         for form in [
             Form { bias: false, ..FULL },
             Form { row_weights: false, ..FULL },
@@ -115,7 +115,7 @@ fn losses_with_options_equal_those_of_the_full_call() {
         let options =
             Options { label_smoothing: 0.2, z_loss: 1e-3, soft_cap: Some(2.0), ..Options::default() };
         for (vocabulary, hidden_size) in [(97, 64), (9001, 16)] {
-            let operands = Operands::<T>::random(5, vocabulary, hidden_size).with(options);
+            let operands = Inputs::<T>::random(5, vocabulary, hidden_size).with(options);
             assert_form(device, &operands, Way { form: NO_GRADIENTS, ..way(Algorithm::Library, 3) });
             let operands = without_vectors::<T>(5, vocabulary, hidden_size).with(options);
             assert_form(device, &operands, Way { form: LOSSES, ..way(Algorithm::Library, 3) });
@@ -128,7 +128,7 @@ fn losses_with_options_equal_those_of_the_full_call() {
 #[test]
 fn forward_treats_targets_as_the_full_call_does() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let mut operands = Operands::<T>::random(17, 97, 64);
+        let mut operands = Inputs::<T>::random(17, 97, 64);
         operands.targets[12] = 97;
         let form = Form { log_sum_exp: false, ..NO_GRADIENTS };
         let actual = run(device, &[&operands], Way { form, ..way(algorithm, 8) });
@@ -143,7 +143,7 @@ fn forward_treats_targets_as_the_full_call_does() {
 #[test]
 fn forward_launches_nothing_of_gradients() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(17, 97, 64);
+        let operands = Inputs::<T>::random(17, 97, 64);
         let form = Form { totals: false, ..NO_GRADIENTS };
         let capture = Way { capture: true, form, ..way(algorithm, 17) };
         let kernels = run(device, &[&operands], capture).kernels;

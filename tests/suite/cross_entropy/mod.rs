@@ -6,62 +6,12 @@ mod passes;
 mod properties;
 mod refusals;
 
-use crate::common::{assert_close, assert_close_to_scale, integers, rounded, run_on, values, widened};
+use crate::cases::cross_entropy::Inputs;
+use crate::common::{assert_close, assert_close_to_scale, run_on, widened};
 use retromae::device::{Buffer, Device, Float};
 use retromae::model::IGNORE_INDEX;
 use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
 use retromae::reference::cross_entropy as reference;
-
-#[derive(Clone)]
-struct Operands<T> {
-    hidden: Vec<T>,
-    weight: Vec<T>,
-    bias: Vec<f32>,
-    targets: Vec<i32>,
-    row_weights: Vec<f32>,
-    hidden_size: usize,
-    options: Options,
-}
-
-impl<T: Float> Operands<T> {
-    /// Random operands with logits of about [-4, 4], every third row ignored.
-    fn random(rows: usize, vocabulary: usize, hidden_size: usize) -> Self {
-        let spread = 2.0 / (hidden_size as f64).sqrt();
-        let weight: Vec<f64> = values(2, vocabulary * hidden_size).iter().map(|v| v * spread).collect();
-        let target = |(row, id)| if row % 3 == 2 { IGNORE_INDEX } else { id };
-        let row_weight = |v: &f64| ((1.5 + v.abs()) / rows as f64) as f32;
-        Self {
-            hidden: rounded(&values(1, rows * hidden_size)),
-            weight: rounded(&weight),
-            bias: rounded(&values(3, vocabulary)),
-            targets: integers(4, rows, vocabulary as u32).into_iter().enumerate().map(target).collect(),
-            row_weights: values(5, rows).iter().map(row_weight).collect(),
-            hidden_size,
-            options: Options::default(),
-        }
-    }
-
-    fn with(self, options: Options) -> Self {
-        Self { options, ..self }
-    }
-
-    fn rows(&self) -> usize {
-        self.targets.len()
-    }
-
-    fn vocabulary(&self) -> usize {
-        self.bias.len()
-    }
-
-    fn part(&self, rows: std::ops::Range<usize>) -> Self {
-        Self {
-            hidden: self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].to_vec(),
-            targets: self.targets[rows.clone()].to_vec(),
-            row_weights: self.row_weights[rows].to_vec(),
-            ..self.clone()
-        }
-    }
-}
 
 /// Results of a call. Gradients start from 0; ignored rows have a `log_sum_exp` of 0.
 #[derive(Debug, Default, PartialEq)]
@@ -79,7 +29,7 @@ struct Results {
     kernels: Vec<String>,
 }
 
-fn exact<T: Float>(operands: &Operands<T>) -> Results {
+fn exact<T: Float>(operands: &Inputs<T>) -> Results {
     let row_weights = widened(&operands.row_weights);
     let (hidden, weight, bias) =
         (widened(&operands.hidden), widened(&operands.weight), widened(&operands.bias));
@@ -113,7 +63,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
 /// The naive composition, sums in f32. Values that the algorithm stores are rounded to `T`: the gradients of logits and hidden rows, and either the
 /// logits, or hidden rows times a row's factor. Also returns the largest sum of the magnitudes of a gradient's terms (of `d_hidden`, `d_weight`,
 /// `d_bias`), which cancel.
-fn naive<T: Float>(operands: &Operands<T>, algorithm: Algorithm) -> (Results, [f64; 3]) {
+fn naive<T: Float>(operands: &Inputs<T>, algorithm: Algorithm) -> (Results, [f64; 3]) {
     let (rows, vocabulary, columns) = (operands.rows(), operands.vocabulary(), operands.hidden_size);
     let Options { ignore_index, label_smoothing, z_loss, soft_cap } = operands.options;
     let round = |value: f32| T::from_f32(value).to_f32();
@@ -219,17 +169,17 @@ impl Form {
     }
 }
 
-fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
+fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Inputs<T>) -> usize {
     cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary()).bytes()
 }
 
-fn forward_workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Operands<T>) -> usize {
+fn forward_workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Inputs<T>) -> usize {
     let (columns, vocabulary) = (operands.hidden_size, operands.vocabulary());
     cross_entropy::forward_workspace(algorithm, T::DTYPE, rows, columns, vocabulary).bytes()
 }
 
 /// Runs `parts` one after the other; the gradients of weight and bias accumulate. Results that are not wanted keep what they were made with.
-fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Results {
+fn run<T: Float>(device: &Device, parts: &[&Inputs<T>], way: Way<'_>) -> Results {
     let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
     let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
     let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
@@ -298,7 +248,7 @@ fn run<T: Float>(device: &Device, parts: &[&Operands<T>], way: Way<'_>) -> Resul
 
 /// Returns the kernels of both variants of the in-place kernel, or of an algorithm.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
-    let plain = Operands::<T>::random(130, 200, 64);
+    let plain = Inputs::<T>::random(130, 200, 64);
     let general = plain.clone().with(Options { label_smoothing: 0.1, ..plain.options });
     let all = if algorithm == Algorithm::Library { vec![plain, general] } else { vec![plain] };
     let way = Way { capture: true, ..way(algorithm, 130) };
@@ -306,7 +256,7 @@ pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>, algorithm: Algorithm) {
+fn assert_results<T: Float>(actual: &Results, operands: &Inputs<T>, algorithm: Algorithm) {
     let exact = exact(operands);
     let (naive, [d_hidden, d_weight, d_bias]) = naive(operands, algorithm);
     assert_close::<f32>("losses", &actual.losses, &naive.losses, &exact.losses);

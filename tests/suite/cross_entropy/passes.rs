@@ -9,7 +9,7 @@ fn sweep<T: Float>(algorithm: Algorithm, all_rows: &[usize]) {
     for &rows in all_rows {
         for (vocabulary, hidden_size) in [7, 97, 1003].into_iter().flat_map(|v| [16, 64, 384].map(|h| (v, h)))
         {
-            let operands = Operands::<T>::random(rows, vocabulary, hidden_size);
+            let operands = Inputs::<T>::random(rows, vocabulary, hidden_size);
             // Each chunk on one of the devices, for there may be only one.
             for (device, chunk) in devices.iter().cycle().zip([rows.max(1), 5, 64, 33]) {
                 let actual = run(device, &[&operands], way(algorithm, chunk));
@@ -44,7 +44,7 @@ fn fused_bf16_matches_the_reference() {
 fn large_shapes_match_the_reference() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm, shape: [usize; 3], chunk: usize) {
         let [rows, vocabulary, hidden_size] = shape;
-        let operands = Operands::<T>::random(rows, vocabulary, hidden_size);
+        let operands = Inputs::<T>::random(rows, vocabulary, hidden_size);
         assert_results(&run(device, &[&operands], way(algorithm, chunk)), &operands, algorithm);
     }
     let devices = devices();
@@ -62,7 +62,7 @@ fn every_option_matches_the_reference() {
     fn check<T: Float>(device: &Device, options: Options) {
         // A thread's step covers up to 8,192 words.
         for (rows, vocabulary, hidden_size) in [(17, 97, 64), (5, 1003, 64), (3, 7, 64), (2, 9001, 16)] {
-            let operands = Operands::<T>::random(rows, vocabulary, hidden_size).with(options);
+            let operands = Inputs::<T>::random(rows, vocabulary, hidden_size).with(options);
             let actual = run(device, &[&operands], way(Algorithm::Library, 8));
             assert_results(&actual, &operands, Algorithm::Library);
         }

@@ -1,7 +1,7 @@
 //! Properties of every call.
 
 use super::*;
-use crate::common::{assert_no_bank_conflicts, devices};
+use crate::common::{assert_no_bank_conflicts, devices, rounded};
 use retromae::device::{bf16, f16};
 
 const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
@@ -9,7 +9,7 @@ const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
 #[test]
 fn any_chunk_gives_the_same() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(131, 97, 64);
+        let operands = Inputs::<T>::random(131, 97, 64);
         for chunk in [1, 5, 131, 200] {
             let actual = run(device, &[&operands], way(algorithm, chunk));
             assert_results(&actual, &operands, algorithm);
@@ -25,7 +25,7 @@ fn any_chunk_gives_the_same() {
 #[test]
 fn two_calls_with_half_the_rows_equal_one() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(34, 97, 64);
+        let operands = Inputs::<T>::random(34, 97, 64);
         let halves = [&operands.part(0..17), &operands.part(17..34)];
         let actual = run(device, &halves, way(algorithm, 8));
         assert_results(&actual, &operands, algorithm);
@@ -41,7 +41,7 @@ fn two_calls_with_half_the_rows_equal_one() {
 #[test]
 fn equal_calls_give_equal_bits() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
-        let operands = Operands::<bf16>::random(131, 1003, 64);
+        let operands = Inputs::<bf16>::random(131, 1003, 64);
         let [one, other] = [0, 1].map(|_| run(device, &[&operands], way(algorithm, 70)));
         assert_eq!(one, other, "{algorithm:?}");
     }
@@ -52,7 +52,7 @@ fn equal_calls_give_equal_bits() {
 fn a_word_may_stand_for_rows_without_a_loss() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         for ignore_index in [0, 7, 96] {
-            let mut operands = Operands::<T>::random(34, 97, 64);
+            let mut operands = Inputs::<T>::random(34, 97, 64);
             operands.options.ignore_index = ignore_index;
             for (row, target) in operands.targets.iter_mut().enumerate() {
                 // Ignored rows get words as targets, among them the neighbors of the new ignored id.
@@ -83,7 +83,7 @@ fn a_word_may_stand_for_rows_without_a_loss() {
 #[test]
 fn ignored_rows_have_no_loss_and_no_gradient() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let mut operands = Operands::<T>::random(17, 97, 64);
+        let mut operands = Inputs::<T>::random(17, 97, 64);
         operands.options.ignore_index = -7;
         operands.targets.fill(-7);
         // Ignored rows must not affect a result, not even as NaN · 0.
@@ -124,7 +124,7 @@ fn extreme_logits_are_exact() {
         let weight = (0..VOCABULARY).flat_map(|v| (0..COLUMNS).map(move |k| 80.0 * sign(v == winner(k))));
         let hidden =
             (0..COLUMNS).flat_map(|row| (0..COLUMNS).map(move |k| if k == row { 128.0 } else { 0.0 }));
-        let operands = Operands::<T> {
+        let operands = Inputs::<T> {
             hidden: rounded(&hidden.collect::<Vec<f64>>()),
             weight: rounded(&weight.collect::<Vec<f64>>()),
             bias: vec![0.0; VOCABULARY],
@@ -161,7 +161,7 @@ fn extreme_logits_are_exact() {
 #[test]
 fn unlikely_targets_match_the_reference() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
-        let mut operands = Operands::<bf16>::random(150, 300, 64);
+        let mut operands = Inputs::<bf16>::random(150, 300, 64);
         for (row, hidden) in operands.hidden.chunks_exact_mut(64).enumerate() {
             let factor = if row % 7 == 3 && row < 128 { 40.0 } else { 1.0 };
             hidden.iter_mut().for_each(|value| *value = bf16::from_f32(value.to_f32() * factor));
@@ -176,7 +176,7 @@ fn unlikely_targets_match_the_reference() {
 #[test]
 fn groups_have_their_own_totals() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(700, 7, 16);
+        let operands = Inputs::<T>::random(700, 7, 16);
         let group_ends: &[usize] = &[0, 300, 300, 699];
         let actual = run(device, &[&operands], Way { group_ends, ..way(algorithm, 256) });
         let mut start = 0;
@@ -214,7 +214,7 @@ fn groups_have_their_own_totals() {
 #[test]
 fn a_target_outside_the_vocabulary_is_counted() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(17, 97, 64);
+        let operands = Inputs::<T>::random(17, 97, 64);
         let clean = run(device, &[&operands], way(algorithm, 17));
         for outside in [97, 104, 1 << 20, i32::MAX, -1, i32::MIN] {
             let mut wrong = operands.part(0..17);
@@ -241,7 +241,7 @@ fn a_target_outside_the_vocabulary_is_counted() {
 #[test]
 fn nan_in_a_hidden_row_shows_in_its_loss() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let mut operands = Operands::<T>::random(17, 97, 64);
+        let mut operands = Inputs::<T>::random(17, 97, 64);
         let clean = run(device, &[&operands], way(algorithm, 17));
         operands.hidden[4 * 64 + 5] = T::from_f32(f32::NAN);
         let actual = run(device, &[&operands], way(algorithm, 17));
@@ -268,6 +268,6 @@ fn nan_in_a_hidden_row_shows_in_its_loss() {
 #[test]
 fn the_fused_product_has_no_bank_conflicts() {
     assert_no_bank_conflicts("cross_entropy_exponentials_bf16", |device| {
-        run(device, &[&Operands::<bf16>::random(150, 300, 96)], way(Algorithm::Fused, 150));
+        run(device, &[&Inputs::<bf16>::random(150, 300, 96)], way(Algorithm::Fused, 150));
     });
 }
