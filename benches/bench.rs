@@ -1,6 +1,8 @@
 //! Benchmarks every operation beside an unfused composition of the same maths, on the CPU emulator or a GPU: `cargo bench`, or one operation by
 //! `cargo bench -- attention_forward`.
 //!
+//! `cargo bench --bench bench -- --export >benches/peers/cases.json` writes the sizes of all cases for the peers and the chores.
+//!
 //! `RETROMAE_BENCH_DEVICE=cuda` measures on the first CUDA device, at the sizes of a training step. `harness` describes the other variables.
 
 mod cases;
@@ -24,6 +26,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Outcome<()> {
+    if std::env::args().any(|argument| argument == "--export") {
+        print!("{}", cases::export());
+        return Ok(());
+    }
     let mut bench = Bench::new(Criterion::default().configure_from_args())?;
     println!("device: {}", bench.device().description());
     for &rank in harness::ranks()? {

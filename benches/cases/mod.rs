@@ -13,6 +13,7 @@ pub mod ceiling;
 pub mod cross_entropy;
 pub mod data;
 pub mod embedding;
+mod export;
 pub mod layer_norm;
 pub mod masks;
 pub mod mma_emulation;
@@ -22,6 +23,7 @@ pub mod work;
 
 use retromae::device::ModelFloat;
 
+pub use export::export;
 pub use work::{
     Bound, Case, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named,
 };

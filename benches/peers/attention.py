@@ -18,11 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases import in_turn
 from peer import Peer, Rank, Setting, Unavailable, Work, assert_all_close, leaf
 
-# Sentences of a mixed pack take these lengths in turn until the tokens are used up.
-MIXED_LENGTHS = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 512)
-MIXED_HEAD_DIM = 64
 # Enough for every mixed length once; the check stops earlier at long sentences.
 CHECKED_SENTENCES_MAX = 16
 CHECKED_SCORES_MAX = 1 << 26
@@ -40,20 +38,12 @@ MIXED = (
 )
 TWO_STREAM = ("sdpa_cudnn", "sdpa_efficient", "flex_attention", "sdpa_math")
 RESULTS = ("output", "d_query", "d_key", "d_value")
+OPS = ("attention_forward", "attention_backward", "two_stream_forward", "two_stream_backward")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    tokens: int
-    hidden_size: int
-    lengths: tuple[int, ...]
-    head_dims: tuple[int, ...]
-
-
-SIZES = {
-    "gpu": Sizes(32768, 768, (128, 512, 32, 64, 256, 1024, 4096), (64, 32, 96, 128)),
-    "cpu": Sizes(1024, 128, (128, 512, 32, 64), (64, 32, 96)),
-    "self_test": Sizes(64, 64, (16,), (32,)),
+SELF_TEST = {
+    "L16_d32": {"lengths": [16], "tokens": 64, "heads": 2, "head_dim": 32},
+    "mixed_d64": {"lengths": [16, 24, 32], "tokens": 64, "heads": 1, "head_dim": 64},
 }
 
 
@@ -104,15 +94,6 @@ class Formulation:
     """Brings an output or a gradient back to `[T, A, d]`."""
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     note: str | None = None
-
-
-def mixed_lengths(tokens: int) -> tuple[int, ...]:
-    """[`MIXED_LENGTHS`] in turn, the last cut."""
-    lengths: list[int] = []
-    while sum(lengths) < tokens:
-        length = MIXED_LENGTHS[len(lengths) % len(MIXED_LENGTHS)]
-        lengths.append(min(length, tokens - sum(lengths)))
-    return tuple(lengths)
 
 
 def position_specific_masks(setting: Setting, sentences: int, length: int) -> Tensor:
@@ -387,8 +368,11 @@ def formulate(setting: Setting, problem: Problem, variant: str) -> Formulation:
 class Case:
     """A pack and what to do with it."""
 
+    op: str
     name: str
+    headline: bool
     lengths: tuple[int, ...]
+    heads: int
     head_dim: int
 
     @property
@@ -396,51 +380,56 @@ class Case:
         return len(set(self.lengths)) > 1
 
     @property
-    def main(self) -> bool:
-        return self.head_dim == 64 and (self.mixed or self.lengths[0] in (128, 512))
+    def stream(self) -> str:
+        return self.op.rsplit("_", 1)[0]
 
 
-def cases(sizes: Sizes) -> list[Case]:
-    """Every length and head size, and a pack of mixed lengths."""
+def cases(setting: Setting, op: str) -> list[Case]:
+    """Every length and head size, and a pack of mixed lengths; the heads of BERT come first."""
     result = [
-        Case(f"L{length}_d{head_dim}", (length,) * (sizes.tokens // length), head_dim)
-        for head_dim in sizes.head_dims
-        for length in sizes.lengths
+        Case(
+            op,
+            case.name,
+            case.headline,
+            in_turn(case.sizes["lengths"], case.sizes["tokens"]),
+            case.sizes["heads"],
+            case.sizes["head_dim"],
+        )
+        for case in setting.cases(op, SELF_TEST)
     ]
-    mixed = Case(f"mixed_d{MIXED_HEAD_DIM}", mixed_lengths(sizes.tokens), MIXED_HEAD_DIM)
-    # Among the main cases, which are the first two.
-    return [*result[:2], mixed, *result[2:]]
+    return sorted(result, key=lambda case: (not case.headline, case.head_dim != 64))
 
 
-def variants(stream: str, case: Case) -> tuple[str, ...]:
-    if stream == "two_stream":
+def variants(case: Case) -> tuple[str, ...]:
+    if case.stream == "two_stream":
         return TWO_STREAM
     return MIXED if case.mixed else FULL
 
 
-def rank(stream: str, case: Case, variant: str) -> Rank:
-    position = variants(stream, case).index(variant)
+def rank(case: Case, variant: str) -> Rank:
+    position = variants(case).index(variant)
     if variant == "sdpa_math":
         return Rank.LAST
     if variant == "flex_attention":
         # With masks for each row it has no block to leave out: one case shows what that costs.
-        return Rank.LONG if stream == "two_stream" and case.name == "L512_d64" else Rank.LAST
-    if case.main:
+        return Rank.LONG if case.stream == "two_stream" and case.name == "L512_d64" else Rank.LAST
+    if case.headline:
         return (Rank.FIRST, Rank.SECOND)[position] if position < 2 else Rank.OTHER
     return Rank.CASES if position == 0 and case.head_dim == 64 else Rank.REST
 
 
-def work(setting: Setting, case: Case, stream: str, direction: str, variant: str) -> Work:
+def work(setting: Setting, case: Case, variant: str) -> Work:
     """Forward alone, or backward alone on the graph of one forward."""
-    heads = SIZES[setting.scale].hidden_size // case.head_dim
-    given = problem(setting, case.lengths, heads, case.head_dim, two_stream=stream == "two_stream")
+    two_stream = case.stream == "two_stream"
+    given = problem(setting, case.lengths, case.heads, case.head_dim, two_stream)
     form = formulate(setting, given, variant)
-    checked = partial(check, setting, given, form, direction == "backward")
+    backward_alone = case.op.endswith("_backward")
+    checked = partial(check, setting, given, form, backward_alone)
 
     def forward() -> Tensor:
         return form.attend(*form.inputs)
 
-    if direction == "forward":
+    if not backward_alone:
         return Work(forward, checked, form.note, form.context)
     # Made at the first run, within the backend's context.
     output = cache(forward)
@@ -455,17 +444,16 @@ def peers(setting: Setting) -> list[Peer]:
     """Every variant of every case, forward and backward."""
     return [
         Peer(
-            op=f"{stream}_{direction}",
+            op=case.op,
             case=case.name,
             variant=variant,
             dtype=setting.dtype_name,
-            prepare=partial(work, setting, case, stream, direction, variant),
-            rank=rank(stream, case, variant),
+            prepare=partial(work, setting, case, variant),
+            rank=rank(case, variant),
             # Compiling takes much longer than measuring.
             seconds=15.0 if variant == "flex_attention" else 1.0,
         )
-        for case in cases(SIZES[setting.scale])
-        for stream in ("attention", "two_stream")
-        for direction in ("forward", "backward")
-        for variant in variants(stream, case)
+        for same_size in zip(*(cases(setting, op) for op in OPS))
+        for case in same_size
+        for variant in variants(case)
     ]

@@ -10,25 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases import Case
 from peer import Peer, Rank, Setting, Work, assert_all_close, gradient, leaf
 
 RESULTS = ("loss", "d_hidden", "d_weight", "d_bias")
 VARIANTS = ("torch", "torch_compile")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    batches: tuple[tuple[int, int], ...]
-    """Sentences, and tokens of each."""
-    hidden_size: int
-    vocab_size: int
-
-
-SIZES = {
-    "gpu": Sizes(((256, 128), (64, 512)), 768, 30522),
-    "cpu": Sizes(((8, 128),), 128, 8192),
-    "self_test": Sizes(((3, 16),), 32, 100),
-}
+SELF_TEST = {"B3_L16": {"sentences": 3, "length": 16, "hidden_size": 32, "vocab_size": 100}}
 
 
 @dataclass(frozen=True)
@@ -47,14 +36,17 @@ class Problem:
         return self.hidden, self.weight, self.bias
 
 
-def problem(setting: Setting, sizes: Sizes, sentences: int, length: int) -> Problem:
-    ids = setting.integers(4, sizes.vocab_size, sentences * length).view(sentences, length)
-    bags = torch.zeros(sentences, sizes.vocab_size, device=ids.device)
+def problem(setting: Setting, case: Case) -> Problem:
+    sentences, length, hidden_size, vocab_size = (
+        case.sizes[name] for name in ("sentences", "length", "hidden_size", "vocab_size")
+    )
+    ids = setting.integers(4, vocab_size, sentences * length).view(sentences, length)
+    bags = torch.zeros(sentences, vocab_size, device=ids.device)
     bags.scatter_(1, ids, 1 / length)
     return Problem(
-        hidden=leaf(setting.normal(1, sentences, length, sizes.hidden_size)),
-        weight=leaf(setting.normal(2, sizes.vocab_size, sizes.hidden_size, scale=0.02)),
-        bias=leaf(setting.normal(3, sizes.vocab_size, scale=0.02)),
+        hidden=leaf(setting.normal(1, sentences, length, hidden_size)),
+        weight=leaf(setting.normal(2, vocab_size, hidden_size, scale=0.02)),
+        bias=leaf(setting.normal(3, vocab_size, scale=0.02)),
         bags=bags,
     )
 
@@ -94,9 +86,9 @@ def reference(given: Problem) -> dict[str, Tensor]:
     return dict(zip(RESULTS, (loss, *map(gradient, (hidden, weight, bias)))))
 
 
-def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
+def work(setting: Setting, case: Case, variant: str) -> Work:
     loss_of = setting.compile(plain_loss) if variant == "torch_compile" else plain_loss
-    given = problem(setting, SIZES[setting.scale], sentences, length)
+    given = problem(setting, case)
 
     def run() -> tuple[Tensor, ...]:
         return loss_and_gradients(loss_of, given)
@@ -109,17 +101,17 @@ def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    sizes = SIZES[setting.scale]
+    cases = setting.cases("bag_of_words", SELF_TEST)
     return [
         Peer(
             op="bag_of_words",
-            case=f"B{sentences}_L{length}",
+            case=case.name,
             variant=variant,
             dtype=setting.dtype_name,
-            prepare=partial(work, setting, sentences, length, variant),
-            rank=Rank.OTHER if (sentences, length) == sizes.batches[0] else Rank.CASES,
+            prepare=partial(work, setting, case, variant),
+            rank=Rank.OTHER if case is cases[0] else Rank.CASES,
             seconds=15.0 if variant == "torch_compile" else 3.0,
         )
-        for sentences, length in sizes.batches
+        for case in cases
         for variant in VARIANTS
     ]

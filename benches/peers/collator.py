@@ -16,12 +16,15 @@ from copy import deepcopy
 
 import numpy as np
 
-RATIO = 0.5
-ENCODER_RATIO = 0.3
-MASK_ID, VOCABULARY = 103, 30522
+from cases import constant
+
+RATIO: float = constant("masks", "ratio")
+ENCODER_RATIO: float = constant("masks", "encoder_ratio")
+MASK_ID: int = constant("masks", "mask_id")
+VOCABULARY: int = constant("masks", "vocab_size")
 IGNORED = -100
 # Tokens of a word, in turn: most words of a text are one token.
-WORD_LENGTHS = (1, 1, 2, 1, 1, 3, 1)
+WORD_LENGTHS: list[int] = constant("masks", "word_lengths")
 
 
 def tokens_of(length: int) -> list[str]:

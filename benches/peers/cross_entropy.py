@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases import Case
 from peer import Peer, Rank, Setting, Unavailable, Work, assert_all_close, leaf
 
 RESULTS = ("loss", "d_hidden", "d_weight", "d_bias")
@@ -26,22 +27,7 @@ VARIANTS = {
 CHECKED_ROWS = 4096
 
 
-@dataclass(frozen=True)
-class Sizes:
-    rows: tuple[int, ...]
-    hidden_size: int
-    vocab_size: int
-
-    def case(self, rows: int) -> str:
-        full = (self.hidden_size, self.vocab_size) == (768, 30522)
-        return f"M{rows}" if full else f"M{rows}_H{self.hidden_size}_V{self.vocab_size}"
-
-
-SIZES = {
-    "gpu": Sizes((32768, 4096, 8192, 16384, 65536), 768, 30522),
-    "cpu": Sizes((1024,), 128, 8192),
-    "self_test": Sizes((64,), 32, 100),
-}
+SELF_TEST = {"M64": {"rows": 64, "hidden_size": 32, "vocab_size": 100}}
 
 
 @dataclass(frozen=True)
@@ -60,12 +46,13 @@ class Problem:
         return self.hidden, self.weight, self.bias
 
 
-def problem(setting: Setting, sizes: Sizes, rows: int) -> Problem:
+def problem(setting: Setting, case: Case) -> Problem:
+    rows, hidden_size, vocab_size = (case.sizes[name] for name in ("rows", "hidden_size", "vocab_size"))
     return Problem(
-        hidden=leaf(setting.normal(1, rows, sizes.hidden_size)),
-        weight=leaf(setting.normal(2, sizes.vocab_size, sizes.hidden_size, scale=0.02)),
-        bias=leaf(setting.normal(3, sizes.vocab_size, scale=0.02)),
-        targets=setting.integers(4, sizes.vocab_size, rows),
+        hidden=leaf(setting.normal(1, rows, hidden_size)),
+        weight=leaf(setting.normal(2, vocab_size, hidden_size, scale=0.02)),
+        bias=leaf(setting.normal(3, vocab_size, scale=0.02)),
+        targets=setting.integers(4, vocab_size, rows),
     )
 
 
@@ -138,9 +125,9 @@ def formulate(setting: Setting, variant: str) -> Formulation:
     return Formulation(plain_loss)
 
 
-def work(setting: Setting, rows: int, variant: str) -> Work:
+def work(setting: Setting, case: Case, variant: str) -> Work:
     form = formulate(setting, variant)
-    given = problem(setting, SIZES[setting.scale], rows)
+    given = problem(setting, case)
     differentiated = given.inputs if form.with_bias else given.inputs[:2]
 
     def run() -> tuple[Tensor, ...]:
@@ -154,17 +141,16 @@ def work(setting: Setting, rows: int, variant: str) -> Work:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    sizes = SIZES[setting.scale]
     return [
         Peer(
             op="cross_entropy",
-            case=sizes.case(rows),
+            case=case.name,
             variant=variant,
             dtype=setting.dtype_name,
-            prepare=partial(work, setting, rows, variant),
-            rank=rank if rows == sizes.rows[0] else Rank.CASES,
+            prepare=partial(work, setting, case, variant),
+            rank=rank if case.headline else Rank.CASES,
             seconds=seconds,
         )
-        for rows in sizes.rows
+        for case in setting.cases("cross_entropy", SELF_TEST)
         for variant, (rank, seconds) in VARIANTS.items()
     ]

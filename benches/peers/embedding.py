@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases import Case, constant
 from peer import Peer, Rank, Setting, Work, assert_close, leaf
 
 # Of the encoder's input, so many tokens share this one id: the hard case of the sum.
-MASK_ID = 4
-MASKED_SHARE = 0.15
-
-
-@dataclass(frozen=True)
-class Sizes:
-    tokens: int
-    hidden_size: int
-    vocab_size: int
-
-
-SIZES = {
-    "gpu": Sizes(32768, 768, 30522),
-    "cpu": Sizes(1024, 128, 8192),
-    "self_test": Sizes(64, 32, 100),
-}
+MASK_ID: int = constant("embedding_backward", "mask_id")
+MASKED_SHARE: float = constant("embedding_backward", "masked_share")
+SELF_TEST = {"T64_H32": {"tokens": 64, "hidden_size": 32, "vocab_size": 100}}
 
 
 def token_ids(setting: Setting, tokens: int, vocab_size: int) -> Tensor:
@@ -38,11 +25,11 @@ def token_ids(setting: Setting, tokens: int, vocab_size: int) -> Tensor:
     return ids.masked_fill(masked, MASK_ID)
 
 
-def work(setting: Setting) -> Work:
-    sizes = SIZES[setting.scale]
-    ids = token_ids(setting, sizes.tokens, sizes.vocab_size)
-    weight = leaf(setting.normal(3, sizes.vocab_size, sizes.hidden_size))
-    d_output = setting.normal(4, sizes.tokens, sizes.hidden_size)
+def work(setting: Setting, case: Case) -> Work:
+    tokens, hidden_size, vocab_size = (case.sizes[name] for name in ("tokens", "hidden_size", "vocab_size"))
+    ids = token_ids(setting, tokens, vocab_size)
+    weight = leaf(setting.normal(3, vocab_size, hidden_size))
+    d_output = setting.normal(4, tokens, hidden_size)
     output = F.embedding(ids, weight)
 
     def backward() -> Tensor:
@@ -56,6 +43,8 @@ def work(setting: Setting) -> Work:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    sizes = SIZES[setting.scale]
-    case = f"T{sizes.tokens}_H{sizes.hidden_size}"
-    return [Peer("embedding_backward", case, "torch", setting.dtype_name, partial(work, setting), Rank.FIRST)]
+    op = "embedding_backward"
+    return [
+        Peer(op, case.name, "torch", setting.dtype_name, partial(work, setting, case), Rank.FIRST)
+        for case in setting.cases(op, SELF_TEST)
+    ]

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cases import Case, constant
 from peer import CheckFailed, Peer, Rank, Setting, Work, assert_all_close, leaf
 
-DROPOUT = 0.1
-EPS = 1e-12
+DROPOUT: float = constant("layer_norm_forward", "dropout")
+EPS: float = constant("layer_norm_forward", "eps")
 RESULTS = ("output", "d_input", "d_residual", "d_gamma", "d_beta")
 VARIANTS = (("torch", Rank.FIRST, 1.0), ("torch_compile", Rank.COMPILED, 8.0))
 # Standard deviations that the share of dropped values may be off.
 DEVIATIONS_MAX = 6
 
 
-@dataclass(frozen=True)
-class Sizes:
-    rows: int
-    columns: int
-
-
-SIZES = {"gpu": Sizes(32768, 768), "cpu": Sizes(4096, 128), "self_test": Sizes(64, 32)}
+SELF_TEST = {"R64_C32": {"rows": 64, "columns": 32}}
 
 
 def block_end(input: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
@@ -60,14 +54,13 @@ def check(
     assert_all_close(reference(inputs, kept, d_output), results, setting.tolerance)
 
 
-def work(setting: Setting, direction: str, variant: str) -> Work:
-    sizes = SIZES[setting.scale]
-    shape = (sizes.rows, sizes.columns)
+def work(setting: Setting, case: Case, direction: str, variant: str) -> Work:
+    shape = (case.sizes["rows"], case.sizes["columns"])
     inputs = (
         leaf(setting.normal(1, *shape)),
         leaf(setting.normal(2, *shape)),
-        leaf(1 + setting.normal(3, sizes.columns, scale=0.1)),
-        leaf(setting.normal(4, sizes.columns, scale=0.1)),
+        leaf(1 + setting.normal(3, shape[1], scale=0.1)),
+        leaf(setting.normal(4, shape[1], scale=0.1)),
     )
     d_output = setting.normal(5, *shape)
     function = setting.compile(block_end) if variant == "torch_compile" else block_end
@@ -83,17 +76,17 @@ def work(setting: Setting, direction: str, variant: str) -> Work:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    sizes = SIZES[setting.scale]
     return [
         Peer(
             op=f"layer_norm_{direction}",
-            case=f"R{sizes.rows}_C{sizes.columns}",
+            case=case.name,
             variant=variant,
             dtype=setting.dtype_name,
-            prepare=partial(work, setting, direction, variant),
+            prepare=partial(work, setting, case, direction, variant),
             rank=rank,
             seconds=seconds,
         )
         for direction in ("forward", "backward")
+        for case in setting.cases(f"layer_norm_{direction}", SELF_TEST)
         for variant, rank, seconds in VARIANTS
     ]

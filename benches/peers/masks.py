@@ -5,18 +5,14 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
+from cases import Case
 from collator import RATIO, Collator
 from peer import CheckFailed, Peer, Rank, Setting, Work
 
 CHECKED_SENTENCES = 2
 # A whole batch takes the processor several seconds; every sentence is drawn on its own.
 TIMED_SENTENCES_MAX = 8
-# Sentences, their length, and the masks in a sentence's set.
-SIZES = {
-    "gpu": ((64, 512, 128), (64, 512, 256)),
-    "cpu": ((64, 512, 128), (64, 512, 256)),
-    "self_test": ((3, 32, 8),),
-}
+SELF_TEST = {"B3_L32_K8": {"sentences": 3, "length": 32, "set_size": 8}}
 
 
 def check(length: int, set_size: int) -> None:
@@ -39,7 +35,8 @@ def check(length: int, set_size: int) -> None:
         raise CheckFailed("rows share their masks; each should draw one of the set")
 
 
-def work(sentences: int, length: int, set_size: int) -> Work:
+def work(case: Case) -> Work:
+    sentences, length, set_size = (case.sizes[name] for name in ("sentences", "length", "set_size"))
     timed = min(sentences, TIMED_SENTENCES_MAX)
     collator = Collator(timed, length, set_size)
     return Work(
@@ -55,12 +52,12 @@ def peers(setting: Setting) -> list[Peer]:
     return [
         Peer(
             op="masks",
-            case=f"B{sentences}_L{length}_K{set_size}",
+            case=case.name,
             variant="numpy",
             dtype="int64",
-            prepare=partial(work, sentences, length, set_size),
-            rank=Rank.SECOND if set_size <= 128 else Rank.CASES,
+            prepare=partial(work, case),
+            rank=Rank.SECOND if case.headline else Rank.CASES,
             seconds=5.0,
         )
-        for sentences, length, set_size in SIZES[setting.scale]
+        for case in setting.cases("masks", SELF_TEST)
     ]

@@ -9,13 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cases import cases, constant
 from peer import Peer, Rank, Setting, Work, assert_close, gradient
 
-LEARNING_RATE = 1e-4
-WEIGHT_DECAY = 0.01
-BETAS = (0.9, 0.999)
-EPS = 1e-8
-NORM_MAX = 1.0
+LEARNING_RATE: float = constant("adamw", "learning_rate")
+WEIGHT_DECAY: float = constant("adamw", "weight_decay")
+BETAS: tuple[float, float] = tuple(constant("adamw", "betas"))
+EPS: float = constant("adamw", "eps")
+NORM_MAX: float = constant("adamw", "max_norm")
 # A step is so much smaller than a parameter that float32 keeps three digits of it; weight decay is 1% of it.
 TOLERANCE = 3e-3
 VARIANTS = {"torch": {"fused": True}, "torch_foreach": {"foreach": True}}
@@ -32,11 +33,19 @@ class Sizes:
     types: int = 2
 
 
-SIZES = {
-    "gpu": Sizes("base", 12, 768, 3072, 30522),
-    "cpu": Sizes("tiny", 2, 128, 512, 8192),
+SMALL = {
+    "host": Sizes("tiny", 2, 128, 512, 8192),
     "self_test": Sizes("self_test", 1, 32, 64, 100),
 }
+
+
+def sizes_of(setting: Setting) -> Sizes:
+    """On a GPU the model of the step."""
+    if setting.scale in SMALL:
+        return SMALL[setting.scale]
+    names = ("layers", "hidden_size", "intermediate_size", "vocab_size")
+    (case,) = cases("adamw", setting.scale)
+    return Sizes(case.name, *(constant("step", name) for name in names))
 
 
 def parameter_shapes(sizes: Sizes) -> list[tuple[int, ...]]:
@@ -72,7 +81,7 @@ def first_step(parameter: Tensor, gradient: Tensor, norm: float) -> Tensor:
 
 
 def work(setting: Setting, variant: str) -> Work:
-    shapes = parameter_shapes(SIZES[setting.scale])
+    shapes = parameter_shapes(sizes_of(setting))
     random = setting.generator(1)
 
     def values(shape: tuple[int, ...], scale: float) -> Tensor:
@@ -105,7 +114,7 @@ def work(setting: Setting, variant: str) -> Work:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    case = SIZES[setting.scale].case
+    case = sizes_of(setting).case
     return [
         Peer("adamw", case, variant, "f32", partial(work, setting, variant), rank)
         for variant, rank in zip(VARIANTS, (Rank.FIRST, Rank.SECOND))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cases import Case, cases
+
 # Of a result's norm. 16-bit results carry rounding errors of up to a few percent (sums over many rows most of
 # all, and the softmax of 30,522 logits); a bench of something else is wrong by much of its norm. Finer
 # differences show in the self-test, which computes the same functions in float32.
@@ -51,7 +53,7 @@ class Setting:
     device: torch.device
     dtype: torch.dtype
     scale: str
-    """`gpu`, `cpu` or `self_test`: which of a module's sizes are meant."""
+    """`gpu`, `host` or `self_test`: which cases are meant."""
     compiler: str = "inductor"
     """The backend of `torch.compile`."""
 
@@ -84,6 +86,12 @@ class Setting:
             function, dynamic=False, fullgraph=whole, backend=self.compiler
         )
         return compiled
+
+    def cases(self, op: str, self_test: dict[str, dict[str, Any]]) -> list[Case]:
+        """Those of the benches' table; in the self-test the given ones, sizes by name."""
+        if self.scale == "self_test":
+            return [Case(name, True, sizes) for name, sizes in self_test.items()]
+        return cases(op, self.scale)
 
     def generator(self, seed: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(seed)

@@ -12,22 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import worker
+from cases import OPS
 from supervisor import NO_TIME, CannotMeasure, Line, Supervisor
 
-OPS = (
-    "attention_forward",
-    "attention_backward",
-    "two_stream_forward",
-    "two_stream_backward",
-    "cross_entropy",
-    "bag_of_words",
-    "layer_norm_forward",
-    "layer_norm_backward",
-    "embedding_backward",
-    "adamw",
-    "masks",
-    "step",
-)
 CANNOT_MEASURE = 3
 # Packages in Python alone that a bundle brings; those that are installed come first.
 WHEELS = Path(__file__).resolve().parent.parent / "wheels"

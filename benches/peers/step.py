@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,12 @@ from torch import Tensor
 
 from attention import position_specific_masks
 from bert import IGNORE_INDEX, Batch, Config, HuggingFaceBert, PlainBert, RetroMae, explicit_layer
+from cases import Case, constant
 from optimizer import clip, optimizer_for
 from peer import CheckFailed, Peer, Rank, Setting, Unavailable, Work, assert_close, gradient
 
-MASKED_SHARE = 0.30
+MASKED_SHARE: float = constant("step", "masked_share")
+DROPOUT: float = constant("step", "dropout")
 MASK_ID = 4
 FIRST_WORD_ID = 5
 # `gathered`: the head runs on rows with a label alone. `cudnn`: SDPA prefers cuDNN, else it chooses itself.
@@ -40,23 +42,37 @@ LOSS_TOLERANCE = 0.03
 COSINE_MIN = 0.5
 
 
-@dataclass(frozen=True)
-class Sizes:
-    name: str
-    config: Config
-    batches: tuple[tuple[int, int], ...]
-    """Sentences, and tokens of each."""
-
-    def case(self, sentences: int, length: int) -> str:
-        full = f"{self.name}_B{sentences}_L{length}_V{self.config.vocab_size}"
-        return f"base_L{length}" if self.name == "base" else full
-
-
-SIZES = {
-    "gpu": Sizes("base", Config(12, 768, 12, 30522), ((256, 128), (64, 512))),
-    "cpu": Sizes("tiny", Config(2, 128, 4, 1024), ((8, 32),)),
-    "self_test": Sizes("self_test", Config(2, 32, 2, 100), ((4, 16),)),
+SELF_TEST = {
+    "self_test_B4_L16_V100": {
+        "layers": 2,
+        "hidden_size": 32,
+        "heads": 2,
+        "vocab_size": 100,
+        "sentences": 4,
+        "length": 16,
+    }
 }
+# On a processor: the benches' case there has sentences of many lengths.
+SMALL = {
+    "tiny_B8_L32_V1024": {
+        "layers": 2,
+        "hidden_size": 128,
+        "heads": 4,
+        "vocab_size": 1024,
+        "sentences": 8,
+        "length": 32,
+    }
+}
+
+
+def cases(setting: Setting) -> list[Case]:
+    small = [Case(name, True, sizes) for name, sizes in SMALL.items()]
+    return setting.cases("step", SELF_TEST) or small
+
+
+def config_of(case: Case) -> Config:
+    names = ("layers", "hidden_size", "heads", "vocab_size")
+    return Config(**{name: case.sizes[name] for name in names}, dropout=DROPOUT)
 
 
 def random_batch(setting: Setting, config: Config, sentences: int, length: int) -> Batch:
@@ -188,10 +204,10 @@ def check(
     model.zero_grad(set_to_none=True)
 
 
-def work(setting: Setting, sentences: int, length: int, variant: str) -> Work:
-    config = SIZES[setting.scale].config
+def work(setting: Setting, case: Case, variant: str) -> Work:
+    config = config_of(case)
     model = build(setting, config)
-    batch = random_batch(setting, config, sentences, length)
+    batch = random_batch(setting, config, case.sizes["sentences"], case.sizes["length"])
     gathered, compiled = "gathered" in variant, "compile" in variant
     called = setting.compile(model, repeats_backward=False, whole=False) if compiled else model
     parameters = list(model.parameters())
@@ -235,25 +251,25 @@ def fastest(setting: Setting) -> dict[str, bool]:
 
 
 def peers(setting: Setting) -> list[Peer]:
-    sizes = SIZES[setting.scale]
     return [
         Peer(
             op="step",
-            case=sizes.case(sentences, length),
+            case=case.name,
             variant=variant,
             dtype=setting.dtype_name,
-            prepare=partial(work, setting, sentences, length, variant),
+            prepare=partial(work, setting, case, variant),
             rank=rank,
             seconds=seconds,
         )
-        for sentences, length in sizes.batches
+        for case in cases(setting)
         for variant, (rank, seconds) in VARIANTS.items()
     ]
 
 
 def self_checks(setting: Setting) -> list[tuple[str, Callable[[], None]]]:
     """What the measured step relies on, at a tiny size without dropout."""
-    config = replace(SIZES["self_test"].config, dropout=0.0)
+    (case,) = cases(setting)
+    config = replace(config_of(case), dropout=0.0)
     batch = random_batch(setting, config, 4, 16)
     return [
         ("gathered and ungathered losses agree", partial(check_gathered, setting, config, batch)),

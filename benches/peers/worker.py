@@ -53,7 +53,7 @@ def setting(device: str, self_test: bool) -> Setting:
         # Dynamo and autograd without a C++ compiler, which would take most of the minute.
         return Setting(torch.device("cpu"), torch.float32, "self_test", compiler="aot_eager")
     if device == "cpu":
-        return Setting(torch.device("cpu"), torch.float32, "cpu")
+        return Setting(torch.device("cpu"), torch.float32, "host")
     if not torch.cuda.is_available():
         raise CannotMeasure(f"PyTorch {torch.__version__} sees no CUDA device; --device cpu needs none")
     return Setting(torch.device("cuda", 0), torch.bfloat16, "gpu")

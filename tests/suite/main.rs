@@ -37,6 +37,7 @@ mod model;
 mod model_arguments;
 mod model_files;
 mod out_of_range;
+mod peers;
 mod pooling;
 mod recorded;
 mod reduce;
