@@ -1,6 +1,7 @@
 //! The project's own chores: the bundle for a GPU machine, its verification there, and the report of its measurements.
 
 mod bundle;
+mod cases;
 mod collate;
 mod compare_runs;
 mod estimate;

@@ -8,25 +8,11 @@ use serde::de::IgnoredAny;
 
 use super::Gaps;
 use super::criterion;
+use crate::cases;
 use crate::result::{Ceilings, Figure, OURS, Skipped, UNFUSED};
 
 /// Operation of the benches that measures the device's peak rates: a copy and a large matmul.
 const CEILING: &str = "ceiling";
-/// Order of the operations in tables; others follow by name.
-const OPS: [&str; 12] = [
-    "step",
-    "attention_forward",
-    "attention_backward",
-    "two_stream_forward",
-    "two_stream_backward",
-    "cross_entropy",
-    "bag_of_words",
-    "layer_norm_forward",
-    "layer_norm_backward",
-    "embedding_backward",
-    "adamw",
-    "masks",
-];
 
 #[derive(Debug, Default)]
 pub struct Collected {
@@ -127,7 +113,7 @@ pub fn collect(dir: &Path, gaps: &mut Gaps) -> Collected {
     add_ratios(&mut figures);
     figures.sort_by_cached_key(|figure| {
         let variant = [OURS, UNFUSED].iter().position(|&first| first == figure.variant).unwrap_or(2);
-        (op_rank(&figure.op), figure.op.clone(), natural(&figure.case), variant, figure.variant.clone())
+        (cases::place(&figure.op), figure.op.clone(), natural(&figure.case), variant, figure.variant.clone())
     });
     Collected { ceilings, figures, skipped }
 }
@@ -223,10 +209,6 @@ fn add_ratios(figures: &mut [Figure]) {
         let peers = others.get(&(figure.op.clone(), figure.case.clone())).into_iter().flatten();
         figure.ratios = peers.map(|(variant, median)| (variant.clone(), median / figure.median_ns)).collect();
     }
-}
-
-fn op_rank(op: &str) -> usize {
-    OPS.iter().position(|&known| known == op).unwrap_or(OPS.len())
 }
 
 /// Returns a sort key that puts `L64` before `L128`: numbers are padded with zeros.

@@ -1,5 +1,6 @@
-//! The headline cases as kernel launches, at the sizes of a training step of BERT-base with 32,768 tokens in bf16: the number of blocks, and the
-//! trips of each warp through its kernel's hottest loop.
+//! The headline cases of the benches as kernel launches: the number of blocks, and the trips of each warp through its kernel's hottest loop.
+
+use crate::cases as table;
 
 /// A kernel launch of a case.
 #[derive(Clone, Debug)]
@@ -26,37 +27,30 @@ pub struct Case {
     pub launches: Vec<Launch>,
 }
 
-const TOKENS: f64 = 32_768.0;
-const HIDDEN: f64 = 768.0;
-const INTERMEDIATE: f64 = 3072.0;
-const VOCABULARY: f64 = 30_522.0;
-/// Parameters of BERT-base.
-const PARAMETERS: f64 = 109_514_304.0;
-/// Distinct words in the bench's batch: 15 % of the tokens are one word, the others follow Zipf's law over 30,522.
-const DISTINCT_WORDS: f64 = 7800.0;
-const HEADS: f64 = 12.0;
+/// Elements of an attention head: the kernels named below are those of this size.
 const HEAD_DIM: u32 = 64;
 /// Queries or keys in a tile of attention.
 const TILE: f64 = 64.0;
-/// Bytes of one operand or result of attention or a normalization.
-const OPERAND: f64 = 2.0 * TOKENS * HIDDEN;
-/// Sentence lengths of a pack of mixed sentences, repeated in turn.
-const MIXED: [f64; 12] = [16.0, 24.0, 32.0, 48.0, 64.0, 80.0, 96.0, 128.0, 160.0, 192.0, 256.0, 512.0];
 
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, lengths) in [("L128_d64", &[128.0][..]), ("L512_d64", &[512.0]), ("mixed_d64", &MIXED)] {
-        for (masked, forward, backward) in [
-            (false, "attention_forward", "attention_backward"),
-            (true, "two_stream_forward", "two_stream_backward"),
-        ] {
-            cases.push(Case { operation: forward, name, launches: vec![attention_forward(lengths, masked)] });
-            cases.push(Case { operation: backward, name, launches: attention_backward(lengths, masked) });
-        }
+    for (masked, forward, backward) in [
+        (false, "attention_forward", "attention_backward"),
+        (true, "two_stream_forward", "two_stream_backward"),
+    ] {
+        let forward =
+            table::headlines(forward).map(|case| one(case, attention_forward(&Pack::new(case), masked)));
+        cases.extend(forward);
+        let backward = table::headlines(backward).map(|case| Case {
+            operation: &case.op,
+            name: &case.name,
+            launches: attention_backward(&Pack::new(case), masked),
+        });
+        cases.extend(backward);
     }
-    cases.extend(cross_entropy());
+    cases.extend(cross_entropy(table::headline("cross_entropy")));
     cases.extend(layer_norm());
-    cases.extend(bias_gelu());
+    cases.extend(bias_gelu(table::headline("step")));
     cases.extend([embedding_backward(), adamw(), sentence_vectors()]);
     cases
 }
@@ -66,22 +60,28 @@ const PLAIN: Launch =
     Launch { kernel: "", source: "", threads: 256, shared: 0, blocks: 0.0, loops: 0, trips: 0.0, bytes: 0.0 };
 
 /// Returns a case of one kernel.
-fn one(operation: &'static str, name: &'static str, launch: Launch) -> Case {
-    Case { operation, name, launches: vec![launch] }
+fn one(case: &'static table::Case, launch: Launch) -> Case {
+    Case { operation: &case.op, name: &case.name, launches: vec![launch] }
+}
+
+/// Returns the bytes of a matrix in 16 bits.
+fn matrix_bytes(rows: f64, columns: f64) -> f64 {
+    2.0 * rows * columns
 }
 
 /// Launches of the kernel over the logits, and of the gradient of the head's bias; the matmuls run in cuBLASLt.
-fn cross_entropy() -> [Case; 2] {
-    let logits = 2.0 * TOKENS * VOCABULARY;
+fn cross_entropy(case: &'static table::Case) -> [Case; 2] {
+    let (rows, vocabulary) = (case.size("rows"), case.size("vocab_size"));
+    let logits = matrix_bytes(rows, vocabulary);
     let kernel = Launch {
         kernel: "cross_entropy_bf16",
         source: "cross_entropy/cross_entropy.cu",
         // One step's exponentials in f16, 32 columns a thread.
         shared: 4 * 256 * 32 * 2,
-        blocks: TOKENS,
+        blocks: rows,
         // The first reads, the second writes.
         loops: 2,
-        trips: (VOCABULARY / (256.0 * 32.0)).ceil(),
+        trips: (vocabulary / (256.0 * 32.0)).ceil(),
         bytes: 2.0 * logits,
         ..PLAIN
     };
@@ -89,43 +89,50 @@ fn cross_entropy() -> [Case; 2] {
         kernel: "cross_entropy_bias_slabs_bf16",
         source: "cross_entropy/bias_gradient.cu",
         threads: 128,
-        blocks: TOKENS / 64.0 * (VOCABULARY / 1024.0).ceil(),
+        blocks: rows / 64.0 * (vocabulary / 1024.0).ceil(),
         loops: 1,
         // Eight rows a trip.
         trips: 8.0,
         bytes: logits,
         ..PLAIN
     };
-    [one("cross_entropy kernel", "M32768", kernel), one("cross_entropy bias", "M32768", bias)]
+    [("cross_entropy kernel", kernel), ("cross_entropy bias", bias)].map(|(operation, launch)| Case {
+        operation,
+        name: &case.name,
+        launches: vec![launch],
+    })
 }
 
 /// Launches of LayerNorm and its backward pass: one warp a row.
 fn layer_norm() -> [Case; 2] {
-    let both = Launch { source: "norm/layer_norm.cu", loops: 1, bytes: 4.0 * OPERAND, ..PLAIN };
+    let [forward_case, backward_case] = ["layer_norm_forward", "layer_norm_backward"].map(table::headline);
+    let (rows, columns) = (forward_case.size("rows"), forward_case.size("columns"));
+    let bytes = 4.0 * matrix_bytes(rows, columns);
+    let both = Launch { source: "norm/layer_norm.cu", loops: 1, bytes, ..PLAIN };
     let forward = Launch {
         kernel: "layer_norm_forward_bf16",
         threads: 128,
-        blocks: TOKENS / 32.0,
+        blocks: rows / 32.0,
         trips: 8.0,
         ..both.clone()
     };
     let backward = Launch {
         kernel: "layer_norm_backward_bf16",
-        shared: 8 * 3 * 768 * 4,
+        shared: 8 * 3 * columns as u32 * 4,
         blocks: 256.0,
-        trips: TOKENS / 256.0 / 8.0,
+        trips: rows / 256.0 / 8.0,
         ..both
     };
-    [one("layer_norm_forward", "R32768_C768", forward), one("layer_norm_backward", "R32768_C768", backward)]
+    [one(forward_case, forward), one(backward_case, backward)]
 }
 
-/// Launches of GELU and its backward pass: a thread takes packs of 8 elements, and reads or writes `arrays` arrays.
-fn bias_gelu() -> [Case; 2] {
+/// Launches of GELU and its backward pass in a step: a thread takes packs of 8 elements, and reads or writes `arrays` arrays.
+fn bias_gelu(step: &table::Case) -> [Case; 2] {
+    let elements = step.size("sentences") * step.size("length") * step.size("intermediate_size");
     let pass = |operation, kernel, packs: f64, arrays: f64| {
-        let elements = TOKENS * INTERMEDIATE;
         let (blocks, bytes) = (elements / (8.0 * packs) / 256.0, 2.0 * arrays * elements);
         let launch = Launch { kernel, source: "activation/bias_gelu.cu", blocks, bytes, ..PLAIN };
-        one(operation, "R32768_C3072", launch)
+        Case { operation, name: "R32768_C3072", launches: vec![launch] }
     };
     [
         pass("bias_gelu_forward", "bias_gelu_forward_bf16", 8.0, 2.0),
@@ -135,58 +142,84 @@ fn bias_gelu() -> [Case; 2] {
 
 /// Launch that sums the embeddings' gradients.
 fn embedding_backward() -> Case {
+    let case = table::headline("embedding_backward");
+    let (tokens, hidden) = (case.size("tokens"), case.size("hidden_size"));
     let launch = Launch {
         kernel: "segment_sum_bf16",
         source: "embedding/segment_sum.cu",
         shared: 8 * 256 * 4,
         // A warp takes 256 columns of eight rows at a time.
-        blocks: TOKENS * (HIDDEN / 256.0) / 8.0 / 8.0,
+        blocks: tokens * (hidden / 256.0) / 8.0 / 8.0,
         loops: 1,
         trips: 1.0,
-        bytes: OPERAND + 2.0 * 4.0 * HIDDEN * DISTINCT_WORDS,
+        bytes: matrix_bytes(tokens, hidden) + 2.0 * 4.0 * hidden * case.size("distinct_ids"),
         ..PLAIN
     };
-    one("embedding_backward", "T32768_H768", launch)
+    one(case, launch)
 }
 
 /// Launches of the gradients' norm and of the update.
 fn adamw() -> Case {
+    let case = table::headline("adamw");
+    let parameters = case.size("parameters");
     let norm = Launch {
         kernel: "reduce_squares",
         source: "optimizer/reduce.cu",
-        blocks: PARAMETERS / 16_384.0,
+        blocks: parameters / 16_384.0,
         loops: 1,
         trips: 2.0,
-        bytes: 4.0 * PARAMETERS,
+        bytes: 4.0 * parameters,
         ..PLAIN
     };
     let update = Launch {
         kernel: "adamw_bf16",
         source: "optimizer/adamw.cu",
-        blocks: PARAMETERS / 4096.0,
-        bytes: 34.0 * PARAMETERS,
+        blocks: parameters / 4096.0,
+        bytes: 34.0 * parameters,
         ..PLAIN
     };
-    Case { operation: "adamw", name: "base", launches: vec![norm, update] }
+    Case { operation: &case.op, name: &case.name, launches: vec![norm, update] }
 }
 
-/// Launch of the operation of docs/kernels.md: a block takes a row.
+/// Launch of the operation of docs/kernels.md, for a matrix of LayerNorm's size: a block takes a row.
 fn sentence_vectors() -> Case {
+    let case = table::headline("layer_norm_forward");
+    let (rows, columns) = (case.size("rows"), case.size("columns"));
     let launch = Launch {
         kernel: "sentence_vectors_bf16",
         source: "probes/tutorial/sentence_vectors.cu",
         threads: 128,
         shared: 4 * 4,
-        blocks: TOKENS,
-        bytes: 2.0 * OPERAND,
+        blocks: rows,
+        bytes: 2.0 * matrix_bytes(rows, columns),
         ..PLAIN
     };
-    one("sentence_vectors", "R32768_C768", launch)
+    Case { operation: "sentence_vectors", name: &case.name, launches: vec![launch] }
 }
 
-/// Returns the number of repetitions of `lengths` that fill the tokens.
-fn repeats(lengths: &[f64]) -> f64 {
-    TOKENS / lengths.iter().sum::<f64>()
+/// Sentences of a case of attention.
+struct Pack {
+    /// Lengths of sentences that repeat.
+    lengths: Vec<f64>,
+    /// Number of repetitions that fill the tokens.
+    repeats: f64,
+    heads: f64,
+}
+
+impl Pack {
+    fn new(case: &table::Case) -> Self {
+        let lengths = case.lengths();
+        Self {
+            repeats: case.size("tokens") / lengths.iter().sum::<f64>(),
+            heads: case.size("heads"),
+            lengths,
+        }
+    }
+
+    /// Returns the bytes of one operand or result.
+    fn operand_bytes(&self) -> f64 {
+        matrix_bytes(self.repeats * self.lengths.iter().sum::<f64>(), self.heads * f64::from(HEAD_DIM))
+    }
 }
 
 fn tiles(length: f64) -> f64 {
@@ -205,46 +238,42 @@ fn mask_bytes(masked: bool) -> u32 {
     if masked { 3 * 64 * 2 * 4 } else { 0 }
 }
 
-fn attention_forward(lengths: &[f64], masked: bool) -> Launch {
-    let (tiles, trips) = tile_pairs(lengths);
+fn attention_forward(pack: &Pack, masked: bool) -> Launch {
+    let (tiles, trips) = tile_pairs(&pack.lengths);
     Launch {
         kernel: if masked { "attention_forward_masked_bf16_d64" } else { "attention_forward_full_bf16_d64" },
         source: "attention/attention_forward.cu",
         threads: 128,
         shared: 5 * 64 * HEAD_DIM * 2 + mask_bytes(masked),
-        blocks: HEADS * repeats(lengths) * tiles,
+        blocks: pack.heads * pack.repeats * tiles,
         loops: 1,
         trips,
-        bytes: 4.0 * OPERAND,
+        bytes: 4.0 * pack.operand_bytes(),
     }
 }
 
 /// Most queries of a sentence that one block handles whole.
 const FUSED_QUERIES: f64 = 256.0;
 
-fn attention_backward(lengths: &[f64], masked: bool) -> Vec<Launch> {
-    let repeats = repeats(lengths);
-    let (short, long): (Vec<f64>, Vec<f64>) = lengths.iter().partition(|&&length| length <= FUSED_QUERIES);
+fn attention_backward(pack: &Pack, masked: bool) -> Vec<Launch> {
+    let (short, long): (Vec<f64>, Vec<f64>) =
+        pack.lengths.iter().partition(|&&length| length <= FUSED_QUERIES);
+    let part = |lengths| Pack { lengths, ..*pack };
     let mut launches = Vec::new();
     if !short.is_empty() {
-        launches.push(attention_backward_fused(&short, repeats, masked));
+        launches.push(attention_backward_fused(&part(short), masked));
     }
     if !long.is_empty() {
-        launches.extend(attention_backward_tiled(&long, repeats, masked));
+        launches.extend(attention_backward_tiled(&part(long), masked));
     }
     launches
 }
 
-/// Returns the bytes of one operand or result, for sentences repeated `repeats` times.
-fn operand_bytes(lengths: &[f64], repeats: f64) -> f64 {
-    2.0 * HIDDEN * repeats * lengths.iter().sum::<f64>()
-}
-
 /// Returns the fused launch: one block for each sentence and head.
-fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Launch {
-    let sentences = lengths.len() as f64;
-    let (own, trips) = tile_pairs(lengths);
-    let rows = lengths.iter().map(|&length| tiles(length)).fold(0.0, f64::max) * TILE;
+fn attention_backward_fused(pack: &Pack, masked: bool) -> Launch {
+    let sentences = pack.lengths.len() as f64;
+    let (own, trips) = tile_pairs(&pack.lengths);
+    let rows = pack.lengths.iter().map(|&length| tiles(length)).fold(0.0, f64::max) * TILE;
     let kernels = ["attention_backward_fused_full_bf16_d64", "attention_backward_fused_masked_bf16_d64"];
     Launch {
         kernel: kernels[usize::from(masked)],
@@ -252,22 +281,22 @@ fn attention_backward_fused(lengths: &[f64], repeats: f64, masked: bool) -> Laun
         threads: 128,
         // Query, gradient of the output, gradient of the query in f32 and two statistics a row; a tile of keys, values and dS; mask bits.
         shared: rows as u32 * (8 * HEAD_DIM + 8) + 3 * 2 * 64 * HEAD_DIM + 4 * 64 * 64 / 32,
-        blocks: HEADS * repeats * sentences,
+        blocks: pack.heads * pack.repeats * sentences,
         loops: 1,
         trips: own * trips / sentences,
-        bytes: 8.0 * operand_bytes(lengths, repeats),
+        bytes: 8.0 * pack.operand_bytes(),
     }
 }
 
 /// Returns three launches: δ for each query, then a block for each tile of keys, and a block for each tile of queries.
-fn attention_backward_tiled(lengths: &[f64], repeats: f64, masked: bool) -> [Launch; 3] {
-    let operand = operand_bytes(lengths, repeats);
-    let (own, trips) = tile_pairs(lengths);
+fn attention_backward_tiled(pack: &Pack, masked: bool) -> [Launch; 3] {
+    let operand = pack.operand_bytes();
+    let (own, trips) = tile_pairs(&pack.lengths);
     let plain = Launch {
         kernel: "attention_backward_delta_bf16_d64",
         source: "attention/attention_backward_tiled.cu",
         threads: 128,
-        blocks: HEADS * repeats * own,
+        blocks: pack.heads * pack.repeats * own,
         bytes: 2.0 * operand,
         ..PLAIN
     };
