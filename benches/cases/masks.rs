@@ -8,10 +8,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use retromae::device::{Buffer, ModelFloat, Stream};
-use retromae::model::MaskPool;
+use retromae::device::{Buffer, Device, ModelFloat, Stream};
+use retromae::model::{MaskPool, PoolRows};
 use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
-use retromae::ops::rng_state;
+use retromae::ops::{self, rng_state};
 
 use serde_json::{Value, json};
 
@@ -101,9 +101,37 @@ impl Case {
     }
 }
 
-/// Bits, sampled on the device.
-struct Fused {
-    case: Case,
+/// Sentences, and the samples wanted of them.
+pub struct Sampling<'a> {
+    pub seed: u64,
+    pub step: u32,
+    /// Word starts of each sentence
+    pub sentences: &'a [Vec<bool>],
+    pub indices: &'a [u32],
+    pub ids: &'a [i32],
+    pub count_limit: MaskCountLimit,
+    pub rows: PoolRows,
+    /// Corrupted inputs of encoder and decoder
+    pub inputs: [Option<(MaskCountLimit, Replacement)>; 2],
+}
+
+/// A corrupted input on a device.
+pub struct Corrupted {
+    count_limit: MaskCountLimit,
+    replacement: Replacement,
+    offsets: Buffer<i32>,
+    pub input_ids: Buffer<i32>,
+    pub labeled_rows: Buffer<i32>,
+    pub targets: Buffer<i32>,
+    pub counts: Buffer<i32>,
+}
+
+/// Masks and corrupted inputs, sampled on a device.
+pub struct Sampler {
+    count_limit: MaskCountLimit,
+    pool_rows: PoolRows,
+    tokens: usize,
+    length_max: usize,
     rng: Buffer<u32>,
     cu_seqlens: Buffer<i32>,
     sentence_indices: Buffer<u32>,
@@ -114,87 +142,126 @@ struct Fused {
     rows: Buffer<u16>,
     workspace: Buffer<u8>,
     ids: Buffer<i32>,
-    input_ids: Buffer<i32>,
-    labeled_offsets: Buffer<i32>,
-    labeled_rows: Buffer<i32>,
-    targets: Buffer<i32>,
-    counts: Buffer<i32>,
+    pub inputs: [Option<Corrupted>; 2],
 }
 
-impl Fused {
-    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
-        let device = stream.device();
-        let sums = prefix_sums(&case.lengths());
-        let offsets = masks::pool_offsets(&sums, case.pool_rows_max)?;
-        let labeled = masks::labeled_offsets(&sums, MaskCountLimit::of(ENCODER_RATIO))?;
-        let indices: Vec<u32> = (0..case.sentences as u32).collect();
-        let ids: Vec<i32> = (0..case.tokens() as i32).map(|token| token % VOCABULARY as i32).collect();
-        let starts = word_starts(case.length).repeat(case.sentences);
-        let places = labeled[case.sentences] as usize;
+impl Sampler {
+    pub fn new(device: &Device, sampling: &Sampling<'_>) -> ops::Result<Self> {
+        let lengths: Vec<usize> = sampling.sentences.iter().map(Vec::len).collect();
+        let (sums, length_max) = (prefix_sums(&lengths), lengths.iter().copied().max().unwrap_or(1));
+        let (sentences, tokens) = (lengths.len(), lengths.iter().sum());
+        let rows_max = sampling.rows.rows_max(length_max);
+        let offsets = masks::pool_offsets(&sums, rows_max)?;
+        let input = |(count_limit, replacement)| -> ops::Result<_> {
+            let labeled = masks::labeled_offsets(&sums, count_limit)?;
+            let positions = labeled[sentences] as usize;
+            Ok(Corrupted {
+                count_limit,
+                replacement,
+                offsets: device.upload(&labeled)?,
+                input_ids: device.zeros(tokens)?,
+                labeled_rows: device.zeros(positions)?,
+                targets: device.zeros(positions)?,
+                counts: device.zeros(sentences)?,
+            })
+        };
+        let [encoder, decoder] = sampling.inputs.map(|wanted| wanted.map(input).transpose());
         Ok(Self {
-            rng: device.upload(&rng_state(1, 1))?,
+            count_limit: sampling.count_limit,
+            pool_rows: sampling.rows,
+            tokens,
+            length_max,
+            rng: device.upload(&rng_state(sampling.seed, sampling.step))?,
             cu_seqlens: device.upload(&sums)?,
-            sentence_indices: device.upload(&indices)?,
-            word_starts: device.upload(&masks::word_start_bits(&starts))?,
+            sentence_indices: device.upload(sampling.indices)?,
+            word_starts: device.upload(&masks::word_start_bits(&sampling.sentences.concat()))?,
             pool_offsets: device.upload(&offsets)?,
-            bits: device.zeros(offsets[case.sentences] as usize)?,
-            rows: device.zeros(case.tokens())?,
-            workspace: masks::workspace(case.tokens(), case.length, case.pool_rows_max).allocate(device)?,
-            ids: device.upload(&ids)?,
-            input_ids: device.zeros(case.tokens())?,
-            labeled_offsets: device.upload(&labeled)?,
-            labeled_rows: device.zeros(places)?,
-            targets: device.zeros(places)?,
-            counts: device.zeros(case.sentences)?,
+            bits: device.zeros(offsets[sentences] as usize)?,
+            rows: device.zeros(tokens)?,
+            workspace: masks::workspace(tokens, length_max, rows_max).allocate(device)?,
+            ids: device.upload(sampling.ids)?,
+            inputs: [encoder?, decoder?],
             offsets,
-            case,
         })
     }
-}
 
-impl Work for Fused {
-    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+    pub fn sample(&mut self, stream: &Stream) -> ops::Result<()> {
         let sentences = Sentences {
             rng: self.rng.view(),
             cu_seqlens: self.cu_seqlens.view(),
             indices: self.sentence_indices.view(),
             word_starts: self.word_starts.view(),
-            tokens: self.case.tokens(),
-            length_max: self.case.length,
+            tokens: self.tokens,
+            length_max: self.length_max,
         };
         let pool = Pool {
-            count_limit: MaskCountLimit::of(RATIO),
-            rows_max: self.case.pool_rows_max,
+            count_limit: self.count_limit,
+            rows_max: self.pool_rows.rows_max(self.length_max),
             offsets: self.pool_offsets.view(),
             bits: self.bits.view_mut(),
-            rows: Some(self.rows.view_mut()),
+            rows: (self.pool_rows != PoolRows::Independent).then(|| self.rows.view_mut()),
             workspace: self.workspace.view_mut(),
         };
-        let encoder = Corruption {
-            count_limit: MaskCountLimit::of(ENCODER_RATIO),
-            replacement: Replacement::bert(MASK_ID, VOCABULARY),
-            ids: self.ids.view(),
-            input_ids: self.input_ids.view_mut(),
-            offsets: self.labeled_offsets.view(),
-            labeled_rows: self.labeled_rows.view_mut(),
-            targets: self.targets.view_mut(),
-            counts: self.counts.view_mut(),
+        let ids = self.ids.view();
+        let [encoder, decoder] = self.inputs.each_mut().map(|input| {
+            input.as_mut().map(|input| Corruption {
+                count_limit: input.count_limit,
+                replacement: input.replacement,
+                ids,
+                input_ids: input.input_ids.view_mut(),
+                offsets: input.offsets.view(),
+                labeled_rows: input.labeled_rows.view_mut(),
+                targets: input.targets.view_mut(),
+                counts: input.counts.view_mut(),
+            })
+        });
+        masks::sample(stream, sentences, Outputs { pool: Some(pool), encoder, decoder })
+    }
+
+    /// Returns the sampled pool; if every token has a mask of its own, its rows are 0.
+    pub fn pool(&self) -> ops::Result<MaskPool> {
+        Ok(MaskPool { bits: self.bits.read()?, offsets: self.offsets.clone(), rows: self.rows.read()? })
+    }
+}
+
+/// Bits of a pool and the encoder's input, sampled on the device.
+struct Fused {
+    case: Case,
+    sampler: Sampler,
+}
+
+impl Fused {
+    fn new(stream: &Stream, case: Case) -> Outcome<Self> {
+        let ids: Vec<i32> = (0..case.tokens() as i32).map(|token| token % VOCABULARY as i32).collect();
+        let indices: Vec<u32> = (0..case.sentences as u32).collect();
+        let encoder = (MaskCountLimit::of(ENCODER_RATIO), Replacement::bert(MASK_ID, VOCABULARY));
+        let sampling = Sampling {
+            seed: 1,
+            step: 1,
+            sentences: &vec![word_starts(case.length); case.sentences],
+            indices: &indices,
+            ids: &ids,
+            count_limit: MaskCountLimit::of(RATIO),
+            rows: PoolRows::AtMost(case.pool_rows_max),
+            inputs: [Some(encoder), None],
         };
-        let outputs = Outputs { pool: Some(pool), encoder: Some(encoder), ..Outputs::default() };
-        Ok(masks::sample(stream, sentences, outputs)?)
+        Ok(Self { case, sampler: Sampler::new(stream.device(), &sampling)? })
+    }
+}
+
+impl Work for Fused {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        Ok(self.sampler.sample(stream)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {
-        let (bits, rows) = (self.bits.read()?, self.rows.read()?);
-        let dense = self.case.dense(&MaskPool { bits, offsets: self.offsets.clone(), rows });
-        Ok(self.case.results(&dense))
+        Ok(self.case.results(&self.case.dense(&self.sampler.pool()?)))
     }
 
     /// Bytes of all mask data of a batch.
     fn extra_bytes(&self) -> Option<usize> {
-        Some(
-            4 * self.bits.len() + 2 * self.rows.len() + 4 * self.word_starts.len() + 2 * self.workspace.len(),
-        )
+        let Sampler { bits, rows, word_starts, workspace, .. } = &self.sampler;
+        Some(4 * bits.len() + 2 * rows.len() + 4 * word_starts.len() + 2 * workspace.len())
     }
 }
 

@@ -2,10 +2,11 @@
 
 mod distribution;
 
-use crate::common::{devices, integers, prefix_sums};
+use crate::cases::masks::{Sampler, Sampling};
+use crate::common::{devices, integers};
 use retromae::device::{Buffer, Device};
 use retromae::model::{IGNORE_INDEX, MaskPool, PoolRows};
-use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
+use retromae::ops::masks::{self, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
 use retromae::random::Stream as Purpose;
 use retromae::reference::mask::{self as reference, MaskedSentence};
@@ -62,20 +63,8 @@ impl Pack {
         }
     }
 
-    fn cu_seqlens(&self) -> Vec<i32> {
-        prefix_sums(&self.sentences.iter().map(Vec::len).collect::<Vec<_>>())
-    }
-
     fn tokens(&self) -> usize {
         self.sentences.iter().map(Vec::len).sum()
-    }
-
-    fn length_max(&self) -> usize {
-        self.sentences.iter().map(Vec::len).max().unwrap_or(1)
-    }
-
-    fn rows_max(&self) -> usize {
-        self.rows.rows_max(self.length_max())
     }
 
     fn ids(&self) -> Vec<i32> {
@@ -128,75 +117,32 @@ impl Pack {
     }
 
     fn run(&self, device: &Device) -> ops::Result<Sampled> {
-        let (sums, tokens, sentences) = (self.cu_seqlens(), self.tokens(), self.sentences.len());
-        let offsets = masks::pool_offsets(&sums, self.rows_max())?;
-        let labeled = masks::labeled_offsets(&sums, self.count_limit)?;
-        let needed = masks::workspace(tokens, self.length_max(), self.rows_max());
-        let rng = device.upload(&rng_state(self.seed, self.step))?;
-        let (cu_seqlens, indices) = (device.upload(&sums)?, device.upload(&self.indices)?);
-        let word_starts = device.upload(&masks::word_start_bits(&self.sentences.concat()))?;
-        let (pool_offsets, labeled_offsets) = (device.upload(&offsets)?, device.upload(&labeled)?);
-        let ids = device.upload(&self.ids())?;
-        let places = labeled[sentences] as usize;
-        let mut bits: Buffer<u32> = device.zeros(offsets[sentences] as usize)?;
-        let mut rows: Buffer<u16> = device.zeros(tokens)?;
-        let mut workspace = needed.allocate(device)?;
-        let mut outputs: Vec<[Buffer<i32>; 4]> = Vec::new();
-        for _ in 0..2 {
-            outputs.push([
-                device.zeros(tokens)?,
-                device.zeros(places)?,
-                device.zeros(places)?,
-                device.zeros(sentences)?,
-            ]);
-        }
-        let sentences = Sentences {
-            rng: rng.view(),
-            cu_seqlens: cu_seqlens.view(),
-            indices: indices.view(),
-            word_starts: word_starts.view(),
-            tokens,
-            length_max: self.length_max(),
-        };
-        let pool = Pool {
+        let sampling = Sampling {
+            seed: self.seed,
+            step: self.step,
+            sentences: &self.sentences,
+            indices: &self.indices,
+            ids: &self.ids(),
             count_limit: self.count_limit,
-            rows_max: self.rows_max(),
-            offsets: pool_offsets.view(),
-            bits: bits.view_mut(),
-            rows: (self.rows != PoolRows::Independent).then(|| rows.view_mut()),
-            workspace: workspace.view_mut(),
+            rows: self.rows,
+            inputs: self.replacements.map(|replacement| Some((self.count_limit, replacement))),
         };
-        let mut outputs_mut = outputs.iter_mut().zip(self.replacements).map(|(outputs, replacement)| {
-            let [input_ids, labeled_rows, targets, counts] = outputs.each_mut().map(Buffer::view_mut);
-            let (ids, offsets) = (ids.view(), labeled_offsets.view());
-            Corruption {
-                count_limit: self.count_limit,
-                replacement,
-                ids,
-                input_ids,
-                offsets,
-                labeled_rows,
-                targets,
-                counts,
+        let mut sampler = Sampler::new(device, &sampling)?;
+        sampler.sample(&device.stream())?;
+        let mut pool = sampler.pool()?;
+        if self.rows == PoolRows::Independent {
+            pool.rows = self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect();
+        }
+        let inputs = sampler.inputs.map(|input| {
+            let input = input.expect("asked for");
+            Corrupted {
+                input_ids: input.input_ids.read().unwrap(),
+                labeled_rows: input.labeled_rows.read().unwrap(),
+                targets: input.targets.read().unwrap(),
+                counts: input.counts.read().unwrap(),
             }
         });
-        let (encoder, decoder) = (outputs_mut.next(), outputs_mut.next());
-        drop(outputs_mut);
-        masks::sample(&device.stream(), sentences, Outputs { pool: Some(pool), encoder, decoder })?;
-        let rows = match self.rows {
-            PoolRows::AtMost(_) => rows.read()?,
-            PoolRows::Independent => self.sentences.iter().flat_map(|words| 0..words.len() as u16).collect(),
-        };
-        let read = |[input_ids, labeled_rows, targets, counts]: &[Buffer<i32>; 4]| -> ops::Result<Corrupted> {
-            Ok(Corrupted {
-                input_ids: input_ids.read()?,
-                labeled_rows: labeled_rows.read()?,
-                targets: targets.read()?,
-                counts: counts.read()?,
-            })
-        };
-        let inputs = [read(&outputs[0])?, read(&outputs[1])?];
-        Ok(Sampled { pool: MaskPool { bits: bits.read()?, offsets, rows }, inputs })
+        Ok(Sampled { pool, inputs })
     }
 
     #[track_caller]
