@@ -3,8 +3,9 @@
 //! Bound, with M rows, H columns, V words: 6·M·H·V FLOPs (logits, two gradients); bytes: hidden rows and their gradient 2·M·H·e, weight
 //! V·H·e, its gradient, which is added to, 8·V·H.
 
-use retromae::device::{Buffer, DType, Float, ModelFloat, Stream};
+use retromae::device::{Buffer, DType, Device, Float, ModelFloat, Stream};
 use retromae::model::IGNORE_INDEX;
+use retromae::ops;
 use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
 use serde_json::{Value, json};
 
@@ -58,8 +59,10 @@ impl<T: ModelFloat> super::Case<T> for Case {
 
     fn variants(&self) -> Vec<Variant> {
         let case = *self;
-        let ours =
-            |name, algorithm| Variant::new(name, move |stream| Ours::<T>::new(stream, case, algorithm));
+        let ours = |name, algorithm| {
+            let way = Way::full(algorithm, case.chunk);
+            Variant::new(name, move |stream| Ok(Fused::<T>::new(stream.device(), &case.inputs(), way)?))
+        };
         let unfused = Variant::new(UNFUSED, move |stream| Unfused::<T>::new(stream, case));
         let mut variants = vec![ours(FUSED, Algorithm::Library), unfused];
         if T::DTYPE == DType::Bf16 {
@@ -133,33 +136,95 @@ impl<T: Float> Inputs<T> {
     }
 }
 
+/// The optional arguments that are given.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    pub bias: bool,
+    pub row_weights: bool,
+    pub log_sum_exp: bool,
+    pub log_likelihoods: bool,
+    pub correct: bool,
+    pub totals: bool,
+    pub d_hidden: bool,
+    pub d_weight: bool,
+    pub d_bias: bool,
+}
+
+pub const FULL: Form = Form {
+    bias: true,
+    row_weights: true,
+    log_sum_exp: true,
+    log_likelihoods: true,
+    correct: true,
+    totals: true,
+    d_hidden: true,
+    d_weight: true,
+    d_bias: true,
+};
+
+impl Form {
+    pub fn has_gradients(self) -> bool {
+        self.d_hidden || self.d_weight || self.d_bias
+    }
+}
+
+/// Options of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    pub algorithm: Algorithm,
+    /// Rows that fit the workspace.
+    pub chunk: usize,
+    /// Ends of the groups, except the last.
+    pub group_ends: &'a [usize],
+    pub form: Form,
+}
+
+impl Way<'static> {
+    /// Returns the full call, of one group.
+    pub fn full(algorithm: Algorithm, chunk: usize) -> Self {
+        Self { algorithm, chunk, group_ends: &[], form: FULL }
+    }
+}
+
 /// The operation by one of its algorithms.
-struct Ours<T: ModelFloat> {
-    case: Case,
+pub struct Fused<T: Float> {
     algorithm: Algorithm,
+    form: Form,
+    options: Options,
+    hidden_size: usize,
+    /// Ends of all groups.
+    group_ends: Vec<usize>,
     hidden: Buffer<T>,
     weight: Buffer<T>,
     bias: Buffer<f32>,
     targets: Buffer<i32>,
     row_weights: Buffer<f32>,
-    losses: Buffer<f32>,
-    log_sum_exp: Buffer<f32>,
-    log_likelihoods: Buffer<f32>,
-    correct: Buffer<u8>,
-    totals: Buffer<Totals>,
-    d_hidden: Buffer<T>,
-    d_weight: Buffer<f32>,
-    d_bias: Buffer<f32>,
-    workspace: Buffer<u8>,
+    pub losses: Buffer<f32>,
+    pub log_sum_exp: Buffer<f32>,
+    pub log_likelihoods: Buffer<f32>,
+    pub correct: Buffer<u8>,
+    pub totals: Buffer<Totals>,
+    pub d_hidden: Buffer<T>,
+    pub d_weight: Buffer<f32>,
+    pub d_bias: Buffer<f32>,
+    pub workspace: Buffer<u8>,
 }
 
-impl<T: ModelFloat> Ours<T> {
-    fn new(stream: &Stream, case: Case, algorithm: Algorithm) -> Outcome<Self> {
-        let device = stream.device();
-        let Case { rows, hidden_size, vocabulary, chunk, .. } = case;
-        let inputs = case.inputs::<T>();
-        let workspace = cross_entropy::workspace(algorithm, T::DTYPE, chunk, hidden_size, vocabulary);
+impl<T: Float> Fused<T> {
+    pub fn new(device: &Device, inputs: &Inputs<T>, way: Way<'_>) -> ops::Result<Self> {
+        let (rows, vocabulary, hidden_size) = (inputs.rows(), inputs.vocabulary(), inputs.hidden_size);
+        let group_ends = [way.group_ends, &[rows]].concat();
+        let Way { algorithm, chunk, form, .. } = way;
+        let workspace = if form.has_gradients() {
+            cross_entropy::workspace(algorithm, T::DTYPE, chunk, hidden_size, vocabulary)
+        } else {
+            cross_entropy::forward_workspace(algorithm, T::DTYPE, chunk, hidden_size, vocabulary)
+        };
         Ok(Self {
+            algorithm,
+            form,
+            options: inputs.options,
+            hidden_size,
             hidden: device.upload(&inputs.hidden)?,
             weight: device.upload(&inputs.weight)?,
             bias: device.upload(&inputs.bias)?,
@@ -169,28 +234,29 @@ impl<T: ModelFloat> Ours<T> {
             log_sum_exp: device.zeros(rows)?,
             log_likelihoods: device.zeros(rows)?,
             correct: device.zeros(rows)?,
-            totals: device.zeros(1)?,
-            d_hidden: device.zeros(rows * hidden_size)?,
-            d_weight: device.zeros(vocabulary * hidden_size)?,
+            totals: device.zeros(group_ends.len())?,
+            group_ends,
+            d_hidden: device.zeros(inputs.hidden.len())?,
+            d_weight: device.zeros(inputs.weight.len())?,
             d_bias: device.zeros(vocabulary)?,
             workspace: workspace.allocate(device)?,
-            case,
-            algorithm,
         })
     }
-}
 
-impl<T: ModelFloat> Work for Ours<T> {
-    fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let Case { rows, hidden_size, vocabulary, .. } = self.case;
+    /// Enqueues the call; the gradients of weight and bias are added to.
+    pub fn call(&mut self, stream: &Stream) -> ops::Result<()> {
+        let (form, hidden_size) = (self.form, self.hidden_size);
+        let (rows, vocabulary) = (self.targets.len(), self.bias.len());
         let arguments = Forward {
-            bias: Some(self.bias.view()),
-            row_weights: Some(self.row_weights.view()),
+            bias: form.bias.then(|| self.bias.view()),
+            row_weights: form.row_weights.then(|| self.row_weights.view()),
+            options: self.options,
             algorithm: self.algorithm,
-            log_sum_exp: Some(self.log_sum_exp.view_mut()),
-            log_likelihoods: Some(self.log_likelihoods.view_mut()),
-            correct: Some(self.correct.view_mut()),
-            totals: Some(self.totals.view_mut()),
+            log_sum_exp: form.log_sum_exp.then(|| self.log_sum_exp.view_mut()),
+            log_likelihoods: form.log_likelihoods.then(|| self.log_likelihoods.view_mut()),
+            correct: form.correct.then(|| self.correct.view_mut()),
+            totals: form.totals.then(|| self.totals.view_mut()),
+            group_ends: &self.group_ends,
             ..Forward::new(
                 self.hidden.matrix(rows, hidden_size)?,
                 self.weight.matrix(vocabulary, hidden_size)?,
@@ -199,12 +265,25 @@ impl<T: ModelFloat> Work for Ours<T> {
                 self.workspace.view_mut(),
             )
         };
+        if !form.has_gradients() {
+            return cross_entropy::forward(stream, arguments);
+        }
+        let (d_hidden, d_weight) = (
+            self.d_hidden.matrix_mut(rows, hidden_size)?,
+            self.d_weight.matrix_mut(vocabulary, hidden_size)?,
+        );
         let gradients = Gradients {
-            d_hidden: Some(self.d_hidden.matrix_mut(rows, hidden_size)?),
-            d_weight: Some(self.d_weight.matrix_mut(vocabulary, hidden_size)?),
-            d_bias: Some(self.d_bias.view_mut()),
+            d_hidden: form.d_hidden.then_some(d_hidden),
+            d_weight: form.d_weight.then_some(d_weight),
+            d_bias: form.d_bias.then(|| self.d_bias.view_mut()),
         };
-        Ok(cross_entropy::forward_backward(stream, arguments, gradients)?)
+        cross_entropy::forward_backward(stream, arguments, gradients)
+    }
+}
+
+impl<T: Float> Work for Fused<T> {
+    fn run(&mut self, stream: &Stream) -> Outcome<()> {
+        Ok(self.call(stream)?)
     }
 
     fn results(&mut self) -> Outcome<Results> {

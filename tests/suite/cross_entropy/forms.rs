@@ -73,7 +73,7 @@ fn any_argument_may_be_absent() {
             Form { d_hidden: true, d_weight: true, ..LOSSES },
             LOSSES,
         ] {
-            assert_form(device, &operands, Way { form, ..way(algorithm, 9) });
+            assert_form(device, &operands, Way { form, ..Way::full(algorithm, 9) });
         }
         let no_totals = Form { totals: false, ..FULL };
         for form in [
@@ -83,12 +83,12 @@ fn any_argument_may_be_absent() {
             Form { correct: false, ..no_totals },
             NO_GRADIENTS,
         ] {
-            assert_form(device, &weighted, Way { form, group_ends: &[5], ..way(algorithm, 9) });
+            assert_form(device, &weighted, Way { form, group_ends: &[5], ..Way::full(algorithm, 9) });
         }
         for subset in 1..7 {
             let [d_hidden, d_weight, d_bias] = [0, 1, 2].map(|bit| subset >> bit & 1 == 1);
             let form = Form { d_hidden, d_weight, d_bias, ..FULL };
-            assert_form(device, &weighted, Way { form, ..way(algorithm, 9) });
+            assert_form(device, &weighted, Way { form, ..Way::full(algorithm, 9) });
         }
     }
     in_every_type!(check);
@@ -101,7 +101,7 @@ fn losses_alone_match_the_reference() {
             let operands = without_vectors::<T>(rows, vocabulary, hidden_size);
             let (exact, naive) = (exact(&operands), naive(&operands, algorithm).0);
             for chunk in [rows.max(1), 5] {
-                let actual = run(device, &[&operands], Way { form: LOSSES, ..way(algorithm, chunk) });
+                let actual = run(device, &[&operands], Way { form: LOSSES, ..Way::full(algorithm, chunk) });
                 assert_close::<f32>("losses", &actual.losses, &naive.losses, &exact.losses);
             }
         }
@@ -116,9 +116,9 @@ fn losses_with_options_equal_those_of_the_full_call() {
             Options { label_smoothing: 0.2, z_loss: 1e-3, soft_cap: Some(2.0), ..Options::default() };
         for (vocabulary, hidden_size) in [(97, 64), (9001, 16)] {
             let operands = Inputs::<T>::random(5, vocabulary, hidden_size).with(options);
-            assert_form(device, &operands, Way { form: NO_GRADIENTS, ..way(Algorithm::Library, 3) });
+            assert_form(device, &operands, Way { form: NO_GRADIENTS, ..Way::full(Algorithm::Library, 3) });
             let operands = without_vectors::<T>(5, vocabulary, hidden_size).with(options);
-            assert_form(device, &operands, Way { form: LOSSES, ..way(Algorithm::Library, 3) });
+            assert_form(device, &operands, Way { form: LOSSES, ..Way::full(Algorithm::Library, 3) });
         }
     }
     in_every_type!(check);
@@ -131,7 +131,7 @@ fn forward_treats_targets_as_the_full_call_does() {
         let mut operands = Inputs::<T>::random(17, 97, 64);
         operands.targets[12] = 97;
         let form = Form { log_sum_exp: false, ..NO_GRADIENTS };
-        let actual = run(device, &[&operands], Way { form, ..way(algorithm, 8) });
+        let actual = run(device, &[&operands], Way { form, ..Way::full(algorithm, 8) });
         assert!(actual.losses[12].is_nan() && actual.log_likelihoods[12].is_nan());
         assert_eq!(actual.losses[11], 0.0, "an ignored row");
         assert_eq!(actual.losses.iter().filter(|loss| loss.is_nan()).count(), 1);
@@ -145,8 +145,8 @@ fn forward_launches_nothing_of_gradients() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Inputs::<T>::random(17, 97, 64);
         let form = Form { totals: false, ..NO_GRADIENTS };
-        let capture = Way { capture: true, form, ..way(algorithm, 17) };
-        let kernels = run(device, &[&operands], capture).kernels;
+        let way = Way { form, ..Way::full(algorithm, 17) };
+        let kernels = run_recording(device, &[&operands], way, true).kernels;
         let expected = match algorithm {
             Algorithm::Library => vec!["cross_entropy"],
             Algorithm::Fused => ["references", "exponentials", "retries", "exponentials", "rows"].to_vec(),

@@ -6,7 +6,7 @@ mod passes;
 mod properties;
 mod refusals;
 
-use crate::cases::cross_entropy::Inputs;
+use crate::cases::cross_entropy::{FULL, Form, Fused, Inputs, Way};
 use crate::common::{assert_close, assert_close_to_scale, run_on, widened};
 use retromae::device::{Buffer, Device, Float};
 use retromae::model::IGNORE_INDEX;
@@ -120,55 +120,6 @@ fn naive<T: Float>(operands: &Inputs<T>, algorithm: Algorithm) -> (Results, [f64
     (Results { d_hidden, d_weight, d_bias, ..results }, scales)
 }
 
-/// Options of a call.
-#[derive(Clone, Copy, Debug)]
-struct Way<'a> {
-    algorithm: Algorithm,
-    /// Rows that fit the workspace.
-    chunk: usize,
-    /// Ends of the groups, except the last.
-    group_ends: &'a [usize],
-    /// True to record the names of the kernels.
-    capture: bool,
-    form: Form,
-}
-
-fn way(algorithm: Algorithm, chunk: usize) -> Way<'static> {
-    Way { algorithm, chunk, group_ends: &[], capture: false, form: FULL }
-}
-
-/// The optional arguments that are given.
-#[derive(Clone, Copy, Debug)]
-struct Form {
-    bias: bool,
-    row_weights: bool,
-    log_sum_exp: bool,
-    log_likelihoods: bool,
-    correct: bool,
-    totals: bool,
-    d_hidden: bool,
-    d_weight: bool,
-    d_bias: bool,
-}
-
-const FULL: Form = Form {
-    bias: true,
-    row_weights: true,
-    log_sum_exp: true,
-    log_likelihoods: true,
-    correct: true,
-    totals: true,
-    d_hidden: true,
-    d_weight: true,
-    d_bias: true,
-};
-
-impl Form {
-    fn has_gradients(self) -> bool {
-        self.d_hidden || self.d_weight || self.d_bias
-    }
-}
-
 fn workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Inputs<T>) -> usize {
     cross_entropy::workspace(algorithm, T::DTYPE, rows, operands.hidden_size, operands.vocabulary()).bytes()
 }
@@ -180,69 +131,38 @@ fn forward_workspace<T: Float>(algorithm: Algorithm, rows: usize, operands: &Inp
 
 /// Runs `parts` one after the other; the gradients of weight and bias accumulate. Results that are not wanted keep what they were made with.
 fn run<T: Float>(device: &Device, parts: &[&Inputs<T>], way: Way<'_>) -> Results {
-    let (vocabulary, hidden_size) = (parts[0].vocabulary(), parts[0].hidden_size);
-    let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
-    let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
+    run_recording(device, parts, way, false)
+}
+
+/// As [`run`]; records the names of the kernels if `capture` is set.
+fn run_recording<T: Float>(device: &Device, parts: &[&Inputs<T>], way: Way<'_>, capture: bool) -> Results {
     let mut results = Results::default();
+    let mut sums: Option<[Buffer<f32>; 2]> = None;
     for operands in parts {
+        let mut call = Fused::new(device, operands, way).unwrap();
+        let untouched = |count: usize| device.upload(&vec![f32::NAN; count]).unwrap();
         let rows = operands.rows();
-        let group_ends = [way.group_ends, &[rows]].concat();
-        let [hidden, weight] = [&operands.hidden, &operands.weight].map(|v| device.upload(v).unwrap());
-        let [bias, row_weights] = [&operands.bias, &operands.row_weights].map(|v| device.upload(v).unwrap());
-        let targets = device.upload(&operands.targets).unwrap();
+        [call.losses, call.log_sum_exp, call.log_likelihoods] = [0, 1, 2].map(|_| untouched(rows));
+        call.correct = device.upload(&vec![7u8; rows]).unwrap();
+        call.d_hidden = device.upload(&vec![T::from_f32(f32::NAN); operands.hidden.len()]).unwrap();
         // Bytes of a NaN in every type.
-        let form = way.form;
-        let needed = if form.has_gradients() { workspace } else { forward_workspace };
-        let bytes = needed(way.algorithm, way.chunk, operands);
-        let mut workspace = device.upload(&vec![0xffu8; bytes]).unwrap();
-        let [mut losses, mut log_sum_exp, mut log_likelihoods] =
-            [0, 1, 2].map(|_| device.upload(&vec![f32::NAN; rows]).unwrap());
-        let mut correct = device.upload(&vec![7u8; rows]).unwrap();
-        let mut totals = device.zeros(group_ends.len()).unwrap();
-        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); rows * hidden_size]).unwrap();
-        let arguments = Forward {
-            bias: form.bias.then(|| bias.view()),
-            row_weights: form.row_weights.then(|| row_weights.view()),
-            options: operands.options,
-            algorithm: way.algorithm,
-            log_sum_exp: form.log_sum_exp.then(|| log_sum_exp.view_mut()),
-            log_likelihoods: form.log_likelihoods.then(|| log_likelihoods.view_mut()),
-            correct: form.correct.then(|| correct.view_mut()),
-            totals: form.totals.then(|| totals.view_mut()),
-            group_ends: &group_ends,
-            ..Forward::new(
-                hidden.matrix(rows, hidden_size).unwrap(),
-                weight.matrix(vocabulary, hidden_size).unwrap(),
-                targets.view(),
-                losses.view_mut(),
-                workspace.view_mut(),
-            )
-        };
-        let gradients = Gradients {
-            d_hidden: form.d_hidden.then(|| d_hidden.matrix_mut(rows, hidden_size).unwrap()),
-            d_weight: form.d_weight.then(|| d_weight.matrix_mut(vocabulary, hidden_size).unwrap()),
-            d_bias: form.d_bias.then(|| d_bias.view_mut()),
-        };
-        let kernels = run_on(device, way.capture, |stream| {
-            if form.has_gradients() {
-                cross_entropy::forward_backward(stream, arguments, gradients)
-            } else {
-                cross_entropy::forward(stream, arguments)
-            }
-        });
-        results.kernels.extend(kernels);
-        results.losses.extend(widened(&losses.read().unwrap()));
-        results.log_sum_exp.extend(widened(&log_sum_exp.read().unwrap()));
-        results.log_likelihoods.extend(widened(&log_likelihoods.read().unwrap()));
-        results.correct.extend(correct.read().unwrap().into_iter().map(|byte| {
-            assert!(byte == if form.correct { byte & 1 } else { 7 }, "correct is {byte}");
+        call.workspace = device.upload(&vec![0xffu8; call.workspace.len()]).unwrap();
+        if let Some(sums) = sums {
+            [call.d_weight, call.d_bias] = sums;
+        }
+        results.kernels.extend(run_on(device, capture, |stream| call.call(stream)));
+        results.losses.extend(widened(&call.losses.read().unwrap()));
+        results.log_sum_exp.extend(widened(&call.log_sum_exp.read().unwrap()));
+        results.log_likelihoods.extend(widened(&call.log_likelihoods.read().unwrap()));
+        results.correct.extend(call.correct.read().unwrap().into_iter().map(|byte| {
+            assert!(byte == if way.form.correct { byte & 1 } else { 7 }, "correct is {byte}");
             byte == 1
         }));
-        results.d_hidden.extend(widened(&d_hidden.read().unwrap()));
-        results.totals = totals.read().unwrap();
+        results.d_hidden.extend(widened(&call.d_hidden.read().unwrap()));
+        results.totals = call.totals.read().unwrap();
+        sums = Some([call.d_weight, call.d_bias]);
     }
-    results.d_weight = widened(&d_weight.read().unwrap());
-    results.d_bias = widened(&d_bias.read().unwrap());
+    [results.d_weight, results.d_bias] = sums.expect("a part").map(|sum| widened(&sum.read().unwrap()));
     results
 }
 
@@ -251,8 +171,7 @@ pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
     let plain = Inputs::<T>::random(130, 200, 64);
     let general = plain.clone().with(Options { label_smoothing: 0.1, ..plain.options });
     let all = if algorithm == Algorithm::Library { vec![plain, general] } else { vec![plain] };
-    let way = Way { capture: true, ..way(algorithm, 130) };
-    run(device, &all.iter().collect::<Vec<_>>(), way).kernels
+    run_recording(device, &all.iter().collect::<Vec<_>>(), Way::full(algorithm, 130), true).kernels
 }
 
 #[track_caller]

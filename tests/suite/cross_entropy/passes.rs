@@ -12,7 +12,7 @@ fn sweep<T: Float>(algorithm: Algorithm, all_rows: &[usize]) {
             let operands = Inputs::<T>::random(rows, vocabulary, hidden_size);
             // Each chunk on one of the devices, for there may be only one.
             for (device, chunk) in devices.iter().cycle().zip([rows.max(1), 5, 64, 33]) {
-                let actual = run(device, &[&operands], way(algorithm, chunk));
+                let actual = run(device, &[&operands], Way::full(algorithm, chunk));
                 assert_results(&actual, &operands, algorithm);
             }
         }
@@ -45,7 +45,7 @@ fn large_shapes_match_the_reference() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm, shape: [usize; 3], chunk: usize) {
         let [rows, vocabulary, hidden_size] = shape;
         let operands = Inputs::<T>::random(rows, vocabulary, hidden_size);
-        assert_results(&run(device, &[&operands], way(algorithm, chunk)), &operands, algorithm);
+        assert_results(&run(device, &[&operands], Way::full(algorithm, chunk)), &operands, algorithm);
     }
     let devices = devices();
     let shapes = [[4097, 7, 16], [3, 30_522, 16], [2, 32_000, 16], [2, 50_368, 16], [17, 97, 1024]];
@@ -63,7 +63,7 @@ fn every_option_matches_the_reference() {
         // A thread's step covers up to 8,192 words.
         for (rows, vocabulary, hidden_size) in [(17, 97, 64), (5, 1003, 64), (3, 7, 64), (2, 9001, 16)] {
             let operands = Inputs::<T>::random(rows, vocabulary, hidden_size).with(options);
-            let actual = run(device, &[&operands], way(Algorithm::Library, 8));
+            let actual = run(device, &[&operands], Way::full(Algorithm::Library, 8));
             assert_results(&actual, &operands, Algorithm::Library);
         }
     }

@@ -11,7 +11,7 @@ fn any_chunk_gives_the_same() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Inputs::<T>::random(131, 97, 64);
         for chunk in [1, 5, 131, 200] {
-            let actual = run(device, &[&operands], way(algorithm, chunk));
+            let actual = run(device, &[&operands], Way::full(algorithm, chunk));
             assert_results(&actual, &operands, algorithm);
         }
     }
@@ -27,7 +27,7 @@ fn two_calls_with_half_the_rows_equal_one() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Inputs::<T>::random(34, 97, 64);
         let halves = [&operands.part(0..17), &operands.part(17..34)];
-        let actual = run(device, &halves, way(algorithm, 8));
+        let actual = run(device, &halves, Way::full(algorithm, 8));
         assert_results(&actual, &operands, algorithm);
     }
     for device in devices() {
@@ -42,7 +42,7 @@ fn two_calls_with_half_the_rows_equal_one() {
 fn equal_calls_give_equal_bits() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
         let operands = Inputs::<bf16>::random(131, 1003, 64);
-        let [one, other] = [0, 1].map(|_| run(device, &[&operands], way(algorithm, 70)));
+        let [one, other] = [0, 1].map(|_| run(device, &[&operands], Way::full(algorithm, 70)));
         assert_eq!(one, other, "{algorithm:?}");
     }
 }
@@ -65,7 +65,7 @@ fn a_word_may_stand_for_rows_without_a_loss() {
             }
             let ignored = operands.targets.iter().filter(|&&target| target == ignore_index).count();
             assert!((11..30).contains(&ignored), "{ignored}");
-            let actual = run(device, &[&operands], way(algorithm, 9));
+            let actual = run(device, &[&operands], Way::full(algorithm, 9));
             assert_results(&actual, &operands, algorithm);
             assert_eq!(actual.totals[0].labeled as usize, 34 - ignored, "{algorithm:?}, {ignore_index}");
             assert_eq!(actual.totals[0].invalid, 0);
@@ -90,7 +90,7 @@ fn ignored_rows_have_no_loss_and_no_gradient() {
         operands.row_weights.fill(f32::INFINITY);
         operands.hidden[..2 * 64].fill(T::from_f32(f32::NAN));
         operands.hidden[3 * 64 + 5] = T::from_f32(f32::INFINITY);
-        let actual = run(device, &[&operands], way(algorithm, 5));
+        let actual = run(device, &[&operands], Way::full(algorithm, 5));
         for (name, values) in [
             ("losses", actual.losses),
             ("log_sum_exp", actual.log_sum_exp),
@@ -134,7 +134,7 @@ fn extreme_logits_are_exact() {
             hidden_size: COLUMNS,
             options: Options::default(),
         };
-        let actual = run(device, &[&operands], way(algorithm, COLUMNS));
+        let actual = run(device, &[&operands], Way::full(algorithm, COLUMNS));
         let loss: Vec<f64> = (0..COLUMNS).map(|row| (row % 2) as f64 * 0.25 * 20480.0).collect();
         assert_eq!(actual.losses, loss, "{algorithm:?}");
         assert_eq!(actual.log_sum_exp, vec![10240.0; COLUMNS], "{algorithm:?}");
@@ -166,7 +166,7 @@ fn unlikely_targets_match_the_reference() {
             let factor = if row % 7 == 3 && row < 128 { 40.0 } else { 1.0 };
             hidden.iter_mut().for_each(|value| *value = bf16::from_f32(value.to_f32() * factor));
         }
-        let actual = run(device, &[&operands], way(algorithm, 150));
+        let actual = run(device, &[&operands], Way::full(algorithm, 150));
         let unlikely = actual.log_likelihoods.iter().filter(|&&value| value < -60.0).count();
         assert!(unlikely > 8, "{unlikely} of the targets are unlikely");
         assert_results(&actual, &operands, algorithm);
@@ -178,7 +178,7 @@ fn groups_have_their_own_totals() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Inputs::<T>::random(700, 7, 16);
         let group_ends: &[usize] = &[0, 300, 300, 699];
-        let actual = run(device, &[&operands], Way { group_ends, ..way(algorithm, 256) });
+        let actual = run(device, &[&operands], Way { group_ends, ..Way::full(algorithm, 256) });
         let mut start = 0;
         for (totals, end) in actual.totals.iter().zip([0, 300, 300, 699, 700]) {
             let rows = start..end;
@@ -215,11 +215,11 @@ fn groups_have_their_own_totals() {
 fn a_target_outside_the_vocabulary_is_counted() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let operands = Inputs::<T>::random(17, 97, 64);
-        let clean = run(device, &[&operands], way(algorithm, 17));
+        let clean = run(device, &[&operands], Way::full(algorithm, 17));
         for outside in [97, 104, 1 << 20, i32::MAX, -1, i32::MIN] {
             let mut wrong = operands.part(0..17);
             (wrong.targets[12], wrong.targets[16]) = (outside, outside);
-            let actual = run(device, &[&wrong], Way { group_ends: &[10], ..way(algorithm, 17) });
+            let actual = run(device, &[&wrong], Way { group_ends: &[10], ..Way::full(algorithm, 17) });
             assert!(actual.losses[16].is_nan() && actual.losses[12].is_nan(), "target {outside}");
             assert_eq!(actual.losses[..12], clean.losses[..12]);
             assert_eq!(actual.d_hidden[..12 * 64], clean.d_hidden[..12 * 64]);
@@ -242,9 +242,9 @@ fn a_target_outside_the_vocabulary_is_counted() {
 fn nan_in_a_hidden_row_shows_in_its_loss() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let mut operands = Inputs::<T>::random(17, 97, 64);
-        let clean = run(device, &[&operands], way(algorithm, 17));
+        let clean = run(device, &[&operands], Way::full(algorithm, 17));
         operands.hidden[4 * 64 + 5] = T::from_f32(f32::NAN);
-        let actual = run(device, &[&operands], way(algorithm, 17));
+        let actual = run(device, &[&operands], Way::full(algorithm, 17));
         for row in 0..17 {
             assert_eq!(actual.losses[row].is_nan(), row == 4, "{algorithm:?}: row {row}");
             assert!(row == 4 || actual.losses[row] == clean.losses[row]);
@@ -268,6 +268,6 @@ fn nan_in_a_hidden_row_shows_in_its_loss() {
 #[test]
 fn the_fused_product_has_no_bank_conflicts() {
     assert_no_bank_conflicts("cross_entropy_exponentials_bf16", |device| {
-        run(device, &[&Inputs::<bf16>::random(150, 300, 96)], way(Algorithm::Fused, 150));
+        run(device, &[&Inputs::<bf16>::random(150, 300, 96)], Way::full(Algorithm::Fused, 150));
     });
 }
