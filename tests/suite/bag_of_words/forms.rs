@@ -24,9 +24,9 @@ macro_rules! in_every_type {
     };
 }
 
-/// Operands whose results do not depend on whether bias and weights are given.
-fn without_vectors<T: Float>(lengths: &[usize], vocabulary: usize) -> Operands<T> {
-    let mut operands = Operands::random(lengths, vocabulary, 64);
+/// Inputs whose results do not depend on whether bias and weights are given.
+fn without_vectors<T: Float>(lengths: &[usize], vocabulary: usize) -> Inputs<T> {
+    let mut operands = Inputs::random(lengths, vocabulary, 64);
     operands.bias.fill(0.0);
     operands.sentence_weights.fill(1.0);
     operands.bags.iter_mut().flatten().for_each(|(_, weight)| *weight = 1.0);
@@ -37,7 +37,7 @@ fn without_vectors<T: Float>(lengths: &[usize], vocabulary: usize) -> Operands<T
 fn any_argument_may_be_absent() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
         let plain = without_vectors::<T>(&[5, 9, 20], 97);
-        let weighted = Operands::<T>::random(&[5, 9, 20], 97, 64);
+        let weighted = Inputs::<T>::random(&[5, 9, 20], 97, 64);
         let gradients = (0..8).map(|subset| {
             let [d_hidden, d_weight, d_bias] = [0, 1, 2].map(|bit| subset >> bit & 1 == 1);
             (&weighted, Form { d_hidden, d_weight, d_bias, ..FULL })
@@ -85,7 +85,7 @@ fn losses_alone_match_the_reference() {
 #[test]
 fn forward_launches_nothing_of_gradients() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(&[5, 9], 97, 64);
+        let operands = Inputs::<T>::random(&[5, 9], 97, 64);
         let form = Form { d_hidden: false, d_weight: false, d_bias: false, ..FULL };
         let kernels = run_form(device, &[&operands], (algorithm, 16), form, true).kernels;
         let first = match algorithm {

@@ -3,81 +3,13 @@
 mod forms;
 mod refusals;
 
+use crate::cases::bag_of_words::{FULL, Form, Fused, Inputs};
 use crate::common::{
-    assert_close, assert_close_to_scale, assert_no_bank_conflicts, devices, integers, prefix_sums, rounded,
-    run_on, values, widened,
+    assert_close, assert_close_to_scale, assert_no_bank_conflicts, devices, rounded, run_on, widened,
 };
 use retromae::device::{Buffer, Device, Float, bf16, f16};
-use retromae::ops::Packed;
-use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
+use retromae::ops::bag_of_words::Algorithm;
 use retromae::reference::bag_of_words as reference;
-
-#[derive(Clone)]
-struct Operands<T> {
-    hidden: Vec<T>,
-    weight: Vec<T>,
-    bias: Vec<f32>,
-    lengths: Vec<usize>,
-    bags: Vec<Vec<(i32, f32)>>,
-    sentence_weights: Vec<f32>,
-    hidden_size: usize,
-}
-
-impl<T: Float> Operands<T> {
-    /// Random operands with exact logits: every logit is a multiple of 1/16 below 16, which every type holds, and no two tokens of a sentence have
-    /// the same logit of a word, so the maxima do not depend on rounding. A token's `hidden` encodes its number in one column, and the weight there
-    /// is ±1/4; its other columns add the same to all tokens of the sentence.
-    fn random(lengths: &[usize], vocabulary: usize, hidden_size: usize) -> Self {
-        let tokens: usize = lengths.iter().sum();
-        let mut hidden = vec![0.0; tokens * hidden_size];
-        let mut row = 0;
-        for &length in lengths {
-            for position in 0..length {
-                // A permutation of 0..length, as 37 divides none of the lengths.
-                hidden[row * hidden_size] = (position * 37 % length) as f64 / 4.0;
-                // Equal for all tokens of a sentence: gradients of these columns are of all sizes.
-                for column in 1..hidden_size {
-                    hidden[row * hidden_size + column] = ((row - position + column) % 5) as f64 / 4.0 - 0.5;
-                }
-                row += 1;
-            }
-        }
-        let weight = (0..vocabulary * hidden_size).map(|i| match i % hidden_size {
-            0 if (i / hidden_size).is_multiple_of(3) => -0.25,
-            0 => 0.25,
-            column => ((i / hidden_size + column) % 3) as f64 / 4.0 - 0.25,
-        });
-        let bag = |(sentence, &length): (usize, &usize)| {
-            let ids = integers(10 + sentence as u64, length, vocabulary as u32);
-            ids.into_iter().map(|id| (id, 1.0 / length as f32)).collect()
-        };
-        Self {
-            hidden: rounded(&hidden),
-            weight: rounded(&weight.collect::<Vec<f64>>()),
-            bias: rounded(&values(3, vocabulary)),
-            bags: lengths.iter().enumerate().map(bag).collect(),
-            sentence_weights: values(5, lengths.len()).iter().map(|v| (1.5 + v.abs()) as f32).collect(),
-            lengths: lengths.to_vec(),
-            hidden_size,
-        }
-    }
-
-    fn tokens(&self) -> usize {
-        self.lengths.iter().sum()
-    }
-
-    fn part(&self, sentences: std::ops::Range<usize>) -> Self {
-        let rows = self.lengths[..sentences.start].iter().sum::<usize>()
-            ..self.lengths[..sentences.end].iter().sum::<usize>();
-        Self {
-            hidden: self.hidden[rows.start * self.hidden_size..rows.end * self.hidden_size].to_vec(),
-            lengths: self.lengths[sentences.clone()].to_vec(),
-            bags: self.bags[sentences.clone()].to_vec(),
-            sentence_weights: self.sentence_weights[sentences].to_vec(),
-            ..self.clone()
-        }
-    }
-}
 
 #[derive(Debug, Default, PartialEq)]
 struct Results {
@@ -89,7 +21,7 @@ struct Results {
     kernels: Vec<String>,
 }
 
-fn exact<T: Float>(operands: &Operands<T>) -> Results {
+fn exact<T: Float>(operands: &Inputs<T>) -> Results {
     let (hidden, weight, bias) =
         (widened(&operands.hidden), widened(&operands.weight), widened(&operands.bias));
     let widen = |&(id, weight): &(i32, f32)| (id as usize, f64::from(weight));
@@ -110,7 +42,7 @@ fn exact<T: Float>(operands: &Operands<T>) -> Results {
 
 /// The naive composition: logits and the gradient of the hidden rows stored in `T`, sums in f32. Also returns the largest sum of the magnitudes of a
 /// gradient's terms (of `d_hidden`, `d_weight`, `d_bias`), which cancel.
-fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
+fn naive<T: Float>(operands: &Inputs<T>) -> (Results, [f64; 3]) {
     let (vocabulary, columns) = (operands.bias.len(), operands.hidden_size);
     let round = |value: f32| T::from_f32(value).to_f32();
     let hidden: Vec<f32> = operands.hidden.iter().map(|v| v.to_f32()).collect();
@@ -158,109 +90,55 @@ fn naive<T: Float>(operands: &Operands<T>) -> (Results, [f64; 3]) {
     (Results { losses, d_hidden, d_weight, d_bias, kernels: vec![] }, scales)
 }
 
-/// The optional arguments that are given.
-#[derive(Clone, Copy, Debug)]
-struct Form {
-    bias: bool,
-    bag_weights: bool,
-    sentence_weights: bool,
-    d_hidden: bool,
-    d_weight: bool,
-    d_bias: bool,
-}
-
-const FULL: Form = Form {
-    bias: true,
-    bag_weights: true,
-    sentence_weights: true,
-    d_hidden: true,
-    d_weight: true,
-    d_bias: true,
-};
-
 /// Runs `parts` one after the other, with room for the logits of `chunk` rows; the gradients of weight and bias accumulate. After the last sentence
 /// come an empty one and a row of no sentence.
-fn run<T: Float>(device: &Device, parts: &[&Operands<T>], algorithm: Algorithm, chunk: usize) -> Results {
+fn run<T: Float>(device: &Device, parts: &[&Inputs<T>], algorithm: Algorithm, chunk: usize) -> Results {
     run_form(device, parts, (algorithm, chunk), FULL, false)
 }
 
 /// As [`run`], of a form; records the names of the kernels if `capture` is set. Gradients that are not wanted keep what they were made with.
 fn run_form<T: Float>(
     device: &Device,
-    parts: &[&Operands<T>],
+    parts: &[&Inputs<T>],
     (algorithm, chunk): (Algorithm, usize),
     form: Form,
     capture: bool,
 ) -> Results {
-    let (vocabulary, hidden_size) = (parts[0].bias.len(), parts[0].hidden_size);
-    let mut d_weight: Buffer<f32> = device.zeros(vocabulary * hidden_size).unwrap();
-    let mut d_bias: Buffer<f32> = device.zeros(vocabulary).unwrap();
     let mut results = Results::default();
+    let mut sums: Option<[Buffer<f32>; 2]> = None;
     for operands in parts {
-        let (sentences, tokens) = (operands.lengths.len() + 1, operands.tokens() + 1);
-        let lengths = [&operands.lengths[..], &[0]].concat();
-        let sizes: Vec<usize> = operands.bags.iter().map(Vec::len).chain([0]).collect();
-        let hidden = [&operands.hidden[..], &vec![T::from_f32(f32::NAN); hidden_size]].concat();
-        let weights = [&operands.sentence_weights[..], &[f32::NAN]].concat();
-        let (ids, bag_weights): (Vec<i32>, Vec<f32>) = operands.bags.iter().flatten().copied().unzip();
-        let [hidden, weight] = [&hidden, &operands.weight].map(|v| device.upload(v).unwrap());
-        let [bias, bag_weights, sentence_weights] =
-            [&operands.bias, &bag_weights, &weights].map(|v| device.upload(v).unwrap());
-        let [cu_seqlens, bag_offsets, bag_ids] =
-            [&prefix_sums(&lengths), &prefix_sums(&sizes), &ids].map(|v| device.upload(v).unwrap());
+        let (hidden_size, nan) = (operands.hidden_size, T::from_f32(f32::NAN));
+        let mut padded = (*operands).clone();
+        padded.lengths.push(0);
+        padded.bags.push(vec![]);
+        padded.sentence_weights.push(f32::NAN);
+        padded.hidden.extend(vec![nan; hidden_size]);
+        let mut call = Fused::new(device, &padded, algorithm, chunk, form).unwrap();
+        call.losses = device.upload(&vec![f32::NAN; padded.lengths.len()]).unwrap();
+        call.d_hidden = device.upload(&vec![nan; padded.hidden.len()]).unwrap();
         // Bytes of a NaN in every type.
-        let needed = bag_of_words::workspace(algorithm, T::DTYPE, sentences, chunk, vocabulary);
-        let mut workspace = device.upload(&vec![0xffu8; needed.bytes()]).unwrap();
-        let mut losses = device.upload(&vec![f32::NAN; sentences]).unwrap();
-        let mut d_hidden = device.upload(&vec![T::from_f32(f32::NAN); tokens * hidden_size]).unwrap();
-        let bags = Bags {
-            offsets: bag_offsets.view(),
-            ids: bag_ids.view(),
-            weights: form.bag_weights.then(|| bag_weights.view()),
-        };
-        let arguments = Forward {
-            bias: form.bias.then(|| bias.view()),
-            sentence_weights: form.sentence_weights.then(|| sentence_weights.view()),
-            algorithm,
-            ..Forward::new(
-                hidden.matrix(tokens, hidden_size).unwrap(),
-                weight.matrix(vocabulary, hidden_size).unwrap(),
-                Packed { cu_seqlens: cu_seqlens.view(), tokens, max_seqlen: tokens },
-                bags,
-                losses.view_mut(),
-                workspace.view_mut(),
-            )
-        };
-        let gradients = Gradients {
-            d_hidden: form.d_hidden.then(|| d_hidden.matrix_mut(tokens, hidden_size).unwrap()),
-            d_weight: form.d_weight.then(|| d_weight.matrix_mut(vocabulary, hidden_size).unwrap()),
-            d_bias: form.d_bias.then(|| d_bias.view_mut()),
-        };
-        let kernels = run_on(device, capture, |stream| {
-            if form.d_hidden || form.d_weight || form.d_bias {
-                bag_of_words::forward_backward(stream, arguments, gradients)
-            } else {
-                bag_of_words::forward(stream, arguments)
-            }
-        });
-        results.kernels.extend(kernels);
-        let mut losses = widened(&losses.read().unwrap());
+        call.workspace = device.upload(&vec![0xffu8; call.workspace.len()]).unwrap();
+        if let Some(sums) = sums {
+            [call.d_weight, call.d_bias] = sums;
+        }
+        results.kernels.extend(run_on(device, capture, |stream| call.call(stream)));
+        let mut losses = widened(&call.losses.read().unwrap());
         assert_eq!(losses.pop(), Some(0.0), "the loss of an empty sentence");
-        let mut d_hidden = widened(&d_hidden.read().unwrap());
-        let beyond = d_hidden.split_off((tokens - 1) * hidden_size);
+        let mut d_hidden = widened(&call.d_hidden.read().unwrap());
+        let beyond = d_hidden.split_off(operands.hidden.len());
         let zero = beyond.iter().all(|&value| value == 0.0);
         assert!(zero || !form.d_hidden, "a row of no sentence has a gradient");
         results.losses.extend(losses);
         results.d_hidden.extend(d_hidden);
+        sums = Some([call.d_weight, call.d_bias]);
     }
-    results.d_weight = widened(&d_weight.read().unwrap());
-    results.d_bias = widened(&d_bias.read().unwrap());
+    [results.d_weight, results.d_bias] = sums.expect("a part").map(|sum| widened(&sum.read().unwrap()));
     results
 }
 
 /// Returns the kernels of one call.
 pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
-    let operands = Operands::<T>::random(&[17, 5, 30], 97, 64);
+    let operands = Inputs::<T>::random(&[17, 5, 30], 97, 64);
     run_form(device, &[&operands], (algorithm, 53), FULL, true).kernels
 }
 
@@ -268,7 +146,7 @@ pub fn kernels<T: Float>(device: &Device, algorithm: Algorithm) -> Vec<String> {
 const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
 
 #[track_caller]
-fn assert_results<T: Float>(actual: &Results, operands: &Operands<T>) {
+fn assert_results<T: Float>(actual: &Results, operands: &Inputs<T>) {
     let exact = exact(operands);
     let (naive, [d_hidden, d_weight, d_bias]) = naive(operands);
     assert_close::<f32>("losses", &actual.losses, &naive.losses, &exact.losses);
@@ -281,7 +159,7 @@ fn sweep<T: Float>(algorithm: Algorithm, packs: &[&[usize]]) {
     let devices = devices();
     for lengths in packs {
         for (vocabulary, hidden_size) in [(7, 16), (97, 8), (97, 264), (1003, 64), (2100, 16)] {
-            let operands = Operands::<T>::random(lengths, vocabulary, hidden_size);
+            let operands = Inputs::<T>::random(lengths, vocabulary, hidden_size);
             let tokens = operands.tokens() + 1;
             // Each chunk on one of the devices, for there may be only one.
             for (device, chunk) in devices.iter().cycle().zip([tokens, 5, 1, 64]) {
@@ -323,7 +201,7 @@ fn fused_f16_matches_the_reference() {
 #[test]
 fn any_chunk_gives_the_same_bits() {
     let device = &devices()[0];
-    let operands = Operands::<f32>::random(&[130, 3, 64], 97, 64);
+    let operands = Inputs::<f32>::random(&[130, 3, 64], 97, 64);
     let whole = run(device, &[&operands], Algorithm::Library, 198);
     for chunk in [1, 7, 64, 500] {
         assert_eq!(run(device, &[&operands], Algorithm::Library, chunk), whole, "chunks of {chunk}");
@@ -333,7 +211,7 @@ fn any_chunk_gives_the_same_bits() {
 #[test]
 fn gradients_accumulate_over_calls() {
     for device in devices() {
-        let operands = Operands::<f32>::random(&[5, 9, 1, 20], 97, 64);
+        let operands = Inputs::<f32>::random(&[5, 9, 1, 20], 97, 64);
         let parts = [&operands.part(0..1), &operands.part(1..4)];
         assert_results(&run(&device, &parts, Algorithm::Library, 16), &operands);
     }
@@ -342,7 +220,7 @@ fn gradients_accumulate_over_calls() {
 #[test]
 fn an_empty_bag_has_no_loss_and_no_gradient() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
-        let mut operands = Operands::<bf16>::random(&[5, 9], 97, 64);
+        let mut operands = Inputs::<bf16>::random(&[5, 9], 97, 64);
         operands.bags = vec![vec![]; 2];
         operands.sentence_weights = vec![f32::INFINITY; 2];
         let Results { losses, d_hidden, d_weight, d_bias, .. } = run(device, &[&operands], algorithm, 16);
@@ -355,7 +233,7 @@ fn an_empty_bag_has_no_loss_and_no_gradient() {
 #[test]
 fn extreme_logits_are_exact() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T> {
+        let operands = Inputs::<T> {
             hidden: rounded(&[vec![128.0; 8], vec![0.0; 8]].concat()),
             weight: rounded(&(0..96).map(|i| if i / 8 == 3 { 10.0 } else { -10.0 }).collect::<Vec<f64>>()),
             bias: vec![0.0; 12],
@@ -383,7 +261,7 @@ fn extreme_logits_are_exact() {
 #[test]
 fn of_equal_tokens_the_first_has_the_gradient() {
     for (device, algorithm) in devices().iter().flat_map(|device| BOTH.map(|algorithm| (device, algorithm))) {
-        let mut operands = Operands::<bf16>::random(&[4], 97, 64);
+        let mut operands = Inputs::<bf16>::random(&[4], 97, 64);
         let row = operands.hidden[64..128].to_vec();
         operands.hidden = row.repeat(4);
         let actual = run(device, &[&operands], algorithm, 3);
@@ -395,7 +273,7 @@ fn of_equal_tokens_the_first_has_the_gradient() {
 #[test]
 fn what_is_wrong_shows_in_its_own_sentence() {
     fn check<T: Float>(device: &Device, algorithm: Algorithm) {
-        let operands = Operands::<T>::random(&[5, 9, 7], 97, 64);
+        let operands = Inputs::<T>::random(&[5, 9, 7], 97, 64);
         let clean = run(device, &[&operands], algorithm, 16);
         for outside in [97, 104, i32::MAX, -1, i32::MIN] {
             let mut wrong = operands.clone();
@@ -427,6 +305,6 @@ fn what_is_wrong_shows_in_its_own_sentence() {
 #[test]
 fn the_fused_product_has_no_bank_conflicts() {
     assert_no_bank_conflicts("bag_of_words_product_bf16", |device| {
-        run(device, &[&Operands::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
+        run(device, &[&Inputs::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
     });
 }

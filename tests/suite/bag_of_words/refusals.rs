@@ -1,6 +1,8 @@
 //! Arguments that are refused, and the messages.
 
 use super::*;
+use retromae::ops::Packed;
+use retromae::ops::bag_of_words::{self, Bags, Forward, Gradients};
 
 /// Lengths of one call with 2 sentences of 4 tokens, 10 words, 8 columns and 3 ids, to be spoiled one by one.
 #[derive(Clone, Copy)]
