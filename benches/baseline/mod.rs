@@ -17,6 +17,8 @@ use retromae::device::{Buffer, Stream};
 use retromae::ops::{self, Result};
 use retromae::random::{dropout_scale, dropout_threshold};
 
+use crate::cases::data::{SEED, STEP};
+
 /// A dropout site, and the elements that it kept.
 pub struct Dropout {
     /// Result of [`ops::rng_state`].
@@ -28,10 +30,15 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Prepares dropout of `elements` elements; the decisions are those of seed 1, step 1.
+    /// Prepares dropout of `elements` elements; the decisions are those of [`SEED`] and [`STEP`].
     pub fn new(stream: &Stream, elements: usize, rate: f32, site: u32) -> Result<Self> {
         let device = stream.device();
-        Ok(Self { rng: device.upload(&ops::rng_state(1, 1))?, rate, site, kept: device.zeros(elements)? })
+        Ok(Self {
+            rng: device.upload(&ops::rng_state(SEED, STEP))?,
+            rate,
+            site,
+            kept: device.zeros(elements)?,
+        })
     }
 
     /// Returns the same site for a fused operation.

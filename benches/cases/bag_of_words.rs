@@ -6,7 +6,6 @@
 use retromae::device::{Buffer, DType, Device, Float, ModelFloat, Stream};
 use retromae::ops::bag_of_words::{self, Algorithm, Bags, Forward, Gradients};
 use retromae::ops::{self, Packed};
-
 use serde_json::{Value, json};
 
 use super::data::{embeddings, integers, prefix_sums, read, rounded, typed, values};

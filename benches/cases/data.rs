@@ -9,6 +9,10 @@ use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 
 use super::Outcome;
 
+/// Random state of masks and dropout.
+pub const SEED: u64 = 1;
+pub const STEP: u32 = 1;
+
 /// Most rows of a pool, and the share of the tokens that a row hides: the training defaults.
 pub const POOL_ROWS_MAX: usize = 128;
 pub const RATIO: f64 = 0.5;
@@ -105,5 +109,5 @@ pub fn visibility(lengths: &[usize], pool_rows_max: usize) -> MaskPool {
     let sentence = |(index, word_starts)| MaskedSentence { index: index as u32, word_starts };
     let sentences: Vec<_> = starts.iter().map(Vec::as_slice).enumerate().map(sentence).collect();
     let count_limit = MaskCountLimit { ratio: RATIO, cap: None };
-    mask_pool(1, 1, &sentences, count_limit, PoolRows::AtMost(pool_rows_max))
+    mask_pool(SEED, STEP, &sentences, count_limit, PoolRows::AtMost(pool_rows_max))
 }

@@ -8,13 +8,11 @@ use retromae::ops::{self, layer_norm, rng_state};
 use serde_json::{Value, json};
 
 use super::baseline;
-use super::data::{decimal, read, rounded, typed, values};
+use super::data::{SEED, STEP, decimal, read, rounded, typed, values};
 use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
 
 pub const EPS: f32 = 1e-12;
-/// Random state, and stream, of the dropout.
-pub const SEED: u64 = 1;
-pub const STEP: u32 = 1;
+/// Stream of the dropout.
 pub const SITE: u32 = 9;
 
 #[derive(Clone, Copy, Debug, PartialEq)]

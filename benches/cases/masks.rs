@@ -12,10 +12,9 @@ use retromae::device::{Buffer, Device, ModelFloat, Stream};
 use retromae::model::{MaskPool, PoolRows};
 use retromae::ops::masks::{self, Corruption, MaskCountLimit, Outputs, Pool, Replacement, Sentences};
 use retromae::ops::{self, rng_state};
-
 use serde_json::{Value, json};
 
-use super::data::{POOL_ROWS_MAX, RATIO, WORD_LENGTHS, prefix_sums, visibility, word_starts};
+use super::data::{POOL_ROWS_MAX, RATIO, SEED, STEP, WORD_LENGTHS, prefix_sums, visibility, word_starts};
 use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named};
 
 const ENCODER_RATIO: f64 = 0.3;
@@ -236,8 +235,8 @@ impl Fused {
         let indices: Vec<u32> = (0..case.sentences as u32).collect();
         let encoder = (MaskCountLimit::of(ENCODER_RATIO), Replacement::bert(MASK_ID, VOCABULARY));
         let sampling = Sampling {
-            seed: 1,
-            step: 1,
+            seed: SEED,
+            step: STEP,
             sentences: &vec![word_starts(case.length); case.sentences],
             indices: &indices,
             ids: &ids,

@@ -11,11 +11,10 @@ use retromae::model::{
 };
 use retromae::ops::masks::{MaskCountLimit, word_start_bits};
 use retromae::reference::mask::sample_batch;
-
 use serde_json::{Value, json};
 
 use super::baseline;
-use super::data::{POOL_ROWS_MAX, RATIO, decimal, prefix_sums, word_starts};
+use super::data::{POOL_ROWS_MAX, RATIO, SEED, STEP, decimal, prefix_sums, word_starts};
 use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work};
 
 const MASKING: Masking = Masking {
@@ -24,7 +23,6 @@ const MASKING: Masking = Masking {
     decoder: MaskCountLimit { ratio: RATIO, cap: None },
     pool_rows: PoolRows::AtMost(POOL_ROWS_MAX),
 };
-const SEED: u64 = 1;
 const LEARNING_RATE: f64 = 1e-4;
 /// 2048 tokens, for the CPU emulator.
 const HOST_LENGTHS: [usize; 24] =
@@ -129,7 +127,7 @@ impl Case {
 
     /// Returns the batch that the first step samples.
     fn batch(&self) -> Batch {
-        sample_batch(SEED, 1, &self.sentences(), MASKING, &self.config)
+        sample_batch(SEED, STEP, &self.sentences(), MASKING, &self.config)
     }
 }
 

@@ -1,6 +1,7 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
-use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, Pass, SEED, SITE, STEP};
+use crate::cases::data::{SEED, STEP};
+use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, Pass, SITE};
 use crate::common::{assert_close, assert_close_to_scale, devices, widened};
 use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::layer_norm;
