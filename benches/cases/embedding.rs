@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use retromae::device::{Buffer, ModelFloat, Stream};
+use retromae::device::{Buffer, Device, ModelFloat, Stream};
+use retromae::ops;
 use retromae::ops::group_by_key::{self, GroupByKey, Keys};
-use retromae::ops::segment_sum::{self, SegmentSum, segment_sum};
+use retromae::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
 use retromae::random::{key, philox};
 use serde_json::{Value, json};
 
@@ -86,31 +87,64 @@ impl Case {
     }
 }
 
+/// Rows of an array grouped by their keys, on a device.
+pub struct Groups {
+    key_count: usize,
+    keys: Buffer<i32>,
+    segment_keys: Buffer<i32>,
+    offsets: Buffer<i32>,
+    indices: Buffer<i32>,
+    workspace: Buffer<u8>,
+}
+
+impl Groups {
+    /// Uploads the keys, which are below `key_count`.
+    pub fn new(device: &Device, keys: &[i32], key_count: usize) -> ops::Result<Self> {
+        let segments = group_by_key::segments(keys.len(), key_count);
+        Ok(Self {
+            key_count,
+            keys: device.upload(keys)?,
+            segment_keys: device.zeros(segments)?,
+            offsets: device.zeros(segments + 1)?,
+            indices: device.zeros(keys.len())?,
+            workspace: group_by_key::workspace(1, keys.len()).allocate(device)?,
+        })
+    }
+
+    pub fn group(&mut self, stream: &Stream) -> ops::Result<Segments<'_>> {
+        let keys = Keys {
+            keys: self.keys.view(),
+            key_count: self.key_count,
+            segment_keys: self.segment_keys.view_mut(),
+            offsets: self.offsets.view_mut(),
+            indices: self.indices.view_mut(),
+        };
+        let workspace = self.workspace.view_mut();
+        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut [keys], workspace })?;
+        Ok(Segments {
+            offsets: self.offsets.view(),
+            indices: Some(self.indices.view()),
+            keys: Some(self.segment_keys.view()),
+        })
+    }
+}
+
 /// Fused side: groups, and their sums.
 struct Fused<T: ModelFloat> {
     case: Case,
     input: Buffer<T>,
-    ids: Buffer<i32>,
-    words: Buffer<i32>,
-    offsets: Buffer<i32>,
-    indices: Buffer<i32>,
+    groups: Groups,
     workspace: Buffer<u8>,
-    sums: Buffer<u8>,
     table: Buffer<f32>,
 }
 
 impl<T: ModelFloat> Fused<T> {
     fn new(stream: &Stream, case: Case) -> Outcome<Self> {
         let device = stream.device();
-        let segments = group_by_key::segments(case.tokens, case.vocabulary);
         Ok(Self {
             input: device.upload(&case.rows::<T>())?,
-            ids: device.upload(&case.ids())?,
-            words: device.zeros(segments)?,
-            offsets: device.zeros(segments + 1)?,
-            indices: device.zeros(case.tokens)?,
-            workspace: group_by_key::workspace(1, case.tokens).allocate(device)?,
-            sums: segment_sum::workspace(case.tokens, case.columns).allocate(device)?,
+            groups: Groups::new(device, &case.ids(), case.vocabulary)?,
+            workspace: segment_sum::workspace(case.tokens, case.columns).allocate(device)?,
             table: device.upload(&case.table())?,
             case,
         })
@@ -119,21 +153,12 @@ impl<T: ModelFloat> Fused<T> {
 
 impl<T: ModelFloat> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
-        let mut keys = [Keys {
-            keys: self.ids.view(),
-            key_count: self.case.vocabulary,
-            segment_keys: self.words.view_mut(),
-            offsets: self.offsets.view_mut(),
-            indices: self.indices.view_mut(),
-        }];
-        let workspace = self.workspace.view_mut();
-        group_by_key::group_by_key(stream, GroupByKey { arrays: &mut keys, workspace })?;
         let Case { tokens, columns, vocabulary } = self.case;
         let arguments = SegmentSum {
             input: self.input.matrix(tokens, columns)?,
-            segments: keys[0].segments(),
+            segments: self.groups.group(stream)?,
             output: self.table.matrix_mut(vocabulary, columns)?,
-            workspace: self.sums.view_mut(),
+            workspace: self.workspace.view_mut(),
         };
         Ok(segment_sum(stream, arguments)?)
     }

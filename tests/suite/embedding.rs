@@ -1,9 +1,9 @@
 //! The embeddings of tokens, content and query against the f64 reference.
 
+use crate::cases::embedding::Groups;
 use crate::common::{assert_close, devices, integers, prefix_sums, rounded, values, widened};
 use retromae::device::{Buffer, DType, Device, MatrixMut, ModelFloat, ViewMut, bf16};
 use retromae::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
-use retromae::ops::group_by_key::{self, GroupByKey, Keys, group_by_key};
 use retromae::ops::segment_sum::Segments;
 use retromae::ops::{Dropout as Site, rng_state};
 use retromae::random::Dropout;
@@ -246,11 +246,11 @@ fn backward<T: ModelFloat>(device: &Device, data: &Data<T>, saved: &Backward<'_,
     let [cu_seqlens, first_rows, single] =
         [&data.cu_seqlens, &data.cu_seqlens[..sentences].to_vec(), &(0..=sentences as i32).collect()]
             .map(|array: &Vec<i32>| device.upload(array).unwrap());
-    let words = Groups::new(device, &data.ids, VOCABULARY);
-    let positions = Groups::new(device, &data.positions, data.position.len() / columns);
+    let mut words = Groups::new(device, &data.ids, VOCABULARY).unwrap();
+    let mut positions = Groups::new(device, &data.positions, data.position.len() / columns).unwrap();
     let mut workspace = embedding::workspace(T::DTYPE, tokens, columns).allocate(device).unwrap();
     let word = TableGradient {
-        segments: words.segments(),
+        segments: words.group(&stream).unwrap(),
         d_table: d_word.matrix_mut(VOCABULARY, columns).unwrap(),
     };
     let d_vectors_view = d_vectors.matrix_mut(sentences, columns).unwrap();
@@ -281,7 +281,7 @@ fn backward<T: ModelFloat>(device: &Device, data: &Data<T>, saved: &Backward<'_,
         d_gamma: d_gamma.view_mut(),
         d_beta: d_beta.view_mut(),
         position: TableGradient {
-            segments: positions.segments(),
+            segments: positions.group(&stream).unwrap(),
             d_table: d_position.view_mut().rows_of(columns).unwrap(),
         },
         tables,
@@ -291,44 +291,6 @@ fn backward<T: ModelFloat>(device: &Device, data: &Data<T>, saved: &Backward<'_,
     let read = |buffer: &Buffer<f32>| widened(&buffer.read().unwrap());
     let d_vectors = widened(&d_vectors.read().unwrap());
     [read(&d_gamma), read(&d_beta), read(&d_word), read(&d_position), d_vectors, read(&d_token_type)]
-}
-
-/// Tokens grouped by a key.
-struct Groups {
-    keys: Buffer<i32>,
-    offsets: Buffer<i32>,
-    indices: Buffer<i32>,
-}
-
-impl Groups {
-    fn new(device: &Device, keys: &[i32], key_count: usize) -> Self {
-        let segments = group_by_key::segments(keys.len(), key_count);
-        let [mut segment_keys, mut offsets, mut indices] =
-            [segments, segments + 1, keys.len()].map(|length| device.zeros(length).unwrap());
-        let uploaded = device.upload(keys).unwrap();
-        let mut workspace = group_by_key::workspace(1, keys.len()).allocate(device).unwrap();
-        let arguments = Keys {
-            keys: uploaded.view(),
-            key_count,
-            segment_keys: segment_keys.view_mut(),
-            offsets: offsets.view_mut(),
-            indices: indices.view_mut(),
-        };
-        group_by_key(
-            &device.stream(),
-            GroupByKey { arrays: &mut [arguments], workspace: workspace.view_mut() },
-        )
-        .unwrap();
-        Self { keys: segment_keys, offsets, indices }
-    }
-
-    fn segments(&self) -> Segments<'_> {
-        Segments {
-            offsets: self.offsets.view(),
-            indices: Some(self.indices.view()),
-            keys: Some(self.keys.view()),
-        }
-    }
 }
 
 fn check<T: ModelFloat>(devices: &[Device], lengths: &[usize], columns: usize, rate: f32) {
