@@ -8,12 +8,32 @@ use super::content::{Content, Encoding, HEAD_BYTES};
 /// An error of a file; each message names it.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
+    /// The file does not exist or cannot be read.
     #[error("cannot read `{path}`: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    Read {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file, or the directory that should hold it, cannot be written.
     #[error("cannot write `{path}`: {source}")]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The file holds something else than was expected of it.
     #[error("`{path}` looks to be {what}; it should be {expected}")]
-    Kind { path: PathBuf, what: String, expected: &'static str },
+    Kind {
+        /// Path of the file.
+        path: PathBuf,
+        /// Noun phrase for the content that was found.
+        what: String,
+        /// Noun phrase for the content that was expected.
+        expected: &'static str,
+    },
 }
 
 impl FileError {

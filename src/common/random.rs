@@ -65,8 +65,11 @@ pub fn bounded(draw: u32, bound: u32) -> u32 {
 /// in its sentence and `row` the query's packed token index for attention, and `head = 0` elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
+    /// Seed of the run: the Philox key.
     pub seed: u64,
+    /// Number of the training step: the fourth counter word.
     pub step: u32,
+    /// Place in the model, one of [`dropout_site`](crate::model::dropout_site): the third counter word.
     pub site: u32,
     /// Number of byte values that drop an element: it is dropped when its byte is below this; 0 drops nothing.
     pub threshold: u32,
