@@ -5,20 +5,15 @@
 
 use retromae::device::Device;
 use retromae::model::{
-    AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, PoolRows,
-    StepRandomness, TrainStep,
+    AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, StepRandomness,
+    TrainStep,
 };
-use retromae::ops::masks::{MaskCountLimit, word_start_bits};
+use retromae::ops::masks::word_start_bits;
 
 const UPDATES: u32 = 6;
 /// Batches of an update.
 const ACCUMULATED: u32 = 2;
-const MASKING: Masking = Masking {
-    mask_id: 3,
-    encoder: MaskCountLimit { ratio: 0.3, cap: None },
-    decoder: MaskCountLimit { ratio: 0.5, cap: None },
-    pool_rows: PoolRows::AtMost(128),
-};
+const MASKING: Masking = Masking::new(3);
 
 /// Eight sentences of eight tokens, of which each is a word: \[CLS\] is 1, \[SEP\] 2.
 fn sentences(batch: u32) -> PackedSentences {

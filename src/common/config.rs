@@ -25,48 +25,51 @@ pub enum QueryKind {
 }
 
 /// Sizes of the BERT encoder and options of the decoder; the field names are those of Hugging Face's `config.json`.
-/// [`validate`](Self::validate) checks every bound given at the fields.
+/// [`validate`](Self::validate) checks every bound given at the fields. The default is BERT-base uncased, [`base(30_522)`](Self::base).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// In `1..2^31`.
+    /// Token ids V, in `1..2^31`.
     pub vocab_size: usize,
-    /// `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most
+    /// Elements H of a hidden state: `num_attention_heads` times one of [`HEAD_DIMS`](crate::ops::attention::HEAD_DIMS); at most
     /// [`COLUMNS_MAX`](crate::ops::layer_norm::COLUMNS_MAX), the longest row that the kernels normalize.
     pub hidden_size: usize,
-    /// In `1..=1024`.
+    /// Layers of the encoder, in `1..=1024`.
     pub num_hidden_layers: usize,
-    /// At least 1.
+    /// Attention heads A, at least 1.
     pub num_attention_heads: usize,
-    /// A multiple of 8 in `8..=65536`.
+    /// Elements F between the two matrices of a feed-forward network: a multiple of 8 in `8..=65536`; four times H in all of BERT.
     pub intermediate_size: usize,
-    /// In `1..2^31`; attention takes sentences of up to [`LENGTH_MAX`](crate::ops::attention::LENGTH_MAX).
+    /// Longest sentence in tokens, in `1..2^31`; 512 in all of BERT. Attention takes sentences of up to [`LENGTH_MAX`](crate::ops::attention::LENGTH_MAX).
     pub max_position_embeddings: usize,
-    /// In `1..2^31`.
+    /// Token types, of which type 0 is used: in `1..2^31`, by default 2.
     #[serde(default = "two")]
     pub type_vocab_size: usize,
-    /// Term added to the variance: positive and finite.
+    /// Term added to the variance: positive and finite, by default 1e-12.
     #[serde(default = "layer_norm_eps")]
     pub layer_norm_eps: f32,
-    /// In `[0, 1)`, in steps of 1/256 ([`dropout_threshold`](crate::random::dropout_threshold)).
+    /// Dropout on embeddings and on the outputs of attention and feed-forward network: in `[0, 1)`, in steps of 1/256
+    /// ([`dropout_threshold`](crate::random::dropout_threshold)); by default 0.1.
     #[serde(default = "one_tenth")]
     pub hidden_dropout_prob: f32,
-    /// Same range as `hidden_dropout_prob`.
+    /// Dropout on attention probabilities: range and default as for `hidden_dropout_prob`.
     #[serde(default = "one_tenth")]
     pub attention_probs_dropout_prob: f32,
-    /// Standard deviation of the initial matrices: in `[0, 10^30]`.
+    /// Standard deviation of the initial matrices: in `[0, 10^30]`, by default 0.02.
     #[serde(default = "initializer_range")]
     pub initializer_range: f32,
+    /// Decoder that is trained with the encoder; [`DecoderKind::Enhanced`] by default.
     #[serde(default, rename = "retromae_decoder")]
     pub decoder: DecoderKind,
+    /// Query stream of the enhanced decoder, which the basic one ignores; [`QueryKind::Embedding`] by default.
     #[serde(default, rename = "retromae_query")]
     pub query: QueryKind,
-    /// Weight of the encoder's loss in the total: at least 0 and finite.
+    /// Weight of the encoder's loss in the total: at least 0 and finite, by default 1.
     #[serde(default = "one", rename = "retromae_encoder_loss_weight")]
     pub encoder_loss_weight: f32,
-    /// Weight of the decoder's loss in the total: at least 0 and finite.
+    /// Weight of the decoder's loss in the total: at least 0 and finite, by default 1.
     #[serde(default = "one", rename = "retromae_decoder_loss_weight")]
     pub decoder_loss_weight: f32,
-    /// Weight of the bag-of-words loss of DupMAE in the total: at least 0 and finite; with 0 the model has no bag-of-words head.
+    /// Weight of the bag-of-words loss of DupMAE (arXiv 2305.02564) in the total: at least 0 and finite; with 0, the default, the model has no bag-of-words head.
     #[serde(default, rename = "retromae_bag_of_words_loss_weight", skip_serializing_if = "is_zero")]
     pub bag_of_words_loss_weight: f32,
 }
@@ -123,6 +126,12 @@ pub mod dropout_site {
     }
 }
 
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self::base(30_522)
+    }
+}
+
 impl ModelConfig {
     fn sized(layers: usize, hidden: usize, heads: usize, vocab_size: usize) -> Self {
         Self {
@@ -132,15 +141,15 @@ impl ModelConfig {
             num_attention_heads: heads,
             intermediate_size: 4 * hidden,
             max_position_embeddings: 512,
-            type_vocab_size: 2,
+            type_vocab_size: two(),
             layer_norm_eps: layer_norm_eps(),
             hidden_dropout_prob: one_tenth(),
             attention_probs_dropout_prob: one_tenth(),
             initializer_range: initializer_range(),
             decoder: DecoderKind::default(),
             query: QueryKind::default(),
-            encoder_loss_weight: 1.0,
-            decoder_loss_weight: 1.0,
+            encoder_loss_weight: one(),
+            decoder_loss_weight: one(),
             bag_of_words_loss_weight: 0.0,
         }
     }

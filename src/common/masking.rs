@@ -18,7 +18,7 @@ pub struct MaskCountLimit {
 impl MaskCountLimit {
     /// Creates a count limit of `ratio`, without a cap.
     #[must_use]
-    pub fn of(ratio: f64) -> Self {
+    pub const fn of(ratio: f64) -> Self {
         Self { ratio, cap: None }
     }
 
@@ -30,7 +30,7 @@ impl MaskCountLimit {
     }
 }
 
-/// Masking options; masks are sampled anew in each step.
+/// Masking options; masks are sampled anew in each step. [`Masking::new`] has the defaults.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Masking {
     /// Id that replaces a hidden token.
@@ -41,6 +41,27 @@ pub struct Masking {
     pub decoder: MaskCountLimit,
     /// Masks of the `enhanced` decoder.
     pub pool_rows: PoolRows,
+}
+
+impl Masking {
+    /// Share of a sentence's tokens that the encoder's input loses, as in the public code.
+    pub const ENCODER_RATIO: f64 = 0.3;
+    /// Share of the tokens hidden from the decoder, as in the public code.
+    pub const DECODER_RATIO: f64 = 0.5;
+    /// Masks of a sentence, as in the authors' later code.
+    pub const POOL_ROWS: PoolRows = PoolRows::AtMost(128);
+
+    /// Creates the options of the public code, without its cap of the count limits: [`ENCODER_RATIO`](Self::ENCODER_RATIO),
+    /// [`DECODER_RATIO`](Self::DECODER_RATIO), [`POOL_ROWS`](Self::POOL_ROWS).
+    #[must_use]
+    pub const fn new(mask_id: i32) -> Self {
+        Self {
+            mask_id,
+            encoder: MaskCountLimit::of(Self::ENCODER_RATIO),
+            decoder: MaskCountLimit::of(Self::DECODER_RATIO),
+            pool_rows: Self::POOL_ROWS,
+        }
+    }
 }
 
 /// Number of position-specific masks of a sentence.

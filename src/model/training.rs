@@ -15,6 +15,7 @@ use crate::ops::{Result, adamw, rng_state, wrong};
 /// A batch whose gradients are added to those of other batches, or are a step's only ones.
 #[derive(Clone, Copy, Debug)]
 pub struct MicroBatch<'a> {
+    /// Packed sentences whose masks are sampled, or an explicit batch.
     pub input: Input<'a>,
     /// Different for each batch of an update, as dropout belongs to a row of a batch.
     pub randomness: StepRandomness,
@@ -42,6 +43,7 @@ impl<'a> MicroBatch<'a> {
 pub struct TrainStep<'a> {
     /// The only batch of the update, or the last after those that were [accumulated](Model::accumulate).
     pub batch: MicroBatch<'a>,
+    /// Decay rates, weight decay and clipping of the update.
     pub optimizer: &'a adamw::Hyperparameters,
     /// In `[0, 1]`.
     pub learning_rate: f64,
@@ -130,10 +132,9 @@ impl<T: ModelFloat> Model<T> {
     /// ```
     /// use retromae::device::Device;
     /// use retromae::model::{
-    ///     AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, PoolRows, StepRandomness,
-    ///     TrainStep,
+    ///     AdamW, Capacity, Input, Masking, MicroBatch, Model, ModelConfig, PackedSentences, StepRandomness, TrainStep,
     /// };
-    /// use retromae::ops::masks::{MaskCountLimit, word_start_bits};
+    /// use retromae::ops::masks::word_start_bits;
     ///
     /// let device = Device::host()?;
     /// let config =
@@ -149,12 +150,7 @@ impl<T: ModelFloat> Model<T> {
     ///     ids: vec![1, 10, 11, 12, 13, 2, 1, 20, 21, 2],
     ///     word_starts: word_start_bits(&starts),
     /// };
-    /// let masking = Masking {
-    ///     mask_id: 3,
-    ///     encoder: MaskCountLimit::of(0.3),
-    ///     decoder: MaskCountLimit::of(0.5),
-    ///     pool_rows: PoolRows::AtMost(128),
-    /// };
+    /// let masking = Masking::new(3);
     /// for update in 1..=3 {
     ///     let step = TrainStep {
     ///         batch: MicroBatch::new(Input::Sampled(&sentences, masking), StepRandomness { seed: 1, step: update }),

@@ -7,7 +7,7 @@ mod error;
 mod import;
 mod observer;
 mod options;
-pub mod plot;
+mod plot;
 mod prefetch;
 mod prepare;
 mod pretrain;
@@ -21,5 +21,7 @@ pub use checkpoint::{CheckpointDirectory, Progress as CheckpointProgress, State 
 pub use error::{Error, Result};
 pub use import::{LoadedModel, load_model};
 pub use observer::{Observer, Silent};
-pub use options::{DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength};
+pub use options::{
+    BAG_OF_WORDS_LOSS_WEIGHT, DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength,
+};
 pub use pretrain::{Outcome, pretrain};

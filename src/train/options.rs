@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, require};
 use crate::data::{Manifest, ReadOptions};
-use crate::model::{DecoderKind, ModelConfig, PoolRows, QueryKind};
+use crate::model::{DecoderKind, Masking, ModelConfig, PoolRows, QueryKind};
 use crate::ops::masks::LENGTH_MAX;
 
 /// Default number of tokens of a trained vocabulary.
@@ -21,8 +21,11 @@ const WARMUP_PART: u64 = 10;
 /// Source of the model's sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelChoice {
+    /// [`ModelConfig::tiny`]
     Tiny,
+    /// [`ModelConfig::small`]
     Small,
+    /// [`ModelConfig::base`]
     Base,
     /// A `config.json` with Hugging Face's names.
     File(PathBuf),
@@ -31,6 +34,7 @@ pub enum ModelChoice {
 /// Length of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunLength {
+    /// Updates of the weights, in `1..2^32`.
     Steps(u64),
     /// Passes over the corpus.
     Epochs(u32),
@@ -43,6 +47,7 @@ pub struct Options {
     pub corpus: Option<PathBuf>,
     /// Options for reading a corpus of text.
     pub read: ReadOptions,
+    /// Sizes of a new model.
     pub model: ModelChoice,
     /// A directory with an existing BERT to continue from; replaces `model` and `vocabulary`.
     pub init: Option<PathBuf>,
@@ -50,9 +55,11 @@ pub struct Options {
     pub vocabulary: Option<PathBuf>,
     /// Tokens of a trained vocabulary; `None` takes the model's, else [`DEFAULT_VOCAB_SIZE`].
     pub vocab_size: Option<usize>,
+    /// Length of the run, which the learning-rate schedule spans.
     pub length: RunLength,
     /// Ends the run after this many steps; the schedule remains that of the whole run.
     pub stop_at: Option<u64>,
+    /// Maximum tokens of a batch, over all sentences: at least the longest passage, and below 2^31.
     pub batch_tokens: usize,
     /// Maximum tokens of a passage; `None` takes the store's, else [`DEFAULT_MAX_LEN`].
     pub max_len: Option<usize>,
@@ -60,11 +67,14 @@ pub struct Options {
     pub learning_rate: f32,
     /// Warm-up steps; `None` is a tenth of the run.
     pub warmup_steps: Option<u64>,
+    /// Share of a sentence's tokens that the encoder's input loses: above 0 and below 1, by default [`Masking::ENCODER_RATIO`].
     pub encoder_mask: f64,
+    /// Share of the tokens hidden from the decoder's input, or by each mask of the enhanced one: above 0 and
+    /// below 1, by default [`Masking::DECODER_RATIO`].
     pub decoder_mask: f64,
     /// Maximum tokens that a mask hides; `None` for no bound. The public code has 512.
     pub mask_cap: Option<usize>,
-    /// Number of the enhanced decoder's masks.
+    /// Number of the enhanced decoder's masks; by default [`Masking::POOL_ROWS`].
     pub pool_rows: PoolRows,
     /// `None` keeps the model's own.
     pub decoder: Option<DecoderKind>,
@@ -72,9 +82,13 @@ pub struct Options {
     pub query: Option<QueryKind>,
     /// Adds the bag-of-words loss of DupMAE.
     pub dupmae: bool,
+    /// Seed of every random choice: weights, order, masks, dropout and held-out passages.
     pub seed: u64,
+    /// Directory of the run: log, checkpoint, plot and model.
     pub out: PathBuf,
+    /// Continues the run whose checkpoint is in `out`; excludes `overwrite`.
     pub resume: bool,
+    /// Drops the run that is in `out`; excludes `resume`.
     pub overwrite: bool,
     /// Passages held out of training for the retrieval check; 0 skips the check.
     pub held_out: usize,
@@ -100,10 +114,10 @@ impl Default for Options {
             max_len: None,
             learning_rate: 1e-3,
             warmup_steps: None,
-            encoder_mask: 0.3,
-            decoder_mask: 0.5,
+            encoder_mask: Masking::ENCODER_RATIO,
+            decoder_mask: Masking::DECODER_RATIO,
             mask_cap: None,
-            pool_rows: PoolRows::AtMost(128),
+            pool_rows: Masking::POOL_ROWS,
             decoder: None,
             query: None,
             dupmae: false,
@@ -173,8 +187,7 @@ impl Options {
     }
 
     /// Maximum tokens of a passage in a corpus that the run tokenizes itself.
-    #[must_use]
-    pub fn text_max_len(&self) -> usize {
+    pub(super) fn text_max_len(&self) -> usize {
         self.max_len.unwrap_or(DEFAULT_MAX_LEN)
     }
 
@@ -182,7 +195,7 @@ impl Options {
     ///
     /// # Errors
     /// When `warmup_steps` is longer than the run.
-    pub fn warmup_of(&self, total_steps: u64) -> Result<u64> {
+    pub(super) fn warmup_of(&self, total_steps: u64) -> Result<u64> {
         let steps = self.warmup_steps.unwrap_or(total_steps / WARMUP_PART);
         require(
             steps <= total_steps,
@@ -197,7 +210,7 @@ impl Options {
     ///
     /// # Errors
     /// [`super::Error::Argument`]; [`super::Error::Operation`] for the model.
-    pub fn validate_model(&self, config: &ModelConfig, max_len: usize) -> Result<()> {
+    pub(super) fn validate_model(&self, config: &ModelConfig, max_len: usize) -> Result<()> {
         let positions = config.max_position_embeddings;
         require(
             max_len <= positions,

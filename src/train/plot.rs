@@ -14,7 +14,7 @@ use crate::eval::RetrievalScore;
 ///
 /// # Errors
 /// [`Error::Drawing`], [`Error::Plot`].
-pub fn write_training_svg(
+pub(super) fn write_training_svg(
     path: impl AsRef<Path>,
     title: &str,
     records: &[StepRecord],

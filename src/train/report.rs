@@ -11,16 +11,37 @@ use crate::eval::RetrievalScore;
 /// An error of the log or the plot.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The log cannot be read or written.
     #[error("training log `{path}`: {source}")]
-    Log { path: PathBuf, source: std::io::Error },
+    Log {
+        /// Path of the file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A line of the log is no record.
     #[error(
         "training log `{path}`, line {line}: {reason}; it should be a step record, one JSON object a line"
     )]
-    Malformed { path: PathBuf, line: usize, reason: String },
+    Malformed {
+        /// Path of the file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// Error of the JSON parser.
+        reason: String,
+    },
+    /// The plot cannot be written.
     #[error(transparent)]
     Plot(#[from] crate::common::FileError),
+    /// The plot cannot be drawn.
     #[error("training plot `{path}`: {reason}")]
-    Drawing { path: PathBuf, reason: String },
+    Drawing {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the plotting library.
+        reason: String,
+    },
 }
 
 /// Record of one training step; losses that are not finite are written as `null`.
@@ -28,6 +49,7 @@ pub enum Error {
 pub struct StepRecord {
     /// Step number, from 1.
     pub step: u64,
+    /// Epochs over the corpus that were complete after the batch.
     pub epoch: u32,
     /// Mean cross-entropy of the encoder's labeled tokens, in nats.
     #[serde(deserialize_with = "null_is_nan")]
@@ -50,13 +72,18 @@ pub struct StepRecord {
     /// The same for the decoder's tokens.
     #[serde(default = "nan", deserialize_with = "null_is_nan")]
     pub decoder_perplexity: f32,
+    /// Learning rate of the step.
     pub learning_rate: f32,
     /// Global norm before clipping.
     #[serde(deserialize_with = "null_is_nan")]
     pub gradient_norm: f32,
+    /// Sentences of the batch.
     pub sentences: usize,
+    /// Tokens of the batch, special ones included.
     pub tokens: usize,
+    /// `tokens` over the time of the step, per second.
     pub tokens_per_s: f32,
+    /// Time from the end of the step before to the end of this one, in milliseconds.
     pub step_ms: f32,
     /// Time of the step's matmuls; `None` when not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,7 +126,7 @@ pub fn data_wait_percent(records: &[StepRecord]) -> f32 {
 
 /// `training.jsonl`, open for the next step.
 #[derive(Debug)]
-pub struct TrainingLog {
+pub(super) struct TrainingLog {
     file: File,
     path: PathBuf,
 }
@@ -174,9 +201,11 @@ pub fn read_training_log(path: impl AsRef<Path>) -> Result<Vec<StepRecord>, Erro
 pub struct RetrievalTable {
     /// Number of queries and of documents; each query has one relevant document.
     pub held_out: usize,
+    /// The untrained model.
     pub before: RetrievalScore,
     /// `None` until training is over.
     pub after: Option<RetrievalScore>,
+    /// BM25 on the same passages.
     pub bm25: RetrievalScore,
 }
 
