@@ -7,8 +7,11 @@ pub use half::{bf16, f16};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
+    /// IEEE 754 single precision.
     F32,
+    /// bfloat16: the exponent of f32, and 8 significant bits.
     Bf16,
+    /// IEEE 754 half precision: 11 significant bits; at most 65504.
     F16,
 }
 
@@ -46,9 +49,11 @@ impl Element for i32 {}
 
 /// A floating-point element type: f32, bf16 or f16. Attention, matmuls and the losses over the vocabulary are built for all three.
 pub trait Float: Element + sealed::Sealed {
+    /// The type as a run-time value.
     const DTYPE: DType;
     /// Rounds to nearest, ties to even.
     fn from_f32(value: f32) -> Self;
+    /// Widens to f32, without rounding.
     fn to_f32(self) -> f32;
 }
 

@@ -11,8 +11,11 @@ const BLOCKS_MAX: [u64; 3] = [i32::MAX as u64, 65_535, 65_535];
 /// Launch configuration: blocks in x, y and z, threads per block, and bytes of dynamic shared memory per block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchShape {
+    /// Blocks in x, y and z.
     pub grid: [u32; 3],
+    /// Threads per block.
     pub threads: u32,
+    /// Dynamic shared memory per block, in bytes.
     pub shared_bytes: u32,
 }
 

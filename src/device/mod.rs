@@ -297,6 +297,7 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::host`] and [`Device::cuda`]; also for any other name.
+    #[doc(hidden)]
     pub fn for_tests() -> Result<Self> {
         match std::env::var("RETROMAE_TEST_DEVICE").as_deref() {
             Ok("cuda") => Self::cuda(0),

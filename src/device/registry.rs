@@ -9,9 +9,11 @@ use super::{Error, Result};
 /// One kernel of the CPU emulator.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct HostKernel {
+    /// Name, with the element type and head size: `attention_forward_bf16_d64`.
     pub name: &'static str,
     /// The source, relative to `kernels/`.
     pub file: &'static str,
+    /// Line of the declaration in `file`, from 1.
     pub line: u32,
     /// Size of the params struct in bytes.
     pub params_bytes: u32,

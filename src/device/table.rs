@@ -12,6 +12,7 @@ pub struct Fatbin {
 /// ptxas's report on one kernel for one architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct CudaKernel {
+    /// Name, with the element type and head size: `attention_forward_bf16_d64`.
     pub name: &'static str,
     /// The source, relative to `kernels/`.
     pub file: &'static str,

@@ -23,6 +23,7 @@ const ACCESS_BYTES_MAX: u32 = 16;
 /// Shared-memory accesses of one kind at one source line of a kernel, summed over all launches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedAccess {
+    /// Name of the kernel, as in [`HostKernel`](crate::device::HostKernel).
     pub kernel: &'static str,
     /// Source line, as `kernels/file:line`.
     pub site: String,

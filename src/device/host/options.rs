@@ -6,8 +6,10 @@ use crate::device::{Error, Result};
 /// Order in which the scheduler runs the threads of a block. A correct kernel gives the same result in every order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ThreadOrder {
+    /// By thread index, ascending.
     #[default]
     Forward,
+    /// By thread index, descending.
     Reverse,
     /// A random permutation from this seed, renewed for each block and after each barrier.
     Random(u64),
@@ -16,6 +18,7 @@ pub enum ThreadOrder {
 /// Options of the CPU emulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostOptions {
+    /// Order of the threads of a block; [`ThreadOrder::Forward`] by default.
     pub order: ThreadOrder,
     /// Surround each buffer by inaccessible pages and fill it with NaN when allocated: an access out of bounds ends in an error that names its
     /// line, and a read of memory that was never written gives NaN. Costs at least two pages per buffer.
