@@ -13,6 +13,7 @@ const FUSED_QUERIES_MAX: usize = 256;
 /// Arguments of [`backward`]: shapes and rows as in [`Forward`](super::Forward).
 #[derive(Debug)]
 pub struct Backward<'a, T: Float> {
+    /// The same as in the forward pass, with the same random state if it has dropout.
     pub attention: Attention<'a>,
     /// `[Tq, A·d]`
     pub query: Matrix<'a, T>,
@@ -32,6 +33,7 @@ pub struct Backward<'a, T: Float> {
     pub d_key: MatrixMut<'a, T>,
     /// `[T, A·d]`
     pub d_value: MatrixMut<'a, T>,
+    /// Choices with a default, [`BackwardOptions::default`].
     pub options: BackwardOptions<'a>,
 }
 

@@ -24,6 +24,7 @@ pub enum Mask<'a> {
     /// Position-specific masks of RetroMAE's enhanced decoding: a query sees position 0 (unless that is the query) and the set bits of its pool row,
     /// never itself. See [`MaskPool`](crate::common::MaskPool).
     Pool {
+        /// Rows of all pools, `ceil(L / 32)` words a row.
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
@@ -32,12 +33,14 @@ pub enum Mask<'a> {
     },
     /// As [`Mask::Pool`], with a bit row of its own for each of the L positions.
     Independent {
+        /// L rows a sentence, `ceil(L / 32)` words a row.
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
     },
     /// Exactly the set bits, in one row for each of the L positions; [`MaskBits`](super::MaskBits) makes them.
     Bits {
+        /// L rows a sentence, `ceil(L / 32)` words a row.
         bits: View<'a, u32>,
         /// `[B + 1]`: offset of each sentence's first word.
         offsets: View<'a, u32>,
@@ -57,12 +60,20 @@ pub enum Mask<'a> {
         count_limit: MaskCountLimit,
     },
     /// Keys from `left` positions before the query to `right` after it, unlimited where `None`; with `first` also position 0.
-    Window { left: Option<u32>, right: Option<u32>, first: bool },
+    Window {
+        /// Positions before the query that it sees; all where `None`.
+        left: Option<u32>,
+        /// Positions after the query that it sees; all where `None`.
+        right: Option<u32>,
+        /// Position 0 is visible, however far it is.
+        first: bool,
+    },
     /// Permutation language modeling (XLNet, arXiv 1906.08237): keys that come earlier in the factorization order, and with `include_self` the
     /// query's own, which a content stream sees and a query stream does not.
     Permutation {
         /// `[T]`: rank of each token in the order of its sentence.
         order: View<'a, u16>,
+        /// A query sees the key at its own position.
         include_self: bool,
     },
 }

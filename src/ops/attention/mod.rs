@@ -70,6 +70,7 @@ pub struct Attention<'a> {
     pub head_dim: usize,
     /// Factor of the scores; above 0.
     pub scale: f32,
+    /// Keys that each query sees; [`Mask::Full`] by default.
     pub mask: Mask<'a>,
     /// Dropout on the probabilities. A decision belongs to a head, the query's token (its sentence's first token plus its position) and the key's
     /// position.
@@ -134,6 +135,7 @@ impl<'a> Attention<'a> {
 /// multiples of 16 bytes.
 #[derive(Debug)]
 pub struct Forward<'a, T: Float> {
+    /// Sentences, heads, scale, mask and dropout.
     pub attention: Attention<'a>,
     /// `[Tq, A·d]`
     pub query: Matrix<'a, T>,
