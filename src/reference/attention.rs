@@ -14,11 +14,30 @@ pub enum Mask<'a> {
     Pool(&'a MaskPool),
     /// One bit row per position, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows position 0 to all others and
     /// hides every position from itself, as in [`Mask::Pool`].
-    Bits { bits: &'a [u32], offsets: &'a [u32], two_stream: bool },
+    Bits {
+        /// L rows a sentence, `ceil(L / 32)` words a row, lowest bit first; 1 is visible.
+        bits: &'a [u32],
+        /// `[B + 1]`: offset of each sentence's first word.
+        offsets: &'a [u32],
+        /// Position 0 is visible to all others, and no position to itself.
+        two_stream: bool,
+    },
     /// Keys from `left` positions before the query to `right` after it; with `first` also position 0.
-    Window { left: Option<u32>, right: Option<u32>, first: bool },
+    Window {
+        /// Positions before the query that it sees; all where `None`.
+        left: Option<u32>,
+        /// Positions after the query that it sees; all where `None`.
+        right: Option<u32>,
+        /// Position 0 is visible, however far it is.
+        first: bool,
+    },
     /// Keys that come earlier in a permutation, and with `include_self` the query's own; `order` is `[T]`, each token's rank.
-    Permutation { order: &'a [u16], include_self: bool },
+    Permutation {
+        /// `[T]`: each token's place in the factorization order of its sentence.
+        order: &'a [u16],
+        /// A query sees the key at its own position.
+        include_self: bool,
+    },
 }
 
 /// Queries that are packed separately, not one per token.
@@ -37,10 +56,13 @@ pub struct Attention<'a> {
     pub cu_seqlens: &'a [i32],
     /// One query per token where `None`.
     pub queries: Option<Queries<'a>>,
+    /// Number of heads A.
     pub num_heads: usize,
+    /// Head size d.
     pub head_dim: usize,
     /// Factor of the scores, `1 / sqrt(head_dim)` in BERT.
     pub scale: f64,
+    /// Keys that each query sees.
     pub mask: Mask<'a>,
     /// Dropout on the probabilities; element: head, row = the query's packed token, column = the key's position in its sentence.
     pub dropout: Option<&'a Dropout>,

@@ -17,6 +17,7 @@ pub struct CrossEntropy<'a> {
     pub targets: &'a [i32],
     /// `[m]`: factor of each row's loss; `1 / labeled rows` makes the loss their mean.
     pub row_weights: &'a [f64],
+    /// Ignored target, label smoothing, z-loss and soft cap.
     pub options: Options,
 }
 

@@ -20,6 +20,7 @@ pub enum EmbeddingMode {
 /// One embedding of a packed batch of sentences.
 #[derive(Clone, Copy)]
 pub struct Embedding<'a> {
+    /// Sum of each row.
     pub mode: EmbeddingMode,
     /// `[B + 1]` prefix sums of the sentence lengths.
     pub cu_seqlens: &'a [i32],
@@ -35,6 +36,7 @@ pub struct Embedding<'a> {
     pub gamma: &'a [f64],
     /// `[H]`.
     pub beta: &'a [f64],
+    /// Term added to the variance.
     pub eps: f64,
     /// `[B, H]`; not read by [`EmbeddingMode::Word`], for which it may be an empty slice.
     pub sentence: &'a [f64],
@@ -44,11 +46,17 @@ pub struct Embedding<'a> {
 
 /// Gradients of [`forward`], each with the shape of the tensor in [`Embedding`].
 pub struct Gradients {
+    /// `[V, H]`; zero in the query modes.
     pub word: Vec<f64>,
+    /// `[max_position, H]`
     pub position: Vec<f64>,
+    /// `[type_vocab, H]`; zero but for row 0.
     pub token_type: Vec<f64>,
+    /// `[H]`; zero in [`EmbeddingMode::QueryPosition`].
     pub gamma: Vec<f64>,
+    /// `[H]`; zero in [`EmbeddingMode::QueryPosition`].
     pub beta: Vec<f64>,
+    /// `[B, H]`; empty where [`Embedding::sentence`] is.
     pub sentence: Vec<f64>,
 }
 

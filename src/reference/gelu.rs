@@ -30,8 +30,7 @@ pub fn gelu(x: f64) -> f64 {
 }
 
 /// `Φ(x) + x φ(x)`.
-#[must_use]
-pub fn gelu_derivative(x: f64) -> f64 {
+fn gelu_derivative(x: f64) -> f64 {
     0.5 * erfc(-x * FRAC_1_SQRT_2) + x * (-0.5 * x * x).exp() / (2.0 * PI).sqrt()
 }
 

@@ -13,20 +13,27 @@ use crate::common::random::Dropout;
 /// The three places where a layer drops elements.
 #[derive(Clone, Copy, Default)]
 pub struct LayerDropout {
+    /// On the attention probabilities, before the matmul with the values.
     pub attention_probabilities: Option<Dropout>,
+    /// On the output of the attention, before its residual is added.
     pub attention_output: Option<Dropout>,
+    /// On the output of the feed-forward network, before its residual is added.
     pub feed_forward_output: Option<Dropout>,
 }
 
 /// A layer with its parameters, over one packed batch of sentences.
 pub struct Layer<'a> {
+    /// Parameters of the model, by their Hugging Face names.
     pub parameters: &'a Parameters,
     /// Prefix of the names of the layer's parameters, final dot included.
     pub prefix: &'a str,
+    /// Elements H of a hidden state.
     pub hidden_size: usize,
+    /// Term added to the variance in both LayerNorms.
     pub eps: f64,
     /// Attention parameters; `dropout` is replaced by that of [`Self::dropout`].
     pub attention: Attention<'a>,
+    /// Dropout at the three places; `default` drops nothing.
     pub dropout: LayerDropout,
 }
 

@@ -60,16 +60,23 @@ pub struct DropoutResidual<'a> {
     pub residual: &'a [f64],
     /// `[H]`.
     pub gamma: &'a [f64],
+    /// Term added to the variance.
     pub eps: f64,
+    /// Dropout on `x + bias`; `None` keeps every element.
     pub dropout: Option<&'a Dropout>,
 }
 
 /// Gradients of [`dropout_residual_forward`], each with the shape of its tensor.
 pub struct DropoutResidualGradients {
+    /// `[rows, H]`
     pub x: Vec<f64>,
+    /// `[H]`
     pub bias: Vec<f64>,
+    /// `[rows, H]`
     pub residual: Vec<f64>,
+    /// `[H]`
     pub gamma: Vec<f64>,
+    /// `[H]`
     pub beta: Vec<f64>,
 }
 

@@ -91,6 +91,7 @@ pub struct Replacement {
     pub mask_share: f64,
     /// Share that becomes a random id; the rest stays unchanged.
     pub random_share: f64,
+    /// Id of the token `[MASK]`.
     pub mask_id: i32,
     /// Exclusive upper bound of random ids.
     pub vocab_size: u32,

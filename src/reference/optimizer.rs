@@ -5,9 +5,13 @@
 /// Hyperparameters of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
+    /// Step size `lr`, warm-up and decay included.
     pub learning_rate: f64,
+    /// Decay `β1` of the first moment, in `[0, 1)`.
     pub beta1: f64,
+    /// Decay `β2` of the second moment, in `[0, 1)`.
     pub beta2: f64,
+    /// Term `ε` added to the root of the second moment.
     pub epsilon: f64,
     /// Decoupled: a parameter is first multiplied by `1 - learning_rate * weight_decay`.
     pub weight_decay: f64,

@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 pub type Parameters = BTreeMap<String, Vec<f64>>;
 
 /// The prefix of an encoder layer's parameters; the decoder's is [`DECODER_PREFIX`].
-#[must_use]
-pub fn encoder_prefix(layer: usize) -> String {
+pub(super) fn encoder_prefix(layer: usize) -> String {
     format!("bert.encoder.layer.{layer}.")
 }
 
 /// The prefix of the decoder layer's parameters.
-pub const DECODER_PREFIX: &str = "decoder.";
+pub(super) const DECODER_PREFIX: &str = "decoder.";
 
 /// The name and shape of every parameter: embeddings, encoder layers, decoder layer, masked-language-model head.
 ///

@@ -15,7 +15,7 @@ pub fn add_to(target: &mut [f64], source: &[f64]) {
 }
 
 /// `target += factor * source`.
-pub fn add_scaled(target: &mut [f64], factor: f64, source: &[f64]) {
+pub(super) fn add_scaled(target: &mut [f64], factor: f64, source: &[f64]) {
     debug_assert_eq!(target.len(), source.len());
     for (target, source) in target.iter_mut().zip(source) {
         *target += factor * source;
@@ -33,8 +33,7 @@ pub fn log_sum_exp(values: &[f64]) -> f64 {
 }
 
 /// The factor of element (`row`, `column`) in a `[rows, columns]` activation; 1 without dropout.
-#[must_use]
-pub fn keep_factor(dropout: Option<&Dropout>, row: usize, column: usize) -> f64 {
+pub(super) fn keep_factor(dropout: Option<&Dropout>, row: usize, column: usize) -> f64 {
     dropout.map_or(1.0, |dropout| f64::from(dropout.factor(0, row as u32, column as u32)))
 }
 
