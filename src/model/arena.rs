@@ -203,6 +203,9 @@ pub struct Weights<T: ModelFloat> {
 
 impl<T: ModelFloat> Weights<T> {
     /// A matrix in `T`.
+    ///
+    /// # Panics
+    /// When the parameter is of a larger table.
     #[must_use]
     pub fn matrix(&self, parameter: Parameter) -> Matrix<'_, T> {
         let Parameter { rows, columns, .. } = parameter;
@@ -280,7 +283,9 @@ impl Gradients {
 /// The parameters of a model in device memory, with their gradients and the moments of AdamW.
 #[derive(Debug)]
 pub struct ParameterArena<T: ModelFloat> {
+    /// f32 master weights, and their copy in `T` that the operations read.
     pub weights: Weights<T>,
+    /// f32 gradients, in the same order as the weights.
     pub gradients: Gradients,
     table: ParameterTable,
     names: HashMap<String, usize>,

@@ -29,7 +29,9 @@ pub enum Pooling {
 /// The randomness of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepRandomness {
+    /// Seed of the run; the Philox key of masks and dropout.
     pub seed: u64,
+    /// Training step; each number samples other masks and another dropout.
     pub step: u32,
 }
 
@@ -37,13 +39,19 @@ pub struct StepRandomness {
 /// whose id had the highest logit (0 without any); perplexity is the exponential of their mean negative log-probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Losses {
+    /// Mean cross-entropy of the encoder, in nats.
     pub encoder: f32,
+    /// Mean cross-entropy of the decoder, in nats.
     pub decoder: f32,
     /// Mean bag-of-words loss of the sentences; `None` without that head.
     pub bag_of_words: Option<f32>,
+    /// Accuracy of the encoder, in `[0, 1]`.
     pub encoder_accuracy: f32,
+    /// Accuracy of the decoder, in `[0, 1]`.
     pub decoder_accuracy: f32,
+    /// Perplexity of the encoder, at least 1.
     pub encoder_perplexity: f32,
+    /// Perplexity of the decoder, at least 1.
     pub decoder_perplexity: f32,
 }
 

@@ -8,14 +8,36 @@ use crate::ops;
 /// An error of [`crate::model::io`]; each message states what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The configuration is malformed, or a size is out of its range.
     #[error("model configuration `{path}`: {reason}")]
-    Config { path: PathBuf, reason: String },
+    Config {
+        /// Path of the file.
+        path: PathBuf,
+        /// The field, its value, and what it should be.
+        reason: String,
+    },
+    /// The file is no safetensors file, or its tensors do not fit the model.
     #[error("weights `{path}`: {reason}")]
-    Weights { path: PathBuf, reason: String },
+    Weights {
+        /// Path of the file.
+        path: PathBuf,
+        /// The tensor, its shape or type, and what it should be.
+        reason: String,
+    },
+    /// A weight to write is infinite or NaN; the file is left as it was.
     #[error("weights `{path}`: {tensor} would hold {value}, so it was not written; weights should be finite")]
-    NonFiniteWeight { path: PathBuf, tensor: String, value: f32 },
+    NonFiniteWeight {
+        /// Path of the file that was to be written.
+        path: PathBuf,
+        /// Name of the parameter.
+        tensor: String,
+        /// The first such weight.
+        value: f32,
+    },
+    /// An error of the device or of an operation.
     #[error(transparent)]
     Operation(#[from] ops::Error),
 }

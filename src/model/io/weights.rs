@@ -31,7 +31,9 @@ pub enum Purpose {
 /// Weights that were loaded from a file, by the names of the model's parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedWeights {
+    /// File that was read.
     pub path: PathBuf,
+    /// Parameters that were set from the file.
     pub taken: Vec<String>,
     /// Needed, but missing in the file: these parameters are unchanged.
     pub fresh: Vec<String>,
