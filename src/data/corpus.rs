@@ -8,7 +8,9 @@ use super::{CorpusReport, Document, Documents, Error, ReadOptions};
 /// Text to train on: one passage a string, each on a single line.
 #[derive(Clone, Debug, Default)]
 pub struct Corpus {
+    /// Passages in the order of the files, none of them twice.
     pub passages: Vec<String>,
+    /// Counts of what was read and of what was left out.
     pub report: CorpusReport,
 }
 

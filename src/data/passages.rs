@@ -13,11 +13,14 @@ const WIDENED_AT_ONCE: usize = 64;
 /// View of token ids, in their stored width.
 #[derive(Clone, Copy, Debug)]
 pub enum Ids<'a> {
+    /// Ids of a vocabulary of at most 65536 tokens.
     U16(&'a [u16]),
+    /// Ids of a larger vocabulary, or passages in memory.
     U32(&'a [u32]),
 }
 
 impl Ids<'_> {
+    /// Returns the number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -26,11 +29,13 @@ impl Ids<'_> {
         }
     }
 
+    /// Returns whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// Returns a copy of the ids, widened.
     #[must_use]
     pub fn to_vec(&self) -> Vec<u32> {
         match self {
@@ -64,11 +69,13 @@ impl<'a> WordStarts<'a> {
         Self { words, first: range.start % 32, length: range.len() }
     }
 
+    /// Returns the number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.length
     }
 
+    /// Returns whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -163,11 +170,13 @@ impl PassageRef<'_> {
         }
     }
 
+    /// Returns the number of tokens, special ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
+    /// Returns whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
@@ -185,11 +194,13 @@ pub struct Passages {
 }
 
 impl Passages {
+    /// Returns the number of passages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
+    /// Returns whether there is no passage.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -226,6 +237,7 @@ impl Passages {
         self.ends.push(self.ids.len());
     }
 
+    /// Appends copies of all passages of `other`.
     pub fn append(&mut self, other: &Self) {
         let before = self.ids.len();
         WordStarts::new(&other.word_starts, 0..other.ids.len()).append_to(&mut self.word_starts, before);
@@ -244,6 +256,7 @@ impl Passages {
         })
     }
 
+    /// Iterates over the passages in order.
     pub fn iter(&self) -> impl Iterator<Item = PassageRef<'_>> {
         (0..self.len()).filter_map(|index| self.get(index))
     }

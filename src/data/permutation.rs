@@ -22,6 +22,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
+    /// Creates the order in which epoch `epoch` of a run with `seed` visits `count` passages.
     #[must_use]
     pub fn new(seed: u64, epoch: u32, count: u32) -> Self {
         Self::of_stream(seed, STREAM_EPOCH_ORDER, epoch, count)

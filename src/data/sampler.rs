@@ -15,11 +15,13 @@ const PUT_OFF_MAX: usize = 8;
 /// Options for drawing batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchOptions {
+    /// Seed of the order of each epoch's passages.
     pub seed: u64,
     /// Maximum number of tokens in a batch, over all sentences.
     pub batch_tokens: usize,
     /// Index of this rank's part: every epoch is split into `ranks` disjoint parts; rank 0 of 1 samples all of it.
     pub rank: u32,
+    /// Number of ranks: at least 1, and at most one a passage.
     pub ranks: u32,
 }
 
@@ -108,6 +110,7 @@ impl BatchSampler {
         Self::new(self.store.clone(), self.skipped.to_vec(), self.options, position)
     }
 
+    /// Returns the store whose passages are sampled.
     #[must_use]
     pub fn store(&self) -> &TokenStore {
         &self.store

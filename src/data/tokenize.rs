@@ -18,6 +18,7 @@ const BATCHES_AHEAD: usize = 2;
 pub struct TokenizeOptions {
     /// Files, directories, and `-` for the standard input.
     pub corpus: Vec<PathBuf>,
+    /// Options for reading the text.
     pub read: ReadOptions,
     /// `vocab.txt`, `tokenizer.json`, or a directory that holds one of them.
     pub vocabulary: PathBuf,
@@ -55,8 +56,11 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes of all files; `None` if unknown.
     pub total_bytes: Option<u64>,
+    /// Passages so far, those of an earlier run included.
     pub passages: usize,
+    /// Tokens so far, special ones included.
     pub tokens: usize,
+    /// Complete shards so far.
     pub shards: usize,
 }
 

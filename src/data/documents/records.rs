@@ -17,6 +17,7 @@ pub struct Records {
 }
 
 impl Records {
+    /// Creates an iterator over the records from the next line of `documents` on.
     #[must_use]
     pub fn of(documents: Documents) -> Self {
         Self { documents, waiting: VecDeque::new() }

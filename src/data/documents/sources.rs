@@ -17,6 +17,7 @@ use crate::data::{CorpusReport, Error};
 /// A file that text was read from, as it was at that time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
+    /// Path of the file, as given or found in a given directory; `-` for the standard input.
     pub path: PathBuf,
     /// Size in bytes; `None` for the standard input.
     pub size: Option<u64>,

@@ -10,18 +10,20 @@ use crate::data::documents::SourceRecord;
 use crate::data::{CorpusReport, EncodeReport, Error, ReadOffset, TextFormat, checksum, write_synced};
 
 /// File name of the manifest in its directory.
-pub const MANIFEST_FILE: &str = "store.json";
+pub(in crate::data) const MANIFEST_FILE: &str = "store.json";
 /// Format version that this code writes and reads.
 const VERSION: u32 = 1;
 /// Version of the rules that turn text into passages: a store is finished by the rules that it was begun with. 1: each passage is stored once.
-pub const RULES: u32 = 1;
+pub(in crate::data) const RULES: u32 = 1;
 
 /// A shard, with its checksum and sizes to verify its identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardRecord {
     /// File name in the directory.
     pub file: String,
+    /// Number of passages.
     pub passages: u64,
+    /// Tokens of all passages, special ones included.
     pub tokens: u64,
     /// Tokens of the longest passage.
     pub longest: usize,
@@ -72,6 +74,7 @@ impl ShardRecord {
 pub struct Plan {
     /// xxh3-64 of `tokenizer.json`, in hexadecimal.
     pub tokenizer: String,
+    /// Size of the vocabulary; every id is below it.
     pub vocab_size: u32,
     /// Maximum number of tokens of a passage.
     pub max_len: usize,
@@ -81,8 +84,9 @@ pub struct Plan {
     pub field: String,
     /// [`ReadOptions::format`](crate::data::ReadOptions).
     pub format: Option<TextFormat>,
+    /// Files of text, in the order in which they are read.
     pub sources: Vec<SourceRecord>,
-    /// [`RULES`]; 0 for stores from before the rules had a version.
+    /// Version of the rules that turn text into passages; 0 for stores from before the rules had a version.
     #[serde(default)]
     pub rules: u32,
 }
@@ -90,16 +94,20 @@ pub struct Plan {
 /// Contents of `store.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// Version of the format of manifest and shards.
     pub version: u32,
+    /// Options that the store was begun with; its fields stand beside the others in the file.
     #[serde(flatten)]
     pub plan: Plan,
     /// Bytes of a stored id: 2 or 4.
     pub id_bytes: u32,
+    /// Complete shards, in the order of the text.
     pub shards: Vec<ShardRecord>,
     /// Read offset just after the last shard.
     pub read_offset: ReadOffset,
     /// Counts for the text in the shards.
     pub text: CorpusReport,
+    /// Counts for the passages in the shards.
     pub encoded: EncodeReport,
     /// All sources are in the shards.
     pub complete: bool,

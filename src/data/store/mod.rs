@@ -11,7 +11,8 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-pub use manifest::{MANIFEST_FILE, Manifest, Plan, RULES, ShardRecord};
+pub(super) use manifest::RULES;
+pub use manifest::{Manifest, Plan, ShardRecord};
 pub use writer::StoreWriter;
 
 pub use super::documents::SourceRecord;
@@ -87,6 +88,7 @@ impl TokenStore {
         self.before.last().copied().unwrap_or(0)
     }
 
+    /// Returns whether there is no passage.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -95,6 +95,7 @@ impl StoreWriter {
         Ok(())
     }
 
+    /// Returns the contents of `store.json` for the shards that are complete.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

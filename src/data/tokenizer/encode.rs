@@ -10,14 +10,18 @@ use crate::data::{Error, Passages};
 /// All passages of a corpus, tokenized, in order.
 #[derive(Clone, Debug, Default)]
 pub struct EncodedCorpus {
+    /// Token ids of each passage, special tokens included.
     pub passages: Passages,
+    /// Counts for all texts.
     pub report: EncodeReport,
 }
 
 /// Counts for the texts of a corpus.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EncodeReport {
+    /// Texts that were given.
     pub texts: usize,
+    /// Passages that they became; a text longer than the limit becomes several.
     pub passages: usize,
     /// Tokens of all passages, special ones included.
     pub tokens: usize,

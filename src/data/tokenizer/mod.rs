@@ -181,6 +181,7 @@ impl Tokenizer {
         self.tokens.len()
     }
 
+    /// Returns the ids of the special tokens.
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokens {
         self.special

@@ -7,6 +7,7 @@ use crate::data::Error;
 /// The ids of a tokenizer's special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpecialTokens {
+    /// Token that fills the rest of a padded row: `[PAD]`, `<pad>`. No passage has one.
     pub pad: u32,
     /// `None` if the vocabulary covers every text, as with byte-level models.
     pub unk: Option<u32>,
@@ -14,6 +15,7 @@ pub struct SpecialTokens {
     pub cls: u32,
     /// Last token of every passage: `[SEP]`, `</s>`.
     pub sep: u32,
+    /// Token in place of a hidden one: `[MASK]`, `<mask>`.
     pub mask: u32,
 }
 
