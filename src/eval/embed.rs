@@ -12,25 +12,39 @@ const QUOTED_CHARS: usize = 60;
 /// An error of [`Embedder`].
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
+    /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] data::Error),
+    /// An error of the device or of an operation.
     #[error(transparent)]
     Operation(#[from] ops::Error),
+    /// The vectors cannot be ranked.
     #[error(transparent)]
     Ranking(#[from] super::Error),
+    /// A vector has an infinite value or NaN.
     #[error(
         "the vector of the text {text:?} has a value that is {value}; every one should be finite, so the model's weights are too large"
     )]
-    NonFinite { text: String, value: f32 },
+    NonFinite {
+        /// Beginning of the text.
+        text: String,
+        /// The first such value.
+        value: f32,
+    },
+    /// [`Embedder::stop`] ended the embedding early.
     #[error("stopped before all texts were embedded, as was asked for")]
     Stopped,
 }
 
 /// Turns texts into vectors.
 pub struct Embedder<'a, T: ModelFloat> {
+    /// Model whose encoder embeds; its capacity bounds a text and a batch.
     pub model: &'a mut Model<T>,
+    /// Stream of the model's device.
     pub stream: &'a Stream,
+    /// Tokenizer that the model was trained with.
     pub tokenizer: &'a Tokenizer,
+    /// Reduction of the hidden states of a text to one vector.
     pub pooling: Pooling,
     /// Callback before each batch; true ends the embedding early.
     pub stop: &'a mut dyn FnMut() -> bool,

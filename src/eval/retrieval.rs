@@ -28,20 +28,45 @@ const DEPTH: usize = 10;
 /// An error of [`rank_dense`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The vectors were said to have no element.
     #[error("dim was 0; it should be the length of an embedding")]
     NoDimensions,
+    /// An array is no whole number of vectors.
     #[error("{name} was {length} numbers long; it should be a multiple of dim = {dim}")]
-    Shape { name: &'static str, length: usize, dim: usize },
+    Shape {
+        /// The argument.
+        name: &'static str,
+        /// Numbers in the array.
+        length: usize,
+        /// Numbers in a vector.
+        dim: usize,
+    },
+    /// A vector has an infinite value or NaN, which has no order.
     #[error("{name} has a value that is {value} in row {row}; every one should be finite")]
-    NonFinite { name: &'static str, row: usize, value: f32 },
+    NonFinite {
+        /// The argument.
+        name: &'static str,
+        /// Index of the vector.
+        row: usize,
+        /// The first such value.
+        value: f32,
+    },
+    /// There are fewer documents than queries; query `i` belongs to document `i`.
     #[error("there were {queries} queries for {documents} documents; each query should have its document")]
-    MissingDocuments { queries: usize, documents: usize },
+    MissingDocuments {
+        /// Number of queries.
+        queries: usize,
+        /// Number of documents.
+        documents: usize,
+    },
 }
 
 /// A query and the document that it should find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldOut {
+    /// First sentence of a passage.
     pub query: String,
+    /// The rest of that passage.
     pub document: String,
 }
 
@@ -50,6 +75,7 @@ pub struct HeldOut {
 pub struct Split {
     /// Passages to train on, in order.
     pub training: Vec<String>,
+    /// Passages left out of training, each as a query and its document.
     pub held_out: Vec<HeldOut>,
 }
 
