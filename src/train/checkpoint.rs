@@ -22,6 +22,7 @@ const STATE_FILE: &str = "state.json";
 /// Contents of `state.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
+    /// Version of the format of both files.
     pub schema_version: u32,
     /// Steps done.
     pub step: u64,
@@ -35,6 +36,7 @@ pub struct State {
     pub retrieval_before: Option<RetrievalScore>,
     /// File name of the tensors, in the same directory.
     pub tensors: String,
+    /// Size of that file in bytes.
     pub tensors_bytes: u64,
     /// Checksum of that file, in hexadecimal.
     pub tensors_checksum: String,
@@ -43,10 +45,15 @@ pub struct State {
 /// A run's progress at a checkpoint; the rest of [`State`] describes files.
 #[derive(Clone, Debug)]
 pub struct Progress {
+    /// Steps done.
     pub step: u64,
+    /// Position of the next batch, after the last step's.
     pub position: Position,
+    /// Options that must not change, by field of [`Options`](super::Options).
     pub options: BTreeMap<String, String>,
+    /// Device of the run, as [`Device::description`](crate::device::Device::description) tells it.
     pub device: String,
+    /// Retrieval score of the untrained model; `None` without held-out passages.
     pub retrieval_before: Option<RetrievalScore>,
 }
 
@@ -63,6 +70,7 @@ impl CheckpointDirectory {
         Self { path: out.join("checkpoint") }
     }
 
+    /// Returns the path of the directory, which need not exist yet.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,11 +15,15 @@ const LONGEST_TEXT: usize = 512;
 
 /// A model loaded from a directory to embed texts.
 pub struct LoadedModel<T: ModelFloat> {
+    /// Model with the loaded weights.
     pub model: Model<T>,
+    /// Tokenizer of the directory.
     pub tokenizer: Tokenizer,
+    /// Pooling that the directory asks for; [`Pooling::Cls`] where it has none.
     pub pooling: Pooling,
     /// Its vectors are scaled to length 1.
     pub normalize: bool,
+    /// Report of the weights that were found, and of those that were not.
     pub weights: LoadedWeights,
 }
 

@@ -8,6 +8,7 @@ pub trait Observer {
     fn note(&mut self, line: &str);
     /// Reports the start of training, after `done` of `total` steps.
     fn start(&mut self, done: u64, total: u64);
+    /// Reports a step, after its record was written to the log.
     fn step(&mut self, record: &StepRecord);
     /// Reports the end of training; not called when it failed.
     fn finish(&mut self);
