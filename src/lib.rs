@@ -47,6 +47,8 @@
 //!
 //! [`Device::host`](device::Device::host) reads its options from the environment, and [`HostOptions`](device::HostOptions) sets the same in code.
 //! `docs/environment.md` lists all variables.
+#![deny(missing_docs)]
+
 mod common;
 #[cfg(feature = "train")]
 pub mod data;
