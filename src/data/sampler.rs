@@ -8,11 +8,11 @@ use super::permutation::Permutation;
 use super::{Error, PassageRef, TokenStore};
 use crate::common::PackedSentences;
 
-/// Maximum number of passages that wait for a batch with more room. More would hardly fill batches better, and would make a checkpoint's position
+/// Maximum number of passages that are carried over. More would hardly fill batches better, and would make a checkpoint's position
 /// longer.
-const PUT_OFF_MAX: usize = 8;
+const CARRIED_OVER_MAX: usize = 8;
 
-/// Options for drawing batches.
+/// Options for sampling batches.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchOptions {
     /// Seed of the order of each epoch's passages.
@@ -32,12 +32,13 @@ pub struct Position {
     pub epoch: u32,
     /// Passages of this rank's part of the epoch's order that have been visited.
     pub cursor: u32,
-    /// Passages of this epoch that did not fit when they came up; they go first into the next batch.
-    #[serde(default)]
-    pub put_off: Vec<u32>,
+    /// Passages of this epoch that did not fit when they came up; they go first into the next batch. Older checkpoints have none, or name them
+    /// `put_off`.
+    #[serde(default, alias = "put_off")]
+    pub carried_over: Vec<u32>,
 }
 
-/// Draws batches from tokenized passages.
+/// Samples batches of tokenized passages.
 ///
 /// Each epoch visits every passage once, in a fresh order. A batch takes passages until they fill `batch_tokens`; one that does not fit goes
 /// first into the next batch. The sentences of a batch are sorted from the longest to the shortest, so that the blocks with the most work start
@@ -88,10 +89,10 @@ impl BatchSampler {
         }
         let permutation = Permutation::new(seed, position.epoch, count);
         let sampler = Self { store, skipped: skipped.into(), options, position, permutation };
-        let Position { epoch, cursor, put_off } = &sampler.position;
+        let Position { epoch, cursor, carried_over } = &sampler.position;
         if *cursor > sampler.places()
-            || put_off.len() > PUT_OFF_MAX
-            || put_off.iter().any(|&index| !sampler.is_sampled(index))
+            || carried_over.len() > CARRIED_OVER_MAX
+            || carried_over.iter().any(|&index| !sampler.is_sampled(index))
         {
             return Err(Error::Position {
                 epoch: *epoch,
@@ -185,27 +186,27 @@ impl BatchSampler {
 
     /// Returns whether everything before epoch `epochs` has been sampled.
     fn is_through(&self, epochs: u32) -> bool {
-        let Position { epoch, cursor, put_off } = &self.position;
-        *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && put_off.is_empty())
+        let Position { epoch, cursor, carried_over } = &self.position;
+        *epoch >= epochs || (*epoch + 1 == epochs && *cursor == self.places() && carried_over.is_empty())
     }
 
     /// Returns the passages of the next batch, the longest first, and moves the position past them.
     ///
-    /// Passages are taken in order. One that does not fit is put off to the next batch, where it goes first. The batch ends when the room left is
-    /// below the shortest passage or too many passages wait. It reaches into the next epoch only if no passage of this one waits, and ends early
-    /// rather than hold a passage twice.
+    /// Passages are taken in order. One that does not fit is carried over to the next batch, where it goes first. The batch ends when the room left
+    /// is below the shortest passage or too many passages are carried over. It reaches into the next epoch only if no passage of this one is
+    /// carried over, and ends early rather than hold a passage twice.
     fn next_passages(&mut self) -> Vec<u32> {
         let shortest = self.store.shortest();
         let mut room = self.options.batch_tokens;
         let mut taken: Vec<(usize, u32)> = Vec::new();
-        let waiting = std::mem::take(&mut self.position.put_off);
+        let waiting = std::mem::take(&mut self.position.carried_over);
         for index in waiting {
-            self.take_or_put_off(index, &mut room, &mut taken);
+            self.take_or_carry_over(index, &mut room, &mut taken);
         }
         let mut earlier_epoch = 0;
-        while room >= shortest && self.position.put_off.len() < PUT_OFF_MAX {
+        while room >= shortest && self.position.carried_over.len() < CARRIED_OVER_MAX {
             if self.position.cursor == self.places() {
-                if !self.position.put_off.is_empty() {
+                if !self.position.carried_over.is_empty() {
                     break;
                 }
                 earlier_epoch = taken.len();
@@ -218,19 +219,19 @@ impl BatchSampler {
                 break;
             }
             self.position.cursor += 1;
-            self.take_or_put_off(index, &mut room, &mut taken);
+            self.take_or_carry_over(index, &mut room, &mut taken);
         }
         taken.sort_by_key(|&(length, _)| std::cmp::Reverse(length));
         taken.into_iter().map(|(_, index)| index).collect()
     }
 
-    fn take_or_put_off(&mut self, index: u32, room: &mut usize, taken: &mut Vec<(usize, u32)>) {
+    fn take_or_carry_over(&mut self, index: u32, room: &mut usize, taken: &mut Vec<(usize, u32)>) {
         let length = self.length(index);
         if let Some(rest) = room.checked_sub(length) {
             *room = rest;
             taken.push((length, index));
         } else {
-            self.position.put_off.push(index);
+            self.position.carried_over.push(index);
         }
     }
 }

@@ -195,7 +195,7 @@ mod tests {
         let state = State {
             schema_version: SCHEMA_VERSION,
             step: 7,
-            position: Position { epoch: 1, cursor: 3, put_off: vec![7] },
+            position: Position { epoch: 1, cursor: 3, carried_over: vec![7] },
             options: [("seed".to_owned(), "1".to_owned())].into(),
             device: "host".into(),
             retrieval_before: Some(RetrievalScore { mrr_at_10: 0.25, recall_at_10: Some(0.5) }),

@@ -1,4 +1,4 @@
-//! Drawing of passages into batches: each passage once an epoch, split among ranks, and the same after a resume.
+//! Sampling of passages into batches: each passage once an epoch, split among ranks, and the same after a resume.
 #![cfg(feature = "train")]
 
 use std::sync::Arc;
@@ -57,10 +57,10 @@ fn every_rank_sees_its_part_once_an_epoch() {
                 }
                 // The rest was sampled for the next epoch, by the batch that crosses into it.
                 let next = part(COUNT, skipped, epoch + 1, rank, ranks);
-                let Position { epoch: now, cursor, put_off } = sampler.position();
+                let Position { epoch: now, cursor, carried_over } = sampler.position();
                 let ahead = if *now > epoch { *cursor as usize } else { 0 };
                 let mut expected = next[..ahead].to_vec();
-                expected.retain(|index| !put_off.contains(index));
+                expected.retain(|index| !carried_over.contains(index));
                 left.sort_unstable();
                 expected.sort_unstable();
                 assert_eq!(left, expected, "rank {rank} of {ranks}, epoch {epoch}");
@@ -90,18 +90,20 @@ fn a_resumed_sampler_goes_on_exactly() {
         for step in 0..60 {
             let text = serde_json::to_string(whole.position()).unwrap();
             let position: Position = serde_json::from_str(&text).unwrap();
-            waited += position.put_off.len();
+            waited += position.carried_over.len();
             let batch = whole.next_batch();
             let mut resumed =
                 BatchSampler::new(store.clone(), vec![5, 6, 90], options, position.clone()).unwrap();
             assert_eq!(resumed.next_batch(), batch, "step {step} from {position:?}");
             assert_eq!(resumed.position(), whole.position());
         }
-        assert!(waited > 20, "passages are put off");
+        assert!(waited > 20, "passages are carried over");
         assert!(whole.position().epoch >= 2, "the test crosses epochs");
     }
     let old: Position = serde_json::from_str("{\"epoch\": 1, \"cursor\": 3}").unwrap();
-    assert_eq!(old, Position { epoch: 1, cursor: 3, put_off: vec![] });
+    assert_eq!(old, Position { epoch: 1, cursor: 3, carried_over: vec![] });
+    let old: Position = serde_json::from_str("{\"epoch\": 1, \"cursor\": 3, \"put_off\": [2]}").unwrap();
+    assert_eq!(old.carried_over, [2]);
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn a_sampler_refuses_bad_arguments() {
     };
     let start = Position::default;
     let empty = Arc::new(TokenStore::in_memory(&Passages::default(), VOCAB_SIZE).unwrap());
-    let put_off = |put_off: Vec<u32>| Position { put_off, ..start() };
+    let carried_over = |carried_over: Vec<u32>| Position { carried_over, ..start() };
     let cases = [
         (message(&empty, &[], good, start()), "passages was empty"),
         (message(&store, &[0, 1, 2], good, start()), "passages was empty"),
@@ -201,10 +203,10 @@ fn a_sampler_refuses_bad_arguments() {
         (message(&store, &[], BatchOptions { ranks: 0, ..good }, start()), "rank was 0 of 0"),
         (message(&store, &[], BatchOptions { rank: 2, ranks: 2, ..good }, start()), "rank was 2 of 2"),
         (message(&store, &[], BatchOptions { ranks: 4, ..good }, start()), "rank was 0 of 4"),
-        (message(&store, &[], good, Position { epoch: 1, cursor: 4, put_off: vec![] }), "cursor 4"),
-        (message(&store, &[2], good, put_off(vec![2])), "position was"),
-        (message(&store, &[], good, put_off(vec![3])), "position was"),
-        (message(&store, &[], good, put_off(vec![0; 9])), "position was"),
+        (message(&store, &[], good, Position { epoch: 1, cursor: 4, carried_over: vec![] }), "cursor 4"),
+        (message(&store, &[2], good, carried_over(vec![2])), "position was"),
+        (message(&store, &[], good, carried_over(vec![3])), "position was"),
+        (message(&store, &[], good, carried_over(vec![0; 9])), "position was"),
     ];
     for (message, expected) in cases {
         assert!(message.contains(expected), "{message:?} lacks {expected:?}");
