@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use retromae::model::{DecoderKind, PoolRows, QueryKind};
 use retromae::train::report::data_wait_percent;
-use retromae::train::{ModelChoice, Options, Outcome, RunLength, pretrain};
+use retromae::train::{ModelChoice, Options, RunLength, RunResult, pretrain};
 
 use super::output::{print, tell};
 use super::progress::Terminal;
@@ -179,20 +179,20 @@ impl Arguments {
         // Before the device is opened: a mistyped option should not wait for a driver.
         options.validate()?;
         let (device, dtype) = self.device.open()?;
-        let outcome = pretrain(&options, &device, dtype, &mut Terminal::new(signals.clone()))?;
-        if outcome.stopped {
+        let result = pretrain(&options, &device, dtype, &mut Terminal::new(signals.clone()))?;
+        if result.stopped {
             // Written to the standard error, because the sender of the signal may not read the standard output.
-            tell(&stopped(&outcome, signals.received().unwrap_or_default()));
+            tell(&stopped(&result, signals.received().unwrap_or_default()));
         }
-        let printed = print(&summary(&outcome));
+        let printed = print(&summary(&result));
         // A signal to a whole pipeline also ends the reader of the output, so an error in printing is ignored: the status is the signal's.
-        if outcome.stopped { Ok(()) } else { Ok(printed?) }
+        if result.stopped { Ok(()) } else { Ok(printed?) }
     }
 }
 
-fn summary(outcome: &Outcome) -> String {
+fn summary(result: &RunResult) -> String {
     let mut parts = Vec::new();
-    if let (Some(first), Some(last)) = (outcome.records.first(), outcome.records.last()) {
+    if let (Some(first), Some(last)) = (result.records.first(), result.records.last()) {
         let falls =
             |name: &str, from: f32, to: f32| vec![name.to_owned(), format!("{from:.3}"), format!("{to:.3}")];
         let rows = [
@@ -200,38 +200,38 @@ fn summary(outcome: &Outcome) -> String {
             falls("decoder", first.decoder_loss, last.decoder_loss),
         ];
         let (from, to) = (format!("step {}", first.step), format!("step {}", last.step));
-        let waiting = data_wait_percent(&outcome.records);
+        let waiting = data_wait_percent(&result.records);
         let losses = table(&["loss", &from, &to], &rows, 1);
         parts.push(format!("{losses}waiting for data: {waiting:.2} % of the time\n"));
     }
-    if let Some(retrieval) = &outcome.retrieval {
+    if let Some(retrieval) = &result.retrieval {
         let mut rows = vec![score_row("untrained", retrieval.before)];
         rows.extend(retrieval.after.map(|score| score_row("trained", score)));
         rows.push(score_row("BM25", retrieval.bm25));
         let scores = table(&SCORE_HEADER, &rows, 1);
         parts.push(format!("{scores}{}\n", score_note(retrieval.held_out, retrieval.bm25)));
     }
-    if !outcome.stopped {
-        let done = steps_done(outcome);
+    if !result.stopped {
+        let done = steps_done(result);
         let mut end = String::new();
-        if done < outcome.total_steps {
-            end = format!("stopped after step {done} of {}; --resume goes on\n", outcome.total_steps);
+        if done < result.total_steps {
+            end = format!("stopped after step {done} of {}; --resume goes on\n", result.total_steps);
         }
-        let out = outcome.out.display();
+        let out = result.out.display();
         parts.push(format!("{end}model, checkpoint, training.jsonl and training.svg are in {out}\n"));
     }
     if parts.is_empty() { String::new() } else { format!("\n{}", parts.join("\n")) }
 }
 
-fn steps_done(outcome: &Outcome) -> u64 {
-    outcome.records.last().map_or(0, |record| record.step)
+fn steps_done(result: &RunResult) -> u64 {
+    result.records.last().map_or(0, |record| record.step)
 }
 
-fn stopped(outcome: &Outcome, signal: &str) -> String {
+fn stopped(result: &RunResult, signal: &str) -> String {
     format!(
         "{signal}: stopped after step {} of {}; the checkpoint is in {}; the same command with --resume goes on",
-        steps_done(outcome),
-        outcome.total_steps,
-        outcome.out.join("checkpoint").display()
+        steps_done(result),
+        result.total_steps,
+        result.out.join("checkpoint").display()
     )
 }

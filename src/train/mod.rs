@@ -24,4 +24,4 @@ pub use observer::{Observer, Silent};
 pub use options::{
     BAG_OF_WORDS_LOSS_WEIGHT, DEFAULT_MAX_LEN, DEFAULT_VOCAB_SIZE, ModelChoice, Options, RunLength,
 };
-pub use pretrain::{Outcome, pretrain};
+pub use pretrain::{RunResult, pretrain};

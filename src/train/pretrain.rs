@@ -28,7 +28,7 @@ const RUN_FILES: [&str; 7] = [
 
 /// The result of a run.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct RunResult {
     /// Records of every step, those before a resume included.
     pub records: Vec<StepRecord>,
     /// `None` if no passages were held out.
@@ -52,7 +52,7 @@ pub fn pretrain(
     device: &Device,
     dtype: DType,
     observer: &mut dyn Observer,
-) -> Result<Outcome> {
+) -> Result<RunResult> {
     options.validate()?;
     match dtype {
         DType::F32 => run::<f32>(options, device, observer),
@@ -65,7 +65,7 @@ pub fn pretrain(
     }
 }
 
-fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Observer) -> Result<RunResult> {
     // Lock before reading; if the directory is new, lock after creating it.
     let lock = lock(&options.out)?;
     let checkpoints = CheckpointDirectory::of_run(&options.out);
@@ -109,7 +109,7 @@ fn run<T: ModelFloat>(options: &Options, device: &Device, observer: &mut dyn Obs
     }
     let Trainer { records, retrieval, .. } = trainer;
     let (total_steps, out) = (prepared.total_steps, options.out.clone());
-    Ok(Outcome { records, retrieval, total_steps, out, stopped: !finished })
+    Ok(RunResult { records, retrieval, total_steps, out, stopped: !finished })
 }
 
 /// Returns the checkpoint to resume from, or `None` for a new run; refuses a directory that is not empty, unless `overwrite` is set.
