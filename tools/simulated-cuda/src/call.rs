@@ -12,7 +12,7 @@ use cudarc::driver::sys::CUresult;
 use crate::machine::{Context, Machine};
 
 /// Result of an exported function's body: a value, or the error code for the client.
-pub(crate) type Outcome<T = (), C = CUresult> = Result<T, C>;
+pub(crate) type CallResult<T = (), C = CUresult> = Result<T, C>;
 
 static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| Mutex::new(Machine::new()));
 static LOG: AtomicBool = AtomicBool::new(false);
@@ -40,7 +40,7 @@ impl Code for cublasStatus_t {
 }
 
 /// Runs the body of the exported function `name`.
-pub(crate) fn enter<C: Code>(name: &str, body: impl FnOnce(&mut Machine) -> Outcome<(), C>) -> C {
+pub(crate) fn enter<C: Code>(name: &str, body: impl FnOnce(&mut Machine) -> CallResult<(), C>) -> C {
     let run = || {
         let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
         body(&mut machine)
@@ -71,7 +71,7 @@ pub(crate) fn never_return() -> CUresult {
 }
 
 /// [`enter`] for functions that need a current context without an earlier error.
-pub(crate) fn in_context(name: &str, body: impl FnOnce(&mut Context) -> Outcome) -> CUresult {
+pub(crate) fn in_context(name: &str, body: impl FnOnce(&mut Context) -> CallResult) -> CUresult {
     enter(name, |machine| body(machine.current()?))
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn set_log(on: bool) {
 }
 
 /// Prints the reason and fails with `code`.
-pub(crate) fn refuse<T, C>(code: C, why: impl Display) -> Outcome<T, C> {
+pub(crate) fn refuse<T, C>(code: C, why: impl Display) -> CallResult<T, C> {
     complain(why);
     Err(code)
 }
@@ -101,7 +101,7 @@ pub(crate) fn refuse<T, C>(code: C, why: impl Display) -> Outcome<T, C> {
 ///
 /// # Safety
 /// `place` is null or valid for a write.
-pub(crate) unsafe fn store<T>(place: *mut T, value: T) -> Outcome {
+pub(crate) unsafe fn store<T>(place: *mut T, value: T) -> CallResult {
     if place.is_null() {
         return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, "an out pointer is null");
     }

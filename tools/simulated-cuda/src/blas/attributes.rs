@@ -10,7 +10,7 @@ use cudarc::cublaslt::sys::{
 
 use super::find;
 use super::product::Type;
-use crate::call::{Outcome, enter, refuse};
+use crate::call::{CallResult, enter, refuse};
 
 // As numbers, because a client may pass values that are not in the enumerations.
 const POINTER_MODE: c_uint = DescriptorAttribute::CUBLASLT_MATMUL_DESC_POINTER_MODE as c_uint;
@@ -49,7 +49,7 @@ struct Value {
 }
 
 impl Value {
-    fn read<T: Copy>(&self) -> Outcome<T, Status> {
+    fn read<T: Copy>(&self) -> CallResult<T, Status> {
         if self.pointer.is_null() || self.bytes != size_of::<T>() {
             let Self { what, attribute, bytes, .. } = self;
             let why = format_args!(
@@ -62,7 +62,7 @@ impl Value {
         Ok(unsafe { self.pointer.cast::<T>().read_unaligned() })
     }
 
-    fn data_type(&self) -> Outcome<Type, Status> {
+    fn data_type(&self) -> CallResult<Type, Status> {
         let number = self.read()?;
         match Type::of(number) {
             Some(dtype) => Ok(dtype),
@@ -70,7 +70,7 @@ impl Value {
         }
     }
 
-    fn unsupported<T>(&self) -> Outcome<T, Status> {
+    fn unsupported<T>(&self) -> CallResult<T, Status> {
         let Self { what, attribute, .. } = self;
         let why = format_args!("{what}: attribute {attribute}, or its value, is not simulated");
         refuse(Status::CUBLAS_STATUS_NOT_SUPPORTED, why)

@@ -11,7 +11,7 @@ use cudarc::cublaslt::sys::{
 
 use super::product::{Bias, Matrix, Product, Type};
 use super::{Blas, Descriptor, Layout, Preference, find};
-use crate::call::{Outcome, enter, log, refuse};
+use crate::call::{CallResult, enter, log, refuse};
 use crate::machine::{Scratch, Work, new_handle};
 
 /// Maximum algorithms offered. They differ in their use of the workspace, not in the result.
@@ -138,7 +138,7 @@ fn shape(
     what: &str,
     descriptor: cublasLtMatmulDesc_t,
     layouts: [cublasLtMatrixLayout_t; 4],
-) -> Outcome<(Descriptor, Shape), Status> {
+) -> CallResult<(Descriptor, Shape), Status> {
     let descriptor = *find(&mut blas.descriptors, what, descriptor as u64)?;
     let mut found = [None; 4];
     for (slot, layout) in found.iter_mut().zip(layouts) {
@@ -151,7 +151,7 @@ fn shape(
     Ok((descriptor, shape))
 }
 
-fn check_handle(blas: &Blas, what: &str, handle: cublasLtHandle_t) -> Outcome<(), Status> {
+fn check_handle(blas: &Blas, what: &str, handle: cublasLtHandle_t) -> CallResult<(), Status> {
     if blas.handles.contains(&(handle as u64)) {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use cudarc::cublaslt::sys::cublasStatus_t as Status;
 
-use crate::call::{Outcome, refuse};
+use crate::call::{CallResult, refuse};
 use crate::machine::Handle;
 pub(crate) use product::Product;
 use product::Type;
@@ -61,7 +61,11 @@ impl Default for Preference {
     }
 }
 
-fn find<'a, T>(objects: &'a mut HashMap<Handle, T>, what: &str, object: u64) -> Outcome<&'a mut T, Status> {
+fn find<'a, T>(
+    objects: &'a mut HashMap<Handle, T>,
+    what: &str,
+    object: u64,
+) -> CallResult<&'a mut T, Status> {
     match objects.get_mut(&object) {
         Some(object) => Ok(object),
         None => refuse(

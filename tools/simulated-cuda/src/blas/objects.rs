@@ -9,7 +9,7 @@ use cudarc::cublaslt::sys::{
 
 use super::product::Type;
 use super::{Descriptor, Layout, Preference};
-use crate::call::{Outcome, enter, refuse};
+use crate::call::{CallResult, enter, refuse};
 use crate::machine::{Handle, new_handle};
 
 const VERSION: usize = 130_000;
@@ -17,12 +17,12 @@ const VERSION: usize = 130_000;
 const COMPUTE_TYPES: [c_uint; 3] = [68, 69, 77];
 const CUDA_R_32F: c_uint = 0;
 
-unsafe fn store<T>(place: *mut T, value: T) -> Outcome<(), Status> {
+unsafe fn store<T>(place: *mut T, value: T) -> CallResult<(), Status> {
     // SAFETY: passed on to the caller.
     unsafe { crate::call::store(place, value) }.map_err(|_| Status::CUBLAS_STATUS_INVALID_VALUE)
 }
 
-fn removed<T>(what: &str, object: Option<T>) -> Outcome<(), Status> {
+fn removed<T>(what: &str, object: Option<T>) -> CallResult<(), Status> {
     match object {
         Some(_) => Ok(()),
         None => refuse(Status::CUBLAS_STATUS_INVALID_VALUE, format_args!("{what}: destroyed already")),

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int, c_uint};
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute, CUresult};
 
-use crate::call::{Outcome, enter, in_context, refuse, store};
+use crate::call::{CallResult, enter, in_context, refuse, store};
 use crate::machine::current_handle;
 
 const NAME: &[u8] = b"Simulated GPU";
@@ -74,7 +74,7 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice
 }
 
 /// Returns a device attribute: an H100's, except for the compute capability.
-fn attribute(attribute: c_uint, (major, minor): (c_int, c_int)) -> Outcome<c_int> {
+fn attribute(attribute: c_uint, (major, minor): (c_int, c_int)) -> CallResult<c_int> {
     let known = [
         (Attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024),
         (Attribute::CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X, i32::MAX),

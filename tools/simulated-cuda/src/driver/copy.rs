@@ -7,10 +7,10 @@ use std::ffi::{c_uchar, c_void};
 
 use cudarc::driver::sys::{CUdeviceptr, CUresult, CUstream};
 
-use crate::call::{Outcome, in_context, refuse};
+use crate::call::{CallResult, in_context, refuse};
 use crate::machine::{Context, CopySide, LEGACY_STREAM, Work};
 
-fn upload(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> Outcome {
+fn upload(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> CallResult {
     if bytes == 0 {
         return Ok(());
     }
@@ -27,7 +27,7 @@ fn upload(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, s
     Ok(())
 }
 
-fn download(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> Outcome {
+fn download(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> CallResult {
     if bytes == 0 {
         return Ok(());
     }
@@ -43,7 +43,7 @@ fn download(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize,
     }
 }
 
-fn copy(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> Outcome {
+fn copy(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, stream: u64) -> CallResult {
     if bytes == 0 {
         return Ok(());
     }
@@ -55,7 +55,7 @@ fn copy(context: &mut Context, what: &str, to: u64, from: u64, bytes: usize, str
 }
 
 /// Waits for the legacy stream before a synchronous copy. Only a copy from page-locked memory or to the host also waits for its own end.
-fn synchronous(context: &mut Context, what: &str) -> Outcome {
+fn synchronous(context: &mut Context, what: &str) -> CallResult {
     context.refuse_unsafe(what)?;
     let before = context.order(what, LEGACY_STREAM)?;
     context.wait_for(&before)
@@ -161,7 +161,7 @@ fn fill(
     [pitch, width, height]: [usize; 3],
     value: u8,
     stream: u64,
-) -> Outcome {
+) -> CallResult {
     if width == 0 || height == 0 {
         return Ok(());
     }

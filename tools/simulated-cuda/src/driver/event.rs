@@ -4,7 +4,7 @@ use std::ffi::c_uint;
 
 use cudarc::driver::sys::{CUevent, CUresult, CUstream};
 
-use crate::call::{Outcome, in_context, refuse, store};
+use crate::call::{CallResult, in_context, refuse, store};
 use crate::machine::{Context, Event, OperationId, new_handle};
 
 const BLOCKING_SYNC: c_uint = 1;
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn cuEventRecord(event: CUevent, stream: CUstream) -> CUre
 }
 
 /// Returns the operation that an event waits for; refuses if a capture forbids the query.
-fn recorded(context: &mut Context, what: &str, event: CUevent) -> Outcome<Option<OperationId>> {
+fn recorded(context: &mut Context, what: &str, event: CUevent) -> CallResult<Option<OperationId>> {
     context.refuse_unsafe(what)?;
     let event = context.event(what, event as u64)?;
     if event.captured.is_some() {

@@ -6,13 +6,13 @@ use cudarc::driver::sys::{CUfunction, CUresult, CUstream};
 use retromae::device::LaunchShape;
 
 use super::module::find_function;
-use crate::call::{Outcome, in_context, refuse};
+use crate::call::{CallResult, in_context, refuse};
 use crate::machine::{Function, Launch, Work};
 
 /// Maximum blocks along y and z.
 const GRID_MAX: u32 = 65_535;
 
-fn check(function: &Function, grid: [u32; 3], block: [u32; 3], shared_bytes: u32) -> Outcome {
+fn check(function: &Function, grid: [u32; 3], block: [u32; 3], shared_bytes: u32) -> CallResult {
     let kernel = function.kernel.name;
     let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
     if grid.contains(&0) || grid[0] > i32::MAX as u32 || grid[1] > GRID_MAX || grid[2] > GRID_MAX {

@@ -4,14 +4,14 @@ use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::sys::{CUdeviceptr, CUresult};
 
-use crate::call::{Outcome, in_context, refuse, store};
+use crate::call::{CallResult, in_context, refuse, store};
 use crate::machine::{Context, Handle};
 
 /// Valid flags of `cuMemHostAlloc`, none of which has an effect here: portable, mapped and write-combined.
 const HOST_FLAGS: c_uint = 7;
 
 /// Takes an address for an allocation. When memory is short, all enqueued work runs first, as it may free some.
-pub(super) fn take(context: &mut Context, what: &str, bytes: usize, pool: Option<Handle>) -> Outcome<u64> {
+pub(super) fn take(context: &mut Context, what: &str, bytes: usize, pool: Option<Handle>) -> CallResult<u64> {
     if bytes == 0 {
         let why = format_args!("{what}: an allocation of no bytes");
         return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use cudarc::driver::sys::{CUfunction, CUmodule, CUresult};
 
-use crate::call::{Outcome, in_context, refuse, store};
+use crate::call::{CallResult, in_context, refuse, store};
 use crate::machine::{Context, Function, new_handle};
 
 /// First word of a fat binary.
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn cuModuleLoadData(module: *mut CUmodule, image: *const c
     })
 }
 
-fn find_module(context: &Context, what: &str, module: CUmodule) -> Outcome<u64> {
+fn find_module(context: &Context, what: &str, module: CUmodule) -> CallResult<u64> {
     if context.modules.contains(&(module as u64)) {
         return Ok(module as u64);
     }
@@ -98,7 +98,7 @@ pub(super) fn find_function<'a>(
     context: &'a mut Context,
     what: &str,
     function: CUfunction,
-) -> Outcome<&'a mut Function> {
+) -> CallResult<&'a mut Function> {
     match context.functions.get_mut(&(function as u64)) {
         Some(function) => Ok(function),
         None => refuse(

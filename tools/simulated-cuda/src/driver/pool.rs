@@ -5,14 +5,14 @@ use std::ffi::{c_uint, c_void};
 use cudarc::driver::sys::{CUdevice, CUdeviceptr, CUmemPoolProps, CUmemoryPool, CUresult, CUstream};
 
 use super::memory::take;
-use crate::call::{Outcome, enter, in_context, refuse, store};
+use crate::call::{CallResult, enter, in_context, refuse, store};
 use crate::machine::{Context, Handle, Pool, Work, new_handle};
 
 /// CU_MEM_ALLOCATION_TYPE_PINNED and CU_MEM_LOCATION_TYPE_DEVICE.
 const PINNED: u32 = 1;
 const DEVICE: u32 = 1;
 
-fn allocate(context: &mut Context, what: &str, bytes: usize, pool: Handle, stream: u64) -> Outcome<u64> {
+fn allocate(context: &mut Context, what: &str, bytes: usize, pool: Handle, stream: u64) -> CallResult<u64> {
     context.refuse_captured(what, stream)?;
     pool_of(context, what, pool)?;
     let address = take(context, what, bytes, Some(pool))?;
@@ -20,7 +20,7 @@ fn allocate(context: &mut Context, what: &str, bytes: usize, pool: Handle, strea
     Ok(address)
 }
 
-fn pool_of<'a>(context: &'a mut Context, what: &str, pool: Handle) -> Outcome<&'a mut Pool> {
+fn pool_of<'a>(context: &'a mut Context, what: &str, pool: Handle) -> CallResult<&'a mut Pool> {
     match context.memory.pools.get_mut(&pool) {
         Some(pool) => Ok(pool),
         None => refuse(
@@ -132,7 +132,7 @@ pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, _bytes_to_keep: usi
     })
 }
 
-fn no_attribute(what: &str, attribute: c_uint) -> Outcome {
+fn no_attribute(what: &str, attribute: c_uint) -> CallResult {
     let why = format_args!("{what}: attribute {attribute} is not simulated");
     refuse(CUresult::CUDA_ERROR_NOT_SUPPORTED, why)
 }

@@ -9,7 +9,7 @@ use cudarc::driver::sys::CUresult;
 use super::stream::{Event, Stream};
 use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId, new_handle};
-use crate::call::{Outcome, refuse};
+use crate::call::{CallResult, refuse};
 
 /// Capture mode: of a capture, the calls that it forbids; of a thread, the captures that bind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum CaptureMode {
 }
 
 impl CaptureMode {
-    pub(crate) fn of(what: &str, number: u32) -> Outcome<Self> {
+    pub(crate) fn of(what: &str, number: u32) -> CallResult<Self> {
         match number {
             0 => Ok(Self::Global),
             1 => Ok(Self::ThreadLocal),
@@ -79,7 +79,7 @@ impl Capture {
 }
 
 impl Context {
-    pub(crate) fn begin_capture(&mut self, stream: Handle, mode: CaptureMode) -> Outcome {
+    pub(crate) fn begin_capture(&mut self, stream: Handle, mode: CaptureMode) -> CallResult {
         let what = "cuStreamBeginCapture";
         let (origin, state) = self.stream(what, stream)?;
         if origin == LEGACY_STREAM {
@@ -100,7 +100,7 @@ impl Context {
         Ok(())
     }
 
-    pub(crate) fn end_capture(&mut self, stream: Handle) -> Outcome<Handle> {
+    pub(crate) fn end_capture(&mut self, stream: Handle) -> CallResult<Handle> {
         let what = "cuStreamEndCapture";
         let (stream, state) = self.stream(what, stream)?;
         let Some(handle) = state.capture else {
@@ -146,7 +146,7 @@ impl Context {
     }
 
     /// Returns `None` for a stream that is not being captured, else whether its capture is still valid.
-    pub(crate) fn capture_status(&mut self, stream: Handle) -> Outcome<Option<bool>> {
+    pub(crate) fn capture_status(&mut self, stream: Handle) -> CallResult<Option<bool>> {
         let what = "cuStreamIsCapturing";
         let (handle, state) = self.stream(what, stream)?;
         let capture = state.capture;
@@ -165,7 +165,7 @@ impl Context {
         }
     }
 
-    pub(super) fn active_capture(&mut self, what: &str, capture: Handle) -> Outcome<&mut Capture> {
+    pub(super) fn active_capture(&mut self, what: &str, capture: Handle) -> CallResult<&mut Capture> {
         match self.captures.get_mut(&capture) {
             Some(capture) if !capture.invalidated => Ok(capture),
             _ => refuse(
@@ -175,7 +175,7 @@ impl Context {
         }
     }
 
-    pub(super) fn add_node(&mut self, what: &str, capture: Handle, stream: Handle, work: Work) -> Outcome {
+    pub(super) fn add_node(&mut self, what: &str, capture: Handle, stream: Handle, work: Work) -> CallResult {
         let after = self.streams[&stream].nodes.clone();
         let capture = self.active_capture(what, capture)?;
         let node = capture.nodes.len();
@@ -185,7 +185,7 @@ impl Context {
     }
 
     /// Records a wait in a capture: the stream joins the capture of the event.
-    pub(super) fn wait_captured(&mut self, what: &str, stream: Handle, event: &Event) -> Outcome {
+    pub(super) fn wait_captured(&mut self, what: &str, stream: Handle, event: &Event) -> CallResult {
         let Some((capture, nodes)) = &event.captured else {
             if event.recorded.is_none() {
                 return Ok(());
@@ -223,7 +223,7 @@ impl Context {
         stream: Handle,
         code: CUresult,
         why: impl std::fmt::Display,
-    ) -> Outcome<T> {
+    ) -> CallResult<T> {
         if let Some(capture) = self.streams.get(&stream).and_then(|stream| stream.capture) {
             self.invalidate(capture);
         }
@@ -231,7 +231,7 @@ impl Context {
     }
 
     /// Refuses calls that a stream does not allow while it is being captured.
-    pub(crate) fn refuse_captured(&mut self, what: &str, stream: Handle) -> Outcome<Handle> {
+    pub(crate) fn refuse_captured(&mut self, what: &str, stream: Handle) -> CallResult<Handle> {
         let (handle, state) = self.stream(what, stream)?;
         if state.capture.is_some() {
             return self.break_capture(
@@ -245,7 +245,7 @@ impl Context {
 
     /// Refuses calls that CUDA documents as unsafe during a capture, because it does not record them: captures of the calling thread forbid them,
     /// and so do global captures of other threads, unless the thread's mode relaxes this.
-    pub(crate) fn refuse_unsafe(&mut self, what: &str) -> Outcome {
+    pub(crate) fn refuse_unsafe(&mut self, what: &str) -> CallResult {
         let (me, mode) = (std::thread::current().id(), THREAD_MODE.get());
         self.refuse_during(what, |capture| match mode {
             CaptureMode::Relaxed => false,
@@ -256,11 +256,11 @@ impl Context {
     }
 
     /// Refuses to wait for the whole context during any capture.
-    pub(crate) fn refuse_any_capture(&mut self, what: &str) -> Outcome {
+    pub(crate) fn refuse_any_capture(&mut self, what: &str) -> CallResult {
         self.refuse_during(what, |_| true)
     }
 
-    fn refuse_during(&mut self, what: &str, forbids: impl Fn(&Capture) -> bool) -> Outcome {
+    fn refuse_during(&mut self, what: &str, forbids: impl Fn(&Capture) -> bool) -> CallResult {
         let mut refused = false;
         for capture in self.captures.values_mut().filter(|capture| forbids(capture)) {
             capture.invalidated = true;
@@ -274,7 +274,7 @@ impl Context {
     }
 
     /// Refuses the legacy stream during a capture of a blocking stream, for which it would wait.
-    pub(super) fn refuse_legacy(&mut self, what: &str) -> Outcome {
+    pub(super) fn refuse_legacy(&mut self, what: &str) -> CallResult {
         let captured: Vec<Handle> = self
             .streams
             .values()
@@ -289,7 +289,7 @@ impl Context {
         refuse(CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, why)
     }
 
-    pub(crate) fn destroy_stream(&mut self, stream: Handle) -> Outcome {
+    pub(crate) fn destroy_stream(&mut self, stream: Handle) -> CallResult {
         let what = "cuStreamDestroy";
         let (handle, state) = self.stream(what, stream)?;
         if handle == LEGACY_STREAM {
@@ -316,7 +316,7 @@ impl Context {
     }
 
     /// Enqueues a whole graph: after the stream's earlier work and the last launch, before the stream's later work.
-    pub(crate) fn launch_graph(&mut self, executable: Handle, stream: Handle) -> Outcome {
+    pub(crate) fn launch_graph(&mut self, executable: Handle, stream: Handle) -> CallResult {
         let what = "cuGraphLaunch";
         let Some(Executable { graph, last }) = self.executables.get(&executable) else {
             let why =

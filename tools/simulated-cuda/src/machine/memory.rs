@@ -7,7 +7,7 @@ use retromae::device::HostOptions;
 
 use super::arena::Arena;
 use super::{Handle, new_handle};
-use crate::call::{Outcome, complain, refuse};
+use crate::call::{CallResult, complain, refuse};
 
 /// Alignment that cuMemAlloc guarantees, in bytes.
 const ALIGNMENT: u64 = 256;
@@ -54,7 +54,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn reserve(total_bytes: usize) -> Outcome<Self> {
+    pub(crate) fn reserve(total_bytes: usize) -> CallResult<Self> {
         let guard = HostOptions::from_env().is_ok_and(|options| options.guard);
         let alignment = if guard { GUARDED_ALIGNMENT } else { ALIGNMENT };
         let (Some(device), Some(host)) = (Arena::reserve(alignment), Arena::reserve(ALIGNMENT)) else {
@@ -86,7 +86,7 @@ impl Memory {
     }
 
     /// Takes an address for memory that [`open`](Self::open) will make usable.
-    pub(crate) fn take(&mut self, bytes: u64, pool: Option<Handle>) -> Outcome<u64> {
+    pub(crate) fn take(&mut self, bytes: u64, pool: Option<Handle>) -> CallResult<u64> {
         if !self.fits(bytes) {
             return Err(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
         }
@@ -113,7 +113,7 @@ impl Memory {
     }
 
     /// Notes that a free of the allocation at `address` is requested; a `stream_ordered` free needs memory from a pool.
-    pub(crate) fn ask_free(&mut self, address: u64, stream_ordered: bool) -> Outcome {
+    pub(crate) fn ask_free(&mut self, address: u64, stream_ordered: bool) -> CallResult {
         let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
         let Some(allocation) = self.allocations.get_mut(&address) else {
             return refuse(invalid, format_args!("a free of {address:#x}, where no allocation begins"));
@@ -180,7 +180,7 @@ impl Memory {
     }
 
     /// Checks that a call may now name `bytes` bytes from `address`.
-    pub(crate) fn check_call(&self, what: &str, address: u64, bytes: u64) -> Outcome {
+    pub(crate) fn check_call(&self, what: &str, address: u64, bytes: u64) -> CallResult {
         match self.locate(address, bytes) {
             Ok(allocation) if !allocation.free_asked => Ok(()),
             Ok(_) => refuse(
@@ -219,7 +219,7 @@ impl Memory {
         Ok(allocation)
     }
 
-    pub(crate) fn allocate_host(&mut self, bytes: u64) -> Outcome<u64> {
+    pub(crate) fn allocate_host(&mut self, bytes: u64) -> CallResult<u64> {
         let address = self.host.take(bytes).ok_or(CUresult::CUDA_ERROR_OUT_OF_MEMORY)?;
         if !self.host.open(address, bytes) {
             return Err(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
@@ -228,7 +228,7 @@ impl Memory {
         Ok(address)
     }
 
-    pub(crate) fn free_host(&mut self, address: u64) -> Outcome {
+    pub(crate) fn free_host(&mut self, address: u64) -> CallResult {
         let Some(bytes) = self.page_locked.remove(&address) else {
             return refuse(
                 CUresult::CUDA_ERROR_INVALID_VALUE,
@@ -244,7 +244,7 @@ impl Memory {
     }
 
     /// Returns true for a page-locked host range, false for a pageable one; refuses a range that is partly page-locked, freed, or device memory.
-    pub(crate) fn is_page_locked(&self, what: &str, address: u64, bytes: u64) -> Outcome<bool> {
+    pub(crate) fn is_page_locked(&self, what: &str, address: u64, bytes: u64) -> CallResult<bool> {
         let invalid = CUresult::CUDA_ERROR_INVALID_VALUE;
         if self.device.contains(address) {
             return refuse(

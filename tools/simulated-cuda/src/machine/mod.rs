@@ -15,7 +15,7 @@ use cudarc::driver::sys::CUresult;
 use retromae::device::{Device, HostKernel, HostOptions, host_kernels};
 
 use crate::blas::Blas;
-use crate::call::{self, Outcome, complain, refuse};
+use crate::call::{self, CallResult, complain, refuse};
 use crate::settings::Settings;
 pub(crate) use capture::{CaptureMode, Executable, Graph, exchange_thread_mode};
 pub(crate) use memory::{Memory, Pool};
@@ -68,14 +68,14 @@ impl Machine {
         }
     }
 
-    pub(crate) fn settings(&self) -> Outcome<&Settings> {
+    pub(crate) fn settings(&self) -> CallResult<&Settings> {
         match &self.settings {
             Ok(settings) => Ok(settings),
             Err(message) => refuse(CUresult::CUDA_ERROR_SYSTEM_NOT_READY, message),
         }
     }
 
-    pub(crate) fn initialize(&mut self) -> Outcome {
+    pub(crate) fn initialize(&mut self) -> CallResult {
         if self.settings()?.faults.no_driver {
             return Err(CUresult::CUDA_ERROR_NO_DEVICE);
         }
@@ -84,7 +84,7 @@ impl Machine {
     }
 
     /// Returns the settings; refuses before `cuInit` has been called.
-    pub(crate) fn initialized(&self) -> Outcome<&Settings> {
+    pub(crate) fn initialized(&self) -> CallResult<&Settings> {
         if !self.initialized {
             return refuse(CUresult::CUDA_ERROR_NOT_INITIALIZED, "cuInit has not been called");
         }
@@ -92,7 +92,7 @@ impl Machine {
     }
 
     /// [`initialized`](Self::initialized) for the device `ordinal`; refuses any but device 0.
-    pub(crate) fn device(&self, ordinal: i32) -> Outcome<&Settings> {
+    pub(crate) fn device(&self, ordinal: i32) -> CallResult<&Settings> {
         let settings = self.initialized()?;
         if ordinal != 0 || settings.faults.no_device {
             return refuse(CUresult::CUDA_ERROR_INVALID_DEVICE, format_args!("there is no device {ordinal}"));
@@ -101,7 +101,7 @@ impl Machine {
     }
 
     /// Returns the calling thread's context.
-    pub(crate) fn current(&mut self) -> Outcome<&mut Context> {
+    pub(crate) fn current(&mut self) -> CallResult<&mut Context> {
         self.initialized()?;
         let handle = current_handle();
         if handle == 0 {
@@ -117,7 +117,7 @@ impl Machine {
     }
 
     /// Makes a context current on the calling thread; 0 means none.
-    pub(crate) fn set_current(&self, handle: Handle) -> Outcome {
+    pub(crate) fn set_current(&self, handle: Handle) -> CallResult {
         self.initialized()?;
         if handle != 0 && self.context.as_ref().is_none_or(|context| context.handle != handle) {
             return refuse(
@@ -129,7 +129,7 @@ impl Machine {
         Ok(())
     }
 
-    pub(crate) fn retain(&mut self, ordinal: i32) -> Outcome<Handle> {
+    pub(crate) fn retain(&mut self, ordinal: i32) -> CallResult<Handle> {
         let settings = self.device(ordinal)?.clone();
         if let Some(code) = self.failure {
             return Err(code);
@@ -146,7 +146,7 @@ impl Machine {
         Ok(context.handle)
     }
 
-    pub(crate) fn release(&mut self, ordinal: i32) -> Outcome {
+    pub(crate) fn release(&mut self, ordinal: i32) -> CallResult {
         self.device(ordinal)?;
         let Some(context) = &mut self.context else {
             return refuse(CUresult::CUDA_ERROR_INVALID_CONTEXT, "the primary context is not retained");
@@ -191,7 +191,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new(settings: Settings, memory: Memory) -> Outcome<Self> {
+    fn new(settings: Settings, memory: Memory) -> CallResult<Self> {
         let host = HostOptions::from_env().and_then(Device::host_with).map_err(|error| {
             complain(error);
             CUresult::CUDA_ERROR_SYSTEM_NOT_READY
@@ -215,7 +215,7 @@ impl Context {
         })
     }
 
-    fn usable(&mut self) -> Outcome<&mut Self> {
+    fn usable(&mut self) -> CallResult<&mut Self> {
         match self.failure {
             Some(code) => Err(code),
             None => Ok(self),
@@ -231,7 +231,7 @@ impl Context {
     }
 
     /// Frees memory that no work uses anymore.
-    pub(crate) fn close(&mut self, address: u64) -> Outcome {
+    pub(crate) fn close(&mut self, address: u64) -> CallResult {
         self.memory.close(address).map_err(|why| self.fail(CUresult::CUDA_ERROR_ILLEGAL_ADDRESS, why))
     }
 

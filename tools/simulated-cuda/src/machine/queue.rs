@@ -52,7 +52,7 @@ impl Queue {
     }
 
     /// Returns the seed's next random number below `bound`.
-    pub(crate) fn draw(&mut self, bound: u32) -> u32 {
+    pub(crate) fn random(&mut self, bound: u32) -> u32 {
         self.samples = self.samples.wrapping_add(1);
         bounded(philox(key(self.seed), [self.samples, 0, 0, 0])[0], bound)
     }
@@ -89,14 +89,14 @@ impl Queue {
         needed
     }
 
-    /// Draws one of the ready operations, only from `among` if given.
+    /// Samples one of the ready operations, only from `among` if given.
     pub(crate) fn choose(&mut self, among: Option<&HashSet<OperationId>>) -> Option<OperationId> {
         let fits = |id: &&OperationId| among.is_none_or(|among| among.contains(id));
         let count = self.ready.iter().filter(fits).count();
         if count == 0 {
             return None;
         }
-        let index = self.draw(count as u32) as usize;
+        let index = self.random(count as u32) as usize;
         self.ready.iter().filter(fits).nth(index).copied()
     }
 

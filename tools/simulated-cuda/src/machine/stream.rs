@@ -7,7 +7,7 @@ use cudarc::driver::sys::CUresult;
 
 use super::work::Work;
 use super::{Context, Handle, LEGACY_STREAM, OperationId};
-use crate::call::{Outcome, never_return, refuse};
+use crate::call::{CallResult, never_return, refuse};
 
 /// Maximum enqueued operations; beyond this a launch waits, as it does when a GPU's queues are full.
 const QUEUE_MAX: usize = 16_384;
@@ -40,7 +40,7 @@ pub(crate) struct Event {
 
 impl Context {
     /// Returns the stream of a client's handle.
-    pub(crate) fn stream(&mut self, what: &str, stream: Handle) -> Outcome<(Handle, &mut Stream)> {
+    pub(crate) fn stream(&mut self, what: &str, stream: Handle) -> CallResult<(Handle, &mut Stream)> {
         let handle = match stream {
             0 | 1 => LEGACY_STREAM,
             2 => {
@@ -58,7 +58,7 @@ impl Context {
         }
     }
 
-    pub(crate) fn event(&mut self, what: &str, event: Handle) -> Outcome<&mut Event> {
+    pub(crate) fn event(&mut self, what: &str, event: Handle) -> CallResult<&mut Event> {
         match self.events.get_mut(&event) {
             Some(event) => Ok(event),
             None => refuse(
@@ -69,7 +69,12 @@ impl Context {
     }
 
     /// Enqueues work on a stream, or records it if the stream is being captured.
-    pub(crate) fn submit(&mut self, what: &str, stream: Handle, work: Work) -> Outcome<Option<OperationId>> {
+    pub(crate) fn submit(
+        &mut self,
+        what: &str,
+        stream: Handle,
+        work: Work,
+    ) -> CallResult<Option<OperationId>> {
         let (handle, stream) = self.stream(what, stream)?;
         if let Some(capture) = stream.capture {
             self.add_node(what, capture, handle, work)?;
@@ -85,7 +90,7 @@ impl Context {
         stream: Handle,
         work: Arc<Work>,
         after: &[OperationId],
-    ) -> Outcome<OperationId> {
+    ) -> CallResult<OperationId> {
         let mut after = after.to_vec();
         after.extend(self.order(what, stream)?);
         let id = self.queue.push(work, &after);
@@ -101,7 +106,7 @@ impl Context {
     }
 
     /// Returns the operations that the next one on `stream` depends on: the stream's own, and those ordered by the legacy stream.
-    pub(crate) fn order(&mut self, what: &str, stream: Handle) -> Outcome<Vec<OperationId>> {
+    pub(crate) fn order(&mut self, what: &str, stream: Handle) -> CallResult<Vec<OperationId>> {
         if stream == LEGACY_STREAM {
             self.refuse_legacy(what)?;
             let ordered = self.streams.values().filter(|stream| stream.blocking);
@@ -121,9 +126,9 @@ impl Context {
     }
 
     /// Runs work until all of `targets` are done. Depending on the seed, other ready work runs in between, or not at all.
-    pub(crate) fn wait_for(&mut self, targets: &[OperationId]) -> Outcome {
+    pub(crate) fn wait_for(&mut self, targets: &[OperationId]) -> CallResult {
         let needed = self.queue.needed(targets);
-        let wander = self.queue.draw(2) == 1;
+        let wander = self.queue.random(2) == 1;
         while targets.iter().any(|&target| !self.queue.is_done(target)) {
             let among = if wander { None } else { Some(&needed) };
             let Some(ready) = self.queue.choose(among) else {
@@ -140,13 +145,13 @@ impl Context {
         Ok(())
     }
 
-    pub(crate) fn wait_for_all(&mut self) -> Outcome {
+    pub(crate) fn wait_for_all(&mut self) -> CallResult {
         self.wait_for(&self.queue.all())
     }
 
     /// Checks that all of `targets` are done. Some calls run one operation first, so that a client that polls succeeds in the end.
-    pub(crate) fn poll(&mut self, targets: &[OperationId]) -> Outcome {
-        if self.queue.draw(2) == 1 {
+    pub(crate) fn poll(&mut self, targets: &[OperationId]) -> CallResult {
+        if self.queue.random(2) == 1 {
             let needed = self.queue.needed(targets);
             if let Some(ready) = self.queue.choose(Some(&needed)) {
                 self.run(ready)?;
@@ -159,7 +164,7 @@ impl Context {
         }
     }
 
-    pub(crate) fn record(&mut self, event: Handle, stream: Handle) -> Outcome {
+    pub(crate) fn record(&mut self, event: Handle, stream: Handle) -> CallResult {
         let what = "cuEventRecord";
         self.event(what, event)?;
         let (stream, state) = self.stream(what, stream)?;
@@ -180,7 +185,7 @@ impl Context {
         Ok(())
     }
 
-    pub(crate) fn wait_event(&mut self, stream: Handle, event: Handle) -> Outcome {
+    pub(crate) fn wait_event(&mut self, stream: Handle, event: Handle) -> CallResult {
         let what = "cuStreamWaitEvent";
         let event = self.event(what, event)?.clone();
         let (stream, state) = self.stream(what, stream)?;
@@ -199,7 +204,7 @@ impl Context {
     }
 
     /// Returns the milliseconds between two records.
-    pub(crate) fn elapsed(&mut self, start: Handle, end: Handle) -> Outcome<f32> {
+    pub(crate) fn elapsed(&mut self, start: Handle, end: Handle) -> CallResult<f32> {
         let what = "cuEventElapsedTime";
         let (start, end) = (self.event(what, start)?.clone(), self.event(what, end)?.clone());
         let recorded = |event: &Event| event.recorded.is_some() && event.timing;

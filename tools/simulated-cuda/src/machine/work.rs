@@ -8,7 +8,7 @@ use retromae::device::{Error, LaunchShape};
 
 use super::{Context, Handle, OperationId};
 use crate::blas::Product;
-use crate::call::{Outcome, complain, log};
+use crate::call::{CallResult, complain, log};
 
 /// One side of a copy.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ impl fmt::Display for Work {
 
 impl Context {
     /// Runs one ready operation; its error ends the context.
-    pub(super) fn run(&mut self, id: OperationId) -> Outcome {
+    pub(super) fn run(&mut self, id: OperationId) -> CallResult {
         let Some(work) = self.queue.work(id) else { return Ok(()) };
         log(format_args!("operation {id}: {work}"));
         if let Work::Kernel(launch) = &*work

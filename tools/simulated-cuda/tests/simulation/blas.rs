@@ -46,12 +46,12 @@ impl Case {
 }
 
 fn values(seed: u64, count: usize) -> Vec<f32> {
-    let draw = |index: usize| {
+    let sample = |index: usize| {
         let word = retromae::random::philox([seed as u32, 0], [index as u32, 0, 0, 0])[0];
         // Few bits, so that 16-bit types represent it exactly.
         (word % 33) as f32 / 8.0 - 2.0
     };
-    (0..count).map(draw).collect()
+    (0..count).map(sample).collect()
 }
 
 fn encode(dtype: cudaDataType, values: &[f32]) -> Vec<u8> {
