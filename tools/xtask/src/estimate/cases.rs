@@ -126,7 +126,7 @@ fn layer_norm() -> [Case; 2] {
     [one(forward_case, forward), one(backward_case, backward)]
 }
 
-/// Launches of GELU and its backward pass in a step: a thread takes packs of 8 elements, and reads or writes `arrays` arrays.
+/// Launches of GELU and its backward pass in a step: a thread takes groups of 8 elements, and reads or writes `arrays` arrays.
 fn bias_gelu(step: &table::Case) -> [Case; 2] {
     let elements = step.size("sentences") * step.size("length") * step.size("intermediate_size");
     let pass = |operation, kernel, packs: f64, arrays: f64| {

@@ -138,12 +138,14 @@ pub fn group(
     let sound = matches!(end, End::Exited(_))
         && !DEVICE_ENDED.iter().any(|said| text.contains(said))
         && text.contains("\ntest result: ");
-    let outcomes = outcomes(&text);
+    let test_results = test_results(&text);
     for test in tests {
-        match outcomes.get(test.as_str()) {
-            Some(Outcome::Ok) => tally.passed += 1,
-            Some(Outcome::Ignored) => tally.ignored += 1,
-            Some(Outcome::Failed) if sound => tally.failed.push(format!("{test}: {}", message(&text, test))),
+        match test_results.get(test.as_str()) {
+            Some(TestResult::Ok) => tally.passed += 1,
+            Some(TestResult::Ignored) => tally.ignored += 1,
+            Some(TestResult::Failed) if sound => {
+                tally.failed.push(format!("{test}: {}", message(&text, test)));
+            }
             _ => alone(verification, test, deadline, manner, &mut tally)?,
         }
     }
@@ -218,24 +220,24 @@ fn command(verification: &Verification, tests: &[String], manner: &Manner) -> Co
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Outcome {
+enum TestResult {
     Ok,
     Failed,
     Ignored,
 }
 
-/// Returns the outcome of each test from the test program's output.
-fn outcomes(log: &str) -> BTreeMap<&str, Outcome> {
-    let outcome = |line: &'_ str| {
+/// Returns the result of each test from the test program's output.
+fn test_results(log: &str) -> BTreeMap<&str, TestResult> {
+    let result = |line: &'_ str| {
         let (_, end) = line.split_once(" ... ")?;
         match end {
-            "ok" => Some(Outcome::Ok),
-            "FAILED" => Some(Outcome::Failed),
-            end => end.starts_with("ignored").then_some(Outcome::Ignored),
+            "ok" => Some(TestResult::Ok),
+            "FAILED" => Some(TestResult::Failed),
+            end => end.starts_with("ignored").then_some(TestResult::Ignored),
         }
     };
     let lines = log.lines().filter(|line| line.starts_with("test "));
-    lines.filter_map(|line| Some((line.split(' ').nth(1)?, outcome(line)?))).collect()
+    lines.filter_map(|line| Some((line.split(' ').nth(1)?, result(line)?))).collect()
 }
 
 /// Counts the parts of tests that reported not to apply to this machine.
@@ -303,11 +305,11 @@ Error: CudaEnded
 
     #[test]
     fn outcomes_and_messages_are_read_from_a_log() {
-        let found = outcomes(LOG);
+        let found = test_results(LOG);
         assert_eq!(found.len(), 4);
         assert_eq!(
             (found["a::good"], found["a::bad"], found["a::other"]),
-            (Outcome::Ok, Outcome::Failed, Outcome::Ignored)
+            (TestResult::Ok, TestResult::Failed, TestResult::Ignored)
         );
         assert_eq!(parts_ignored(LOG), 1);
         assert_eq!(message(LOG, "a::bad"), "the error is 3e-2, where 1e-3 would do");
