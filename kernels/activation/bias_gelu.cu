@@ -19,7 +19,7 @@ constexpr uint32_t kBackwardSlabs = 4;
 
 // Offset of a thread's 16 bytes within each slab.
 template <class T, uint32_t Slabs>
-struct Place {
+struct SlabOffset {
     uint32_t column;
     uint32_t row;
     uint32_t rows;
@@ -27,7 +27,7 @@ struct Place {
     uint64_t first;
     uint64_t slab_elements;
 
-    RETROMAE_DEVICE Place of(const BiasGeluParams& params) {
+    RETROMAE_DEVICE SlabOffset of(const BiasGeluParams& params) {
         const uint32_t packs = params.columns / kPackedElements<T>;
         const uint32_t thread = blockIdx.x * kBiasGeluThreads + threadIdx.x;
         const uint32_t row = thread / packs, column = thread % packs * kPackedElements<T>;
@@ -40,10 +40,10 @@ struct Place {
                 static_cast<uint64_t>(slab_rows) * params.columns};
     }
 
-    // False of the threads behind the last of a slab.
+    // False for the threads after the last of a slab.
     RETROMAE_MEMBER bool exists() const { return row < slab_rows; }
 
-    // Calls `body(slab, element)` for every slab that has this place.
+    // Calls `body(slab, element)` for every slab that has a row there.
     template <class Body>
     RETROMAE_MEMBER void for_slabs(Body body) const {
         RETROMAE_UNROLL
@@ -54,15 +54,15 @@ struct Place {
 
 template <class T>
 RETROMAE_DEVICE void bias_gelu_forward(const BiasGeluParams& params) {
-    const auto place = Place<T, kForwardSlabs>::of(params);
-    if (!place.exists()) return;
+    const auto offset = SlabOffset<T, kForwardSlabs>::of(params);
+    if (!offset.exists()) return;
     Packed input[kForwardSlabs];
-    place.for_slabs([&](uint32_t slab, uint64_t element) {
+    offset.for_slabs([&](uint32_t slab, uint64_t element) {
         input[slab] = load_packed(pointer<const T>(params.input) + element);
     });
     float bias[kPackedElements<T>];
-    load(pointer<const float>(params.bias) + place.column, bias);
-    place.for_slabs([&](uint32_t slab, uint64_t element) {
+    load(pointer<const float>(params.bias) + offset.column, bias);
+    offset.for_slabs([&](uint32_t slab, uint64_t element) {
         float x[kPackedElements<T>];
         widen(T{}, input[slab], x);
         RETROMAE_UNROLL
@@ -73,16 +73,16 @@ RETROMAE_DEVICE void bias_gelu_forward(const BiasGeluParams& params) {
 
 template <class T>
 RETROMAE_DEVICE void bias_gelu_backward(const BiasGeluParams& params) {
-    const auto place = Place<T, kBackwardSlabs>::of(params);
-    if (!place.exists()) return;
+    const auto offset = SlabOffset<T, kBackwardSlabs>::of(params);
+    if (!offset.exists()) return;
     Packed input[kBackwardSlabs], d_output[kBackwardSlabs];
-    place.for_slabs([&](uint32_t slab, uint64_t element) {
+    offset.for_slabs([&](uint32_t slab, uint64_t element) {
         input[slab] = load_packed(pointer<const T>(params.input) + element);
         d_output[slab] = load_packed(pointer<const T>(params.d_output) + element);
     });
     float bias[kPackedElements<T>];
-    load(pointer<const float>(params.bias) + place.column, bias);
-    place.for_slabs([&](uint32_t slab, uint64_t element) {
+    load(pointer<const float>(params.bias) + offset.column, bias);
+    offset.for_slabs([&](uint32_t slab, uint64_t element) {
         float x[kPackedElements<T>], gradient[kPackedElements<T>];
         widen(T{}, input[slab], x);
         widen(T{}, d_output[slab], gradient);

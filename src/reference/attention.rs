@@ -31,9 +31,9 @@ pub enum Mask<'a> {
         /// Position 0 is visible, however far it is.
         first: bool,
     },
-    /// Keys that come earlier in a permutation, and with `include_self` the query's own; `order` is `[T]`, each token's rank.
+    /// Keys that come earlier in a permutation, and with `include_self` the query's own; `order` is `[T]`.
     Permutation {
-        /// `[T]`: each token's place in the factorization order of its sentence.
+        /// `[T]`: each token's row in the factorization order of its sentence.
         order: &'a [u16],
         /// A query sees the key at its own position.
         include_self: bool,
@@ -82,14 +82,14 @@ pub fn forward(attention: &Attention, query: &[f64], key: &[f64], value: &[f64])
     let queries = attention.num_queries();
     let mut output = vec![0.0; query.len()];
     let mut log_sum_exps = vec![f64::NEG_INFINITY; attention.num_heads * queries];
-    attention.for_each_query(|place| {
-        let (probabilities, log_sum_exp) = attention.probabilities(place, query, key);
+    attention.for_each_query(|row| {
+        let (probabilities, log_sum_exp) = attention.probabilities(row, query, key);
         for (position, probability) in probabilities.iter().enumerate() {
-            let weight = probability * attention.keep_factor(place, position);
-            let from = &value[attention.vector(place.sentence.start + position, place.head)];
-            add_scaled(&mut output[attention.vector(place.query, place.head)], weight, from);
+            let weight = probability * attention.keep_factor(row, position);
+            let from = &value[attention.vector(row.sentence.start + position, row.head)];
+            add_scaled(&mut output[attention.vector(row.query, row.head)], weight, from);
         }
-        log_sum_exps[place.head * queries + place.query] = log_sum_exp;
+        log_sum_exps[row.head * queries + row.query] = log_sum_exp;
     });
     Output { output, log_sum_exp: log_sum_exps }
 }
@@ -108,19 +108,19 @@ pub fn backward(
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let mut d_query = vec![0.0; query.len()];
     let (mut d_key, mut d_value) = (vec![0.0; key.len()], vec![0.0; value.len()]);
-    attention.for_each_query(|place| {
-        let (probabilities, _) = attention.probabilities(place, query, key);
-        let own = attention.vector(place.query, place.head);
+    attention.for_each_query(|row| {
+        let (probabilities, _) = attention.probabilities(row, query, key);
+        let own = attention.vector(row.query, row.head);
         let mut d_probabilities = Vec::with_capacity(probabilities.len());
         for (position, probability) in probabilities.iter().enumerate() {
-            let other = attention.vector(place.sentence.start + position, place.head);
-            let factor = attention.keep_factor(place, position);
+            let other = attention.vector(row.sentence.start + position, row.head);
+            let factor = attention.keep_factor(row, position);
             d_probabilities.push(factor * dot(&d_output[own.clone()], &value[other.clone()]));
             add_scaled(&mut d_value[other], probability * factor, &d_output[own.clone()]);
         }
         let mean = dot(&probabilities, &d_probabilities);
         for (position, probability) in probabilities.iter().enumerate() {
-            let other = attention.vector(place.sentence.start + position, place.head);
+            let other = attention.vector(row.sentence.start + position, row.head);
             let d_score = attention.scale * probability * (d_probabilities[position] - mean);
             add_scaled(&mut d_query[own.clone()], d_score, &key[other.clone()]);
             add_scaled(&mut d_key[other], d_score, &query[own.clone()]);
@@ -129,8 +129,8 @@ pub fn backward(
     (d_query, d_key, d_value)
 }
 
-/// One query of one head.
-struct Place {
+/// A query, in one head.
+struct QueryRow {
     sentence_index: usize,
     /// Packed tokens of its keys.
     sentence: Range<usize>,
@@ -159,7 +159,7 @@ impl Attention<'_> {
         self.queries.map_or(self.cu_seqlens, |queries| queries.cu_seqlens)
     }
 
-    fn for_each_query(&self, mut visit: impl FnMut(&Place)) {
+    fn for_each_query(&self, mut visit: impl FnMut(&QueryRow)) {
         let pairs = sentences(self.cu_seqlens).zip(sentences(self.query_bounds()));
         for (sentence_index, (sentence, queries)) in pairs.enumerate() {
             for head in 0..self.num_heads {
@@ -167,7 +167,7 @@ impl Attention<'_> {
                     let positions = self.queries.and_then(|queries| queries.positions);
                     let position =
                         positions.map_or(query - queries.start, |positions| positions[query] as usize);
-                    visit(&Place { sentence_index, sentence: sentence.clone(), head, query, position });
+                    visit(&QueryRow { sentence_index, sentence: sentence.clone(), head, query, position });
                 }
             }
         }
@@ -207,23 +207,23 @@ impl Attention<'_> {
         }
     }
 
-    fn keep_factor(&self, place: &Place, position: usize) -> f64 {
-        let token = place.sentence.start + place.position;
-        let factor = |dropout: &Dropout| dropout.factor(place.head as u32, token as u32, position as u32);
+    fn keep_factor(&self, row: &QueryRow, position: usize) -> f64 {
+        let token = row.sentence.start + row.position;
+        let factor = |dropout: &Dropout| dropout.factor(row.head as u32, token as u32, position as u32);
         self.dropout.map_or(1.0, |dropout| f64::from(factor(dropout)))
     }
 
     /// Returns the probability of each position before dropout, all zero where no key is visible, and the scores' log-sum-exp.
-    fn probabilities(&self, place: &Place, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
-        let own = &query[self.vector(place.query, place.head)];
+    fn probabilities(&self, row: &QueryRow, query: &[f64], key: &[f64]) -> (Vec<f64>, f64) {
+        let own = &query[self.vector(row.query, row.head)];
         let score = |token: usize| {
-            if self.sees(place.sentence_index, place.position, token - place.sentence.start) {
-                self.scale * dot(own, &key[self.vector(token, place.head)])
+            if self.sees(row.sentence_index, row.position, token - row.sentence.start) {
+                self.scale * dot(own, &key[self.vector(token, row.head)])
             } else {
                 f64::NEG_INFINITY
             }
         };
-        let scores: Vec<f64> = place.sentence.clone().map(score).collect();
+        let scores: Vec<f64> = row.sentence.clone().map(score).collect();
         let total = log_sum_exp(&scores);
         if total == f64::NEG_INFINITY {
             return (vec![0.0; scores.len()], total);

@@ -64,14 +64,14 @@ pub struct Gradients {
 #[must_use]
 pub fn forward(embedding: &Embedding) -> Vec<f64> {
     let mut out = Vec::new();
-    for place in embedding.places() {
-        let sum = embedding.sum(place);
-        if !embedding.normalizes(place) {
+    for token in embedding.tokens() {
+        let sum = embedding.sum(token);
+        if !embedding.normalizes(token) {
             out.extend(sum);
             continue;
         }
         let normalized = layer_norm::forward(&sum, embedding.gamma, embedding.beta, embedding.eps);
-        let drop = |(column, x)| keep_factor(embedding.dropout, place.token, column) * x;
+        let drop = |(column, x)| keep_factor(embedding.dropout, token.index, column) * x;
         out.extend(normalized.into_iter().enumerate().map(drop));
     }
     out
@@ -88,28 +88,28 @@ pub fn backward(embedding: &Embedding, d_out: &[f64]) -> Gradients {
         beta: vec![0.0; embedding.beta.len()],
         sentence: vec![0.0; embedding.sentence.len()],
     };
-    for (place, d_row) in embedding.places().zip(d_out.chunks_exact(embedding.gamma.len())) {
-        if !embedding.normalizes(place) {
-            embedding.scatter(place, d_row, &mut gradients);
+    for (token, d_row) in embedding.tokens().zip(d_out.chunks_exact(embedding.gamma.len())) {
+        if !embedding.normalizes(token) {
+            embedding.scatter(token, d_row, &mut gradients);
             continue;
         }
-        let drop = |(column, d)| keep_factor(embedding.dropout, place.token, column) * d;
+        let drop = |(column, d)| keep_factor(embedding.dropout, token.index, column) * d;
         let d_row: Vec<f64> = d_row.iter().enumerate().map(drop).collect();
         let (d_sum, d_gamma, d_beta) =
-            layer_norm::backward(&embedding.sum(place), embedding.gamma, embedding.eps, &d_row);
+            layer_norm::backward(&embedding.sum(token), embedding.gamma, embedding.eps, &d_row);
         add_to(&mut gradients.gamma, &d_gamma);
         add_to(&mut gradients.beta, &d_beta);
-        embedding.scatter(place, &d_sum, &mut gradients);
+        embedding.scatter(token, &d_sum, &mut gradients);
     }
     gradients
 }
 
 /// One packed token.
 #[derive(Clone, Copy)]
-struct Place {
+struct Token {
     sentence_index: usize,
     position: usize,
-    token: usize,
+    index: usize,
 }
 
 /// Table rows that are summed for one token.
@@ -122,30 +122,30 @@ struct Rows {
 }
 
 impl Embedding<'_> {
-    fn places(&self) -> impl Iterator<Item = Place> + '_ {
+    fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
         sentences(self.cu_seqlens).enumerate().flat_map(|(sentence_index, tokens)| {
             let start = tokens.start;
-            tokens.map(move |token| Place { sentence_index, position: token - start, token })
+            tokens.map(move |index| Token { sentence_index, position: index - start, index })
         })
     }
 
-    fn is_raw_sentence(&self, place: Place) -> bool {
-        self.mode == EmbeddingMode::Content && place.position == 0
+    fn is_raw_sentence(&self, token: Token) -> bool {
+        self.mode == EmbeddingMode::Content && token.position == 0
     }
 
     /// Returns whether LayerNorm and dropout follow the sum.
-    fn normalizes(&self, place: Place) -> bool {
-        self.mode != EmbeddingMode::QueryPosition && !self.is_raw_sentence(place)
+    fn normalizes(&self, token: Token) -> bool {
+        self.mode != EmbeddingMode::QueryPosition && !self.is_raw_sentence(token)
     }
 
-    fn rows(&self, place: Place) -> Rows {
-        let (sentence, position) = (Some(place.sentence_index), Some(place.position));
-        if self.is_raw_sentence(place) {
+    fn rows(&self, token: Token) -> Rows {
+        let (sentence, position) = (Some(token.sentence_index), Some(token.position));
+        if self.is_raw_sentence(token) {
             return Rows { sentence, ..Rows::default() };
         }
         match self.mode {
             EmbeddingMode::Word | EmbeddingMode::Content => {
-                let word = Some(self.ids[place.token] as usize);
+                let word = Some(self.ids[token.index] as usize);
                 Rows { word, position, token_type: Some(0), sentence: None }
             }
             EmbeddingMode::QueryEmbedding => Rows { word: None, position, token_type: Some(0), sentence },
@@ -154,9 +154,9 @@ impl Embedding<'_> {
     }
 
     /// Returns the input of LayerNorm, or the output itself where nothing is normalized.
-    fn sum(&self, place: Place) -> Vec<f64> {
+    fn sum(&self, token: Token) -> Vec<f64> {
         let mut sum = vec![0.0; self.gamma.len()];
-        let rows = self.rows(place);
+        let rows = self.rows(token);
         let tables = [
             (rows.word, self.word),
             (rows.position, self.position),
@@ -172,8 +172,8 @@ impl Embedding<'_> {
     }
 
     /// Adds the gradient of [`Self::sum`] to every table row in the sum.
-    fn scatter(&self, place: Place, d_sum: &[f64], gradients: &mut Gradients) {
-        let rows = self.rows(place);
+    fn scatter(&self, token: Token, d_sum: &[f64], gradients: &mut Gradients) {
+        let rows = self.rows(token);
         let tables = [
             (rows.word, &mut gradients.word),
             (rows.position, &mut gradients.position),

@@ -41,7 +41,7 @@ pub struct Backward<'a, T: Float> {
 #[derive(Debug, Default)]
 pub struct BackwardOptions<'a> {
     /// At least [`workspace`], for 16-bit types only: with it the query gradients of long sentences are accumulated in global memory by atomics,
-    /// which saves two of seven products, but rounds in another order each time. Without it every run gives the same bits.
+    /// which saves two of seven matmuls, but rounds in another order each time. Without it every run gives the same bits.
     pub workspace: Option<ViewMut<'a, u8>>,
     /// Maximum queries of a sentence that one block handles; `None` for the number that suits the device.
     pub fused_queries_max: Option<usize>,
@@ -90,7 +90,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         let needed = self::workspace(queries.tokens, attention.num_heads, attention.head_dim);
         params.accumulator = needed.address(stream, workspace)?;
     }
-    let backward = Launches { stream, attention: &attention, dtype: T::DTYPE };
+    let backward = BackwardPass { stream, attention: &attention, dtype: T::DTYPE };
     if T::DTYPE == DType::F32 {
         return backward.tiled(&params);
     }
@@ -129,8 +129,8 @@ fn fused_queries(
     largest(most.min(LENGTH_MAX), fits) as u32
 }
 
-/// The kernels of one backward pass.
-struct Launches<'a> {
+/// Stream, attention and type of one backward pass, whose kernels the methods launch.
+struct BackwardPass<'a> {
     stream: &'a Stream,
     attention: &'a Attention<'a>,
     dtype: DType,
@@ -138,7 +138,7 @@ struct Launches<'a> {
 
 type Kernels = Family<AttentionBackwardParams>;
 
-impl Launches<'_> {
+impl BackwardPass<'_> {
     fn launch(
         &self,
         kernel: Kernel<AttentionBackwardParams>,
