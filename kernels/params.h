@@ -64,7 +64,7 @@ struct AttentionMaskParams {
     DevicePointer bits;    /* u32: rows of ceil(L / 32) elements, sentence after sentence; 1 is visible */
     DevicePointer offsets; /* u32 [sentences + 1]: first element of each sentence in `bits` */
     DevicePointer rows;    /* u16 [keys], optional: the bit row of each token; else its position */
-    DevicePointer order;   /* u16 [keys]: rank of each key in the permutation */
+    DevicePointer order;   /* u16 [keys]: order of each key in the permutation */
     uint32_t kind;         /* AttentionMaskKind */
     uint32_t rules;        /* AttentionMaskRule */
     uint32_t left;

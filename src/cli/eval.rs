@@ -25,7 +25,7 @@ pub struct Arguments {
     /// Passages to find, at most a tenth of the corpus
     #[arg(long, value_name = "N", default_value_t = 1000)]
     held_out: usize,
-    /// Seed of the draw of passages: with a run's seed and --held-out they are those that it did not train on
+    /// Seed that samples these passages: with a run's seed and --held-out they are those that it did not train on
     #[arg(long, value_name = "N", default_value_t = retromae::train::Options::default().seed)]
     seed: u64,
     /// Maximum number of tokens of a text; the rest is cut off [default: the model's, else 512]

@@ -1,6 +1,6 @@
 //! Counter-based randomness: Philox-4x32-10 and every decision sampled from it.
 //!
-//! A draw is a pure function of (seed, purpose, step), so it is the same on every device, in any order of work, and after a resume.
+//! A sample is a pure function of (seed, purpose, step), so it is the same on every device, in any order of work, and after a resume.
 //! `kernels/core/philox.cuh` computes the same on the device.
 //!
 //! Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
@@ -10,7 +10,7 @@ use super::constants::{
     STREAM_CORRUPTION, STREAM_DECODER_MASK, STREAM_ENCODER_MASK, STREAM_MASK_POOL, STREAM_POOL_ROW,
 };
 
-/// Purpose of a mask draw; the third counter word. The top bit separates the samples from dropout sites.
+/// Purpose of a mask sample; the third counter word. The top bit separates the samples from dropout sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Stream {
@@ -51,10 +51,10 @@ pub fn key(seed: u64) -> [u32; 2] {
     [seed as u32, (seed >> 32) as u32]
 }
 
-/// Maps a 32-bit draw to `0..bound` by multiplication; the bias is below `bound / 2^32`.
+/// Maps 32 random bits to `0..bound` by multiplication; the bias is below `bound / 2^32`.
 #[must_use]
-pub fn bounded(draw: u32, bound: u32) -> u32 {
-    ((u64::from(draw) * u64::from(bound)) >> 32) as u32
+pub fn bounded(random: u32, bound: u32) -> u32 {
+    ((u64::from(random) * u64::from(bound)) >> 32) as u32
 }
 
 /// Dropout decisions of one site at one step.

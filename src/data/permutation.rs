@@ -54,13 +54,13 @@ impl Permutation {
         let [low_bits, high_bits] = self.bits;
         let (mut low, mut high) = (value & mask(low_bits), value >> low_bits);
         for round in (0..ROUNDS).step_by(2) {
-            low ^= self.draw(high, round) & mask(low_bits);
-            high ^= self.draw(low, round + 1) & mask(high_bits);
+            low ^= self.round_function(high, round) & mask(low_bits);
+            high ^= self.round_function(low, round + 1) & mask(high_bits);
         }
         high << low_bits | low
     }
 
-    fn draw(&self, half: u32, round: u32) -> u32 {
+    fn round_function(&self, half: u32, round: u32) -> u32 {
         philox(self.key, [half, round, self.stream, self.epoch])[0]
     }
 }

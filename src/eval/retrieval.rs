@@ -113,7 +113,7 @@ impl RetrievalScore {
 pub fn split_held_out(passages: Vec<String>, count: usize, seed: u64) -> Split {
     let all = u32::try_from(passages.len()).unwrap_or(u32::MAX);
     let text = |index: u32| Ok::<_, Infallible>(passages[index as usize].as_str());
-    let Ok((skipped, held_out)) = draw(all, count, all, seed, text);
+    let Ok((skipped, held_out)) = sample(all, count, all, seed, text);
     let kept = |index: usize| skipped.binary_search(&(index as u32)).is_err();
     let training =
         passages.into_iter().enumerate().filter(|&(index, _)| kept(index)).map(|(_, text)| text).collect();
@@ -132,11 +132,11 @@ pub fn sample_held_out<E>(
     text: impl Fn(u32) -> Result<String, E>,
 ) -> Result<(Vec<u32>, Vec<HeldOut>), E> {
     let tries = u32::try_from(count.saturating_mul(TRIES)).unwrap_or(u32::MAX);
-    draw(passages, count, passages.min(tries), seed, text)
+    sample(passages, count, passages.min(tries), seed, text)
 }
 
 /// Examines `tries` of the passages.
-fn draw<E, S: AsRef<str>>(
+fn sample<E, S: AsRef<str>>(
     passages: u32,
     count: usize,
     tries: u32,

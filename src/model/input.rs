@@ -2,7 +2,7 @@
 
 use super::{Batch, Masking, PackedSentences};
 
-/// The sentences of a step, with their masks and labels or the way to draw them.
+/// The sentences of a step, with their masks and labels or the options to sample them with.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// Inputs, labels and masks are all given.

@@ -153,7 +153,7 @@ pub fn pool_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     let end = |length: usize| {
         total += (length.min(rows_max) * length.div_ceil(32)) as u64;
         let fits = u32::try_from(total);
-        require(fits.is_ok(), "bits", format_args!("{total} words"), "below 2^32 words: a smaller pack")?;
+        require(fits.is_ok(), "bits", format_args!("{total} words"), "below 2^32 words: fewer sentences")?;
         Ok(fits.unwrap_or_default())
     };
     offsets(cu_seqlens, end)

@@ -46,7 +46,7 @@ pub fn whole_word_mask(
     pool_row: u32,
     count_limit: MaskCountLimit,
 ) -> Vec<bool> {
-    let draw = |k: usize| {
+    let random = |k: usize| {
         let counter = [(pool_row << 16) | (k as u32 / 4), sentence.index, stream as u32, step];
         philox(key(seed), counter)[k % 4]
     };
@@ -59,7 +59,7 @@ pub fn whole_word_mask(
         if chosen == count_limit {
             break;
         }
-        let other = k + bounded(draw(k), (words.len() - k) as u32) as usize;
+        let other = k + bounded(random(k), (words.len() - k) as u32) as usize;
         words.swap(k, other);
         let word = words[k].clone();
         if chosen + word.len() <= count_limit {
@@ -314,16 +314,16 @@ mod tests {
     #[test]
     fn a_mask_depends_on_each_of_its_coordinates_and_on_nothing_else() {
         let words = starts(&short_words(40));
-        let draw = |seed, step, index, stream, row| {
+        let sample = |seed, step, index, stream, row| {
             whole_word_mask(seed, step, MaskedSentence { index, word_starts: &words }, stream, row, HALF)
         };
-        let base = draw(1, 2, 3, Stream::MaskPool, 4);
-        assert_eq!(base, draw(1, 2, 3, Stream::MaskPool, 4));
-        assert_ne!(base, draw(1 << 32, 2, 3, Stream::MaskPool, 4));
-        assert_ne!(base, draw(1, 0, 3, Stream::MaskPool, 4));
-        assert_ne!(base, draw(1, 2, 0, Stream::MaskPool, 4));
-        assert_ne!(base, draw(1, 2, 3, Stream::DecoderMask, 4));
-        assert_ne!(base, draw(1, 2, 3, Stream::MaskPool, 5));
+        let base = sample(1, 2, 3, Stream::MaskPool, 4);
+        assert_eq!(base, sample(1, 2, 3, Stream::MaskPool, 4));
+        assert_ne!(base, sample(1 << 32, 2, 3, Stream::MaskPool, 4));
+        assert_ne!(base, sample(1, 0, 3, Stream::MaskPool, 4));
+        assert_ne!(base, sample(1, 2, 0, Stream::MaskPool, 4));
+        assert_ne!(base, sample(1, 2, 3, Stream::DecoderMask, 4));
+        assert_ne!(base, sample(1, 2, 3, Stream::MaskPool, 5));
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(both.rows[22..], alone.rows);
     }
 
-    /// Known answers of an independent implementation in Python, so that no later change alters a draw unnoticed.
+    /// Known answers of an independent implementation in Python, so that no later change alters a sample unnoticed.
     #[test]
     fn known_answers() {
         let (seed, step, index) = (0x1234_5678_9abc_def0, 1000, 70_000);

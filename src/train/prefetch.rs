@@ -8,7 +8,7 @@ use super::error::{Error, Result};
 use crate::data::{BatchSampler, Position};
 use crate::model::PackedSentences;
 
-/// Maximum batches that wait in the queue: one would be enough if every batch took equally long to draw.
+/// Maximum batches that wait in the queue: one would be enough if every batch took equally long to sample.
 const AHEAD: usize = 2;
 
 /// A batch of the run.
@@ -20,7 +20,7 @@ pub(super) struct Prefetched {
     pub waited: Duration,
 }
 
-/// The drawing thread and its queue.
+/// The sampling thread and its queue.
 pub(super) struct Prefetch {
     receiver: Option<Receiver<(PackedSentences, Position)>>,
     thread: Option<JoinHandle<()>>,

@@ -17,7 +17,7 @@ RETROMAE_KERNEL(instruction_philox, ProbeParams, Launch<kInstructionThreads>) {
     for (int i = 0; i < 4; ++i) output[i] = random.words[i];
 }
 
-// input[thread][2]: draw and bound.
+// input[thread][2]: random bits and bound.
 RETROMAE_KERNEL(instruction_bounded, ProbeParams, Launch<kInstructionThreads>) {
     const uint32_t* input = pointer<const uint32_t>(params.input) + 2 * thread_index();
     pointer<uint32_t>(params.output)[thread_index()] = bounded(input[0], input[1]);

@@ -217,9 +217,9 @@ fn thread_order(order: ThreadOrder, threads: usize, salt: u32, round: u32) -> Ve
         ThreadOrder::Forward => {}
         ThreadOrder::Reverse => sequence.reverse(),
         ThreadOrder::Random(seed) => {
-            let draw = |item: usize| philox(key(seed), [item as u32, salt, round, 0])[0];
-            let warp = |thread: usize| draw(THREADS_MAX as usize + thread / LANES);
-            sequence.sort_by_key(|&thread| (warp(thread), thread / LANES, draw(thread)));
+            let random = |item: usize| philox(key(seed), [item as u32, salt, round, 0])[0];
+            let warp = |thread: usize| random(THREADS_MAX as usize + thread / LANES);
+            sequence.sort_by_key(|&thread| (warp(thread), thread / LANES, random(thread)));
         }
     }
     sequence

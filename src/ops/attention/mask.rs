@@ -71,7 +71,7 @@ pub enum Mask<'a> {
     /// Permutation language modeling (XLNet, arXiv 1906.08237): keys that come earlier in the factorization order, and with `include_self` the
     /// query's own, which a content stream sees and a query stream does not.
     Permutation {
-        /// `[T]`: rank of each token in the order of its sentence.
+        /// `[T]`: each token's place in the factorization order of its sentence.
         order: View<'a, u16>,
         /// A query sees the key at its own position.
         include_self: bool,
