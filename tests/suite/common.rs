@@ -64,7 +64,7 @@ pub fn assert_no_bank_conflicts(kernel: &str, work: impl FnOnce(&Device)) {
 pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
     let bound = bound as i32;
     let hard = [0, bound - 1, bound, bound + 1, -1, i32::MIN, i32::MAX, 2 * bound];
-    let draw = |i: usize| {
+    let sample = |i: usize| {
         let [kind, value, ..] = philox(key(seed), [i as u32, 2, 0, 0]);
         match kind % 4 {
             0 => hard[value as usize % hard.len()],
@@ -72,7 +72,7 @@ pub fn garbage(seed: u64, count: usize, bound: usize) -> Vec<i32> {
             _ => (value % (bound.max(1) as u32)) as i32,
         }
     };
-    (0..count).map(draw).collect()
+    (0..count).map(sample).collect()
 }
 
 pub fn widened<T: Float>(values: &[T]) -> Vec<f64> {

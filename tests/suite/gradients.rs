@@ -25,8 +25,8 @@ const ABSOLUTE: f64 = 1e-9;
 /// Returns `count` values in `[-1, 1)`, the same for the same `tag`.
 fn values(tag: u32, count: usize) -> Vec<f64> {
     let value = |index: usize| {
-        let draw = philox([7, 11], [index as u32, tag, 0, 0])[0];
-        f64::from(draw) / 2f64.powi(31) - 1.0
+        let random = philox([7, 11], [index as u32, tag, 0, 0])[0];
+        f64::from(random) / 2f64.powi(31) - 1.0
     };
     (0..count).map(value).collect()
 }

@@ -79,7 +79,7 @@ fn check(device: &Device, arrays: &[(Vec<i32>, usize)]) {
 /// Returns keys of which half are `common`, as masked tokens are.
 fn skewed(tag: u64, rows: usize, key_count: usize, common: i32) -> Vec<i32> {
     let samples = integers(tag, rows, 2 * key_count as u32);
-    samples.into_iter().map(|draw| if draw < key_count as i32 { draw } else { common }).collect()
+    samples.into_iter().map(|key| if key < key_count as i32 { key } else { common }).collect()
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn matrices_are_normal_and_the_rest_is_constant() {
     }
 }
 
-/// No draw is used twice: within a matrix, in two matrices at any shift, or with another seed.
+/// No sample is used twice: within a matrix, in two matrices at any shift, or with another seed.
 #[test]
 fn every_matrix_has_draws_of_its_own() {
     let (first, second) = (initial(7, 64), initial(1 << 40 | 7, 64));

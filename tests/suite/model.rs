@@ -43,14 +43,14 @@ pub fn config(decoder: DecoderKind, query: QueryKind, dropout: f32) -> ModelConf
 
 /// Returns parameters large enough that every gradient is visible.
 pub fn parameters(config: &ModelConfig) -> Parameters {
-    let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+    let sample = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let scale = if name.contains("embeddings.weight") || shape.len() == 2 { 0.15 } else { 0.1 };
         let sampled = values(index as u64, shape.iter().product());
         // Rounded to f32, so that device and reference start from the same numbers.
         (name, sampled.iter().map(|value| f64::from((offset + scale * value) as f32)).collect())
     };
-    parameter_shapes(config).into_iter().enumerate().map(draw).collect()
+    parameter_shapes(config).into_iter().enumerate().map(sample).collect()
 }
 
 const LENGTHS: [usize; 6] = [2, 1, 17, 33, 65, 7];
@@ -69,7 +69,7 @@ pub fn sentences() -> PackedSentences {
     }
 }
 
-/// Returns the batch that the device would draw for the test's sentences.
+/// Returns the batch that the device would sample for the test's sentences.
 fn batch(config: &ModelConfig) -> Batch {
     sample_batch(SEED, STEP, &sentences(), MASKING, config)
 }

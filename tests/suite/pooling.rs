@@ -21,13 +21,13 @@ fn config() -> ModelConfig {
 }
 
 fn parameters(config: &ModelConfig) -> Parameters {
-    let draw = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+    let sample = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let offset = if name.ends_with("LayerNorm.weight") { 1.0 } else { 0.0 };
         let sampled = values(index as u64, shape.iter().product());
         // Rounded to f32.
         (name, sampled.iter().map(|value| f64::from((offset + 0.15 * value) as f32)).collect())
     };
-    parameter_shapes(config).into_iter().enumerate().map(draw).collect()
+    parameter_shapes(config).into_iter().enumerate().map(sample).collect()
 }
 
 fn batch() -> Batch {

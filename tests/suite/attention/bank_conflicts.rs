@@ -77,7 +77,7 @@ fn kernels() -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// Runs every kernel; a pack has both sentences that fit one block and longer ones, of whole and partial tiles.
+/// Runs every kernel; a batch has both sentences that fit one block and longer ones, of whole and partial tiles.
 fn accesses() -> Vec<SharedAccess> {
     let options = HostOptions { bank_conflicts: true, ..HostOptions::default() };
     let device = Device::host_with(options).expect("the host device");
@@ -85,7 +85,7 @@ fn accesses() -> Vec<SharedAccess> {
         for kind in [Kind::Full, Kind::Pool, Kind::Generated] {
             let case = Case { heads: 2, dropout: 0.1, ..Case::new(&[130, 96, 33], head_dim, kind) };
             for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
-                run(&device, &case, &Operands::<bf16>::draw(&case), variant);
+                run(&device, &case, &Operands::<bf16>::sample(&case), variant);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged packs, with and without dropout.
+//! Attention against the f64 reference: every mask, dtype, head size and backward variant, ragged batches, with and without dropout.
 
 mod bank_conflicts;
 pub mod cases;
@@ -89,7 +89,7 @@ fn queries_of_their_own_match_the_reference() {
     }
 }
 
-/// Covers a sentence without keys, whose queries see nothing, one without queries and keys, and a pack without sentences.
+/// Covers a sentence without keys, whose queries see nothing, one without queries and keys, and a batch without sentences.
 #[test]
 fn empty_sentences_are_no_exception() {
     let device = &devices()[..1];
@@ -125,7 +125,7 @@ fn many_sentences_of_one_token_match_the_reference() {
     }
 }
 
-/// Covers sentences too long for one block, in packs with short ones.
+/// Covers sentences too long for one block, in batches with short ones.
 #[test]
 fn long_sentences_match_the_reference() {
     let device = &devices()[..1];
@@ -160,7 +160,7 @@ fn extreme_scores_stay_finite() {
     fn extreme<T: Float>() {
         let case = Case { scale: 3e3, ..Case::new(&[40, 70], 32, Kind::Full) };
         for &variant in passes::variants::<T>() {
-            let actual = run(&devices()[0], &case, &Operands::<T>::draw(&case), variant);
+            let actual = run(&devices()[0], &case, &Operands::<T>::sample(&case), variant);
             assert!(actual.output.iter().chain(&actual.log_sum_exp).all(|value| value.is_finite()));
             assert!(actual.gradients.iter().flatten().all(|value| value.is_finite()));
         }
@@ -175,7 +175,7 @@ fn extreme_scores_stay_finite() {
 fn infinitely_low_scores_have_no_weight() {
     fn infinite<T: Float>() {
         let case = Case::new(&[70], 32, Kind::Full);
-        let mut operands = Operands::<T>::draw(&case);
+        let mut operands = Operands::<T>::sample(&case);
         // Every query has a positive first component; key 5's is -∞.
         for token in 0..70 {
             operands.query[32 * token] = T::from_f32(1.0);
@@ -204,7 +204,7 @@ fn a_row_that_sees_nothing_is_zero() {
     fn blind<T: Float>(device: &Device) {
         let case = Case { dropout: 0.1, ..Case::new(&[1, 5], 32, Kind::Pool) };
         for &variant in passes::variants::<T>() {
-            let actual = run(device, &case, &Operands::<T>::draw(&case), variant);
+            let actual = run(device, &case, &Operands::<T>::sample(&case), variant);
             assert!(actual.output[..32].iter().all(|&value| value == 0.0));
             assert_eq!(actual.log_sum_exp[0], f64::NEG_INFINITY);
             assert!(actual.gradients.iter().all(|gradient| gradient[..32].iter().all(|&value| value == 0.0)));

@@ -18,7 +18,7 @@ fn side_by_side<T: Copy>(columns: usize, matrices: &[&[T]]) -> Vec<T> {
 fn check<T: Float>(device: &Device) {
     let case = Case::new(&[5, 1, 70], 64, Kind::Full);
     let (tokens, columns) = (case.tokens(), case.columns());
-    let operands = Operands::<T>::draw(&case);
+    let operands = Operands::<T>::sample(&case);
     let expected = run(device, &case, &operands, Variant::Default);
 
     let Operands { query, key, value, d_output } = &operands;

@@ -21,14 +21,14 @@ pub struct Operands<T> {
 }
 
 impl<T: Float> Operands<T> {
-    pub fn draw(case: &Case) -> Self {
-        let draw = |seed, rows: usize| rounded(&values(seed, rows * case.columns()));
+    pub fn sample(case: &Case) -> Self {
+        let sample = |seed, rows: usize| rounded(&values(seed, rows * case.columns()));
         let (queries, tokens) = (case.query_tokens(), case.tokens());
         Self {
-            query: draw(1, queries),
-            key: draw(2, tokens),
-            value: draw(3, tokens),
-            d_output: draw(4, queries),
+            query: sample(1, queries),
+            key: sample(2, tokens),
+            value: sample(3, tokens),
+            d_output: sample(4, queries),
         }
     }
 }
@@ -310,7 +310,7 @@ pub fn run_spoiled<T: Float>(
 
 /// Runs a case on operands of `T` as a graph, and returns the names of its kernels.
 pub fn kernels<T: Float>(device: &Device, case: &Case, variant: Variant) -> Vec<String> {
-    let mut pass = Pass::new(device, case, &Operands::<T>::draw(case), variant);
+    let mut pass = Pass::new(device, case, &Operands::<T>::sample(case), variant);
     let stream = device.new_stream().unwrap();
     let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
     // SAFETY: all captured buffers are alive, and used by nothing else until the stream is done.
@@ -331,7 +331,7 @@ pub fn variants<T: Float>() -> &'static [Variant] {
 
 /// Checks the kernels against the reference, on each device and in each variant.
 pub fn check<T: Float>(devices: &[Device], case: &Case) {
-    let operands = Operands::<T>::draw(case);
+    let operands = Operands::<T>::sample(case);
     let (exact, naive) = (exact(case, &operands), naive(case, &operands));
     for device in devices {
         for &variant in variants::<T>() {

@@ -8,13 +8,13 @@ use retromae::ops::masks::MaskCountLimit;
 use crate::common::devices;
 
 /// Four tokens in two sentences, with room for two heads of 64.
-struct Pack {
+struct Fixture {
     device: Device,
     floats: Buffer<f32>,
     cu_seqlens: Buffer<i32>,
 }
 
-impl Pack {
+impl Fixture {
     fn new() -> Self {
         let device = devices().swap_remove(0);
         let (floats, cu_seqlens) = (device.zeros(4 * 128).unwrap(), device.upload(&[0, 3, 4]).unwrap());
@@ -55,9 +55,9 @@ impl Pack {
 
 #[test]
 fn wrong_shapes_are_refused() {
-    let pack = Pack::new();
-    let attention = pack.attention();
-    let refuse = |attention| pack.refuse_attention(attention);
+    let fixture = Fixture::new();
+    let attention = fixture.attention();
+    let refuse = |attention| fixture.refuse_attention(attention);
     assert_eq!(
         refuse(Attention { head_dim: 48, ..attention }),
         "head_dim is 48; it should be one of [32, 64, 96, 128]"
@@ -76,32 +76,32 @@ fn wrong_shapes_are_refused() {
 
 #[test]
 fn wrong_rows_are_refused() {
-    let pack = Pack::new();
-    let attention = pack.attention();
-    let wide = pack.device.zeros::<f32>(4 * 132).unwrap();
+    let fixture = Fixture::new();
+    let attention = fixture.attention();
+    let wide = fixture.device.zeros::<f32>(4 * 132).unwrap();
     let odd = wide.slice(0..4 * 132 - 3).strided(4, 128, 131).unwrap();
-    let error = pack.refuse(attention, odd);
+    let error = fixture.refuse(attention, odd);
     assert_eq!(error, "query is strided by 131 elements; it should be strided by a multiple of 8 below 2^32");
-    let error = pack.refuse(attention, pack.floats.matrix(8, 64).unwrap());
+    let error = fixture.refuse(attention, fixture.floats.matrix(8, 64).unwrap());
     assert_eq!(error, "query is [8, 64]; it should be [4, 128] (tokens, heads · head size)");
-    let error = pack.floats.view().strided(4, 128, 60).unwrap_err().to_string();
+    let error = fixture.floats.view().strided(4, 128, 60).unwrap_err().to_string();
     assert_eq!(error, "stride is 60; it should be at least 128 (columns)");
-    let error = pack.floats.view().strided(4, 128, 256).unwrap_err().to_string();
+    let error = fixture.floats.view().strided(4, 128, 256).unwrap_err().to_string();
     assert!(error.starts_with("matrix is 512 elements long; it should be at least 896"), "{error}");
-    let shifted = pack.floats.slice(1..512).strided(4, 64, 64).unwrap();
-    let error = pack.refuse(Attention { num_heads: 1, ..attention }, shifted);
+    let shifted = fixture.floats.slice(1..512).strided(4, 64, 64).unwrap();
+    let error = fixture.refuse(Attention { num_heads: 1, ..attention }, shifted);
     assert_eq!(error, "query is at an address of 4 modulo 16 bytes; it should be aligned to 16 bytes");
 }
 
-/// Returns the error of a backward pass over the pack's rows; `d_output` has a stride of `d_output_stride`.
-fn refuse_backward(pack: &Pack, d_output_stride: usize, options: BackwardOptions<'_>) -> String {
-    let zeros = || pack.device.zeros::<bf16>(4 * 128).unwrap();
+/// Returns the error of a backward pass over the fixture's rows; `d_output` has a stride of `d_output_stride`.
+fn refuse_backward(fixture: &Fixture, d_output_stride: usize, options: BackwardOptions<'_>) -> String {
+    let zeros = || fixture.device.zeros::<bf16>(4 * 128).unwrap();
     let (halves, mut d_query, mut d_key, mut d_value) = (zeros(), zeros(), zeros(), zeros());
-    let d_output = pack.device.zeros::<bf16>(4 * d_output_stride).unwrap();
-    let log_sum_exp = pack.device.zeros::<f32>(8).unwrap();
+    let d_output = fixture.device.zeros::<bf16>(4 * d_output_stride).unwrap();
+    let log_sum_exp = fixture.device.zeros::<f32>(8).unwrap();
     let rows = halves.matrix(4, 128).unwrap();
     let arguments = attention::Backward {
-        attention: pack.attention(),
+        attention: fixture.attention(),
         query: rows,
         key: rows,
         value: rows,
@@ -113,39 +113,39 @@ fn refuse_backward(pack: &Pack, d_output_stride: usize, options: BackwardOptions
         d_value: d_value.matrix_mut(4, 128).unwrap(),
         options,
     };
-    attention::backward(&pack.device.stream(), arguments).unwrap_err().to_string()
+    attention::backward(&fixture.device.stream(), arguments).unwrap_err().to_string()
 }
 
 #[test]
 fn a_small_workspace_is_refused() {
-    let pack = Pack::new();
-    let mut workspace = pack.device.zeros::<u8>(2047).unwrap();
+    let fixture = Fixture::new();
+    let mut workspace = fixture.device.zeros::<u8>(2047).unwrap();
     let options = BackwardOptions { workspace: Some(workspace.view_mut()), ..BackwardOptions::default() };
-    let error = refuse_backward(&pack, 128, options);
+    let error = refuse_backward(&fixture, 128, options);
     assert_eq!(error, "workspace is 2047 bytes long; it should be at least 2048 bytes");
 }
 
 #[test]
 fn a_gradient_of_the_output_with_another_stride_is_refused() {
-    let error = refuse_backward(&Pack::new(), 136, BackwardOptions::default());
+    let error = refuse_backward(&Fixture::new(), 136, BackwardOptions::default());
     assert_eq!(error, "d_output is strided by 136 elements; it should be strided by 128, as output");
 }
 
 #[test]
 fn wrong_masks_are_refused() {
-    let pack = Pack::new();
-    let attention = pack.attention();
-    let bits = pack.device.zeros::<u32>(8).unwrap();
-    let offsets = pack.device.upload(&[0u32, 2]).unwrap();
-    let rows = pack.device.zeros::<u16>(3).unwrap();
-    let three = pack.device.upload(&[0u32, 2, 4]).unwrap();
+    let fixture = Fixture::new();
+    let attention = fixture.attention();
+    let bits = fixture.device.zeros::<u32>(8).unwrap();
+    let offsets = fixture.device.upload(&[0u32, 2]).unwrap();
+    let rows = fixture.device.zeros::<u16>(3).unwrap();
+    let three = fixture.device.upload(&[0u32, 2, 4]).unwrap();
     let mask = Mask::Independent { bits: bits.view(), offsets: offsets.view() };
-    let error = pack.refuse_attention(Attention { mask, ..attention });
+    let error = fixture.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask offsets is 2 elements long; it should be 3"), "{error}");
     let mask = Mask::Pool { bits: bits.view(), offsets: three.view(), rows: rows.view() };
-    let error = pack.refuse_attention(Attention { mask, ..attention });
+    let error = fixture.refuse_attention(Attention { mask, ..attention });
     assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
-    let error = pack.refuse_attention(Attention {
+    let error = fixture.refuse_attention(Attention {
         mask: Mask::Permutation { order: rows.view(), include_self: true },
         ..attention
     });
@@ -154,14 +154,14 @@ fn wrong_masks_are_refused() {
 
 #[test]
 fn sentences_too_long_for_a_generated_mask_are_refused() {
-    let pack = Pack::new();
+    let fixture = Fixture::new();
     let length = 2000;
-    let cu_seqlens = pack.device.upload(&[0, length]).unwrap();
-    let floats = pack.device.zeros::<f32>(2000 * 32).unwrap();
-    let (rng, indices) = (pack.device.zeros::<u32>(4).unwrap(), pack.device.zeros::<u32>(1).unwrap());
-    let word_starts = pack.device.zeros::<u32>(63).unwrap();
+    let cu_seqlens = fixture.device.upload(&[0, length]).unwrap();
+    let floats = fixture.device.zeros::<f32>(2000 * 32).unwrap();
+    let (rng, indices) = (fixture.device.zeros::<u32>(4).unwrap(), fixture.device.zeros::<u32>(1).unwrap());
+    let word_starts = fixture.device.zeros::<u32>(63).unwrap();
     let (mut output, mut log_sum_exp) =
-        (pack.device.zeros::<f32>(2000 * 32).unwrap(), pack.device.zeros::<f32>(2000).unwrap());
+        (fixture.device.zeros::<f32>(2000 * 32).unwrap(), fixture.device.zeros::<f32>(2000).unwrap());
     let rows = floats.matrix(2000, 32).unwrap();
     let mask = Mask::Generated {
         rng: rng.view(),
@@ -179,7 +179,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
         output: output.matrix_mut(2000, 32).unwrap(),
         log_sum_exp: log_sum_exp.view_mut(),
     };
-    let error = attention::forward(&pack.device.stream(), arguments).unwrap_err().to_string();
+    let error = attention::forward(&fixture.device.stream(), arguments).unwrap_err().to_string();
     assert!(
         error.starts_with("max_seqlen is 2000; it should be shorter: a generated mask would need"),
         "{error}"
@@ -193,8 +193,8 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
         println!("ignored: built without debug assertions");
         return;
     }
-    let pack = Pack::new();
-    let attention = pack.attention();
+    let fixture = Fixture::new();
+    let attention = fixture.attention();
     for (bounds, expected) in [
         (
             [0, 4, 3],
@@ -207,27 +207,28 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
         ([1, 3, 4], "cu_seqlens is from 1 to 4; it should be from 0 to at most 4 (tokens)"),
         ([0, 3, 5], "cu_seqlens is from 0 to 5; it should be from 0 to at most 4 (tokens)"),
     ] {
-        let bounds = pack.device.upload(&bounds).unwrap();
-        let batch = Packed { cu_seqlens: bounds.view(), ..pack.batch() };
-        assert_eq!(pack.refuse_attention(Attention { batch, ..attention }), expected);
+        let bounds = fixture.device.upload(&bounds).unwrap();
+        let batch = Packed { cu_seqlens: bounds.view(), ..fixture.batch() };
+        assert_eq!(fixture.refuse_attention(Attention { batch, ..attention }), expected);
     }
 
-    let bits = pack.device.zeros::<u32>(4).unwrap();
-    let offsets = pack.device.upload(&[0u32, 2, 4]).unwrap();
-    let rows = pack.device.upload(&[0u16, 1, 2, 0]).unwrap();
+    let bits = fixture.device.zeros::<u32>(4).unwrap();
+    let offsets = fixture.device.upload(&[0u32, 2, 4]).unwrap();
+    let rows = fixture.device.upload(&[0u16, 1, 2, 0]).unwrap();
     let mask = Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() };
-    let error = pack.refuse_attention(Attention { mask, ..attention });
+    let error = fixture.refuse_attention(Attention { mask, ..attention });
     assert_eq!(error, "mask rows is 2 in sentence 0; it should be below 2 (rows of its pool)");
-    let beyond = pack.device.upload(&[0u32, 4, 4]).unwrap();
+    let beyond = fixture.device.upload(&[0u32, 4, 4]).unwrap();
     let mask = Mask::Bits { bits: bits.view(), offsets: beyond.view() };
-    let error = pack.refuse_attention(Attention { mask, ..attention });
+    let error = fixture.refuse_attention(Attention { mask, ..attention });
     assert_eq!(
         error,
         "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits"
     );
 
-    let positions = pack.device.upload(&[0, 1, 3, 0]).unwrap();
-    let queries = Queries { packed: pack.batch(), positions: Some(positions.view()) };
-    let error = pack.refuse_attention(Attention { queries: Some(queries), mask: Mask::CAUSAL, ..attention });
+    let positions = fixture.device.upload(&[0, 1, 3, 0]).unwrap();
+    let queries = Queries { packed: fixture.batch(), positions: Some(positions.view()) };
+    let error =
+        fixture.refuse_attention(Attention { queries: Some(queries), mask: Mask::CAUSAL, ..attention });
     assert_eq!(error, "queries.positions is up to 3 in sentence 0; it should be below 3 (its length)");
 }

@@ -28,10 +28,10 @@ fn philox_is_the_same_stream() {
 fn bounded_is_the_upper_half_of_the_product() {
     let edges = [0, 1, 2, 0x7fff_ffff, 0x8000_0000, u32::MAX];
     let mut input: Vec<[u32; 2]> =
-        edges.into_iter().flat_map(|draw| edges.map(|bound| [draw, bound])).collect();
+        edges.into_iter().flat_map(|random| edges.map(|bound| [random, bound])).collect();
     input.extend(words(7, 4096).as_chunks::<2>().0);
-    assert_records("instruction_bounded", &input, |&[draw, bound]| {
-        let product = u128::from(draw) * u128::from(bound);
+    assert_records("instruction_bounded", &input, |&[random, bound]| {
+        let product = u128::from(random) * u128::from(bound);
         [Expected::Bits((product / (1 << 32)) as u32)]
     });
 }

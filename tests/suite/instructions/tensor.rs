@@ -26,14 +26,14 @@ struct Products<T> {
 }
 
 impl<T: Float> Products<T> {
-    /// Draws operands; `operand` and `addend` map a random word to a number.
-    fn draw(
+    /// Samples operands; `operand` and `addend` map 32 random bits to a number.
+    fn sample(
         seed: u64,
         columns: usize,
         operand: impl Fn(u32) -> f32 + Copy,
         addend: impl Fn(u32) -> f32,
     ) -> Self {
-        let draw = |seed, count| -> Vec<T> {
+        let sample = |seed, count| -> Vec<T> {
             let exactly = |word| {
                 let value = operand(word);
                 let rounded = T::from_f32(value);
@@ -44,8 +44,8 @@ impl<T: Float> Products<T> {
         };
         Self {
             columns,
-            a: draw(3 * seed, ROWS * ROWS),
-            b: draw(3 * seed + 1, ROWS * columns),
+            a: sample(3 * seed, ROWS * ROWS),
+            b: sample(3 * seed + 1, ROWS * columns),
             c: words(3 * seed + 2, ROWS * columns).into_iter().map(addend).collect(),
         }
     }
@@ -112,7 +112,7 @@ fn assert_products<T: Float>(
 ) {
     for (kernel, columns) in kernels::<T>() {
         let warps: Vec<Products<T>> =
-            (0..WARPS).map(|warp| Products::draw(1000 + warp as u64, columns, operand, addend)).collect();
+            (0..WARPS).map(|warp| Products::sample(1000 + warp as u64, columns, operand, addend)).collect();
         let lanes = || warps.iter().flat_map(|warp| (0..32).map(move |lane| (warp, lane)));
         let input: Vec<u32> = lanes().flat_map(|(warp, lane)| warp.record(lane)).collect();
         let sums = lanes().flat_map(|(warp, lane)| warp.sums_of(lane).map(|place| warp.sum(place)));

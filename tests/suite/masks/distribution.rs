@@ -3,7 +3,7 @@
 //!
 //! Bounds are quantiles of chi-square distributions, at most one in 10^5 for each of many comparisons; seeds are fixed.
 
-use super::Pack;
+use super::MaskedBatch;
 use crate::common::devices;
 use retromae::model::PoolRows;
 use retromae::ops::masks::MaskCountLimit;
@@ -59,10 +59,10 @@ impl Setting {
     }
 
     /// Returns the collator's whole-word mask: shuffled words, each covered unless that exceeds the number to predict.
-    fn collator_mask(&self, draw: &mut SplitMix) -> Vec<bool> {
+    fn collator_mask(&self, random: &mut SplitMix) -> Vec<bool> {
         let mut candidates = self.words();
         for last in (1..candidates.len()).rev() {
-            candidates.swap(last, draw.below(last + 1));
+            candidates.swap(last, random.below(last + 1));
         }
         let product = self.length() as f64 * self.ratio;
         let to_even = if product.fract() == 0.5 { 2.0 * (product / 2.0).round() } else { product.round() };
@@ -81,11 +81,11 @@ impl Setting {
 
     /// Returns the collator's masks: a set of them, and for each token one of the set.
     fn collator(&self, seed: u64) -> Sample {
-        let mut draw = SplitMix(seed);
+        let mut random = SplitMix(seed);
         let (mut hidden, mut rows) = (Vec::new(), Vec::new());
         for _ in 0..SENTENCES {
-            hidden.push((0..self.pool_rows()).map(|_| self.collator_mask(&mut draw)).collect());
-            rows.push((0..self.length()).map(|_| draw.below(self.pool_rows())).collect());
+            hidden.push((0..self.pool_rows()).map(|_| self.collator_mask(&mut random)).collect());
+            rows.push((0..self.length()).map(|_| random.below(self.pool_rows())).collect());
         }
         Sample { hidden, rows }
     }
@@ -94,12 +94,12 @@ impl Setting {
     fn sampled(&self) -> Sample {
         let mut starts = vec![false; self.length()];
         self.words().iter().for_each(|word| starts[word[0]] = true);
-        let pack = Pack {
+        let batch = MaskedBatch {
             count_limit: MaskCountLimit { ratio: self.ratio, cap: self.cap },
             rows: PoolRows::AtMost(self.rows_max),
-            ..Pack::new(vec![starts; SENTENCES])
+            ..MaskedBatch::new(vec![starts; SENTENCES])
         };
-        let pool = pack.run(&devices()[0]).unwrap().pool;
+        let pool = batch.run(&devices()[0]).unwrap().pool;
         let (length, pool_rows, words) = (self.length(), self.pool_rows(), self.length().div_ceil(32));
         let hidden = |b: usize, row: usize, position: usize| {
             pool.bits[(b * pool_rows + row) * words + position / 32] >> (position % 32) & 1 == 0
@@ -246,9 +246,9 @@ fn a_different_ratio_or_pool_is_told_apart() {
 #[test]
 fn chosen_tokens_become_what_bert_makes_of_them() {
     const BINS: usize = 10;
-    let pack = Pack::new(vec![vec![true; 130]; SENTENCES]);
-    let ids = pack.ids();
-    let input = &pack.run(&devices()[0]).unwrap().inputs[0];
+    let batch = MaskedBatch::new(vec![vec![true; 130]; SENTENCES]);
+    let ids = batch.ids();
+    let input = &batch.run(&devices()[0]).unwrap().inputs[0];
     let mut outcomes = [0.0; 3];
     let mut random = [0.0; BINS];
     let mut where_masked = vec![0.0; 130];

@@ -13,14 +13,14 @@ use retromae::reference::mask::{self as reference, MaskedSentence};
 
 /// Returns word starts of words of random length; the first and the last token are special whatever their bits.
 fn sentence(seed: u64, length: usize) -> Vec<bool> {
-    integers(seed, length, 3).iter().map(|&draw| draw > 0).collect()
+    integers(seed, length, 3).iter().map(|&sample| sample > 0).collect()
 }
 
 const MASK_ID: i32 = 4;
 const VOCABULARY: usize = 1000;
 
 #[derive(Clone)]
-struct Pack {
+struct MaskedBatch {
     seed: u64,
     step: u32,
     sentences: Vec<Vec<bool>>,
@@ -46,7 +46,7 @@ struct Sampled {
     inputs: [Corrupted; 2],
 }
 
-impl Pack {
+impl MaskedBatch {
     fn new(sentences: Vec<Vec<bool>>) -> Self {
         let indices = (0..sentences.len() as u32).map(|b| b.wrapping_mul(0x9E37_79B9)).collect();
         Self {
@@ -162,9 +162,9 @@ impl Pack {
 #[test]
 fn equals_the_reference_for_every_length() {
     let lengths = [1, 2, 3, 17, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 200, 511, 512];
-    let pack = Pack::new(lengths.iter().map(|&length| sentence(length as u64, length)).collect());
+    let batch = MaskedBatch::new(lengths.iter().map(|&length| sentence(length as u64, length)).collect());
     for device in devices() {
-        pack.check(&device);
+        batch.check(&device);
     }
 }
 
@@ -175,7 +175,7 @@ fn equals_the_reference_for_every_pool_size_and_ratio() {
         for rows in [1, 31, 32, 33, 64, 100, 300] {
             for ratio in [0.0, 0.15, 0.7, 1.0] {
                 let (rows, count_limit) = (PoolRows::AtMost(rows), MaskCountLimit::of(ratio));
-                Pack { rows, count_limit, ..Pack::new(sentences.clone()) }.check(&device);
+                MaskedBatch { rows, count_limit, ..MaskedBatch::new(sentences.clone()) }.check(&device);
             }
         }
     }
@@ -185,7 +185,7 @@ fn equals_the_reference_for_every_pool_size_and_ratio() {
 fn every_token_may_have_a_mask_of_its_own() {
     let sentences: Vec<_> = [1, 70, 33].iter().map(|&length| sentence(length as u64, length)).collect();
     for device in devices() {
-        Pack { rows: PoolRows::Independent, ..Pack::new(sentences.clone()) }.check(&device);
+        MaskedBatch { rows: PoolRows::Independent, ..MaskedBatch::new(sentences.clone()) }.check(&device);
     }
 }
 
@@ -194,9 +194,12 @@ fn a_cap_bounds_the_count_limit() {
     let capped = |cap| MaskCountLimit { cap: Some(cap), ..MaskCountLimit::of(0.5) };
     for device in devices() {
         for cap in [1, 7, 512] {
-            let pack = Pack { count_limit: capped(cap), ..Pack::new(vec![sentence(1, 90), sentence(2, 4)]) };
-            pack.check(&device);
-            let counts = pack.run(&device).unwrap().inputs[0].counts.clone();
+            let batch = MaskedBatch {
+                count_limit: capped(cap),
+                ..MaskedBatch::new(vec![sentence(1, 90), sentence(2, 4)])
+            };
+            batch.check(&device);
+            let counts = batch.run(&device).unwrap().inputs[0].counts.clone();
             assert!(counts[0] as usize <= cap.min(45), "{counts:?}");
         }
     }
@@ -220,8 +223,9 @@ fn odd_sentences_are_masked_alike() {
         vec![false, false, false, true, true],
     ];
     for device in devices() {
-        Pack::new(sentences.clone()).check(&device);
-        Pack { count_limit: MaskCountLimit::of(0.1), ..Pack::new(sentences.clone()) }.check(&device);
+        MaskedBatch::new(sentences.clone()).check(&device);
+        MaskedBatch { count_limit: MaskCountLimit::of(0.1), ..MaskedBatch::new(sentences.clone()) }
+            .check(&device);
     }
 }
 
@@ -232,7 +236,8 @@ fn shares_of_replacement_are_obeyed() {
         for (mask_share, random_share) in shares {
             let replacement =
                 Replacement { mask_share, random_share, ..Replacement::bert(MASK_ID, VOCABULARY) };
-            Pack { replacements: [replacement; 2], ..Pack::new(vec![sentence(1, 200)]) }.check(&device);
+            MaskedBatch { replacements: [replacement; 2], ..MaskedBatch::new(vec![sentence(1, 200)]) }
+                .check(&device);
         }
     }
 }
@@ -244,30 +249,30 @@ fn long_sentences_use_the_workspace() {
     assert_eq!(masks::workspace(4000, 1024, 128), ops::Workspace::NONE);
     assert_eq!(masks::workspace(10, 1025, 33).bytes(), 2 * 10 * 64);
     for device in devices() {
-        Pack::new(sentences.clone()).check(&device);
-        Pack { rows: PoolRows::AtMost(40), ..Pack::new(sentences.clone()) }.check(&device);
+        MaskedBatch::new(sentences.clone()).check(&device);
+        MaskedBatch { rows: PoolRows::AtMost(40), ..MaskedBatch::new(sentences.clone()) }.check(&device);
     }
-    Pack::new(vec![sentence(5, 1024)]).check(&devices()[0]);
-    Pack::new(vec![sentence(6, 3), sentence(7, 8192)]).check(&devices()[0]);
+    MaskedBatch::new(vec![sentence(5, 1024)]).check(&devices()[0]);
+    MaskedBatch::new(vec![sentence(6, 3), sentence(7, 8192)]).check(&devices()[0]);
 }
 
 #[test]
 fn samples_follow_seed_step_and_sentence_and_not_the_place() {
     let device = &devices()[0];
     let sentences = vec![sentence(1, 64), sentence(1, 64)];
-    let base = Pack { indices: vec![3, 4], ..Pack::new(sentences.clone()) };
-    let swapped = Pack { indices: vec![4, 3], ..Pack::new(sentences.clone()) };
+    let base = MaskedBatch { indices: vec![3, 4], ..MaskedBatch::new(sentences.clone()) };
+    let swapped = MaskedBatch { indices: vec![4, 3], ..MaskedBatch::new(sentences.clone()) };
     let (first, second) = (base.run(device).unwrap(), swapped.run(device).unwrap());
     assert_eq!(first.pool.bits[..128], second.pool.bits[128..]);
     assert_eq!(first.pool.rows[..64], second.pool.rows[64..]);
     assert_eq!(first.inputs[0].counts[0], second.inputs[0].counts[1]);
     assert_ne!(first.pool.bits[..128], first.pool.bits[128..]);
     for other in [
-        Pack { step: 18, ..Pack::new(sentences.clone()) },
-        Pack { seed: 0x0123_4567_89ab_cdee, ..Pack::new(sentences.clone()) },
-        Pack { seed: 0x1123_4567_89ab_cdef, ..Pack::new(sentences) },
+        MaskedBatch { step: 18, ..MaskedBatch::new(sentences.clone()) },
+        MaskedBatch { seed: 0x0123_4567_89ab_cdee, ..MaskedBatch::new(sentences.clone()) },
+        MaskedBatch { seed: 0x1123_4567_89ab_cdef, ..MaskedBatch::new(sentences) },
     ] {
-        let other = Pack { indices: vec![3, 4], ..other };
+        let other = MaskedBatch { indices: vec![3, 4], ..other };
         assert_ne!(other.run(device).unwrap(), first);
     }
 }
@@ -281,28 +286,31 @@ fn the_workspace_never_shrinks() {
 
 #[test]
 fn wrong_arguments_are_refused() {
-    let refuse = |pack: Pack| pack.run(&devices()[0]).unwrap_err().to_string();
-    let pack = || Pack::new(vec![sentence(1, 10)]);
-    let rows = |rows| Pack { rows: PoolRows::AtMost(rows), ..pack() };
+    let refuse = |batch: MaskedBatch| batch.run(&devices()[0]).unwrap_err().to_string();
+    let batch = || MaskedBatch::new(vec![sentence(1, 10)]);
+    let rows = |rows| MaskedBatch { rows: PoolRows::AtMost(rows), ..batch() };
     assert_eq!(refuse(rows(0)), "rows_max is 0; it should be in 1..=65536");
     assert_eq!(
-        refuse(Pack { indices: vec![1, 2], ..pack() }),
+        refuse(MaskedBatch { indices: vec![1, 2], ..batch() }),
         "cu_seqlens is 2 elements long; it should be 3 (sentences + 1)"
     );
-    assert_eq!(refuse(Pack::new(vec![vec![true; 8193]])), "length_max is 8193; it should be in 1..=8192");
     assert_eq!(
-        refuse(Pack { count_limit: MaskCountLimit::of(1.5), ..pack() }),
+        refuse(MaskedBatch::new(vec![vec![true; 8193]])),
+        "length_max is 8193; it should be in 1..=8192"
+    );
+    assert_eq!(
+        refuse(MaskedBatch { count_limit: MaskCountLimit::of(1.5), ..batch() }),
         "pool count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
     );
     let capped = MaskCountLimit { cap: Some(0), ..MaskCountLimit::of(0.5) };
     assert_eq!(
-        refuse(Pack { count_limit: capped, ..pack() }),
+        refuse(MaskedBatch { count_limit: capped, ..batch() }),
         "pool count_limit is of cap 0; it should be of a cap of at least 1"
     );
     let replaced = |change: fn(&mut Replacement)| {
-        let mut pack = pack();
-        change(&mut pack.replacements[1]);
-        refuse(pack)
+        let mut batch = batch();
+        change(&mut batch.replacements[1]);
+        refuse(batch)
     };
     assert_eq!(
         replaced(|r| r.random_share = 0.2),

@@ -58,7 +58,7 @@ fn bags_and_sentences_out_of_range_have_a_loss_of_nan() {
     fn check<T: ModelFloat>(device: &Device, algorithm: Algorithm) {
         let valid = bag::<T>(device, algorithm, 12, [&[0, 5, 12], &[0, 2, 4], &[3, 4, 5, 6]]);
         assert!(valid.iter().flatten().all(|value| value.is_finite()));
-        // The second sentence leaves the pack, has falling offsets, or has such a bag; the third begins before it ends.
+        // The second sentence leaves the batch, has falling offsets, or has such a bag; the third begins before it ends.
         for (cu_seqlens, bag_offsets) in [
             ([0, 5, 90], [0, 2, 4]),
             ([0, 5, 3], [0, 2, 4]),

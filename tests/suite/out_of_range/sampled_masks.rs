@@ -152,7 +152,7 @@ fn sampled_masks_stay_within_their_arguments() {
                     0 => sampling.cu_seqlens = garbage(seed, count, sampling.tokens + 1),
                     1 => {
                         let samples = garbage(seed, count, sampling.bits);
-                        sampling.pool_offsets = samples.into_iter().map(|draw| draw as u32).collect();
+                        sampling.pool_offsets = samples.into_iter().map(|sample| sample as u32).collect();
                     }
                     2 => sampling.labeled_offsets = garbage(seed, count, sampling.labeled),
                     // Too little room.
