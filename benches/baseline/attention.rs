@@ -12,7 +12,7 @@ use super::Dropout;
 use super::passes::{self, DropoutRows};
 use crate::cases::data::prefix_sums;
 
-/// A pack of sentences, as padded matrices.
+/// A packed batch, as padded matrices.
 pub struct Shape {
     pub lengths: Vec<usize>,
     pub num_heads: usize,
@@ -44,7 +44,7 @@ impl Shape {
     }
 }
 
-/// All heads of a pack, with every intermediate of a forward and a backward pass.
+/// All heads of a packed batch, with every intermediate of a forward and a backward pass.
 pub struct Attention<T: ModelFloat> {
     shape: Shape,
     cu_seqlens: Buffer<i32>,
@@ -67,7 +67,7 @@ pub struct Attention<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Attention<T> {
-    /// Prepares attention under `pool`, or full attention; a pack of unequal sentences is masked in either case, because of its padding.
+    /// Prepares attention under `pool`, or full attention; sentences of unequal lengths are masked in either case, because of their padding.
     pub fn new(
         stream: &Stream,
         shape: Shape,

@@ -126,7 +126,7 @@ pub fn add_mask<T: ModelFloat>(
 pub enum DropoutRows<'a> {
     /// Rows of a matrix with `columns` columns.
     Matrix { columns: usize },
-    /// Queries: `[sentences, heads, length, length]` scores of a pack.
+    /// Queries: `[sentences, heads, length, length]` scores of a packed batch.
     Queries { cu_seqlens: &'a Buffer<i32>, heads: usize, length: usize },
 }
 

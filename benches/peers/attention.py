@@ -49,7 +49,7 @@ SELF_TEST = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A pack of sentences: `query`, `key`, `value`, `d_output` are `[T, A, d]`."""
+    """A packed batch: `query`, `key`, `value`, `d_output` are `[T, A, d]`."""
 
     lengths: tuple[int, ...]
     query: Tensor
@@ -253,7 +253,7 @@ def flex_attention(setting: Setting, problem: Problem) -> Formulation:
 
 
 def flex_mask(problem: Problem) -> Callable[..., Tensor]:
-    """Whether a query sees a key: of a pack by their rows, else by sentence and slots."""
+    """Whether a query sees a key: of a packed batch by their rows, else by sentence and slots."""
     sentence, slot = problem.rows()
 
     def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -366,7 +366,7 @@ def formulate(setting: Setting, problem: Problem, variant: str) -> Formulation:
 
 @dataclass(frozen=True)
 class Case:
-    """A pack and what to do with it."""
+    """A packed batch, and what to do with it."""
 
     op: str
     name: str
@@ -385,7 +385,7 @@ class Case:
 
 
 def cases(setting: Setting, op: str) -> list[Case]:
-    """Every length and head size, and a pack of mixed lengths; the heads of BERT come first."""
+    """Every length and head size, and a batch of mixed lengths; the heads of BERT come first."""
     result = [
         Case(
             op,

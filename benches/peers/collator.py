@@ -4,7 +4,7 @@ For each sentence: a whole-word mask for the encoder, a set of them for the deco
 of one of the set that hides the token itself; then 80 % of the encoder's chosen tokens become [MASK], 10 % a
 random id. Masks leave as a dense `[B, L, L]` of 64-bit integers, 1 where a row sees a token.
 
-Run as a program it draws one batch for every line of its input and answers with a line, the tokens that a row
+Run as a program it samples one batch for every line of its input and answers with a line, the tokens that a row
 of each sentence sees on average: `collator.py SENTENCES LENGTH SET_SIZE`.
 """
 
@@ -34,7 +34,7 @@ def tokens_of(length: int) -> list[str]:
     return ["[CLS]", *inner, "[SEP]"]
 
 
-def whole_word_mask(tokens: list[str], ratio: float, draw: random.Random) -> list[int]:
+def whole_word_mask(tokens: list[str], ratio: float, rng: random.Random) -> list[int]:
     """1 where a token is chosen: shuffled words, each passed over where it would exceed the number to predict."""
     words: list[list[int]] = []
     for slot, token in enumerate(tokens):
@@ -44,7 +44,7 @@ def whole_word_mask(tokens: list[str], ratio: float, draw: random.Random) -> lis
             words[-1].append(slot)
         else:
             words.append([slot])
-    draw.shuffle(words)
+    rng.shuffle(words)
     to_predict = max(1, round(len(tokens) * ratio))
     chosen: list[int] = []
     covered: set[int] = set()
@@ -59,18 +59,18 @@ def whole_word_mask(tokens: list[str], ratio: float, draw: random.Random) -> lis
 
 
 def corrupted(
-    ids: np.ndarray, chosen: np.ndarray, draw: np.random.Generator
+    ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """The encoder's input and labels, `[B, L]` each."""
     labels = np.where(chosen, ids, IGNORED)
-    what = draw.random(ids.shape)
+    what = rng.random(ids.shape)
     inputs = np.where(chosen & (what < 0.8), MASK_ID, ids)
-    random_ids = draw.integers(VOCABULARY, size=ids.shape)
+    random_ids = rng.integers(VOCABULARY, size=ids.shape)
     return np.where(chosen & (what >= 0.8) & (what < 0.9), random_ids, inputs), labels
 
 
 class Collator:
-    """Draws batches of sentences of one length."""
+    """Samples batches of sentences of one length."""
 
     def __init__(self, sentences: int, length: int, set_size: int, seed: int = 1) -> None:
         self.sentences, self.length, self.set_size = sentences, length, set_size
@@ -93,14 +93,14 @@ class Collator:
     def batch(self) -> dict[str, np.ndarray]:
         """What a training step is given."""
         ids = self.numpy.integers(1000, VOCABULARY, size=(self.sentences, self.length))
-        drawn = [self.sentence() for _ in range(self.sentences)]
-        chosen = np.array([encoder for encoder, _ in drawn]).astype(bool)
+        sampled = [self.sentence() for _ in range(self.sentences)]
+        chosen = np.array([encoder for encoder, _ in sampled]).astype(bool)
         inputs, labels = corrupted(ids, chosen, self.numpy)
         return {
             "encoder_input_ids": inputs,
             "encoder_labels": labels,
             "decoder_input_ids": ids,
-            "visible": np.stack([visible for _, visible in drawn]),
+            "visible": np.stack([visible for _, visible in sampled]),
         }
 
 

@@ -1,4 +1,4 @@
-"""Position-specific masks as a collator draws them in Python: on the processor, dense, in 64-bit integers."""
+"""Position-specific masks as a collator samples them in Python: on the processor, dense, in 64-bit integers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collator import RATIO, Collator
 from peer import CheckFailed, Peer, Rank, Setting, Work
 
 CHECKED_SENTENCES = 2
-# A whole batch takes the processor several seconds; every sentence is drawn on its own.
+# A whole batch takes the processor several seconds; every sentence is sampled on its own.
 TIMED_SENTENCES_MAX = 8
 SELF_TEST = {"B3_L32_K8": {"sentences": 3, "length": 32, "set_size": 8}}
 
@@ -32,7 +32,7 @@ def check(length: int, set_size: int) -> None:
                 f"row {row} breaks the rules: it hides {hidden} of {length} with a budget of {budget}"
             )
     if len({tuple(row) for row in masks[0].tolist()}) < set_size // 2:
-        raise CheckFailed("rows share their masks; each should draw one of the set")
+        raise CheckFailed("rows share their masks; each should sample one of the set")
 
 
 def work(case: Case) -> Work:

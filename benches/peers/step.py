@@ -1,6 +1,6 @@
 """A whole RetroMAE training step: forward, backward, clipping and AdamW, under autocast on a GPU.
 
-Timed is what the device does for a batch that lies prepared in its memory: tokens corrupted, masks and labels drawn, and the rows
+Timed is what the device does for a batch that lies prepared in its memory: tokens corrupted, masks and labels sampled, and the rows
 with labels known. Nothing is read back and nothing waits for the device within a step; losses stay there.
 """
 

@@ -23,7 +23,7 @@ use layer::{Layer, Scratch};
 const WORD: &str = "bert.embeddings.word_embeddings.weight";
 
 /// Packed token ids and index arrays.
-struct Pack {
+struct Packed {
     encoder_ids: Buffer<i32>,
     decoder_ids: Buffer<i32>,
     /// `[T]`: position in the sentence
@@ -38,7 +38,7 @@ struct Pack {
     sentences: Buffer<i32>,
 }
 
-impl Pack {
+impl Packed {
     fn new(stream: &Stream, batch: &Batch) -> Result<Self> {
         let device = stream.device();
         let sentences = || (0..batch.num_sentences()).map(|b| (b as i32, batch.sentence(b)));
@@ -70,7 +70,7 @@ pub struct Setting<'a> {
 /// The model with its activations, and the batch.
 pub struct Step<T: ModelFloat> {
     arena: Arena<T>,
-    pack: Pack,
+    packed: Packed,
     columns: usize,
     embedding: Embedding<T>,
     query: Embedding<T>,
@@ -131,7 +131,7 @@ impl<T: ModelFloat> Step<T> {
         let encoder = (0..config.num_hidden_layers)
             .map(|index| layer(format!("bert.encoder.layer.{index}"), index, None));
         Ok(Self {
-            pack: Pack::new(stream, batch)?,
+            packed: Packed::new(stream, batch)?,
             columns,
             embedding: embedding(dropout_site::ENCODER_EMBEDDING)?,
             query: embedding(dropout_site::DECODER_QUERY)?,
@@ -164,7 +164,7 @@ impl<T: ModelFloat> Step<T> {
         self.decode_backward(stream)?;
         let gradient = ScatterAdd {
             input: self.d_sentence_rounded.view().rows_of(self.columns)?,
-            rows: self.pack.first_rows.view(),
+            rows: self.packed.first_rows.view(),
             output: self.d_hidden.view_mut().rows_of(self.columns)?,
         };
         scatter_add(stream, gradient)?;
@@ -192,8 +192,8 @@ impl<T: ModelFloat> Step<T> {
     }
 
     fn encode(&mut self, stream: &Stream) -> Result<()> {
-        let words = (self.arena.compute(WORD), self.pack.encoder_ids.view());
-        self.embedding.forward(stream, &self.arena, words, self.pack.positions.view())?;
+        let words = (self.arena.compute(WORD), self.packed.encoder_ids.view());
+        self.embedding.forward(stream, &self.arena, words, self.packed.positions.view())?;
         for index in 0..self.layers.len() {
             let (done, rest) = self.layers.split_at_mut(index);
             let input = done.last().map_or(self.embedding.output(), Layer::output);
@@ -201,7 +201,7 @@ impl<T: ModelFloat> Step<T> {
         }
         let vectors = Gather {
             input: self.layers.last().map_or(self.embedding.output(), Layer::output).rows_of(self.columns)?,
-            rows: self.pack.first_rows.view(),
+            rows: self.packed.first_rows.view(),
             output: self.sentence_vectors.view_mut().rows_of(self.columns)?,
         };
         gather(stream, vectors)
@@ -217,27 +217,27 @@ impl<T: ModelFloat> Step<T> {
             passes::add_to(stream, self.d_query.view_mut(), self.d_content.view())?;
             std::mem::swap(&mut self.d_hidden, &mut self.d_query);
         }
-        let positions = self.pack.positions.view();
+        let positions = self.packed.positions.view();
         let d_words = self.embedding.backward(stream, &mut self.arena, self.d_hidden.view(), positions)?;
-        let ids = self.pack.encoder_ids.view();
+        let ids = self.packed.encoder_ids.view();
         table::backward(stream, d_words, ids, self.arena.gradient(WORD), self.columns)
     }
 
     fn decode(&mut self, stream: &Stream) -> Result<()> {
-        let positions = self.pack.positions.view();
-        let sentences = (self.sentence_vectors.view(), self.pack.sentence_of.view());
+        let positions = self.packed.positions.view();
+        let sentences = (self.sentence_vectors.view(), self.packed.sentence_of.view());
         self.query.forward(stream, &self.arena, sentences, positions)?;
-        let words = (self.arena.compute(WORD), self.pack.decoder_ids.view());
+        let words = (self.arena.compute(WORD), self.packed.decoder_ids.view());
         self.content.forward(stream, &self.arena, words, positions)?;
         let others = Gather {
             input: self.content.output().rows_of(self.columns)?,
-            rows: self.pack.other_rows.view(),
+            rows: self.packed.other_rows.view(),
             output: self.content_stream.view_mut().rows_of(self.columns)?,
         };
         gather(stream, others)?;
         let vectors = ScatterAdd {
             input: self.sentence_vectors.view().rows_of(self.columns)?,
-            rows: self.pack.first_rows.view(),
+            rows: self.packed.first_rows.view(),
             output: self.content_stream.view_mut().rows_of(self.columns)?,
         };
         scatter_add(stream, vectors)?;
@@ -246,7 +246,7 @@ impl<T: ModelFloat> Step<T> {
 
     /// Leaves the gradient of the sentence vectors in `d_sentence_rounded`; does not touch `d_hidden`.
     fn decode_backward(&mut self, stream: &Stream) -> Result<()> {
-        let Self { arena, pack, columns, scratch, d_query, d_content, d_decoder, d_sentence, .. } = self;
+        let Self { arena, packed, columns, scratch, d_query, d_content, d_decoder, d_sentence, .. } = self;
         stream.zero(d_decoder.view_mut())?;
         self.decoder_head.run(stream, arena, self.decoder.output(), d_decoder)?;
         let streams = [self.query.output(), self.content_stream.view()];
@@ -255,23 +255,23 @@ impl<T: ModelFloat> Step<T> {
         stream.zero(d_sentence.view_mut())?;
         let first = Gather {
             input: d_content.view().rows_of(*columns)?,
-            rows: pack.first_rows.view(),
+            rows: packed.first_rows.view(),
             output: self.d_sentence_rounded.view_mut().rows_of(*columns)?,
         };
         gather(stream, first)?;
-        let (d_first, indices) = (self.d_sentence_rounded.view(), pack.sentences.view());
+        let (d_first, indices) = (self.d_sentence_rounded.view(), packed.sentences.view());
         table::backward(stream, d_first, indices, d_sentence.view_mut(), *columns)?;
         let others = Gather {
             input: d_content.view().rows_of(*columns)?,
-            rows: pack.other_rows.view(),
+            rows: packed.other_rows.view(),
             output: d_decoder.view_mut().rows_of(*columns)?,
         };
         gather(stream, others)?;
-        let positions = pack.positions.view();
+        let positions = packed.positions.view();
         let d_words = self.content.backward(stream, arena, d_decoder.view(), positions)?;
-        table::backward(stream, d_words, pack.decoder_ids.view(), arena.gradient(WORD), *columns)?;
+        table::backward(stream, d_words, packed.decoder_ids.view(), arena.gradient(WORD), *columns)?;
         let d_vectors = self.query.backward(stream, arena, d_query.view(), positions)?;
-        table::backward(stream, d_vectors, pack.sentence_of.view(), d_sentence.view_mut(), *columns)?;
+        table::backward(stream, d_vectors, packed.sentence_of.view(), d_sentence.view_mut(), *columns)?;
         passes::narrow(stream, d_sentence.view(), self.d_sentence_rounded.view_mut())
     }
 }
