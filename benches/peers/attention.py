@@ -73,13 +73,13 @@ class Problem:
         return lengths.cumsum(0).to(torch.int32)
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """Sentence and slot of each of the `[T]` rows."""
+        """Sentence and position of each of the `[T]` rows."""
         lengths = torch.tensor(self.lengths, device=self.query.device)
         sentence = torch.arange(len(self.lengths), device=lengths.device).repeat_interleave(
             lengths, output_size=sum(self.lengths)
         )
-        slot = torch.arange(sum(self.lengths), device=lengths.device) - self.offsets()[sentence].long()
-        return sentence, slot
+        position = torch.arange(sum(self.lengths), device=lengths.device) - self.offsets()[sentence].long()
+        return sentence, position
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class Formulation:
 
 
 def position_specific_masks(setting: Setting, sentences: int, length: int) -> Tensor:
-    """`[B, L, L]`, true where row i sees token j: a random half and slot 0, but never itself."""
+    """`[B, L, L]`, true where row i sees token j: a random half and position 0, but never itself."""
     shape = (sentences, length, length)
     visible = torch.rand(shape, generator=setting.generator(5), device=setting.device) < 0.5
     visible[:, 1:, 0] = True
     visible.diagonal(dim1=1, dim2=2).fill_(False)
-    # Row 0 has no slot 0 to fall back on: its softmax needs some key.
+    # Row 0 has no position 0 to fall back on: its softmax needs some key.
     visible[:, 0, 1:2] |= ~visible[:, 0].any(dim=1, keepdim=True)
     return visible
 
@@ -179,10 +179,10 @@ def sdpa_backend(variant: str) -> Callable[[], AbstractContextManager[Any]]:
 
 def padded(problem: Problem, values: Tensor) -> Tensor:
     """`[T, A, d]` as `[B, A, longest, d]`, zeros beyond a sentence's end."""
-    sentence, slot = problem.rows()
+    sentence, position = problem.rows()
     shape = (len(problem.lengths), max(problem.lengths), *values.shape[1:])
     result = torch.zeros(shape, dtype=values.dtype, device=values.device)
-    result[sentence, slot] = values
+    result[sentence, position] = values
     return result.transpose(1, 2).contiguous()
 
 
@@ -204,20 +204,20 @@ def visible_keys(problem: Problem) -> Tensor | None:
     exists = torch.arange(max(problem.lengths), device=lengths.device) < lengths[:, None]
     if problem.visible is None:
         return exists[:, None, None, :] if problem.mixed else None
-    # Rows beyond the end keep slot 0, so that their softmax is a number.
+    # Rows beyond the end keep position 0, so that their softmax is a number.
     return (problem.visible & exists[:, None, :])[:, None]
 
 
 def sdpa(setting: Setting, problem: Problem, variant: str) -> Formulation:
     """SDPA on a padded batch."""
-    sentence, slot = problem.rows()
+    sentence, position = problem.rows()
     mask = dense_mask(problem)
     query, key, value, d_output = (padded(problem, operand) for operand in problem.operands)
     return Formulation(
         inputs=tuple(leaf(values) for values in (query, key, value)),
         d_output=d_output,
         attend=partial(F.scaled_dot_product_attention, attn_mask=mask),
-        packed=lambda values: values.transpose(1, 2)[sentence, slot],
+        packed=lambda values: values.transpose(1, 2)[sentence, position],
         context=sdpa_backend(variant),
         note=sdpa_note(problem, variant),
     )
@@ -239,22 +239,22 @@ def flex_attention(setting: Setting, problem: Problem) -> Formulation:
         for operand in problem.operands
     )
     batch, _, length, _ = query.shape
-    sentence, slot = problem.rows()
+    sentence, position = problem.rows()
     attend, note = compiled_flex_attention(setting, flex_mask(problem), batch, length)
     return Formulation(
         inputs=tuple(leaf(values.contiguous()) for values in (query, key, value)),
         d_output=d_output.contiguous(),
         attend=attend,
         packed=lambda values: (
-            values[0].transpose(0, 1) if problem.mixed else values.transpose(1, 2)[sentence, slot]
+            values[0].transpose(0, 1) if problem.mixed else values.transpose(1, 2)[sentence, position]
         ),
         note=note,
     )
 
 
 def flex_mask(problem: Problem) -> Callable[..., Tensor]:
-    """Whether a query sees a key: of a packed batch by their rows, else by sentence and slots."""
-    sentence, slot = problem.rows()
+    """Whether a query sees a key: of a packed batch by their rows, else by sentence and positions."""
+    sentence, position = problem.rows()
 
     def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return sentence[q] == sentence[k]
@@ -264,7 +264,7 @@ def flex_mask(problem: Problem) -> Callable[..., Tensor]:
     visible = problem.visible
 
     def in_visible_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return (sentence[q] == sentence[k]) & visible[sentence[q], slot[q], slot[k]]
+        return (sentence[q] == sentence[k]) & visible[sentence[q], position[q], position[k]]
 
     def in_visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return visible[b, q, k]
@@ -407,15 +407,15 @@ def variants(case: Case) -> tuple[str, ...]:
 
 
 def rank(case: Case, variant: str) -> Rank:
-    position = variants(case).index(variant)
+    index = variants(case).index(variant)
     if variant == "sdpa_math":
         return Rank.LAST
     if variant == "flex_attention":
         # With masks for each row it has no block to leave out: one case shows what that costs.
         return Rank.LONG if case.stream == "two_stream" and case.name == "L512_d64" else Rank.LAST
     if case.headline:
-        return (Rank.FIRST, Rank.SECOND)[position] if position < 2 else Rank.OTHER
-    return Rank.CASES if position == 0 and case.head_dim == 64 else Rank.REST
+        return (Rank.FIRST, Rank.SECOND)[index] if index < 2 else Rank.OTHER
+    return Rank.CASES if index == 0 and case.head_dim == 64 else Rank.REST
 
 
 def work(setting: Setting, case: Case, variant: str) -> Work:
