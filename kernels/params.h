@@ -329,14 +329,14 @@ struct CrossEntropyFusedParams {
     DevicePointer retries;       /* u32 [row tiles]: 1 if a reference was too small */
     /* T [rows, stride], optional: exp(logit − reference), later less the one-hot target */
     DevicePointer exponentials;
-    DevicePointer scales;          /* f32 [rows], as exponentials: row weight over sum */
-    DevicePointer scaled_hidden;   /* T [rows, hidden_size], optional: hidden, times scale */
-    DevicePointer products;        /* f32 [rows, hidden_size]: exponentials · weight */
-    DevicePointer d_hidden;        /* T [rows, hidden_size]: products, times scale */
-    DevicePointer losses;          /* f32 [rows] */
-    DevicePointer log_sum_exp;     /* f32 [rows], optional */
-    DevicePointer log_likelihoods; /* f32 [rows], optional */
-    DevicePointer correct;         /* u8 [rows], optional */
+    DevicePointer scales;            /* f32 [rows], as exponentials: row weight over sum */
+    DevicePointer scaled_hidden;     /* T [rows, hidden_size], optional: hidden, times scale */
+    DevicePointer unscaled_d_hidden; /* f32 [rows, hidden_size]: exponentials · weight */
+    DevicePointer d_hidden;          /* T [rows, hidden_size]: unscaled_d_hidden, times scale */
+    DevicePointer losses;            /* f32 [rows] */
+    DevicePointer log_sum_exp;       /* f32 [rows], optional */
+    DevicePointer log_likelihoods;   /* f32 [rows], optional */
+    DevicePointer correct;           /* u8 [rows], optional */
     uint32_t rows;
     uint32_t vocabulary;
     uint32_t hidden_size;

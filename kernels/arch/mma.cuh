@@ -31,7 +31,7 @@ RETROMAE_DEVICE void mma_m16n8k16(f16, float (&c)[4], const uint32_t (&a)[4], ui
 
 namespace host {
 
-// One lane's operands of a row of products.
+// One lane's accumulators and operands of a row of mma.
 template <int Pairs>
 struct MmaLane {
     float (*c)[4];
@@ -53,7 +53,7 @@ static inline void unpack(uint32_t bits, float& low, float& high) {
     high = mma_operand(T{static_cast<uint16_t>(bits >> 16)});
 }
 
-// All products of a warp, two tiles of C at a time, in vectors of a row of 8: 4 rows of both tiles stay in
+// The mma of a warp, two tiles of C at a time, in vectors of a row of 8: 4 rows of both tiles stay in
 // registers while one element of A after the other meets a row of B.
 template <class T, int Pairs>
 __attribute__((noinline, no_sanitize("thread"))) static void mma_of_warp(MmaLane<Pairs>* const* lanes) {

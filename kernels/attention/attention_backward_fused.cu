@@ -8,7 +8,7 @@
 // each warp owns 16 queries. So every gradient is summed in one place and in one order, without atomics or
 // workspace, and each operand is read, each gradient written, once.
 //
-// Work, a head: 10·L²·d FLOPs (5 products), L² exponentials; 16·L·d bytes. At L = 128 the floor is HBM (H100,
+// Work, a head: 10·L²·d FLOPs (5 matmuls), L² exponentials; 16·L·d bytes. At L = 128 the floor is HBM (H100,
 // d = 64: 0.12 ms for B = 256 × 12 heads), which two blocks an SM, one loading while the other multiplies,
 // are there to reach.
 //

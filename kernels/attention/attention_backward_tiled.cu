@@ -4,7 +4,7 @@
 // Two kernels, so that every gradient is summed in one place and in one order: `key_value` owns 64 keys and
 // walks over the queries (Sᵀ in registers, as in the fused kernel), `query` owns 64 queries and walks over
 // the keys (S in registers, dS the operand A of dQ as it is). Both recompute P from the saved log-sum-exp:
-// 14·L²·d FLOPs a head (7 products) instead of 10, no workspace. Before them `delta` reads O and dO once and
+// 14·L²·d FLOPs a head (7 matmuls) instead of 10, no workspace. Before them `delta` reads O and dO once and
 // leaves each query's δ where its dQ will be, in the first 4 bytes. `atomic` is `key_value` that
 // also adds each tile's dQ to an f32 accumulator in global memory, 10·L²·d FLOPs and 8·L·d bytes of traffic a
 // head and key tile in L2; `convert` rounds it. The order of those additions changes from run to run.
@@ -247,20 +247,20 @@ struct QueryGradient {
         const float scale = base2_scale(params);
         float probabilities[8][4] = {}, d_scores[8][4] = {};
         multiply_transposed(probabilities, queries, own.row, stream.keys, tile.row());
-        for_each_product(probabilities, [&](int row, int, float& x) {
+        for_each_accumulator(probabilities, [&](int row, int, float& x) {
             x = exp2_approximate(fmaf(x, scale, -log_sums[row]));
         });
         stream.hide(tile, own.row, 0.0f, probabilities);
         multiply_transposed(d_scores, d_outputs, own.row, stream.values, tile.row());
         if (params.dropout.threshold != 0)
             drop(kept_keys(params.dropout, head, own.tokens, tile.key), params.dropout, d_scores);
-        for_each_product(d_scores, [&](int row, int column, float& x) {
-            x = product_at(probabilities, row, column) * (x - deltas[row]);
+        for_each_accumulator(d_scores, [&](int row, int column, float& x) {
+            x = accumulator_at(probabilities, row, column) * (x - deltas[row]);
         });
         RETROMAE_UNROLL
         for (int k = 0; k < kKeyTile / 16; ++k) {
             uint32_t d_score[4];
-            products_as_a<T>(d_scores, k, d_score);
+            accumulators_as_a<T>(d_scores, k, d_score);
             multiply_rows(d_query, d_score, stream.keys, tile.row() + 16 * k, 0);
         }
     }

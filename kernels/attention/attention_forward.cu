@@ -3,8 +3,8 @@
 //
 // Four warps of 16 queries walk over the keys in tiles of 64, online softmax (Milakov and Gimelshein, arXiv
 // 1805.02867; Dao et al., arXiv 2205.14135) in base 2: the scale times log2 e is folded into one FMA a score.
-// Q stays in registers as the operand A of mma.m16n8k16; the products of Q Kᵀ are, rounded, the operand A of
-// P V as they are. K and V come by cp.async, one tile ahead. Rounded are the probabilities before they are
+// Q stays in registers as the operand A of mma.m16n8k16; the accumulators of Q Kᵀ are, rounded, the operand A
+// of P V as they are. K and V come by cp.async, one tile ahead. Rounded are the probabilities before they are
 // normalized and the output; all sums are f32. Dropout takes one Philox call for 16 keys, shared by a quad;
 // what stays is scaled once, at the end.
 //
@@ -53,7 +53,7 @@ struct RunningRows {
     // new maximum.
     RETROMAE_MEMBER void exponentiate(float (&scores)[8][4], float scale) {
         float highest[2] = {maximum[0], maximum[1]};
-        for_each_product(scores, [&](int row, int, float x) { highest[row] = fmaxf(highest[row], x); });
+        for_each_accumulator(scores, [&](int row, int, float x) { highest[row] = fmaxf(highest[row], x); });
         warp_butterfly<Maximum, 4>(highest);
         float correction[2], offset[2];
         RETROMAE_UNROLL
@@ -64,11 +64,11 @@ struct RunningRows {
             maximum[row] = highest[row];
             sum[row] *= correction[row];
         }
-        for_each_product(scores, [&](int row, int, float& x) {
+        for_each_accumulator(scores, [&](int row, int, float& x) {
             x = exp2_approximate(fmaf(x, scale, offset[row]));
             sum[row] += x;
         });
-        for_each_product(output, [&](int row, int, float& x) { x *= correction[row]; });
+        for_each_accumulator(output, [&](int row, int, float& x) { x *= correction[row]; });
     }
 
     // Adds the 64 rows of values from `row` on, weighted by their keys' exponentials.
@@ -77,7 +77,7 @@ struct RunningRows {
         RETROMAE_UNROLL
         for (int step = 0; step < kKeyTile / 16; ++step) {
             uint32_t probabilities[4];
-            products_as_a<T>(exponentials, step, probabilities);
+            accumulators_as_a<T>(exponentials, step, probabilities);
             multiply_rows(output, probabilities, values, row + 16 * step, 0);
         }
     }

@@ -33,7 +33,7 @@ struct QueryStatistics {
     }
 };
 
-// 64 keys and one tile of queries in shared memory: the operands of a block's five products, and dSᵀ.
+// 64 keys and one tile of queries in shared memory: the operands of a block's five matmuls, and dSᵀ.
 template <class T, int D>
 struct ScoreTile {
     static constexpr int kQueries = kQueryTile<D>;
@@ -210,7 +210,7 @@ struct KeyRows {
             if (bits.dropped)
                 selected_as_a<T>(bits.kept, probabilities, k, weights);
             else
-                products_as_a<T>(probabilities, k, weights);
+                accumulators_as_a<T>(probabilities, k, weights);
             multiply_rows(d_value, weights, tile.d_outputs, 16 * k, 0, lane);
         }
         fill(d_scores, 0.0f);
@@ -220,7 +220,7 @@ struct KeyRows {
         RETROMAE_UNROLL
         for (int k = 0; k < kStep / 16; ++k) {
             uint32_t d_score[4];
-            products_as_a<T>(d_scores, k, d_score);
+            accumulators_as_a<T>(d_scores, k, d_score);
             multiply_rows(d_key, d_score, tile.queries, 16 * k, 0, lane);
         }
     }

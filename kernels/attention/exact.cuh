@@ -1,4 +1,4 @@
-// Helpers of the exact attention kernels: every product in f32, on the FMA units.
+// Helpers of the exact attention kernels: every matmul in f32, on the FMA units.
 #pragma once
 
 #include "../base/strip.cuh"

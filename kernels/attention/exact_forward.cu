@@ -62,7 +62,7 @@ struct ThreadQueries {
     }
 };
 
-// Scales a thread's products; those of keys that a query does not see, or that do not exist, become -inf.
+// Scales a thread's scores; those of keys that a query does not see, or that do not exist, become -inf.
 template <class Mask>
 RETROMAE_DEVICE void scale_and_hide(const Mask& mask, const ThreadQueries& own, uint32_t first_key,
                                     bool existing, float scale, ForwardScores& scores) {

@@ -1,4 +1,4 @@
-// Helpers of the tensor-core attention kernels: a bit for each score, in the layout of mma's products.
+// Helpers of the tensor-core attention kernels: a bit for each score, in the layout of mma's accumulators.
 #pragma once
 
 #include "../core/tile.cuh"
@@ -10,9 +10,9 @@ namespace retromae {
 constexpr int kTileRows = 64;
 static_assert(kTileRows * 2 == kAttentionThreads, "16 rows a warp");
 
-// A bit for each of a lane's scores in products [16, 32·Words]: lane (g, t) has rows g and g + 8, and of them
-// columns 8n + 2t and the next. The rows are kept in natural order and shifted by 2t, so that a score's bit
-// is at a place that the compiler knows.
+// A bit for each of a lane's scores in accumulators [16, 32·Words]: lane (g, t) has rows g and g + 8, and of
+// them columns 8n + 2t and the next. The rows are kept in natural order and shifted by 2t, so that a score's
+// bit is at a place that the compiler knows.
 template <int Words>
 struct FragmentBits {
     uint32_t words[2][Words];
@@ -52,32 +52,33 @@ struct FragmentBits {
     }
 };
 
-// Replaces the products whose bit is not set.
+// Replaces the accumulators whose bit is not set.
 template <int Tiles, int Words>
-RETROMAE_DEVICE void select(const FragmentBits<Words>& bits, float otherwise, float (&products)[Tiles][4]) {
-    for_each_product(products, [&](int row, int column, float& x) {
+RETROMAE_DEVICE void select(const FragmentBits<Words>& bits, float otherwise,
+                            float (&accumulators)[Tiles][4]) {
+    for_each_accumulator(accumulators, [&](int row, int column, float& x) {
         if (!bits.test(row, column)) x = otherwise;
     });
 }
 
-// Products as an operand A, those whose bit is not set as 0: the [16, 16] at columns `16·step..`.
+// Accumulators as an operand A, those whose bit is not set as 0: the [16, 16] at columns `16·step..`.
 template <class T, int Tiles, int Words>
-RETROMAE_DEVICE void selected_as_a(const FragmentBits<Words>& bits, const float (&products)[Tiles][4],
+RETROMAE_DEVICE void selected_as_a(const FragmentBits<Words>& bits, const float (&accumulators)[Tiles][4],
                                    int step, uint32_t (&a)[4]) {
     float selected[2][4];
-    for_each_product(selected, [&](int row, int column, float& x) {
+    for_each_accumulator(selected, [&](int row, int column, float& x) {
         const int of = 4 * step + column;
-        x = bits.test(row, of) ? product_at(products, row, of) : 0.0f;
+        x = bits.test(row, of) ? accumulator_at(accumulators, row, of) : 0.0f;
     });
-    products_as_a<T>(selected, 0, a);
+    accumulators_as_a<T>(selected, 0, a);
 }
 
-// Applies dropout to products.
+// Applies dropout to accumulators.
 template <int Tiles, int Words>
 RETROMAE_DEVICE void drop(const FragmentBits<Words>& kept, const DropoutParams& dropout,
-                          float (&products)[Tiles][4]) {
-    select(kept, 0.0f, products);
-    for_each_product(products, [&](int, int, float& x) { x *= dropout.scale; });
+                          float (&accumulators)[Tiles][4]) {
+    select(kept, 0.0f, accumulators);
+    for_each_accumulator(accumulators, [&](int, int, float& x) { x *= dropout.scale; });
 }
 
 // log2(e), times the scale of the scores: exponentials are taken to base 2.

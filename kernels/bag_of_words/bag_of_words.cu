@@ -11,7 +11,7 @@
 //
 // With B sentences, T tokens, a vocabulary of V and H columns:
 // - maximum: reads the logits once, T·V·e bytes; 8 token ids a thread. Bound by memory. Instead of it and the
-//   GEMM before it there is bag_of_words_product.cu, without logits.
+//   GEMM before it there is bag_of_words_matmul.cu, without logits.
 // - loss: a block a sentence, 12·B·V bytes read, 4·B·V written.
 // - weight_gradient: 512 token ids × 64 columns a block, over all sentences. B·V·H·e bytes pass through L1,
 // at

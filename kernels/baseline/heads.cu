@@ -1,5 +1,5 @@
 // From packed rows [tokens, heads·head_dim] to a padded matrix [length, head_dim] for each sentence and head,
-// and back: what lets one batched product handle all heads, and what a framework's transposition copies.
+// and back: what lets one batched GEMM handle all heads, and what a framework's transposition copies.
 //
 // Reads and writes each element once, in runs of head_dim: bound by memory. Padding is written as zeros.
 #include "pass.cuh"

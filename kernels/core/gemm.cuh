@@ -1,4 +1,4 @@
-// Products of rows with rows, A · Bᵀ, tile after tile by one block on tensor cores.
+// Matmul of rows with rows, A · Bᵀ, tile after tile by one block on tensor cores.
 #pragma once
 
 #include "shared_memory.cuh"
@@ -47,7 +47,7 @@ struct GemmRows {
     }
 };
 
-// A warp's quarter of a tile, of which a lane has 8 rows and 16 columns (`for_each_product`).
+// A warp's quarter of a tile, of which a lane has 8 rows and 16 columns (`for_each_accumulator`).
 using WarpAccumulators = float[4][8][4];
 constexpr int kLaneRows = 8;
 constexpr int kLaneColumns = 16;
@@ -76,9 +76,9 @@ class GemmStream {
         return stream;
     }
 
-    // The products of the next tile.
-    RETROMAE_MEMBER void multiply(WarpAccumulators& products) {
-        fill(products, 0.0f);
+    // Computes the next tile.
+    RETROMAE_MEMBER void multiply(WarpAccumulators& accumulators) {
+        fill(accumulators, 0.0f);
         RETROMAE_NO_UNROLL
         for (uint32_t column = 0; column < a_.columns; column += kGemmSlice) {
             copy_async_wait<kGemmStages - 2>();
@@ -97,7 +97,7 @@ class GemmStream {
                 for (int m = 0; m < 4; ++m) {
                     uint32_t a_fragment[4];
                     a.load_a(16 * m, step, a_fragment);
-                    mma<T, 4>(products[m], a_fragment, b_fragments);
+                    mma<T, 4>(accumulators[m], a_fragment, b_fragments);
                 }
             }
         }

@@ -1,5 +1,5 @@
 // A tile of rows of 16-bit elements in shared memory, the operands of mma that are read from it, and the
-// products that are written to it.
+// accumulators that are written to it.
 #pragma once
 
 #include "../arch/async_copy.cuh"
@@ -11,7 +11,7 @@
 
 namespace retromae {
 
-// A lane's products in the layout of mma: tiles [n] of 8 columns, or [m][n] of 16 rows and 8 columns. Its
+// A lane's accumulators in the layout of mma: tiles [n] of 8 columns, or [m][n] of 16 rows and 8 columns. Its
 // rows and columns are counted from 0; `lane_row` and `lane_column` give their indices in the matrix.
 RETROMAE_DEVICE uint32_t lane_row(int row) {
     return lane_index() / 4 + 8 * row;
@@ -20,28 +20,28 @@ RETROMAE_DEVICE uint32_t lane_column(int column) {
     return lane_index() % 4 * 2 + column / 2 * 8 + column % 2;
 }
 
-// One of a lane's products.
+// One of a lane's accumulators.
 template <class X, int Tiles>
-RETROMAE_DEVICE X& product_at(X (&products)[Tiles][4], int row, int column) {
-    return products[column / 2][2 * row + column % 2];
+RETROMAE_DEVICE X& accumulator_at(X (&accumulators)[Tiles][4], int row, int column) {
+    return accumulators[column / 2][2 * row + column % 2];
 }
 
-// Calls `f(row, column, x)` for each of a lane's products, in each row column after column.
+// Calls `f(row, column, x)` for each of a lane's accumulators, in each row column after column.
 template <class X, int Tiles, class F>
-RETROMAE_DEVICE void for_each_product(X (&products)[Tiles][4], F f) {
+RETROMAE_DEVICE void for_each_accumulator(X (&accumulators)[Tiles][4], F f) {
     RETROMAE_UNROLL
     for (int n = 0; n < Tiles; ++n) {
         RETROMAE_UNROLL
-        for (int i = 0; i < 4; ++i) f(i / 2, 2 * n + i % 2, products[n][i]);
+        for (int i = 0; i < 4; ++i) f(i / 2, 2 * n + i % 2, accumulators[n][i]);
     }
 }
 template <class X, int Blocks, int Tiles, class F>
-RETROMAE_DEVICE void for_each_product(X (&products)[Blocks][Tiles][4], F f) {
+RETROMAE_DEVICE void for_each_accumulator(X (&accumulators)[Blocks][Tiles][4], F f) {
     RETROMAE_UNROLL
     for (int column = 0; column < 2 * Tiles; ++column) {
         RETROMAE_UNROLL
         for (int row = 0; row < 2 * Blocks; ++row)
-            f(row, column, product_at(products[row / 2], row % 2, column));
+            f(row, column, accumulator_at(accumulators[row / 2], row % 2, column));
     }
 }
 
@@ -131,14 +131,14 @@ struct SharedTile {
         load_matrices<true>(rows, b);
     }
 
-    // Writes products [16, 8·Tiles] to rows `row..`, columns `8·column_chunk..`; row g is multiplied by
+    // Writes accumulators [16, 8·Tiles] to rows `row..`, columns `8·column_chunk..`; row g is multiplied by
     // `factors[0]`, row g + 8 by `factors[1]`.
     template <int Tiles>
-    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4],
+    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&accumulators)[Tiles][4],
                                const float (&factors)[2]) const {
         RETROMAE_UNROLL
         for (int n = 0; n < Tiles; ++n) {
-            const float (&tile)[4] = products[n];
+            const float (&tile)[4] = accumulators[n];
             RETROMAE_UNROLL
             for (int half = 0; half < 2; ++half)
                 store_pair(row + 8 * half, column_chunk + n, tile[2 * half] * factors[half],
@@ -146,9 +146,10 @@ struct SharedTile {
         }
     }
     template <int Tiles>
-    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk, const float (&products)[Tiles][4]) const {
+    RETROMAE_MEMBER void store(uint32_t row, uint32_t column_chunk,
+                               const float (&accumulators)[Tiles][4]) const {
         const float ones[2] = {1.0f, 1.0f};
-        store(row, column_chunk, products, ones);
+        store(row, column_chunk, accumulators, ones);
     }
 
     // Copies 16 rows, `Chunks` chunks of each, by one warp to global memory, whose first row and column
@@ -190,19 +191,19 @@ struct SharedTile {
         }
     }
 
-    // A lane's two neighbors of a row of products.
+    // A lane's two neighbors of a row of accumulators.
     RETROMAE_MEMBER void store_pair(uint32_t row, uint32_t column_chunk, float low, float high) const {
         T* pair = chunk(row + lane_row(0), column_chunk) + lane_column(0);
         *reinterpret_cast<uint32_t*>(pair) = rounded_pair(T{}, low, high);
     }
 };
 
-// Products as an operand: the [16, 16] at tiles 2·step and 2·step + 1, rounded to T.
+// Accumulators as an operand A: the [16, 16] at tiles 2·step and 2·step + 1, rounded to T.
 template <class T, int Tiles>
-RETROMAE_DEVICE void products_as_a(const float (&products)[Tiles][4], int step, uint32_t (&a)[4]) {
+RETROMAE_DEVICE void accumulators_as_a(const float (&accumulators)[Tiles][4], int step, uint32_t (&a)[4]) {
     RETROMAE_UNROLL
     for (int i = 0; i < 4; ++i) {
-        const float (&tile)[4] = products[2 * step + i / 2];
+        const float (&tile)[4] = accumulators[2 * step + i / 2];
         a[i] = rounded_pair(T{}, tile[2 * (i % 2)], tile[2 * (i % 2) + 1]);
     }
 }

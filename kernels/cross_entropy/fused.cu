@@ -1,11 +1,11 @@
-// Linear layer and softmax cross-entropy without logits: the product's tiles become exponentials in
+// Linear layer and softmax cross-entropy without logits: the GEMM's tiles become exponentials in
 // registers.
 //
 //     E = exp(hidden · weightᵀ + bias − reference),  S = Σ E,  log-sum-exp = reference + log S
 //     d_hidden = w/S · (E − S·one-hot(target)) · weight,  d_weight = (E − S·one-hot)ᵀ · (w/S · hidden)
 //
 // E is all that is kept of a chunk of rows, in bf16; as the softmax is E times a number of its row, the two
-// products of the backward take E as it is, and cuBLASLt computes them (src/ops/cross_entropy/fused.rs).
+// GEMMs of the backward take E as it is, and cuBLASLt computes them (src/ops/cross_entropy/fused.rs).
 // A row's reference has to be known before its logits are. It is the target's own logit, so that S is one
 // over the target's probability, and E has room in the exponents of bf16 as long as no logit is e^30 times
 // more likely; where one is, the row tile is computed once more with the row's largest logit for reference.
@@ -13,8 +13,8 @@
 // Kernels, for a chunk of M rows, H columns, a vocabulary of V:
 // - references: the target's logit, a warp a row; 4·M·H bytes.
 // - exponentials: a block takes 8 vocabulary tiles of one row tile, 128 × 128 each. 2·M·V·H FLOPs, M·V
-//   exponentials, 2·M·V bytes written. Sums, maxima and the target's logit are of the f32 products, never of
-//   rounded logits.
+//   exponentials, 2·M·V bytes written. Sums, maxima and the target's logit are of the f32 accumulators, never
+//   of rounded logits.
 // - rows: the loss, the scale w/S, the target's column of E, w/S · hidden; a warp a row.
 // - rescale: E · weight in f32, times w/S; 6·M·H bytes.
 //
@@ -25,8 +25,8 @@
 // smoothing, soft caps and other types, is the default until a card says otherwise.
 //
 // Weighed and not taken, by counting:
-// - Recomputing the logits in the backward: a third product of 4, for no memory but a chunk of gradients.
-// - A scale for every tile instead of a reference for every row: the backward's products would be ours.
+// - Recomputing the logits in the backward: a third GEMM of 4, for no memory but a chunk of gradients.
+// - A scale for every tile instead of a reference for every row: the backward's GEMMs would be ours.
 //
 // exponentials: 57 KB shared memory, 254 registers on sm_80 and sm_90, so two blocks an SM; no spills.
 // Bank conflicts: none; see SharedTile.
@@ -95,9 +95,9 @@ struct ExponentialTiles {
     }
 };
 
-// Turns products into logits; those beyond the vocabulary become -inf, whose exponential is 0.
+// Turns accumulators into logits; those beyond the vocabulary become -inf, whose exponential is 0.
 RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t first_column,
-                              WarpAccumulators& products) {
+                              WarpAccumulators& accumulators) {
     float bias[kLaneColumns];
     RETROMAE_UNROLL
     for (int column = 0; column < kLaneColumns; ++column) {
@@ -106,7 +106,7 @@ RETROMAE_DEVICE void add_bias(const CrossEntropyFusedParams& params, uint32_t fi
         bias[column] = exists ? 0.0f : -INFINITY;
         if (params.bias != 0 && exists) bias[column] = pointer<const float>(params.bias)[token_id];
     }
-    for_each_product(products, [&](int, int column, float& x) { x += bias[column]; });
+    for_each_accumulator(accumulators, [&](int, int column, float& x) { x += bias[column]; });
 }
 
 // Turns the 16 rows `16·block..` of the warp's logits into exponentials, and stores the targets' logits.
@@ -126,7 +126,7 @@ RETROMAE_DEVICE void exponentiate(const CrossEntropyFusedParams& params, const E
         target_columns[half] = static_cast<uint32_t>(target) - first_column - lane_column(0);
         references[half] = tiles.references[rows[half]];
     }
-    for_each_product(logits, [&](int half, int column, float& x) {
+    for_each_accumulator(logits, [&](int half, int column, float& x) {
         const int row = 2 * block + half;
         if (target_columns[half] == lane_column(column) - lane_column(0))
             target_logits[blockIdx.x * kGemmTile + rows[half]] = x;
@@ -196,15 +196,15 @@ RETROMAE_DEVICE void exponentials(const CrossEntropyFusedParams& params) {
 
     RETROMAE_NO_UNROLL
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
-        WarpAccumulators products;
-        stream.multiply(products);
+        WarpAccumulators accumulators;
+        stream.multiply(accumulators);
         const uint32_t column = tile * kGemmTile + warp_column();
-        add_bias(params, column, products);
+        add_bias(params, column, accumulators);
         RETROMAE_UNROLL
         for (int block = 0; block < 4; ++block) {
-            exponentiate(params, tiles, block, column, products[block], running);
+            exponentiate(params, tiles, block, column, accumulators[block], running);
             write_exponentials(params, tiles.staged, first_row + warp_row() + 16 * block, column,
-                               products[block]);
+                               accumulators[block]);
         }
     }
     copy_async_wait<0>();
@@ -297,7 +297,7 @@ RETROMAE_DEVICE void rescale(const CrossEntropyFusedParams& params) {
     const uint64_t start = static_cast<uint64_t>(row) * params.hidden_size;
     for (uint32_t column = lane_index() * 8; column < params.hidden_size; column += 32 * 8) {
         float x[8];
-        load(pointer<const float>(params.products) + start + column, x);
+        load(pointer<const float>(params.unscaled_d_hidden) + start + column, x);
         RETROMAE_UNROLL
         for (int i = 0; i < 8; ++i) x[i] *= scale;
         store(pointer<T>(params.d_hidden) + start + column, x);

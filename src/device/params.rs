@@ -738,7 +738,7 @@ pub struct CrossEntropyFusedParams {
     pub exponentials: DevicePointer,
     pub scales: DevicePointer,
     pub scaled_hidden: DevicePointer,
-    pub products: DevicePointer,
+    pub unscaled_d_hidden: DevicePointer,
     pub d_hidden: DevicePointer,
     pub losses: DevicePointer,
     pub log_sum_exp: DevicePointer,
@@ -783,8 +783,8 @@ const _: () = {
         [::core::mem::offset_of!(CrossEntropyFusedParams, scales) - 88usize];
     ["Offset of field: CrossEntropyFusedParams::scaled_hidden"]
         [::core::mem::offset_of!(CrossEntropyFusedParams, scaled_hidden) - 96usize];
-    ["Offset of field: CrossEntropyFusedParams::products"]
-        [::core::mem::offset_of!(CrossEntropyFusedParams, products) - 104usize];
+    ["Offset of field: CrossEntropyFusedParams::unscaled_d_hidden"]
+        [::core::mem::offset_of!(CrossEntropyFusedParams, unscaled_d_hidden) - 104usize];
     ["Offset of field: CrossEntropyFusedParams::d_hidden"]
         [::core::mem::offset_of!(CrossEntropyFusedParams, d_hidden) - 112usize];
     ["Offset of field: CrossEntropyFusedParams::losses"]

@@ -137,7 +137,7 @@ pub fn forward_backward<T: Float>(
     let params = params(stream, &forward, &gradients)?;
     match forward.algorithm {
         Algorithm::Library => maxima_of_logits::<T>(stream, &params, forward.workspace.len())?,
-        Algorithm::Fused => launch::<T>(stream, kernels::BAG_OF_WORDS_PRODUCT, &params)?,
+        Algorithm::Fused => launch::<T>(stream, kernels::BAG_OF_WORDS_MATMUL, &params)?,
     }
     // SAFETY: the lengths were checked.
     unsafe { stream.launch(kernels::BAG_OF_WORDS_LOSS, &params)? };
@@ -172,7 +172,7 @@ fn maxima_of_logits<T: Float>(
     let chunk = (room / (stride * T::DTYPE.bytes())).min(tokens);
     for start in (0..tokens).step_by(chunk.max(1)) {
         let rows = chunk.min(tokens - start);
-        let product = logits::Product {
+        let matmul = logits::Matmul {
             dtype: T::DTYPE,
             hidden: params.hidden + (start * hidden_size * T::DTYPE.bytes()) as u64,
             weight: params.weight,
@@ -182,7 +182,7 @@ fn maxima_of_logits<T: Float>(
             hidden_size,
         };
         // SAFETY: the lengths were checked, and the workspace has room for the rows.
-        unsafe { logits::product(stream, product)? };
+        unsafe { logits::matmul(stream, matmul)? };
         let part = BagOfWordsParams { first_row: start as u32, rows: rows as u32, ..*params };
         launch::<T>(stream, kernels::BAG_OF_WORDS_MAXIMUM, &part)?;
     }

@@ -1,12 +1,12 @@
-//! Common parts of the losses over the vocabulary: their gradients, rows of logits, the products that compute them, and the tile of the tensor-core
-//! product that stores none.
+//! Common parts of the losses over the vocabulary: their gradients, rows of logits, the matmuls that compute them, and the tile of the tensor-core
+//! matmul that stores none.
 
 use super::Result;
 use super::error::{COLUMN_GROUP, require_contiguous, require_length, require_shape};
 use crate::device::params::VOCABULARY_TILE;
 use crate::device::{BatchStrides, DType, Float, Gemm, Matrix, MatrixMut, Stream, ViewMut};
 
-/// Rows and words per tile of the tensor-core product.
+/// Rows and token ids per tile of the tensor-core matmul.
 pub(super) const TILE: usize = VOCABULARY_TILE as usize;
 /// Alignment of a workspace's arrays, in bytes.
 pub(super) const ALIGNMENT: usize = 256;
@@ -55,9 +55,9 @@ impl<T: Float> Gradients<'_, T> {
     }
 }
 
-/// Operands and result of a product that computes logits, all of `dtype`.
+/// Operands and result of a matmul that computes logits, all of `dtype`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Product {
+pub(super) struct Matmul {
     pub dtype: DType,
     /// `[rows, hidden_size]`
     pub hidden: u64,
@@ -74,9 +74,9 @@ pub(super) struct Product {
 ///
 /// # Safety
 /// The matrices are valid for their shapes, and the logits overlap none of the others.
-pub(super) unsafe fn product(stream: &Stream, product: Product) -> Result<()> {
-    let Product { dtype, hidden, weight, logits, rows, vocabulary, hidden_size } = product;
-    let product = Gemm {
+pub(super) unsafe fn matmul(stream: &Stream, matmul: Matmul) -> Result<()> {
+    let Matmul { dtype, hidden, weight, logits, rows, vocabulary, hidden_size } = matmul;
+    let gemm = Gemm {
         m: rows,
         n: vocabulary,
         k: hidden_size,
@@ -95,6 +95,6 @@ pub(super) unsafe fn product(stream: &Stream, product: Product) -> Result<()> {
         batch: BatchStrides::ONE,
     };
     // SAFETY: passed on to the caller.
-    unsafe { stream.gemm(&product)? };
+    unsafe { stream.gemm(&gemm)? };
     Ok(())
 }

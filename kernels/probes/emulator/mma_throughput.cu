@@ -9,7 +9,7 @@ constexpr uint32_t kThroughputThreads = 128;
 // Multiplies the same operands `params.count` times. input[thread][20]: the fragments of A [16, 16] and of
 // B [16, 64]; output[thread][32]: those of the sums.
 template <class T, class Multiply>
-RETROMAE_DEVICE void probe_products(const ProbeParams& params, Multiply multiply) {
+RETROMAE_DEVICE void probe_mma(const ProbeParams& params, Multiply multiply) {
     const uint32_t thread = blockIdx.x * kThroughputThreads + threadIdx.x;
     const uint32_t* input = pointer<const uint32_t>(params.input) + 20 * thread;
     uint32_t a[4], b[4][4];
@@ -20,7 +20,7 @@ RETROMAE_DEVICE void probe_products(const ProbeParams& params, Multiply multiply
     for (int i = 0; i < 32; ++i) pointer<float>(params.output)[32 * thread + i] = c[i / 4][i % 4];
 }
 
-// A lane's operands of a product [16, 8].
+// A lane's operands of an mma [16, 8].
 template <class T>
 struct NaiveLane {
     float* c;
@@ -62,11 +62,11 @@ RETROMAE_DEVICE void naive_mma(float (&c)[8][4], const uint32_t (&a)[4],
 
 template <class T>
 RETROMAE_DEVICE void probe_mma(const ProbeParams& params) {
-    probe_products<T>(params, [](auto& c, const auto& a, const auto& b) { mma<T, 4>(c, a, b); });
+    probe_mma<T>(params, [](auto& c, const auto& a, const auto& b) { mma<T, 4>(c, a, b); });
 }
 template <class T>
 RETROMAE_DEVICE void probe_naive_mma(const ProbeParams& params) {
-    probe_products<T>(params, [](auto& c, const auto& a, const auto& b) { naive_mma<T>(c, a, b); });
+    probe_mma<T>(params, [](auto& c, const auto& a, const auto& b) { naive_mma<T>(c, a, b); });
 }
 
 RETROMAE_KERNEL(probe_mma_bf16, ProbeParams, Launch<kThroughputThreads>) {

@@ -9,7 +9,7 @@ namespace retromae {
 // input[thread]: the fragments a[4], b[Pairs][4] and c[2·Pairs][4]; output[thread]: c, to which the products
 // have been added.
 template <class T, int Pairs>
-RETROMAE_DEVICE void products(const ProbeParams& params) {
+RETROMAE_DEVICE void multiply(const ProbeParams& params) {
     constexpr int kSums = 8 * Pairs;
     constexpr int kOperands = 4 + 4 * Pairs;
     const uint32_t* operands = pointer<const uint32_t>(params.input) + (kOperands + kSums) * thread_index();
@@ -30,22 +30,22 @@ RETROMAE_DEVICE void products(const ProbeParams& params) {
 }
 
 RETROMAE_KERNEL(instruction_mma_bf16_1, ProbeParams, Launch<kInstructionThreads>) {
-    products<bf16, 1>(params);
+    multiply<bf16, 1>(params);
 }
 RETROMAE_KERNEL(instruction_mma_bf16_2, ProbeParams, Launch<kInstructionThreads>) {
-    products<bf16, 2>(params);
+    multiply<bf16, 2>(params);
 }
 RETROMAE_KERNEL(instruction_mma_bf16_4, ProbeParams, Launch<kInstructionThreads>) {
-    products<bf16, 4>(params);
+    multiply<bf16, 4>(params);
 }
 RETROMAE_KERNEL(instruction_mma_f16_1, ProbeParams, Launch<kInstructionThreads>) {
-    products<f16, 1>(params);
+    multiply<f16, 1>(params);
 }
 RETROMAE_KERNEL(instruction_mma_f16_2, ProbeParams, Launch<kInstructionThreads>) {
-    products<f16, 2>(params);
+    multiply<f16, 2>(params);
 }
 RETROMAE_KERNEL(instruction_mma_f16_4, ProbeParams, Launch<kInstructionThreads>) {
-    products<f16, 4>(params);
+    multiply<f16, 4>(params);
 }
 
 // A thread stores 4 rows of 8 elements to shared memory.

@@ -1,5 +1,5 @@
-//! The algorithm that never stores logits: a chunk holds exponentials, which a hand-written product computes from its tiles and the backward's
-//! products use as they are (see `kernels/cross_entropy/fused.cu`).
+//! The algorithm that never stores logits: a chunk holds exponentials, which a hand-written GEMM computes from its tiles and the backward's
+//! GEMMs use as they are (see `kernels/cross_entropy/fused.cu`).
 
 use super::call::Call;
 use super::gradients::{self, Operands};
@@ -24,7 +24,7 @@ struct Arrays {
     retries: usize,
     forward_end: usize,
     exponentials: usize,
-    products: usize,
+    unscaled_d_hidden: usize,
     scaled_hidden: usize,
     scales: usize,
     slab_sums: usize,
@@ -48,7 +48,7 @@ impl Arrays {
             retries: take(rows.div_ceil(TILE), 4),
             forward_end: take(0, 0),
             exponentials: take(rows * padded(vocab_size), typed),
-            products: take(rows * hidden_size, 4),
+            unscaled_d_hidden: take(rows * hidden_size, 4),
             scaled_hidden: take(rows * hidden_size, typed),
             scales: take(rows, 4),
             slab_sums: take(gradients::slab_sums(rows, vocab_size).bytes(), 1),
@@ -86,7 +86,7 @@ pub(super) fn enqueue(stream: &Stream, chunk: &Call) -> Result<()> {
         hidden: params.scaled_hidden,
         scales: params.scales,
         slab_sums: chunk.workspace + arrays.slab_sums as u64,
-        d_hidden: params.products,
+        d_hidden: params.unscaled_d_hidden,
         output: DType::F32,
     };
     // SAFETY: as above.
@@ -111,7 +111,7 @@ fn params(chunk: &Call, arrays: &Arrays) -> CrossEntropyFusedParams {
         exponentials: place_if(chunk.has_gradients, arrays.exponentials),
         scales: place_if(chunk.has_gradients, arrays.scales),
         scaled_hidden: place_if(chunk.d_weight != 0, arrays.scaled_hidden),
-        products: place_if(chunk.d_hidden != 0, arrays.products),
+        unscaled_d_hidden: place_if(chunk.d_hidden != 0, arrays.unscaled_d_hidden),
         d_hidden: chunk.d_hidden,
         losses: chunk.losses,
         log_sum_exp: chunk.log_sum_exp,

@@ -1,4 +1,4 @@
-//! Gradients of a chunk: products of the logits' gradient, and its column sums.
+//! Gradients of a chunk: matmuls of the logits' gradient, and its column sums.
 
 use super::call::Call;
 use crate::device::params::{CROSS_ENTROPY_SLAB_ROWS, CrossEntropyBiasParams};
@@ -61,10 +61,10 @@ pub(super) unsafe fn enqueue(stream: &Stream, chunk: &Call, operands: &Operands)
         accumulate: false,
         ..to_weight
     };
-    for (gradient, product) in [(chunk.d_weight, to_weight), (chunk.d_hidden, to_hidden)] {
+    for (gradient, gemm) in [(chunk.d_weight, to_weight), (chunk.d_hidden, to_hidden)] {
         if gradient != 0 {
             // SAFETY: passed on to the caller.
-            unsafe { stream.gemm(&product)? };
+            unsafe { stream.gemm(&gemm)? };
         }
     }
     if chunk.d_bias != 0 {

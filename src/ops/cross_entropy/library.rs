@@ -1,4 +1,4 @@
-//! The algorithm whose products run on the GEMM library: a chunk of logits, which their gradient overwrites.
+//! The algorithm whose matmuls run on the GEMM library: a chunk of logits, which their gradient overwrites.
 
 use super::call::Call;
 use super::gradients::{self, Operands};
@@ -23,9 +23,9 @@ pub(super) fn workspace(dtype: DType, rows: usize, hidden_size: usize, vocab_siz
 pub(super) fn enqueue(stream: &Stream, chunk: &Call) -> Result<()> {
     let Call { dtype, rows, hidden_size, vocabulary, hidden, weight, d_hidden, .. } = *chunk;
     let logits = chunk.workspace;
-    let product = logits::Product { dtype, hidden, weight, logits, rows, vocabulary, hidden_size };
+    let matmul = logits::Matmul { dtype, hidden, weight, logits, rows, vocabulary, hidden_size };
     // SAFETY: the arguments were checked; `rows` rows of logits fit the workspace.
-    unsafe { logits::product(stream, product)? };
+    unsafe { logits::matmul(stream, matmul)? };
     let scratch = logits + forward_workspace(dtype, rows, vocabulary).start_of_next() as u64;
     // Until what belongs there is written, the memory of a later result holds the hidden rows that have a target, and 0 for the others.
     let labeled_hidden = match chunk.d_weight {

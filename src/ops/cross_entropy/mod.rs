@@ -50,13 +50,13 @@ pub use crate::common::loss::Options;
 use crate::device::{DType, Float, Matrix, Stream, View, ViewMut};
 use call::Call;
 
-/// Method for the product with the word embeddings and the handling of its logits.
+/// Method for the matmul with the word embeddings and the handling of its logits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Algorithm {
     /// The GEMM library computes a chunk's logits, and a kernel reads them. Supports every type and option.
     #[default]
     Library,
-    /// A hand-written product reduces its tiles to what is needed of the logits (exponentials, maxima), and no logit is stored: losses are those
+    /// A hand-written matmul reduces its tiles to what is needed of the logits (exponentials, maxima), and no logit is stored: losses are those
     /// of f32 logits. It saves memory traffic. The cross-entropy supports bf16 without options; the bag of words bf16 and f16.
     Fused,
 }

@@ -90,7 +90,7 @@ fn forward_launches_nothing_of_gradients() {
         let kernels = run_form(device, &[&operands], (algorithm, 16), form, true).kernels;
         let first = match algorithm {
             Algorithm::Library => "bag_of_words_maximum",
-            Algorithm::Fused => "bag_of_words_product",
+            Algorithm::Fused => "bag_of_words_matmul",
         };
         assert!(kernels.len() == 2 && kernels[0].starts_with(first), "{kernels:?}");
         assert_eq!(kernels[1], "bag_of_words_loss");

@@ -303,8 +303,8 @@ fn what_is_wrong_shows_in_its_own_sentence() {
 }
 
 #[test]
-fn the_fused_product_has_no_bank_conflicts() {
-    assert_no_bank_conflicts("bag_of_words_product_bf16", |device| {
+fn the_fused_matmul_has_no_bank_conflicts() {
+    assert_no_bank_conflicts("bag_of_words_matmul_bf16", |device| {
         run(device, &[&Inputs::<bf16>::random(&[130, 20], 300, 96)], Algorithm::Fused, 1);
     });
 }

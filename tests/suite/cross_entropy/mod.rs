@@ -92,7 +92,7 @@ fn naive<T: Float>(operands: &Inputs<T>, algorithm: Algorithm) -> (Results, [f64
         results.log_sum_exp[row] = f64::from(total);
         results.log_likelihoods[row] = f64::from(logits[target] - total);
         results.losses[row] = f64::from(row_weight * (total - smoothed + z_loss * total * total));
-        // The stored gradient of a logit, and the factor for its products with weight, hidden row and 1.
+        // The stored gradient of a logit, and the factor for its matmuls with weight, hidden row and 1.
         let fused = algorithm == Algorithm::Fused;
         let reference = if maximum - logits[target] > 30.0 { maximum } else { logits[target] };
         let scale = row_weight * (reference - total).exp();

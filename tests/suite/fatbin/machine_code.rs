@@ -117,7 +117,7 @@ fn no_kernel_uses_local_memory() {
 }
 
 #[test]
-fn products_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
+fn matmuls_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
     if !nvcc_built_kernels() {
         return;
     }
@@ -134,7 +134,7 @@ fn products_in_16_bits_are_on_tensor_cores_and_move_16_bytes_at_once() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     // This matmul is of the size of the logits, but writes only two numbers for each sentence and word, of 4 and 2 bytes.
     let maxima: Vec<&Kernel> =
-        kernels.iter().filter(|kernel| kernel.name.starts_with("bag_of_words_product_")).collect();
+        kernels.iter().filter(|kernel| kernel.name.starts_with("bag_of_words_matmul_")).collect();
     assert!(!maxima.is_empty());
     for kernel in maxima {
         let rules = &TENSOR_CORE_RULES[..2];

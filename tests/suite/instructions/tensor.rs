@@ -18,14 +18,14 @@ const WARPS: usize = 16;
 const ERROR: f64 = (17.0 + 4.0) / 8_388_608.0;
 
 /// The operands of one warp, row by row.
-struct Products<T> {
+struct Mma<T> {
     columns: usize,
     a: Vec<T>,
     b: Vec<T>,
     c: Vec<f32>,
 }
 
-impl<T: Float> Products<T> {
+impl<T: Float> Mma<T> {
     /// Samples operands; `operand` and `addend` map 32 random bits to a number.
     fn sample(
         seed: u64,
@@ -105,14 +105,14 @@ fn kernels<T: Float>() -> [(&'static str, usize); 3] {
 }
 
 /// Checks the kernels of a type on operands sampled for each warp.
-fn assert_products<T: Float>(
+fn assert_mma<T: Float>(
     operand: impl Fn(u32) -> f32 + Copy,
     addend: impl Fn(u32) -> f32 + Copy,
     expected: impl Fn((f64, f64)) -> Expected,
 ) {
     for (kernel, columns) in kernels::<T>() {
-        let warps: Vec<Products<T>> =
-            (0..WARPS).map(|warp| Products::sample(1000 + warp as u64, columns, operand, addend)).collect();
+        let warps: Vec<Mma<T>> =
+            (0..WARPS).map(|warp| Mma::sample(1000 + warp as u64, columns, operand, addend)).collect();
         let lanes = || warps.iter().flat_map(|warp| (0..32).map(move |lane| (warp, lane)));
         let input: Vec<u32> = lanes().flat_map(|(warp, lane)| warp.record(lane)).collect();
         let sums = lanes().flat_map(|(warp, lane)| warp.sums_of(lane).map(|place| warp.sum(place)));
@@ -131,16 +131,16 @@ fn integer(word: u32, limit: u32) -> f32 {
 }
 
 #[test]
-fn products_of_small_integers_are_exact() {
+fn mma_of_small_integers_is_exact() {
     let operand = |word| integer(word, 9);
     let addend = |word| integer(word, 5000);
-    assert_products::<bf16>(operand, addend, exactly);
-    assert_products::<f16>(operand, addend, exactly);
+    assert_mma::<bf16>(operand, addend, exactly);
+    assert_mma::<f16>(operand, addend, exactly);
 }
 
 /// An infinite operand makes a sum infinite, or NaN if it meets a zero or an infinite operand of the other sign.
 #[test]
-fn products_of_infinities_and_nan_are_theirs() {
+fn mma_of_infinities_and_nan_gives_theirs() {
     // Rare enough that most sums have none, while one, two and more occur.
     let special = |word: u32, ordinary: f32| match word >> 16 & 0xff {
         0 => f32::INFINITY,
@@ -150,21 +150,21 @@ fn products_of_infinities_and_nan_are_theirs() {
     };
     let operand = |word| special(word, integer(word & 0xffff, 3));
     let addend = |word| special(word, integer(word & 0xffff, 5000));
-    assert_products::<bf16>(operand, addend, exactly);
-    assert_products::<f16>(operand, addend, exactly);
+    assert_mma::<bf16>(operand, addend, exactly);
+    assert_mma::<f16>(operand, addend, exactly);
 }
 
 /// Values of 8 bits, which both types hold, at scales so far apart that the truncated part differs from sum to sum.
 #[test]
-fn products_of_any_numbers_are_near() {
+fn mma_of_any_numbers_is_near() {
     let scaled = |word: u32, limit| integer(word & 0xffff, limit) * 2f32.powi(-((word >> 16) as i32 % 13));
     let near = |(value, magnitude): (f64, f64)| Expected::Near {
         value,
         tolerance: ERROR * magnitude,
         or_infinity: false,
     };
-    assert_products::<bf16>(|word| scaled(word, 255), |word| scaled(word, 32_767) * 1.37, near);
-    assert_products::<f16>(|word| scaled(word, 255), |word| scaled(word, 32_767) * 1.37, near);
+    assert_mma::<bf16>(|word| scaled(word, 255), |word| scaled(word, 32_767) * 1.37, near);
+    assert_mma::<f16>(|word| scaled(word, 255), |word| scaled(word, 32_767) * 1.37, near);
 }
 
 /// Rows of 8 elements that a thread writes to shared memory.

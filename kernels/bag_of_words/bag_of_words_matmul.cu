@@ -20,14 +20,14 @@ namespace retromae {
 constexpr uint32_t kShareStride = kGemmTile + 8;
 constexpr uint32_t kShares = 8;
 
-// The largest product of each of a lane's rows, and the token position that has it.
+// The largest logit of each of a lane's rows, and the token position that has it.
 struct RunningMaxima {
     float values[kLaneRows];
     uint32_t positions[kLaneRows];
 
-    // Adds products whose first column is the token at `position`; those from `end` on do not exist.
-    RETROMAE_MEMBER void add(const WarpAccumulators& products, uint32_t position, uint32_t end) {
-        for_each_product(products, [&](int row, int column, float x) {
+    // Adds logits whose first column is the token at `position`; those from `end` on do not exist.
+    RETROMAE_MEMBER void add(const WarpAccumulators& accumulators, uint32_t position, uint32_t end) {
+        for_each_accumulator(accumulators, [&](int row, int column, float x) {
             const uint32_t own = position + lane_column(column);
             if (own < end && exceeds(x, values[row])) {
                 values[row] = x;
@@ -71,7 +71,7 @@ struct SharedMaxima {
 };
 
 template <class T>
-RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
+RETROMAE_DEVICE void matmul(const BagOfWordsParams& params) {
     const uint32_t sentence = blockIdx.y;
     const TokenRange tokens = tokens_of(params, sentence);
     const uint32_t first = tokens.start + params.first_position;
@@ -92,9 +92,9 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
     }
     RETROMAE_NO_UNROLL
     for (uint32_t tile = 0; tile < tiles; ++tile) {
-        WarpAccumulators products;
-        stream.multiply(products);
-        running.add(products, params.first_position + tile * kGemmTile + warp_column(), tokens.count);
+        WarpAccumulators accumulators;
+        stream.multiply(accumulators);
+        running.add(accumulators, params.first_position + tile * kGemmTile + warp_column(), tokens.count);
     }
     copy_async_wait<0>();
     shared.put(running);
@@ -110,7 +110,7 @@ RETROMAE_DEVICE void product(const BagOfWordsParams& params) {
 
 // One block per tile of the vocabulary and sentence.
 template <class T>
-struct BagProductLaunch : Launch<kGemmThreads> {
+struct BagMatmulLaunch : Launch<kGemmThreads> {
     static Grid grid(const BagOfWordsParams& params) {
         return {ceil_div(params.vocabulary, kGemmTile), params.sentences};
     }
@@ -120,11 +120,11 @@ struct BagProductLaunch : Launch<kGemmThreads> {
     }
 };
 
-RETROMAE_KERNEL(bag_of_words_product_bf16, BagOfWordsParams, BagProductLaunch<bf16>) {
-    product<bf16>(params);
+RETROMAE_KERNEL(bag_of_words_matmul_bf16, BagOfWordsParams, BagMatmulLaunch<bf16>) {
+    matmul<bf16>(params);
 }
-RETROMAE_KERNEL(bag_of_words_product_f16, BagOfWordsParams, BagProductLaunch<f16>) {
-    product<f16>(params);
+RETROMAE_KERNEL(bag_of_words_matmul_f16, BagOfWordsParams, BagMatmulLaunch<f16>) {
+    matmul<f16>(params);
 }
 
 }  // namespace retromae
