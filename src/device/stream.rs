@@ -434,7 +434,7 @@ impl Graph {
         unsafe { self.device.backend().launch_graph(self.graph, stream.handle.stream, &self.kernels) }
     }
 
-    /// Names of its kernels in the order of their launches; a GEMM library's matrix products have none.
+    /// Names of its kernels in the order of their launches; a GEMM library's matmuls have none.
     #[must_use]
     pub fn kernels(&self) -> &[String] {
         &self.kernels

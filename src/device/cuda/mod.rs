@@ -39,8 +39,8 @@ pub(super) fn open(ordinal: usize) -> Result<Box<dyn Backend>> {
     Ok(Box::new(CudaBackend::open(device)?))
 }
 
-/// Name of a product in messages, as it has no kernel's name.
-const PRODUCT: &str = "a matrix product";
+/// Name of a GEMM in messages, as it has no kernel's name.
+const GEMM: &str = "a GEMM";
 /// Time after which a running command is named under `RETROMAE_CUDA_SYNC=1`, for it may never end.
 const SLOW: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ struct CudaBackend {
     /// caused it.
     one_by_one: Option<Mutex<()>>,
     modules: Modules,
-    /// An error here is reported by the first product: kernels work without cuBLASLt.
+    /// An error here is reported by the first GEMM: kernels work without cuBLASLt.
     blas: Result<Blas>,
     memory: Arc<Pool>,
     staging: PageLocked,
@@ -60,7 +60,7 @@ struct CudaBackend {
     context: Arc<Context>,
 }
 
-/// Recorded work, and the workspace of its products.
+/// Recorded work, and the workspace of its GEMMs.
 struct Recording {
     executable: sys::CUgraphExec,
     workspace: Option<Arc<Workspace>>,
@@ -153,7 +153,7 @@ impl CudaBackend {
                 unsafe { self.modules.launch(&self.context, launch, stream) }
             }
             Command::Gemm(gemm) => {
-                self.context.launched(PRODUCT);
+                self.context.launched(GEMM);
                 let blas = self.blas.as_ref().map_err(Clone::clone)?;
                 // SAFETY: passed on to the caller.
                 unsafe { blas.run(gemm, stream, recorder) }
@@ -316,7 +316,7 @@ impl Backend for CudaBackend {
         let _entered = self.context.enter()?;
         let (kernel, name) = match command {
             Command::Launch(launch) => (Some(launch.kernel), launch.kernel),
-            Command::Gemm(_) => (None, PRODUCT),
+            Command::Gemm(_) => (None, GEMM),
             Command::Transfer(_) => (None, "a copy"),
             Command::Zero { .. } => (None, "a fill with zeros"),
         };

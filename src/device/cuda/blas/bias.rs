@@ -1,4 +1,4 @@
-//! Addends: the initial values of a result that a product is added to.
+//! Addends: the initial values of a result that a GEMM is added to.
 
 use cudarc::driver::{result, sys};
 
@@ -6,7 +6,7 @@ use crate::device::Gemm;
 
 type Status = Result<(), result::DriverError>;
 
-/// Writes the addend of a product that is accumulated onto it, or has empty sums (k = 0): the bias in every row, else zeros.
+/// Writes the addend of a GEMM that is accumulated onto it, or has empty sums (k = 0): the bias in every row, else zeros.
 ///
 /// # Safety
 /// The bias and the result are valid for their shapes, and the stream is alive.

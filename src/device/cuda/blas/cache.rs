@@ -52,7 +52,7 @@ struct Contents {
     winners: BTreeMap<String, Winner>,
 }
 
-/// Winners by family of products.
+/// Winners by family of GEMMs.
 pub(super) struct Cache {
     contents: Contents,
     file: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Choice of a product's algorithm among cuBLASLt's candidates: an earlier winner, the winner of a measurement, or the default without one.
+//! Choice of a GEMM's algorithm among cuBLASLt's candidates: an earlier winner, the winner of a measurement, or the default without one.
 //! Nothing here touches a device.
 
 /// An algorithm in cuBLASLt's own encoding, which is valid for one version of it.
@@ -8,7 +8,7 @@ pub(super) type Algorithm = [u64; 8];
 /// much, and a choice that flips from run to run would change the rounding.
 const WINNING_SHARE: f32 = 0.97;
 
-/// Decision about a product that comes for the first time.
+/// Decision about a GEMM that comes for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Take this candidate for good.
@@ -21,7 +21,7 @@ pub(super) enum Decision {
 
 /// Decides on `candidates`, of which there is at least one; `remembered` is the winner of an earlier measurement.
 ///
-/// A winner from another size of the same family or from a file may not be among the candidates; only those are known to fit this product, so the
+/// A winner from another size of the same family or from a file may not be among the candidates; only those are known to fit this GEMM, so the
 /// first candidate is taken then.
 pub(super) fn decide(
     candidates: &[Algorithm],

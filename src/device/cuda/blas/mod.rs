@@ -1,6 +1,6 @@
-//! Matrix products of a CUDA device, by cuBLASLt.
+//! Matmuls of a CUDA device, by cuBLASLt.
 //!
-//! cuBLASLt proposes several algorithms for a product. When a product of a new size class first comes outside a capture, each algorithm is run on
+//! cuBLASLt proposes several algorithms for a GEMM. When a GEMM of a new size class first comes outside a capture, each algorithm is run on
 //! the operands with a result of its own, and the fastest is kept, in memory and in a file ([`cache`]).
 
 mod bias;
@@ -92,7 +92,7 @@ impl Blas {
         format!("cuBLASLt {}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
-    /// Returns the workspace of the products that `stream` has recorded, if any.
+    /// Returns the workspace of the GEMMs that `stream` has recorded, if any.
     pub(super) fn recorded(&self, stream: driver::sys::CUstream) -> Option<Arc<Workspace>> {
         self.workspaces().recorded(stream)
     }
@@ -106,7 +106,7 @@ impl Blas {
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enqueues a product on `stream`.
+    /// Enqueues a GEMM on `stream`.
     ///
     /// # Safety
     /// The matrices and the bias are valid for their shapes, and `c` overlaps none of the others; the stream belongs to the current context.
@@ -148,7 +148,7 @@ impl Blas {
     }
 
     /// # Safety
-    /// As [`run`](Self::run); the product is of the plan's shape.
+    /// As [`run`](Self::run); the GEMM is of the plan's shape.
     unsafe fn launch(&self, planned: &Planned, context: BlasContext, gemm: &Gemm) -> Result<()> {
         // SAFETY: the algorithm is one of the plan's candidates; the rest is passed on to the caller.
         unsafe { planned.plan.launch(context, gemm, planned.algorithm) }
@@ -160,7 +160,7 @@ impl Blas {
         self.memory.context.hidden_failure(doing).unwrap_or_else(|| blas_error(doing, error))
     }
 
-    /// Returns the plan of a product, or `None` where cuBLASLt has no algorithm for it. Other products wait while one is measured, as running
+    /// Returns the plan of a GEMM, or `None` where cuBLASLt has no algorithm for it. Other GEMMs wait while one is measured, as running
     /// beside them would distort the times.
     ///
     /// # Safety
@@ -232,8 +232,8 @@ impl Blas {
         }
     }
 
-    /// Runs every candidate on the product's operands, with a scratch result; returns the winner's index and its time. `None` where there is no
-    /// memory for the scratch result, or nothing could be timed; a fault of the device is then left to the product itself to report.
+    /// Runs every candidate on the GEMM's operands, with a scratch result; returns the winner's index and its time. `None` where there is no
+    /// memory for the scratch result, or nothing could be timed; a fault of the device is then left to the GEMM itself to report.
     ///
     /// # Safety
     /// As [`run`](Self::run); the candidates are the plan's.
@@ -248,10 +248,10 @@ impl Blas {
         let bytes = elements * gemm.output.bytes();
         let scratch = self.memory.allocate(bytes).ok()?;
         let trial = Gemm { c: scratch, ..*gemm };
-        // SAFETY: `scratch` has this size. It is cleared since products that accumulate read it.
+        // SAFETY: `scratch` has this size. It is cleared since GEMMs that accumulate read it.
         let cleared = unsafe { driver::result::memset_d8_async(scratch, 0, bytes, context.stream) };
         let times = cleared.and_then(|()| {
-            // SAFETY: `trial` is the product with another, equally large and better aligned result.
+            // SAFETY: `trial` is the GEMM with another, equally large and better aligned result.
             timing::measure(context, candidates.len(), |index| unsafe {
                 plan.launch(context, &trial, candidates[index]).is_ok()
             })
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_error_says_which_product_it_is() {
-        let mut gemm = plan::tests::product();
+        let mut gemm = plan::tests::gemm();
         assert_eq!(describe(&gemm), "[2, 4] by [4, 3] (nt; bf16 to f32, bias)");
         (gemm.batch.count, gemm.bias) = (12, None);
         assert_eq!(describe(&gemm), "12 times [2, 4] by [4, 3] (nt; bf16 to f32)");

@@ -1,4 +1,4 @@
-//! A product in cuBLASLt's terms: descriptors created once for each shape, and the algorithms that cuBLASLt proposes.
+//! A GEMM in cuBLASLt's terms: descriptors created once for each shape, and the algorithms that cuBLASLt proposes.
 
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
@@ -25,7 +25,7 @@ const ROW_ALIGNMENT_MAX: u64 = 16;
 
 type Status<T> = Result<T, CublasError>;
 
-/// Everything that a plan depends on: a product with the addresses reduced to their alignments.
+/// Everything that a plan depends on: a GEMM with the addresses reduced to their alignments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PlanKey {
     sizes: [usize; 3],
@@ -53,7 +53,7 @@ impl PlanKey {
         }
     }
 
-    /// Returns the key that products share a measurement by: their sizes are of one class, and their rows equally aligned.
+    /// Returns the key that GEMMs share a measurement by: their sizes are of one class, and their rows equally aligned.
     pub(super) fn family(&self) -> String {
         let [m, n, k] = self.sizes.map(size_class);
         let [a, b] = self.transposed.map(|transposed| if transposed { 't' } else { 'n' });
@@ -96,7 +96,7 @@ fn alignment(address: u64, max: u64) -> u32 {
     1 << (address | max).trailing_zeros()
 }
 
-/// Handle, workspace and stream that a product runs with.
+/// Handle, workspace and stream that a GEMM runs with.
 #[derive(Clone, Copy)]
 pub(super) struct BlasContext {
     pub handle: sys::cublasLtHandle_t,
@@ -105,7 +105,7 @@ pub(super) struct BlasContext {
     pub stream: driver::sys::CUstream,
 }
 
-/// Descriptors of a product in cuBLASLt's column-major terms.
+/// Descriptors of a GEMM in cuBLASLt's column-major terms.
 ///
 /// A row-major matrix is, read column by column, its transpose. So `cᵀ[n, m] = op(b)ᵀ · op(a)ᵀ` moves no data: `b` is the first factor, `a` the
 /// second, and each is transposed exactly where `Gemm` says so. cuBLASLt's bias has an element for each row of its result, which is a column of
@@ -115,7 +115,7 @@ pub(super) struct Plan {
     descriptor: Mutex<Descriptor>,
     first: MatrixLayout,
     second: MatrixLayout,
-    product: MatrixLayout,
+    result: MatrixLayout,
 }
 
 // SAFETY: descriptors are plain heap objects of the library, bound to no thread.
@@ -145,12 +145,12 @@ impl Plan {
             descriptor: Mutex::new(descriptor),
             first: MatrixLayout::new(input, flip(b_transposed, [n, k]), b_stride, count, batch.b_stride)?,
             second: MatrixLayout::new(input, flip(a_transposed, [k, m]), a_stride, count, batch.a_stride)?,
-            product: MatrixLayout::new(output, [n, m], c_stride, count, batch.c_stride)?,
+            result: MatrixLayout::new(output, [n, m], c_stride, count, batch.c_stride)?,
         })
     }
 
-    /// Returns the algorithms that cuBLASLt proposes for a product of this plan's `shape`, the one it expects to be fastest first; none where it
-    /// refuses the product.
+    /// Returns the algorithms that cuBLASLt proposes for a GEMM of this plan's `shape`, the one it expects to be fastest first; none where it
+    /// refuses the GEMM.
     pub(super) fn candidates(
         &self,
         handle: sys::cublasLtHandle_t,
@@ -170,8 +170,8 @@ impl Plan {
                 descriptor.0,
                 self.first.0,
                 self.second.0,
-                self.product.0,
-                self.product.0,
+                self.result.0,
+                self.result.0,
                 preference.0,
                 CANDIDATES_MAX as i32,
                 found.as_mut_ptr(),
@@ -179,7 +179,7 @@ impl Plan {
             )
         };
         match status {
-            // cuBLASLt has been seen to refuse bias epilogues of thin products as invalid.
+            // cuBLASLt has been seen to refuse bias epilogues of thin GEMMs as invalid.
             sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
             | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE => return Ok(Vec::new()),
             other => other.result()?,
@@ -191,7 +191,7 @@ impl Plan {
         Ok(usable.map(|found| found.algo.data).collect())
     }
 
-    /// Enqueues a product of this plan's shape.
+    /// Enqueues a GEMM of this plan's shape.
     ///
     /// # Safety
     /// The matrices and the bias are valid; `algorithm` is one of this plan's [`candidates`](Self::candidates); its CUDA context is current.
@@ -218,9 +218,9 @@ impl Plan {
                 pointer(gemm.a),
                 self.second.0,
                 pointer(gemm.c),
-                self.product.0,
+                self.result.0,
                 pointer(gemm.c),
-                self.product.0,
+                self.result.0,
                 &raw const algorithm,
                 pointer(context.workspace),
                 WORKSPACE_BYTES,
@@ -315,7 +315,7 @@ impl Preference {
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c)?;
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c)?;
         if shape.types[1] != DType::F32 {
-            // Partial sums of a split-K product are added in f32 as well, so that only the final result is rounded to 16 bits.
+            // Partial sums of a split-K GEMM are added in f32 as well, so that only the final result is rounded to 16 bits.
             let schemes = ReductionScheme::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
             preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes)?;
         }
@@ -340,7 +340,7 @@ impl Drop for Preference {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn product() -> Gemm {
+    pub(in super::super) fn gemm() -> Gemm {
         Gemm {
             m: 2,
             n: 3,
@@ -363,12 +363,12 @@ pub(super) mod tests {
 
     #[test]
     fn a_shape_knows_the_alignments() {
-        let shape = PlanKey::of(&product());
+        let shape = PlanKey::of(&gemm());
         assert_eq!((shape.alignments, shape.bias), ([256, 16, 4], Some(32)));
         assert_eq!(shape.transposed, [false, true]);
         assert_eq!(shape.row_alignments(), [8, 8, 4]);
         let batch = BatchStrides { count: 2, a_stride: 9, b_stride: 0, c_stride: 6 };
-        let batched = PlanKey::of(&Gemm { batch, ..product() });
+        let batched = PlanKey::of(&Gemm { batch, ..gemm() });
         assert_eq!(batched.row_alignments(), [2, 8, 4]);
         assert_eq!((shape.pointer_alignments(), batched.pointer_alignments()), ([256, 16, 4], [2, 16, 4]));
     }
@@ -376,7 +376,7 @@ pub(super) mod tests {
     #[test]
     fn a_family_is_products_of_about_one_size() {
         let family = |change: &dyn Fn(&mut Gemm)| {
-            let mut gemm = Gemm { m: 20_000, n: 768, k: 768, a_stride: 768, b_stride: 768, ..product() };
+            let mut gemm = Gemm { m: 20_000, n: 768, k: 768, a_stride: 768, b_stride: 768, ..gemm() };
             (gemm.c, gemm.c_stride) = (0x1_0100, 768);
             change(&mut gemm);
             PlanKey::of(&gemm).family()

@@ -25,7 +25,7 @@ pub(super) fn measure(
     let mut times = vec![Vec::with_capacity(RUNS); count];
     for round in 0..=RUNS {
         for _ in 0..FILLS {
-            // SAFETY: the workspace holds nothing between products, and is used in this stream's order.
+            // SAFETY: the workspace holds nothing between GEMMs, and is used in this stream's order.
             unsafe { result::memset_d8_async(context.workspace, 0, WORKSPACE_BYTES, context.stream)? };
         }
         // SAFETY: the stream is alive.

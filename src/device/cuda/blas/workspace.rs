@@ -1,4 +1,4 @@
-//! Workspaces of matrix products.
+//! Workspaces of GEMMs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ use crate::device::Result;
 use crate::device::cuda::event::Event;
 use crate::device::cuda::memory::Pool;
 
-/// Memory that one product at a time works in, freed with its last holder.
+/// Memory that one GEMM at a time works in, freed with its last holder.
 pub(in super::super) struct Workspace {
     memory: Arc<Pool>,
     pub(super) address: sys::CUdeviceptr,
-    /// Event after the last graph whose products use the workspace.
+    /// Event after the last graph whose GEMMs use the workspace.
     last: Mutex<Event>,
 }
 
@@ -52,7 +52,7 @@ impl Drop for Workspace {
     }
 }
 
-/// Whoever records a stream's work, so that its products are executed later, and repeatedly.
+/// Whoever records a stream's work, so that its GEMMs are executed later, and repeatedly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Recorder {
     /// Nobody: work is executed.
@@ -63,7 +63,7 @@ pub(in super::super) enum Recorder {
     Other,
 }
 
-/// The workspaces of all streams. Products of two streams may run at the same time, and so may a graph and products of the stream that it was
+/// The workspaces of all streams. GEMMs of two streams may run at the same time, and so may a graph and GEMMs of the stream that it was
 /// recorded on: each of them has its own.
 #[derive(Default)]
 pub(super) struct Workspaces {
@@ -74,7 +74,7 @@ pub(super) struct Workspaces {
 }
 
 impl Workspaces {
-    /// Returns the workspace for a product that is enqueued on `stream`.
+    /// Returns the workspace for a GEMM that is enqueued on `stream`.
     pub(super) fn get(
         &mut self,
         memory: &Arc<Pool>,
@@ -92,7 +92,7 @@ impl Workspaces {
         Ok(workspace)
     }
 
-    /// Returns the workspace of the products that `stream` has recorded, if any.
+    /// Returns the workspace of the GEMMs that `stream` has recorded, if any.
     pub(super) fn recorded(&self, stream: sys::CUstream) -> Option<Arc<Workspace>> {
         self.by_stream.get(&(stream as usize, true)).cloned()
     }
