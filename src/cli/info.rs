@@ -34,14 +34,14 @@ fn devices() -> [Found; 2] {
 }
 
 /// Matmul test of a device: its GEMM library and its error.
-struct Product {
+struct MatmulCheck {
     /// Name and version of the GEMM library, if it loads.
     library: Option<String>,
     /// Largest error relative to the largest element of the result, or the reason why the test failed.
     relative_error: Result<f64, String>,
 }
 
-impl Product {
+impl MatmulCheck {
     /// Rounding to bf16 has an error of half a unit in the last of 8 bits, 2⁻⁹; the error with the f32 sums before it is below this.
     const ERROR_MAX: f64 = 1.0 / 256.0;
     const ROWS: usize = 96;
@@ -124,7 +124,7 @@ impl Arguments {
                     let mut facts =
                         json!({ "name": name, "available": true, "description": device.description() });
                     if self.check {
-                        facts["product"] = Product::of(&device).json();
+                        facts["matmul"] = MatmulCheck::of(&device).json();
                     }
                     facts
                 }
@@ -157,7 +157,7 @@ impl Arguments {
                 Ok(device) => {
                     line(name, &device.description());
                     if self.check {
-                        line("  product", &Product::of(&device).text());
+                        line("  matmul", &MatmulCheck::of(&device).text());
                     }
                 }
                 Err(reason) => line(name, &format!("not available: {reason}")),

@@ -172,7 +172,7 @@ fn info_lists_devices_and_kernels() {
     for kernel in kernels.iter().filter(|kernel| kernel["arch"] != "host") {
         assert!(kernel["registers"].as_u64().unwrap() > 0, "{kernel}");
     }
-    assert!(facts["devices"][0]["product"].is_null(), "nothing is checked unless asked for");
+    assert!(facts["devices"][0]["matmul"].is_null(), "nothing is checked unless asked for");
     let table = String::from_utf8(retromae(&["info", "--kernels"]).stdout).unwrap();
     assert!(table.contains("host compiler") && table.contains("attention/attention_forward.cu"), "{table}");
 }
@@ -182,12 +182,12 @@ fn info_checks_a_product() {
     let output = retromae(&["info", "--check", "--json"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let product = &facts["devices"][0]["product"];
-    assert_eq!(product["library"], "the crate gemm");
-    let error = product["relative_error"].as_f64().unwrap();
+    let matmul = &facts["devices"][0]["matmul"];
+    assert_eq!(matmul["library"], "the crate gemm");
+    let error = matmul["relative_error"].as_f64().unwrap();
     assert!(error > 0.0 && error < 1.0 / 256.0, "{error}");
     let text = String::from_utf8(retromae(&["info", "--check"]).stdout).unwrap();
-    assert!(text.contains("\n  product      the crate gemm, relative error "), "{text}");
+    assert!(text.contains("\n  matmul       the crate gemm, relative error "), "{text}");
 }
 
 #[test]

@@ -136,18 +136,18 @@ fn checked(libraries: &PathBuf, fault: &str) -> serde_json::Value {
 #[test]
 fn info_checks_cublaslt_or_says_what_it_lacks() {
     let Some(libraries) = libraries() else { return };
-    let product = &checked(&libraries, "")["product"];
-    assert_eq!(product["library"], "cuBLASLt 13.0.0");
-    assert!(product["relative_error"].as_f64().unwrap() < 1.0 / 256.0, "{product}");
+    let matmul = &checked(&libraries, "")["matmul"];
+    assert_eq!(matmul["library"], "cuBLASLt 13.0.0");
+    assert!(matmul["relative_error"].as_f64().unwrap() < 1.0 / 256.0, "{matmul}");
 
     let device = checked(&libraries, "no-blas");
     assert_eq!(device["available"], true);
-    let error = device["product"]["error"].as_str().unwrap();
-    assert!(device["product"]["library"].is_null() && error.contains("opening cuBLASLt"), "{device}");
+    let error = device["matmul"]["error"].as_str().unwrap();
+    assert!(device["matmul"]["library"].is_null() && error.contains("opening cuBLASLt"), "{device}");
 
     let device = checked(&libraries, "no-device");
     assert_eq!(device["available"], false);
-    assert!(device["product"].is_null(), "{device}");
+    assert!(device["matmul"].is_null(), "{device}");
 }
 
 /// A module is loaded when one of its kernels is launched, and all are loaded before a capture; `info` launches none, and checks that the device

@@ -65,12 +65,12 @@ pub struct Device {
     pub host_threads: Option<u32>,
     /// One matmul by the GEMM backend of this device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub product: Option<Product>,
+    pub matmul: Option<MatmulCheck>,
 }
 
 /// GEMM backend, and the result of one matmul with it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Product {
+pub struct MatmulCheck {
     pub library: Option<String>,
     pub relative_error: Option<f64>,
     /// Reason why the matmul failed.

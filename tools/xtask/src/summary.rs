@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::result::{Clocks, Comparison, Device, Figure, Product, ResultFile, Skipped, Stage, Status};
+use crate::result::{Clocks, Comparison, Device, Figure, MatmulCheck, ResultFile, Skipped, Stage, Status};
 
 /// Returns the whole summary of a run.
 pub fn markdown(result: &ResultFile) -> String {
@@ -112,10 +112,10 @@ fn facts(result: &ResultFile) -> Vec<[String; 2]> {
         add("clocks before", device.clocks_before.as_ref().map(clocks));
         add("clocks after", device.clocks_after.as_ref().map(clocks));
     }
-    if let Some(Product { library, relative_error, error }) = &device.product {
-        let accuracy = relative_error.map(|error| format!("relative error of a bf16 product {error:.1e}"));
+    if let Some(MatmulCheck { library, relative_error, error }) = &device.matmul {
+        let accuracy = relative_error.map(|error| format!("relative error of a bf16 matmul {error:.1e}"));
         let parts = [library.clone(), accuracy, error.clone()];
-        add("products by", Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+        add("matmuls by", Some(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
     }
     add("processor", device.host_cpu.clone());
     add("processor threads", device.host_threads.map(|threads| threads.to_string()));
@@ -126,7 +126,7 @@ fn facts(result: &ResultFile) -> Vec<[String; 2]> {
     let unmeasured = || Some("not measured".into());
     add("copy", ceilings.copy_bytes_per_s.map(|rate| format!("{:.1} GB/s", rate / 1e9)).or_else(unmeasured));
     add(
-        "matrix product",
+        "matmul",
         ceilings.matmul_flop_per_s.map(|rate| format!("{:.2} TFLOP/s", rate / 1e12)).or_else(unmeasured),
     );
     rows

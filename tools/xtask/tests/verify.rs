@@ -19,7 +19,7 @@ const TESTS: [(&str, &str); 5] = [
 ];
 const RETROMAE: &str = r#"
 case "$*" in
-info*) echo '{"devices":[{"name":"cuda","description":"Sample device","product":{"library":"cuBLASLt"}},{"name":"host","description":"Sample host","product":{}}]}' ;;
+info*) echo '{"devices":[{"name":"cuda","description":"Sample device","matmul":{"library":"cuBLASLt"}},{"name":"host","description":"Sample host","matmul":{}}]}' ;;
 pretrain*)
     while [ "$1" != --out ]; do shift; done
     mkdir -p "$2"
@@ -144,17 +144,8 @@ fn every_step_runs_and_leaves_three_files() {
     let bundle = Bundle::new(&TESTS);
     let output = bundle.run(&["--minutes", "9"]);
     assert_code(&output, 0);
-    let passed = [
-        "info",
-        "instructions",
-        "kernels",
-        "products",
-        "tests",
-        "bench",
-        "training",
-        "memcheck",
-        "racecheck",
-    ];
+    let passed =
+        ["info", "instructions", "kernels", "matmuls", "tests", "bench", "training", "memcheck", "racecheck"];
     bundle.assert_status("passed", &passed);
     bundle.assert_status("passed", &["bench-more", "bench-reverse"]);
     bundle.assert_status("skipped", &["peers"]);
@@ -162,7 +153,7 @@ fn every_step_runs_and_leaves_three_files() {
     assert_eq!(bundle.stage("tests")["tests"], counts);
     let result = bundle.result();
     assert_eq!(
-        (&result["device"]["name"], &result["device"]["product"]["library"]),
+        (&result["device"]["name"], &result["device"]["matmul"]["library"]),
         (&"Sample device".into(), &"cuBLASLt".into())
     );
     assert_eq!(result["device"]["clocks_after"]["power_w"], Value::Null);
@@ -201,7 +192,7 @@ fn failures_are_recorded_and_the_rest_runs() {
     bundle.script("bin/retromae", &RETROMAE.replace("2.0", "2.$((RANDOM))"));
     assert_code(&bundle.run(&[]), 1);
     bundle.assert_status("failed", &["instructions", "tests", "bench", "training", "memcheck", "racecheck"]);
-    bundle.assert_status("passed", &["info", "kernels", "products"]);
+    bundle.assert_status("passed", &["info", "kernels", "matmuls"]);
     bundle.assert_status("skipped", &["bench-more", "bench-reverse"]);
     for (name, part) in [
         ("instructions", "instructions::a"),
@@ -243,7 +234,7 @@ fn a_fault_is_that_of_one_test_and_the_others_count() {
     assert!(found[1].starts_with("layer_norm::crashes: "), "{found:?}");
     bundle.assert_status(
         "passed",
-        &["info", "instructions", "kernels", "products", "bench", "training", "memcheck"],
+        &["info", "instructions", "kernels", "matmuls", "bench", "training", "memcheck"],
     );
 }
 
@@ -340,7 +331,7 @@ fn however_a_run_is_ended_it_leaves_what_it_found() {
         assert_eq!(child.wait().unwrap().code(), code, "{signal}");
         bundle.assert_status("passed", &["info", "instructions"]);
         bundle.assert_status("interrupted", &["kernels"]);
-        bundle.assert_status("not_reached", &["products", "tests", "bench", "racecheck"]);
+        bundle.assert_status("not_reached", &["matmuls", "tests", "bench", "racecheck"]);
         assert_eq!(bundle.result()["device"]["kind"], "host");
         assert!(bundle.path("out/summary.md").is_file() && bundle.path("out/logs.tar.gz").is_file());
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Gaps, Run};
 use crate::files::read_text;
-use crate::result::{Clocks, Device, Product};
+use crate::result::{Clocks, Device, MatmulCheck};
 
 /// Required fields of `retromae info --json`.
 #[derive(Deserialize)]
@@ -21,7 +21,7 @@ pub struct InfoDevice {
     /// Reason why it cannot be used.
     pub reason: Option<String>,
     /// Present only if it was requested.
-    pub product: Option<Product>,
+    pub matmul: Option<MatmulCheck>,
 }
 
 impl Info {
@@ -42,13 +42,13 @@ struct SmiLine {
 
 pub fn device(dir: &Path, run: &Run, gaps: &mut Gaps) -> Device {
     let info: Option<Info> = gaps.json(dir, "device/info.json");
-    let (description, product) = info
+    let (description, matmul) = info
         .and_then(|info| info.device(&run.device))
-        .map_or((None, None), |device| (device.description, device.product));
+        .map_or((None, None), |device| (device.description, device.matmul));
     let mut device = Device {
         kind: run.device.clone(),
         name: description.unwrap_or_default(),
-        product,
+        matmul,
         host_cpu: run.host_cpu.clone(),
         host_threads: run.host_threads,
         ..Device::default()

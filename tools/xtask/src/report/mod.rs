@@ -146,9 +146,9 @@ impl Report {
         section.push_str("![How many times as long others take](docs/benchmarks.svg)\n\n");
         section.push_str(&rows(&headlines, estimates));
         section.push_str(
-            "\n*Unfused* is the same operation composed of cuBLASLt products and plain kernels; *best PyTorch* the fastest of its \
+            "\n*Unfused* is the same operation composed of cuBLASLt GEMMs and plain kernels; *best PyTorch* the fastest of its \
              variants. × is how many times as long they take, so above 1 these kernels are faster. *Of bound* sets our time \
-             beside the least that the copy and the matrix product measured in the same run allow: 1 is the best possible. *Estimate* is what \
+             beside the least that the copy and the matmul measured in the same run allow: 1 is the best possible. *Estimate* is what \
              [the code counts to](docs/estimate.md) on an H100.\n",
         );
         if headlines.len() < compared.len() {

@@ -54,7 +54,7 @@ pub const STEPS: [Step; 12] = [
         modules(verification, limit, "instructions", &["instructions"])
     }),
     check("kernels", 30, kernels),
-    check("products", 30, |verification, limit| modules(verification, limit, "products", &PRODUCTS)),
+    check("matmuls", 30, |verification, limit| modules(verification, limit, "matmuls", &MATMULS)),
     check("tests", 120, |verification, limit| modules(verification, limit, "tests", &[])),
     measurement("bench", 120, 0, |verification, limit| {
         bench::run(verification, limit, "bench", "forward", "headline")
@@ -72,7 +72,7 @@ pub const STEPS: [Step; 12] = [
 ];
 
 /// Test modules that have a step of their own: matmuls of the GEMM backend, streams and graphs.
-const PRODUCTS: [&str; 6] = ["linear", "matmul", "streams", "captures", "recorded", "lifetimes"];
+const MATMULS: [&str; 6] = ["linear", "matmul", "streams", "captures", "recorded", "lifetimes"];
 /// Other modules that a new device is most likely to fail, in this order; the rest follow by name.
 const FIRST: [&str; 14] = [
     "attention",
@@ -147,8 +147,8 @@ fn info(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let json = text.find('{').map_or("", |begin| &text[begin..]);
     write_whole(&verification.work.join("device/info.json"), json.as_bytes())?;
     let info: Info = serde_json::from_str(json).context("`retromae info --json`")?;
-    let product = info.device(&verification.device).and_then(|device| device.product);
-    Ok(match product.map(|product| product.error) {
+    let matmul = info.device(&verification.device).and_then(|device| device.matmul);
+    Ok(match matmul.map(|matmul| matmul.error) {
         Some(None) => Stage { status: Status::Passed, ..Stage::default() },
         Some(Some(error)) => Stage { status: Status::Failed, note: error, ..Stage::default() },
         None => Stage { status: Status::Failed, note: "nothing was multiplied".into(), ..Stage::default() },
@@ -168,7 +168,7 @@ fn modules(verification: &mut Verification, limit: Duration, step: &str, names: 
     let mut wanted: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     if names.is_empty() {
         let elsewhere =
-            |name: &&str| PRODUCTS.contains(name) || ["instructions", "every_kernel"].contains(name);
+            |name: &&str| MATMULS.contains(name) || ["instructions", "every_kernel"].contains(name);
         let mut found: Vec<&str> =
             tests.iter().map(|test| module(test)).filter(|name| !elsewhere(name)).collect();
         found
