@@ -47,22 +47,22 @@
 //!   is done, a copy to page-locked memory immediately.
 //! * **Memory.** Fresh memory is `0xff` in every byte: NaN. Every allocation lies between inaccessible pages and becomes inaccessible when its
 //!   free runs (in stream order for a stream-ordered free); no address is reused in a process. So a kernel that uses freed or
-//!   foreign memory ends in an error with its source line. Copies, fills and matrix products are checked against the table of allocations when
+//!   foreign memory ends in an error with its source line. Copies, fills and matmuls are checked against the table of allocations when
 //!   they are enqueued (`CUDA_ERROR_INVALID_VALUE`) and again when they run (`CUDA_ERROR_ILLEGAL_ADDRESS`). The bytes up to the next fence
 //!   are checked when memory is freed.
 //! * **Errors.** An error of executed work makes CUDA unusable in the process: every later call returns it, even after the primary context was
 //!   fully released. Handles are looked up, so stale ones are refused. Calls on a thread without a current context are refused.
 //! * **Events**, with times from the clock of the execution.
-//! * **Captures and graphs.** Launches, copies within the device and with page-locked memory, fills, matrix products, and forks and joins by
+//! * **Captures and graphs.** Launches, copies within the device and with page-locked memory, fills, matmuls, and forks and joins by
 //!   events are recorded. A call that CUDA forbids is refused and invalidates the capture. In every mode these are the calls that would wait for
 //!   recorded work, and so for the whole device, as plain frees and the first request for a kernel, which loads it, do. Depending on the modes of
 //!   captures and threads, these are also the calls that a capture does not record: allocations that are not stream-ordered, loading and unloading
 //!   of modules, creation of streams and pools, and waits or queries for any event or stream. A graph keeps the params of the capture and reads
 //!   page-locked memory when it runs.
-//! * **Matrix products** of cuBLASLt with f32, f16 and bf16 operands, f32 accumulation, transposes, leading dimensions, strided batches and
+//! * **Matmuls** of cuBLASLt with f32, f16 and bf16 operands, f32 accumulation, transposes, leading dimensions, strided batches and
 //!   the bias epilogue, which is refused in the cases in which cuBLASLt has been seen to refuse it or to fail: for a bias aligned to less than
-//!   16 bytes, and for products with one row or an inner dimension of 1. Up to three algorithms are offered; all give the same result, but two
-//!   use the workspace, and products on two streams that share a workspace give NaN if they interfere.
+//!   16 bytes, and for GEMMs with one row or an inner dimension of 1. Up to three algorithms are offered; all give the same result, but two
+//!   use the workspace, and GEMMs on two streams that share a workspace give NaN if they interfere.
 //!
 //! # Not simulated
 //!

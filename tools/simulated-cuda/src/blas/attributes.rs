@@ -9,7 +9,7 @@ use cudarc::cublaslt::sys::{
 };
 
 use super::find;
-use super::product::Type;
+use super::gemm::Type;
 use crate::call::{CallResult, enter, refuse};
 
 // As numbers, because a client may pass values that are not in the enumerations.

@@ -1,4 +1,4 @@
-//! One matrix product: `d = alpha · op(a) · op(b) + beta · c + bias`, column-major, accumulated in f32.
+//! One GEMM: `d = alpha · op(a) · op(b) + beta · c + bias`, column-major, accumulated in f32.
 
 use std::fmt;
 
@@ -122,9 +122,9 @@ pub(super) struct Bias {
     pub batch_stride: i64,
 }
 
-/// A product with all arguments of the call. The matrices have at least one row and column.
+/// A GEMM with all arguments of the call. The matrices have at least one row and column.
 #[derive(Clone, Debug)]
-pub(crate) struct Product {
+pub(crate) struct Gemm {
     pub(super) a: Matrix,
     pub(super) b: Matrix,
     pub(super) c: Matrix,
@@ -136,12 +136,12 @@ pub(crate) struct Product {
     pub(super) bias: Option<Bias>,
 }
 
-impl fmt::Display for Product {
+impl fmt::Display for Gemm {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { d, batch, .. } = self;
         write!(
             formatter,
-            "{batch} products [{}, {}] by [{}, {}] ({:?} to {:?})",
+            "{batch} GEMMs [{}, {}] by [{}, {}] ({:?} to {:?})",
             d.rows,
             self.inner(),
             self.inner(),
@@ -152,7 +152,7 @@ impl fmt::Display for Product {
     }
 }
 
-impl Product {
+impl Gemm {
     fn inner(&self) -> usize {
         if self.transposed[0] { self.a.rows } else { self.a.columns }
     }
@@ -191,26 +191,26 @@ impl Product {
         })
     }
 
-    /// Computes the product. Unless `undisturbed`, the result is NaN, as another product has overwritten the partial sums in the workspace.
+    /// Computes the GEMM. Unless `undisturbed`, the result is NaN, as another GEMM has overwritten the partial sums in the workspace.
     ///
     /// # Safety
     /// All operands are valid: see [`check_run`](Self::check_run).
     pub(crate) unsafe fn run(&self, undisturbed: bool) {
-        let mut product = vec![0.0f32; self.d.rows * self.d.columns];
+        let mut sums = vec![0.0f32; self.d.rows * self.d.columns];
         for batch in 0..self.batch {
             if undisturbed {
                 // SAFETY: passed on to the caller.
-                unsafe { self.multiply(batch, &mut product) };
+                unsafe { self.multiply(batch, &mut sums) };
             } else {
-                product.fill(f32::NAN);
+                sums.fill(f32::NAN);
             }
             // SAFETY: as above.
-            unsafe { self.finish(batch, &product) };
+            unsafe { self.finish(batch, &sums) };
         }
     }
 
-    /// Computes `op(a) · op(b)` into `product`, without gaps between columns.
-    unsafe fn multiply(&self, batch: usize, product: &mut [f32]) {
+    /// Computes `op(a) · op(b)` into `sums`, without gaps between columns.
+    unsafe fn multiply(&self, batch: usize, sums: &mut [f32]) {
         // SAFETY: passed on to the caller.
         let (a, b) = unsafe { (self.a.widen(batch), self.b.widen(batch)) };
         // Strides between columns and rows of `op(matrix)`.
@@ -225,7 +225,7 @@ impl Product {
                 self.d.rows,
                 self.d.columns,
                 self.inner(),
-                product.as_mut_ptr(),
+                sums.as_mut_ptr(),
                 self.d.rows as isize,
                 1,
                 false,
@@ -246,13 +246,13 @@ impl Product {
     }
 
     /// Scales, adds `c` and the bias, rounds once and stores.
-    unsafe fn finish(&self, batch: usize, product: &[f32]) {
+    unsafe fn finish(&self, batch: usize, sums: &[f32]) {
         let bias: Option<Vec<f32>> = self.bias_range(batch).map(|(start, _)| {
             let dtype = self.bias.expect("has a range").dtype;
             // SAFETY: passed on to the caller.
             (0..self.d.rows as u64).map(|row| unsafe { dtype.read(start + row * dtype.bytes()) }).collect()
         });
-        product.par_chunks(self.d.rows).enumerate().for_each(|(column, values)| {
+        sums.par_chunks(self.d.rows).enumerate().for_each(|(column, values)| {
             let (c, d) = (self.c.element(batch, column), self.d.element(batch, column));
             let (c_bytes, d_bytes) = (self.c.dtype.bytes(), self.d.dtype.bytes());
             for (row, value) in values.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The heuristic that offers algorithms, and the product with the chosen algorithm.
+//! The heuristic that offers algorithms, and the GEMM with the chosen algorithm.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{c_int, c_void};
@@ -9,7 +9,7 @@ use cudarc::cublaslt::sys::{
     cublasLtMatmulPreference_t, cublasLtMatrixLayout_t, cublasStatus_t as Status, cudaStream_t,
 };
 
-use super::product::{Bias, Matrix, Product, Type};
+use super::gemm::{Bias, Gemm, Matrix, Type};
 use super::{Blas, Descriptor, Layout, Preference, find};
 use crate::call::{CallResult, enter, log, refuse};
 use crate::machine::{Scratch, Work, new_handle};
@@ -26,7 +26,7 @@ const BIAS_ALIGNMENT: u64 = 16;
 const WORKSPACE_ALIGNMENT: u64 = 256;
 const MAGIC: u64 = 0x5c0d_a160;
 
-/// Description of a product without addresses, for which an algorithm is chosen.
+/// Description of a GEMM without addresses, for which an algorithm is chosen.
 #[derive(Clone, Copy)]
 struct Shape {
     transposed: [bool; 2],
@@ -223,7 +223,7 @@ impl Operands {
     /// Returns the reason why `algorithm` cannot run on these addresses, if any.
     fn refusal(&self, algorithm: &Algorithm, shape: &Shape, descriptor: &Descriptor) -> Option<String> {
         if algorithm.fingerprint != shape.fingerprint() {
-            return Some("the algorithm was chosen for another product".into());
+            return Some("the algorithm was chosen for another GEMM".into());
         }
         for ((name, address), alignment) in
             ["A", "B", "C", "D"].iter().zip(self.matrices).zip(algorithm.alignments)
@@ -268,7 +268,7 @@ impl Operands {
     }
 }
 
-fn product(shape: &Shape, descriptor: &Descriptor, addresses: [u64; 4], [alpha, beta]: [f32; 2]) -> Product {
+fn gemm(shape: &Shape, descriptor: &Descriptor, addresses: [u64; 4], [alpha, beta]: [f32; 2]) -> Gemm {
     let matrix = |index: usize| {
         let Layout { dtype, rows, columns, leading, batch_stride, .. } = shape.layouts[index];
         Matrix {
@@ -282,7 +282,7 @@ fn product(shape: &Shape, descriptor: &Descriptor, addresses: [u64; 4], [alpha, 
     };
     let d = matrix(3);
     let bias = Bias { address: descriptor.bias, dtype: d.dtype, batch_stride: descriptor.bias_batch_stride };
-    Product {
+    Gemm {
         a: matrix(0),
         b: matrix(1),
         c: matrix(2),
@@ -341,9 +341,9 @@ pub unsafe extern "C" fn cublasLtMatmul(
         if let Some(why) = operands.refusal(&algorithm, &shape, &descriptor) {
             return refuse(invalid, format_args!("{what}: {why}"));
         }
-        let product = product(&shape, &descriptor, operands.matrices, scalars);
-        if product.overlaps() {
-            return refuse(invalid, format_args!("{what}: {product} writes over a factor"));
+        let gemm = gemm(&shape, &descriptor, operands.matrices, scalars);
+        if gemm.overlaps() {
+            return refuse(invalid, format_args!("{what}: {gemm} writes over a factor"));
         }
         let scratch = (algorithm.workspace_bytes > 0).then(|| Scratch {
             address: operands.workspace,
@@ -355,8 +355,8 @@ pub unsafe extern "C" fn cublasLtMatmul(
         if let Some(scratch) = scratch {
             context.submit(what, stream as u64, Work::Mark(scratch)).map_err(failed)?;
         }
-        log(format_args!("{what}: {product} by algorithm {}", algorithm.index));
-        let work = Work::Product { product: Box::new(product), scratch };
+        log(format_args!("{what}: {gemm} by algorithm {}", algorithm.index));
+        let work = Work::Gemm { gemm: Box::new(gemm), scratch };
         context.submit(what, stream as u64, work).map_err(failed)?;
         Ok(())
     })

@@ -1,21 +1,21 @@
-//! cuBLASLt: handles, descriptors, and matrix products.
+//! cuBLASLt: handles, descriptors, and matmuls.
 //!
 //! All exported functions are `unsafe` for the same reason as cuBLASLt's: pointers must be valid for the function's reads and writes.
 #![allow(clippy::missing_safety_doc)]
 
 mod attributes;
+mod gemm;
 mod matmul;
 mod objects;
-mod product;
 
 use std::collections::{HashMap, HashSet};
 
 use cudarc::cublaslt::sys::cublasStatus_t as Status;
 
+pub(crate) use self::gemm::Gemm;
+use self::gemm::Type;
 use crate::call::{CallResult, refuse};
 use crate::machine::Handle;
-pub(crate) use product::Product;
-use product::Type;
 
 /// State of cuBLASLt in a process. Descriptors belong to no context.
 #[derive(Default)]

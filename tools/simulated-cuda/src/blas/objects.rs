@@ -7,7 +7,7 @@ use cudarc::cublaslt::sys::{
     cublasStatus_t as Status,
 };
 
-use super::product::Type;
+use super::gemm::Type;
 use super::{Descriptor, Layout, Preference};
 use crate::call::{CallResult, enter, refuse};
 use crate::machine::{Handle, new_handle};

@@ -7,7 +7,7 @@ use cudarc::driver::sys::CUresult;
 use retromae::device::{Error, LaunchShape};
 
 use super::{Context, Handle, OperationId};
-use crate::blas::Product;
+use crate::blas::Gemm;
 use crate::call::{CallResult, complain, log};
 
 /// One side of a copy.
@@ -25,7 +25,7 @@ pub(crate) struct Launch {
     pub params: Vec<u8>,
 }
 
-/// The part of a workspace that a product uses. A lost mark shows that another product has overwritten it in the meantime.
+/// The part of a workspace that a GEMM uses. A lost mark shows that another GEMM has overwritten it in the meantime.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scratch {
     pub address: u64,
@@ -65,10 +65,10 @@ pub(crate) enum Work {
     Record {
         event: Handle,
     },
-    /// The first half of a product that needs its workspace.
+    /// The first half of a GEMM that needs its workspace.
     Mark(Scratch),
-    Product {
-        product: Box<Product>,
+    Gemm {
+        gemm: Box<Gemm>,
         scratch: Option<Scratch>,
     },
 }
@@ -91,7 +91,7 @@ impl fmt::Display for Work {
             Self::Close { address } => write!(formatter, "the free of {address:#x}"),
             Self::Record { event } => write!(formatter, "the record of event {event:#x}"),
             Self::Mark(scratch) => write!(formatter, "the use of the workspace at {:#x}", scratch.address),
-            Self::Product { product, .. } => write!(formatter, "{product}"),
+            Self::Gemm { gemm, .. } => write!(formatter, "{gemm}"),
         }
     }
 }
@@ -155,8 +155,8 @@ impl Context {
                 // SAFETY: just checked, and at least a word long.
                 unsafe { (scratch.address as *mut u64).write_unaligned(scratch.mark) };
             }
-            Work::Product { product, scratch } => {
-                product.check_run(&self.memory).map_err(illegal)?;
+            Work::Gemm { gemm, scratch } => {
+                gemm.check_run(&self.memory).map_err(illegal)?;
                 let undisturbed = match scratch {
                     None => true,
                     Some(scratch) => {
@@ -166,7 +166,7 @@ impl Context {
                     }
                 };
                 // SAFETY: every operand was just checked.
-                unsafe { product.run(undisturbed) };
+                unsafe { gemm.run(undisturbed) };
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! cuBLASLt: products compared with a plain loop in f64, and refused calls.
+//! cuBLASLt: GEMMs compared with a plain loop in f64, and refused calls.
 
 use std::ffi::c_void;
 
@@ -18,7 +18,7 @@ use crate::process::simulate;
 
 const WORKSPACE: usize = 1 << 20;
 
-/// A column-major product; every matrix has a gap of `gap` elements after each column.
+/// A column-major GEMM; every matrix has a gap of `gap` elements after each column.
 #[derive(Clone, Copy)]
 struct Case {
     sizes: [usize; 3],
@@ -76,8 +76,8 @@ fn decode(dtype: cudaDataType, bytes: &[u8]) -> Vec<f32> {
     }
 }
 
-/// A product with everything that a call needs.
-struct Product {
+/// A GEMM with everything that a call needs.
+struct Gemm {
     handle: sys::cublasLtHandle_t,
     descriptor: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 3],
@@ -92,7 +92,7 @@ fn set_descriptor<T>(descriptor: sys::cublasLtMatmulDesc_t, attribute: Descripto
     unsafe { blas::set_matmul_desc_attribute(descriptor, attribute, address, size_of::<T>()) }.unwrap();
 }
 
-impl Product {
+impl Gemm {
     fn new(gpu: &Gpu, case: &Case, data: &[Vec<f32>; 3], bias: &[f32]) -> Self {
         let [input, output] = case.types;
         let types = [input, input, output];
@@ -275,12 +275,12 @@ fn products_are_those_of_a_plain_loop() {
             let (data, bias) = inputs(&case);
             let exact = expected(&case, &data, &bias);
             for index in 0..3 {
-                let product = Product::new(&gpu, &case, &data, &bias);
-                let algorithms = product.algorithms(8, 256).unwrap();
+                let gemm = Gemm::new(&gpu, &case, &data, &bias);
+                let algorithms = gemm.algorithms(8, 256).unwrap();
                 assert_eq!(algorithms.len(), 3);
-                assert_eq!(product.multiply(&algorithms[index], stream), CUBLAS_STATUS_SUCCESS);
+                assert_eq!(gemm.multiply(&algorithms[index], stream), CUBLAS_STATUS_SUCCESS);
                 let bytes = encode(case.types[1], &data[2]).len();
-                let actual = decode(case.types[1], &gpu.download::<u8>(product.matrices[2], bytes, stream));
+                let actual = decode(case.types[1], &gpu.download::<u8>(gemm.matrices[2], bytes, stream));
                 let epsilon = match case.types[1] {
                     cudaDataType::CUDA_R_32F => 1e-5,
                     cudaDataType::CUDA_R_16F => 1e-3,
@@ -301,54 +301,50 @@ fn unfit_products_are_refused() {
         let gpu = Gpu::open();
         let stream = gpu.stream();
         let (data, bias) = inputs(&CASE);
-        let mut product = Product::new(&gpu, &CASE, &data, &bias);
-        assert_eq!(product.algorithms(2, 16).unwrap().len(), 2);
-        assert_eq!(product.algorithms(0, 16).unwrap_err(), CUBLAS_STATUS_INVALID_VALUE);
-        assert_eq!(product.algorithms(1, 2).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
-        let algorithms = product.algorithms(3, 16).unwrap();
+        let mut gemm = Gemm::new(&gpu, &CASE, &data, &bias);
+        assert_eq!(gemm.algorithms(2, 16).unwrap().len(), 2);
+        assert_eq!(gemm.algorithms(0, 16).unwrap_err(), CUBLAS_STATUS_INVALID_VALUE);
+        assert_eq!(gemm.algorithms(1, 2).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
+        let algorithms = gemm.algorithms(3, 16).unwrap();
         assert!(algorithms[0] != algorithms[1] && algorithms[1] != algorithms[2]);
 
         let mut foreign = algorithms[0];
         foreign.data[1] += 1;
-        assert_eq!(product.multiply(&foreign, stream), CUBLAS_STATUS_INVALID_VALUE);
-        product.matrices[2] += 8;
-        assert_eq!(product.multiply(&algorithms[0], stream), CUBLAS_STATUS_INVALID_VALUE);
-        product.matrices[2] -= 8;
-        let workspace = std::mem::take(&mut product.workspace);
-        assert_eq!(product.multiply(&algorithms[1], stream), CUBLAS_STATUS_INVALID_VALUE);
-        product.workspace = workspace;
-        let [factor, _, result] = product.matrices;
-        product.matrices[2] = factor;
-        assert_eq!(product.multiply(&algorithms[0], stream), CUBLAS_STATUS_INVALID_VALUE);
-        product.matrices[2] = result;
+        assert_eq!(gemm.multiply(&foreign, stream), CUBLAS_STATUS_INVALID_VALUE);
+        gemm.matrices[2] += 8;
+        assert_eq!(gemm.multiply(&algorithms[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        gemm.matrices[2] -= 8;
+        let workspace = std::mem::take(&mut gemm.workspace);
+        assert_eq!(gemm.multiply(&algorithms[1], stream), CUBLAS_STATUS_INVALID_VALUE);
+        gemm.workspace = workspace;
+        let [factor, _, result] = gemm.matrices;
+        gemm.matrices[2] = factor;
+        assert_eq!(gemm.multiply(&algorithms[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        gemm.matrices[2] = result;
 
         let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
-        set_descriptor(product.descriptor, DescriptorAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
-        let with_bias = product.algorithms(1, 16).unwrap();
-        assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        set_descriptor(gemm.descriptor, DescriptorAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+        let with_bias = gemm.algorithms(1, 16).unwrap();
+        assert_eq!(gemm.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
         let address = gpu.upload(&encode(CASE.types[1], &bias));
         let set_bias = |address: CUdeviceptr| {
-            set_descriptor(
-                product.descriptor,
-                DescriptorAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                address,
-            );
+            set_descriptor(gemm.descriptor, DescriptorAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, address);
         };
         set_bias(address);
-        assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_SUCCESS);
+        assert_eq!(gemm.multiply(&with_bias[0], stream), CUBLAS_STATUS_SUCCESS);
         set_bias(address + 8);
-        assert_eq!(product.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
+        assert_eq!(gemm.multiply(&with_bias[0], stream), CUBLAS_STATUS_INVALID_VALUE);
 
         for (rows, columns, leading) in [(17, 0, 20), (17, 9, 16), (18, 9, 20)] {
             let layout =
                 blas::create_matrix_layout(cudaDataType::CUDA_R_32F, rows, columns, leading).unwrap();
-            product.layouts[2] = layout;
-            assert_eq!(product.algorithms(1, 16).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
+            gemm.layouts[2] = layout;
+            assert_eq!(gemm.algorithms(1, 16).unwrap_err(), CUBLAS_STATUS_NOT_SUPPORTED);
         }
     });
 }
 
-/// Products with an inner dimension of 1, or with one row, are refused with the bias epilogue and computed without it.
+/// GEMMs with an inner dimension of 1, or with one row, are refused with the bias epilogue and computed without it.
 #[test]
 fn thin_products_have_no_bias_epilogue() {
     simulate(&[], || {
@@ -356,8 +352,8 @@ fn thin_products_have_no_bias_epilogue() {
         for sizes in [[1, 9, 7], [17, 9, 1], [17, 1, 7]] {
             let case = Case { sizes, ..CASE };
             let (data, bias) = inputs(&case);
-            assert!(Product::new(&gpu, &case, &data, &bias).algorithms(1, 16).is_ok());
-            let with_bias = Product::new(&gpu, &Case { bias: true, ..case }, &data, &bias);
+            assert!(Gemm::new(&gpu, &case, &data, &bias).algorithms(1, 16).is_ok());
+            let with_bias = Gemm::new(&gpu, &Case { bias: true, ..case }, &data, &bias);
             let refused = with_bias.algorithms(1, 16).is_err();
             assert_eq!(refused, sizes[0] == 1 || sizes[2] == 1, "{sizes:?}");
         }
@@ -370,17 +366,17 @@ fn a_product_may_be_captured() {
         let gpu = Gpu::open();
         let stream = gpu.stream();
         let (data, bias) = inputs(&CASE);
-        let product = Product::new(&gpu, &CASE, &data, &bias);
-        let algorithms = product.algorithms(1, 256).unwrap();
+        let gemm = Gemm::new(&gpu, &CASE, &data, &bias);
+        let algorithms = gemm.algorithms(1, 256).unwrap();
         // SAFETY: all is alive.
         let executable = unsafe {
             let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
             result::stream::begin_capture(stream, mode).unwrap();
-            assert_eq!(product.multiply(&algorithms[0], stream), CUBLAS_STATUS_SUCCESS);
+            assert_eq!(gemm.multiply(&algorithms[0], stream), CUBLAS_STATUS_SUCCESS);
             let graph = result::stream::end_capture(stream).unwrap();
             result::graph::instantiate(graph, CUgraphInstantiate_flags(0)).unwrap()
         };
-        let read = || gpu.download::<f32>(product.matrices[2], data[2].len(), stream);
+        let read = || gpu.download::<f32>(gemm.matrices[2], data[2].len(), stream);
         assert_eq!(read(), data[2]);
         // SAFETY: all is alive.
         unsafe { result::graph::launch(executable, stream) }.unwrap();
@@ -389,7 +385,7 @@ fn a_product_may_be_captured() {
     });
 }
 
-/// Two streams must not share a workspace: with some seed one product overwrites the other's.
+/// Two streams must not share a workspace: with some seed one GEMM overwrites the other's.
 #[test]
 fn a_shared_workspace_shows_with_some_seed() {
     let mut spoiled = 0;
@@ -397,21 +393,19 @@ fn a_shared_workspace_shows_with_some_seed() {
         let written = simulate(&[("SIMULATED_CUDA_SEED", seed)], || {
             let gpu = Gpu::open();
             let (data, bias) = inputs(&CASE);
-            let products = [(); 2].map(|()| Product::new(&gpu, &CASE, &data, &bias));
-            let algorithm = products[0].algorithms(1, 256).unwrap()[0];
+            let gemms = [(); 2].map(|()| Gemm::new(&gpu, &CASE, &data, &bias));
+            let algorithm = gemms[0].algorithms(1, 256).unwrap()[0];
             let run = |workspaces: [CUdeviceptr; 2]| {
-                for (product, workspace) in products.iter().zip(workspaces) {
-                    let product = Product { workspace, ..*product };
-                    assert_eq!(product.multiply(&algorithm, gpu.stream()), CUBLAS_STATUS_SUCCESS);
+                for (gemm, workspace) in gemms.iter().zip(workspaces) {
+                    let gemm = Gemm { workspace, ..*gemm };
+                    assert_eq!(gemm.multiply(&algorithm, gpu.stream()), CUBLAS_STATUS_SUCCESS);
                 }
                 result::ctx::synchronize().unwrap();
-                let first = |product: &Product| {
-                    gpu.download::<f32>(product.matrices[2], 1, result::stream::null())[0]
-                };
-                products.iter().any(|product| first(product).is_nan())
+                let first = |gemm: &Gemm| gpu.download::<f32>(gemm.matrices[2], 1, result::stream::null())[0];
+                gemms.iter().any(|gemm| first(gemm).is_nan())
             };
-            assert!(!run([products[0].workspace, products[1].workspace]));
-            println!("spoiled: {}", run([products[0].workspace; 2]));
+            assert!(!run([gemms[0].workspace, gemms[1].workspace]));
+            println!("spoiled: {}", run([gemms[0].workspace; 2]));
         });
         let Some(written) = written else { return };
         spoiled += usize::from(written.stdout.contains("spoiled: true"));
