@@ -19,7 +19,7 @@ struct RngState {
 
 /* Sizes of tiles that arrays are made for, or that the host's side cuts its work by. */
 enum TileSize : uint32_t {
-    VOCABULARY_TILE = 128,        /* rows, and words, of a tile of logits */
+    VOCABULARY_TILE = 128,        /* rows, and token ids, of a tile of logits */
     CROSS_ENTROPY_SLAB_ROWS = 64, /* rows that one partial sum of the bias's gradient is of */
     SEGMENT_SLICE = 64,           /* indices of a slice of a long segment */
     GROUP_TILE = 2048,            /* keys that one count of digits is of */

@@ -9,9 +9,9 @@
 // what stays is scaled once, at the end.
 //
 // Masks: each thread makes 32 bits of visibility a tile and leaves them in shared memory; a lane then reads
-// two words for each of its two rows and shifts them by 2 · (lane % 4), after which the bit of every score is
-// at a place that the compiler knows: 4 loads and 4 shifts for 32 scores. A tile that no query of the block
-// sees is found by the vote that is the barrier anyway, and neither loaded nor multiplied.
+// two 32-bit words for each of its two rows and shifts them by 2 · (lane % 4), after which the bit of every
+// score is at a place that the compiler knows: 4 loads and 4 shifts for 32 scores. A tile that no query of
+// the block sees is found by the vote that is the barrier anyway, and neither loaded nor multiplied.
 //
 // Work, a head of L tokens: 4·L²·d FLOPs, L² exponentials; bytes: Q and O once, K and V once from HBM and L /
 // 64 times from L2. At L = 128 the floor is HBM, at 512 HBM, tensor cores and exponentials alike (d = 64,

@@ -58,8 +58,8 @@ struct ScoreTile {
     }
 };
 
-// Which keys of a tile of 64 see a tile of queries, transposed: [words of queries, 64 keys]. A warp makes 32
-// × 32 bits; returns whether there is any of its own.
+// Which keys of a tile of 64 see a tile of queries, transposed: [32-bit words of queries, 64 keys]. A warp
+// makes 32 × 32 bits; returns whether there is any of its own.
 template <int Words, class Mask>
 RETROMAE_DEVICE bool transposed_visibility(const AttentionForwardParams& params, const Sentence& sentence,
                                            const Mask& mask, uint32_t query_tile, uint32_t key_tile,

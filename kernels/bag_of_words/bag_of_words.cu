@@ -1,4 +1,4 @@
-// The bag-of-words head (DupMAE, Liu et al., arXiv 2305.02564) behind a GEMM that makes logits: each
+// The bag-of-words head (DupMAE, Liu et al., arXiv 2305.02564) after a GEMM that makes logits: each
 // token id's largest logit among a sentence's tokens, the loss of the sentence's bag, and the gradients,
 // which go to the one token that had it.
 //

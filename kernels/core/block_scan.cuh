@@ -5,8 +5,8 @@
 
 namespace retromae {
 
-// The sum of the values of the block's earlier threads; `total` becomes that of all. `scratch` holds a word a
-// warp; it may be used again at once.
+// The sum of the values of the block's earlier threads; `total` becomes that of all. `scratch` holds an
+// integer a warp; it may be used again at once.
 template <uint32_t Warps>
 RETROMAE_DEVICE uint32_t block_exclusive_sum(uint32_t value, uint32_t* scratch, uint32_t& total) {
     uint32_t sum = value;

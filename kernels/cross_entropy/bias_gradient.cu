@@ -51,7 +51,7 @@ struct BiasSlabsLaunch : Launch<kBiasThreads> {
         return {ceil_div(params.rows, kBiasRows), ceil_div(params.stride, kBiasThreads * kPackedElements<T>)};
     }
 };
-// One thread per word.
+// One thread per token id.
 struct BiasLaunch : Launch<kBiasThreads> {
     static Grid grid(const CrossEntropyBiasParams& params) {
         return {ceil_div(params.vocabulary, kBiasThreads)};

@@ -3,8 +3,8 @@
 //   d_sum = rstd·(g - mean(g) - x̂·mean(g·x̂)),   d_gamma = Σ factor·d_output·x̂,   d_beta = Σ factor·d_output
 //
 // where a row is normalized; in QUERY_POSITION d_sum = d_output. The raw sentence row of CONTENT gets d_sum =
-// 0: its d_output belongs to the sentence vector alone, and so segment sums of d_sum by word and by position
-// need not skip it.
+// 0: its d_output belongs to the sentence vector alone, and so segment sums of d_sum by token id and by
+// position need not skip it.
 //
 // One warp a token; x̂ is gathered again from the tables. Two rows read, one written, about 20 FLOPs an
 // element: bound by memory. A block sums its tokens for gamma and beta in shared memory and writes [2,

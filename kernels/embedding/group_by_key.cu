@@ -36,7 +36,7 @@ RETROMAE_DEVICE uint32_t key_of(const GroupedKeys& keys, uint32_t row) {
     return key < keys.key_count ? key : keys.key_count;
 }
 
-// Counts the digits of the warp's keys in its 256 words of `counts`, and says for each key how many of its
+// Counts the digits of the warp's keys in its 256 counters of `counts`, and says for each key how many of its
 // digit come before it. Rows beyond the end have a digit of their own, above all others.
 RETROMAE_DEVICE void rank_digits(const GroupByKeyParams& params, const GroupedKeys& keys, uint32_t* counts,
                                  uint32_t (&digits)[kGroupItems], uint32_t (&ranks)[kGroupItems]) {

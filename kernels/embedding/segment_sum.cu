@@ -11,8 +11,8 @@
 // places: no slice holds parts of three such segments, so two sums a slice are enough.
 //
 // Each row of input is read once, with one addition an element, and a long segment's sums are 1/32 of its
-// bytes in bf16: bound by memory. Of 8,192 rows that are one word's, 128 slices of 768 columns are 384
-// blocks, where the word had 3.
+// bytes in bf16: bound by memory. Of 8,192 rows that are one token id's, 128 slices of 768 columns are 384
+// blocks, where the id had 3.
 //
 // nvcc 13.0's code for sm_90a in bf16, where each of four loads was in a branch of its own → where eight are
 // in flight: 69 → 68 registers, 3 blocks an SM, 2 → 8 rows in flight, 6.5 → 4.9 instructions an element.

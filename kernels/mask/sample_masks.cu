@@ -1,19 +1,19 @@
 // Whole-word masks, sampled on the device: the pools of position-specific masks of the enhanced decoder
 // (RetroMAE, arXiv 2205.12035, section 3.2), and the inputs of encoder and basic decoder, corrupted.
 //
-// A sentence of L tokens has K = min(L, pool_rows_max) independent masks. Each visits the words in a random
-// order (Fisher-Yates, sample k of row r is value k % 4 of philox([r << 16 | k / 4, sentence, pool stream,
-// step])) and hides a word unless that would exceed the count limit max(1, round(L · ratio)). Output: K bit
-// rows of ceil(L / 32) 32-bit words, 1 = visible, and for each token the pool's row that it reads.
+// A sentence of L tokens has K = min(L, pool_rows_max) independent masks. Each visits the whole words in a
+// random order (Fisher-Yates, sample k of row r is value k % 4 of philox([r << 16 | k / 4, sentence, pool
+// stream, step])) and hides a word unless that would exceed the count limit max(1, round(L · ratio)). Output:
+// K bit rows of ceil(L / 32) 32-bit words, 1 = visible, and for each token the pool's row that it reads.
 // `reference::mask` has the definition; the result agrees bit for bit.
 //
 // Work: K · L samples at most, each a dependent access to the row's permutation, so bound by latency; written
 // are K · L / 8 bytes, a 4096th of the dense int64 masks of a CPU collator at L = 512, K = 128. Rows are not
 // expanded to a mask a token, transposed or put in the order of a matrix instruction: a batch of 64 · 512
-// tokens would have 4 MB of them in place of 0.6, for attention to save a shift a word. One thread makes one
-// row; a block is one warp, 32 rows of one sentence, so that a sentence spreads over several multiprocessors
-// and 32 permutations of u16 fit shared memory up to L = 1024 (66 KB); longer sentences keep theirs in the
-// workspace. The bits are gathered in shared memory and written coalesced.
+// tokens would have 4 MB of them in place of 0.6, for attention to save a shift a 32-bit word. One thread
+// makes one row; a block is one warp, 32 rows of one sentence, so that a sentence spreads over several
+// multiprocessors and 32 permutations of u16 fit shared memory up to L = 1024 (66 KB); longer sentences keep
+// theirs in the workspace. The bits are gathered in shared memory and written coalesced.
 //
 // One more block a sentence corrupts its inputs: two lanes sample the two masks, the warp writes. The chosen
 // tokens of a sentence go, in order, to as many rows as its count limit has, so that rows are known before
@@ -205,7 +205,8 @@ struct SampleMasksLaunch : Launch<kSampleMasksThreads> {
     static Grid grid(const SampleMasksParams& params) {
         return {uint64_t{params.sentences} + 1, uint64_t{params.pool_blocks} + corrupts(params)};
     }
-    // The words, the bits of 32 rows, and the permutations that are not in the workspace: of 32 rows, or two.
+    // The whole words, the bits of 32 rows, and the permutations that are not in the workspace: of 32 rows,
+    // or two.
     static uint64_t shared_bytes(const SampleMasksParams& params) {
         const uint64_t pool_rows = params.pool_blocks > 0 && params.workspace == 0 ? kSampleMasksThreads : 0;
         const uint64_t rows = pool_rows > 0 ? pool_rows : corrupts(params) ? 2 : 0;

@@ -4,13 +4,13 @@ use super::IGNORE_INDEX;
 
 /// Position-specific visibility for the enhanced decoder: for each sentence a pool of bit rows, and for each token the pool row that it uses.
 ///
-/// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` words each; bit `j % 32` of word `j / 32` is 1
+/// Sentence `b` of `L` tokens has `rows_of(b)` bit rows of `ceil(L / 32)` 32-bit words each; bit `j % 32` of word `j / 32` is 1
 /// when position `j` is visible. Whatever the bits say, a token never sees itself and every other token sees position 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaskPool {
-    /// Words of all bit rows, sentence after sentence.
+    /// 32-bit words of all bit rows, sentence after sentence.
     pub bits: Vec<u32>,
-    /// `[B + 1]` offset of each sentence's words in `bits`.
+    /// `[B + 1]` offset of each sentence's first 32-bit word in `bits`.
     pub offsets: Vec<u32>,
     /// `[T]` pool row of each packed token, local to its sentence.
     pub rows: Vec<u16>,

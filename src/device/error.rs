@@ -8,7 +8,7 @@ pub enum Error {
     Kernel {
         /// Name of the kernel
         kernel: String,
-        /// What it did
+        /// Description of the undefined behavior
         violation: String,
         /// Source file and line
         site: String,

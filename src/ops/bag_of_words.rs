@@ -1,5 +1,5 @@
-//! The bag-of-words head of DupMAE (Liu et al., arXiv 2305.02564): each word's largest logit among a sentence's tokens must predict which words
-//! the sentence has.
+//! The bag-of-words head of DupMAE (Liu et al., arXiv 2305.02564): each token id's largest logit among a sentence's tokens must predict which
+//! ids the sentence has.
 //!
 //! With `x = hidden · weightᵀ + bias` and `m[b, v]` the maximum of `x[t, v]` over the tokens of sentence b, the loss of the sentence is
 //! `s[b] · Σ −w · log softmax(m[b])[id]` over its bag of ids and weights. The gradient of `m[b, v]` goes to the token that has the maximum, the
@@ -19,7 +19,7 @@ use crate::device::{DType, Family, Float, Matrix, Stream, View, ViewMut, kernels
 /// Maximum number of sentences of one call.
 pub const SENTENCES_MAX: usize = 65_535;
 
-/// A bag of weighted words for each of B sentences.
+/// A bag of weighted token ids for each of B sentences.
 #[derive(Clone, Copy, Debug)]
 pub struct Bags<'a> {
     /// `[B + 1]`: prefix sums of the sizes of the bags, from 0 to at most the length of `ids`. Invalid ones make their sentence's loss NaN and its
@@ -44,7 +44,7 @@ pub struct Forward<'a, T: Float> {
     /// B sentences of T tokens. A sentence may be empty, and has at most 65,536 tokens. Prefix sums out of range are not refused, in no build: they
     /// make their sentence's loss NaN and its gradient 0.
     pub batch: Packed<'a>,
-    /// The words that each sentence must predict
+    /// The token ids that each sentence must predict
     pub bags: Bags<'a>,
     /// `[B]`: factor of each sentence's loss and gradient, such as one over the number of sentences. By default 1.
     pub sentence_weights: Option<View<'a, f32>>,
@@ -99,7 +99,7 @@ impl Arrays {
 }
 
 /// Returns the workspace for `sentences` sentences and chunks of `rows` rows of logits, if the algorithm stores any, over a vocabulary of
-/// `vocab_size` words.
+/// `vocab_size` token ids.
 #[must_use]
 pub fn workspace(
     algorithm: Algorithm,

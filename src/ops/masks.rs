@@ -122,7 +122,7 @@ pub struct Corruption<'a> {
     pub counts: ViewMut<'a, i32>,
 }
 
-/// What is sampled for the sentences: one of the three, or more.
+/// Results to sample for the sentences: one of the three, or more.
 #[derive(Debug, Default)]
 pub struct Outputs<'a> {
     /// The enhanced decoder's masks
@@ -141,12 +141,12 @@ pub fn word_start_bits(starts: &[bool]) -> Vec<u32> {
     starts.chunks(32).map(word).collect()
 }
 
-/// Returns the offset of each sentence's first word in the bits of a pool, `[sentences + 1]`; the last entry is the length of the bits.
+/// Returns the offset of each sentence's first 32-bit word in the bits of a pool, `[sentences + 1]`; the last entry is the length of the bits.
 ///
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
-/// When the prefix sums decrease, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 words.
+/// When the prefix sums decrease, `rows_max` is not in `1..=65536`, or the bits exceed 2^32 32-bit words.
 pub fn pool_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
     require_pool_rows("rows_max", rows_max)?;
     let mut total = 0u64;

@@ -12,12 +12,12 @@ pub enum Mask<'a> {
     Full,
     /// Position-specific: the `enhanced` decoder (paper, section "enhanced decoding").
     Pool(&'a MaskPool),
-    /// One bit row per position, of `ceil(L / 32)` words; `offsets` are the sentences' first words. `two_stream` shows position 0 to all others and
+    /// One bit row per position, of `ceil(L / 32)` 32-bit words. `two_stream` shows position 0 to all others and
     /// hides every position from itself, as in [`Mask::Pool`].
     Bits {
-        /// L rows a sentence, `ceil(L / 32)` words a row, lowest bit first; 1 is visible.
+        /// L rows a sentence, `ceil(L / 32)` 32-bit words a row, lowest bit first; 1 is visible.
         bits: &'a [u32],
-        /// `[B + 1]`: offset of each sentence's first word.
+        /// `[B + 1]`: offset of each sentence's first 32-bit word in `bits`.
         offsets: &'a [u32],
         /// Position 0 is visible to all others, and no position to itself.
         two_stream: bool,

@@ -1,4 +1,4 @@
-//! The bag-of-words head: each word's largest logit among a sentence's tokens must predict the sentence's words.
+//! The bag-of-words head: each token id's largest logit among a sentence's tokens must predict the sentence's ids.
 
 use super::{linear, tensor};
 
@@ -41,16 +41,16 @@ pub fn forward(head: &BagOfWords) -> Vec<f64> {
 /// Gradients `(d_hidden [N, H], d_weight [V, H], d_bias [V])` of the sum of the losses of [`forward`].
 #[must_use]
 pub fn backward(head: &BagOfWords) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    let words = head.bias.len();
-    let mut d_logits = vec![0.0; head.hidden.len() / head.hidden_size() * words];
+    let vocab_size = head.bias.len();
+    let mut d_logits = vec![0.0; head.hidden.len() / head.hidden_size() * vocab_size];
     for ((maxima, bag), sentence_weight) in head.maxima().iter().zip(head.bags).zip(head.sentence_weights) {
         let total = tensor::log_sum_exp(&maxima.logits);
         let bag_weight: f64 = bag.iter().map(|&(_, weight)| weight).sum();
-        for (word, (&row, logit)) in maxima.rows.iter().zip(&maxima.logits).enumerate() {
-            d_logits[row * words + word] = sentence_weight * bag_weight * (logit - total).exp();
+        for (id, (&row, logit)) in maxima.rows.iter().zip(&maxima.logits).enumerate() {
+            d_logits[row * vocab_size + id] = sentence_weight * bag_weight * (logit - total).exp();
         }
         for &(id, weight) in bag {
-            d_logits[maxima.rows[id] * words + id] -= sentence_weight * weight;
+            d_logits[maxima.rows[id] * vocab_size + id] -= sentence_weight * weight;
         }
     }
     linear::backward(head.hidden, head.weight, &d_logits, head.hidden_size())
@@ -62,15 +62,16 @@ impl BagOfWords<'_> {
     }
 
     fn maxima(&self) -> Vec<Maxima> {
-        let words = self.bias.len();
+        let vocab_size = self.bias.len();
         let logits = linear::forward(self.hidden, self.weight, Some(self.bias), self.hidden_size());
         let mut start = 0;
         let sentence = |&length: &usize| {
-            let mut maxima = Maxima { logits: vec![f64::NEG_INFINITY; words], rows: vec![start; words] };
+            let mut maxima =
+                Maxima { logits: vec![f64::NEG_INFINITY; vocab_size], rows: vec![start; vocab_size] };
             for row in start..start + length {
-                for word in 0..words {
-                    if logits[row * words + word] > maxima.logits[word] {
-                        (maxima.logits[word], maxima.rows[word]) = (logits[row * words + word], row);
+                for id in 0..vocab_size {
+                    if logits[row * vocab_size + id] > maxima.logits[id] {
+                        (maxima.logits[id], maxima.rows[id]) = (logits[row * vocab_size + id], row);
                     }
                 }
             }
@@ -85,9 +86,9 @@ impl BagOfWords<'_> {
 mod tests {
     use super::*;
 
-    /// Two tokens, each best at one of two words: both maxima are 3, and each word is as likely as the other.
+    /// Two tokens, each best at one of two ids: both maxima are 3, and each id is as likely as the other.
     #[test]
-    fn every_word_is_judged_by_its_best_token() {
+    fn every_id_is_judged_by_its_best_token() {
         let head = BagOfWords {
             hidden: &[1.0, 0.0, 0.0, 1.0],
             weight: &[3.0, -5.0, -7.0, 3.0],

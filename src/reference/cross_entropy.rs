@@ -72,19 +72,19 @@ pub fn forward(head: &CrossEntropy) -> Loss {
 pub fn backward(head: &CrossEntropy) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let Options { ignore_index, label_smoothing, z_loss, soft_cap } = head.options;
     let (smoothing, z_loss) = (f64::from(label_smoothing), f64::from(z_loss));
-    let words = head.bias.len();
+    let vocab_size = head.bias.len();
     let mut d_logits = head.capped_logits();
-    for (row, logits) in d_logits.chunks_exact_mut(words).enumerate() {
+    for (row, logits) in d_logits.chunks_exact_mut(vocab_size).enumerate() {
         if head.targets[row] == ignore_index {
             logits.fill(0.0);
             continue;
         }
         let total = tensor::log_sum_exp(logits);
-        for (word, logit) in logits.iter_mut().enumerate() {
-            let one_hot = if word == head.targets[row] as usize { 1.0 } else { 0.0 };
+        for (id, logit) in logits.iter_mut().enumerate() {
+            let one_hot = if id == head.targets[row] as usize { 1.0 } else { 0.0 };
             let d_capped = (1.0 + 2.0 * z_loss * total) * (*logit - total).exp()
                 - (1.0 - smoothing) * one_hot
-                - smoothing / words as f64;
+                - smoothing / vocab_size as f64;
             let d_cap = soft_cap.map_or(1.0, |cap| 1.0 - (*logit / f64::from(cap)).powi(2));
             *logit = head.row_weights[row] * d_capped * d_cap;
         }

@@ -114,7 +114,7 @@ impl Replacement {
     }
 }
 
-/// Returns the position-specific masks of a packed batch of sentences: rows of `ceil(L / 32)` words, a bit being 1 where the token is visible.
+/// Returns the position-specific masks of a packed batch of sentences: rows of `ceil(L / 32)` 32-bit words, a bit being 1 where the token is visible.
 ///
 /// # Panics
 /// When there are no rows, or more than 65536: a pool row must fit the 16-bit index of [`MaskPool::rows`].
@@ -152,7 +152,7 @@ pub fn mask_pool(
     pool
 }
 
-/// Packs a mask into words: bit `j % 32` of word `j / 32` is 1 where token `j` is not hidden, 0 beyond the end.
+/// Packs a mask into 32-bit words: bit `j % 32` of word `j / 32` is 1 where token `j` is not hidden, 0 beyond the end.
 fn visible_bits(hidden: &[bool]) -> Vec<u32> {
     let word = |tokens: &[bool]| {
         tokens.iter().enumerate().fold(0, |word, (bit, &hidden)| word | u32::from(!hidden) << bit)

@@ -42,7 +42,7 @@ impl EmbeddingTables {
 pub(in crate::model) enum EmbeddingKind {
     /// Words, positions and type 0: the encoder's input.
     Words,
-    /// The same of the decoder's words, with the sentence vector at position 0.
+    /// The same of the decoder's tokens, with the sentence vector at position 0.
     Content,
     /// The sentence vector, positions and type 0.
     Query,

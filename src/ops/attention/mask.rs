@@ -24,25 +24,25 @@ pub enum Mask<'a> {
     /// Position-specific masks of RetroMAE's enhanced decoding: a query sees position 0 (unless that is the query) and the set bits of its pool row,
     /// never itself. See [`MaskPool`](crate::common::MaskPool).
     Pool {
-        /// Rows of all pools, `ceil(L / 32)` words a row.
+        /// Rows of all pools, `ceil(L / 32)` 32-bit words a row.
         bits: View<'a, u32>,
-        /// `[B + 1]`: offset of each sentence's first word.
+        /// `[B + 1]`: offset of each sentence's first 32-bit word in `bits`.
         offsets: View<'a, u32>,
         /// `[T]`: pool row of each token, within its sentence's pool.
         rows: View<'a, u16>,
     },
     /// As [`Mask::Pool`], with a bit row of its own for each of the L positions.
     Independent {
-        /// L rows a sentence, `ceil(L / 32)` words a row.
+        /// L rows a sentence, `ceil(L / 32)` 32-bit words a row.
         bits: View<'a, u32>,
-        /// `[B + 1]`: offset of each sentence's first word.
+        /// `[B + 1]`: offset of each sentence's first 32-bit word in `bits`.
         offsets: View<'a, u32>,
     },
     /// Exactly the set bits, in one row for each of the L positions; [`MaskBits`](super::MaskBits) makes them.
     Bits {
-        /// L rows a sentence, `ceil(L / 32)` words a row.
+        /// L rows a sentence, `ceil(L / 32)` 32-bit words a row.
         bits: View<'a, u32>,
-        /// `[B + 1]`: offset of each sentence's first word.
+        /// `[B + 1]`: offset of each sentence's first 32-bit word in `bits`.
         offsets: View<'a, u32>,
     },
     /// The pool that [`masks`](crate::ops::masks) would sample, bit for bit, but anew in each block's shared memory: it needs no mask in device

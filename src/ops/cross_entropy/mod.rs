@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let device = Device::host()?;
-//! // Two rows of 8 columns, and 3 words of which the layer knows nothing yet.
+//! // Two rows of 8 columns, and 3 token ids of which the layer knows nothing yet.
 //! let hidden = device.upload(&[1.0f32; 2 * 8])?;
 //! let weight = device.zeros::<f32>(3 * 8)?;
 //! let targets = device.upload(&[2, 0])?;
@@ -87,7 +87,7 @@ pub struct Forward<'a, T: Float> {
     pub log_sum_exp: Option<ViewMut<'a, f32>>,
     /// `[M]`: log-probability of the target, unweighted and without smoothing; 0 where ignored
     pub log_likelihoods: Option<ViewMut<'a, f32>>,
-    /// `[M]`: 1 where no word's logit exceeds the target's, else 0
+    /// `[M]`: 1 where no token id's logit exceeds the target's, else 0
     pub correct: Option<ViewMut<'a, u8>>,
     /// Totals of each group. They are sums of `log_likelihoods` and `correct`, too, which must be given with them.
     pub totals: Option<ViewMut<'a, Totals>>,
@@ -128,7 +128,7 @@ impl<'a, T: Float> Forward<'a, T> {
 }
 
 /// Returns the workspace of [`forward_backward`] for chunks of `rows` rows, of `hidden_size` columns each, over a vocabulary of `vocab_size`
-/// words.
+/// token ids.
 #[must_use]
 pub fn workspace(
     algorithm: Algorithm,

@@ -13,11 +13,11 @@ pub struct Totals {
     pub loss: f32,
     /// Sum of the log-probabilities of the targets, unweighted
     pub log_likelihood: f32,
-    /// Rows whose target is a word
+    /// Rows whose target is a token id
     pub labeled: u32,
-    /// Labeled rows where no word's logit exceeds the target's
+    /// Labeled rows where no token id's logit exceeds the target's
     pub correct: u32,
-    /// Rows whose target is neither a word nor ignored
+    /// Rows whose target is neither a token id nor ignored
     pub invalid: u32,
     /// First invalid row, counted from the start of the group
     pub first_invalid: u32,
@@ -37,7 +37,7 @@ const _: () = {
 impl Element for Totals {}
 
 impl Totals {
-    /// Returns the share of labeled rows whose target is the likeliest word; 0 where there are none.
+    /// Returns the share of labeled rows whose target is the likeliest token id; 0 where there are none.
     #[must_use]
     pub fn accuracy(&self) -> f32 {
         self.correct as f32 / self.labeled.max(1) as f32
@@ -49,7 +49,7 @@ impl Totals {
         (-self.log_likelihood / self.labeled.max(1) as f32).exp()
     }
 
-    /// Refuses targets that are neither words nor ignored.
+    /// Refuses targets that are neither token ids nor ignored.
     ///
     /// # Errors
     /// When there are any: the message gives their number and the row of the first.

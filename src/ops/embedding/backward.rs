@@ -21,7 +21,7 @@ pub struct TableGradient<'a, O: ModelFloat> {
 /// Gradients of the tables that not every source reads; all absent by default. Each is present exactly if the source reads its table.
 #[derive(Debug)]
 pub struct TableGradients<'a, T: ModelFloat> {
-    /// Gradient of [`Words::table`](super::Words::table), with tokens by word id
+    /// Gradient of [`Words::table`](super::Words::table), with tokens by id
     pub word: Option<TableGradient<'a, f32>>,
     /// `[types, columns]`, row 0 of which is added to: all sources but [`Source::QueryPosition`]
     pub token_type: Option<MatrixMut<'a, f32>>,

@@ -38,7 +38,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "each thread comes upon a word at random",
+        "each thread comes upon a whole word at random",
         &[
             "const uint32_t word = permutation[other];",
             "permutation[other] = permutation[k];  // the other half of the swap is never read",
@@ -47,7 +47,7 @@ const EXCUSED: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "each thread has a row of the pool to itself, as many words from the next as a row has, as in global memory",
+        "each thread has a row of the pool to itself, as many 32-bit words from the next as a row has, as in global memory",
         &[
             "for (uint32_t word = 0; word < length / 32; ++word) bits[word] = 0xffffffffu;",
             "if (length % 32 != 0) bits[length / 32] = (1u << length % 32) - 1u;",
