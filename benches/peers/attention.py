@@ -136,7 +136,7 @@ def reference(problem: Problem, sentences: int) -> dict[str, Tensor]:
 
 
 def checked_sentences(problem: Problem) -> int:
-    """How many sentences the reference can hold: one at least."""
+    """Returns the number of sentences that the reference can hold: one at least."""
     scores = problem.query.shape[1] * max(problem.lengths) ** 2
     return max(1, min(CHECKED_SENTENCES_MAX, CHECKED_SCORES_MAX // scores, len(problem.lengths)))
 
@@ -156,7 +156,7 @@ def check(setting: Setting, problem: Problem, formulation: Formulation, backward
 
 
 def sdpa_backend(variant: str) -> Callable[[], AbstractContextManager[Any]]:
-    """What allows SDPA that one backend only."""
+    """Returns a context in which SDPA may use that one backend only."""
     try:
         from torch.nn.attention import SDPBackend, sdpa_kernel
     except ImportError:
@@ -187,7 +187,7 @@ def padded(problem: Problem, values: Tensor) -> Tensor:
 
 
 def dense_mask(problem: Problem) -> Tensor | None:
-    """What SDPA adds to the scores, broadcast over heads; None where there is nothing to hide.
+    """Returns the addends of SDPA's scores, broadcast over heads; None where there is nothing to hide.
 
     SDPA would make it of a boolean mask in every call.
     """
@@ -253,7 +253,7 @@ def flex_attention(setting: Setting, problem: Problem) -> Formulation:
 
 
 def flex_mask(problem: Problem) -> Callable[..., Tensor]:
-    """Whether a query sees a key: of a packed batch by their rows, else by sentence and positions."""
+    """Returns whether a query sees a key: of a packed batch by their rows, else by sentence and positions."""
     sentence, position = problem.rows()
 
     def in_document(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ class PlainBert(nn.Module):
         return cast(Layer, self.layers[0]).intermediate
 
     def embed(self, vectors: Tensor) -> Tensor:
-        """What goes into a layer for word vectors `[B, L, H]`."""
+        """Returns the input of a layer for word vectors `[B, L, H]`."""
         return self.embeddings(vectors)
 
     def encode(self, ids: Tensor) -> Tensor:

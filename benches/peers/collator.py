@@ -91,7 +91,7 @@ class Collator:
         return encoder, 1 - np.array(rows)
 
     def batch(self) -> dict[str, np.ndarray]:
-        """What a training step is given."""
+        """Returns the arrays that a training step is given."""
         ids = self.numpy.integers(1000, VOCABULARY, size=(self.sentences, self.length))
         sampled = [self.sentence() for _ in range(self.sentences)]
         chosen = np.array([encoder for encoder, _ in sampled]).astype(bool)

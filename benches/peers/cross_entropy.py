@@ -76,10 +76,10 @@ class Formulation:
     """A peer's function."""
 
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    """Of hidden, weight, bias and targets."""
+    """The loss by hidden, weight, bias and targets."""
     note: str | None = None
     with_bias: bool = True
-    """Whether the bias is added, and has a gradient."""
+    """The bias is added, and has a gradient."""
 
 
 def plain_loss(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:

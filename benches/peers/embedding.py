@@ -11,7 +11,7 @@ from torch import Tensor
 from cases import Case, constant
 from peer import Peer, Rank, Setting, Work, assert_close, leaf
 
-# Of the encoder's input, so many tokens share this one id: the hard case of the sum.
+# This share of the encoder's input has this one id: the hard case of the sum.
 MASK_ID: int = constant("embedding_backward", "mask_id")
 MASKED_SHARE: float = constant("embedding_backward", "masked_share")
 SELF_TEST = {"T64_H32": {"tokens": 64, "hidden_size": 32, "vocab_size": 100}}

@@ -49,7 +49,7 @@ def sizes_of(setting: Setting) -> Sizes:
 
 
 def parameter_shapes(sizes: Sizes) -> list[tuple[int, ...]]:
-    """Of BERT's encoder and masked-language-model head, whose output matrix is the word embedding itself."""
+    """Returns the shapes of BERT's encoder and masked-language-model head; its output matrix is the word embedding."""
     hidden, intermediate = sizes.hidden_size, sizes.intermediate_size
     norm = [(hidden,), (hidden,)]
     linear = [(hidden, hidden), (hidden,)]
@@ -73,7 +73,7 @@ def clip(parameters: Sequence[Tensor]) -> None:
 
 
 def first_step(parameter: Tensor, gradient: Tensor, norm: float) -> Tensor:
-    """What AdamW makes of a parameter in the first step, by the formula."""
+    """Returns a parameter after the first step of AdamW, by the formula."""
     decay = WEIGHT_DECAY if parameter.dim() > 1 else 0.0
     gradient = gradient * min(1.0, NORM_MAX / (norm + 1e-6))
     # The bias corrections turn both first averages back into the gradient and its square.
@@ -97,7 +97,7 @@ def work(setting: Setting, variant: str) -> Work:
         optimizer.step()
 
     def check() -> None:
-        """How far the first and last tensors have moved: large and small, with weight decay and without."""
+        """Checks how far the first and last tensors have moved: large and small, with decay and without."""
         samples = [i for i in range(len(shapes)) if i < 5 or i >= len(shapes) - 5]
         norm = torch.stack([gradient(p).norm() for p in parameters]).norm().item()
         before = {i: parameters[i].detach().clone() for i in samples}

@@ -1,4 +1,4 @@
-"""What all peers share: how a case is described, prepared and checked, and where its data comes from."""
+"""Common parts of all peers: how a case is described, prepared and checked, and where its data comes from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from cases import Case, cases
 
-# Of a result's norm. 16-bit results carry rounding errors of up to a few percent (sums over many rows most of
-# all, and the softmax of 30,522 logits); a bench of something else is wrong by much of its norm. Finer
-# differences show in the self-test, which computes the same functions in float32.
+# Tolerated norm of an error, relative to the result's. 16-bit results carry rounding errors of up to a few
+# percent (sums over many rows most of all, and the softmax of 30,522 logits); a bench of something else is
+# wrong by much of its norm. Finer differences show in the self-test, which computes the same in float32.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
 class Rank(IntEnum):
-    """What is measured first: each operation's main case before any other, by what is likely fastest."""
+    """Order of measurement: each operation's main case before any other, by what is likely fastest."""
 
     FIRST = 0
     """The likely fastest variant of a main case that need not be compiled for long."""
@@ -28,14 +28,14 @@ class Rank(IntEnum):
     COMPILED = 2
     """`torch.compile` of a main case."""
     LONG = 3
-    """What compiles for most of a minute."""
+    """Variants that compile for most of a minute."""
     OTHER = 4
     """Other variants of main cases."""
     CASES = 5
     """The likely fastest variants of other cases."""
     REST = 6
     LAST = 7
-    """What nobody would pick."""
+    """Variants that nobody would pick."""
 
 
 class CheckFailed(Exception):
@@ -48,7 +48,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and at what size everything runs."""
+    """Device, type and sizes of all measurements."""
 
     device: torch.device
     dtype: torch.dtype
@@ -117,9 +117,9 @@ class Work:
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
     """Surrounds check and measurement, so that entering it is not timed."""
     shares: int = 1
-    """How many times as much as the timed part the case is."""
+    """Number of timed parts that make the whole case."""
     on_processor: bool = False
-    """Whether it runs there, whatever the device."""
+    """Runs on the processor, whatever the device."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Peer:
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    """What the backward has left there."""
+    """Returns the gradient that the backward has left there."""
     if parameter.grad is None:
         raise CheckFailed(f"a parameter of shape {list(parameter.shape)} has no gradient")
     return parameter.grad

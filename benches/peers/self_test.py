@@ -44,7 +44,7 @@ def run(ops: tuple[str, ...], describe: Callable[[Line], str]) -> int:
 
 
 def outcome(what: str, check: Check) -> str | None:
-    """What went wrong, if anything."""
+    """Returns the error of a check, if any."""
     try:
         check()
     except Exception:  # noqa: BLE001

@@ -229,7 +229,7 @@ def work(setting: Setting, case: Case, variant: str) -> Work:
 
 
 def prefer_cudnn(setting: Setting) -> Callable[[], AbstractContextManager[Any]]:
-    """What makes SDPA ask cuDNN first."""
+    """Returns a context in which SDPA asks cuDNN first."""
     if setting.device.type != "cuda":
         raise Unavailable("cuDNN is for GPUs")
     try:
@@ -267,7 +267,7 @@ def peers(setting: Setting) -> list[Peer]:
 
 
 def self_checks(setting: Setting) -> list[tuple[str, Callable[[], None]]]:
-    """What the measured step relies on, at a tiny size without dropout."""
+    """Returns checks of what the measured step relies on, at a tiny size without dropout."""
     (case,) = cases(setting)
     config = replace(config_of(case), dropout=0.0)
     batch = random_batch(setting, config, 4, 16)

@@ -59,7 +59,7 @@ class Done:
 
     line: Line
     usable: bool
-    """Whether the device still works for this process: after a fault of a kernel CUDA refuses everything."""
+    """The device still works for this process: after a fault of a kernel CUDA refuses everything."""
 
 
 Serve = Callable[[Connection], None]

@@ -35,7 +35,7 @@ PACKAGES = ("triton", "transformers", "liger-kernel", "cut-cross-entropy", "flas
 REASON_LENGTH_MAX = 300
 WRONG = "wrong: "
 TRACEBACK_LINES = 8
-# What SDPA says where the one backend that it may use does not take the case.
+# Messages of SDPA where the one backend that it may use does not take the case.
 REFUSALS = ("No available kernel", "No viable backend")
 SYNCHRONIZES = "called a synchronizing CUDA operation"
 
@@ -96,7 +96,7 @@ def serve(device: str, ops: tuple[str, ...], order: str, connection: Connection)
     peers = plan(where, ops, order)
     jobs = [Job(peer.name, peer.seconds) for peer in peers]
     connection.send(Ready(software(where), jobs))
-    # What is imported stays: there is no need to search it for garbage after every figure.
+    # Imported objects stay: there is no need to search it for garbage after every figure.
     gc.freeze()
     with suppress(EOFError, BrokenPipeError):
         while True:
