@@ -37,13 +37,13 @@ def tokens_of(length: int) -> list[str]:
 def whole_word_mask(tokens: list[str], ratio: float, rng: random.Random) -> list[int]:
     """1 where a token is chosen: shuffled words, each passed over where it would exceed the number to predict."""
     words: list[list[int]] = []
-    for slot, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         if token in ("[CLS]", "[SEP]"):
             continue
         if words and token.startswith("##"):
-            words[-1].append(slot)
+            words[-1].append(position)
         else:
-            words.append([slot])
+            words.append([position])
     rng.shuffle(words)
     to_predict = max(1, round(len(tokens) * ratio))
     chosen: list[int] = []
@@ -51,11 +51,11 @@ def whole_word_mask(tokens: list[str], ratio: float, rng: random.Random) -> list
     for word in words:
         if len(chosen) >= to_predict:
             break
-        if len(chosen) + len(word) > to_predict or any(slot in covered for slot in word):
+        if len(chosen) + len(word) > to_predict or any(position in covered for position in word):
             continue
         covered.update(word)
         chosen.extend(word)
-    return [1 if slot in covered else 0 for slot in range(len(tokens))]
+    return [1 if position in covered else 0 for position in range(len(tokens))]
 
 
 def corrupted(
@@ -84,9 +84,9 @@ class Collator:
         size = min(self.length, self.set_size)
         masks = [whole_word_mask(self.tokens, RATIO, self.random) for _ in range(size)]
         rows = []
-        for slot in range(self.length):
+        for position in range(self.length):
             row = deepcopy(masks[self.random.randint(0, size - 1)])
-            row[slot] = 1
+            row[position] = 1
             rows.append(row)
         return encoder, 1 - np.array(rows)
 

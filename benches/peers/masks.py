@@ -19,11 +19,11 @@ def check(length: int, set_size: int) -> None:
     """Holds a few sentences against the rules."""
     collator = Collator(CHECKED_SENTENCES, length, set_size, seed=2)
     masks = collator.batch()["visible"]
-    starts = [slot for slot, token in enumerate(collator.tokens[:-1]) if token == "word"] + [length - 1]
+    starts = [position for position, token in enumerate(collator.tokens[:-1]) if token == "word"] + [length - 1]
     words = [range(start, end) for start, end in pairwise(starts)]
     budget = max(1, round(length * RATIO))
     for row, mask in ((row, mask) for sentence in masks for row, mask in enumerate(sentence.tolist())):
-        hidden = [slot for slot, seen in enumerate(mask) if not seen and slot != row]
+        hidden = [position for position, seen in enumerate(mask) if not seen and position != row]
         whole = all(
             sum(mask[s] for s in word if s != row) in (0, len(word) - (row in word)) for word in words
         )

@@ -76,7 +76,7 @@ def config_of(case: Case) -> Config:
 
 
 def random_batch(setting: Setting, config: Config, sentences: int, length: int) -> Batch:
-    """Sentences without padding, the same number of them masked in each; slot 0 and the last are special."""
+    """Sentences without padding, the same number of them masked in each; position 0 and the last are special."""
     shape = (sentences, length)
     original_ids = FIRST_WORD_ID + setting.integers(1, config.vocab_size - FIRST_WORD_ID, *shape)
     order = torch.rand(sentences, length - 2, generator=setting.generator(2), device=setting.device).argsort(
@@ -313,13 +313,13 @@ def check_decoder(setting: Setting, config: Config, batch: Batch) -> None:
     assert_close(
         "decoded", decoded, explicit_layer(model.decoder, queries, content, batch.visible), setting.tolerance
     )
-    # [CLS]'s own id is nowhere in the content; the id at slot i is everywhere but in row i's attention.
+    # [CLS]'s own id is nowhere in the content; the id at position i is everywhere but in row i's attention.
     other_ids = batch.original_ids.clone()
     other_ids[:, 2] += 1
     changed = model.decode(sentence, other_ids, batch.visible) - decoded
     moved = changed.abs().amax(dim=(0, 2)) > 0
     if moved[2] or not moved[3:].any():
-        raise CheckFailed("another token in slot 2 should change other rows and not row 2")
+        raise CheckFailed("another token at position 2 should change other rows and not row 2")
     (d_sentence,) = torch.autograd.grad(decoded.square().sum(), sentence)
     if not d_sentence.norm().item() > 0:
         raise CheckFailed("no gradient reaches the sentence embedding")

@@ -51,7 +51,7 @@ fn read(path: impl AsRef<Path>) -> Result<Corpus, Error> {
 
 /// Returns for each token of a passage whether it starts a word.
 fn starts(passage: PassageRef) -> Vec<bool> {
-    (0..passage.len()).map(|slot| passage.word_starts.get(slot)).collect()
+    (0..passage.len()).map(|position| passage.word_starts.get(position)).collect()
 }
 
 #[test]

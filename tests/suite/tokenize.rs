@@ -146,7 +146,9 @@ fn a_store_holds_what_the_tokenizer_gives() {
     for (index, expected) in expected.passages.iter().enumerate() {
         let passage = store.passage(index as u32);
         assert_eq!(passage.ids.to_vec(), expected.ids.to_vec());
-        assert!((0..48).all(|slot| passage.word_starts.get(slot) == expected.word_starts.get(slot)));
+        assert!(
+            (0..48).all(|position| passage.word_starts.get(position) == expected.word_starts.get(position))
+        );
     }
     assert_eq!(manifest.encoded, expected.report);
     assert_eq!((manifest.text.files, manifest.text.texts, manifest.text.bad_lines), (5, 398, 2));

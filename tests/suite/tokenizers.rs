@@ -99,9 +99,9 @@ fn unigram(scheme: &str, split: bool) -> Value {
 /// Returns the tokens of a passage, with a bar before each that begins a word.
 fn words(tokenizer: &Tokenizer, passage: PassageRef) -> String {
     let ids = passage.ids.to_vec();
-    let token = |slot: usize| {
-        let bar = if passage.word_starts.get(slot) { "|" } else { " " };
-        format!("{bar}{}", tokenizer.token(ids[slot]).unwrap())
+    let token = |position: usize| {
+        let bar = if passage.word_starts.get(position) { "|" } else { " " };
+        format!("{bar}{}", tokenizer.token(ids[position]).unwrap())
     };
     (1..ids.len() - 1).map(token).collect()
 }
