@@ -8,7 +8,7 @@ use retromae::ops::rows::{self, Gather};
 use retromae::ops::tutorial::{SentenceVectors, sentence_vectors};
 use serde_json::Value;
 
-use super::data::{read, typed, values};
+use super::data::{read, typed};
 use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, Variant, Work, named};
 
 struct Case {
@@ -66,7 +66,7 @@ impl<T: ModelFloat> Vectors<T> {
             gather,
             input: device.upload(&typed(1, rows * columns))?,
             rows: device.upload(&(0..rows as i32).rev().collect::<Vec<i32>>())?,
-            center: device.upload(&values(2, columns))?,
+            center: device.upload(&typed::<f32>(2, columns))?,
             output: device.zeros(rows * columns)?,
             norms: device.zeros(rows)?,
         })
