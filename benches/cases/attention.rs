@@ -12,18 +12,12 @@ use serde_json::{Value, json};
 
 use super::baseline;
 use super::data::{MIXED_LENGTHS, POOL_ROWS_MAX, in_turn, read, typed, visibility};
-use super::{Bound, FUSED, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named};
+use super::{Bound, FUSED, Operation, Outcome, Pass, Rank, Results, Scale, UNFUSED, Variant, Work, named};
 
 /// Packs of a training step of BERT-base: short sentences, long ones, and a mixture.
 const HEADLINES: [&str; 3] = ["L128_d64", "L512_d64", "mixed_d64"];
 /// Stream of the dropout.
 const SITE: u32 = 8;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pass {
-    Forward,
-    Backward,
-}
 
 /// A pack of sentences.
 #[derive(Clone, Debug)]
@@ -37,7 +31,7 @@ pub struct Case {
     pub masked: bool,
     /// Rate; 0 without dropout.
     pub dropout: f32,
-    /// The pass that runs.
+    /// Pass that runs.
     pub pass: Pass,
 }
 

@@ -9,17 +9,11 @@ use serde_json::{Value, json};
 
 use super::baseline;
 use super::data::{SEED, STEP, decimal, read, rounded, typed, values};
-use super::{Bound, FUSED, Operation, Outcome, Results, Scale, UNFUSED, Variant, Work, named};
+use super::{Bound, FUSED, Operation, Outcome, Pass, Results, Scale, UNFUSED, Variant, Work, named};
 
 pub const EPS: f32 = 1e-12;
 /// Stream of the dropout.
 pub const SITE: u32 = 9;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Pass {
-    Forward,
-    Backward,
-}
 
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
@@ -33,7 +27,7 @@ pub struct Case {
     pub d_bias: bool,
     /// Rate; 0 without dropout.
     pub dropout: f32,
-    /// The pass that runs.
+    /// Pass that runs.
     pub pass: Pass,
 }
 

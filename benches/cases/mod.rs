@@ -25,7 +25,8 @@ use retromae::device::ModelFloat;
 
 pub use export::export;
 pub use work::{
-    Bound, Case, FUSED, OWN_PRODUCT, Operation, Outcome, Rank, Results, Scale, UNFUSED, Variant, Work, named,
+    Bound, Case, FUSED, OWN_PRODUCT, Operation, Outcome, Pass, Rank, Results, Scale, UNFUSED, Variant, Work,
+    named,
 };
 
 /// Returns every operation, in the order in which they are measured.

@@ -35,6 +35,13 @@ impl Scale {
     }
 }
 
+/// The pass that a case runs; the backward pass after a forward pass that is not measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    Forward,
+    Backward,
+}
+
 /// Priority of a case: all of the first rank are measured before any of the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rank {

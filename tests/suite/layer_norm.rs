@@ -1,7 +1,8 @@
 //! LayerNorm with bias, dropout and residual against the f64 reference.
 
+use crate::cases::Pass;
 use crate::cases::data::{SEED, STEP};
-use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, Pass, SITE};
+use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, SITE};
 use crate::common::{assert_close, assert_close_to_scale, devices, widened};
 use retromae::device::{Buffer, Device, ModelFloat, bf16};
 use retromae::ops::layer_norm;

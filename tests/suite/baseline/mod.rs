@@ -11,7 +11,9 @@ use retromae::device::{DType, Device, ModelFloat, bf16};
 
 use crate::cases::baseline::passes;
 use crate::cases::data::{read, typed};
-use crate::cases::{self, FUSED, Results, UNFUSED, adamw, attention, cross_entropy, embedding, layer_norm};
+use crate::cases::{
+    self, FUSED, Pass, Results, UNFUSED, adamw, attention, cross_entropy, embedding, layer_norm,
+};
 use crate::common::devices;
 
 const DROPOUT: f32 = 0.1;
@@ -65,7 +67,7 @@ fn attention_computes_what_the_fused_kernels_do() {
                     head_dim,
                     masked,
                     dropout,
-                    pass: attention::Pass::Backward,
+                    pass: Pass::Backward,
                 };
                 check::<f32>(&device, &case);
                 check::<bf16>(&device, &case);
@@ -105,7 +107,7 @@ fn layer_norm_computes_what_the_fused_kernels_do() {
                     residual: whole,
                     d_bias: whole,
                     dropout: if whole { DROPOUT } else { 0.0 },
-                    pass: layer_norm::Pass::Backward,
+                    pass: Pass::Backward,
                 };
                 check::<f32>(&device, &case);
                 check::<bf16>(&device, &case);
