@@ -4,7 +4,7 @@
 //! Bound, with S = A·ΣL² scores and T·H elements an operand: forward 4·S·d FLOPs and 4·T·H·e bytes (query, key, value, output), backward
 //! 10·S·d FLOPs and 8·T·H·e bytes (those four, the gradient of the output, three gradients); two-stream the mask's bits and row indices too.
 
-use retromae::device::{Buffer, Device, ModelFloat, Stream};
+use retromae::device::{Buffer, Device, Float, ModelFloat, Stream};
 use retromae::model::MaskPool;
 use retromae::ops::PackedBatch;
 use retromae::ops::attention::{self, BackwardOptions, HEAD_DIMS, Mask};
@@ -125,6 +125,27 @@ impl Case {
     }
 }
 
+/// Host data of a case: `[Q, A·d]` queries and gradients of the output, `[T, A·d]` keys and values.
+#[derive(Clone)]
+pub struct Inputs<T> {
+    pub query: Vec<T>,
+    pub key: Vec<T>,
+    pub value: Vec<T>,
+    pub d_output: Vec<T>,
+}
+
+impl<T: Float> Inputs<T> {
+    pub fn new(queries: usize, tokens: usize, columns: usize) -> Self {
+        let typed = |seed, rows| typed(seed, rows * columns);
+        Self {
+            query: typed(1, queries),
+            key: typed(2, tokens),
+            value: typed(3, tokens),
+            d_output: typed(4, queries),
+        }
+    }
+}
+
 /// Operands and results on a device.
 struct Operands<T: ModelFloat> {
     query: Buffer<T>,
@@ -136,14 +157,14 @@ struct Operands<T: ModelFloat> {
 }
 
 impl<T: ModelFloat> Operands<T> {
-    fn new(device: &Device, elements: usize) -> Outcome<Self> {
-        let upload = |seed| device.upload(&typed::<T>(seed, elements));
-        let zeros = || device.zeros(elements);
+    fn new(device: &Device, case: &Case) -> Outcome<Self> {
+        let inputs = Inputs::<T>::new(case.tokens, case.tokens, case.columns());
+        let zeros = || device.zeros(case.tokens * case.columns());
         Ok(Self {
-            query: upload(1)?,
-            key: upload(2)?,
-            value: upload(3)?,
-            d_output: upload(4)?,
+            query: device.upload(&inputs.query)?,
+            key: device.upload(&inputs.key)?,
+            value: device.upload(&inputs.value)?,
+            d_output: device.upload(&inputs.d_output)?,
             output: zeros()?,
             gradients: [zeros()?, zeros()?, zeros()?],
         })
@@ -210,7 +231,7 @@ impl<T: ModelFloat> Fused<T> {
         let device = stream.device();
         let mut fused = Self {
             pack: Pack::new(stream, case)?,
-            operands: Operands::new(device, case.tokens * case.columns())?,
+            operands: Operands::new(device, case)?,
             log_sum_exp: device.zeros(case.tokens * case.heads)?,
             case: case.clone(),
         };
@@ -286,7 +307,7 @@ impl<T: ModelFloat> Unfused<T> {
             columns: case.columns(),
             pass: case.pass,
             attention: baseline::attention::Attention::new(stream, shape, case.pool().as_ref(), dropout)?,
-            operands: Operands::new(stream.device(), case.tokens * case.columns())?,
+            operands: Operands::new(stream.device(), case)?,
         };
         unfused.forward(stream)?;
         Ok(unfused)

@@ -6,7 +6,7 @@ use retromae::device::{Device, HostOptions, SharedAccess, bf16, host_kernels};
 use retromae::ops::attention::HEAD_DIMS;
 
 use super::cases::{Case, Kind, Variant};
-use super::passes::{Operands, run};
+use super::passes::run;
 
 /// Files with the access sites; shared headers are skipped.
 const SOURCES: &[(&str, &str)] = &[
@@ -85,7 +85,7 @@ fn accesses() -> Vec<SharedAccess> {
         for kind in [Kind::Full, Kind::Pool, Kind::Generated] {
             let case = Case { heads: 2, dropout: 0.1, ..Case::new(&[130, 96, 33], head_dim, kind) };
             for variant in [Variant::Default, Variant::Tiled, Variant::Atomic] {
-                run(&device, &case, &Operands::<bf16>::sample(&case), variant);
+                run(&device, &case, &case.inputs::<bf16>(), variant);
             }
         }
     }

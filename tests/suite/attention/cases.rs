@@ -1,6 +1,6 @@
 //! Attention test cases: packs, masks on the host and on a device, and variants of the backward pass.
 
-use retromae::device::{Buffer, Device};
+use retromae::device::{Buffer, Device, Float};
 use retromae::model::MaskPool;
 use retromae::model::PoolRows;
 use retromae::ops::attention::{Mask, MaskBits, MaskBuffer};
@@ -10,6 +10,7 @@ use retromae::random;
 use retromae::reference::attention as reference;
 use retromae::reference::mask::{MaskCountLimit, MaskedSentence, mask_pool};
 
+use crate::cases::attention::Inputs;
 use crate::common::{integers, prefix_sums};
 
 pub const SEED: u64 = 0x1234_5678_9abc;
@@ -80,6 +81,10 @@ impl Case {
 
     pub fn columns(&self) -> usize {
         self.heads * self.head_dim
+    }
+
+    pub fn inputs<T: Float>(&self) -> Inputs<T> {
+        Inputs::new(self.query_tokens(), self.tokens(), self.columns())
     }
 
     pub fn cu_seqlens(&self) -> Vec<i32> {

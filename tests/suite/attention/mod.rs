@@ -13,7 +13,7 @@ use retromae::ops::attention::HEAD_DIMS;
 
 use crate::common::devices;
 use cases::{Case, Kind, Variant};
-use passes::{Operands, check, run};
+use passes::{check, run};
 
 /// Packs of ugly lengths; every other one has two heads and dropout.
 fn sweep(kind: Kind) {
@@ -160,7 +160,7 @@ fn extreme_scores_stay_finite() {
     fn extreme<T: Float>() {
         let case = Case { scale: 3e3, ..Case::new(&[40, 70], 32, Kind::Full) };
         for &variant in passes::variants::<T>() {
-            let actual = run(&devices()[0], &case, &Operands::<T>::sample(&case), variant);
+            let actual = run(&devices()[0], &case, &case.inputs::<T>(), variant);
             assert!(actual.output.iter().chain(&actual.log_sum_exp).all(|value| value.is_finite()));
             assert!(actual.gradients.iter().flatten().all(|value| value.is_finite()));
         }
@@ -175,7 +175,7 @@ fn extreme_scores_stay_finite() {
 fn infinitely_low_scores_have_no_weight() {
     fn infinite<T: Float>() {
         let case = Case::new(&[70], 32, Kind::Full);
-        let mut operands = Operands::<T>::sample(&case);
+        let mut operands = case.inputs::<T>();
         // Every query has a positive first component; key 5's is -∞.
         for token in 0..70 {
             operands.query[32 * token] = T::from_f32(1.0);
@@ -204,7 +204,7 @@ fn a_row_that_sees_nothing_is_zero() {
     fn blind<T: Float>(device: &Device) {
         let case = Case { dropout: 0.1, ..Case::new(&[1, 5], 32, Kind::Pool) };
         for &variant in passes::variants::<T>() {
-            let actual = run(device, &case, &Operands::<T>::sample(&case), variant);
+            let actual = run(device, &case, &case.inputs::<T>(), variant);
             assert!(actual.output[..32].iter().all(|&value| value == 0.0));
             assert_eq!(actual.log_sum_exp[0], f64::NEG_INFINITY);
             assert!(actual.gradients.iter().all(|gradient| gradient[..32].iter().all(|&value| value == 0.0)));

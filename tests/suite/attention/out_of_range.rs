@@ -6,7 +6,7 @@ use retromae::device::{Buffer, Device, Element, Float, bf16, f16};
 use retromae::ops::attention::HEAD_DIMS;
 
 use super::cases::{Case, Kind, Uploaded, Variant};
-use super::passes::{Operands, Results, run, run_spoiled, variants};
+use super::passes::{Results, run, run_spoiled, variants};
 use crate::common::{devices, garbage};
 
 const KINDS: [Kind; 7] = [
@@ -45,7 +45,7 @@ fn spoil_all(uploaded: &mut Uploaded, case: &Case, seed: u64, bounds: bool) {
 #[test]
 fn nothing_beyond_the_arguments_is_touched() {
     fn check<T: Float>(device: &Device, case: &Case, seed: u64) {
-        let operands = Operands::<T>::sample(case);
+        let operands = case.inputs::<T>();
         for &variant in variants::<T>() {
             for bounds in [false, true] {
                 run_spoiled(device, case, &operands, variant, |_, uploaded| {
@@ -100,7 +100,7 @@ impl Rows<'_> {
 /// that atomics add up are left out, as their bits vary from run to run.
 fn with_bounds(lengths: &[usize], bounds: &[i32], check: &dyn Fn(&Rows<'_>)) {
     fn of_type<T: Float>(device: &Device, case: &Case, bounds: &[i32], check: &dyn Fn(&Rows<'_>)) {
-        let operands = Operands::<T>::sample(case);
+        let operands = case.inputs::<T>();
         for &variant in variants::<T>() {
             let expected = run(device, case, &operands, variant);
             let spoiled = run_spoiled(device, case, &operands, variant, |device, uploaded| {
@@ -195,7 +195,7 @@ fn tokens_of_no_sentence_are_zero() {
 #[test]
 fn what_no_mask_has_is_hidden() {
     let case = Case { queries: Some(vec![vec![0, 1, 2]]), ..Case::new(&[3], 32, Kind::Bits) };
-    let operands = Operands::<f32>::sample(&case);
+    let operands = case.inputs::<f32>();
     let nothing = |spoil: &dyn Fn(&mut Uploaded)| {
         let results =
             run_spoiled(&devices()[0], &case, &operands, Variant::Default, |_, uploaded| spoil(uploaded));

@@ -1,11 +1,12 @@
-//! Operands that lie side by side, under the defaults of attention.
+//! Inputs that lie side by side, under the defaults of attention.
 
 use retromae::device::{Device, Float, bf16, f16};
 use retromae::ops::PackedBatch;
 use retromae::ops::attention::{self, Attention, BackwardOptions};
 
 use super::cases::{Case, Kind, Variant};
-use super::passes::{Operands, run};
+use super::passes::run;
+use crate::cases::attention::Inputs;
 use crate::common::{devices, widened};
 
 /// Returns matrices of `columns` columns as one, row by row.
@@ -18,10 +19,10 @@ fn side_by_side<T: Copy>(columns: usize, matrices: &[&[T]]) -> Vec<T> {
 fn check<T: Float>(device: &Device) {
     let case = Case::new(&[5, 1, 70], 64, Kind::Full);
     let (tokens, columns) = (case.tokens(), case.columns());
-    let operands = Operands::<T>::sample(&case);
+    let operands = case.inputs::<T>();
     let expected = run(device, &case, &operands, Variant::Default);
 
-    let Operands { query, key, value, d_output } = &operands;
+    let Inputs { query, key, value, d_output } = &operands;
     let unused = &vec![T::from_f32(-3.0); tokens * columns][..];
     let upload = |matrices: &[&[T]]| device.upload(&side_by_side(columns, matrices)).unwrap();
     let (inputs, d_outputs) = (upload(&[query, key, value]), upload(&[unused, d_output]));

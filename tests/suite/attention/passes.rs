@@ -7,31 +7,11 @@ use retromae::random;
 use retromae::reference::attention as reference;
 
 use super::cases::{Case, SITE, Uploaded, Variant};
-use crate::common::{assert_close, assert_close_to_scale, prefix_sums, rounded, values, widened};
+use crate::cases::attention::Inputs;
+use crate::common::{assert_close, assert_close_to_scale, prefix_sums, widened};
 
 /// Initial value of results: no attention computes it, and unlike NaN it is never an expected result.
 const STALE: f32 = 777.0;
-
-#[derive(Clone)]
-pub struct Operands<T> {
-    pub query: Vec<T>,
-    pub key: Vec<T>,
-    pub value: Vec<T>,
-    pub d_output: Vec<T>,
-}
-
-impl<T: Float> Operands<T> {
-    pub fn sample(case: &Case) -> Self {
-        let sample = |seed, rows: usize| rounded(&values(seed, rows * case.columns()));
-        let (queries, tokens) = (case.query_tokens(), case.tokens());
-        Self {
-            query: sample(1, queries),
-            key: sample(2, tokens),
-            value: sample(3, tokens),
-            d_output: sample(4, queries),
-        }
-    }
-}
 
 #[derive(Clone, Default, Debug)]
 pub struct Results {
@@ -57,8 +37,8 @@ fn described<R>(case: &Case, compute: impl FnOnce(&reference::Attention<'_>) -> 
     })
 }
 
-pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
-    let Operands { query, key, value, d_output } = operands;
+pub fn exact<T: Float>(case: &Case, operands: &Inputs<T>) -> Results {
+    let Inputs { query, key, value, d_output } = operands;
     let [query, key, value, d_output] = [query, key, value, d_output].map(|values| widened(values));
     described(case, |attention| {
         let reference::Output { output, log_sum_exp } = reference::forward(attention, &query, &key, &value);
@@ -68,7 +48,7 @@ pub fn exact<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
 }
 
 /// The naive composition, every matmul, softmax and gradient stored in `T`.
-pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
+pub fn naive<T: Float>(case: &Case, operands: &Inputs<T>) -> Results {
     described(case, |attention| {
         let mut naive = Naive::<T>::new(case, operands);
         let bounds = prefix_sums(&case.query_lengths());
@@ -92,7 +72,7 @@ pub fn naive<T: Float>(case: &Case, operands: &Operands<T>) -> Results {
 
 struct Naive<'a, T> {
     case: &'a Case,
-    operands: &'a Operands<T>,
+    operands: &'a Inputs<T>,
     dropout: random::Dropout,
     results: Results,
     gradients: [Vec<f32>; 3],
@@ -100,7 +80,7 @@ struct Naive<'a, T> {
 }
 
 impl<'a, T: Float> Naive<'a, T> {
-    fn new(case: &'a Case, operands: &'a Operands<T>) -> Self {
+    fn new(case: &'a Case, operands: &'a Inputs<T>) -> Self {
         let gradients =
             [&operands.query, &operands.key, &operands.value].map(|values| vec![0.0; values.len()]);
         let results = Results {
@@ -215,7 +195,7 @@ struct Pass<'a, T: Float> {
 }
 
 impl<'a, T: Float> Pass<'a, T> {
-    fn new(device: &Device, case: &'a Case, operands: &Operands<T>, variant: Variant) -> Self {
+    fn new(device: &Device, case: &'a Case, operands: &Inputs<T>, variant: Variant) -> Self {
         let (queries, tokens, columns) = (case.query_tokens(), case.tokens(), case.columns());
         let mut packed = vec![T::from_f32(f32::NAN); tokens * 2 * columns];
         for (token, row) in packed.chunks_mut(2 * columns).enumerate() {
@@ -284,7 +264,7 @@ impl<'a, T: Float> Pass<'a, T> {
     }
 }
 
-pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, variant: Variant) -> Results {
+pub fn run<T: Float>(device: &Device, case: &Case, operands: &Inputs<T>, variant: Variant) -> Results {
     let mut pass = Pass::new(device, case, operands, variant);
     pass.enqueue(&device.stream()).unwrap();
     pass.results()
@@ -294,7 +274,7 @@ pub fn run<T: Float>(device: &Device, case: &Case, operands: &Operands<T>, varia
 pub fn run_spoiled<T: Float>(
     device: &Device,
     case: &Case,
-    operands: &Operands<T>,
+    operands: &Inputs<T>,
     variant: Variant,
     spoil: impl FnOnce(&Device, &mut Uploaded),
 ) -> Results {
@@ -310,7 +290,7 @@ pub fn run_spoiled<T: Float>(
 
 /// Runs a case on operands of `T` as a graph, and returns the names of its kernels.
 pub fn kernels<T: Float>(device: &Device, case: &Case, variant: Variant) -> Vec<String> {
-    let mut pass = Pass::new(device, case, &Operands::<T>::sample(case), variant);
+    let mut pass = Pass::new(device, case, &case.inputs::<T>(), variant);
     let stream = device.new_stream().unwrap();
     let graph = stream.capture(|stream| pass.enqueue(stream)).unwrap();
     // SAFETY: all captured buffers are alive, and used by nothing else until the stream is done.
@@ -331,7 +311,7 @@ pub fn variants<T: Float>() -> &'static [Variant] {
 
 /// Checks the kernels against the reference, on each device and in each variant.
 pub fn check<T: Float>(devices: &[Device], case: &Case) {
-    let operands = Operands::<T>::sample(case);
+    let operands = case.inputs::<T>();
     let (exact, naive) = (exact(case, &operands), naive(case, &operands));
     for device in devices {
         for &variant in variants::<T>() {

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use retromae::device::{Device, Float, bf16};
 
 use super::cases::{Case, Kind, Variant};
-use super::passes::{Operands, Results, run, variants};
+use super::passes::{Results, run, variants};
+use crate::cases::attention::Inputs;
 use crate::common::{devices, max_error};
 
 fn device() -> Device {
@@ -46,17 +47,17 @@ fn assert_equal(one: &Results, other: &Results) {
 }
 
 /// Returns the rows `range` of a case's operands.
-fn part<T: Float>(case: &Case, operands: &Operands<T>, range: std::ops::Range<usize>) -> Operands<T> {
+fn part<T: Float>(case: &Case, operands: &Inputs<T>, range: std::ops::Range<usize>) -> Inputs<T> {
     let elements = range.start * case.columns()..range.end * case.columns();
     let [query, key, value, d_output] = [&operands.query, &operands.key, &operands.value, &operands.d_output]
         .map(|values| values[elements.clone()].to_vec());
-    Operands { query, key, value, d_output }
+    Inputs { query, key, value, d_output }
 }
 
 /// A packed batch gives the same bits as its sentences alone.
 fn packing_is_one_by_one<T: Float>(case: &Case) {
     let device = device();
-    let operands = Operands::<T>::sample(case);
+    let operands = case.inputs::<T>();
     for &variant in variants::<T>() {
         let together = run(&device, case, &operands, variant);
         let mut start = 0;
@@ -82,7 +83,7 @@ fn hidden_tokens_do_not_matter<T: Float>(length: usize, head_dim: usize, window:
     // Queries in the second half see no key of the first tokens.
     let from = length / 2 + window as usize;
     let case = Case { queries: Some(vec![(from..length).collect()]), ..Case::new(&[length], head_dim, kind) };
-    let operands = Operands::<T>::sample(&case);
+    let operands = case.inputs::<T>();
     let mut turned = operands.clone();
     for values in [&mut turned.key, &mut turned.value] {
         values[..length / 2 * head_dim].rotate_left(head_dim);
@@ -118,7 +119,7 @@ proptest! {
     #[test]
     fn probabilities_add_up_to_one(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case::new(&lengths, d, kind);
-        let mut operands = Operands::<bf16>::sample(&case);
+        let mut operands = case.inputs::<bf16>();
         operands.value.fill(bf16::ONE);
         let results = run(&device(), &case, &operands, Variant::Default);
         for (token, outputs) in results.output.chunks(d).enumerate() {
@@ -132,7 +133,7 @@ proptest! {
     #[test]
     fn a_rate_of_zero_drops_nothing(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case::new(&lengths, d, kind);
-        let operands = Operands::<bf16>::sample(&case);
+        let operands = case.inputs::<bf16>();
         let dropped = Case { dropout: 1e-4, ..case.clone() };
         for variant in [Variant::Default, Variant::Tiled] {
             let results = [&case, &dropped].map(|case| run(&device(), case, &operands, variant));
@@ -145,7 +146,7 @@ proptest! {
     fn a_window_over_everything_is_full_attention(lengths in lengths(), d in head_dim()) {
         let full = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::Full) };
         let wide = Case { kind: Kind::Window { left: None, right: Some(200), first: false }, ..full.clone() };
-        let operands = Operands::<bf16>::sample(&full);
+        let operands = full.inputs::<bf16>();
         for variant in [Variant::Default, Variant::Tiled] {
             let results = [&full, &wide].map(|case| run(&device(), case, &operands, variant));
             assert_equal(&results[0], &results[1]);
@@ -157,7 +158,7 @@ proptest! {
     fn a_pool_of_ones_is_everything_but_the_diagonal(lengths in lengths(), d in head_dim()) {
         let pool = Case { dropout: 0.1, ..Case::new(&lengths, d, Kind::PoolOfOnes) };
         let bits = Case { kind: Kind::OffDiagonal, ..pool.clone() };
-        let operands = Operands::<bf16>::sample(&pool);
+        let operands = pool.inputs::<bf16>();
         for variant in [Variant::Default, Variant::Tiled] {
             let results = [&pool, &bits].map(|case| run(&device(), case, &operands, variant));
             assert_equal(&results[0], &results[1]);
@@ -169,7 +170,7 @@ proptest! {
     fn two_streams_of_the_same_are_self_attention(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case { dropout: 0.1, ..Case::new(&lengths, d, kind) };
         let queries = Some(lengths.iter().map(|&length| (0..length).collect()).collect());
-        let operands = Operands::<bf16>::sample(&case);
+        let operands = case.inputs::<bf16>();
         for variant in [Variant::Default, Variant::Tiled] {
             let own = Case { queries: queries.clone(), ..case.clone() };
             let results = [&case, &own].map(|case| run(&device(), case, &operands, variant));
@@ -181,7 +182,7 @@ proptest! {
     #[test]
     fn variants_agree(lengths in lengths(), d in head_dim(), kind in kind()) {
         let case = Case { dropout: 0.1, ..Case::new(&lengths, d, kind) };
-        let operands = Operands::<bf16>::sample(&case);
+        let operands = case.inputs::<bf16>();
         let [default, tiled, atomic] = [Variant::Default, Variant::Tiled, Variant::Atomic]
             .map(|variant| run(&device(), &case, &operands, variant).gradients);
         for (i, gradient) in default.iter().enumerate() {
