@@ -8,13 +8,10 @@ use retromae::ops::column_sum::{self, ColumnSum, column_sum};
 use super::Dropout;
 use super::passes::{self, DropoutRows};
 
-/// `kRowThreads` of the kernels.
-const THREADS: u32 = 128;
 /// Rows of a block: as in the fused kernels.
 const ROWS_PER_BLOCK: usize = 32;
-/// Sums of each warp of a block: one for gamma and one for beta.
+/// Sums of each block: one for gamma and one for beta.
 const SUMS: usize = 2;
-const WARPS: usize = 4;
 
 /// `[columns]` each.
 #[derive(Clone, Copy)]
