@@ -1,9 +1,9 @@
 //! The one-layer decoder, forward and backward.
 
-use super::arena::ParameterTable;
 use super::blocks::{EmbeddingKind, EmbeddingTables, Embeddings, Layer, Streams};
 use super::context::Context;
 use super::hidden_gradients::HiddenGradients;
+use super::parameter_table::ParameterTable;
 use super::scratch::Scratch;
 use super::{Capacity, DecoderKind, ModelConfig, QueryKind, dropout_site};
 use crate::device::{Device, Matrix, ModelFloat};

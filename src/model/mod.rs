@@ -14,6 +14,7 @@ pub mod io;
 mod masks;
 #[allow(clippy::module_inception)]
 mod model;
+mod parameter_table;
 mod recorded;
 mod scratch;
 mod shape;
@@ -25,9 +26,10 @@ pub use crate::common::{
     dropout_site,
 };
 pub use crate::ops::adamw::Hyperparameters as AdamW;
-pub use arena::{Gradients, Parameter, ParameterArena, ParameterTable, Weights};
+pub use arena::{Gradients, ParameterArena, Weights};
 pub use capacity::Capacity;
 pub use input::Input;
 pub use model::{Losses, Model, Pooling, StepRandomness};
+pub use parameter_table::{Parameter, ParameterTable};
 pub use recorded::StepHandle;
 pub use training::{MicroBatch, StepResult, TrainStep};

@@ -1,6 +1,6 @@
 //! The model on a device: parameters, activations, and the passes over a batch.
 
-use super::arena::{ParameterArena, ParameterTable};
+use super::arena::ParameterArena;
 use super::blocks::{EmbeddingTables, Head, HeadOutputs};
 use super::context::Context;
 use super::decoder::Decoder;
@@ -8,6 +8,7 @@ use super::encoder::Encoder;
 use super::hidden_gradients::HiddenGradients;
 use super::inputs::{self, Inputs};
 use super::masks::Masks;
+use super::parameter_table::ParameterTable;
 use super::recorded::Training;
 use super::scratch::Scratch;
 use super::shape::{BatchShape, labeled_capacity};

@@ -3,8 +3,8 @@
 use super::linear::Linear;
 use super::norm::Norm;
 use crate::device::{Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
-use crate::model::arena::ParameterTable;
 use crate::model::context::{Context, Site};
+use crate::model::parameter_table::ParameterTable;
 use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig};
 use crate::ops::Result;

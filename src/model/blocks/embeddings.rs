@@ -1,9 +1,10 @@
 //! The embeddings of the encoder's tokens, and of the decoder's content and query streams.
 
 use crate::device::{Buffer, Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
-use crate::model::arena::{Parameter, ParameterTable, Weights};
+use crate::model::arena::Weights;
 use crate::model::context::{Context, Site};
 use crate::model::inputs::Inputs;
+use crate::model::parameter_table::{Parameter, ParameterTable};
 use crate::model::{Capacity, ModelConfig};
 use crate::ops::embedding::{self, Embedding, Sentences, Source, TableGradient, TableGradients, Words};
 use crate::ops::segment_sum::Segments;

@@ -3,8 +3,8 @@
 use super::add_norm::AddNorm;
 use super::linear::Linear;
 use crate::device::{Device, Matrix, MatrixBuffer, ModelFloat};
-use crate::model::arena::ParameterTable;
 use crate::model::context::Context;
+use crate::model::parameter_table::ParameterTable;
 use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig, dropout_site};
 use crate::ops::{Result, bias_gelu};

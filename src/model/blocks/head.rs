@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::transform::Transform;
 use crate::device::{Buffer, Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat, View};
-use crate::model::arena::{Parameter, ParameterTable};
 use crate::model::context::Context;
 use crate::model::inputs::Bags;
+use crate::model::parameter_table::{Parameter, ParameterTable};
 use crate::model::shape::labeled_capacity;
 use crate::model::{Capacity, ModelConfig};
 use crate::ops::cross_entropy::{Algorithm, Gradients, Totals};

@@ -4,8 +4,8 @@
 use super::attention::{Attention, Streams};
 use super::feed_forward::FeedForward;
 use crate::device::{Device, Matrix, MatrixMut, ModelFloat};
-use crate::model::arena::ParameterTable;
 use crate::model::context::Context;
+use crate::model::parameter_table::ParameterTable;
 use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig};
 use crate::ops::Result;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use crate::device::{Matrix, MatrixMut, ModelFloat};
-use crate::model::arena::{Parameter, ParameterTable};
 use crate::model::context::Context;
+use crate::model::parameter_table::{Parameter, ParameterTable};
 use crate::ops::column_sum::{ColumnSum, column_sum};
 use crate::ops::{Result, linear};
 

@@ -1,8 +1,8 @@
 //! LayerNorm.
 
 use crate::device::{Buffer, Device, Matrix, MatrixMut, ModelFloat};
-use crate::model::arena::{Parameter, ParameterTable};
 use crate::model::context::Context;
+use crate::model::parameter_table::{Parameter, ParameterTable};
 use crate::ops::Result;
 use crate::ops::layer_norm::{self, Fused, FusedGradients};
 

@@ -4,8 +4,8 @@ use super::linear::Linear;
 use super::norm::Norm;
 use crate::device::{Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
 use crate::model::ModelConfig;
-use crate::model::arena::ParameterTable;
 use crate::model::context::Context;
+use crate::model::parameter_table::ParameterTable;
 use crate::ops::layer_norm::{Fused, FusedGradients};
 use crate::ops::{Result, bias_gelu};
 
