@@ -10,7 +10,7 @@ pub(super) struct Scratch<T: ModelFloat> {
     pub projection: MatrixBuffer<T>,
     pub d_projection: MatrixBuffer<T>,
     pub d_attention_output: MatrixBuffer<T>,
-    pub d_context: MatrixBuffer<T>,
+    pub d_head_outputs: MatrixBuffer<T>,
     /// `[T, 3H]`
     pub d_query_key_value: MatrixBuffer<T>,
     /// `[T, F]` gradient of the feed-forward network's first layer, before bias and GELU
@@ -27,7 +27,7 @@ impl<T: ModelFloat> Scratch<T> {
             projection: matrix(hidden)?,
             d_projection: matrix(hidden)?,
             d_attention_output: matrix(hidden)?,
-            d_context: matrix(hidden)?,
+            d_head_outputs: matrix(hidden)?,
             d_query_key_value: matrix(3 * hidden)?,
             d_wide: matrix(config.intermediate_size)?,
             d_activated: matrix(config.intermediate_size)?,

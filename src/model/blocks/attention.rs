@@ -29,8 +29,8 @@ pub(super) struct Attention<T: ModelFloat> {
     site: Site,
     /// `[T, 3H]` queries, keys and values
     projected: MatrixBuffer<T>,
-    /// `[T, H]` outputs of the heads
-    context: MatrixBuffer<T>,
+    /// `[T, H]` outputs of the heads, side by side
+    head_outputs: MatrixBuffer<T>,
     /// `[A, T]`
     log_sum_exp: Buffer<f32>,
     output: AddNorm<T>,
@@ -59,7 +59,7 @@ impl<T: ModelFloat> Attention<T> {
                 number: dropout_site::attention_probabilities(layer),
             },
             projected: device.matrix(tokens, 3 * hidden)?,
-            context: device.matrix(tokens, hidden)?,
+            head_outputs: device.matrix(tokens, hidden)?,
             log_sum_exp: device.zeros(config.num_attention_heads * tokens)?,
             output: AddNorm::new(device, table, &format!("{name}.attention.output"), sizes, hidden, site)?,
         })
@@ -92,11 +92,11 @@ impl<T: ModelFloat> Attention<T> {
             query,
             key,
             value,
-            output: self.context.rows_mut(rows),
+            output: self.head_outputs.rows_mut(rows),
             log_sum_exp: self.log_sum_exp.slice_mut(0..self.num_heads * rows),
         };
         attention::forward(context.stream, forward)?;
-        self.output.forward(context, self.context.rows(rows), streams.query, scratch)
+        self.output.forward(context, self.head_outputs.rows(rows), streams.query, scratch)
     }
 
     /// Enqueues the projections to queries, keys and values.
@@ -114,7 +114,7 @@ impl<T: ModelFloat> Attention<T> {
 
     /// The projections of the query stream, and of the content stream.
     fn by_stream(&self) -> [Linear; 2] {
-        let (hidden, all) = (self.context.columns(), self.projected.columns());
+        let (hidden, all) = (self.head_outputs.columns(), self.projected.columns());
         [self.query_key_value.features(0..hidden), self.query_key_value.features(hidden..all)]
     }
 
@@ -128,14 +128,14 @@ impl<T: ModelFloat> Attention<T> {
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
         let rows = streams.query.rows();
-        let Scratch { d_projection, d_attention_output, d_context, d_query_key_value, .. } = scratch;
+        let Scratch { d_projection, d_attention_output, d_head_outputs, d_query_key_value, .. } = scratch;
         self.output.backward(
             context,
-            self.context.rows(rows),
+            self.head_outputs.rows(rows),
             d_attention_output.rows(rows),
             d_query.reborrow(),
             d_projection,
-            d_context.rows_mut(rows),
+            d_head_outputs.rows_mut(rows),
         )?;
         let [query, key, value] = self.projected.rows(rows).split_columns();
         let [d_queries, d_keys, d_values] = d_query_key_value.rows_mut(rows).split_columns();
@@ -144,9 +144,9 @@ impl<T: ModelFloat> Attention<T> {
             query,
             key,
             value,
-            output: self.context.rows(rows),
+            output: self.head_outputs.rows(rows),
             log_sum_exp: self.log_sum_exp.slice(0..self.num_heads * rows),
-            d_output: d_context.rows(rows),
+            d_output: d_head_outputs.rows(rows),
             d_query: d_queries,
             d_key: d_keys,
             d_value: d_values,
@@ -170,7 +170,7 @@ impl<T: ModelFloat> Attention<T> {
             return self.query_key_value.backward(context, streams.query, d_projected, d_query, true);
         };
         let [to_query, to_key_value] = self.by_stream();
-        let hidden = self.context.columns();
+        let hidden = self.head_outputs.columns();
         let d_queries = d_projected.slice_columns(0..hidden);
         let d_keys_values = d_projected.slice_columns(hidden..d_projected.columns());
         to_query.backward(context, streams.query, d_queries, d_query, true)?;
