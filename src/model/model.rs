@@ -133,6 +133,7 @@ impl<T: ModelFloat> Model<T> {
     /// # Errors
     /// An error of the device.
     pub fn initialize(&mut self, seed: u64) -> Result<()> {
+        self.forget_gradients();
         self.parameters.initialize(seed, self.config.initializer_range)
     }
 

@@ -82,7 +82,7 @@ impl<T: ModelFloat> Model<T> {
             dropout: randomness.is_some(),
             update: None,
         };
-        self.training.accumulating = false;
+        self.forget_gradients();
         self.prepare(stream, input, randomness, &key)?;
         self.enqueue(stream, &key)?;
         losses(&self.config, &self.head.totals().read()?, self.head.bag_loss().read()?[0])
@@ -118,7 +118,7 @@ impl<T: ModelFloat> Model<T> {
         update: u32,
     ) -> Result<f32> {
         self.parameters.update(stream, optimizer, learning_rate, update)?;
-        self.training.accumulating = false;
+        self.forget_gradients();
         self.parameters.gradient_norm()
     }
 
@@ -173,7 +173,7 @@ impl<T: ModelFloat> Model<T> {
         self.prepare(stream, batch.input, Some(batch.randomness), &key)?;
         self.parameters.write_schedule(stream, schedule)?;
         self.run(stream, &key)?;
-        self.training.accumulating = false;
+        self.forget_gradients();
         self.finish(stream, &key)
     }
 
@@ -208,6 +208,11 @@ impl<T: ModelFloat> Model<T> {
     pub fn recorded_kernels(&self) -> impl Iterator<Item = &str> {
         let graphs = self.training.known.iter().filter_map(|(_, graph)| graph.as_ref());
         graphs.flat_map(|graph| graph.kernels().iter().map(String::as_str))
+    }
+
+    /// Lets the next batch begin with gradients of 0.
+    pub(super) fn forget_gradients(&mut self) {
+        self.training.accumulating = false;
     }
 
     /// Refuses a batch that the model cannot take; returns everything that its launches depend on.

@@ -140,3 +140,22 @@ fn weights_that_are_not_positive_and_finite_are_refused() {
         }
     }
 }
+
+/// A state that is loaded begins anew: what was accumulated before is not part of the next update.
+#[test]
+fn a_loaded_state_has_no_gradients() {
+    let config = config(DecoderKind::Enhanced, QueryKind::Embedding, 0.0);
+    let device = &devices()[0];
+    let (mut model, batches) = (model::<f32>(device, &config, &parameters(&config)), batches());
+    let stream = device.stream();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.safetensors");
+    model.save_state(&path).unwrap();
+    accumulate(&mut model, &stream, &batches[..1]);
+    let once = gradients(&model);
+    model.load_state(&path).unwrap();
+    accumulate(&mut model, &stream, &batches[..1]);
+    for (name, gradient) in gradients(&model) {
+        assert_eq!(gradient, once[&name], "{name}");
+    }
+}

@@ -69,16 +69,18 @@ impl<T: ModelFloat> Model<T> {
         self.parameters.save_state(path)
     }
 
-    /// Restores what [`save_state`](Self::save_state) wrote for a model of the same sizes.
+    /// Restores what [`save_state`](Self::save_state) wrote for a model of the same sizes. Gradients that were accumulated are not added to.
     ///
     /// # Errors
     /// As [`ParameterArena::load_state`].
     pub fn load_state(&mut self, path: &Path) -> Result<()> {
+        self.forget_gradients();
         self.parameters.load_state(path)
     }
 
     /// [`Model::load_state`] from bytes that were already read from `path`.
     pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.forget_gradients();
         self.parameters.set_state(path, bytes)
     }
 }
