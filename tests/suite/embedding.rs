@@ -375,6 +375,44 @@ fn wrong_shapes_are_refused() {
     assert_eq!(refuse(16, 2, 2, [0, 16], 16), "position_table is empty; it should be of at least one row");
 }
 
+/// Sources with rows of the gradients of words, types and sentence vectors that they refuse, and the error.
+fn wrong_tables<'a>(
+    words: Words<'a, f32>,
+    sentences: Sentences<'a, f32>,
+) -> Vec<(Source<'a, f32>, [Option<usize>; 3], String)> {
+    let (word, content) = (Source::Word(words), Source::Content(words, sentences));
+    let (query, position) = (Source::Query(sentences), Source::QueryPosition(sentences));
+    let missing =
+        |name: &str| format!("{name} is absent; it should be present, as the source reads the table");
+    let extra =
+        |name: &str| format!("{name} is present; it should be absent, as the source does not read it");
+    let [words, types, vectors] = ["tables.word", "tables.token_type", "tables.sentences"];
+    vec![
+        (word, [None, Some(2), None], missing(words)),
+        (word, [Some(1), None, None], missing(types)),
+        (word, [Some(1), Some(2), Some(1)], extra(vectors)),
+        (content, [None, Some(2), Some(1)], missing(words)),
+        (content, [Some(1), None, Some(1)], missing(types)),
+        (content, [Some(1), Some(2), None], missing(vectors)),
+        (query, [Some(1), Some(2), Some(1)], extra(words)),
+        (query, [None, None, Some(1)], missing(types)),
+        (query, [None, Some(2), None], missing(vectors)),
+        (position, [Some(1), None, Some(1)], extra(words)),
+        (position, [None, Some(2), Some(1)], extra(types)),
+        (position, [None, None, None], missing(vectors)),
+        (
+            word,
+            [Some(2), Some(2), None],
+            "tables.word is [2, 16]; it should be [1, 16] (as the word table)".into(),
+        ),
+        (
+            word,
+            [Some(1), Some(1), None],
+            "tables.token_type is [1, 16]; it should be [2, 16] (as token_type_table)".into(),
+        ),
+    ]
+}
+
 /// Each table's gradient is given exactly if the source reads the table.
 #[test]
 fn gradients_of_other_tables_are_refused() {
@@ -421,38 +459,8 @@ fn gradients_of_other_tables_are_refused() {
         embedding::backward(&device.stream(), arguments).unwrap_err().to_string()
     };
     let bytes = embedding::workspace(DType::F32, 2, COLUMNS).bytes();
-    let (word, content) = (Source::Word(words), Source::Content(words, sentences));
-    let (query, position) = (Source::Query(sentences), Source::QueryPosition(sentences));
-    let missing =
-        |name: &str| format!("{name} is absent; it should be present, as the source reads the table");
-    let extra =
-        |name: &str| format!("{name} is present; it should be absent, as the source does not read it");
-    let [words, types, vectors] = ["tables.word", "tables.token_type", "tables.sentences"];
-    let cases = [
-        (word, [None, Some(2), None], missing(words)),
-        (word, [Some(1), None, None], missing(types)),
-        (word, [Some(1), Some(2), Some(1)], extra(vectors)),
-        (content, [None, Some(2), Some(1)], missing(words)),
-        (content, [Some(1), None, Some(1)], missing(types)),
-        (content, [Some(1), Some(2), None], missing(vectors)),
-        (query, [Some(1), Some(2), Some(1)], extra(words)),
-        (query, [None, None, Some(1)], missing(types)),
-        (query, [None, Some(2), None], missing(vectors)),
-        (position, [Some(1), None, Some(1)], extra(words)),
-        (position, [None, Some(2), Some(1)], extra(types)),
-        (position, [None, None, None], missing(vectors)),
-        (
-            word,
-            [Some(2), Some(2), None],
-            "tables.word is [2, 16]; it should be [1, 16] (as the word table)".into(),
-        ),
-        (
-            word,
-            [Some(1), Some(1), None],
-            "tables.token_type is [1, 16]; it should be [2, 16] (as token_type_table)".into(),
-        ),
-    ];
-    for (source, rows, expected) in cases {
+    let word = Source::Word(words);
+    for (source, rows, expected) in wrong_tables(words, sentences) {
         assert_eq!(refuse(source, rows, 1, bytes), expected);
     }
     let rows = [Some(1), Some(2), None];
