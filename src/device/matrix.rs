@@ -29,26 +29,25 @@ impl MatrixShape {
         self.stride == self.columns || self.rows <= 1
     }
 
-    /// Refuses a shape that a view of `length` elements does not have exactly.
-    fn require_exact(self, length: usize) -> Result<()> {
-        let Self { rows, columns, .. } = self;
+    /// Returns the shape of contiguous rows, which a view of `length` elements must have exactly.
+    fn exact(length: usize, rows: usize, columns: usize) -> Result<Self> {
         if rows.checked_mul(columns) == Some(length) {
-            return Ok(());
+            return Ok(Self::contiguous(rows, columns));
         }
         let expected = format!("{} ({rows} rows of {columns} columns)", rows.saturating_mul(columns));
         Err(Error::Argument { argument: "matrix", actual: format!("{length} elements long"), expected })
     }
 
-    /// Refuses a strided shape that exceeds a view of `length` elements.
-    fn require_within(self, length: usize) -> Result<()> {
-        let Self { rows, columns, stride } = self;
+    /// Returns a strided shape, which may not exceed a view of `length` elements.
+    fn within(length: usize, rows: usize, columns: usize, stride: usize) -> Result<Self> {
+        let shape = Self { rows, columns, stride };
         if stride < columns {
             let expected = format!("at least {columns} (columns)");
             return Err(Error::Argument { argument: "stride", actual: stride.to_string(), expected });
         }
-        let span = self.span();
+        let span = shape.span();
         if span <= length {
-            return Ok(());
+            return Ok(shape);
         }
         let expected = format!("at least {span} ({rows} rows of {columns} columns, strided by {stride})");
         Err(Error::Argument { argument: "matrix", actual: format!("{length} elements long"), expected })
@@ -194,6 +193,11 @@ macro_rules! shape_accessors {
 impl<'a, T: Element> Matrix<'a, T> {
     shape_accessors!();
 
+    /// Returns a matrix at the start of a view, which its shape does not exceed.
+    fn of(view: View<'a, T>, shape: MatrixShape) -> Self {
+        Self { device: view.device(), address: view.address(), shape, element: PhantomData }
+    }
+
     fn part(self, (offset, shape): (usize, MatrixShape)) -> Self {
         Self { address: self.address + (offset * size_of::<T>()) as u64, shape, ..self }
     }
@@ -238,6 +242,11 @@ impl<'a, T: Element> Matrix<'a, T> {
 
 impl<'a, T: Element> MatrixMut<'a, T> {
     shape_accessors!();
+
+    /// Returns a matrix at the start of a view, which its shape does not exceed.
+    fn of(view: ViewMut<'a, T>, shape: MatrixShape) -> Self {
+        Self { device: view.device(), address: view.address(), shape, element: PhantomData }
+    }
 
     fn part(self, (offset, shape): (usize, MatrixShape)) -> Self {
         Self { address: self.address + (offset * size_of::<T>()) as u64, shape, ..self }
@@ -321,9 +330,8 @@ impl<'a, T: Element> View<'a, T> {
     /// # Errors
     /// When the view has not `rows · columns` elements.
     pub fn matrix(self, rows: usize, columns: usize) -> Result<Matrix<'a, T>> {
-        let shape = MatrixShape::contiguous(rows, columns);
-        shape.require_exact(self.len())?;
-        Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
+        let shape = MatrixShape::exact(self.len(), rows, columns)?;
+        Ok(Matrix::of(self, shape))
     }
 
     /// A matrix whose rows begin every `stride` elements; what lies between and behind them is not part of it.
@@ -331,9 +339,8 @@ impl<'a, T: Element> View<'a, T> {
     /// # Errors
     /// When `stride` is below `columns`, or the view ends before the last row's columns.
     pub fn strided(self, rows: usize, columns: usize, stride: usize) -> Result<Matrix<'a, T>> {
-        let shape = MatrixShape { rows, columns, stride };
-        shape.require_within(self.len())?;
-        Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
+        let shape = MatrixShape::within(self.len(), rows, columns, stride)?;
+        Ok(Matrix::of(self, shape))
     }
 
     /// The elements in rows of `columns`.
@@ -342,7 +349,7 @@ impl<'a, T: Element> View<'a, T> {
     /// When the view does not consist of whole rows.
     pub fn rows_of(self, columns: usize) -> Result<Matrix<'a, T>> {
         let shape = MatrixShape::of_rows(self.len(), columns)?;
-        Ok(Matrix { device: self.device(), address: self.address(), shape, element: PhantomData })
+        Ok(Matrix::of(self, shape))
     }
 }
 
@@ -352,9 +359,8 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Errors
     /// As [`View::matrix`].
     pub fn matrix(self, rows: usize, columns: usize) -> Result<MatrixMut<'a, T>> {
-        let shape = MatrixShape::contiguous(rows, columns);
-        shape.require_exact(self.len())?;
-        Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
+        let shape = MatrixShape::exact(self.len(), rows, columns)?;
+        Ok(MatrixMut::of(self, shape))
     }
 
     /// As [`View::strided`], exclusive.
@@ -362,9 +368,8 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// # Errors
     /// As [`View::strided`].
     pub fn strided(self, rows: usize, columns: usize, stride: usize) -> Result<MatrixMut<'a, T>> {
-        let shape = MatrixShape { rows, columns, stride };
-        shape.require_within(self.len())?;
-        Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
+        let shape = MatrixShape::within(self.len(), rows, columns, stride)?;
+        Ok(MatrixMut::of(self, shape))
     }
 
     /// As [`View::rows_of`], exclusive.
@@ -373,7 +378,7 @@ impl<'a, T: Element> ViewMut<'a, T> {
     /// As [`View::rows_of`].
     pub fn rows_of(self, columns: usize) -> Result<MatrixMut<'a, T>> {
         let shape = MatrixShape::of_rows(self.len(), columns)?;
-        Ok(MatrixMut { device: self.device(), address: self.address(), shape, element: PhantomData })
+        Ok(MatrixMut::of(self, shape))
     }
 }
 
@@ -427,8 +432,7 @@ impl<T: Element> MatrixBuffer<T> {
     #[must_use]
     pub fn rows(&self, count: usize) -> Matrix<'_, T> {
         let (_, shape) = self.shape.rows(&(0..count));
-        let view = self.buffer.view();
-        Matrix { device: view.device(), address: view.address(), shape, element: PhantomData }
+        Matrix::of(self.buffer.view(), shape)
     }
 
     /// The first `count` rows, exclusively.
@@ -437,8 +441,7 @@ impl<T: Element> MatrixBuffer<T> {
     /// When there are fewer rows.
     pub fn rows_mut(&mut self, count: usize) -> MatrixMut<'_, T> {
         let (_, shape) = self.shape.rows(&(0..count));
-        let view = self.buffer.view_mut();
-        MatrixMut { device: view.device(), address: view.address(), shape, element: PhantomData }
+        MatrixMut::of(self.buffer.view_mut(), shape)
     }
 }
 
