@@ -1,22 +1,19 @@
 //! The feed-forward half of a transformer layer.
 
 use super::add_norm::AddNorm;
-use super::linear::Linear;
-use crate::device::{Device, Matrix, MatrixBuffer, ModelFloat};
+use super::dense_gelu::DenseGelu;
+use crate::device::{Device, Matrix, ModelFloat};
 use crate::model::context::Context;
 use crate::model::parameter_table::ParameterTable;
 use crate::model::scratch::Scratch;
 use crate::model::{Capacity, ModelConfig, dropout_site};
-use crate::ops::{Result, bias_gelu};
+use crate::ops::Result;
 
 /// `LN(input + dropout(dense(GELU(intermediate(input)))))`.
 #[derive(Debug)]
 pub(super) struct FeedForward<T: ModelFloat> {
-    intermediate: Linear,
-    /// `[T, F]` output of `intermediate`, before bias and GELU
-    hidden: MatrixBuffer<T>,
-    /// `[T, F]` output of GELU
-    activated: MatrixBuffer<T>,
+    /// From H to F features
+    intermediate: DenseGelu<T>,
     output: AddNorm<T>,
 }
 
@@ -33,9 +30,13 @@ impl<T: ModelFloat> FeedForward<T> {
         let (hidden, wide) = (config.hidden_size, config.intermediate_size);
         let site = dropout_site::feed_forward_output(layer);
         Ok(Self {
-            intermediate: Linear::new(table, &format!("{name}.intermediate.dense"), hidden, wide),
-            hidden: device.matrix(capacity.tokens, wide)?,
-            activated: device.matrix(capacity.tokens, wide)?,
+            intermediate: DenseGelu::new(
+                device,
+                table,
+                &format!("{name}.intermediate"),
+                capacity.tokens,
+                [hidden, wide],
+            )?,
             output: AddNorm::new(device, table, &format!("{name}.output"), sizes, wide, site)?,
         })
     }
@@ -52,15 +53,8 @@ impl<T: ModelFloat> FeedForward<T> {
         input: Matrix<'_, T>,
         scratch: &mut Scratch<T>,
     ) -> Result<()> {
-        let rows = input.rows();
-        self.intermediate.forward_without_bias(context, input, self.hidden.rows_mut(rows))?;
-        let forward = bias_gelu::Forward {
-            input: self.hidden.rows(rows),
-            bias: context.parameters.weights.vector(self.intermediate.bias),
-            output: self.activated.rows_mut(rows),
-        };
-        bias_gelu::forward(context.stream, forward)?;
-        self.output.forward(context, self.activated.rows(rows), input, scratch)
+        self.intermediate.forward(context, input)?;
+        self.output.forward(context, self.intermediate.output(input.rows()), input, scratch)
     }
 
     /// Propagates `d_output` to `scratch.d_attention_output`.
@@ -75,21 +69,14 @@ impl<T: ModelFloat> FeedForward<T> {
         let Scratch { d_projection, d_attention_output, d_wide, d_activated, .. } = scratch;
         self.output.backward(
             context,
-            self.activated.rows(rows),
+            self.intermediate.output(rows),
             d_output,
             d_attention_output.rows_mut(rows),
             d_projection,
             d_activated.rows_mut(rows),
         )?;
-        let backward = bias_gelu::Backward {
-            input: self.hidden.rows(rows),
-            bias: context.parameters.weights.vector(self.intermediate.bias),
-            d_output: d_activated.rows(rows),
-            d_input: d_wide.rows_mut(rows),
-        };
-        bias_gelu::backward(context.stream, backward)?;
-        let d_wide = d_wide.rows(rows);
-        self.intermediate.bias_backward(context, d_wide)?;
-        self.intermediate.backward(context, input, d_wide, d_attention_output.rows_mut(rows), true)
+        self.intermediate.backward_gelu(context, d_activated.rows(rows), d_wide)?;
+        let d_input = d_attention_output.rows_mut(rows);
+        self.intermediate.backward_dense(context, input, d_wide.rows(rows), d_input, true)
     }
 }

@@ -3,6 +3,7 @@
 
 mod add_norm;
 mod attention;
+mod dense_gelu;
 mod embeddings;
 mod feed_forward;
 mod head;

@@ -1,28 +1,24 @@
 //! The head's transform.
 
-use super::linear::Linear;
+use super::dense_gelu::DenseGelu;
 use super::norm::Norm;
 use crate::device::{Device, Matrix, MatrixBuffer, MatrixMut, ModelFloat};
 use crate::model::ModelConfig;
 use crate::model::context::Context;
 use crate::model::parameter_table::ParameterTable;
+use crate::ops::Result;
 use crate::ops::layer_norm::{Fused, FusedGradients};
-use crate::ops::{Result, bias_gelu};
 
 /// `LN(GELU(dense(input)))`: `BertPredictionHeadTransform`, with the gradients of at most M rows.
 #[derive(Debug)]
 pub(super) struct Transform<T: ModelFloat> {
-    dense: Linear,
+    dense: DenseGelu<T>,
     norm: Norm,
-    /// `[M, H]` output of `dense`, before bias and GELU
-    hidden: MatrixBuffer<T>,
-    /// `[M, H]` output of GELU
-    activated: MatrixBuffer<T>,
     /// `[M, H]`
     pub output: MatrixBuffer<T>,
-    /// `[M, H]` gradient of `output`; after a backward pass, of `hidden`
+    /// `[M, H]` gradient of `output`; after a backward pass, of what GELU reads
     pub gradient: MatrixBuffer<T>,
-    /// `[M, H]` gradient of `activated`, and then of the input
+    /// `[M, H]` gradient of GELU's output, and then of the input
     d_activated: MatrixBuffer<T>,
 }
 
@@ -38,10 +34,8 @@ impl<T: ModelFloat> Transform<T> {
         let columns = config.hidden_size;
         let norm = format!("{name}.LayerNorm");
         Ok(Self {
-            dense: Linear::new(table, &format!("{name}.dense"), columns, columns),
+            dense: DenseGelu::new(device, table, name, rows, [columns, columns])?,
             norm: Norm::new(device, table, &norm, [rows, columns], config.layer_norm_eps)?,
-            hidden: device.matrix(rows, columns)?,
-            activated: device.matrix(rows, columns)?,
             output: device.matrix(rows, columns)?,
             gradient: device.matrix(rows, columns)?,
             d_activated: device.matrix(rows, columns)?,
@@ -51,14 +45,8 @@ impl<T: ModelFloat> Transform<T> {
     /// Enqueues the transform of `input`, `[m, H]`, into the first m rows of `output`.
     pub(super) fn forward(&mut self, context: &Context<'_, T>, input: Matrix<'_, T>) -> Result<()> {
         let rows = input.rows();
-        self.dense.forward_without_bias(context, input, self.hidden.rows_mut(rows))?;
-        let forward = bias_gelu::Forward {
-            input: self.hidden.rows(rows),
-            bias: context.parameters.weights.vector(self.dense.bias),
-            output: self.activated.rows_mut(rows),
-        };
-        bias_gelu::forward(context.stream, forward)?;
-        self.norm.forward(context, self.activated.rows(rows), Fused::default(), self.output.rows_mut(rows))
+        self.dense.forward(context, input)?;
+        self.norm.forward(context, self.dense.output(rows), Fused::default(), self.output.rows_mut(rows))
     }
 
     /// Propagates the first rows of `gradient` to the gradient of `input`, which is returned.
@@ -68,10 +56,10 @@ impl<T: ModelFloat> Transform<T> {
         input: Matrix<'_, T>,
     ) -> Result<Matrix<'_, T>> {
         let rows = input.rows();
-        self.backward_to_hidden(context, rows)?;
+        self.backward_to_dense(context, rows)?;
         // Its own content is no longer needed.
         let d_input = self.d_activated.rows_mut(rows);
-        self.dense.backward(context, input, self.gradient.rows(rows), d_input, false)?;
+        self.dense.backward_dense(context, input, self.gradient.rows(rows), d_input, false)?;
         Ok(self.d_activated.rows(rows))
     }
 
@@ -82,22 +70,15 @@ impl<T: ModelFloat> Transform<T> {
         input: Matrix<'_, T>,
         d_input: MatrixMut<'_, T>,
     ) -> Result<()> {
-        self.backward_to_hidden(context, input.rows())?;
-        self.dense.backward(context, input, self.gradient.rows(input.rows()), d_input, true)
+        self.backward_to_dense(context, input.rows())?;
+        self.dense.backward_dense(context, input, self.gradient.rows(input.rows()), d_input, true)
     }
 
-    /// Propagates `gradient` from `output` to `hidden`.
-    fn backward_to_hidden(&mut self, context: &mut Context<'_, T>, rows: usize) -> Result<()> {
-        let operands = (self.activated.rows(rows), self.gradient.rows(rows));
+    /// Propagates `gradient` from `output` through LayerNorm and GELU.
+    fn backward_to_dense(&mut self, context: &mut Context<'_, T>, rows: usize) -> Result<()> {
+        let operands = (self.dense.output(rows), self.gradient.rows(rows));
         let d_activated = self.d_activated.rows_mut(rows);
         self.norm.backward(context, operands, None, FusedGradients::default(), d_activated)?;
-        let backward = bias_gelu::Backward {
-            input: self.hidden.rows(rows),
-            bias: context.parameters.weights.vector(self.dense.bias),
-            d_output: self.d_activated.rows(rows),
-            d_input: self.gradient.rows_mut(rows),
-        };
-        bias_gelu::backward(context.stream, backward)?;
-        self.dense.bias_backward(context, self.gradient.rows(rows))
+        self.dense.backward_gelu(context, self.d_activated.rows(rows), &mut self.gradient)
     }
 }
