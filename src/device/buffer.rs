@@ -72,6 +72,32 @@ pub(super) fn element_address<T>(address: u64, length: usize, range: &Range<usiz
     address + (range.start * size_of::<T>()) as u64
 }
 
+/// Returns the address if memory of others can be `length` elements at it.
+fn borrowed_address<T>(device: &Device, address: u64, length: usize) -> Result<u64> {
+    let wrong = |argument, actual, expected: &str| {
+        Err(Error::Argument { argument, actual, expected: expected.to_owned() })
+    };
+    let Some(bytes) = length.checked_mul(size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok())
+    else {
+        return wrong("length", format!("{length} elements of {} bytes", size_of::<T>()), "below 2^63 bytes");
+    };
+    if length == 0 {
+        return Ok(address);
+    }
+    if address == 0 {
+        return wrong("address", "null".into(), "that of the first element");
+    }
+    if !address.is_multiple_of(align_of::<T>() as u64) {
+        let expected = format!("a multiple of {}, an element's alignment", align_of::<T>());
+        return wrong("address", format!("{address:#x}"), &expected);
+    }
+    if address.checked_add(bytes as u64).is_none() {
+        return wrong("address", format!("{address:#x}, and {bytes} bytes"), "within the address space");
+    }
+    device.backend().check_memory(address, bytes)?;
+    Ok(address)
+}
+
 /// Returns the size of `length` elements in bytes; a size that overflows is more memory than there can be.
 pub(super) fn bytes_of<T>(device: &Device, length: usize) -> Result<usize> {
     let out_of_memory = || Error::OutOfMemory { requested: usize::MAX, device: device.name() };
@@ -179,6 +205,21 @@ impl<T: Element> Drop for Buffer<T> {
 }
 
 impl<'a, T: Element> View<'a, T> {
+    /// Returns a view of memory that somebody else owns, such as another library's tensor: `length` elements at a device address (on the host device, an
+    /// address of this process).
+    ///
+    /// # Errors
+    /// When the address is null or misaligned for an element, or the range is no range of addresses. With debug assertions, a CUDA device also refuses
+    /// memory of the host and of other devices.
+    ///
+    /// # Safety
+    /// - The memory is valid for reads of `length` elements, and each of them is initialized, for as long as `'a`, and until all work that reads it is
+    ///   done.
+    /// - Nobody writes to it meanwhile, but work that is ordered before or after the reads, as by the same stream.
+    pub unsafe fn borrow_raw(device: &'a Device, address: u64, length: usize) -> Result<Self> {
+        Ok(Self::from_raw(device, borrowed_address::<T>(device, address, length)?, length))
+    }
+
     /// Returns a view of memory that is valid for `length` elements, shared for `'a`.
     pub(super) fn from_raw(device: &'a Device, address: u64, length: usize) -> Self {
         Self { device, address, length, element: PhantomData }
@@ -241,6 +282,20 @@ impl<'a, T: Element> View<'a, T> {
 }
 
 impl<'a, T: Element> ViewMut<'a, T> {
+    /// As [`View::borrow_raw`], exclusively.
+    ///
+    /// # Errors
+    /// As [`View::borrow_raw`].
+    ///
+    /// # Safety
+    /// - The memory is valid for reads and writes of `length` elements for as long as `'a`, and until all work that uses it is done. On the host device it
+    ///   is initialized.
+    /// - Nobody else reads or writes it meanwhile, but work that is ordered before or after, as by the same stream; no other argument of a call
+    ///   overlaps it.
+    pub unsafe fn borrow_raw(device: &'a Device, address: u64, length: usize) -> Result<Self> {
+        Ok(Self::from_raw(device, borrowed_address::<T>(device, address, length)?, length))
+    }
+
     /// Returns a view of memory that is valid for `length` elements, exclusive for `'a`.
     pub(super) fn from_raw(device: &'a Device, address: u64, length: usize) -> Self {
         Self { device, address, length, element: PhantomData }

@@ -85,6 +85,10 @@ impl Backend for CountingDevice {
         no_memory("use a stream")
     }
 
+    unsafe fn lent_stream(&self, _handle: u64) -> Result<u64> {
+        no_memory("use another's stream")
+    }
+
     unsafe fn release_stream(&self, _stream: u64, _adopted: bool) {}
 
     unsafe fn enqueue(&self, _stream: u64, _command: &Command<'_>) -> Result<()> {

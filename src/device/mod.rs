@@ -86,6 +86,44 @@ pub(crate) struct Gemm {
     pub batch: BatchStrides,
 }
 
+/// Memory that a GEMM works in, where the library of the device needs some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GemmMemory {
+    /// The device's own, one allocation a stream.
+    Device,
+    /// Address of the caller's, at least [`Backend::gemm_workspace_bytes`] bytes.
+    Lent(u64),
+}
+
+/// Memory of the caller for the matmuls of a [lent stream](Device::lend_stream).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmWorkspace {
+    /// Device address, a multiple of [`GemmWorkspace::ALIGNMENT`].
+    pub address: u64,
+    /// Size in bytes; at least [`Device::gemm_workspace_bytes`].
+    pub bytes: usize,
+}
+
+impl GemmWorkspace {
+    /// Alignment of the address in bytes.
+    pub const ALIGNMENT: usize = 256;
+
+    fn check(self, device: &Device) -> Result<()> {
+        let wrong = |actual: String, expected: String| {
+            Err(Error::Argument { argument: "gemm_workspace", actual, expected })
+        };
+        let (needed, beyond) = (device.gemm_workspace_bytes(), self.address % Self::ALIGNMENT as u64);
+        if self.bytes < needed {
+            return wrong(format!("{} bytes", self.bytes), format!("at least {needed} bytes"));
+        }
+        if needed > 0 && beyond != 0 {
+            let expected = format!("aligned to {} bytes", Self::ALIGNMENT);
+            return wrong(format!("at an address of {beyond} modulo {} bytes", Self::ALIGNMENT), expected);
+        }
+        Ok(())
+    }
+}
+
 /// Time that a CPU emulator has spent since its creation; zero on a GPU, where work is asynchronous.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
@@ -104,6 +142,14 @@ pub(crate) trait Backend: Send + Sync {
     fn shared_bytes_max(&self) -> u32;
     /// Name of the GEMM library, with its version where it reports one.
     fn gemm_library(&self) -> Result<String>;
+    /// Bytes that a GEMM works in, 0 where it needs none.
+    fn gemm_workspace_bytes(&self) -> usize {
+        0
+    }
+    /// Refuses memory of others that this device cannot use, where that can be known.
+    fn check_memory(&self, _address: u64, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
     /// Accesses of shared memory; empty where they are not counted.
     fn shared_memory_accesses(&self) -> Vec<SharedAccess> {
         Vec::new()
@@ -142,6 +188,11 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// `stream` is a live stream until it is released.
     unsafe fn adopt_stream(&self, stream: u64) -> Result<()>;
+    /// Returns the stream of the caller's handle, to be used without being registered.
+    ///
+    /// # Safety
+    /// `handle` is a live stream.
+    unsafe fn lent_stream(&self, handle: u64) -> Result<u64>;
     /// Releases a stream; one of `create_stream` is destroyed when its work is done.
     ///
     /// # Safety
@@ -348,6 +399,33 @@ impl Device {
     pub unsafe fn borrow_stream(&self, handle: u64) -> Result<Stream> {
         // SAFETY: passed on to the caller.
         unsafe { Stream::adopt(self, handle) }
+    }
+
+    /// Wraps the caller's own stream for operations on the caller's own memory ([`View::borrow_raw`]), beside an engine that owns streams, memory
+    /// and captures: the device takes no notice of the stream. Making, using and dropping the value allocates, frees, records and waits for nothing, so
+    /// all of it may happen inside the owner's capture, where it touches no other stream.
+    ///
+    /// `handle` is a `CUstream` of the device's primary context: 0 and 1 are the legacy default stream, 2 the per-thread one. The CPU
+    /// emulator has no streams of others: it takes 0, and its own. Matmuls need `gemm_workspace`, of
+    /// [`gemm_workspace_bytes`](Self::gemm_workspace_bytes), unless that is 0.
+    ///
+    /// # Errors
+    /// When the stream belongs to another context, or the workspace is too small or misaligned.
+    ///
+    /// # Safety
+    /// - `handle` is a live stream as long as the value or a clone of it lives.
+    /// - Whatever the enqueued work uses stays valid until it is done. [`Buffer`]s wait for it neither when they are read or written nor when they are
+    ///   freed.
+    /// - Nobody else uses `gemm_workspace` until the enqueued work, or each replay of the owner's graph of it, is done.
+    pub unsafe fn lend_stream(&self, handle: u64, gemm_workspace: Option<GemmWorkspace>) -> Result<Stream> {
+        // SAFETY: passed on to the caller.
+        unsafe { Stream::lent(self, handle, gemm_workspace) }
+    }
+
+    /// Bytes of memory that a matmul on a [lent stream](Self::lend_stream) works in; 0 on the CPU emulator.
+    #[must_use]
+    pub fn gemm_workspace_bytes(&self) -> usize {
+        self.backend().gemm_workspace_bytes()
     }
 
     /// A buffer of `length` zeros.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Backend, Device, DeviceMemory, Element, Error, Gemm, Kernel, LaunchShape, Result, View, ViewMut,
+    Backend, Device, DeviceMemory, Element, Error, Gemm, GemmMemory, GemmWorkspace, Kernel, LaunchShape,
+    Result, View, ViewMut,
 };
 
 /// One kernel launch. `params` are the bytes of the kernel's params struct.
@@ -63,7 +64,7 @@ pub(crate) struct Transfer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Command<'a> {
     Launch(Launch<'a>),
-    Gemm(Gemm),
+    Gemm(Gemm, GemmMemory),
     Transfer(Transfer),
     Zero { address: u64, bytes: usize },
 }
@@ -74,7 +75,10 @@ enum Owner {
     /// The device's own stream, which lives as long as the device.
     Device,
     This,
+    /// The caller's, of which the device knows as long as it is borrowed.
     Caller,
+    /// The caller's, of which the device knows nothing; with the memory of its GEMMs.
+    Lender(Option<GemmWorkspace>),
 }
 
 #[derive(Debug)]
@@ -86,10 +90,13 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.owner != Owner::Device {
-            // SAFETY: made or adopted by this device; nobody else has the handle.
-            unsafe { self.device.backend().release_stream(self.stream, self.owner == Owner::Caller) }
-        }
+        let adopted = match self.owner {
+            Owner::Device | Owner::Lender(_) => return,
+            Owner::This => false,
+            Owner::Caller => true,
+        };
+        // SAFETY: made or adopted by this device; nobody else has the handle.
+        unsafe { self.device.backend().release_stream(self.stream, adopted) }
     }
 }
 
@@ -122,6 +129,21 @@ impl Stream {
         // SAFETY: passed on to the caller.
         unsafe { device.backend().adopt_stream(stream)? };
         Ok(Self::of(device, stream, Owner::Caller))
+    }
+
+    /// # Safety
+    /// As [`Device::lend_stream`].
+    pub(super) unsafe fn lent(
+        device: &Device,
+        stream: u64,
+        gemm_workspace: Option<GemmWorkspace>,
+    ) -> Result<Self> {
+        if let Some(workspace) = gemm_workspace {
+            workspace.check(device)?;
+        }
+        // SAFETY: passed on to the caller.
+        let stream = unsafe { device.backend().lent_stream(stream)? };
+        Ok(Self::of(device, stream, Owner::Lender(gemm_workspace)))
     }
 
     fn backend(&self) -> &dyn Backend {
@@ -281,8 +303,19 @@ impl Stream {
         if gemm.m == 0 || gemm.n == 0 {
             return Ok(());
         }
+        let memory = match self.handle.owner {
+            Owner::Lender(Some(GemmWorkspace { address, .. })) => GemmMemory::Lent(address),
+            Owner::Lender(None) if self.device().gemm_workspace_bytes() > 0 => {
+                return Err(Error::Argument {
+                    argument: "gemm_workspace",
+                    actual: "none".into(),
+                    expected: format!("{} bytes on this device", self.device().gemm_workspace_bytes()),
+                });
+            }
+            _ => GemmMemory::Device,
+        };
         // SAFETY: passed on to the caller.
-        unsafe { self.enqueue(&Command::Gemm(*gemm)) }
+        unsafe { self.enqueue(&Command::Gemm(*gemm, memory)) }
     }
 
     /// # Safety
@@ -297,7 +330,8 @@ impl Stream {
     ///
     /// Kernels see device memory as it is when the graph runs; arguments passed by value stay as they were when recorded.
     ///
-    /// The device's [own stream](Device::stream) cannot be captured: work that others enqueue on it meanwhile would end up in the recording.
+    /// The device's [own stream](Device::stream) cannot be captured: work that others enqueue on it meanwhile would end up in the recording. A
+    /// [lent](Device::lend_stream) one is captured by its owner.
     ///
     /// Until `work` returns, this thread cannot wait for the device, as recorded work is not executed: it can neither read, write nor allocate
     /// [buffers](super::Buffer) and [staging memory](super::Staging), nor wait for a stream or an event. On the captured stream itself no graph
@@ -311,12 +345,16 @@ impl Stream {
         &self,
         work: impl FnOnce(&Self) -> std::result::Result<(), E>,
     ) -> std::result::Result<Graph, E> {
-        if self.handle.owner == Owner::Device {
-            return Err(E::from(Error::Argument {
-                argument: "stream",
-                actual: "the device's own".into(),
-                expected: "one of Device::new_stream, as all may give the own one work".into(),
-            }));
+        let refused = match self.handle.owner {
+            Owner::Device => {
+                Some(("the device's own", "one of Device::new_stream, as all may give the own one work"))
+            }
+            Owner::Lender(_) => Some(("lent", "one of Device::new_stream or Device::borrow_stream")),
+            Owner::This | Owner::Caller => None,
+        };
+        if let Some((actual, expected)) = refused {
+            let (actual, expected) = (actual.into(), expected.into());
+            return Err(E::from(Error::Argument { argument: "stream", actual, expected }));
         }
         // SAFETY: the stream lives as long as its handle.
         unsafe { self.backend().begin_capture(self.handle.stream)? };

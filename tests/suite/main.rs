@@ -28,6 +28,7 @@ mod host_device;
 mod initial_weights;
 mod instructions;
 mod layer_norm;
+mod lent_streams;
 mod lifetimes;
 mod linear;
 mod linkage;

@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use cudarc::driver::{result, sys};
-
 use crate::common::{devices, values};
 use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, Stream};
-use retromae::ops::{self, bias_gelu, linear, reduce, rows};
+use retromae::ops::{self, bias_gelu, rows};
 
-const COUNT: usize = 1000;
+pub const COUNT: usize = 1000;
 
-fn floats(seed: u64) -> Vec<f32> {
+pub fn floats(seed: u64) -> Vec<f32> {
     values(seed, COUNT).into_iter().map(|value| value as f32).collect()
 }
 
 /// `output = GELU(input + bias)`.
-fn gelu(
+pub fn gelu(
     stream: &Stream,
     input: &Buffer<f32>,
     bias: &Buffer<f32>,
@@ -227,132 +225,4 @@ fn arguments_of_another_device_are_refused() {
     assert!(message.starts_with("destination is of"), "{message}");
     let event = other.stream().record().unwrap();
     assert!(stream.wait(&event).unwrap_err().to_string().starts_with("event is of"));
-}
-
-/// A stream that another library created in the GPU's primary context.
-#[test]
-fn a_borrowed_stream_is_used_and_given_back() {
-    let device = Device::for_tests().unwrap();
-    let Some(lent) = Lent::new(&device) else { return };
-    let bias = device.zeros::<f32>(8).unwrap();
-    let input = device.upload(&floats(1)).unwrap();
-    let [mut borrowed, mut own] = [(); 2].map(|()| device.zeros::<f32>(COUNT).unwrap());
-    // SAFETY: the lender's stream outlives its use here.
-    let stream = unsafe { device.borrow_stream(lent.handle()) }.unwrap();
-    assert_eq!(stream.handle(), lent.handle());
-    gelu(&stream, &input, &bias, &mut borrowed).unwrap();
-    // The work goes on when the stream is given back, and a read still waits for it.
-    drop(stream);
-    gelu(&device.stream(), &input, &bias, &mut own).unwrap();
-    assert_eq!(borrowed.read().unwrap(), own.read().unwrap());
-    // The lender can still use it.
-    lent.synchronize();
-}
-
-/// A stream of the GPU's primary context, unknown to this crate.
-struct Lent {
-    stream: sys::CUstream,
-}
-
-impl Lent {
-    fn new(device: &Device) -> Option<Self> {
-        if device.name() != "cuda" {
-            println!("ignored: the host device has no streams of others");
-            return None;
-        }
-        // SAFETY: device 0 exists, and its primary context stays retained.
-        unsafe {
-            let context = result::primary_ctx::retain(result::device::get(0).unwrap()).unwrap();
-            result::ctx::set_current(context).unwrap();
-        }
-        Some(Self { stream: result::stream::create(result::stream::StreamKind::NonBlocking).unwrap() })
-    }
-
-    fn handle(&self) -> u64 {
-        self.stream as u64
-    }
-
-    fn synchronize(&self) {
-        // SAFETY: the stream is alive.
-        unsafe { result::stream::synchronize(self.stream) }.unwrap();
-    }
-
-    /// Lets the owner record the work that `work` enqueues, in the strictest capture mode, and runs it afterwards.
-    fn record(&self, work: impl FnOnce()) {
-        // SAFETY: the stream is alive; the graph is destroyed when its work is done.
-        unsafe {
-            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
-            result::stream::begin_capture(self.stream, mode).unwrap();
-            work();
-            let graph = result::stream::end_capture(self.stream).unwrap();
-            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).unwrap();
-            result::graph::launch(executable, self.stream).unwrap();
-            self.synchronize();
-            result::graph::exec_destroy(executable).unwrap();
-            result::graph::destroy(graph).unwrap();
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        // SAFETY: made by `new`, and no longer borrowed.
-        unsafe { result::stream::destroy(self.stream) }.unwrap();
-    }
-}
-
-/// Work enqueued on a borrowed stream while its owner captures it becomes part of the owner's graph, including kernels that were never loaded and a
-/// matmul that never ran. Other work of this thread and others does not invalidate the capture.
-#[test]
-fn the_owner_of_a_borrowed_stream_may_capture_it() {
-    let device = Device::for_tests().unwrap();
-    let Some(lent) = Lent::new(&device) else { return };
-    let [input, weight] = [1, 2].map(|seed| device.upload(&floats(seed)[..64]).unwrap());
-    let [mut recorded, mut direct] = [(); 2].map(|()| device.zeros::<f32>(64).unwrap());
-    let multiply = |stream: &Stream, output: &mut Buffer<f32>| {
-        let arguments = linear::Forward::new(
-            input.matrix(8, 8).unwrap(),
-            weight.matrix(8, 8).unwrap(),
-            output.matrix_mut(8, 8).unwrap(),
-        );
-        linear::forward(stream, arguments).unwrap();
-    };
-    // SAFETY: the lender's stream outlives its use here.
-    let stream = unsafe { device.borrow_stream(lent.handle()) }.unwrap();
-    let mut sums = device.zeros::<f32>(1).unwrap();
-    let mut workspace = reduce::workspace(64).allocate(&device).unwrap();
-    lent.record(|| {
-        multiply(&stream, &mut recorded);
-        let squares = reduce::Arguments {
-            input: recorded.view(),
-            output: sums.view_mut(),
-            accumulate: false,
-            workspace: workspace.view_mut(),
-        };
-        reduce::squares(&stream, squares).unwrap();
-        // Work beside it, on this thread and on another.
-        let beside = || {
-            let buffer = device.upload(&floats(3)).unwrap();
-            let mut staging = device.staging::<f32>(COUNT).unwrap();
-            let other = device.new_stream().unwrap();
-            staging.download(&other, 0..COUNT, buffer.view()).unwrap();
-            assert_eq!(staging.read().unwrap(), floats(3));
-            other.synchronize().unwrap();
-        };
-        beside();
-        std::thread::scope(|scope| scope.spawn(beside).join().unwrap());
-    });
-    multiply(&device.stream(), &mut direct);
-    let direct = direct.read().unwrap();
-    assert_eq!(recorded.read().unwrap(), direct);
-    let expected: f32 = direct.iter().map(|value| value * value).sum();
-    assert!((sums.read().unwrap()[0] - expected).abs() < 1e-4 * expected);
-}
-
-#[test]
-fn the_host_device_has_no_streams_of_others() {
-    let device = Device::host_with(HostOptions::default()).unwrap();
-    // SAFETY: it is refused.
-    let message = unsafe { device.borrow_stream(0x10) }.unwrap_err().to_string();
-    assert_eq!(message, "handle is 0x10, on the host device; it should be a stream of a CUDA device");
 }

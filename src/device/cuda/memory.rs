@@ -81,6 +81,28 @@ impl Pool {
         })
     }
 
+    /// Refuses memory of others whose first or last byte the device cannot access: of the host, or of another device.
+    pub(super) fn require_reachable(&self, address: u64, bytes: usize) -> Result<()> {
+        let _entered = self.context.enter()?;
+        let Some(last) = bytes.checked_sub(1) else { return Ok(()) };
+        for address in [address, address + last as u64] {
+            let mut device = sys::CUdevice::default();
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+            // SAFETY: the attribute is an integer of this type.
+            let found = unsafe { sys::cuPointerGetAttribute((&raw mut device).cast(), attribute, address) };
+            if found == sys::CUresult::CUDA_SUCCESS && device == self.context.device {
+                continue;
+            }
+            let actual = match found {
+                sys::CUresult::CUDA_SUCCESS => format!("{address:#x}, of device {device}"),
+                _ => format!("{address:#x}, which the driver does not know"),
+            };
+            let expected = format!("memory of device {}", self.context.device);
+            return Err(Error::Argument { argument: "address", actual, expected });
+        }
+        Ok(())
+    }
+
     /// # Safety
     /// `address` came from `allocate` and is not used by work that is enqueued afterwards.
     pub(super) unsafe fn free(&self, address: u64) {

@@ -110,6 +110,22 @@ impl CudaBackend {
         Ok(if captured { Recorder::Other } else { Recorder::None })
     }
 
+    /// Refuses a caller's stream of another context; this one must be entered.
+    fn require_own(&self, stream: u64) -> Result<()> {
+        let owned = self
+            .context
+            .owns(stream_of(stream))
+            .map_err(|error| self.context.failure("looking at the caller's stream", error))?;
+        if owned {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            argument: "handle",
+            actual: format!("{stream:#x}, a stream of another context"),
+            expected: format!("a stream of the primary context of {}", self.description),
+        })
+    }
+
     /// Waits for that stream, and so for all work that it was ordered after.
     fn finish(&self, stream: sys::CUstream, doing: &'static str) -> Result<()> {
         // SAFETY: the stream is alive.
@@ -152,11 +168,11 @@ impl CudaBackend {
                 // SAFETY: the context is current; the addresses are the caller's promise.
                 unsafe { self.modules.launch(&self.context, launch, stream) }
             }
-            Command::Gemm(gemm) => {
+            Command::Gemm(gemm, memory) => {
                 self.context.launched(GEMM);
                 let blas = self.blas.as_ref().map_err(Clone::clone)?;
                 // SAFETY: passed on to the caller.
-                unsafe { blas.run(gemm, stream, recorder) }
+                unsafe { blas.run(gemm, *memory, stream, recorder) }
             }
             Command::Transfer(transfer) => {
                 // SAFETY: passed on to the caller.
@@ -209,6 +225,15 @@ impl Backend for CudaBackend {
 
     fn shared_bytes_max(&self) -> u32 {
         self.modules.shared_bytes_max()
+    }
+
+    fn check_memory(&self, address: u64, bytes: usize) -> Result<()> {
+        // Two calls of the driver, which release builds do without.
+        if cfg!(debug_assertions) { self.memory.require_reachable(address, bytes) } else { Ok(()) }
+    }
+
+    fn gemm_workspace_bytes(&self) -> usize {
+        blas::WORKSPACE_BYTES
     }
 
     fn gemm_library(&self) -> Result<String> {
@@ -281,21 +306,18 @@ impl Backend for CudaBackend {
 
     unsafe fn adopt_stream(&self, stream: u64) -> Result<()> {
         let _entered = self.context.enter()?;
-        let owned = self
-            .context
-            .owns(stream_of(stream))
-            .map_err(|error| self.context.failure("looking at the caller's stream", error))?;
-        if !owned {
-            return Err(Error::Argument {
-                argument: "handle",
-                actual: format!("{stream:#x}, a stream of another context"),
-                expected: format!("a stream of the primary context of {}", self.description),
-            });
-        }
+        self.require_own(stream)?;
         // Loaded now, as the stream's owner may capture it at any time.
         self.modules.load_all()?;
         self.streams.add(stream_of(stream));
         Ok(())
+    }
+
+    unsafe fn lent_stream(&self, handle: u64) -> Result<u64> {
+        let _entered = self.context.enter()?;
+        self.require_own(handle)?;
+        self.modules.load_all()?;
+        Ok(handle)
     }
 
     unsafe fn release_stream(&self, stream: u64, adopted: bool) {
@@ -316,7 +338,7 @@ impl Backend for CudaBackend {
         let _entered = self.context.enter()?;
         let (kernel, name) = match command {
             Command::Launch(launch) => (Some(launch.kernel), launch.kernel),
-            Command::Gemm(_) => (None, GEMM),
+            Command::Gemm(..) => (None, GEMM),
             Command::Transfer(_) => (None, "a copy"),
             Command::Zero { .. } => (None, "a fill with zeros"),
         };

@@ -70,7 +70,12 @@ impl Streams {
             live.remove(index);
         }
         drop(live);
-        let left = [self.blocking, self.freeing].into_iter().try_for_each(|later| order(stream, later));
+        let left = match is_capturing(stream) {
+            // Its owner's capture executes nothing that could be waited for, and would spread to the stream that waits.
+            Ok(true) => Ok(()),
+            Ok(false) => [self.blocking, self.freeing].into_iter().try_for_each(|later| order(stream, later)),
+            Err(error) => Err(error),
+        };
         // A failed stream has no work left; the failure is kept for the next call.
         let _ = left.map_err(|error| self.context.failure("leaving a stream", error));
     }

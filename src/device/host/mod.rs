@@ -110,7 +110,7 @@ impl HostDevice {
         unsafe {
             match command {
                 Command::Launch(launch) => return self.launch(launch),
-                Command::Gemm(gemm) => self.gemm(gemm),
+                Command::Gemm(gemm, _) => self.gemm(gemm),
                 Command::Transfer(Transfer { destination, source, bytes, .. }) => {
                     std::ptr::copy_nonoverlapping(*source as *const u8, *destination as *mut u8, *bytes);
                 }
@@ -199,6 +199,17 @@ impl Backend for HostDevice {
             argument: "handle",
             actual: format!("{stream:#x}, on the host device"),
             expected: "a stream of a CUDA device".into(),
+        })
+    }
+
+    unsafe fn lent_stream(&self, handle: u64) -> Result<u64> {
+        if [0, Streams::DEFAULT].contains(&handle) {
+            return Ok(Streams::DEFAULT);
+        }
+        Err(Error::Argument {
+            argument: "handle",
+            actual: format!("{handle:#x}, on the host device"),
+            expected: "0, or a stream of a CUDA device".into(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::device::{Command, Direction, Error, Gemm, Launch, LaunchShape, Result, Transfer};
+use crate::device::{Command, Direction, Error, Gemm, GemmMemory, Launch, LaunchShape, Result, Transfer};
 
 /// A command that outlives the call which enqueued it.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Recorded {
             Command::Launch(Launch { kernel, shape, params }) => {
                 Self::Launch { kernel: kernel.to_owned(), shape, params: Params::new(params) }
             }
-            Command::Gemm(gemm) => Self::Gemm(gemm),
+            Command::Gemm(gemm, _) => Self::Gemm(gemm),
             Command::Transfer(transfer) => Self::Transfer(transfer),
             Command::Zero { address, bytes } => Self::Zero { address, bytes },
         }
@@ -52,7 +52,7 @@ impl Recorded {
             Self::Launch { kernel, shape, params } => {
                 Command::Launch(Launch { kernel, shape: *shape, params: params.as_bytes() })
             }
-            Self::Gemm(gemm) => Command::Gemm(*gemm),
+            Self::Gemm(gemm) => Command::Gemm(*gemm, GemmMemory::Device),
             Self::Transfer(transfer) => Command::Transfer(*transfer),
             Self::Zero { address, bytes } => Command::Zero { address: *address, bytes: *bytes },
         }

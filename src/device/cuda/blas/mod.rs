@@ -20,9 +20,10 @@ use cudarc::driver;
 use super::driver::driver_error;
 use super::memory::Pool;
 use crate::device::switch::switch;
-use crate::device::{Error, Gemm, Result};
+use crate::device::{Error, Gemm, GemmMemory, Result};
 use cache::{Cache, Library, Winner};
 use choice::{Algorithm, Decision, decide};
+pub(super) use plan::WORKSPACE_BYTES;
 use plan::{BlasContext, Plan, PlanKey};
 use workspace::Workspaces;
 pub(super) use workspace::{Recorder, Workspace};
@@ -106,21 +107,30 @@ impl Blas {
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enqueues a GEMM on `stream`.
+    /// Enqueues a GEMM on `stream`, which works in `memory`.
     ///
     /// # Safety
     /// The matrices and the bias are valid for their shapes, and `c` overlaps none of the others; the stream belongs to the current context.
     pub(super) unsafe fn run(
         &self,
         gemm: &Gemm,
+        memory: GemmMemory,
         stream: driver::sys::CUstream,
         recorder: Recorder,
     ) -> Result<()> {
         if gemm.m == 0 || gemm.n == 0 || gemm.batch.count == 0 || gemm.k == 0 && gemm.accumulate {
             return Ok(());
         }
-        let workspace = self.workspaces().get(&self.memory, stream, recorder)?;
-        let context = BlasContext { handle: self.handle, workspace: workspace.address, stream };
+        // Held until the GEMM is enqueued.
+        let own;
+        let workspace = match memory {
+            GemmMemory::Lent(address) => address,
+            GemmMemory::Device => {
+                own = self.workspaces().get(&self.memory, stream, recorder)?;
+                own.address
+            }
+        };
+        let context = BlasContext { handle: self.handle, workspace, stream };
         let can_measure = recorder == Recorder::None;
         let fits = gemm.k > 0 && gemm.bias.is_none_or(|bias| bias.is_multiple_of(BIAS_ALIGNMENT));
         // SAFETY: passed on to the caller.

@@ -15,7 +15,7 @@ use super::choice::{Algorithm, size_class};
 use crate::device::{BatchStrides, DType, Gemm};
 
 /// Workspace that NVIDIA recommends for Hopper, in bytes; older GPUs need less.
-pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
+pub(in super::super) const WORKSPACE_BYTES: usize = 32 << 20;
 /// Maximum number of candidates: cuBLASLt ranks its algorithms, and the best one has been seen among the first few.
 const CANDIDATES_MAX: usize = 8;
 /// Largest pointer alignment that cuBLASLt distinguishes, in bytes.
