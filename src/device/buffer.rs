@@ -89,7 +89,7 @@ fn borrowed_address<T>(device: &Device, address: u64, length: usize) -> Result<u
     }
     if !address.is_multiple_of(align_of::<T>() as u64) {
         let expected = format!("a multiple of {}, an element's alignment", align_of::<T>());
-        return wrong("address", format!("{address:#x}"), &expected);
+        return Err(Error::Misaligned { argument: "address", actual: format!("{address:#x}"), expected });
     }
     if address.checked_add(bytes as u64).is_none() {
         return wrong("address", format!("{address:#x}, and {bytes} bytes"), "within the address space");

@@ -85,6 +85,26 @@ pub enum Error {
         /// Values that are right
         expected: String,
     },
+    /// An address is no multiple of what it should be.
+    #[error("{argument} is {actual}; it should be {expected}")]
+    Misaligned {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
+    /// Memory, a stream or an event belongs to another device than the rest of a call.
+    #[error("{argument} is {actual}; it should be {expected}")]
+    WrongDevice {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
 }
 
 /// The result of a device call.

@@ -109,16 +109,16 @@ impl GemmWorkspace {
     pub const ALIGNMENT: usize = 256;
 
     fn check(self, device: &Device) -> Result<()> {
-        let wrong = |actual: String, expected: String| {
-            Err(Error::Argument { argument: "gemm_workspace", actual, expected })
-        };
+        let argument = "gemm_workspace";
         let (needed, beyond) = (device.gemm_workspace_bytes(), self.address % Self::ALIGNMENT as u64);
         if self.bytes < needed {
-            return wrong(format!("{} bytes", self.bytes), format!("at least {needed} bytes"));
+            let (actual, expected) = (format!("{} bytes", self.bytes), format!("at least {needed} bytes"));
+            return Err(Error::Argument { argument, actual, expected });
         }
         if needed > 0 && beyond != 0 {
+            let actual = format!("at an address of {beyond} modulo {} bytes", Self::ALIGNMENT);
             let expected = format!("aligned to {} bytes", Self::ALIGNMENT);
-            return wrong(format!("at an address of {beyond} modulo {} bytes", Self::ALIGNMENT), expected);
+            return Err(Error::Misaligned { argument, actual, expected });
         }
         Ok(())
     }
@@ -518,7 +518,7 @@ impl Device {
         if Arc::ptr_eq(&self.shared, &other.shared) {
             return Ok(());
         }
-        Err(Error::Argument {
+        Err(Error::WrongDevice {
             argument,
             actual: format!("of {other:?}"),
             expected: format!("of {self:?}, as all of a call"),

@@ -8,7 +8,7 @@
 pub use super::cross_entropy::Algorithm;
 use super::error::{
     aligned, contiguous, optional, optional_aligned, require, require_columns, require_count, require_length,
-    require_shape,
+    require_shape, require_supported,
 };
 pub use super::logits::Gradients;
 use super::logits::{self, ALIGNMENT, padded};
@@ -192,7 +192,7 @@ fn maxima_of_logits<T: Float>(
 fn check<T: Float>(forward: &Forward<'_, T>) -> Result<()> {
     let Forward { hidden, weight, batch, bags, algorithm, first_position, workspace, .. } = forward;
     let (vocabulary, hidden_size) = (weight.rows(), weight.columns());
-    require(
+    require_supported(
         *algorithm == Algorithm::Library || T::DTYPE != DType::F32,
         "algorithm",
         format_args!("{algorithm:?}"),
@@ -215,7 +215,7 @@ fn check<T: Float>(forward: &Forward<'_, T>) -> Result<()> {
     )?;
     let sentences = batch.sequences();
     // Each sentence is a row of blocks, and a grid has no more rows.
-    require(
+    require_supported(
         sentences <= SENTENCES_MAX,
         "batch",
         format_args!("of {sentences} sentences"),

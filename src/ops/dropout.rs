@@ -29,11 +29,11 @@ pub(crate) fn dropout_params(stream: &Stream, dropout: Option<Dropout<'_>>) -> R
     let Some(Dropout { rng, rate, site }) = dropout else {
         return Ok(DropoutParams { scale: 1.0, ..DropoutParams::default() });
     };
-    require((0.0..1.0).contains(&rate), "dropout rate", rate, "in [0, 1)")?;
-    require_length("rng", rng.len(), 4, "words of an RngState")?;
+    require((0.0..1.0).contains(&rate), "dropout.rate", rate, "in [0, 1)")?;
+    require_length("dropout.rng", rng.len(), 4, "words of an RngState")?;
     let threshold = dropout_threshold(rate);
     Ok(DropoutParams {
-        rng: stream.address("rng", &rng)?,
+        rng: stream.address("dropout.rng", &rng)?,
         threshold,
         scale: dropout_scale(threshold),
         site,

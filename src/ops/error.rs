@@ -15,6 +15,26 @@ pub enum Error {
         /// Values that are right
         expected: String,
     },
+    /// An argument that is right, but of a size, a type or a combination that no kernel is built for.
+    #[error("{argument} is {actual}; it should be {expected}")]
+    Unsupported {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
+    /// An address or a row stride that the kernels' wide accesses cannot handle.
+    #[error("{argument} is {actual}; it should be {expected}")]
+    Misaligned {
+        /// Name of the argument
+        argument: &'static str,
+        /// Its value, or what it is like
+        actual: String,
+        /// Values that are right
+        expected: String,
+    },
     /// An error of the device.
     #[error(transparent)]
     Device(#[from] device::Error),
@@ -36,6 +56,32 @@ pub(crate) fn require(
 /// Refuses `argument`, given its value and what it should be.
 pub(crate) fn wrong<T>(argument: &'static str, actual: impl ToString, expected: impl ToString) -> Result<T> {
     Err(Error::Argument { argument, actual: actual.to_string(), expected: expected.to_string() })
+}
+
+/// As [`require`], of what only other kernels could do.
+pub(crate) fn require_supported(
+    condition: bool,
+    argument: &'static str,
+    actual: impl ToString,
+    expected: impl ToString,
+) -> Result<()> {
+    if condition {
+        return Ok(());
+    }
+    Err(Error::Unsupported { argument, actual: actual.to_string(), expected: expected.to_string() })
+}
+
+/// As [`require`], of an address or a stride.
+pub(crate) fn require_alignment(
+    condition: bool,
+    argument: &'static str,
+    actual: impl ToString,
+    expected: impl ToString,
+) -> Result<()> {
+    if condition {
+        return Ok(());
+    }
+    Err(Error::Misaligned { argument, actual: actual.to_string(), expected: expected.to_string() })
 }
 
 /// Refuses a buffer that does not have exactly `expected` elements; `meaning` says what they are.
@@ -87,7 +133,7 @@ pub(crate) const COLUMN_GROUP: usize = 8;
 
 /// Refuses a row length that the kernels' wide accesses cannot handle.
 pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<()> {
-    require(
+    require_supported(
         columns > 0 && columns.is_multiple_of(COLUMN_GROUP) && columns <= u32::MAX as usize,
         argument,
         columns,
@@ -99,19 +145,19 @@ pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<
 pub(crate) fn require_rows<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<[u32; 2]> {
     let shape = matrix.shape();
     let actual = format_args!("[{}, {}]", shape.rows, shape.columns);
-    require(
+    require_supported(
         shape.columns > 0 && shape.columns.is_multiple_of(COLUMN_GROUP) && shape.columns <= u32::MAX as usize,
         argument,
         actual,
         format_args!("of a positive multiple of {COLUMN_GROUP} columns"),
     )?;
-    require(shape.rows <= i32::MAX as usize, argument, actual, "of below 2^31 rows")?;
+    require_supported(shape.rows <= i32::MAX as usize, argument, actual, "of below 2^31 rows")?;
     Ok([shape.rows as u32, shape.columns as u32])
 }
 
 /// Returns a number of elements in the kernels' type.
 pub(crate) fn require_count(argument: &'static str, length: usize) -> Result<u32> {
-    require(
+    require_supported(
         i32::try_from(length).is_ok(),
         argument,
         format_args!("{length} elements long"),
@@ -127,7 +173,7 @@ pub(crate) fn require_eps(eps: f32) -> Result<()> {
 
 /// Refuses an address that the kernels' 16-byte accesses cannot handle.
 pub(crate) fn require_aligned(argument: &'static str, address: u64) -> Result<()> {
-    require(
+    require_alignment(
         address.is_multiple_of(ALIGNMENT),
         argument,
         format_args!("at an address of {} modulo {ALIGNMENT} bytes", address % ALIGNMENT),
@@ -147,7 +193,7 @@ pub(crate) fn aligned<A: DeviceMemory>(stream: &Stream, argument: &'static str, 
 /// Refuses a matrix with gaps between its rows.
 pub(crate) fn require_contiguous<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<()> {
     let shape = matrix.shape();
-    require(
+    require_supported(
         shape.is_contiguous(),
         argument,
         format_args!("strided by {} elements", shape.stride),
@@ -172,7 +218,7 @@ pub(crate) fn aligned_rows<M: MatrixMemory>(
     matrix: &M,
 ) -> Result<u64> {
     let shape = matrix.shape();
-    require(
+    require_alignment(
         shape.is_contiguous()
             || shape.stride.is_multiple_of(COLUMN_GROUP) && shape.stride <= u32::MAX as usize,
         argument,

@@ -29,8 +29,8 @@
 use super::column_sum::{self, SideBySide};
 use super::dropout::{Dropout, dropout_params};
 use super::error::{
-    aligned, contiguous, optional_aligned, optional_contiguous, require, require_eps, require_length,
-    require_optional_shape, require_rows, require_shape,
+    aligned, contiguous, optional_aligned, optional_contiguous, require_eps, require_length,
+    require_optional_shape, require_rows, require_shape, require_supported,
 };
 use super::{Result, Workspace};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams, ROW_COLUMNS_MAX};
@@ -222,7 +222,7 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
 /// Returns rows and columns of a matrix whose rows are normalized.
 pub(crate) fn require_row_shape<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<[usize; 2]> {
     let [rows, columns] = require_rows(argument, matrix)?.map(|size| size as usize);
-    require(
+    require_supported(
         columns <= COLUMNS_MAX,
         argument,
         format_args!("[{rows}, {columns}]"),

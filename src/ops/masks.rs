@@ -244,25 +244,25 @@ fn pool_params(
 ) -> Result<()> {
     let Sentences { indices, tokens, length_max, .. } = *sentences;
     let Pool { count_limit, rows_max, offsets, ref bits, ref rows, ref workspace } = *pool;
-    require_length("pool offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
-    require_pool_rows("rows_max", rows_max)?;
+    require_length("pool.offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_pool_rows("pool.rows_max", rows_max)?;
     match rows {
-        Some(rows) => require_length("pool rows", rows.len(), tokens, "tokens")?,
+        Some(rows) => require_length("pool.rows", rows.len(), tokens, "tokens")?,
         None => require(
             rows_max >= length_max,
-            "rows_max",
+            "pool.rows_max",
             rows_max,
             format_args!("at least {length_max} (length_max) where every token has a mask of its own"),
         )?,
     }
     let needed = self::workspace(tokens, length_max, rows_max);
     let permutations = needed.address(stream, workspace)?;
-    params.pool_offsets = stream.address("pool offsets", &offsets)?;
-    params.bits = stream.address("pool bits", bits)?;
+    params.pool_offsets = stream.address("pool.offsets", &offsets)?;
+    params.bits = stream.address("pool.bits", bits)?;
     params.pool_words = u32::try_from(bits.len()).unwrap_or(u32::MAX);
-    params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("pool rows", rows))?;
+    params.rows = rows.as_ref().map_or(Ok(0), |rows| stream.address("pool.rows", rows))?;
     params.workspace = if needed == Workspace::NONE { 0 } else { permutations };
-    params.count_limit = count_limit.params("pool count_limit")?;
+    params.count_limit = count_limit.params("pool.count_limit")?;
     params.pool_rows_max = rows_max as u32;
     params.pool_blocks = rows_max.min(length_max).div_ceil(ROWS_PER_BLOCK) as u32;
     Ok(())
@@ -279,7 +279,7 @@ fn corruption_params(
     let Replacement { mask_id, vocab_size, mask_share, random_share } = *replacement;
     require_length("ids", ids.len(), tokens, "tokens")?;
     require_length("input_ids", input_ids.len(), tokens, "tokens")?;
-    require_length("labeled offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_length("offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
     require_length("targets", targets.len(), labeled_rows.len(), "as labeled_rows")?;
     require_length("counts", counts.len(), indices.len(), "sentences")?;
     let shares = mask_share >= 0.0 && random_share >= 0.0 && mask_share + random_share <= 1.0;
@@ -297,7 +297,7 @@ fn corruption_params(
     Ok(CorruptionParams {
         ids: stream.address("ids", ids)?,
         input_ids: stream.address("input_ids", input_ids)?,
-        offsets: stream.address("labeled offsets", offsets)?,
+        offsets: stream.address("offsets", offsets)?,
         rows: stream.address("labeled_rows", labeled_rows)?,
         targets: stream.address("targets", targets)?,
         counts: stream.address("counts", counts)?,

@@ -1,7 +1,7 @@
 //! Dense matmuls, single or batched, by the device's GEMM library: cuBLASLt on CUDA, the `gemm` crate on the host.
 
 use super::Result;
-use super::error::{require, require_length, require_shape};
+use super::error::{require_length, require_shape, require_supported};
 use crate::device::{BatchStrides, DType, Float, Gemm, Matrix, MatrixMut, Stream, View};
 
 /// A factor of a matmul, as it is stored. A batch's matrices follow each other: `batch` times the rows of one.
@@ -98,7 +98,7 @@ pub fn matmul<T: Float, O: Float>(stream: &Stream, arguments: Matmul<'_, T, O>) 
     }
     require_shape("output", output, [all(m), n], "batch · m, n")?;
     let (input_type, output_type) = (T::DTYPE.name(), O::DTYPE.name());
-    require(
+    require_supported(
         O::DTYPE == DType::F32 || O::DTYPE == T::DTYPE,
         "output",
         output_type,

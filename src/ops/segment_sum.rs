@@ -2,6 +2,7 @@
 
 use super::error::{
     contiguous, optional, require, require_count, require_length, require_rows, require_shape,
+    require_supported,
 };
 use super::{Result, Workspace};
 use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
@@ -91,7 +92,7 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     let kernel = match (T::DTYPE, O::DTYPE) {
         (input, DType::F32) => kernels::SEGMENT_SUM.of(input)?,
         (input, output) if input == output => kernels::SEGMENT_SUM_NARROW.of(output)?,
-        (_, output) => return require(false, "output", output.name(), "f32, as input"),
+        (_, output) => return require_supported(false, "output", output.name(), "f32, as input"),
     };
     let owners = self::workspace(count as usize, columns as usize).address(stream, &workspace)?;
     let params = SegmentSumParams {

@@ -98,7 +98,7 @@ impl Pool {
                 _ => format!("{address:#x}, which the driver does not know"),
             };
             let expected = format!("memory of device {}", self.context.device);
-            return Err(Error::Argument { argument: "address", actual, expected });
+            return Err(Error::WrongDevice { argument: "address", actual, expected });
         }
         Ok(())
     }

@@ -119,7 +119,7 @@ impl CudaBackend {
         if owned {
             return Ok(());
         }
-        Err(Error::Argument {
+        Err(Error::WrongDevice {
             argument: "handle",
             actual: format!("{stream:#x}, a stream of another context"),
             expected: format!("a stream of the primary context of {}", self.description),

@@ -195,7 +195,7 @@ impl Backend for HostDevice {
     }
 
     unsafe fn adopt_stream(&self, stream: u64) -> Result<()> {
-        Err(Error::Argument {
+        Err(Error::WrongDevice {
             argument: "handle",
             actual: format!("{stream:#x}, on the host device"),
             expected: "a stream of a CUDA device".into(),
@@ -206,7 +206,7 @@ impl Backend for HostDevice {
         if [0, Streams::DEFAULT].contains(&handle) {
             return Ok(Streams::DEFAULT);
         }
-        Err(Error::Argument {
+        Err(Error::WrongDevice {
             argument: "handle",
             actual: format!("{handle:#x}, on the host device"),
             expected: "0, or a stream of a CUDA device".into(),

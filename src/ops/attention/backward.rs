@@ -3,7 +3,7 @@
 use super::{Attention, LENGTH_MAX, forward_params, launch, variant};
 use crate::device::params::AttentionBackwardParams;
 use crate::device::{DType, Family, Float, Kernel, Matrix, MatrixMut, Stream, View, ViewMut, kernels};
-use crate::ops::error::require;
+use crate::ops::error::{require, require_supported};
 use crate::ops::workspace::largest;
 use crate::ops::{Result, Workspace};
 
@@ -86,7 +86,7 @@ pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result
         fused_queries_max: 0,
     };
     if let Some(workspace) = &workspace {
-        require(T::DTYPE != DType::F32, "workspace", "given", "none, as f32 has no use for it")?;
+        require_supported(T::DTYPE != DType::F32, "workspace", "given", "none, as f32 has no use for it")?;
         let needed = self::workspace(queries.tokens, attention.num_heads, attention.head_dim);
         params.accumulator = needed.address(stream, workspace)?;
     }

@@ -88,10 +88,10 @@ const TWO_STREAM: u32 = ATTENTION_FIRST_VISIBLE | ATTENTION_SELF_HIDDEN;
 
 pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<AttentionMaskParams> {
     let bits = |bits: View<'_, u32>, offsets: View<'_, u32>, rules| -> Result<AttentionMaskParams> {
-        require_length("mask offsets", offsets.len(), attention.batch.cu_seqlens.len(), "sentences + 1")?;
+        require_length("mask.offsets", offsets.len(), attention.batch.cu_seqlens.len(), "sentences + 1")?;
         Ok(AttentionMaskParams {
-            bits: stream.address("mask bits", &bits)?,
-            offsets: stream.address("mask offsets", &offsets)?,
+            bits: stream.address("mask.bits", &bits)?,
+            offsets: stream.address("mask.offsets", &offsets)?,
             words: u32::try_from(bits.len()).unwrap_or(u32::MAX),
             kind: ATTENTION_MASK_BITS,
             rules,
@@ -101,31 +101,31 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
     match attention.mask {
         Mask::Full => Ok(AttentionMaskParams::default()),
         Mask::Pool { bits: words, offsets, rows } => {
-            require_length("mask rows", rows.len(), attention.batch.tokens, "tokens")?;
+            require_length("mask.rows", rows.len(), attention.batch.tokens, "tokens")?;
             Ok(AttentionMaskParams {
-                rows: stream.address("mask rows", &rows)?,
+                rows: stream.address("mask.rows", &rows)?,
                 ..bits(words, offsets, TWO_STREAM)?
             })
         }
         Mask::Independent { bits: words, offsets } => bits(words, offsets, TWO_STREAM),
         Mask::Bits { bits: words, offsets } => bits(words, offsets, 0),
         Mask::Generated { rng, sentence_indices, word_starts, pool_rows_max, count_limit } => {
-            require_length("mask rng", rng.len(), 4, "words of an RngState")?;
+            require_length("mask.rng", rng.len(), 4, "words of an RngState")?;
             require_length(
-                "mask sentence_indices",
+                "mask.sentence_indices",
                 sentence_indices.len(),
                 attention.batch.sequences(),
                 "sentences",
             )?;
             let words = attention.batch.tokens.div_ceil(32);
-            require_length("mask word_starts", word_starts.len(), words, "ceil(tokens / 32)")?;
-            require_pool_rows("mask pool_rows_max", pool_rows_max)?;
+            require_length("mask.word_starts", word_starts.len(), words, "ceil(tokens / 32)")?;
+            require_pool_rows("mask.pool_rows_max", pool_rows_max)?;
             Ok(AttentionMaskParams {
-                rng: stream.address("mask rng", &rng)?,
-                sentence_indices: stream.address("mask sentence_indices", &sentence_indices)?,
-                word_starts: stream.address("mask word_starts", &word_starts)?,
+                rng: stream.address("mask.rng", &rng)?,
+                sentence_indices: stream.address("mask.sentence_indices", &sentence_indices)?,
+                word_starts: stream.address("mask.word_starts", &word_starts)?,
                 pool_rows_max: pool_rows_max as u32,
-                count_limit: count_limit.params("mask count_limit")?,
+                count_limit: count_limit.params("mask.count_limit")?,
                 kind: ATTENTION_MASK_SAMPLED,
                 rules: TWO_STREAM,
                 ..AttentionMaskParams::default()
@@ -139,9 +139,9 @@ pub(super) fn mask_params(stream: &Stream, attention: &Attention<'_>) -> Result<
             ..AttentionMaskParams::default()
         }),
         Mask::Permutation { order, include_self } => {
-            require_length("mask order", order.len(), attention.batch.tokens, "tokens")?;
+            require_length("mask.order", order.len(), attention.batch.tokens, "tokens")?;
             Ok(AttentionMaskParams {
-                order: stream.address("mask order", &order)?,
+                order: stream.address("mask.order", &order)?,
                 kind: ATTENTION_MASK_PERMUTATION,
                 rules: if include_self { ATTENTION_SELF_VISIBLE } else { ATTENTION_SELF_HIDDEN },
                 ..AttentionMaskParams::default()
@@ -164,7 +164,7 @@ pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> 
                 let end = offsets[sentence] as usize + highest * length.div_ceil(32);
                 require(
                     end <= bits.len(),
-                    if rows.is_some() { "mask rows" } else { "mask offsets" },
+                    if rows.is_some() { "mask.rows" } else { "mask.offsets" },
                     format_args!("up to word {end} in sentence {sentence}"),
                     format_args!("within the {} words of the mask bits", bits.len()),
                 )?;
@@ -173,7 +173,7 @@ pub(super) fn check(attention: &Attention<'_>, lengths: &[usize]) -> Result<()> 
                     let pool_rows = words.checked_div(length.div_ceil(32)).unwrap_or(0);
                     require(
                         highest <= pool_rows,
-                        "mask rows",
+                        "mask.rows",
                         format_args!("{} in sentence {sentence}", highest.wrapping_sub(1)),
                         format_args!("below {pool_rows} (rows of its pool)"),
                     )?;

@@ -15,7 +15,10 @@ pub use mask::Mask;
 pub use mask_bits::{MaskBits, MaskBuffer};
 
 use super::dropout::{Dropout, dropout_params};
-use super::error::{COLUMN_GROUP, aligned, optional, require, require_length, require_shape};
+use super::error::{
+    COLUMN_GROUP, aligned, optional, require, require_alignment, require_length, require_shape,
+    require_supported,
+};
 use super::{Packed, Result};
 use crate::device::params::AttentionForwardParams;
 use crate::device::{
@@ -183,9 +186,9 @@ unsafe fn launch<P: Copy>(
 ) -> Result<()> {
     let shape = match kernel.shape(params) {
         Err(device::Error::Launch { argument: "grid", actual, .. }) => {
-            return require(
+            return require_supported(
                 false,
-                "tokens",
+                "batch.tokens",
                 attention.batch.tokens,
                 format_args!("fewer: {actual} blocks are too many for one launch"),
             );
@@ -193,9 +196,9 @@ unsafe fn launch<P: Copy>(
         shape => shape?,
     };
     let granted = stream.device().shared_bytes_max();
-    require(
+    require_supported(
         shape.shared_bytes <= granted || !matches!(attention.mask, Mask::Generated { .. }),
-        "max_seqlen",
+        "batch.max_seqlen",
         attention.batch.max_seqlen,
         format_args!(
             "shorter: a generated mask would need {} bytes of shared memory, of {granted} that a block may have",
@@ -212,14 +215,16 @@ fn check_shape(attention: &Attention<'_>, log_sum_exp: usize) -> Result<()> {
     let Attention { batch, num_heads, .. } = *attention;
     require((1..=usize::from(u16::MAX)).contains(&num_heads), "num_heads", num_heads, "in 1..=65535")?;
     let built = HEAD_DIMS.contains(&attention.head_dim);
-    require(built, "head_dim", attention.head_dim, format_args!("one of {HEAD_DIMS:?}"))?;
-    require(!batch.cu_seqlens.is_empty(), "cu_seqlens", "empty", "B + 1 prefix sums")?;
-    for (argument, tokens) in [("tokens", batch.tokens), ("queries.tokens", attention.query_batch().tokens)] {
+    require_supported(built, "head_dim", attention.head_dim, format_args!("one of {HEAD_DIMS:?}"))?;
+    require(!batch.cu_seqlens.is_empty(), "batch.cu_seqlens", "empty", "B + 1 prefix sums")?;
+    for (argument, tokens) in
+        [("batch.tokens", batch.tokens), ("queries.tokens", attention.query_batch().tokens)]
+    {
         require(i32::try_from(tokens).is_ok(), argument, tokens, "below 2^31")?;
     }
     let positive = attention.scale.is_finite() && attention.scale > 0.0;
     require(positive, "scale", attention.scale, "finite and above 0")?;
-    check_length("max_seqlen", batch)?;
+    check_length("batch.max_seqlen", batch)?;
     if let Some(Queries { packed, positions }) = attention.queries {
         let bounds = batch.cu_seqlens.len();
         require_length("queries.cu_seqlens", packed.cu_seqlens.len(), bounds, "sentences + 1")?;
@@ -253,7 +258,7 @@ fn forward_params<T: Float>(
     let (keys, queries) = (attention.batch, attention.query_batch());
     let address =
         |argument, matrix: &Matrix<'_, T>, rows| attention.rows_address(stream, argument, matrix, rows);
-    let cu_seqlens = stream.address("cu_seqlens", &keys.cu_seqlens)?;
+    let cu_seqlens = stream.address("batch.cu_seqlens", &keys.cu_seqlens)?;
     let mut params = AttentionForwardParams {
         query: address("query", &query, queries)?,
         key: address("key", &key, keys)?,
@@ -288,7 +293,7 @@ fn forward_params<T: Float>(
 
 /// Reads back the values in device memory, and refuses those that a kernel cannot use.
 fn check_values(attention: &Attention<'_>) -> Result<()> {
-    let keys = check_bounds("cu_seqlens", attention.batch)?;
+    let keys = check_bounds("batch.cu_seqlens", attention.batch)?;
     if let Some(Queries { packed, positions }) = attention.queries {
         let queries = check_bounds("queries.cu_seqlens", packed)?;
         let positions = positions.map(|positions| positions.read()).transpose()?;
@@ -347,7 +352,7 @@ impl Attention<'_> {
         let columns = self.num_heads * self.head_dim;
         require_shape(argument, matrix, [batch.tokens, columns], "tokens, heads · head size")?;
         let stride = matrix.shape().stride;
-        require(
+        require_alignment(
             stride.is_multiple_of(COLUMN_GROUP) && stride <= u32::MAX as usize,
             argument,
             format_args!("strided by {stride} elements"),

@@ -170,7 +170,7 @@ fn check_algorithm<T: Float>(forward: &Forward<'_, T>, gradients: &Gradients<'_,
         return Ok(());
     }
     let refuse = |reason: &str| {
-        Err(Error::Argument {
+        Err(Error::Unsupported {
             argument: "algorithm",
             actual: format!("{:?}", forward.algorithm),
             expected: format!("{:?} {reason}", Algorithm::Library),

@@ -69,7 +69,7 @@ fn wrong_shapes_are_refused() {
     }
     let batch = attention.batch;
     let error = refuse(Attention { batch: Packed { max_seqlen: 5, ..batch }, ..attention });
-    assert!(error.starts_with("max_seqlen is 5; it should be at most 4"), "{error}");
+    assert!(error.starts_with("batch.max_seqlen is 5; it should be at most 4"), "{error}");
     let error = refuse(Attention { batch: Packed { tokens: 3, ..batch }, ..attention });
     assert!(error.starts_with("log_sum_exp is 8 elements long; it should be 6"), "{error}");
 }
@@ -141,15 +141,15 @@ fn wrong_masks_are_refused() {
     let three = fixture.device.upload(&[0u32, 2, 4]).unwrap();
     let mask = Mask::Independent { bits: bits.view(), offsets: offsets.view() };
     let error = fixture.refuse_attention(Attention { mask, ..attention });
-    assert!(error.starts_with("mask offsets is 2 elements long; it should be 3"), "{error}");
+    assert!(error.starts_with("mask.offsets is 2 elements long; it should be 3"), "{error}");
     let mask = Mask::Pool { bits: bits.view(), offsets: three.view(), rows: rows.view() };
     let error = fixture.refuse_attention(Attention { mask, ..attention });
-    assert!(error.starts_with("mask rows is 3 elements long; it should be 4"), "{error}");
+    assert!(error.starts_with("mask.rows is 3 elements long; it should be 4"), "{error}");
     let error = fixture.refuse_attention(Attention {
         mask: Mask::Permutation { order: rows.view(), include_self: true },
         ..attention
     });
-    assert!(error.starts_with("mask order is 3 elements long; it should be 4"), "{error}");
+    assert!(error.starts_with("mask.order is 3 elements long; it should be 4"), "{error}");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn sentences_too_long_for_a_generated_mask_are_refused() {
     };
     let error = attention::forward(&fixture.device.stream(), arguments).unwrap_err().to_string();
     assert!(
-        error.starts_with("max_seqlen is 2000; it should be shorter: a generated mask would need"),
+        error.starts_with("batch.max_seqlen is 2000; it should be shorter: a generated mask would need"),
         "{error}"
     );
 }
@@ -198,14 +198,14 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     for (bounds, expected) in [
         (
             [0, 4, 3],
-            "cu_seqlens is 0 to 4 in sentence 0; it should be rising by 0 to 3 (the longest sentence)",
+            "batch.cu_seqlens is 0 to 4 in sentence 0; it should be rising by 0 to 3 (the longest sentence)",
         ),
         (
             [0, 3, 2],
-            "cu_seqlens is 3 to 2 in sentence 1; it should be rising by 0 to 3 (the longest sentence)",
+            "batch.cu_seqlens is 3 to 2 in sentence 1; it should be rising by 0 to 3 (the longest sentence)",
         ),
-        ([1, 3, 4], "cu_seqlens is from 1 to 4; it should be from 0 to at most 4 (tokens)"),
-        ([0, 3, 5], "cu_seqlens is from 0 to 5; it should be from 0 to at most 4 (tokens)"),
+        ([1, 3, 4], "batch.cu_seqlens is from 1 to 4; it should be from 0 to at most 4 (tokens)"),
+        ([0, 3, 5], "batch.cu_seqlens is from 0 to 5; it should be from 0 to at most 4 (tokens)"),
     ] {
         let bounds = fixture.device.upload(&bounds).unwrap();
         let batch = Packed { cu_seqlens: bounds.view(), ..fixture.batch() };
@@ -217,13 +217,13 @@ fn wrong_values_in_device_memory_are_refused_in_debug_builds() {
     let rows = fixture.device.upload(&[0u16, 1, 2, 0]).unwrap();
     let mask = Mask::Pool { bits: bits.view(), offsets: offsets.view(), rows: rows.view() };
     let error = fixture.refuse_attention(Attention { mask, ..attention });
-    assert_eq!(error, "mask rows is 2 in sentence 0; it should be below 2 (rows of its pool)");
+    assert_eq!(error, "mask.rows is 2 in sentence 0; it should be below 2 (rows of its pool)");
     let beyond = fixture.device.upload(&[0u32, 4, 4]).unwrap();
     let mask = Mask::Bits { bits: bits.view(), offsets: beyond.view() };
     let error = fixture.refuse_attention(Attention { mask, ..attention });
     assert_eq!(
         error,
-        "mask offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits"
+        "mask.offsets is up to word 5 in sentence 1; it should be within the 4 words of the mask bits"
     );
 
     let positions = fixture.device.upload(&[0, 1, 3, 0]).unwrap();

@@ -289,7 +289,7 @@ fn wrong_arguments_are_refused() {
     let refuse = |batch: MaskedBatch| batch.run(&devices()[0]).unwrap_err().to_string();
     let batch = || MaskedBatch::new(vec![sentence(1, 10)]);
     let rows = |rows| MaskedBatch { rows: PoolRows::AtMost(rows), ..batch() };
-    assert_eq!(refuse(rows(0)), "rows_max is 0; it should be in 1..=65536");
+    assert_eq!(refuse(rows(0)), "pool.rows_max is 0; it should be in 1..=65536");
     assert_eq!(
         refuse(MaskedBatch { indices: vec![1, 2], ..batch() }),
         "cu_seqlens is 2 elements long; it should be 3 (sentences + 1)"
@@ -383,6 +383,6 @@ fn something_must_be_sampled_and_lengths_must_fit() {
     };
     assert_eq!(
         refuse(sentences, Some(pool)),
-        "rows_max is 8; it should be at least 64 (length_max) where every token has a mask of its own"
+        "pool.rows_max is 8; it should be at least 64 (length_max) where every token has a mask of its own"
     );
 }

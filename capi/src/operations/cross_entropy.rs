@@ -1,0 +1,109 @@
+//! Linear + cross-entropy.
+
+use retromae::device::Float;
+use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
+
+use crate::call::{Call, size, workspace_with_gemm};
+use crate::status::{Failure, Result, Status, invalid};
+use crate::sys;
+use crate::types::{dtype, for_float};
+
+type Desc = sys::rmae_cross_entropy_desc;
+
+/// The groups are indices of rows on the host, as many as a descriptor can reasonably have.
+const GROUPS_MAX: usize = 1 << 20;
+
+/// Returns M, H and V.
+fn sizes(desc: &Desc) -> Result<[usize; 3]> {
+    Ok([
+        size("rows", desc.rows)?,
+        size("hidden_size", desc.hidden_size)?,
+        size("vocab_size", desc.vocab_size)?,
+    ])
+}
+
+/// Returns the method of a field.
+pub fn algorithm(algorithm: sys::rmae_algorithm) -> Result<Algorithm> {
+    match u32::try_from(algorithm) {
+        Ok(sys::RMAE_ALGORITHM_LIBRARY) => Ok(Algorithm::Library),
+        Ok(sys::RMAE_ALGORITHM_FUSED) => Ok(Algorithm::Fused),
+        _ => invalid("algorithm", algorithm, "RMAE_ALGORITHM_LIBRARY (0) or RMAE_ALGORITHM_FUSED (1)"),
+    }
+}
+
+pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
+    let [rows, hidden_size, vocab_size] = sizes(call.desc)?;
+    let chunk = match size("chunk_rows", call.desc.chunk_rows)? {
+        0 => rows,
+        chunk => chunk.min(rows),
+    };
+    let (algorithm, dtype) = (algorithm(call.desc.algorithm)?, dtype("dtype", call.desc.dtype)?);
+    let needed = cross_entropy::workspace(algorithm, dtype, chunk, hidden_size, vocab_size);
+    Ok(workspace_with_gemm(call.device(), needed.bytes()))
+}
+
+pub fn forward(call: &Call<'_, Desc>) -> Result<()> {
+    for_float!(call, T => enqueue::<T>(call, false))
+}
+
+pub fn forward_backward(call: &Call<'_, Desc>) -> Result<()> {
+    for_float!(call, T => enqueue::<T>(call, true))
+}
+
+fn enqueue<T: Float>(call: &Call<'_, Desc>, backward: bool) -> Result<()> {
+    let desc = call.desc;
+    let [rows, hidden_size, vocab_size] = sizes(desc)?;
+    let (shape, weight_shape) = ([rows, hidden_size], [vocab_size, hidden_size]);
+    let ends = group_ends(desc)?;
+    let (gemm, workspace) = call.gemm_workspace(desc.workspace, desc.workspace_bytes)?;
+    let forward = Forward::<T> {
+        hidden: call.matrix("hidden", desc.hidden, shape, 0)?,
+        weight: call.matrix("weight", desc.weight, weight_shape, 0)?,
+        bias: call.optional("bias", desc.bias, vocab_size)?,
+        targets: call.view("targets", desc.targets, rows)?,
+        row_weights: call.optional("row_weights", desc.row_weights, rows)?,
+        options: Options {
+            ignore_index: desc.ignore_index,
+            label_smoothing: desc.label_smoothing,
+            z_loss: desc.z_loss,
+            soft_cap: Some(desc.soft_cap).filter(|&cap| cap != 0.0),
+        },
+        algorithm: algorithm(desc.algorithm)?,
+        losses: call.view_mut("losses", desc.losses, rows)?,
+        log_sum_exp: call.optional_mut("log_sum_exp", desc.log_sum_exp, rows)?,
+        log_likelihoods: call.optional_mut("log_likelihoods", desc.log_likelihoods, rows)?,
+        correct: call.optional_mut("correct", desc.correct, rows)?,
+        totals: call.optional_mut("totals", desc.totals.cast::<Totals>(), ends.len().max(1))?,
+        group_ends: &ends,
+        workspace,
+    };
+    let gradients = if backward {
+        Gradients {
+            d_hidden: call.optional_matrix_mut("d_hidden", desc.d_hidden, shape, 0)?,
+            d_weight: call.optional_matrix_mut("d_weight", desc.d_weight.cast(), weight_shape, 0)?,
+            d_bias: call.optional_mut("d_bias", desc.d_bias, vocab_size)?,
+        }
+    } else {
+        Gradients::default()
+    };
+    call.enqueue_with(gemm, |stream| cross_entropy::forward_backward(stream, forward, gradients))
+}
+
+fn group_ends(desc: &Desc) -> Result<Vec<usize>> {
+    let groups = size("groups", desc.groups)?;
+    if groups == 0 {
+        return Ok(Vec::new());
+    }
+    if groups > GROUPS_MAX {
+        return invalid("groups", groups, format_args!("at most {GROUPS_MAX}"));
+    }
+    if desc.group_ends.is_null() {
+        return Err(Failure::field(Status::NullPointer, "group_ends", "NULL", format_args!("{groups} ends")));
+    }
+    // SAFETY: the caller's promise to a function of the header: the array is valid for its length.
+    let ends = (0..groups).map(|group| unsafe { desc.group_ends.add(group).read_unaligned() });
+    ends.map(|end| size("group_ends", end)).collect()
+}
+
+/// Layout of the header's struct.
+const _: () = assert!(size_of::<Totals>() == size_of::<sys::rmae_totals>());
