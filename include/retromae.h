@@ -770,15 +770,20 @@ typedef struct rmae_capacity {
 typedef struct rmae_parameter_info {
     const char *name; /* as long as the model */
     int64_t rows;
-    int64_t columns;  /* 1 for a vector */
-    int64_t is_matrix;
-    int64_t offset;   /* of its first element in the arenas */
+    int64_t columns; /* 1 for a vector */
+    int64_t offset;  /* of its first element in the arrays of rmae_model_parameters_arena */
+    int64_t length;  /* elements */
 } rmae_parameter_info;
 
-/* A range of device memory that a model owns. */
+/* All parameters in device memory, as long as the model: for an optimizer or an all-reduce of one's own. What is between parameters is 0. */
 typedef struct rmae_arena {
-    void *data;
-    int64_t length; /* elements, paddings included */
+    float *parameters;        /* [length]: master values */
+    void *compute_parameters; /* bf16 [length]: their copy that the kernels read, which whoever changes the master values renews; NULL for f32 */
+    float *gradients;         /* [length] */
+    float *first_moments;     /* [length]: of AdamW */
+    float *second_moments;    /* [length]: of AdamW */
+    int64_t length;
+    int64_t decayed; /* leading elements that weight decay applies to */
 } rmae_arena;
 
 /* The sentences of a step, in host memory, which may be reused when the call returns. Either all of inputs, labels and masks are given, or `ids` alone, from which the device
@@ -823,26 +828,25 @@ typedef struct rmae_outcome {
     float gradient_norm; /* before clipping; NaN without an update */
 } rmae_outcome;
 
-/* Makes a model whose parameters are 0. `config` is JSON: BERT's config.json with the options of the objective (docs/linking.md). f32 and bf16. */
+/* Makes a model whose parameters are 0. `config` is the text of BERT's config.json, with the options of the objective: retromae_decoder, retromae_query and the weights of
+ * the losses. f32 and bf16. */
 rmae_status rmae_model_create(rmae_device device, const char *config, rmae_dtype dtype, rmae_capacity capacity, rmae_model *model);
-/* Waits for the model's work, and frees it. */
+/* Frees the model when its enqueued work is done. */
 rmae_status rmae_model_destroy(rmae_model model);
 /* Bytes of device memory that rmae_model_create would allocate. */
 rmae_status rmae_model_memory(rmae_device device, const char *config, rmae_dtype dtype, rmae_capacity capacity, size_t *bytes);
-/* BERT's initialization. */
+/* BERT's initialization; moments and gradients are 0. */
 rmae_status rmae_model_initialize(rmae_model model, uint64_t seed);
 
 rmae_status rmae_model_parameter_count(rmae_model model, int64_t *count);
 rmae_status rmae_model_parameter_info(rmae_model model, int64_t index, rmae_parameter_info *info);
-/* Copies between host memory of `length` elements and a parameter's f32 master values, or its gradient. */
+/* Copy `length` elements between host memory and a parameter's master values, or from its gradient. They wait for the model's work. */
 rmae_status rmae_model_parameter(rmae_model model, const char *name, float *values, int64_t length);
 rmae_status rmae_model_set_parameter(rmae_model model, const char *name, const float *values, int64_t length);
 rmae_status rmae_model_gradient(rmae_model model, const char *name, float *values, int64_t length);
-/* The f32 master values of all parameters, and all their gradients, in device memory: for an optimizer or an all-reduce of one's own. */
 rmae_status rmae_model_parameters_arena(rmae_model model, rmae_arena *arena);
-rmae_status rmae_model_gradients(rmae_model model, rmae_arena *arena);
-/* After the master values were changed in device memory: renews what kernels compute with, on the stream. */
-rmae_status rmae_model_parameters_changed(rmae_model model, void *stream);
+/* Enqueues the zeroing of all gradients, as after an update: the next batch's are the first ones. */
+rmae_status rmae_model_zero_gradients(rmae_model model, void *stream);
 
 /* Losses and gradients of one batch; waits for them. Without `seed` there is no dropout, and nothing can be sampled. */
 rmae_status rmae_model_step(rmae_model model, void *stream, const rmae_batch *batch, const uint64_t *seed, uint32_t step, rmae_outcome *outcome);
@@ -850,13 +854,21 @@ rmae_status rmae_model_step(rmae_model model, void *stream, const rmae_batch *ba
 rmae_status rmae_model_accumulate(rmae_model model, void *stream, const rmae_batch *batch, uint64_t seed, uint32_t step, float weight);
 /* Enqueues a whole training step: gradients of the batch, added to the accumulated ones, and an update, which counts from 1. */
 rmae_status rmae_model_train_step(rmae_model model, void *stream, const rmae_batch *batch, uint64_t seed, uint32_t step, const rmae_adamw_constants *constants, double learning_rate, uint32_t update);
-/* Updates with the gradients that there are; waits, and writes their norm. */
+/* Updates with the gradients that there are and sets them to 0; waits, and writes their norm before clipping. */
 rmae_status rmae_model_update(rmae_model model, void *stream, const rmae_adamw_constants *constants, double learning_rate, uint32_t update, float *gradient_norm);
 /* Waits for the last rmae_model_accumulate or rmae_model_train_step, and writes its results. */
 rmae_status rmae_model_outcome(rmae_model model, rmae_outcome *outcome);
 
-/* Sentence vectors [B, H] of packed ids in host memory, without dropout; waits for them. With `mean` 0 those of [CLS], else the means over all tokens. */
+/* Sentence vectors f32 [sentences, H] of packed ids, all in host memory, without dropout; waits for them. With `mean` 0 those of [CLS], else the means over all tokens. */
 rmae_status rmae_model_embed(rmae_model model, void *stream, int64_t sentences, const int32_t *cu_seqlens, const int32_t *ids, int32_t mean, float *vectors);
+
+/* Writes model.safetensors (encoder and head) and config.json, as Hugging Face reads them, into a directory that exists. */
+rmae_status rmae_model_save(rmae_model model, const char *directory);
+/* Takes every parameter that the directory's model.safetensors has; the encoder's must all be there. */
+rmae_status rmae_model_load(rmae_model model, const char *directory);
+/* Every parameter, the decoder's too, and their moments: a file to resume from. */
+rmae_status rmae_model_save_state(rmae_model model, const char *file);
+rmae_status rmae_model_load_state(rmae_model model, const char *file);
 
 #ifdef __cplusplus
 }

@@ -170,3 +170,14 @@ pub unsafe fn text<'a>(field: &'static str, text: *const c_char) -> Result<&'a s
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().or_else(|_| invalid(field, format_args!("{text:?}"), "UTF-8"))
 }
+
+as_declared! {
+    rmae_status_name,
+    rmae_last_error,
+    rmae_version,
+    rmae_device_open,
+    rmae_device_close,
+    rmae_device_description,
+    rmae_stream_synchronize,
+    rmae_rng_state,
+}

@@ -3,10 +3,20 @@
 //!
 //! A caller's memory becomes views ([`Call`](call::Call)), a caller's stream is lent for the length of the call, and nothing is allocated on the device.
 
+/// Refuses to compile functions of another type than the header declares.
+macro_rules! as_declared {
+    ($($name:ident),* $(,)?) => {
+        const _: () = {
+            $(let _ = [crate::sys::$name, $name];)*
+        };
+    };
+}
+
 mod border;
 mod call;
 mod devices;
 mod handles;
+mod model;
 mod operations;
 mod ranges;
 mod status;

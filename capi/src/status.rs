@@ -45,6 +45,7 @@ statuses! {
     OutOfMemory = RMAE_OUT_OF_MEMORY,
     DeviceError = RMAE_DEVICE_ERROR,
     DeviceLost = RMAE_DEVICE_LOST,
+    FileError = RMAE_FILE_ERROR,
     Internal = RMAE_INTERNAL,
 }
 

@@ -1663,8 +1663,8 @@ pub struct rmae_parameter_info {
     pub name: *const ::core::ffi::c_char,
     pub rows: i64,
     pub columns: i64,
-    pub is_matrix: i64,
     pub offset: i64,
+    pub length: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1676,23 +1676,36 @@ const _: () = {
         [::core::mem::offset_of!(rmae_parameter_info, rows) - 8usize];
     ["Offset of field: rmae_parameter_info::columns"]
         [::core::mem::offset_of!(rmae_parameter_info, columns) - 16usize];
-    ["Offset of field: rmae_parameter_info::is_matrix"]
-        [::core::mem::offset_of!(rmae_parameter_info, is_matrix) - 24usize];
     ["Offset of field: rmae_parameter_info::offset"]
-        [::core::mem::offset_of!(rmae_parameter_info, offset) - 32usize];
+        [::core::mem::offset_of!(rmae_parameter_info, offset) - 24usize];
+    ["Offset of field: rmae_parameter_info::length"]
+        [::core::mem::offset_of!(rmae_parameter_info, length) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct rmae_arena {
-    pub data: *mut ::core::ffi::c_void,
+    pub parameters: *mut f32,
+    pub compute_parameters: *mut ::core::ffi::c_void,
+    pub gradients: *mut f32,
+    pub first_moments: *mut f32,
+    pub second_moments: *mut f32,
     pub length: i64,
+    pub decayed: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of rmae_arena"][::core::mem::size_of::<rmae_arena>() - 16usize];
+    ["Size of rmae_arena"][::core::mem::size_of::<rmae_arena>() - 56usize];
     ["Alignment of rmae_arena"][::core::mem::align_of::<rmae_arena>() - 8usize];
-    ["Offset of field: rmae_arena::data"][::core::mem::offset_of!(rmae_arena, data) - 0usize];
-    ["Offset of field: rmae_arena::length"][::core::mem::offset_of!(rmae_arena, length) - 8usize];
+    ["Offset of field: rmae_arena::parameters"][::core::mem::offset_of!(rmae_arena, parameters) - 0usize];
+    ["Offset of field: rmae_arena::compute_parameters"]
+        [::core::mem::offset_of!(rmae_arena, compute_parameters) - 8usize];
+    ["Offset of field: rmae_arena::gradients"][::core::mem::offset_of!(rmae_arena, gradients) - 16usize];
+    ["Offset of field: rmae_arena::first_moments"]
+        [::core::mem::offset_of!(rmae_arena, first_moments) - 24usize];
+    ["Offset of field: rmae_arena::second_moments"]
+        [::core::mem::offset_of!(rmae_arena, second_moments) - 32usize];
+    ["Offset of field: rmae_arena::length"][::core::mem::offset_of!(rmae_arena, length) - 40usize];
+    ["Offset of field: rmae_arena::decayed"][::core::mem::offset_of!(rmae_arena, decayed) - 48usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1849,10 +1862,7 @@ unsafe extern "C" {
     pub fn rmae_model_parameters_arena(model: rmae_model, arena: *mut rmae_arena) -> rmae_status;
 }
 unsafe extern "C" {
-    pub fn rmae_model_gradients(model: rmae_model, arena: *mut rmae_arena) -> rmae_status;
-}
-unsafe extern "C" {
-    pub fn rmae_model_parameters_changed(model: rmae_model, stream: *mut ::core::ffi::c_void) -> rmae_status;
+    pub fn rmae_model_zero_gradients(model: rmae_model, stream: *mut ::core::ffi::c_void) -> rmae_status;
 }
 unsafe extern "C" {
     pub fn rmae_model_step(
@@ -1909,4 +1919,16 @@ unsafe extern "C" {
         mean: i32,
         vectors: *mut f32,
     ) -> rmae_status;
+}
+unsafe extern "C" {
+    pub fn rmae_model_save(model: rmae_model, directory: *const ::core::ffi::c_char) -> rmae_status;
+}
+unsafe extern "C" {
+    pub fn rmae_model_load(model: rmae_model, directory: *const ::core::ffi::c_char) -> rmae_status;
+}
+unsafe extern "C" {
+    pub fn rmae_model_save_state(model: rmae_model, file: *const ::core::ffi::c_char) -> rmae_status;
+}
+unsafe extern "C" {
+    pub fn rmae_model_load_state(model: rmae_model, file: *const ::core::ffi::c_char) -> rmae_status;
 }

@@ -141,6 +141,24 @@ impl Gradients {
     }
 }
 
+/// The arrays of a [`ParameterArena`], for an optimizer or an all-reduce of one's own: equally long, with parameters at the
+/// [places](ParameterTable::ranges) of its table and zeros between them.
+#[derive(Debug)]
+pub struct ArenaArrays<'a, T: ModelFloat> {
+    /// f32 master weights
+    pub parameters: ViewMut<'a, f32>,
+    /// Their copy in `T`, which the operations read and whoever changes the master weights renews; `None` where `T` is f32.
+    pub compute_parameters: Option<ViewMut<'a, T>>,
+    /// Gradients
+    pub gradients: ViewMut<'a, f32>,
+    /// First moments of AdamW
+    pub first_moments: ViewMut<'a, f32>,
+    /// Second moments of AdamW
+    pub second_moments: ViewMut<'a, f32>,
+    /// Number of leading elements that weight decay applies to: those of the matrices
+    pub decayed: usize,
+}
+
 /// The parameters of a model in device memory, with their gradients and the moments of AdamW.
 #[derive(Debug)]
 pub struct ParameterArena<T: ModelFloat> {
@@ -184,6 +202,19 @@ impl<T: ModelFloat> ParameterArena<T> {
     #[must_use]
     pub fn table(&self) -> &ParameterTable {
         &self.table
+    }
+
+    /// All its arrays.
+    pub fn arrays(&mut self) -> ArenaArrays<'_, T> {
+        self.gradients.are_zero = false;
+        ArenaArrays {
+            parameters: self.weights.master.view_mut(),
+            compute_parameters: self.weights.compute.as_mut().map(Buffer::view_mut),
+            gradients: self.gradients.buffer.view_mut(),
+            first_moments: self.first_moments.view_mut(),
+            second_moments: self.second_moments.view_mut(),
+            decayed: self.table.matrix_elements,
+        }
     }
 
     /// Initializes matrices to N(0, `deviation`²) and vectors to their initial values, and sets gradients and moments to 0. A pure function of the

@@ -26,7 +26,7 @@ pub use crate::common::{
     dropout_site,
 };
 pub use crate::ops::adamw::Hyperparameters as AdamW;
-pub use arena::{Gradients, ParameterArena, Weights};
+pub use arena::{ArenaArrays, Gradients, ParameterArena, Weights};
 pub use capacity::Capacity;
 pub use input::Input;
 pub use model::{Losses, Model, Pooling, StepRandomness};

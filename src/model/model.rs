@@ -1,6 +1,8 @@
 //! The model on a device: parameters, activations, and the passes over a batch.
 
-use super::arena::ParameterArena;
+use std::ops::Range;
+
+use super::arena::{ArenaArrays, ParameterArena};
 use super::blocks::{EmbeddingTables, Head, HeadOutputs};
 use super::context::Context;
 use super::decoder::Decoder;
@@ -142,6 +144,27 @@ impl<T: ModelFloat> Model<T> {
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let shapes = self.parameters.table().shapes();
         shapes.map(|(name, shape)| (name.to_owned(), shape.to_vec())).collect()
+    }
+
+    /// The arrays of all parameters, for an optimizer or an all-reduce of one's own: after gradients were [computed](Self::step) or
+    /// [accumulated](Self::accumulate), and before they are [zeroed](Self::zero_gradients).
+    pub fn arrays(&mut self) -> ArenaArrays<'_, T> {
+        self.parameters.arrays()
+    }
+
+    /// Names and places of the parameters in each of the [arrays](Self::arrays): ranges of elements.
+    #[must_use]
+    pub fn parameter_ranges(&self) -> Vec<(String, Range<usize>)> {
+        self.parameters.table().ranges().map(|(name, range)| (name.to_owned(), range)).collect()
+    }
+
+    /// Enqueues the zeroing of all gradients, as after an update: the next batch's are the first ones.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn zero_gradients(&mut self, stream: &Stream) -> Result<()> {
+        self.forget_gradients();
+        self.parameters.zero_gradients(stream)
     }
 
     /// The f32 master values of a parameter.

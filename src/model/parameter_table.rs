@@ -115,6 +115,11 @@ impl ParameterTable {
         self.entries().map(|entry| (entry.name.as_str(), entry.shape.as_slice()))
     }
 
+    /// Names and places, in the order of the arena: ranges of elements in each of its [arrays](super::ParameterArena::arrays).
+    pub fn ranges(&self) -> impl Iterator<Item = (&str, Range<usize>)> {
+        self.entries().map(|entry| (entry.name.as_str(), range(entry.parameter, self.matrix_elements)))
+    }
+
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.matrices.iter().chain(&self.vectors)
     }

@@ -77,8 +77,7 @@ macro_rules! operations {
             // SAFETY: passed on to the caller.
             unsafe { operation(device, stream, desc, $enqueue) }
         }
-        const _: [unsafe extern "C" fn(sys::rmae_device, *mut c_void, *const sys::$desc) -> sys::rmae_status; 2] =
-            [$name, sys::$name];
+        as_declared! { $name }
     )*};
 }
 
@@ -98,8 +97,7 @@ macro_rules! workspaces {
             // SAFETY: passed on to the caller.
             unsafe { workspace(device, desc, bytes, $workspace) }
         }
-        const _: [unsafe extern "C" fn(sys::rmae_device, *const sys::$desc, *mut usize) -> sys::rmae_status; 2] =
-            [$name, sys::$name];
+        as_declared! { $name }
     )*};
 }
 

@@ -16,10 +16,16 @@ pub const CONFIG_FILE: &str = "config.json";
 /// [`Error::File`] when it cannot be read or is not text; [`Error::Config`] for invalid JSON, a field that is missing or of another type, another
 /// activation, or sizes that no kernel is built for.
 pub fn load_config(path: &Path, vocab_size: Option<usize>) -> Result<ModelConfig> {
-    let failed = |reason: String| Error::Config { path: path.to_owned(), reason };
     let text = read_text(path, "JSON")?;
-    let mut fields: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+    parse_config(&text, vocab_size).map_err(|reason| Error::Config { path: path.to_owned(), reason })
+}
+
+/// Reads the text of a `config.json`, as [`load_config`].
+///
+/// # Errors
+/// A text that names the field, what it is, and what it should be.
+pub fn parse_config(text: &str, vocab_size: Option<usize>) -> std::result::Result<ModelConfig, String> {
+    let mut fields: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if let Some(vocab_size) = vocab_size {
         fields.entry("vocab_size").or_insert(vocab_size.into());
     }
@@ -28,14 +34,13 @@ pub fn load_config(path: &Path, vocab_size: Option<usize>) -> Result<ModelConfig
     {
         match fields.get(name) {
             Some(actual) if actual != expected => {
-                return Err(failed(format!("{name} is {actual}; it should be \"{expected}\"")));
+                return Err(format!("{name} is {actual}; it should be \"{expected}\""));
             }
             _ => {}
         }
     }
-    let config: ModelConfig =
-        serde_json::from_value(fields.into()).map_err(|error| failed(error.to_string()))?;
-    config.validate().map_err(|error| failed(error.to_string()))?;
+    let config: ModelConfig = serde_json::from_value(fields.into()).map_err(|error| error.to_string())?;
+    config.validate().map_err(|error| error.to_string())?;
     Ok(config)
 }
 

@@ -34,6 +34,6 @@ mod tensors;
 mod weights;
 
 pub use crate::common::FileError;
-pub use config::{CONFIG_FILE, load_config, save_config};
+pub use config::{CONFIG_FILE, load_config, parse_config, save_config};
 pub use error::{Error, Result};
 pub use weights::{LoadedWeights, Purpose, WEIGHTS_FILE};
