@@ -79,6 +79,7 @@ impl<T: ModelFloat> Model<T> {
     }
 
     /// [`Model::load_state`] from bytes that were already read from `path`.
+    #[cfg(feature = "train")]
     pub(crate) fn set_state(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
         self.forget_gradients();
         self.parameters.set_state(path, bytes)

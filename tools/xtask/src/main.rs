@@ -1,6 +1,8 @@
-//! The project's own chores: the bundle for a GPU machine, its verification there, and the report of its measurements.
+//! The project's own chores: the bundle for a GPU machine, its verification there, the report of its measurements, and the C library.
 
+mod binutils;
 mod bundle;
+mod c_install;
 mod cases;
 mod collate;
 mod compare_runs;
@@ -29,6 +31,8 @@ struct Command {
 enum Action {
     /// Build everything that a GPU machine without Rust needs to verify and measure, into one folder
     Bundle(bundle::Arguments),
+    /// Build the C library, and install it with its header and retromae.pc
+    CInstall(c_install::Arguments),
     /// Count the machine code of the headline cases, and write what it would take on an H100 to docs/estimate.md
     Estimate(estimate::Arguments),
     /// Print which layer of src/ imports which; fail on an upward import or a circle
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     let refused = if matches!(action, Action::Verify(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let outcome: Result<ExitCode> = match action {
         Action::Bundle(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Action::CInstall(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Estimate(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Imports(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
         Action::Report(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,6 @@
 //! `xtask bundle`: one folder with all that a GPU machine without Rust, compiler or network needs to verify and measure.
 
 mod cargo;
-mod symbols;
 mod wheels;
 
 use std::collections::BTreeMap;
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::binutils;
 use crate::files::{children, write_whole};
 use crate::report::repository;
 use crate::result::Build;
@@ -74,10 +74,10 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     let bin = folder.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("cannot create `{}`", bin.display()))?;
     // Debug information stays: the tests assert the source lines of faults.
-    symbols::compress(&programs.suite, &bin.join("suite"))?;
-    symbols::strip(&programs.retromae, &bin.join("retromae"))?;
-    symbols::strip(&programs.xtask, &bin.join("xtask"))?;
-    symbols::strip(&programs.bench, &bin.join("bench"))?;
+    binutils::compress(&programs.suite, &bin.join("suite"))?;
+    binutils::strip(&programs.retromae, &bin.join("retromae"))?;
+    binutils::strip(&programs.xtask, &bin.join("xtask"))?;
+    binutils::strip(&programs.bench, &bin.join("bench"))?;
     copy(&root.join("tools/verify/verify.sh"), &folder.join("verify.sh"))?;
     copy(&root.join("tools/verify/README.md"), &folder.join("README.md"))?;
     copy(&root.join("docs/environment.md"), &folder.join("environment.md"))?;

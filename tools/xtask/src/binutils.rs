@@ -1,4 +1,4 @@
-//! Smaller copies of programs, made with binutils, which every machine with a linker has.
+//! Smaller copies of programs and libraries, made with binutils, which every machine with a linker has.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,6 +8,11 @@ use anyhow::{Context, Result, ensure};
 /// Writes a copy without symbols and debug information.
 pub fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").args(["--strip-all", "-o"]).arg(to).arg(from))
+}
+
+/// Writes a copy of a library with the symbols that programs link to, and no others.
+pub fn strip_unneeded(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("strip").args(["--strip-unneeded", "-o"]).arg(to).arg(from))
 }
 
 /// Writes a copy without symbols. Its debug information, compressed with zlib, the only format that the program itself reads, still names source
