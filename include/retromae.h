@@ -80,6 +80,22 @@ void rmae_version(int32_t *major, int32_t *minor, int32_t *patch);
 
 /* ---- Types ---- */
 
+/* Initial value of a descriptor: its size, its version, and zeros. */
+#ifdef __cplusplus
+} /* extern "C" */
+template <typename Desc>
+inline Desc rmae_init(uint32_t version) {
+    Desc desc = Desc();
+    desc.size = (uint32_t)sizeof(Desc);
+    desc.version = version;
+    return desc;
+}
+extern "C" {
+#define RMAE_INIT(desc, version_) rmae_init<desc>(version_)
+#else
+#define RMAE_INIT(desc, version_) { .size = (uint32_t)sizeof(desc), .version = version_ }
+#endif
+
 typedef int32_t rmae_dtype;
 enum { RMAE_F32 = 1, RMAE_BF16 = 2, RMAE_F16 = 3 };
 
@@ -207,7 +223,7 @@ typedef struct rmae_attention_desc {
 } rmae_attention_desc;
 
 #define RMAE_ATTENTION_VERSION 1
-#define RMAE_ATTENTION_INIT { (uint32_t)sizeof(rmae_attention_desc), RMAE_ATTENTION_VERSION }
+#define RMAE_ATTENTION_INIT RMAE_INIT(rmae_attention_desc, RMAE_ATTENTION_VERSION)
 
 rmae_status rmae_attention_workspace(rmae_device device, const rmae_attention_desc *desc, size_t *bytes);
 rmae_status rmae_attention_forward(rmae_device device, void *stream, const rmae_attention_desc *desc);
@@ -235,12 +251,15 @@ typedef struct rmae_totals {
     uint32_t first_invalid;
 } rmae_totals;
 
+/* Flag of rmae_cross_entropy_desc: `ignore_index` is read, which may also be a token id. */
+#define RMAE_CROSS_ENTROPY_IGNORE_INDEX 1u
+
 typedef struct rmae_cross_entropy_desc {
     uint32_t size;
     uint32_t version;
-    uint64_t flags; /* 0 */
-    int32_t ignore_index; /* target of rows without a loss; RMAE_CROSS_ENTROPY_INIT sets -100 */
+    uint64_t flags;
     rmae_dtype dtype;
+    int32_t ignore_index; /* target of rows without a loss; -100 without the flag */
     rmae_algorithm algorithm;
     float label_smoothing; /* in [0, 1) */
     float z_loss;          /* factor of the squared log-sum-exp; at least 0 */
@@ -270,7 +289,7 @@ typedef struct rmae_cross_entropy_desc {
 } rmae_cross_entropy_desc;
 
 #define RMAE_CROSS_ENTROPY_VERSION 1
-#define RMAE_CROSS_ENTROPY_INIT { (uint32_t)sizeof(rmae_cross_entropy_desc), RMAE_CROSS_ENTROPY_VERSION, 0, -100 }
+#define RMAE_CROSS_ENTROPY_INIT RMAE_INIT(rmae_cross_entropy_desc, RMAE_CROSS_ENTROPY_VERSION)
 
 /* The workspace of forward_backward, which is enough for forward. */
 rmae_status rmae_cross_entropy_workspace(rmae_device device, const rmae_cross_entropy_desc *desc, size_t *bytes);
@@ -293,7 +312,7 @@ typedef struct rmae_mean_weights_desc {
 } rmae_mean_weights_desc;
 
 #define RMAE_MEAN_WEIGHTS_VERSION 1
-#define RMAE_MEAN_WEIGHTS_INIT { (uint32_t)sizeof(rmae_mean_weights_desc), RMAE_MEAN_WEIGHTS_VERSION }
+#define RMAE_MEAN_WEIGHTS_INIT RMAE_INIT(rmae_mean_weights_desc, RMAE_MEAN_WEIGHTS_VERSION)
 
 rmae_status rmae_mean_weights(rmae_device device, void *stream, const rmae_mean_weights_desc *desc);
 
@@ -333,7 +352,7 @@ typedef struct rmae_bag_of_words_desc {
 } rmae_bag_of_words_desc;
 
 #define RMAE_BAG_OF_WORDS_VERSION 1
-#define RMAE_BAG_OF_WORDS_INIT { (uint32_t)sizeof(rmae_bag_of_words_desc), RMAE_BAG_OF_WORDS_VERSION }
+#define RMAE_BAG_OF_WORDS_INIT RMAE_INIT(rmae_bag_of_words_desc, RMAE_BAG_OF_WORDS_VERSION)
 
 rmae_status rmae_bag_of_words_workspace(rmae_device device, const rmae_bag_of_words_desc *desc, size_t *bytes);
 rmae_status rmae_bag_of_words_forward(rmae_device device, void *stream, const rmae_bag_of_words_desc *desc);
@@ -371,7 +390,7 @@ typedef struct rmae_linear_desc {
 } rmae_linear_desc;
 
 #define RMAE_LINEAR_VERSION 1
-#define RMAE_LINEAR_INIT { (uint32_t)sizeof(rmae_linear_desc), RMAE_LINEAR_VERSION }
+#define RMAE_LINEAR_INIT RMAE_INIT(rmae_linear_desc, RMAE_LINEAR_VERSION)
 
 rmae_status rmae_linear_workspace(rmae_device device, const rmae_linear_desc *desc, size_t *bytes);
 rmae_status rmae_linear_forward(rmae_device device, void *stream, const rmae_linear_desc *desc);
@@ -405,7 +424,7 @@ typedef struct rmae_matmul_desc {
 } rmae_matmul_desc;
 
 #define RMAE_MATMUL_VERSION 1
-#define RMAE_MATMUL_INIT { (uint32_t)sizeof(rmae_matmul_desc), RMAE_MATMUL_VERSION }
+#define RMAE_MATMUL_INIT RMAE_INIT(rmae_matmul_desc, RMAE_MATMUL_VERSION)
 
 rmae_status rmae_matmul_workspace(rmae_device device, const rmae_matmul_desc *desc, size_t *bytes);
 rmae_status rmae_matmul(rmae_device device, void *stream, const rmae_matmul_desc *desc);
@@ -443,7 +462,7 @@ typedef struct rmae_layer_norm_desc {
 } rmae_layer_norm_desc;
 
 #define RMAE_LAYER_NORM_VERSION 1
-#define RMAE_LAYER_NORM_INIT { (uint32_t)sizeof(rmae_layer_norm_desc), RMAE_LAYER_NORM_VERSION }
+#define RMAE_LAYER_NORM_INIT RMAE_INIT(rmae_layer_norm_desc, RMAE_LAYER_NORM_VERSION)
 
 rmae_status rmae_layer_norm_workspace(rmae_device device, const rmae_layer_norm_desc *desc, size_t *bytes);
 rmae_status rmae_layer_norm_forward(rmae_device device, void *stream, const rmae_layer_norm_desc *desc);
@@ -468,7 +487,7 @@ typedef struct rmae_bias_gelu_desc {
 } rmae_bias_gelu_desc;
 
 #define RMAE_BIAS_GELU_VERSION 1
-#define RMAE_BIAS_GELU_INIT { (uint32_t)sizeof(rmae_bias_gelu_desc), RMAE_BIAS_GELU_VERSION }
+#define RMAE_BIAS_GELU_INIT RMAE_INIT(rmae_bias_gelu_desc, RMAE_BIAS_GELU_VERSION)
 
 rmae_status rmae_bias_gelu_forward(rmae_device device, void *stream, const rmae_bias_gelu_desc *desc);
 rmae_status rmae_bias_gelu_backward(rmae_device device, void *stream, const rmae_bias_gelu_desc *desc);
@@ -494,7 +513,7 @@ typedef struct rmae_column_sum_desc {
 } rmae_column_sum_desc;
 
 #define RMAE_COLUMN_SUM_VERSION 1
-#define RMAE_COLUMN_SUM_INIT { (uint32_t)sizeof(rmae_column_sum_desc), RMAE_COLUMN_SUM_VERSION }
+#define RMAE_COLUMN_SUM_INIT RMAE_INIT(rmae_column_sum_desc, RMAE_COLUMN_SUM_VERSION)
 
 rmae_status rmae_column_sum_workspace(rmae_device device, const rmae_column_sum_desc *desc, size_t *bytes);
 rmae_status rmae_column_sum(rmae_device device, void *stream, const rmae_column_sum_desc *desc);
@@ -512,7 +531,7 @@ typedef struct rmae_reduce_desc {
 } rmae_reduce_desc;
 
 #define RMAE_REDUCE_VERSION 1
-#define RMAE_REDUCE_INIT { (uint32_t)sizeof(rmae_reduce_desc), RMAE_REDUCE_VERSION }
+#define RMAE_REDUCE_INIT RMAE_INIT(rmae_reduce_desc, RMAE_REDUCE_VERSION)
 
 rmae_status rmae_reduce_workspace(rmae_device device, const rmae_reduce_desc *desc, size_t *bytes);
 rmae_status rmae_reduce_sum(rmae_device device, void *stream, const rmae_reduce_desc *desc);
@@ -545,7 +564,7 @@ typedef struct rmae_segment_sum_desc {
 } rmae_segment_sum_desc;
 
 #define RMAE_SEGMENT_SUM_VERSION 1
-#define RMAE_SEGMENT_SUM_INIT { (uint32_t)sizeof(rmae_segment_sum_desc), RMAE_SEGMENT_SUM_VERSION }
+#define RMAE_SEGMENT_SUM_INIT RMAE_INIT(rmae_segment_sum_desc, RMAE_SEGMENT_SUM_VERSION)
 
 rmae_status rmae_segment_sum_workspace(rmae_device device, const rmae_segment_sum_desc *desc, size_t *bytes);
 rmae_status rmae_segment_sum(rmae_device device, void *stream, const rmae_segment_sum_desc *desc);
@@ -567,7 +586,7 @@ typedef struct rmae_rows_desc {
 } rmae_rows_desc;
 
 #define RMAE_ROWS_VERSION 1
-#define RMAE_ROWS_INIT { (uint32_t)sizeof(rmae_rows_desc), RMAE_ROWS_VERSION }
+#define RMAE_ROWS_INIT RMAE_INIT(rmae_rows_desc, RMAE_ROWS_VERSION)
 
 rmae_status rmae_rows_gather(rmae_device device, void *stream, const rmae_rows_desc *desc);
 rmae_status rmae_rows_scatter_add(rmae_device device, void *stream, const rmae_rows_desc *desc);
@@ -595,7 +614,7 @@ typedef struct rmae_group_by_key_desc {
 } rmae_group_by_key_desc;
 
 #define RMAE_GROUP_BY_KEY_VERSION 1
-#define RMAE_GROUP_BY_KEY_INIT { (uint32_t)sizeof(rmae_group_by_key_desc), RMAE_GROUP_BY_KEY_VERSION }
+#define RMAE_GROUP_BY_KEY_INIT RMAE_INIT(rmae_group_by_key_desc, RMAE_GROUP_BY_KEY_VERSION)
 
 /* Number of segments that an array of `rows` keys below `key_count` has room for. */
 rmae_status rmae_group_by_key_segments(int64_t rows, int64_t key_count, int64_t *segments);
@@ -659,7 +678,7 @@ typedef struct rmae_embedding_desc {
 } rmae_embedding_desc;
 
 #define RMAE_EMBEDDING_VERSION 1
-#define RMAE_EMBEDDING_INIT { (uint32_t)sizeof(rmae_embedding_desc), RMAE_EMBEDDING_VERSION }
+#define RMAE_EMBEDDING_INIT RMAE_INIT(rmae_embedding_desc, RMAE_EMBEDDING_VERSION)
 
 rmae_status rmae_embedding_workspace(rmae_device device, const rmae_embedding_desc *desc, size_t *bytes);
 rmae_status rmae_embedding_forward(rmae_device device, void *stream, const rmae_embedding_desc *desc);
@@ -712,7 +731,7 @@ typedef struct rmae_masks_desc {
 } rmae_masks_desc;
 
 #define RMAE_MASKS_VERSION 1
-#define RMAE_MASKS_INIT { (uint32_t)sizeof(rmae_masks_desc), RMAE_MASKS_VERSION }
+#define RMAE_MASKS_INIT RMAE_INIT(rmae_masks_desc, RMAE_MASKS_VERSION)
 
 /* On the host: first word of each sentence's pool, [sentences + 1]; the last is the number of words. */
 rmae_status rmae_masks_pool_offsets(const int32_t *cu_seqlens, int64_t sentences, int64_t pool_rows_max, uint32_t *offsets);
@@ -751,7 +770,7 @@ typedef struct rmae_adamw_desc {
 } rmae_adamw_desc;
 
 #define RMAE_ADAMW_VERSION 1
-#define RMAE_ADAMW_INIT { (uint32_t)sizeof(rmae_adamw_desc), RMAE_ADAMW_VERSION, 0, RMAE_ADAMW_DEFAULTS }
+#define RMAE_ADAMW_INIT RMAE_INIT(rmae_adamw_desc, RMAE_ADAMW_VERSION)
 
 /* On the host: what depends on the update, which counts from 1. `learning_rate` is in [0, 1]. */
 rmae_status rmae_adamw_schedule(const rmae_adamw_constants *constants, double learning_rate, uint32_t update, float schedule[4]);
@@ -814,7 +833,7 @@ typedef struct rmae_batch {
 } rmae_batch;
 
 #define RMAE_BATCH_VERSION 1
-#define RMAE_BATCH_INIT { (uint32_t)sizeof(rmae_batch), RMAE_BATCH_VERSION }
+#define RMAE_BATCH_INIT RMAE_INIT(rmae_batch, RMAE_BATCH_VERSION)
 
 /* Results of a step. */
 typedef struct rmae_outcome {

@@ -38,7 +38,7 @@ macro_rules! descriptors {
 
 descriptors! {
     rmae_attention_desc, RMAE_ATTENTION_VERSION, sys::RMAE_ATTENTION_ATOMIC as u64;
-    rmae_cross_entropy_desc, RMAE_CROSS_ENTROPY_VERSION, 0;
+    rmae_cross_entropy_desc, RMAE_CROSS_ENTROPY_VERSION, sys::RMAE_CROSS_ENTROPY_IGNORE_INDEX as u64;
     rmae_batch, RMAE_BATCH_VERSION, 0;
 }
 

@@ -11,6 +11,7 @@ pub const RMAE_MASK_FIRST: u32 = 1;
 pub const RMAE_MASK_INCLUDE_SELF: u32 = 2;
 pub const RMAE_ATTENTION_ATOMIC: u32 = 1;
 pub const RMAE_ATTENTION_VERSION: u32 = 1;
+pub const RMAE_CROSS_ENTROPY_IGNORE_INDEX: u32 = 1;
 pub const RMAE_CROSS_ENTROPY_VERSION: u32 = 1;
 pub const RMAE_MEAN_WEIGHTS_VERSION: u32 = 1;
 pub const RMAE_BAG_OF_WORDS_VERSION: u32 = 1;
@@ -373,8 +374,8 @@ pub struct rmae_cross_entropy_desc {
     pub size: u32,
     pub version: u32,
     pub flags: u64,
-    pub ignore_index: i32,
     pub dtype: rmae_dtype,
+    pub ignore_index: i32,
     pub algorithm: rmae_algorithm,
     pub label_smoothing: f32,
     pub z_loss: f32,
@@ -411,10 +412,10 @@ const _: () = {
         [::core::mem::offset_of!(rmae_cross_entropy_desc, version) - 4usize];
     ["Offset of field: rmae_cross_entropy_desc::flags"]
         [::core::mem::offset_of!(rmae_cross_entropy_desc, flags) - 8usize];
-    ["Offset of field: rmae_cross_entropy_desc::ignore_index"]
-        [::core::mem::offset_of!(rmae_cross_entropy_desc, ignore_index) - 16usize];
     ["Offset of field: rmae_cross_entropy_desc::dtype"]
-        [::core::mem::offset_of!(rmae_cross_entropy_desc, dtype) - 20usize];
+        [::core::mem::offset_of!(rmae_cross_entropy_desc, dtype) - 16usize];
+    ["Offset of field: rmae_cross_entropy_desc::ignore_index"]
+        [::core::mem::offset_of!(rmae_cross_entropy_desc, ignore_index) - 20usize];
     ["Offset of field: rmae_cross_entropy_desc::algorithm"]
         [::core::mem::offset_of!(rmae_cross_entropy_desc, algorithm) - 24usize];
     ["Offset of field: rmae_cross_entropy_desc::label_smoothing"]

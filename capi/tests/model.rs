@@ -338,7 +338,8 @@ fn a_model_is_written_and_read_back() {
         check(rmae_model_load(loaded, path("").as_ptr()));
         check(rmae_model_save_state(saved, path("state").as_ptr()));
     }
-    let both = |parameter: &Parameter| [saved, loaded].map(|model| read(rmae_model_parameter, model, parameter));
+    let both =
+        |parameter: &Parameter| [saved, loaded].map(|model| read(rmae_model_parameter, model, parameter));
     for parameter in &parameters(saved) {
         let [first, second] = both(parameter);
         let is_random = parameter.1.columns > 1;

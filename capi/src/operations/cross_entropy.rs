@@ -1,6 +1,7 @@
 //! Linear + cross-entropy.
 
 use retromae::device::Float;
+use retromae::model::IGNORE_INDEX;
 use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
 
 use crate::call::{Call, size, workspace_with_gemm};
@@ -63,7 +64,7 @@ fn enqueue<T: Float>(call: &Call<'_, Desc>, backward: bool) -> Result<()> {
         targets: call.view("targets", desc.targets, rows)?,
         row_weights: call.optional("row_weights", desc.row_weights, rows)?,
         options: Options {
-            ignore_index: desc.ignore_index,
+            ignore_index: ignore_index(desc),
             label_smoothing: desc.label_smoothing,
             z_loss: desc.z_loss,
             soft_cap: Some(desc.soft_cap).filter(|&cap| cap != 0.0),
@@ -87,6 +88,11 @@ fn enqueue<T: Float>(call: &Call<'_, Desc>, backward: bool) -> Result<()> {
         Gradients::default()
     };
     call.enqueue_with(gemm, |stream| cross_entropy::forward_backward(stream, forward, gradients))
+}
+
+fn ignore_index(desc: &Desc) -> i32 {
+    let given = desc.flags & u64::from(sys::RMAE_CROSS_ENTROPY_IGNORE_INDEX) != 0;
+    if given { desc.ignore_index } else { IGNORE_INDEX }
 }
 
 fn group_ends(desc: &Desc) -> Result<Vec<usize>> {
