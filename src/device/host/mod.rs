@@ -13,6 +13,7 @@ mod scheduler;
 mod signals;
 mod stack;
 mod streams;
+mod valgrind;
 mod worker;
 
 use std::sync::Mutex;

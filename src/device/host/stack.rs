@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use corosensei::stack::{Stack, StackPointer};
 
 use super::memory::{map_fenced, page_size, unmap};
+use super::valgrind::{StackId, deregister_stack, register_stack};
 
 /// Bytes of a kernel thread's stack, which holds its register tiles: a few KiB.
 pub(super) const STACK_BYTES: usize = 64 * 1024;
@@ -18,6 +19,7 @@ const COLOR_RANGE: usize = 4096;
 pub(super) struct LaneStack {
     base: StackPointer,
     limit: StackPointer,
+    id: StackId,
 }
 
 impl LaneStack {
@@ -31,7 +33,8 @@ impl LaneStack {
         let start = map_fenced(total)?;
         let color = lane * COLOR_BYTES % COLOR_RANGE;
         let base = (start + total - page_size() - color) & !(corosensei::stack::STACK_ALIGNMENT - 1);
-        Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)? })
+        let id = register_stack(start + page_size(), base);
+        Some(Self { base: NonZeroUsize::new(base)?, limit: NonZeroUsize::new(start)?, id })
     }
 
     /// Unmaps the stack.
@@ -39,6 +42,7 @@ impl LaneStack {
     /// # Safety
     /// Nothing runs on the stack, now or later.
     pub(super) unsafe fn release(&self) {
+        deregister_stack(self.id);
         // SAFETY: the whole mapping, which is the caller's to give back.
         unsafe { unmap(self.limit.get(), Self::total()) };
     }
