@@ -1,6 +1,7 @@
 /* Attention with a mask of one's own, forward and backward, on memory of this program: each query sees itself and every second key.
  * Output and gradients are compared with the formulas in double precision. */
 #include "check.h"
+#include "reference.h"
 
 enum { SEQUENCES = 2, HEADS = 2, DIM = 32, COLUMNS = HEADS * DIM, TOKENS = 19, LONGEST = 12 };
 
@@ -14,42 +15,15 @@ static float projection[TOKENS * 3 * COLUMNS], gradient[TOKENS * 3 * COLUMNS];
 static float output[TOKENS * COLUMNS], d_output[TOKENS * COLUMNS], log_sum_exp[HEADS * TOKENS];
 static double expected[TOKENS * COLUMNS], expected_gradient[TOKENS * 3 * COLUMNS];
 
-/* One head of one sequence: softmax(Q K^T / sqrt(d)) V over the keys that are seen, and its gradients. */
-static void reference(int sequence, int head) {
-    const int64_t length = lengths[sequence];
-    const size_t stride = 3 * COLUMNS, start = (size_t)cu_seqlens[sequence];
-    const float *first = projection + start * stride + (size_t)head * DIM;
-    double *d_first = expected_gradient + start * stride + (size_t)head * DIM;
-    for (int64_t i = 0; i < length; i++) {
-        double p[LONGEST], dp[LONGEST], sum = 0, delta = 0;
-        for (int64_t j = 0; j < length; j++) {
-            double score = 0;
-            for (size_t c = 0; c < DIM; c++)
-                score += (double)first[(size_t)i * stride + c] * (double)first[(size_t)j * stride + COLUMNS + c];
-            p[j] = sees(i, j) ? exp(score / sqrt(DIM)) : 0;
-            sum += p[j];
-        }
-        double *out = expected + (start + (size_t)i) * COLUMNS + (size_t)head * DIM;
-        const float *d_out = d_output + (start + (size_t)i) * COLUMNS + (size_t)head * DIM;
-        for (int64_t j = 0; j < length; j++) {
-            p[j] /= sum;
-            dp[j] = 0;
-            for (size_t c = 0; c < DIM; c++) {
-                const double value = (double)first[(size_t)j * stride + 2 * COLUMNS + c];
-                out[c] += p[j] * value;
-                dp[j] += (double)d_out[c] * value;
-                d_first[(size_t)j * stride + 2 * COLUMNS + c] += p[j] * (double)d_out[c];
-            }
-            delta += p[j] * dp[j];
-        }
-        for (int64_t j = 0; j < length; j++) {
-            const double ds = p[j] * (dp[j] - delta) / sqrt(DIM);
-            for (size_t c = 0; c < DIM; c++) {
-                d_first[(size_t)i * stride + c] += ds * (double)first[(size_t)j * stride + COLUMNS + c];
-                d_first[(size_t)j * stride + COLUMNS + c] += ds * (double)first[(size_t)i * stride + c];
-            }
-        }
-    }
+static void reference(int sequence, int number) {
+    const size_t start = (size_t)cu_seqlens[sequence] * 3 * COLUMNS + (size_t)number * DIM;
+    const size_t out = (size_t)cu_seqlens[sequence] * COLUMNS + (size_t)number * DIM;
+    head h;
+    h.query = projection + start, h.key = h.query + COLUMNS, h.value = h.key + COLUMNS;
+    h.d_query = expected_gradient + start, h.d_key = h.d_query + COLUMNS, h.d_value = h.d_key + COLUMNS;
+    h.output = expected + out, h.d_output = d_output + out;
+    h.query_stride = h.key_stride = 3 * COLUMNS, h.output_stride = COLUMNS;
+    attention_reference(&h, lengths[sequence], DIM, sees);
 }
 
 int main(void) {
@@ -67,7 +41,7 @@ int main(void) {
             for (int64_t key = 0; key < lengths[sequence]; key++) *next++ = (uint8_t)sees(query, key);
     uint32_t offsets[SEQUENCES + 1];
     CHECK(rmae_mask_bits(lengths, SEQUENCES, visible, offsets, NULL));
-    uint32_t *bits = malloc(offsets[SEQUENCES] * sizeof *bits);
+    uint32_t *bits = (uint32_t *)malloc(offsets[SEQUENCES] * sizeof *bits);
     if (bits == NULL) return EXIT_FAILURE;
     CHECK(rmae_mask_bits(lengths, SEQUENCES, visible, offsets, bits));
 
@@ -99,7 +73,7 @@ int main(void) {
     CHECK(rmae_attention_backward(device, NULL, &attention));
 
     for (int sequence = 0; sequence < SEQUENCES; sequence++)
-        for (int head = 0; head < HEADS; head++) reference(sequence, head);
+        for (int number = 0; number < HEADS; number++) reference(sequence, number);
     compare("output", output, expected, TOKENS * COLUMNS, 1e-6);
     compare("gradients", gradient, expected_gradient, TOKENS * 3 * COLUMNS, 1e-6);
 

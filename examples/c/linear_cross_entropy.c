@@ -40,7 +40,7 @@ static void reference(void) {
 }
 
 int main(int argc, char **argv) {
-    const int steps = argc > 1 ? atoi(argv[1]) : STEPS;
+    const int steps = argc > 1 ? atoi(argv[1]) : (int)STEPS;
     rmae_device device;
     CHECK(rmae_device_open("host", 0, &device));
 

@@ -24,7 +24,7 @@ static float total_loss(rmae_model model, const rmae_batch *batch) {
 }
 
 int main(int argc, char **argv) {
-    const uint32_t steps = argc > 1 ? (uint32_t)atoi(argv[1]) : STEPS;
+    const int steps = argc > 1 ? atoi(argv[1]) : (int)STEPS;
     rmae_device device;
     CHECK(rmae_device_open("host", 0, &device));
 
@@ -69,9 +69,10 @@ int main(int argc, char **argv) {
     compare("gradient", gradient + 20, &slope, 1, 1e-2);
 
     const rmae_adamw_constants constants = RMAE_ADAMW_DEFAULTS;
-    rmae_outcome outcome = {0};
+    rmae_outcome outcome;
     float first = 0;
-    for (uint32_t step = 1; step <= steps; step++) {
+    memset(&outcome, 0, sizeof outcome);
+    for (uint32_t step = 1; step <= (uint32_t)steps; step++) {
         CHECK(rmae_model_train_step(model, NULL, &batch, 1, step, &constants, 3e-3, step));
         CHECK(rmae_model_outcome(model, &outcome));
         if (step == 1) first = outcome.decoder_loss;
