@@ -133,10 +133,13 @@ impl Drop for Context {
     }
 }
 
+/// `CUDA_ERROR_CONTAINED`, which cudarc's bindings of CUDA 12.0 do not name.
+const CONTAINED: u32 = 226;
+
 /// Errors of a kernel or of the GPU after which the driver refuses all further work in the context.
 fn ends_context(error: sys::CUresult) -> bool {
     use sys::CUresult as E;
-    matches!(
+    let named = matches!(
         error,
         E::CUDA_ERROR_ILLEGAL_ADDRESS
             | E::CUDA_ERROR_LAUNCH_TIMEOUT
@@ -149,7 +152,7 @@ fn ends_context(error: sys::CUresult) -> bool {
             | E::CUDA_ERROR_LAUNCH_FAILED
             | E::CUDA_ERROR_ECC_UNCORRECTABLE
             | E::CUDA_ERROR_NVLINK_UNCORRECTABLE
-            | E::CUDA_ERROR_CONTAINED
             | E::CUDA_ERROR_EXTERNAL_DEVICE
-    )
+    );
+    named || error as u32 == CONTAINED
 }

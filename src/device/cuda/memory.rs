@@ -11,6 +11,32 @@ use super::context::Context;
 use super::streams::{self, Streams};
 use crate::device::{Error, Result};
 
+/// `CUmemPoolProps` of `cuda.h`, whose first fields and size are the same from CUDA 11.2 to 13.4; later versions gave names to some of the reserved
+/// bytes, where zeros are the defaults.
+#[repr(C)]
+struct PoolProperties {
+    allocation_type: u32,
+    handle_types: u32,
+    location_type: u32,
+    location: i32,
+    reserved: [u64; 9],
+}
+
+const _: () = assert!(size_of::<PoolProperties>() == size_of::<sys::CUmemPoolProps>());
+
+impl PoolProperties {
+    fn of(device: sys::CUdevice) -> Self {
+        Self {
+            allocation_type: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED as u32,
+            // CU_MEM_HANDLE_TYPE_NONE: for this process alone.
+            handle_types: 0,
+            location_type: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE as u32,
+            location: device,
+            reserved: [0; 9],
+        }
+    }
+}
+
 pub(super) struct Pool {
     pub context: Arc<Context>,
     streams: Arc<Streams>,
@@ -27,21 +53,10 @@ unsafe impl Sync for Pool {}
 
 impl Pool {
     pub(super) fn open(context: Arc<Context>, streams: Arc<Streams>) -> Result<Self> {
-        let properties = sys::CUmemPoolProps {
-            allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
-            handleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
-            location: sys::CUmemLocation {
-                type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
-                id: context.device,
-            },
-            win32SecurityAttributes: std::ptr::null_mut(),
-            maxSize: 0,
-            usage: 0,
-            reserved: [0; 54],
-        };
+        let properties = PoolProperties::of(context.device);
         let making = |error| context.failure("making a memory pool", error);
         // SAFETY: the properties are complete.
-        let pool = unsafe { result::mem_pool::create(&raw const properties) }.map_err(making)?;
+        let pool = unsafe { result::mem_pool::create((&raw const properties).cast()) }.map_err(making)?;
         // By default a pool returns its unused memory to the system at every synchronization.
         let mut keep = u64::MAX;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

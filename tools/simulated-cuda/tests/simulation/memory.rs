@@ -85,17 +85,10 @@ fn a_write_behind_an_allocation_is_found_when_it_is_freed() {
 }
 
 fn pool() -> sys::CUmemoryPool {
-    let properties = sys::CUmemPoolProps {
-        allocType: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
-        handleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
-        location: sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: 0 },
-        win32SecurityAttributes: std::ptr::null_mut(),
-        maxSize: 0,
-        usage: 0,
-        reserved: [0; 54],
-    };
+    // `CUmemPoolProps`, whose fields have different names in different versions: pinned memory, for this process alone, of a device, number 0.
+    let properties: [u64; 11] = std::array::from_fn(|index| u64::from(index < 2));
     // SAFETY: the properties are complete.
-    unsafe { mem_pool::create(&raw const properties) }.unwrap()
+    unsafe { mem_pool::create((&raw const properties).cast()) }.unwrap()
 }
 
 fn used_bytes(pool: sys::CUmemoryPool) -> u64 {
