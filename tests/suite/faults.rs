@@ -4,8 +4,9 @@
 #![cfg(feature = "train")]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::cli::{Workplace, program, stderr};
@@ -25,7 +26,7 @@ fn libraries() -> Option<PathBuf> {
 }
 
 /// Runs the command on the simulated driver with `fault` and more environment variables.
-fn with_fault(command: &mut Command, libraries: &PathBuf, fault: &str, more: &[(&str, &str)]) -> Output {
+fn with_fault(command: &mut Command, libraries: &Path, fault: &str, more: &[(&str, &str)]) -> Output {
     command
         .env("LD_LIBRARY_PATH", libraries)
         .env("SIMULATED_CUDA_FAULT", fault)
@@ -47,7 +48,7 @@ fn assert_fails_with(output: &Output, parts: &[&str]) {
     }
 }
 
-fn pretrain(libraries: &PathBuf, fault: &str, more: &[(&str, &str)]) -> (Workplace, Output) {
+fn pretrain(libraries: &Path, fault: &str, more: &[(&str, &str)]) -> (Workplace, Output) {
     let place = Workplace::new();
     let mut command = place.pretrain_command("out", &["--device", "cuda", "--dtype", "f32", "--steps", "3"]);
     let output = with_fault(&mut command, libraries, fault, more);
@@ -125,9 +126,14 @@ fn a_kernel_that_hangs_is_named() {
 }
 
 /// Returns the output of `info --check` about the CUDA device.
-fn checked(libraries: &PathBuf, fault: &str) -> serde_json::Value {
+fn checked(libraries: &Path, fault: &str) -> serde_json::Value {
+    checked_with(libraries, fault, &[])
+}
+
+/// [`checked`] with more environment variables.
+fn checked_with(libraries: &Path, fault: &str, more: &[(&str, &str)]) -> serde_json::Value {
     let output =
-        with_fault(Command::new(program()).args(["info", "--check", "--json"]), libraries, fault, &[]);
+        with_fault(Command::new(program()).args(["info", "--check", "--json"]), libraries, fault, more);
     assert!(output.status.success(), "{fault}: {}", stderr(&output));
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     facts["devices"].as_array().unwrap().iter().find(|device| device["name"] == "cuda").unwrap().clone()
@@ -148,6 +154,66 @@ fn info_checks_cublaslt_or_says_what_it_lacks() {
     let device = checked(&libraries, "no-device");
     assert_eq!(device["available"], false);
     assert!(device["matmul"].is_null(), "{device}");
+}
+
+/// Links the simulated driver in `folder`, under `names` alone.
+fn link(libraries: &Path, folder: &Path, names: &[&str]) {
+    fs::create_dir_all(folder).unwrap();
+    let driver = fs::canonicalize(libraries.join("libcuda.so.1")).unwrap();
+    names.iter().for_each(|name| std::os::unix::fs::symlink(&driver, folder.join(name)).unwrap());
+}
+
+#[test]
+fn cublaslt_is_found_under_a_versioned_name() {
+    let Some(libraries) = libraries() else { return };
+    let check = |name, fault| {
+        let folder = tempfile::tempdir().unwrap();
+        link(&libraries, folder.path(), &["libcuda.so.1", name]);
+        checked(folder.path(), fault)["matmul"].clone()
+    };
+    for (name, fault) in
+        [("libcublasLt.so.13", ""), ("libcublasLt.so.12", ""), ("libcublasLt.so.12", "driver=12080")]
+    {
+        assert_eq!(check(name, fault)["library"], "cuBLASLt 13.0.0", "{name} with {fault}");
+    }
+    // A version that the driver is too old for is none.
+    let error = check("libcublasLt.so.13", "driver=12080")["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("cuBLASLt is not found; tried libcublasLt.so.12, libcublasLt.so by"), "{error}");
+}
+
+/// In the folder of a toolkit, and beside a library of PyTorch that the process has loaded.
+#[cfg(target_os = "linux")]
+#[test]
+fn cublaslt_is_found_in_folders_that_the_loader_does_not_know() {
+    let Some(libraries) = libraries() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name);
+    link(&libraries, &path("driver"), &["libcuda.so.1"]);
+    link(&libraries, &path("toolkit/lib64"), &["libcublasLt.so.12"]);
+    link(&libraries, &path("packages/nvidia/cublas/lib"), &["libcublasLt.so.12"]);
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let some = maps.lines().find(|line| line.contains("/libm")).expect("every program needs it");
+    fs::create_dir_all(path("packages/torch/lib")).unwrap();
+    let torch = path("packages/torch/lib/libtorch.so").display().to_string();
+    fs::copy(&some[some.find('/').unwrap()..], &torch).unwrap();
+    let toolkit = path("toolkit").display().to_string();
+    for (variable, value) in [("CUDA_HOME", &toolkit), ("LD_PRELOAD", &torch)] {
+        let device = checked_with(&path("driver"), "", &[(variable, value)]);
+        assert_eq!(device["matmul"]["library"], "cuBLASLt 13.0.0", "{variable}: {device}");
+    }
+}
+
+#[test]
+fn without_cublaslt_the_names_that_were_tried_are_told() {
+    let Some(libraries) = libraries() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    link(&libraries, folder.path(), &["libcuda.so.1"]);
+    let device = checked(folder.path(), "");
+    assert_eq!(device["available"], true);
+    let error = device["matmul"]["error"].as_str().unwrap();
+    for part in ["libcublasLt.so.13, libcublasLt.so.12, libcublasLt.so", "install it with the CUDA toolkit"] {
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
 }
 
 /// A module is loaded when one of its kernels is launched, and all are loaded before a capture; `info` launches none, and checks that the device

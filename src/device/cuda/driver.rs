@@ -1,9 +1,11 @@
 //! The CUDA driver: its presence, its devices and its error messages.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 
+use super::library::Library;
 use crate::device::{Error, Result};
 
 /// The lowest compute capability with bf16 tensor cores and cp.async.
@@ -38,24 +40,36 @@ pub(super) fn driver_error(doing: impl fmt::Display, error: result::DriverError)
     Error::Cuda(format!("{doing}: {} ({})", text(error.error_string()), text(error.error_name())))
 }
 
+/// Names of the driver's library. cudarc, where it loads the library itself, knows them as well.
+const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+
+/// The driver, once it has been found.
+static LIBRARY: OnceLock<Library> = OnceLock::new();
+
 /// Loads and initializes the driver.
 pub(super) fn initialize() -> Result<()> {
-    // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(Error::Cuda(
-            "the driver library (libcuda) is not found; install the NVIDIA driver, add its folder to the \
-             library path, or use the host device"
-                .into(),
-        ));
+    // cudarc panics where the library is missing, so this comes before any other call.
+    if LIBRARY.get().is_none() {
+        let cure = "install the NVIDIA driver, add its folder to the library path, or use the host device";
+        let library = Library::find("the driver library", &NAMES, cure)?;
+        require_symbols(&library)?;
+        LIBRARY.get_or_init(|| library);
     }
-    require_symbols()?;
     result::init().map_err(|error| {
         driver_error(
             "the driver does not start (does `nvidia-smi` list a GPU?); the host device works",
             error,
         )
     })?;
-    require_version()
+    let version = version()?;
+    if version >= VERSION_MIN {
+        return Ok(());
+    }
+    Err(Error::Cuda(format!(
+        "the driver is of CUDA {}.{}; it should be of CUDA 12.0 (525) or later, or use the host device",
+        version / 1000,
+        version % 1000 / 10
+    )))
 }
 
 /// Minimum driver version, that of CUDA 12.0, in the driver's own numbering.
@@ -63,21 +77,22 @@ const VERSION_MIN: i32 = 12_000;
 
 /// Driver functions in use beyond those that every driver of the last ten years has. cudarc panics at the first call of a function that the
 /// library lacks.
-const SYMBOLS: [&str; 9] = [
+const SYMBOLS: [&str; 10] = [
     "cuEventElapsedTime",
     "cuGraphInstantiateWithFlags",
     "cuGraphLaunch",
     "cuMemAllocFromPoolAsync",
     "cuMemFreeAsync",
     "cuMemPoolCreate",
+    "cuMemPoolSetAttribute",
     "cuStreamBeginCapture_v2",
     "cuStreamIsCapturing",
     "cuThreadExchangeStreamCaptureMode",
 ];
 
-fn require_symbols() -> Result<()> {
-    // SAFETY: the library is there, and nothing is called.
-    let lacks = |name: &str| unsafe { sys::culib().get::<*const ()>(name.as_bytes()) }.is_err();
+fn require_symbols(library: &Library) -> Result<()> {
+    // SAFETY: nothing is called.
+    let lacks = |name: &str| unsafe { library.function::<*const ()>(name) }.is_none();
     let missing = SYMBOLS.iter().find(|name| lacks(name));
     match missing {
         None => Ok(()),
@@ -87,20 +102,14 @@ fn require_symbols() -> Result<()> {
     }
 }
 
-fn require_version() -> Result<()> {
+/// Returns the version of CUDA that the driver is of, such as 13000. The driver must be loaded.
+pub(super) fn version() -> Result<i32> {
     let mut version = 0;
     // SAFETY: writes an integer.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }
         .result()
         .map_err(|error| driver_error("asking for the driver's version", error))?;
-    if version >= VERSION_MIN {
-        return Ok(());
-    }
-    Err(Error::Cuda(format!(
-        "the driver is of CUDA {}.{}; it should be of CUDA 12.0 (525) or later, or use the host device",
-        version / 1000,
-        version % 1000 / 10
-    )))
+    Ok(version)
 }
 
 /// Returns the milliseconds from one event to another, negative where the other came first. cudarc calls the driver's newer function for this,
@@ -114,12 +123,12 @@ pub(super) unsafe fn milliseconds(
 ) -> std::result::Result<f32, result::DriverError> {
     type ElapsedTime = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
     let mut milliseconds = 0.0f32;
-    // SAFETY: `require_symbols` has seen the function, and this is its type; the events are the caller's promise.
-    unsafe {
-        let function = sys::culib().get::<ElapsedTime>(b"cuEventElapsedTime");
-        let function = function.map_err(|_| result::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
-        function(&raw mut milliseconds, from, to).result()?;
-    }
+    // SAFETY: this is the function's type.
+    let function =
+        LIBRARY.get().and_then(|library| unsafe { library.function::<ElapsedTime>("cuEventElapsedTime") });
+    let function = function.ok_or(result::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND))?;
+    // SAFETY: the events are the caller's promise.
+    unsafe { function(&raw mut milliseconds, from, to) }.result()?;
     Ok(milliseconds)
 }
 

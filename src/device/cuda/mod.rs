@@ -1,9 +1,10 @@
-//! CUDA devices, through cudarc's bindings to the driver, which is loaded at run time.
+//! CUDA devices, through cudarc's bindings to the driver. Libraries are looked for at run time, whatever way of linking a neighbor has chosen for cudarc.
 
 mod blas;
 mod context;
 mod driver;
 mod event;
+mod library;
 mod memory;
 mod modules;
 mod page_locked;

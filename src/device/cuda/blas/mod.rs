@@ -3,6 +3,7 @@
 //! cuBLASLt proposes several algorithms for a GEMM. When a GEMM of a new size class first comes outside a capture, each algorithm is run on
 //! the operands with a result of its own, and the fastest is kept, in memory and in a file ([`cache`]).
 
+mod api;
 mod bias;
 mod cache;
 mod choice;
@@ -13,14 +14,14 @@ mod workspace;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys;
 use cudarc::driver;
 
-use super::driver::driver_error;
+use super::driver::version;
 use super::memory::Pool;
 use crate::device::switch::switch;
 use crate::device::{Error, Gemm, GemmMemory, Result};
+use api::{Api, BlasError};
 use cache::{Cache, Library, Winner};
 use choice::{Algorithm, Decision, decide};
 pub(super) use plan::WORKSPACE_BYTES;
@@ -37,6 +38,7 @@ const PLANS_MAX: usize = 4096;
 
 /// cuBLASLt's handle, the workspaces, and an algorithm for each shape seen.
 pub(super) struct Blas {
+    api: &'static Api,
     handle: sys::cublasLtHandle_t,
     /// Measure the candidates; otherwise cuBLASLt's first one is taken.
     tuning: bool,
@@ -64,32 +66,23 @@ impl Blas {
     /// Opens cuBLASLt in the current context; `device` is the driver's name of its device.
     pub(super) fn open(device: &str, memory: Arc<Pool>) -> Result<Self> {
         let tuning = switch("RETROMAE_GEMM_TUNE", true)?;
-        // SAFETY: only tries to load the library. cudarc panics where it is missing, so this comes before any other call.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(Error::Cuda(
-                "the library cuBLASLt (libcublasLt) is not found; install it with the CUDA toolkit, or add its folder to the \
-                 library path"
-                    .into(),
-            ));
-        }
-        let mut driver = 0;
-        // SAFETY: the driver is loaded, as there is a context.
-        unsafe { driver::sys::cuDriverGetVersion(&raw mut driver) }
-            .result()
-            .map_err(|error| driver_error("asking for the driver's version", error))?;
+        let driver = version()?;
+        let api: &'static Api = Box::leak(Box::new(Api::open(driver)?));
         // SAFETY: no preconditions.
-        let library = Library::new(device, driver, unsafe { sys::cublasLtGetVersion() });
+        let library = Library::new(device, driver, unsafe { (api.cublasLtGetVersion)() });
         let folder = cache::folder(|name| std::env::var_os(name)).filter(|_| tuning);
         let cache = Cache::open(library, folder.as_deref());
-        let handle = result::create_handle().map_err(|error| blas_error("opening cuBLASLt", error))?;
+        // SAFETY: writes the handle.
+        let handle = Api::create(|place| unsafe { (api.cublasLtCreate)(place) })
+            .map_err(|error| blas_error("opening cuBLASLt", error))?;
         let plans = Mutex::new(Plans { by_shape: HashMap::new(), cache });
-        Ok(Self { handle, tuning, memory, workspaces: Mutex::default(), plans })
+        Ok(Self { api, handle, tuning, memory, workspaces: Mutex::default(), plans })
     }
 
     /// Returns cuBLASLt's name and version.
     pub(super) fn library(&self) -> String {
         // SAFETY: the library is loaded.
-        let version = unsafe { sys::cublasLtGetVersion() };
+        let version = unsafe { (self.api.cublasLtGetVersion)() };
         format!("cuBLASLt {}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
     }
 
@@ -166,7 +159,7 @@ impl Blas {
     }
 
     /// Returns an error of cuBLASLt, or the driver's where cuBLASLt ran into an error of earlier work.
-    fn failure(&self, doing: std::fmt::Arguments<'_>, error: CublasError) -> Error {
+    fn failure(&self, doing: std::fmt::Arguments<'_>, error: BlasError) -> Error {
         self.memory.context.hidden_failure(doing).unwrap_or_else(|| blas_error(doing, error))
     }
 
@@ -193,7 +186,7 @@ impl Blas {
             |error| self.failure(format_args!("choosing an algorithm for {}", describe(gemm)), error);
         let plan = match known.and_then(Option::as_ref) {
             Some(known) => known.plan.clone(),
-            None => Arc::new(Plan::new(&shape).map_err(choosing)?),
+            None => Arc::new(Plan::new(self.api, &shape).map_err(choosing)?),
         };
         let candidates = plan.candidates(context.handle, &shape, gemm).map_err(choosing)?;
         let planned = if candidates.is_empty() {
@@ -285,8 +278,8 @@ fn describe(gemm: &Gemm) -> String {
     format!("{batch}[{m}, {k}] by [{k}, {n}] ({a}{b}; {input} to {output}{bias})")
 }
 
-fn blas_error(doing: impl std::fmt::Display, error: CublasError) -> Error {
-    Error::Cuda(format!("{doing}: cuBLASLt says {:?}", error.0))
+fn blas_error(doing: impl std::fmt::Display, error: BlasError) -> Error {
+    Error::Cuda(format!("{doing}: cuBLASLt says {error}"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
-use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasLtMatmulDescAttributes_t as DescriptorAttribute,
     cublasLtMatmulPreferenceAttributes_t as PreferenceAttribute,
@@ -11,6 +10,7 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver;
 
+use super::api::{Api, BlasError, HeuristicResult, Status};
 use super::choice::{Algorithm, size_class};
 use crate::device::{BatchStrides, DType, Gemm};
 
@@ -22,8 +22,6 @@ const CANDIDATES_MAX: usize = 8;
 const ALIGNMENT_MAX: u64 = 256;
 /// Largest row alignment that matters, in bytes: that of a thread's widest access, and TMA's requirement for rows.
 const ROW_ALIGNMENT_MAX: u64 = 16;
-
-type Status<T> = Result<T, CublasError>;
 
 /// Everything that a plan depends on: a GEMM with the addresses reduced to their alignments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +109,7 @@ pub(super) struct BlasContext {
 /// second, and each is transposed exactly where `Gemm` says so. cuBLASLt's bias has an element for each row of its result, which is a column of
 /// ours.
 pub(super) struct Plan {
+    api: &'static Api,
     /// Locked from setting the bias's address until the launch has read it.
     descriptor: Mutex<Descriptor>,
     first: MatrixLayout,
@@ -124,14 +123,14 @@ unsafe impl Send for Plan {}
 unsafe impl Sync for Plan {}
 
 impl Plan {
-    pub(super) fn new(shape: &PlanKey) -> Status<Self> {
+    pub(super) fn new(api: &'static Api, shape: &PlanKey) -> Status<Self> {
         let PlanKey { sizes: [m, n, k], strides: [a_stride, b_stride, c_stride], batch, .. } = *shape;
         let [a_transposed, b_transposed] = shape.transposed;
         let [input, output] = shape.types;
         let flip = |transposed, [rows, columns]: [usize; 2]| {
             if transposed { [columns, rows] } else { [rows, columns] }
         };
-        let descriptor = Descriptor::new()?;
+        let descriptor = Descriptor::new(api)?;
         // cublasOperation_t: CUBLAS_OP_N is 0 and CUBLAS_OP_T is 1.
         descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(b_transposed))?;
         descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(a_transposed))?;
@@ -141,11 +140,15 @@ impl Plan {
             descriptor.set(DescriptorAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
         }
         let count = batch.count;
+        let layout = |dtype, shape, stride, batch_stride| {
+            MatrixLayout::new(api, dtype, shape, stride, (count, batch_stride))
+        };
         Ok(Self {
+            api,
             descriptor: Mutex::new(descriptor),
-            first: MatrixLayout::new(input, flip(b_transposed, [n, k]), b_stride, count, batch.b_stride)?,
-            second: MatrixLayout::new(input, flip(a_transposed, [k, m]), a_stride, count, batch.a_stride)?,
-            result: MatrixLayout::new(output, [n, m], c_stride, count, batch.c_stride)?,
+            first: layout(input, flip(b_transposed, [n, k]), b_stride, batch.b_stride)?,
+            second: layout(input, flip(a_transposed, [k, m]), a_stride, batch.a_stride)?,
+            result: layout(output, [n, m], c_stride, batch.c_stride)?,
         })
     }
 
@@ -157,38 +160,35 @@ impl Plan {
         shape: &PlanKey,
         gemm: &Gemm,
     ) -> Status<Vec<Algorithm>> {
-        let preference = Preference::new(shape)?;
+        let preference = Preference::new(self.api, shape)?;
         let descriptor = self.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
         descriptor.set_bias(gemm.bias)?;
-        // SAFETY: plain integers and floats, for which zeros are valid; a status of zero means success.
-        let mut found: [sys::cublasLtMatmulHeuristicResult_t; CANDIDATES_MAX] = unsafe { std::mem::zeroed() };
+        let mut found = [HeuristicResult::default(); CANDIDATES_MAX];
         let mut count = 0;
         // SAFETY: all descriptors are alive, and `found` has room for as many results as are asked for.
         let status = unsafe {
-            sys::cublasLtMatmulAlgoGetHeuristic(
+            (self.api.cublasLtMatmulAlgoGetHeuristic)(
                 handle,
-                descriptor.0,
-                self.first.0,
-                self.second.0,
-                self.result.0,
-                self.result.0,
-                preference.0,
+                descriptor.handle,
+                self.first.handle,
+                self.second.handle,
+                self.result.handle,
+                self.result.handle,
+                preference.handle,
                 CANDIDATES_MAX as i32,
                 found.as_mut_ptr(),
                 &raw mut count,
             )
         };
-        match status {
+        match BlasError::check(status) {
             // cuBLASLt has been seen to refuse bias epilogues of thin GEMMs as invalid.
-            sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
-            | sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE => return Ok(Vec::new()),
-            other => other.result()?,
+            Err(BlasError::NOT_SUPPORTED | BlasError::INVALID_VALUE) => return Ok(Vec::new()),
+            other => other?,
         }
         let usable = found.iter().take(usize::try_from(count).unwrap_or(0)).filter(|found| {
-            found.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS
-                && found.workspaceSize <= WORKSPACE_BYTES
+            BlasError::check(found.state).is_ok() && found.workspace_bytes <= WORKSPACE_BYTES
         });
-        Ok(usable.map(|found| found.algo.data).collect())
+        Ok(usable.map(|found| found.algorithm).collect())
     }
 
     /// Enqueues a GEMM of this plan's shape.
@@ -203,46 +203,53 @@ impl Plan {
     ) -> Status<()> {
         let (one, beta) = (1.0f32, if gemm.accumulate { 1.0f32 } else { 0.0 });
         let pointer = |address: u64| address as *mut c_void;
-        let algorithm = sys::cublasLtMatmulAlgo_t { data: algorithm };
         let descriptor = self.descriptor.lock().unwrap_or_else(PoisonError::into_inner);
         descriptor.set_bias(gemm.bias)?;
         // SAFETY: the plan was made for these shapes and alignments; scalars and descriptors are read before the call returns.
-        unsafe {
-            result::matmul(
+        let status = unsafe {
+            (self.api.cublasLtMatmul)(
                 context.handle,
-                descriptor.0,
+                descriptor.handle,
                 std::ptr::from_ref(&one).cast(),
-                std::ptr::from_ref(&beta).cast(),
                 pointer(gemm.b),
-                self.first.0,
+                self.first.handle,
                 pointer(gemm.a),
-                self.second.0,
+                self.second.handle,
+                std::ptr::from_ref(&beta).cast(),
                 pointer(gemm.c),
-                self.result.0,
+                self.result.handle,
                 pointer(gemm.c),
-                self.result.0,
+                self.result.handle,
                 &raw const algorithm,
                 pointer(context.workspace),
                 WORKSPACE_BYTES,
                 context.stream.cast(),
             )
-        }
+        };
+        BlasError::check(status)
     }
 }
 
-struct Descriptor(sys::cublasLtMatmulDesc_t);
+struct Descriptor {
+    api: &'static Api,
+    handle: sys::cublasLtMatmulDesc_t,
+}
 
 impl Descriptor {
-    fn new() -> Status<Self> {
-        let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map(Self)
+    fn new(api: &'static Api) -> Status<Self> {
+        let (compute, scale) = (sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F);
+        // SAFETY: writes the handle.
+        let handle = Api::create(|place| unsafe { (api.cublasLtMatmulDescCreate)(place, compute, scale) })?;
+        Ok(Self { api, handle })
     }
 
     /// Sets an attribute, whose type in cuBLASLt's documentation must be `V`.
     fn set<V: Copy>(&self, attribute: DescriptorAttribute, value: &V) -> Status<()> {
         let address = std::ptr::from_ref(value).cast();
         // SAFETY: the descriptor is alive, and the value has the attribute's size.
-        unsafe { result::set_matmul_desc_attribute(self.0, attribute, address, size_of::<V>()) }
+        BlasError::check(unsafe {
+            (self.api.cublasLtMatmulDescSetAttribute)(self.handle, attribute, address, size_of::<V>())
+        })
     }
 
     fn set_bias(&self, bias: Option<u64>) -> Status<()> {
@@ -254,31 +261,36 @@ impl Descriptor {
 impl Drop for Descriptor {
     fn drop(&mut self) {
         // SAFETY: made by `new`; launches have copied what they need.
-        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+        unsafe { (self.api.cublasLtMatmulDescDestroy)(self.handle) };
     }
 }
 
-struct MatrixLayout(sys::cublasLtMatrixLayout_t);
+struct MatrixLayout {
+    api: &'static Api,
+    handle: sys::cublasLtMatrixLayout_t,
+}
 
 impl MatrixLayout {
     /// Describes `count` matrices, `batch_stride` apart: `rows` elements are contiguous in memory, `columns` are `stride` apart.
     fn new(
+        api: &'static Api,
         dtype: DType,
         [rows, columns]: [usize; 2],
         stride: usize,
-        count: usize,
-        batch_stride: usize,
+        (count, batch_stride): (usize, usize),
     ) -> Status<Self> {
         let dtype = match dtype {
             DType::F32 => sys::cudaDataType::CUDA_R_32F,
             DType::Bf16 => sys::cudaDataType::CUDA_R_16BF,
             DType::F16 => sys::cudaDataType::CUDA_R_16F,
         };
-        let layout =
-            result::create_matrix_layout(dtype, rows as u64, columns as u64, stride as i64).map(Self)?;
+        // SAFETY: writes the handle.
+        let handle = Api::create(|place| unsafe {
+            (api.cublasLtMatrixLayoutCreate)(place, dtype, rows as u64, columns as u64, stride as i64)
+        })?;
+        let layout = Self { api, handle };
         if count != 1 {
-            let too_many = |_| CublasError(sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE);
-            let count = i32::try_from(count).map_err(too_many)?;
+            let count = i32::try_from(count).map_err(|_| BlasError::INVALID_VALUE)?;
             layout.set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count)?;
             let offset = batch_stride as i64;
             layout.set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &offset)?;
@@ -289,23 +301,30 @@ impl MatrixLayout {
     fn set<V: Copy>(&self, attribute: LayoutAttribute, value: &V) -> Status<()> {
         let address = std::ptr::from_ref(value).cast();
         // SAFETY: the layout is alive, and the value has the attribute's size.
-        unsafe { result::set_matrix_layout_attribute(self.0, attribute, address, size_of::<V>()) }
+        BlasError::check(unsafe {
+            (self.api.cublasLtMatrixLayoutSetAttribute)(self.handle, attribute, address, size_of::<V>())
+        })
     }
 }
 
 impl Drop for MatrixLayout {
     fn drop(&mut self) {
         // SAFETY: as for descriptors.
-        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+        unsafe { (self.api.cublasLtMatrixLayoutDestroy)(self.handle) };
     }
 }
 
 /// Limits on the algorithms: the workspace that they may use, and the alignments that they must respect.
-struct Preference(sys::cublasLtMatmulPreference_t);
+struct Preference {
+    api: &'static Api,
+    handle: sys::cublasLtMatmulPreference_t,
+}
 
 impl Preference {
-    fn new(shape: &PlanKey) -> Status<Self> {
-        let preference = Self(result::create_matmul_pref()?);
+    fn new(api: &'static Api, shape: &PlanKey) -> Status<Self> {
+        // SAFETY: writes the handle.
+        let handle = Api::create(|place| unsafe { (api.cublasLtMatmulPreferenceCreate)(place) })?;
+        let preference = Self { api, handle };
         let [a, b, c] = shape.pointer_alignments();
         preference.set(PreferenceAttribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_BYTES)?;
         // By default all pointers are taken to be aligned to 256 bytes, which views are not. There is no setting for the bias: its own address is
@@ -325,14 +344,16 @@ impl Preference {
     fn set<V: Copy>(&self, attribute: PreferenceAttribute, value: &V) -> Status<()> {
         let address = std::ptr::from_ref(value).cast();
         // SAFETY: the preference is alive, and the value has the attribute's size.
-        unsafe { result::set_matmul_pref_attribute(self.0, attribute, address, size_of::<V>()) }
+        BlasError::check(unsafe {
+            (self.api.cublasLtMatmulPreferenceSetAttribute)(self.handle, attribute, address, size_of::<V>())
+        })
     }
 }
 
 impl Drop for Preference {
     fn drop(&mut self) {
         // SAFETY: made by `new`, not used afterwards.
-        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+        unsafe { (self.api.cublasLtMatmulPreferenceDestroy)(self.handle) };
     }
 }
 
