@@ -136,9 +136,43 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CUres
     enter("cuDevicePrimaryCtxRelease_v2", |machine| machine.release(device))
 }
 
+/// The flags of the primary context, which have no effect here: one of four ways to wait, and two bits.
+const CONTEXT_FLAGS: [c_uint; 4] = [0, 1, 2, 4];
+const CONTEXT_BITS: c_uint = 0x18;
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: CUdevice, flags: c_uint) -> CUresult {
+    enter("cuDevicePrimaryCtxSetFlags_v2", |machine| {
+        machine.device(device)?;
+        if CONTEXT_FLAGS.contains(&(flags & !CONTEXT_BITS)) {
+            return Ok(());
+        }
+        let why = format_args!("cuDevicePrimaryCtxSetFlags: there are no flags {flags:#x}");
+        refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why)
+    })
+}
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
     enter("cuCtxSetCurrent", |machine| machine.set_current(context as u64))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxPushCurrent_v2(context: CUcontext) -> CUresult {
+    enter("cuCtxPushCurrent_v2", |machine| machine.push_current(context as u64))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuCtxPopCurrent_v2(context: *mut CUcontext) -> CUresult {
+    enter("cuCtxPopCurrent_v2", |machine| {
+        let popped = machine.pop_current()?;
+        // The driver lets a client pass null here.
+        if context.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the client's promise.
+        unsafe { store(context, popped as CUcontext) }
+    })
 }
 
 #[unsafe(no_mangle)]

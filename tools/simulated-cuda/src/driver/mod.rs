@@ -12,5 +12,6 @@ mod graph;
 mod launch;
 mod memory;
 mod module;
+mod pointer;
 mod pool;
 mod stream;

@@ -1,25 +1,43 @@
 //! Streams, and the begin and end of their capture.
 
-use std::ffi::c_uint;
+use std::ffi::{c_int, c_uint};
 
 use cudarc::driver::sys::{CUcontext, CUevent, CUgraph, CUresult, CUstream};
 
 use crate::call::{enter, in_context, refuse, store};
 use crate::machine::{CaptureMode, Stream, exchange_thread_mode, new_handle};
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) -> CUresult {
-    in_context("cuStreamCreate", |context| {
+/// # Safety
+/// `stream` is null or valid for a write.
+unsafe fn create(what: &str, stream: *mut CUstream, flags: c_uint) -> CUresult {
+    in_context(what, |context| {
         if flags > 1 {
-            let why = format_args!("cuStreamCreate: flags are {flags}, not 0 or 1 (non-blocking)");
+            let why = format_args!("{what}: flags are {flags}, not 0 or 1 (non-blocking)");
             return refuse(CUresult::CUDA_ERROR_INVALID_VALUE, why);
         }
-        context.refuse_unsafe("cuStreamCreate")?;
+        context.refuse_unsafe(what)?;
         let handle = new_handle();
         context.streams.insert(handle, Stream::new(flags == 0));
-        // SAFETY: the client's promise.
+        // SAFETY: passed on to the caller.
         unsafe { store(stream, handle as CUstream) }
     })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreate(stream: *mut CUstream, flags: c_uint) -> CUresult {
+    // SAFETY: the client's promise.
+    unsafe { create("cuStreamCreate", stream, flags) }
+}
+
+/// Any priority is accepted, as the driver clamps it, and has no effect: the order of work among streams is arbitrary anyway.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(
+    stream: *mut CUstream,
+    flags: c_uint,
+    _priority: c_int,
+) -> CUresult {
+    // SAFETY: the client's promise.
+    unsafe { create("cuStreamCreateWithPriority", stream, flags) }
 }
 
 #[unsafe(no_mangle)]

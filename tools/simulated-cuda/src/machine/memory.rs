@@ -41,6 +41,14 @@ pub(crate) struct Pool {
     pub used_high: u64,
 }
 
+/// A usable allocation, of the device or of page-locked host memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    pub start: u64,
+    pub bytes: u64,
+    pub on_host: bool,
+}
+
 pub(crate) struct Memory {
     device: Arena,
     host: Arena,
@@ -201,6 +209,17 @@ impl Memory {
             )),
             State::Freed => Err(format!("{bytes} bytes at {address:#x} are used after they were freed")),
         }
+    }
+
+    /// Returns the allocation that a client may use `address` of.
+    pub(crate) fn range(&self, address: u64) -> Option<Range> {
+        let on_device = self.allocations.range(..=address).next_back();
+        let on_device = on_device
+            .filter(|(_, allocation)| !allocation.free_asked)
+            .map(|(&start, allocation)| Range { start, bytes: allocation.bytes, on_host: false });
+        let on_host = self.page_locked.range(..=address).next_back();
+        let on_host = on_host.map(|(&start, &bytes)| Range { start, bytes, on_host: true });
+        [on_device, on_host].into_iter().flatten().find(|range| address - range.start < range.bytes)
     }
 
     fn locate(&self, address: u64, bytes: u64) -> Result<&Allocation, String> {

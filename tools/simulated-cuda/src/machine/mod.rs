@@ -18,7 +18,7 @@ use crate::blas::Blas;
 use crate::call::{self, CallResult, complain, refuse};
 use crate::settings::Settings;
 pub(crate) use capture::{CaptureMode, Executable, Graph, exchange_thread_mode};
-pub(crate) use memory::{Memory, Pool};
+pub(crate) use memory::{Memory, Pool, Range};
 pub(crate) use queue::{OperationId, Queue};
 pub(crate) use stream::{Event, Stream};
 pub(crate) use work::{CopySide, Launch, Scratch, Work};
@@ -34,12 +34,22 @@ pub(crate) fn new_handle() -> Handle {
 /// Handle of the legacy stream, for which clients pass null.
 pub(crate) const LEGACY_STREAM: Handle = 0;
 
-thread_local! {
-    static CURRENT: Cell<Handle> = const { Cell::new(0) };
+/// Contexts of a thread, the current one last. The depth is limited, so that a client that pushes without popping is noticed; and no destructor runs
+/// at the end of the thread, when clients still call.
+#[derive(Clone, Copy)]
+struct ContextStack {
+    handles: [Handle; 16],
+    depth: usize,
 }
 
+thread_local! {
+    static CONTEXTS: Cell<ContextStack> = const { Cell::new(ContextStack { handles: [0; 16], depth: 0 }) };
+}
+
+/// Returns the calling thread's context; 0 means none.
 pub(crate) fn current_handle() -> Handle {
-    CURRENT.get()
+    let ContextStack { handles, depth } = CONTEXTS.get();
+    handles[..depth].last().copied().unwrap_or(0)
 }
 
 /// State of the driver in a process: its initialization, and the primary context of its only device.
@@ -116,17 +126,54 @@ impl Machine {
         }
     }
 
-    /// Makes a context current on the calling thread; 0 means none.
-    pub(crate) fn set_current(&self, handle: Handle) -> CallResult {
+    fn known(&self, what: &str, handle: Handle) -> CallResult {
         self.initialized()?;
-        if handle != 0 && self.context.as_ref().is_none_or(|context| context.handle != handle) {
+        if self.context.as_ref().is_none_or(|context| context.handle != handle) {
             return refuse(
                 CUresult::CUDA_ERROR_INVALID_CONTEXT,
-                format_args!("cuCtxSetCurrent: there is no context {handle:#x}"),
+                format_args!("{what}: there is no context {handle:#x}"),
             );
         }
-        CURRENT.set(handle);
         Ok(())
+    }
+
+    /// Replaces the calling thread's current context, or drops it for 0.
+    pub(crate) fn set_current(&self, handle: Handle) -> CallResult {
+        self.initialized()?;
+        if handle != 0 {
+            self.known("cuCtxSetCurrent", handle)?;
+        }
+        if current_handle() != 0 {
+            self.pop_current()?;
+        }
+        if handle == 0 { Ok(()) } else { self.push_current(handle) }
+    }
+
+    /// Makes a context current on the calling thread, in front of the one before.
+    pub(crate) fn push_current(&self, handle: Handle) -> CallResult {
+        self.known("cuCtxPushCurrent", handle)?;
+        let mut stack = CONTEXTS.get();
+        let Some(place) = stack.handles.get_mut(stack.depth) else {
+            let why = "cuCtxPushCurrent: the thread has pushed 16 contexts; it should pop them";
+            return refuse(CUresult::CUDA_ERROR_OUT_OF_MEMORY, why);
+        };
+        *place = handle;
+        stack.depth += 1;
+        CONTEXTS.set(stack);
+        Ok(())
+    }
+
+    /// Makes the calling thread's previous context current again; returns the one that was.
+    pub(crate) fn pop_current(&self) -> CallResult<Handle> {
+        self.initialized()?;
+        let mut stack = CONTEXTS.get();
+        if stack.depth == 0 {
+            let why = "cuCtxPopCurrent: the calling thread has no current context";
+            return refuse(CUresult::CUDA_ERROR_INVALID_CONTEXT, why);
+        }
+        stack.depth -= 1;
+        CONTEXTS.set(stack);
+        Ok(stack.handles[stack.depth])
     }
 
     pub(crate) fn retain(&mut self, ordinal: i32) -> CallResult<Handle> {

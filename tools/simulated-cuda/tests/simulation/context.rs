@@ -25,6 +25,65 @@ fn every_thread_needs_a_current_context() {
     });
 }
 
+/// Returns the calling thread's context.
+fn current() -> sys::CUcontext {
+    let mut context = std::ptr::null_mut();
+    // SAFETY: writes a handle.
+    unsafe { sys::cuCtxGetCurrent(&raw mut context) }.result().unwrap();
+    context
+}
+
+#[test]
+fn contexts_are_a_stack_of_each_thread() {
+    simulate(&[], || {
+        let context = Gpu::enter() as usize;
+        std::thread::spawn(move || {
+            let context = context as sys::CUcontext;
+            let mut popped = std::ptr::null_mut();
+            // SAFETY: the context is retained, and handles are written.
+            unsafe {
+                let push = |context| sys::cuCtxPushCurrent_v2(context);
+                let mut pop = || sys::cuCtxPopCurrent_v2(&raw mut popped);
+                assert!(current().is_null());
+                assert_eq!(pop(), CUDA_ERROR_INVALID_CONTEXT);
+                assert_eq!(push(0x1234 as sys::CUcontext), CUDA_ERROR_INVALID_CONTEXT);
+                assert_eq!((push(context), push(context)), (CUDA_SUCCESS, CUDA_SUCCESS));
+                assert_eq!(pop(), CUDA_SUCCESS);
+                assert_eq!(current(), context);
+                // Setting replaces the top, and setting none drops it.
+                result::ctx::set_current(context).unwrap();
+                result::ctx::set_current(std::ptr::null_mut()).unwrap();
+                assert!(current().is_null());
+                result::ctx::set_current(std::ptr::null_mut()).unwrap();
+                result::ctx::set_current(context).unwrap();
+                assert_eq!(pop(), CUDA_SUCCESS);
+                assert_eq!(sys::cuCtxPopCurrent_v2(std::ptr::null_mut()), CUDA_ERROR_INVALID_CONTEXT);
+                assert_eq!((0..17).find(|_| push(context) != CUDA_SUCCESS), Some(16));
+            }
+            assert_eq!(popped, context);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(current() as usize, context);
+    });
+}
+
+#[test]
+fn flags_of_the_primary_context_are_checked() {
+    simulate(&[], || {
+        // SAFETY: no preconditions.
+        let set = |device, flags| unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, flags) };
+        assert_eq!(set(0, 0), CUDA_ERROR_NOT_INITIALIZED);
+        result::init().unwrap();
+        for flags in [0, 1, 2, 4, 8 | 2, 16] {
+            assert_eq!(set(0, flags), CUDA_SUCCESS, "{flags}");
+        }
+        assert_eq!(set(0, 3), CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(set(0, 64), CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(set(1, 0), CUDA_ERROR_INVALID_DEVICE);
+    });
+}
+
 #[test]
 fn a_context_is_gone_after_its_last_release() {
     simulate(&[], || {

@@ -54,6 +54,50 @@ fn freed_memory_is_refused() {
 }
 
 #[test]
+fn pointers_know_their_allocation() {
+    simulate(&[], || {
+        use sys::CUpointer_attribute as Attribute;
+        let gpu = Gpu::open();
+        let (memory, context) = (gpu.allocate(BYTES), Gpu::enter());
+        let host = gpu.page_locked(COUNT).as_ptr() as u64;
+        let ask = |attribute: Attribute, address| {
+            let mut value = 0u64;
+            // SAFETY: no attribute is larger.
+            let code = unsafe { sys::cuPointerGetAttribute((&raw mut value).cast(), attribute, address) };
+            code.result().map(|()| value).map_err(|error| error.0)
+        };
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_CONTEXT, memory + 8), Ok(context as u64));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER, memory + 8), Ok(memory + 8));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, memory + 8), Ok(memory));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE, memory + 8), Ok(BYTES as u64));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, memory + 8), Ok(2));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host), Ok(1));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, host + 4), Ok(host));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_P2P_TOKENS, memory), Err(CUDA_ERROR_NOT_SUPPORTED));
+
+        let here = 0u64;
+        let all = |address: u64| {
+            let (mut of_context, mut kind) = (u64::MAX, u32::MAX);
+            let mut attributes =
+                [Attribute::CU_POINTER_ATTRIBUTE_CONTEXT, Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE];
+            let mut data = [(&raw mut of_context).cast::<c_void>(), (&raw mut kind).cast()];
+            // SAFETY: two attributes, and room for each.
+            unsafe { sys::cuPointerGetAttributes(2, attributes.as_mut_ptr(), data.as_mut_ptr(), address) }
+                .result()
+                .unwrap();
+            (of_context, kind)
+        };
+        assert_eq!(all(memory), (context as u64, 2));
+        // SAFETY: allocated above.
+        unsafe { result::free_sync(memory) }.unwrap();
+        for unknown in [memory, memory + BYTES as u64, (&raw const here) as u64] {
+            assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_CONTEXT, unknown), Err(CUDA_ERROR_INVALID_VALUE));
+            assert_eq!(all(unknown), (0, 0));
+        }
+    });
+}
+
+#[test]
 fn a_kernel_that_uses_freed_memory_ends_the_context() {
     let written = simulate(&[], || {
         let gpu = Gpu::open();

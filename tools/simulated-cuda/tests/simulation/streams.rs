@@ -108,6 +108,24 @@ fn the_legacy_stream_is_ordered_with_blocking_streams_alone() {
 }
 
 #[test]
+fn a_stream_with_a_priority_is_a_stream() {
+    simulate(&[], || {
+        let gpu = Gpu::open();
+        let mut stream = std::ptr::null_mut();
+        let memory = gpu.upload(&ramp(1.0));
+        // SAFETY: writes a handle; the memory and the stream are alive.
+        unsafe {
+            let mut create = |flags| sys::cuStreamCreateWithPriority(&raw mut stream, flags, -5);
+            assert_eq!(create(2), CUDA_ERROR_INVALID_VALUE);
+            assert_eq!(create(1), CUDA_SUCCESS);
+            result::memset_d8_async(memory, 0, BYTES, stream).unwrap();
+            assert_eq!(gpu.download::<f32>(memory, COUNT, stream), [0.0; COUNT]);
+            stream::destroy(stream).unwrap();
+        }
+    });
+}
+
+#[test]
 fn events_measure_time_where_they_were_made_to() {
     simulate(&[], || {
         let gpu = Gpu::open();
