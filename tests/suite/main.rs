@@ -15,6 +15,7 @@ mod cases;
 mod cli;
 mod column_sum;
 mod common;
+mod contexts;
 mod cross_entropy;
 mod cuda;
 mod data;

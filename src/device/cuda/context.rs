@@ -41,10 +41,11 @@ impl Context {
     pub(super) fn enter(&self) -> Result<Entered> {
         let failure = |error| self.failure("entering the device's context", error);
         // SAFETY: the context is retained.
-        unsafe { result::ctx::set_current(self.context) }.map_err(failure)?;
-        Ok(Entered {
-            mode: exchange_capture_mode(CaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failure)?,
-        })
+        unsafe { sys::cuCtxPushCurrent_v2(self.context) }.result().map_err(failure)?;
+        let mut entered = Entered { mode: None };
+        let mode = exchange_capture_mode(CaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED).map_err(failure)?;
+        entered.mode = Some(mode);
+        Ok(entered)
     }
 
     /// Returns whether a stream was created in this context.
@@ -102,19 +103,22 @@ impl Context {
     }
 }
 
-/// While it lives, no capture forbids the thread operations that the captured stream does not see, such as allocating memory, loading a module or
-/// waiting for another stream. Otherwise a caller's capture, on this thread or in global mode on another one, would forbid them, and be
-/// invalidated by them.
+/// While it lives, the context is current on the thread, in front of the caller's, and no capture forbids the thread operations that the captured
+/// stream does not see, such as allocating memory, loading a module or waiting for another stream. Otherwise a caller's capture, on this thread
+/// or in global mode on another one, would forbid them, and be invalidated by them.
 #[must_use]
 pub(super) struct Entered {
-    /// The thread's previous mode.
-    mode: CaptureMode,
+    /// The thread's previous mode, once it has been changed.
+    mode: Option<CaptureMode>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         // It cannot fail with a mode that the driver returned.
-        let _ = exchange_capture_mode(self.mode);
+        let _ = self.mode.map(exchange_capture_mode);
+        let mut popped = std::ptr::null_mut();
+        // SAFETY: writes a handle. The context on top is the one that `enter` pushed.
+        let _ = unsafe { sys::cuCtxPopCurrent_v2(&raw mut popped) };
     }
 }
 

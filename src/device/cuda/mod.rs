@@ -67,7 +67,7 @@ struct Recording {
     workspace: Option<Arc<Workspace>>,
 }
 
-// SAFETY: the handles are process-wide, and every call makes the context current on its own thread; the driver and cuBLASLt
+// SAFETY: the handles are process-wide, and every call enters the context on its own thread; the driver and cuBLASLt
 // are thread-safe.
 unsafe impl Send for CudaBackend {}
 // SAFETY: as above; what changes behind a shared reference is behind a mutex.
@@ -457,10 +457,10 @@ impl Backend for CudaBackend {
     unsafe fn free_graph(&self, graph: u64) {
         // SAFETY: it came from `end_capture` and is not used any more.
         let Recording { executable, workspace } = *unsafe { Box::from_raw(graph as *mut Recording) };
-        if let Ok(_entered) = self.context.enter() {
-            // SAFETY: of this device, not used afterwards; one that still runs is destroyed after.
-            let _ = unsafe { result::graph::exec_destroy(executable) };
-        }
+        let Ok(_entered) = self.context.enter() else { return };
+        // SAFETY: of this device, not used afterwards; one that still runs is destroyed after.
+        let _ = unsafe { result::graph::exec_destroy(executable) };
+        // Its event needs the context.
         drop(workspace);
     }
 }
