@@ -48,7 +48,7 @@ impl HostDevice {
     pub(super) fn new(options: HostOptions) -> Result<Self> {
         check_processor()?;
         options.check()?;
-        signals::install_handler();
+        signals::install_handlers();
         Ok(Self {
             options,
             streams: Streams::default(),
