@@ -4,7 +4,7 @@ use retromae::device::params::ProbeParams;
 use retromae::device::{Buffer, Device, Error, HostOptions, LaunchShape, ThreadOrder};
 use retromae::random::{key, philox};
 
-const THREADS: usize = 64;
+pub const THREADS: usize = 64;
 const SOURCE: &str = include_str!("../../kernels/probes/emulator/probes.cu");
 
 fn options(order: ThreadOrder) -> HostOptions {
@@ -20,7 +20,7 @@ fn device(options: HostOptions) -> Device {
 }
 
 /// Runs a probe on `0.5, 1.5, …` and returns its output of as many elements.
-fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result<Vec<f32>, Error> {
+pub fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result<Vec<f32>, Error> {
     let values: Vec<f32> = (0..count).map(|i| i as f32 + 0.5).collect();
     let input = device.upload(&values)?;
     let output: Buffer<f32> = device.zeros(count)?;
@@ -31,7 +31,7 @@ fn run(device: &Device, kernel: &str, shared_bytes: u32, count: usize) -> Result
 }
 
 /// Returns the line of the mistake in a wrong kernel, as errors name it.
-fn mistake(kernel: &str) -> String {
+pub fn mistake(kernel: &str) -> String {
     format!("kernels/probes/emulator/probes.cu:{}", mistake_line(kernel))
 }
 

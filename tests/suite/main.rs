@@ -26,6 +26,7 @@ mod faults;
 mod gradients;
 mod group_by_key;
 mod host_device;
+mod host_faults;
 mod initial_weights;
 mod instructions;
 mod layer_norm;

@@ -48,7 +48,9 @@ impl HostDevice {
     pub(super) fn new(options: HostOptions) -> Result<Self> {
         check_processor()?;
         options.check()?;
-        signals::install_handlers();
+        if options.catch_faults {
+            signals::install_handlers();
+        }
         Ok(Self {
             options,
             streams: Streams::default(),
@@ -80,9 +82,8 @@ impl HostDevice {
                 (index / (u64::from(x) * u64::from(y))) as u32,
             ];
             // SAFETY: the kernel was compiled for these params; the addresses in them are the caller's promise.
-            let result = unsafe {
-                worker::run_block(&kernel, launch, block, self.options.order, self.conflicts.as_ref())
-            };
+            let result =
+                unsafe { worker::run_block(&kernel, launch, block, &self.options, self.conflicts.as_ref()) };
             result.map_err(|error| {
                 failure.lock().expect("no thread panics while it holds this").get_or_insert(error);
             })

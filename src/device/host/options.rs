@@ -16,7 +16,7 @@ pub enum ThreadOrder {
 }
 
 /// Options of the CPU emulator.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// Order of the threads of a block; [`ThreadOrder::Forward`] by default.
     pub order: ThreadOrder,
@@ -30,11 +30,28 @@ pub struct HostOptions {
     ///
     /// [`Device::shared_memory_accesses`]: crate::device::Device::shared_memory_accesses
     pub bank_conflicts: bool,
+    /// Make a fault of a kernel (an access out of bounds, a division by zero, a stack overflow) an error of its launch; on by default. The first
+    /// such device installs handlers of `SIGSEGV`, `SIGBUS`, `SIGFPE` and `SIGILL`, which pass any other fault on to the process' own handlers, and
+    /// threads that run kernels get an alternate signal stack unless they have one. With it off the device leaves all of these alone, and a
+    /// kernel's fault is the process' own.
+    pub catch_faults: bool,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self {
+            order: ThreadOrder::default(),
+            guard: false,
+            sanitize: false,
+            bank_conflicts: false,
+            catch_faults: true,
+        }
+    }
 }
 
 impl HostOptions {
     /// Reads `RETROMAE_HOST_ORDER` (`forward`, `reverse`, `random`, `random:SEED`), `RETROMAE_HOST_GUARD`,
-    /// `RETROMAE_HOST_SANITIZE` and `RETROMAE_HOST_BANK_CONFLICTS` (`0` or `1`).
+    /// `RETROMAE_HOST_SANITIZE`, `RETROMAE_HOST_BANK_CONFLICTS` and `RETROMAE_HOST_CATCH_FAULTS` (`0` or `1`).
     ///
     /// # Errors
     /// When a variable has another value, or the instrumented kernels are wanted but not built.
@@ -48,6 +65,7 @@ impl HostOptions {
             guard: switch("RETROMAE_HOST_GUARD", false)?,
             sanitize: instrumented_flag("RETROMAE_HOST_SANITIZE")?,
             bank_conflicts: instrumented_flag("RETROMAE_HOST_BANK_CONFLICTS")?,
+            catch_faults: switch("RETROMAE_HOST_CATCH_FAULTS", true)?,
         })
     }
 

@@ -69,6 +69,7 @@ impl std::fmt::Display for Site {
 /// One thread of the block.
 pub(super) struct Lane {
     pub coroutine: Option<Thread>,
+    /// The way out of a fault; `None` where faults are not caught.
     pub trap: Option<CoroutineTrapHandler<Exit>>,
     yielder: *const Yielder<(), ()>,
     pub state: State,

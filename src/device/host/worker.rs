@@ -12,7 +12,7 @@ use super::scheduler::{
 };
 use super::signals;
 use super::stack::{LaneStack, STACK_BYTES};
-use super::{LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
+use super::{HostOptions, LANES, SHARED_BYTES_MAX, THREADS_MAX, ThreadOrder};
 use crate::common::random::{key, philox};
 use crate::device::registry::HostKernel;
 use crate::device::{Error, Launch, Result};
@@ -23,6 +23,8 @@ struct Worker {
     stacks: Vec<LaneStack>,
     /// Address one past the end of shared memory, where a fence begins.
     shared_end: usize,
+    /// `true` if a fault of the block's threads is an error of its launch.
+    catch_faults: bool,
 }
 
 impl Drop for Worker {
@@ -52,7 +54,6 @@ impl Worker {
     fn new() -> Option<Self> {
         let total = shared_total();
         let shared_end = map_fenced(total)? + total - page_size();
-        signals::use_alternate_stack()?;
         // SAFETY: the context of this thread.
         let context = unsafe { retromae_simt_context() };
         let block = Block {
@@ -65,7 +66,12 @@ impl Worker {
             violation: None,
             fault: None,
         };
-        Some(Self { block: Box::into_raw(Box::new(block)), stacks: Vec::new(), shared_end })
+        Some(Self {
+            block: Box::into_raw(Box::new(block)),
+            stacks: Vec::new(),
+            shared_end,
+            catch_faults: false,
+        })
     }
 
     /// Returns the block, while none of its threads runs.
@@ -74,7 +80,11 @@ impl Worker {
         unsafe { &mut *self.block }
     }
 
-    fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3], count_conflicts: bool) -> Option<()> {
+    fn begin(&mut self, launch: &Launch<'_>, block: [u32; 3], options: &HostOptions) -> Option<()> {
+        self.catch_faults = options.catch_faults;
+        if self.catch_faults {
+            signals::use_alternate_stack()?;
+        }
         let threads = launch.shape.threads as usize;
         while self.stacks.len() < threads {
             self.stacks.push(LaneStack::new(self.stacks.len())?);
@@ -86,7 +96,7 @@ impl Worker {
         state.warps.resize(threads.div_ceil(LANES), Warp::IDLE);
         state.warps.iter_mut().for_each(Warp::reset);
         state.votes = Votes::default();
-        state.conflicts = count_conflicts.then(|| Counter::new(threads));
+        state.conflicts = options.bank_conflicts.then(|| Counter::new(threads));
         state.violation = None;
         state.fault = None;
         let context = state.context;
@@ -107,7 +117,7 @@ impl Worker {
                 shared_memory: shared,
                 shared_bytes: launch.shape.shared_bytes,
                 thread: 0,
-                count_conflicts: u32::from(count_conflicts),
+                count_conflicts: u32::from(options.bank_conflicts),
                 block_epoch: 0,
                 warp_epoch: [0; LANES],
             };
@@ -123,7 +133,7 @@ impl Worker {
         kernel: &HostKernel,
         launch: &Launch<'_>,
     ) -> std::result::Result<(), Violation> {
-        let stack = self.stacks[index];
+        let (stack, catch_faults) = (self.stacks[index], self.catch_faults);
         let block = self.block();
         block.current = index;
         // SAFETY: the context of this operating-system thread.
@@ -134,7 +144,7 @@ impl Worker {
         let mut thread = block.lanes[index].coroutine.take().unwrap_or_else(|| {
             let (run, params) = (kernel.run, launch.params.as_ptr().cast());
             let thread = Coroutine::with_stack(stack, move |yielder, ()| thread_main(yielder, run, params));
-            block.lanes[index].trap = Some(thread.trap_handler());
+            block.lanes[index].trap = catch_faults.then(|| thread.trap_handler());
             thread
         });
         let result = thread.resume(());
@@ -234,7 +244,7 @@ pub(super) unsafe fn run_block(
     kernel: &HostKernel,
     launch: &Launch<'_>,
     block: [u32; 3],
-    order: ThreadOrder,
+    options: &HostOptions,
     conflicts: Option<&Totals>,
 ) -> Result<()> {
     let out_of_memory = || Error::OutOfMemory { requested: STACK_BYTES, device: "host" };
@@ -243,10 +253,10 @@ pub(super) unsafe fn run_block(
             *slot = Some(Worker::new().ok_or_else(out_of_memory)?);
         }
         let worker = slot.as_mut().expect("made above");
-        worker.begin(launch, block, conflicts.is_some()).ok_or_else(out_of_memory)?;
+        worker.begin(launch, block, options).ok_or_else(out_of_memory)?;
         set_current(worker.block);
         let salt = block[0] ^ block[1].rotate_left(11) ^ block[2].rotate_left(22);
-        let result = worker.run(kernel, launch, order, salt);
+        let result = worker.run(kernel, launch, options.order, salt);
         set_current(std::ptr::null_mut());
         worker.end();
         let counter = worker.block().conflicts.take();
