@@ -122,6 +122,8 @@ fn build_host(root: &Path, out: &Path, sources: &[PathBuf]) -> HostBuild {
         command.args(["-x", "c++", "-std=c++20", "-g1", "-ffp-contract=off", "-fno-exceptions", "-fno-rtti"]);
         // A frame larger than the fence below a stack must still touch the fence.
         command.arg("-fstack-clash-protection");
+        // Nothing of the kernels is exported from a library that holds them.
+        command.arg("-fvisibility=hidden");
         command.args(["-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-fPIC"]);
         command.args(["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-maybe-uninitialized"]);
         if !march.is_empty() {

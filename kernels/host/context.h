@@ -3,15 +3,35 @@
 
 #include <stdint.h>
 
+// No symbol of this file leaves the library that a kernel is linked into: a process may hold several.
+#pragma GCC visibility push(hidden)
 extern "C" {
 
 struct RetromaeDim3 {
     uint32_t x, y, z;
 };
 
+struct RetromaeWarpCall;
+
+// The scheduler's functions. They are Rust's and reached by address, as a symbol of Rust's that C++ could
+// name would be exported from every library.
+struct RetromaeScheduler {
+    // Waits at a barrier of the block. Returns whether any thread of the block came with a `vote`.
+    bool (*barrier)(const char* file, uint32_t line, bool vote);
+    void (*warp)(const RetromaeWarpCall* call);
+    // Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1;
+    // the source line is `file`:`line` or, where `file` is null, that of the instruction at `address`.
+    void (*fail)(uint32_t violation, const void* address, const char* file, uint32_t line, uint32_t offset,
+                 int32_t other_thread);
+    // The running thread accesses `bytes` bytes from byte `offset` of shared memory on; only if the context
+    // says so.
+    void (*shared_access)(uint32_t offset, uint32_t bytes, bool is_write, const void* return_address);
+};
+
 // State of the running thread of a block, readable by it. One for each operating-system thread; the scheduler
 // rewrites it before it resumes a thread of the block.
 struct RetromaeContext {
+    RetromaeScheduler scheduler;
     RetromaeDim3 thread_idx, block_idx, block_dim, grid_dim;
     unsigned char* shared_memory;
     uint32_t shared_bytes;
@@ -59,20 +79,8 @@ enum RetromaeViolation : uint32_t {
     RETROMAE_COPY_QUEUE_FULL,
 };
 
-// Implemented by the scheduler in Rust.
-// Returns whether any thread of the block came with a `vote`.
-bool retromae_simt_barrier(const char* file, uint32_t line, bool vote);
-void retromae_simt_warp(const RetromaeWarpCall* call);
-// Never returns. `offset` is the byte of shared memory, `other_thread` the other party of a race, or -1; the
-// source line is `file`:`line` or, where `file` is null, that of the instruction at `address`.
-[[noreturn]] void retromae_simt_fail(uint32_t violation, const void* address, const char* file, uint32_t line,
-                                     uint32_t offset, int32_t other_thread);
-
-// The running thread accesses `bytes` bytes from byte `offset` of shared memory on; only if the context says
-// so.
-void retromae_simt_shared_access(uint32_t offset, uint32_t bytes, bool is_write, const void* return_address);
-
-// Implemented in simt.cpp.
+// Implemented in simt.cpp. The context has initial-exec storage, so reading threadIdx costs one load.
+extern __thread RetromaeContext retromae_context __attribute__((tls_model("initial-exec")));
 RetromaeContext* retromae_simt_context();
 RetromaeHostKernel* retromae_host_kernels();
 void retromae_host_register(RetromaeHostKernel* kernel);
@@ -84,4 +92,27 @@ void retromae_simt_copy_async(void* destination, const void* source, uint32_t by
                               uint32_t line);
 void retromae_simt_copy_commit();
 void retromae_simt_copy_wait(uint32_t groups_left);
+}
+#pragma GCC visibility pop
+
+#define RETROMAE_SCHEDULER_CALL static inline __attribute__((always_inline))
+
+RETROMAE_SCHEDULER_CALL bool retromae_simt_barrier(const char* file, uint32_t line, bool vote) {
+    return retromae_context.scheduler.barrier(file, line, vote);
+}
+
+RETROMAE_SCHEDULER_CALL void retromae_simt_warp(const RetromaeWarpCall* call) {
+    retromae_context.scheduler.warp(call);
+}
+
+[[noreturn]] RETROMAE_SCHEDULER_CALL void retromae_simt_fail(uint32_t violation, const void* address,
+                                                             const char* file, uint32_t line, uint32_t offset,
+                                                             int32_t other_thread) {
+    retromae_context.scheduler.fail(violation, address, file, line, offset, other_thread);
+    __builtin_unreachable();
+}
+
+RETROMAE_SCHEDULER_CALL void retromae_simt_shared_access(uint32_t offset, uint32_t bytes, bool is_write,
+                                                         const void* return_address) {
+    retromae_context.scheduler.shared_access(offset, bytes, is_write, return_address);
 }

@@ -5,9 +5,7 @@
 
 #include "context.h"
 
-extern "C" {
-__thread RetromaeContext retromae_context __attribute__((tls_model("initial-exec")));
-}
+__thread RetromaeContext retromae_context;
 
 namespace {
 

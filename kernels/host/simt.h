@@ -31,11 +31,6 @@
 #define RETROMAE_WHOLE(pack) (void)0
 #endif
 
-extern "C" {
-// Defined with initial-exec storage in simt.cpp, so reading threadIdx costs one load.
-extern __thread RetromaeContext retromae_context;
-}
-
 #define threadIdx (retromae_context.thread_idx)
 #define blockIdx (retromae_context.block_idx)
 #define blockDim (retromae_context.block_dim)

@@ -141,9 +141,22 @@ pub(super) struct Dim3 {
     pub z: u32,
 }
 
+/// Mirror of `RetromaeScheduler` in kernels/host/context.h: the functions here that kernels call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct Scheduler {
+    barrier: extern "C" fn(*const c_char, u32, bool) -> bool,
+    warp: extern "C" fn(*const WarpCall),
+    fail: extern "C" fn(u32, *const c_void, *const c_char, u32, u32, i32) -> !,
+    shared_access: extern "C" fn(u32, u32, bool, *const c_void),
+}
+
+pub(super) const SCHEDULER: Scheduler = Scheduler { barrier, warp, fail, shared_access };
+
 /// Mirror of `RetromaeContext` in kernels/host/context.h.
 #[repr(C)]
 pub(super) struct Context {
+    pub scheduler: Scheduler,
     pub thread_idx: Dim3,
     pub block_idx: Dim3,
     pub block_dim: Dim3,
@@ -235,8 +248,7 @@ unsafe fn park(block: *mut Block) {
 }
 
 /// Waits at a barrier of the block; returns whether any of its threads came with a `vote`.
-#[unsafe(no_mangle)]
-extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32, vote: bool) -> bool {
+extern "C" fn barrier(file: *const c_char, line: u32, vote: bool) -> bool {
     let block = current();
     // SAFETY: called by a running thread of the current block.
     unsafe {
@@ -250,8 +262,7 @@ extern "C" fn retromae_simt_barrier(file: *const c_char, line: u32, vote: bool) 
     }
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn retromae_simt_warp(call: *const WarpCall) {
+extern "C" fn warp(call: *const WarpCall) {
     let block = current();
     // SAFETY: called by a running thread of the current block, whose operands live until it goes on.
     unsafe {
@@ -293,8 +304,7 @@ extern "C" fn retromae_simt_warp(call: *const WarpCall) {
     }
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn retromae_simt_fail(
+extern "C" fn fail(
     kind: u32,
     address: *const c_void,
     file: *const c_char,
@@ -334,13 +344,7 @@ extern "C" fn retromae_simt_fail(
 }
 
 /// Counts an access of shared memory by the running thread, where the block's accesses are counted.
-#[unsafe(no_mangle)]
-extern "C" fn retromae_simt_shared_access(
-    offset: u32,
-    bytes: u32,
-    write: bool,
-    return_address: *const c_void,
-) {
+extern "C" fn shared_access(offset: u32, bytes: u32, write: bool, return_address: *const c_void) {
     let block = current();
     // SAFETY: called by a running thread of the current block.
     unsafe {

@@ -7,8 +7,8 @@ use corosensei::{Coroutine, CoroutineResult};
 use super::conflicts::{Counter, Totals};
 use super::memory::{POISON, map_fenced, page_size, unmap};
 use super::scheduler::{
-    Block, CodeLocation, Context, Dim3, Exit, Lane, State, Violation, Votes, Warp, retromae_simt_begin_block,
-    retromae_simt_context, set_current, thread_main,
+    Block, CodeLocation, Context, Dim3, Exit, Lane, SCHEDULER, State, Violation, Votes, Warp,
+    retromae_simt_begin_block, retromae_simt_context, set_current, thread_main,
 };
 use super::signals;
 use super::stack::{LaneStack, STACK_BYTES};
@@ -110,6 +110,7 @@ impl Worker {
         // SAFETY: the context of this operating-system thread; nothing runs on it now.
         unsafe {
             *context = Context {
+                scheduler: SCHEDULER,
                 thread_idx: Dim3::default(),
                 block_idx: Dim3 { x, y, z },
                 block_dim: Dim3 { x: launch.shape.threads, y: 1, z: 1 },
