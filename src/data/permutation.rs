@@ -73,6 +73,8 @@ fn mask(bits: u32) -> u32 {
 mod tests {
     use std::collections::HashSet;
 
+    use approx::abs_diff_eq;
+
     use super::*;
 
     fn order(seed: u64, epoch: u32, count: u32) -> Vec<u32> {
@@ -142,7 +144,7 @@ mod tests {
         let covariance: f64 =
             first.windows(2).map(|pair| (f64::from(pair[0]) - mean) * (f64::from(pair[1]) - mean)).sum();
         let correlation = covariance / (f64::from(count - 1) * variance);
-        assert!(correlation.abs() < 0.05, "neighbors are correlated by {correlation}");
+        assert!(abs_diff_eq!(correlation, 0.0, epsilon = 0.05), "neighbors are correlated by {correlation}");
         assert!((f64::from(first[0]) - mean).abs() <= mean);
     }
 }

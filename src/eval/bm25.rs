@@ -66,6 +66,8 @@ fn words(text: &str) -> impl Iterator<Item = String> + '_ {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::*;
 
     #[test]
@@ -74,9 +76,9 @@ mod tests {
         let scores = index.scores("cat mat cat");
         // N = 3, df = 2, idf = ln(1 + 1.5/2.5) = 0.4700036; avgdl = 3.
         // Document 0: tf 1, dl 3, norm 0.9: 0.4700036 / 1.9, twice for the repeated word.
-        assert!((scores[0] - 2.0 * 0.470_003_6 / 1.9).abs() < 1e-6, "{scores:?}");
+        assert_abs_diff_eq!(scores[0], 2.0 * 0.470_003_6 / 1.9, epsilon = 1e-6);
         // Document 1: tf 2, dl 4, norm 0.9 · (0.6 + 0.4 · 4/3) = 1.02.
-        assert!((scores[1] - 2.0 * 0.470_003_6 * 2.0 / 3.02).abs() < 1e-6, "{scores:?}");
+        assert_abs_diff_eq!(scores[1], 2.0 * 0.470_003_6 * 2.0 / 3.02, epsilon = 1e-6);
         assert_eq!(scores[2], 0.0);
         assert!(Bm25::new::<&str>(&[]).scores("x").is_empty());
         assert_eq!(Bm25::new(&["", ""]).scores("x"), [0.0, 0.0]);

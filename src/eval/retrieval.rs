@@ -226,13 +226,15 @@ fn rank_of(scores: &[f32], right: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::*;
 
     #[test]
     fn scores_of_known_ranks() {
         let score = RetrievalScore::from_ranks(&[1, 2, 10, 11, 12, 13, 1, 1, 1, 1, 1, 90]);
-        assert!((score.mrr_at_10 - 6.6 / 12.0).abs() < 1e-7, "{score:?}");
-        assert!((score.recall_at_10.unwrap() - 8.0 / 12.0).abs() < 1e-7, "{score:?}");
+        assert_abs_diff_eq!(score.mrr_at_10, 6.6 / 12.0, epsilon = 1e-7);
+        assert_abs_diff_eq!(score.recall_at_10.unwrap(), 8.0 / 12.0, epsilon = 1e-7);
         // All ten documents are among the first ten.
         assert_eq!(RetrievalScore::from_ranks(&[10; 10]).recall_at_10, None);
         let nothing = RetrievalScore::from_ranks(&[]);

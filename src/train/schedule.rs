@@ -21,6 +21,8 @@ pub fn linear_learning_rate(step: u64, peak: f32, warmup_steps: u64, total_steps
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::linear_learning_rate;
 
     #[test]
@@ -29,8 +31,8 @@ mod tests {
         let thirds = 2.0_f64 / 6.0;
         let falling = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0].map(|steps: f64| (thirds * steps) as f32);
         assert_eq!(rates[..4], [0.5, 1.0, 1.5, 2.0]);
-        for (rate, expected) in rates[4..10].iter().zip(falling) {
-            assert!((rate - expected).abs() < 1e-6, "{rate} is not {expected}");
+        for (&rate, expected) in rates[4..10].iter().zip(falling) {
+            assert_abs_diff_eq!(rate, expected, epsilon = 1e-6);
         }
         assert_eq!(rates[10], 0.0);
     }

@@ -4,6 +4,7 @@ use crate::common::devices;
 use crate::model::{
     MASKING, SEED, config, configs, distance, gradient_error, gradients, model, parameters, sentences,
 };
+use approx::assert_abs_diff_eq;
 use retromae::device::{Device, Stream};
 use retromae::model::{
     AdamW, DecoderKind, Input, MicroBatch, Model, PackedSentences, QueryKind, StepRandomness, TrainStep,
@@ -61,7 +62,7 @@ fn check(device: &Device, model: &mut Model<f32>) {
     for round in 0..2 {
         let losses = accumulate(model, &stream, &batches);
         for (actual, expected) in losses.iter().zip(&expected_losses) {
-            assert!((actual - expected).abs() <= 1e-5 * expected.abs(), "loss {actual}, not {expected}");
+            assert_abs_diff_eq!(actual, expected, epsilon = 1e-5 * expected.abs());
         }
         for (name, actual) in gradients(model) {
             let error = gradient_error(&name, &actual, &expected);
@@ -111,7 +112,7 @@ fn an_update_takes_all_gradients_since_the_last() {
                 };
                 let handle = other.train_step(&stream, &step).unwrap();
                 let norm = other.result(handle).unwrap().gradient_norm;
-                assert!((norm - expected).abs() <= 1e-5 * expected, "norm {norm}, not {expected}");
+                assert_abs_diff_eq!(norm, expected, epsilon = 1e-5 * expected);
             }
             for (name, _) in one.parameter_shapes() {
                 let [actual, expected] = [&other, &one].map(|model| {

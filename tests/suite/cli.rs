@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use approx::assert_abs_diff_eq;
 use retromae::train::report::{StepRecord, read_training_log};
 use tempfile::TempDir;
 
@@ -296,7 +297,7 @@ fn dupmae_adds_its_loss() {
     let records = place.trained("out", &["--steps", "3", "--stop-at", "2", "--dupmae"]);
     assert!(records.iter().all(|record| record.bag_of_words_loss.is_some_and(|loss| loss > 0.0)));
     for StepRecord { decoder_loss, decoder_perplexity, decoder_accuracy, .. } in records {
-        assert!((decoder_perplexity.ln() - decoder_loss).abs() < 1e-4, "{decoder_perplexity} {decoder_loss}");
+        assert_abs_diff_eq!(decoder_perplexity.ln(), decoder_loss, epsilon = 1e-4);
         assert!((0.0..=1.0).contains(&decoder_accuracy), "{decoder_accuracy}");
     }
     let config = std::fs::read_to_string(place.path("out/config.json")).unwrap();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::cli::{Workplace, program, stderr};
+use approx::assert_abs_diff_eq;
 use retromae::device;
 
 /// Returns the simulated driver; none if it, or the kernels that it would run, are not built.
@@ -259,6 +260,6 @@ fn a_run_on_the_simulated_driver_trains_as_on_the_host() {
     let (host, cuda) = (losses("host"), losses("cuda"));
     assert_eq!((host.len(), cuda.len()), (4, 4));
     for (host, cuda) in host.iter().zip(&cuda) {
-        assert!((host - cuda).abs() < 1e-4 * host, "host {host}, cuda {cuda}");
+        assert_abs_diff_eq!(host, cuda, epsilon = 1e-4 * host);
     }
 }

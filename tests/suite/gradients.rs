@@ -3,6 +3,7 @@
 //! All of it is f64. A central difference with step 1e-5 errs by about 1e-10 of the loss's scale (its third derivative times the step squared, and
 //! rounding over the step), far below the tolerance.
 
+use approx::abs_diff_eq;
 use retromae::model::{Batch, DecoderKind, IGNORE_INDEX, MaskPool, ModelConfig, PoolRows, QueryKind};
 use retromae::ops::cross_entropy::Options;
 use retromae::random::{Dropout, bounded, philox};
@@ -56,7 +57,7 @@ fn check(name: &str, at: &[f64], gradient: &[f64], samples: usize, mut loss: imp
         let length = project(direction, direction).sqrt();
         let tolerance = (RELATIVE * largest + ABSOLUTE) * length;
         assert!(
-            (numeric - analytic).abs() <= tolerance,
+            abs_diff_eq!(numeric, analytic, epsilon = tolerance),
             "{name} {what}: {analytic} by the reference, {numeric} by differences"
         );
     };

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use approx::abs_diff_eq;
 use retromae::device::{Device, bf16};
 use retromae::model::{Capacity, DecoderKind, Model, ModelConfig, QueryKind};
 use retromae::reference::parameter_shapes;
@@ -59,12 +60,15 @@ fn matrices_are_normal_and_the_rest_is_constant() {
         // Five standard errors each: of a mean, a variance, a skewness and a kurtosis of a standard normal.
         for (power, expected, variance) in [(1, 0.0, 1.0f64), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
             let (moment, error) = (mean(power), (variance / count).sqrt());
-            assert!((moment - expected).abs() < 5.0 * error, "{name}: moment {power} is {moment}");
+            assert!(
+                abs_diff_eq!(moment, expected, epsilon = 5.0 * error),
+                "{name}: moment {power} is {moment}"
+            );
         }
         // Within one standard deviation: 68.3 %.
         let within = values.iter().filter(|value| value.abs() < DEVIATION).count() as f64 / count;
         assert!(
-            (within - 0.6827).abs() < 5.0 * (0.6827 * 0.3173 / count).sqrt(),
+            abs_diff_eq!(within, 0.6827, epsilon = 5.0 * (0.6827 * 0.3173 / count).sqrt()),
             "{name}: {within} within one deviation"
         );
         // Neighbors and rows are independent.
@@ -72,7 +76,10 @@ fn matrices_are_normal_and_the_rest_is_constant() {
             let pairs = values.iter().zip(&values[distance.min(values.len())..]);
             let products: f64 = pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             let correlation = products / (deviation * deviation * count);
-            assert!(correlation.abs() < 5.0 / count.sqrt(), "{name}: {correlation} at distance {distance}");
+            assert!(
+                abs_diff_eq!(correlation, 0.0, epsilon = 5.0 / count.sqrt()),
+                "{name}: {correlation} at distance {distance}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Streams and memory of others: borrowed streams, which the device knows of, and lent ones, of which it takes no notice.
 
+use approx::assert_abs_diff_eq;
 use cudarc::driver::{result, sys};
 
 use crate::common::devices;
@@ -119,7 +120,7 @@ fn the_owner_of_a_borrowed_stream_may_capture_it() {
     let direct = direct.read().unwrap();
     assert_eq!(recorded.read().unwrap(), direct);
     let expected: f32 = direct.iter().map(|value| value * value).sum();
-    assert!((sums.read().unwrap()[0] - expected).abs() < 1e-4 * expected);
+    assert_abs_diff_eq!(sums.read().unwrap()[0], expected, epsilon = 1e-4 * expected);
 }
 
 /// The smallest right workspace of a device's GEMMs, in a buffer.

@@ -1,5 +1,6 @@
 //! Objects that outlive their origin: everything of a device dropped in any order, around captures and replays, while work is in flight.
 
+use approx::abs_diff_eq;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Buffer, Device, Error, Event, Graph, HostOptions, Staging, Stream};
@@ -151,7 +152,7 @@ fn whatever_is_dropped_first_the_work_is_done() {
         }
         let sum = f64::from(work.output.read().unwrap()[0]);
         let expected = once * replays as f64;
-        prop_assert!((sum - expected).abs() < 1e-5 * expected, "{} for {}", sum, expected);
+        prop_assert!(abs_diff_eq!(sum, expected, epsilon = 1e-5 * expected), "{} for {}", sum, expected);
         Ok(())
     };
     runner.run(&orders(), right).unwrap_or_else(|error| panic!("{error}"));

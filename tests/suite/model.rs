@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::{devices, integers, prefix_sums, values};
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::model::{
     AdamW, Batch, Capacity, DecoderKind, IGNORE_INDEX, Input, Masking, MicroBatch, Model, ModelConfig,
@@ -122,14 +123,16 @@ fn check<T: ModelFloat>(device: &Device, config: &ModelConfig, tolerance: f64) {
         ("decoder", losses.decoder, expected.decoder_loss),
         ("bag-of-words", losses.bag_of_words.unwrap_or(0.0), expected.bag_of_words_loss),
     ] {
-        let error = (f64::from(actual) - expected).abs();
-        assert!(error <= tolerance * expected.abs(), "{name} loss {actual}, expected {expected}");
+        assert!(
+            abs_diff_eq!(f64::from(actual), expected, epsilon = tolerance * expected.abs()),
+            "{name} loss {actual}, expected {expected}"
+        );
     }
     for (loss, perplexity, accuracy) in [
         (losses.encoder, losses.encoder_perplexity, losses.encoder_accuracy),
         (losses.decoder, losses.decoder_perplexity, losses.decoder_accuracy),
     ] {
-        assert!((perplexity.ln() - loss).abs() < 1e-5 * loss, "perplexity {perplexity}, loss {loss}");
+        assert_abs_diff_eq!(perplexity.ln(), loss, epsilon = 1e-5 * loss);
         assert!((0.0..1.0).contains(&accuracy), "accuracy {accuracy}");
     }
     for (name, actual) in gradients(&model) {
@@ -203,9 +206,11 @@ fn a_sampled_step_is_that_of_its_batch() {
             let sentences = sentences();
             let (sampled, explicit) =
                 (run(Input::Sampled(&sentences, masking)), run(Input::Explicit(&batch)));
-            let close = |a: f32, b: f32| (a - b).abs() <= 1e-6 * b.abs();
-            assert!(close(sampled.0.encoder, explicit.0.encoder), "{:?}, {:?}", sampled.0, explicit.0);
-            assert!(close(sampled.0.decoder, explicit.0.decoder), "{:?}, {:?}", sampled.0, explicit.0);
+            for (sampled, explicit) in
+                [(sampled.0.encoder, explicit.0.encoder), (sampled.0.decoder, explicit.0.decoder)]
+            {
+                assert_abs_diff_eq!(sampled, explicit, epsilon = 1e-6 * explicit.abs());
+            }
             assert_eq!(sampled.0.encoder_accuracy, explicit.0.encoder_accuracy);
             // Labeled rows are at other indices, and are added up in another order.
             for (name, actual) in sampled.1 {
@@ -298,7 +303,7 @@ fn recorded_steps_train_as_others_do() {
                     (plain.gradient_norm, recorded.gradient_norm),
                 ] {
                     assert!(
-                        (plain - recorded).abs() <= 1e-4 * plain.abs(),
+                        abs_diff_eq!(plain, recorded, epsilon = 1e-4 * plain.abs()),
                         "step {step}: {plain}, {recorded}"
                     );
                 }

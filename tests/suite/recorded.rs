@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use approx::abs_diff_eq;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use retromae::device::{Device, HostOptions};
@@ -152,7 +153,7 @@ fn assert_same(
         assert!(plain == recorded, "{:?} {:?}", plain.0, recorded.0);
         return;
     }
-    let near = |a: f32, b: f32| (a - b).abs() <= 2e-5 * b.abs();
+    let near = |a: f32, b: f32| abs_diff_eq!(a, b, epsilon = 2e-5 * b.abs());
     for (a, b) in plain.0.iter().zip(&recorded.0) {
         // Accuracies are not compared: rounding may decide which of two words is likelier.
         assert!(near(a.gradient_norm, b.gradient_norm), "{a:?} {b:?}");

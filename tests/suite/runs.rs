@@ -5,6 +5,7 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Instant;
 
+use approx::assert_abs_diff_eq;
 use retromae::data::{BatchOptions, BatchSampler, Position, TokenStore, Tokenizer};
 use retromae::device::Device;
 use retromae::eval::{HeldOut, rank_bm25, split_held_out};
@@ -168,7 +169,7 @@ fn assert_same_record(record: &StepRecord, index: usize, step: &ByHand) {
     };
     assert_eq!(*record, expected);
     let rate = 1e3 * step.tokens as f32 / record.step_ms;
-    assert!((record.tokens_per_s - rate).abs() < 1e-3 * rate, "{record:?}");
+    assert_abs_diff_eq!(record.tokens_per_s, rate, epsilon = 1e-3 * rate);
     assert!(
         record.gemm_ms.unwrap() > 0.0 && record.kernel_ms.unwrap() > 0.0 && record.data_wait_ms >= 0.0,
         "{record:?}"
@@ -320,9 +321,8 @@ fn retrieval_is_told_as_it_is_and_by_the_cosine() {
     assert!(output.status.success(), "{}", stderr(&output));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let told = |name: &str| told["model"][name].as_f64().unwrap();
-    assert!(
-        (told("mrr_at_10") - by_cosine.0).abs() < 1e-6 && (told("recall_at_10") - by_cosine.1).abs() < 1e-6
-    );
+    assert_abs_diff_eq!(told("mrr_at_10"), by_cosine.0, epsilon = 1e-6);
+    assert_abs_diff_eq!(told("recall_at_10"), by_cosine.1, epsilon = 1e-6);
 }
 
 /// Writes the initial model of the run in `out` to `initial`.

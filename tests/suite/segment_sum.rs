@@ -1,6 +1,7 @@
 //! Segment sums against sums in f64.
 
 use crate::common::{assert_close, devices, integers, prefix_sums, rounded, values, widened};
+use approx::abs_diff_eq;
 use retromae::device::{Device, ModelFloat, bf16};
 use retromae::ops::segment_sum::{SegmentSum, Segments, segment_sum, workspace};
 
@@ -104,7 +105,7 @@ fn a_long_segment_among_falling_offsets_is_right_or_nan() {
                 let sum: f64 = (pair[0]..pair[1]).map(|row| f64::from(input[row as usize * 8])).sum();
                 let actual = output[segment * 8];
                 let nan_is_allowed = pair[0] > pair[1] || pair[1] - pair[0] >= 64;
-                let close = (f64::from(actual) - sum).abs() < 1e-3;
+                let close = abs_diff_eq!(f64::from(actual), sum, epsilon = 1e-3);
                 assert!(
                     if actual.is_nan() { nan_is_allowed } else { close },
                     "{pair:?}: {actual}, not {sum}"

@@ -1,5 +1,6 @@
 //! Several whole training steps against the reference's step and the reference's AdamW: every weight, and every reported number.
 
+use approx::abs_diff_eq;
 use retromae::device::{Device, Stream};
 use retromae::model::{
     AdamW, Batch, DecoderKind, IGNORE_INDEX, Input, MicroBatch, Model, ModelConfig, QueryKind,
@@ -95,8 +96,10 @@ impl Reference {
 
 #[track_caller]
 fn assert_near(what: &str, actual: f32, expected: f64, tolerance: f64) {
-    let error = (f64::from(actual) - expected).abs();
-    assert!(error <= tolerance * expected.abs(), "{what} is {actual}; it should be {expected}");
+    assert!(
+        abs_diff_eq!(f64::from(actual), expected, epsilon = tolerance * expected.abs()),
+        "{what} is {actual}; it should be {expected}"
+    );
 }
 
 /// Asserts every number that a step reports.

@@ -1,5 +1,6 @@
 //! Laws of attention that hold for all operands, by randomized search.
 
+use approx::abs_diff_eq;
 use proptest::prelude::*;
 use retromae::device::{Device, Float, bf16};
 
@@ -125,7 +126,7 @@ proptest! {
         for (token, outputs) in results.output.chunks(d).enumerate() {
             let expected = if results.log_sum_exp[token] == f64::NEG_INFINITY { 0.0 } else { 1.0 };
             // Probabilities are rounded before they are added, each by at most half a unit of 2^-8.
-            prop_assert!(outputs.iter().all(|&sum| (sum - expected).abs() <= 1.0 / 128.0), "{outputs:?}");
+            prop_assert!(outputs.iter().all(|&sum| abs_diff_eq!(sum, expected, epsilon = 1.0 / 128.0)), "{outputs:?}");
         }
     }
 

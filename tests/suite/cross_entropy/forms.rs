@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::common::devices;
+use approx::abs_diff_eq;
 use retromae::device::{bf16, f16};
 
 const NO_GRADIENTS: Form = Form { d_hidden: false, d_weight: false, d_bias: false, ..FULL };
@@ -182,6 +183,6 @@ fn forward_leaves_the_logits() {
         let (row, word) = (&operands.hidden[i / 16 * 8..][..8], &operands.weight[i % 16 * 8..][..8]);
         let expected: f32 = row.iter().zip(word).map(|(h, w)| h * w).sum();
         let logit = f32::from_ne_bytes(logit.try_into().unwrap());
-        assert!((logit - expected).abs() < 1e-5, "logit {i} is {logit}, not {expected}");
+        assert!(abs_diff_eq!(logit, expected, epsilon = 1e-5), "logit {i} is {logit}, not {expected}");
     }
 }

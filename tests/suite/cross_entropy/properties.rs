@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::common::{assert_no_bank_conflicts, devices, rounded};
+use approx::{abs_diff_eq, assert_abs_diff_eq};
 use retromae::device::{bf16, f16};
 
 const BOTH: [Algorithm; 2] = [Algorithm::Library, Algorithm::Fused];
@@ -191,11 +192,15 @@ fn groups_have_their_own_totals() {
                 (totals.log_likelihood, &actual.log_likelihoods[rows.clone()]),
             ] {
                 let expected: f64 = values.iter().sum();
-                assert!((f64::from(sum) - expected).abs() <= 1e-6 * expected.abs(), "{totals:?}: {expected}");
+                let tolerance = 1e-6 * expected.abs();
+                assert!(
+                    abs_diff_eq!(f64::from(sum), expected, epsilon = tolerance),
+                    "{totals:?}: {expected}"
+                );
             }
             assert_eq!(totals.accuracy(), correct as f32 / labeled.max(1) as f32);
             let mean = f64::from(totals.log_likelihood) / labeled.max(1) as f64;
-            assert!((f64::from(totals.perplexity()) / (-mean).exp() - 1.0).abs() < 1e-6);
+            assert_abs_diff_eq!(f64::from(totals.perplexity()) / (-mean).exp(), 1.0, epsilon = 1e-6);
             totals.check().unwrap();
         }
         let expected = exact(&operands).correct;

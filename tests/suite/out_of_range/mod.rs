@@ -6,6 +6,7 @@
 mod bags;
 mod sampled_masks;
 
+use approx::abs_diff_eq;
 use retromae::device::{Buffer, Device, ModelFloat, Stream, View, bf16};
 use retromae::ops;
 use retromae::ops::cross_entropy::{MeanWeights, mean_weights};
@@ -144,7 +145,8 @@ fn segments_out_of_range_are_nan() {
         }
         for (target, expected) in expected.iter().enumerate() {
             let actual = f64::from(output[target * COLUMNS]);
-            let equal = (actual - expected).abs() < 1e-4 || (actual.is_nan() && expected.is_nan());
+            let equal =
+                abs_diff_eq!(actual, *expected, epsilon = 1e-4) || (actual.is_nan() && expected.is_nan());
             assert!(equal, "row {target}: {actual} for {expected}");
         }
     }

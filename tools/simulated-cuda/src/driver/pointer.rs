@@ -1,6 +1,6 @@
 //! Questions about addresses.
 
-use std::ffi::{c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 
 use cudarc::driver::sys::{
     CUdeviceptr, CUmemorytype as MemoryType, CUpointer_attribute as Attribute, CUresult,
@@ -24,6 +24,7 @@ unsafe fn answer(
     const MEMORY_TYPE: c_uint = Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE as c_uint;
     const DEVICE_POINTER: c_uint = Attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER as c_uint;
     const RANGE_START: c_uint = Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR as c_uint;
+    const DEVICE_ORDINAL: c_uint = Attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL as c_uint;
     const RANGE_SIZE: c_uint = Attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE as c_uint;
     let value = match attribute {
         MEMORY_TYPE => {
@@ -33,6 +34,12 @@ unsafe fn answer(
             });
             // SAFETY: passed on to the caller.
             return unsafe { store(data.cast(), value) };
+        }
+        DEVICE_ORDINAL => {
+            // The only device; -2 is `CU_DEVICE_INVALID`.
+            let value = range.map_or(-2, |_| 0);
+            // SAFETY: passed on to the caller.
+            return unsafe { store(data.cast::<c_int>(), value) };
         }
         CONTEXT => range.map(|_| context.handle),
         DEVICE_POINTER => range.map(|_| address),
