@@ -74,8 +74,10 @@ pub unsafe extern "C" fn rmae_device_open(
 
 fn open(name: &str, without_fault_handlers: bool) -> Result<Device> {
     let host = || {
-        let options = HostOptions::from_env()?;
-        if without_fault_handlers { Device::host_with(options) } else { Device::host() }
+        if !without_fault_handlers {
+            return Device::host();
+        }
+        Device::host_with(HostOptions { catch_faults: false, ..HostOptions::from_env()? })
     };
     let unsupported = |error: retromae::device::Error| Failure {
         status: Status::UnsupportedHardware,
