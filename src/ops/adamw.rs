@@ -61,7 +61,7 @@ impl Hyperparameters {
         let fits = decay >= 0.0 && (decay as f32).is_finite();
         require(fits, "weight_decay", decay, "finite and not negative")?;
         let norm = self.max_norm.unwrap_or(1.0);
-        require(positive(norm), "max_norm", norm, "positive and finite, or None")
+        require(positive(norm), "max_norm", norm, "positive and finite, or none")
     }
 }
 

@@ -7,11 +7,12 @@
 
 pub use super::cross_entropy::Algorithm;
 use super::error::{
-    aligned, contiguous, optional, optional_aligned, require, require_columns, require_count, require_length,
+    aligned, contiguous, optional, optional_aligned, require, require_count, require_length, require_rows,
     require_shape, require_supported,
 };
 pub use super::logits::Gradients;
 use super::logits::{self, ALIGNMENT, padded};
+use super::workspace::round_up;
 use super::{Packed, Result, Workspace};
 use crate::device::params::BagOfWordsParams;
 use crate::device::{DType, Family, Float, Matrix, Stream, View, ViewMut, kernels};
@@ -92,9 +93,9 @@ struct Arrays {
 
 impl Arrays {
     fn new(sentences: usize, vocab_size: usize) -> Self {
-        let elements = sentences * padded(vocab_size);
-        let positions = (4 * elements).next_multiple_of(ALIGNMENT);
-        Self { positions, logits: (positions + 2 * elements).next_multiple_of(ALIGNMENT) }
+        let array = |bytes| Workspace::of::<u8>(&[sentences, padded(vocab_size), bytes]).bytes();
+        let positions = round_up(array(4), ALIGNMENT);
+        Self { positions, logits: round_up(positions.saturating_add(array(2)), ALIGNMENT) }
     }
 }
 
@@ -109,10 +110,10 @@ pub fn workspace(
     vocab_size: usize,
 ) -> Workspace {
     let logits = match algorithm {
-        Algorithm::Library => rows * padded(vocab_size) * dtype.bytes(),
+        Algorithm::Library => Workspace::of::<u8>(&[rows, padded(vocab_size), dtype.bytes()]).bytes(),
         Algorithm::Fused => 0,
     };
-    Workspace::of::<u8>(Arrays::new(sentences, vocab_size).logits + logits)
+    Workspace::of::<u8>(&[Arrays::new(sentences, vocab_size).logits.saturating_add(logits)])
 }
 
 /// Enqueues the loss of every sentence.
@@ -204,7 +205,7 @@ fn check<T: Float>(forward: &Forward<'_, T>) -> Result<()> {
         format_args!("[{vocabulary}, {hidden_size}]"),
         "[vocabulary, hidden size], with a vocabulary of at least 1 and below 2^31",
     )?;
-    require_columns("columns of weight", hidden_size)?;
+    require_rows("weight", weight)?;
     require_count("bags.ids", bags.ids.len())?;
     require(*first_position <= usize::from(u16::MAX), "first_position", first_position, "at most 65535")?;
     require(
@@ -217,7 +218,7 @@ fn check<T: Float>(forward: &Forward<'_, T>) -> Result<()> {
     // Each sentence is a row of blocks, and a grid has no more rows.
     require_supported(
         sentences <= SENTENCES_MAX,
-        "batch",
+        "batch.cu_seqlens",
         format_args!("of {sentences} sentences"),
         format_args!("of at most {SENTENCES_MAX}"),
     )?;

@@ -27,7 +27,7 @@ pub fn workspace(rows: usize, columns: usize) -> Workspace {
     if rows <= ROWS_PER_BLOCK {
         Workspace::NONE
     } else {
-        Workspace::of::<f32>(rows.div_ceil(ROWS_PER_BLOCK) * columns)
+        Workspace::of::<f32>(&[rows.div_ceil(ROWS_PER_BLOCK), columns])
     }
 }
 

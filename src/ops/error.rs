@@ -131,16 +131,6 @@ pub(crate) const ALIGNMENT: u64 = 16;
 /// Columns move in groups of 8, as 16-byte accesses of 16-bit elements.
 pub(crate) const COLUMN_GROUP: usize = 8;
 
-/// Refuses a row length that the kernels' wide accesses cannot handle.
-pub(crate) fn require_columns(argument: &'static str, columns: usize) -> Result<()> {
-    require_supported(
-        columns > 0 && columns.is_multiple_of(COLUMN_GROUP) && columns <= u32::MAX as usize,
-        argument,
-        columns,
-        format_args!("a positive multiple of {COLUMN_GROUP}"),
-    )
-}
-
 /// Returns rows and columns of a matrix in the kernels' types. Refuses rows that their wide accesses cannot handle.
 pub(crate) fn require_rows<M: MatrixMemory>(argument: &'static str, matrix: &M) -> Result<[u32; 2]> {
     let shape = matrix.shape();

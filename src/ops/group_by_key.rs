@@ -47,12 +47,12 @@ pub fn segments(rows: usize, key_count: usize) -> usize {
 /// Returns the workspace that [`group_by_key`] needs for `arrays` arrays of `rows` rows.
 #[must_use]
 pub fn workspace(arrays: usize, rows: usize) -> Workspace {
-    Workspace::of::<u32>(arrays * words(rows))
+    Workspace::of::<u32>(&[arrays, words(rows)])
 }
 
 /// Returns the 32-bit words of workspace for one array.
 fn words(rows: usize) -> usize {
-    3 * rows + tiles(rows) * DIGITS
+    rows.saturating_mul(3).saturating_add(tiles(rows).saturating_mul(DIGITS))
 }
 
 fn tiles(rows: usize) -> usize {
@@ -80,8 +80,8 @@ pub fn group_by_key(stream: &Stream, arguments: GroupByKey<'_, '_>) -> Result<()
     require(i32::try_from(rows).is_ok(), "rows", rows, "below 2^31")?;
     let workspace = self::workspace(count, rows).address(stream, &workspace)?;
     let mut digits = 1;
-    for array in arrays.iter() {
-        check(array, rows)?;
+    for (array, names) in arrays.iter().zip(&NAMES) {
+        check(array, names, rows)?;
         digits = digits.max(key_bits(array.key_count).div_ceil(GROUP_DIGIT_BITS));
     }
     // SAFETY: lengths were checked; the kernels check the keys.
@@ -104,14 +104,37 @@ pub fn group_by_key(stream: &Stream, arguments: GroupByKey<'_, '_>) -> Result<()
     Ok(())
 }
 
-fn check(array: &Keys<'_>, rows: usize) -> Result<()> {
+/// Names of an array's fields in errors.
+struct Names {
+    keys: &'static str,
+    key_count: &'static str,
+    segment_keys: &'static str,
+    offsets: &'static str,
+    indices: &'static str,
+}
+
+macro_rules! array_names {
+    ($($index:literal)*) => {
+        [$(Names {
+            keys: concat!("arrays[", $index, "].keys"),
+            key_count: concat!("arrays[", $index, "].key_count"),
+            segment_keys: concat!("arrays[", $index, "].segment_keys"),
+            offsets: concat!("arrays[", $index, "].offsets"),
+            indices: concat!("arrays[", $index, "].indices"),
+        },)*]
+    };
+}
+
+const NAMES: [Names; ARRAYS_MAX] = array_names!(0 1 2);
+
+fn check(array: &Keys<'_>, names: &Names, rows: usize) -> Result<()> {
     let Keys { keys, key_count, segment_keys, offsets, indices } = array;
-    require((1..=1 << 31).contains(key_count), "key_count", key_count, "in 1..=2^31")?;
+    require((1..=1 << 31).contains(key_count), names.key_count, key_count, "in 1..=2^31")?;
     let segments = segments(rows, *key_count);
-    require_length("keys", keys.len(), rows, "as the first array's")?;
-    require_length("segment_keys", segment_keys.len(), segments, "min(rows, key_count)")?;
-    require_length("offsets", offsets.len(), segments + 1, "min(rows, key_count) + 1")?;
-    require_length("indices", indices.len(), rows, "rows")
+    require_length(names.keys, keys.len(), rows, "as the first array's")?;
+    require_length(names.segment_keys, segment_keys.len(), segments, "min(rows, key_count)")?;
+    require_length(names.offsets, offsets.len(), segments + 1, "min(rows, key_count) + 1")?;
+    require_length(names.indices, indices.len(), rows, "rows")
 }
 
 /// Returns the bits of the number that stands for keys out of range, above all others.

@@ -126,7 +126,7 @@ pub struct Backward<'a, T: ModelFloat> {
 /// Returns the workspace that [`backward`] needs for `rows` rows of `columns` columns.
 #[must_use]
 pub fn workspace(rows: usize, columns: usize) -> Workspace {
-    partials_workspace(partial_rows(rows, columns), SUMS * columns)
+    partials_workspace(partial_rows(rows, columns), columns.saturating_mul(SUMS))
 }
 
 /// Returns the rows of partial sums that the backward writes.
@@ -233,7 +233,7 @@ pub(crate) fn require_row_shape<M: MatrixMemory>(argument: &'static str, matrix:
 
 /// Returns the workspace of a backward kernel's partial sums, `width` per block, and of their summation.
 pub(crate) fn partials_workspace(partial_rows: usize, width: usize) -> Workspace {
-    Workspace::of::<f32>(partial_rows * width).and(column_sum::workspace(partial_rows, width))
+    Workspace::of::<f32>(&[partial_rows, width]).and(column_sum::workspace(partial_rows, width))
 }
 
 /// Adds the partial sums at the start of the workspace to `outputs`.

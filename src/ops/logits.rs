@@ -3,6 +3,7 @@
 
 use super::Result;
 use super::error::{COLUMN_GROUP, require_contiguous, require_length, require_shape};
+use super::workspace::round_up;
 use crate::device::params::VOCABULARY_TILE;
 use crate::device::{BatchStrides, DType, Float, Gemm, Matrix, MatrixMut, Stream, ViewMut};
 
@@ -13,7 +14,7 @@ pub(super) const ALIGNMENT: usize = 256;
 
 /// Returns the row length of logits: `vocab_size` rounded up to whole groups of columns, for 16-byte accesses.
 pub(super) fn padded(vocab_size: usize) -> usize {
-    vocab_size.next_multiple_of(COLUMN_GROUP)
+    round_up(vocab_size, COLUMN_GROUP)
 }
 
 /// Gradients of the sum of all losses. One that is absent, as all are by default, is not computed: a frozen layer has only that of its input.

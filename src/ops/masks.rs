@@ -5,6 +5,7 @@
 //! any batch order, and after a resume.
 
 use super::error::{require, require_count, require_length};
+use super::workspace::round_up;
 use super::{Result, Workspace};
 pub use crate::common::MaskCountLimit;
 use crate::device::params::{CorruptionParams, MASK_ROWS_PER_BLOCK, MaskCountLimitParams, SampleMasksParams};
@@ -192,7 +193,7 @@ pub fn workspace(tokens: usize, length_max: usize, rows_max: usize) -> Workspace
     if length_max <= SHARED_LENGTH_MAX {
         return Workspace::NONE;
     }
-    Workspace::of::<u16>(tokens * rows_max.next_multiple_of(ROWS_PER_BLOCK))
+    Workspace::of::<u16>(&[tokens, round_up(rows_max, ROWS_PER_BLOCK)])
 }
 
 /// Enqueues the sampling of all `outputs`.
@@ -224,9 +225,11 @@ pub fn sample(stream: &Stream, sentences: Sentences<'_>, outputs: Outputs<'_>) -
     if let Some(pool) = &pool {
         pool_params(stream, &sentences, pool, &mut params)?;
     }
-    for (corruption, params) in [(encoder, &mut params.encoder), (decoder, &mut params.decoder)] {
+    for (corruption, names, params) in
+        [(encoder, ENCODER, &mut params.encoder), (decoder, DECODER, &mut params.decoder)]
+    {
         if let Some(corruption) = corruption {
-            *params = corruption_params(stream, &sentences, &corruption)?;
+            *params = corruption_params(stream, &names, &sentences, &corruption)?;
         }
     }
     require(pool.is_some() || corrupts, "pool", "absent", "given, or an input to corrupt")?;
@@ -268,8 +271,43 @@ fn pool_params(
     Ok(())
 }
 
+/// Names of a corruption's fields in errors.
+struct Names {
+    ids: &'static str,
+    input_ids: &'static str,
+    offsets: &'static str,
+    labeled_rows: &'static str,
+    targets: &'static str,
+    counts: &'static str,
+    count_limit: &'static str,
+    replacement: &'static str,
+    vocab_size: &'static str,
+    mask_id: &'static str,
+}
+
+macro_rules! corruption_names {
+    ($field:literal) => {
+        Names {
+            ids: concat!($field, ".ids"),
+            input_ids: concat!($field, ".input_ids"),
+            offsets: concat!($field, ".offsets"),
+            labeled_rows: concat!($field, ".labeled_rows"),
+            targets: concat!($field, ".targets"),
+            counts: concat!($field, ".counts"),
+            count_limit: concat!($field, ".count_limit"),
+            replacement: concat!($field, ".replacement"),
+            vocab_size: concat!($field, ".replacement.vocab_size"),
+            mask_id: concat!($field, ".replacement.mask_id"),
+        }
+    };
+}
+
+const ENCODER: Names = corruption_names!("encoder");
+const DECODER: Names = corruption_names!("decoder");
+
 fn corruption_params(
     stream: &Stream,
+    names: &Names,
     sentences: &Sentences<'_>,
     corruption: &Corruption<'_>,
 ) -> Result<CorruptionParams> {
@@ -277,36 +315,36 @@ fn corruption_params(
     let Corruption { count_limit, replacement, ids, input_ids, offsets, labeled_rows, targets, counts } =
         corruption;
     let Replacement { mask_id, vocab_size, mask_share, random_share } = *replacement;
-    require_length("ids", ids.len(), tokens, "tokens")?;
-    require_length("input_ids", input_ids.len(), tokens, "tokens")?;
-    require_length("offsets", offsets.len(), indices.len() + 1, "sentences + 1")?;
-    require_length("targets", targets.len(), labeled_rows.len(), "as labeled_rows")?;
-    require_length("counts", counts.len(), indices.len(), "sentences")?;
+    require_length(names.ids, ids.len(), tokens, "tokens")?;
+    require_length(names.input_ids, input_ids.len(), tokens, "tokens")?;
+    require_length(names.offsets, offsets.len(), indices.len() + 1, "sentences + 1")?;
+    require_length(names.targets, targets.len(), labeled_rows.len(), "as labeled_rows")?;
+    require_length(names.counts, counts.len(), indices.len(), "sentences")?;
     let shares = mask_share >= 0.0 && random_share >= 0.0 && mask_share + random_share <= 1.0;
     require(
         shares,
-        "replacement",
+        names.replacement,
         format_args!("of shares {mask_share} and {random_share}"),
         "of shares of at least 0 and together at most 1",
     )?;
     let ids_fit = (1..=i32::MAX as usize).contains(&vocab_size);
-    require(ids_fit, "vocab_size", vocab_size, format_args!("in 1..={}", i32::MAX))?;
+    require(ids_fit, names.vocab_size, vocab_size, format_args!("in 1..={}", i32::MAX))?;
     let mask_fits = usize::try_from(mask_id).is_ok_and(|id| id < vocab_size);
-    require(mask_fits, "mask_id", mask_id, format_args!("in 0..{vocab_size}"))?;
+    require(mask_fits, names.mask_id, mask_id, format_args!("in 0..{vocab_size}"))?;
     let below = |share: f64| (share * 4_294_967_296.0).ceil() as u64;
     Ok(CorruptionParams {
-        ids: stream.address("ids", ids)?,
-        input_ids: stream.address("input_ids", input_ids)?,
-        offsets: stream.address("offsets", offsets)?,
-        rows: stream.address("labeled_rows", labeled_rows)?,
-        targets: stream.address("targets", targets)?,
-        counts: stream.address("counts", counts)?,
-        count_limit: count_limit.params("count_limit")?,
+        ids: stream.address(names.ids, ids)?,
+        input_ids: stream.address(names.input_ids, input_ids)?,
+        offsets: stream.address(names.offsets, offsets)?,
+        rows: stream.address(names.labeled_rows, labeled_rows)?,
+        targets: stream.address(names.targets, targets)?,
+        counts: stream.address(names.counts, counts)?,
+        count_limit: count_limit.params(names.count_limit)?,
         mask_below: below(mask_share),
         random_below: below(mask_share + random_share),
         mask_id,
         vocab_size: vocab_size as u32,
-        labeled: require_count("labeled_rows", labeled_rows.len())?,
+        labeled: require_count(names.labeled_rows, labeled_rows.len())?,
         reserved: 0,
     })
 }

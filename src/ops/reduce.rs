@@ -25,7 +25,7 @@ pub struct Arguments<'a> {
 /// Returns the workspace of a sum of `count` elements.
 #[must_use]
 pub fn workspace(count: usize) -> Workspace {
-    Workspace::of::<f32>(count.div_ceil(ELEMENTS_PER_BLOCK))
+    Workspace::of::<f32>(&[count.div_ceil(ELEMENTS_PER_BLOCK)])
 }
 
 /// Enqueues `output (+)= Σ x`.

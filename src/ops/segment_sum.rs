@@ -6,7 +6,7 @@ use super::error::{
 };
 use super::{Result, Workspace};
 use crate::device::params::{SEGMENT_SLICE, SegmentSumParams};
-use crate::device::{DType, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{DType, Kernel, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
 
 /// Indices per slice, and minimum length of a segment that is sliced.
 const SLICE: usize = SEGMENT_SLICE as usize;
@@ -35,6 +35,26 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// Names of the arguments in errors, which differ where the sum is part of another operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    pub input: &'static str,
+    pub offsets: &'static str,
+    pub indices: &'static str,
+    pub keys: &'static str,
+    pub output: &'static str,
+}
+
+impl Names {
+    const OWN: Self = Self {
+        input: "input",
+        offsets: "segments.offsets",
+        indices: "segments.indices",
+        keys: "segments.keys",
+        output: "output",
+    };
+}
+
 /// Arguments of [`segment_sum`]; matrices are contiguous and aligned to 16 bytes.
 #[derive(Debug)]
 pub struct SegmentSum<'a, T: ModelFloat, O: ModelFloat> {
@@ -54,12 +74,12 @@ pub fn workspace(count: usize, columns: usize) -> Workspace {
     if count < SLICE {
         return Workspace::NONE;
     }
-    owners(count).and(Workspace::of::<f32>(SUMS * count.div_ceil(SLICE) * columns))
+    owners(count).and(Workspace::of::<f32>(&[SUMS, count.div_ceil(SLICE), columns]))
 }
 
 /// Returns the workspace of the long segments' numbers, one for each partial sum.
 fn owners(count: usize) -> Workspace {
-    Workspace::of::<u32>(SUMS * count.div_ceil(SLICE))
+    Workspace::of::<u32>(&[SUMS, count.div_ceil(SLICE)])
 }
 
 /// Enqueues `output[keys[s]] += Σ input[indices[k]]` over `k` in `offsets[s]..offsets[s + 1]`, summed in f32.
@@ -71,54 +91,83 @@ pub fn segment_sum<T: ModelFloat, O: ModelFloat>(
     stream: &Stream,
     arguments: SegmentSum<'_, T, O>,
 ) -> Result<()> {
-    let SegmentSum { input, segments: Segments { offsets, indices, keys }, output, workspace } = arguments;
-    let [input_rows, columns] = require_rows("input", &input)?;
-    let [output_rows, _] = require_rows("output", &output)?;
-    require_shape("output", &output, [output.rows(), input.columns()], "rows, columns of input")?;
-    require(!offsets.is_empty(), "offsets", "empty", "one element longer than the number of segments")?;
-    let segments = offsets.len() - 1;
-    let count = indices.map_or(Ok(input_rows), |indices| require_count("indices", indices.len()))?;
-    // A row of `input` is read in place of one that is out of range.
-    require(input_rows > 0 || count == 0, "input", "empty", "of at least one row")?;
-    match keys {
-        Some(keys) => require_length("keys", keys.len(), segments, "segments")?,
-        None => require(
-            output.rows() >= segments,
-            "output",
-            format_args!("{output_rows} rows"),
-            format_args!("at least {segments} (segments)"),
-        )?,
-    }
-    let kernel = match (T::DTYPE, O::DTYPE) {
-        (input, DType::F32) => kernels::SEGMENT_SUM.of(input)?,
-        (input, output) if input == output => kernels::SEGMENT_SUM_NARROW.of(output)?,
-        (_, output) => return require_supported(false, "output", output.name(), "f32, as input"),
-    };
-    let owners = self::workspace(count as usize, columns as usize).address(stream, &workspace)?;
-    let params = SegmentSumParams {
-        input: contiguous(stream, "input", &input)?,
-        output: contiguous(stream, "output", &output)?,
-        rows: optional(stream, "keys", keys.as_ref())?,
-        offsets: stream.address("offsets", &offsets)?,
-        indices: optional(stream, "indices", indices.as_ref())?,
-        owners,
-        partials: owners + self::owners(count as usize).start_of_next() as u64,
-        segments: require_count("offsets", segments)?,
-        columns,
-        input_rows,
-        output_rows,
-        count,
-        reserved: 0,
-    };
-    if segments == 0 {
-        return Ok(());
-    }
-    // SAFETY: shapes were checked; the kernels check offsets and indices.
-    unsafe {
-        if count as usize >= SLICE {
-            stream.launch(kernels::SEGMENT_SLICES.of(T::DTYPE)?, &params)?;
+    // SAFETY: all arguments are alive until the sum is enqueued.
+    unsafe { Checked::new(stream, &Names::OWN, arguments)?.enqueue(stream) }
+}
+
+/// A sum whose arguments were checked, to be enqueued after other work.
+pub(crate) struct Checked {
+    slices: Kernel<SegmentSumParams>,
+    sums: Kernel<SegmentSumParams>,
+    params: SegmentSumParams,
+}
+
+impl Checked {
+    /// As [`segment_sum`], without enqueuing it.
+    pub(crate) fn new<T: ModelFloat, O: ModelFloat>(
+        stream: &Stream,
+        names: &Names,
+        arguments: SegmentSum<'_, T, O>,
+    ) -> Result<Self> {
+        let SegmentSum { input, segments: Segments { offsets, indices, keys }, output, workspace } =
+            arguments;
+        let [input_rows, columns] = require_rows(names.input, &input)?;
+        let [output_rows, _] = require_rows(names.output, &output)?;
+        require_shape(names.output, &output, [output.rows(), input.columns()], "rows, columns of input")?;
+        let expected = "one element longer than the number of segments";
+        require(!offsets.is_empty(), names.offsets, "empty", expected)?;
+        let segments = offsets.len() - 1;
+        let count = indices.map_or(Ok(input_rows), |indices| require_count(names.indices, indices.len()))?;
+        // A row of `input` is read in place of one that is out of range.
+        require(input_rows > 0 || count == 0, names.input, "empty", "of at least one row")?;
+        match keys {
+            Some(keys) => require_length(names.keys, keys.len(), segments, "segments")?,
+            None => require(
+                output.rows() >= segments,
+                names.output,
+                format_args!("{output_rows} rows"),
+                format_args!("at least {segments} (segments)"),
+            )?,
         }
-        stream.launch(kernel, &params)?;
+        let is_wide = O::DTYPE == DType::F32;
+        require_supported(is_wide || T::DTYPE == O::DTYPE, names.output, O::DTYPE.name(), "f32, as input")?;
+        let sums = if is_wide { kernels::SEGMENT_SUM } else { kernels::SEGMENT_SUM_NARROW }.of(T::DTYPE)?;
+        let needed = self::workspace(count as usize, columns as usize);
+        let owners = needed.address(stream, &workspace)?;
+        let params = SegmentSumParams {
+            input: contiguous(stream, names.input, &input)?,
+            output: contiguous(stream, names.output, &output)?,
+            rows: optional(stream, names.keys, keys.as_ref())?,
+            offsets: stream.address(names.offsets, &offsets)?,
+            indices: optional(stream, names.indices, indices.as_ref())?,
+            owners,
+            partials: owners + self::owners(count as usize).start_of_next() as u64,
+            segments: require_count(names.offsets, segments)?,
+            columns,
+            input_rows,
+            output_rows,
+            count,
+            reserved: 0,
+        };
+        Ok(Self { slices: kernels::SEGMENT_SLICES.of(T::DTYPE)?, sums, params })
     }
-    Ok(())
+
+    /// Enqueues the sum.
+    ///
+    /// # Safety
+    /// The arguments that were checked are still valid.
+    pub(crate) unsafe fn enqueue(&self, stream: &Stream) -> Result<()> {
+        let Self { slices, sums, params } = self;
+        if params.segments == 0 {
+            return Ok(());
+        }
+        // SAFETY: shapes were checked; the kernels check offsets and indices.
+        unsafe {
+            if params.count as usize >= SLICE {
+                stream.launch(*slices, params)?;
+            }
+            stream.launch(*sums, params)?;
+        }
+        Ok(())
+    }
 }

@@ -31,9 +31,9 @@ impl Workspace {
     /// Alignment of its address, in bytes.
     pub const ALIGNMENT: usize = error::ALIGNMENT as usize;
 
-    /// Workspace of an array of `count` elements.
-    pub(crate) const fn of<T: Element>(count: usize) -> Self {
-        Self { bytes: count * size_of::<T>() }
+    /// Workspace of an array of this shape; of one beyond the address space, `usize::MAX` bytes, which no memory has.
+    pub(crate) fn of<T: Element>(shape: &[usize]) -> Self {
+        Self { bytes: shape.iter().fold(size_of::<T>(), |bytes, &size| bytes.saturating_mul(size)) }
     }
 
     /// Size in bytes.
@@ -45,7 +45,7 @@ impl Workspace {
     /// Workspace of both at the same time: `other` follows `self`.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        if other.bytes == 0 { self } else { Self { bytes: self.start_of_next() + other.bytes } }
+        if other.bytes == 0 { self } else { Self { bytes: self.start_of_next().saturating_add(other.bytes) } }
     }
 
     /// Workspace of one of them at a time.
@@ -64,7 +64,7 @@ impl Workspace {
 
     /// Offset of an array that follows this one, in bytes.
     pub(crate) const fn start_of_next(self) -> usize {
-        self.bytes.next_multiple_of(Self::ALIGNMENT)
+        round_up(self.bytes, Self::ALIGNMENT)
     }
 
     /// Returns the address of a workspace, which must have at least this size.
@@ -76,6 +76,14 @@ impl Workspace {
             format_args!("at least {} bytes", self.bytes),
         )?;
         aligned(stream, "workspace", workspace)
+    }
+}
+
+/// Returns the next multiple, or `usize::MAX` where there is none.
+pub(super) const fn round_up(size: usize, multiple: usize) -> usize {
+    match size.checked_next_multiple_of(multiple) {
+        Some(size) => size,
+        None => usize::MAX,
     }
 }
 
@@ -99,12 +107,54 @@ mod tests {
 
     #[test]
     fn requirements_compose() {
-        let [bytes, halves] = [Workspace::of::<u8>(3), Workspace::of::<u16>(5)];
+        let [bytes, halves] = [Workspace::of::<u8>(&[3]), Workspace::of::<u16>(&[5])];
         assert_eq!(bytes.and(halves).bytes(), 16 + 10);
         assert_eq!(halves.and(bytes).bytes(), 16 + 3);
         assert_eq!(bytes.either(halves), halves);
         assert_eq!(halves.either(bytes), halves);
         assert_eq!([0, 6, 7, 9].map(|most| largest(most, |number| number <= 7)), [0, 6, 7, 7]);
         assert_eq!([bytes.and(Workspace::NONE), Workspace::NONE.and(bytes)], [bytes; 2]);
+    }
+
+    #[test]
+    fn sizes_beyond_the_address_space_saturate() {
+        let beyond = Workspace::of::<f32>(&[1 << 40, 1 << 40]);
+        assert_eq!(beyond.bytes(), usize::MAX);
+        assert_eq!(beyond.and(Workspace::of::<u8>(&[1])), beyond);
+        assert_eq!(Workspace::of::<f32>(&[usize::MAX, 0]), Workspace::NONE);
+        assert_eq!(round_up(usize::MAX - 3, 16), usize::MAX);
+    }
+
+    /// No query panics or wraps, whatever the sizes.
+    #[test]
+    fn every_query_takes_any_size() {
+        use crate::device::DType;
+        use crate::ops::cross_entropy::Algorithm;
+        use crate::ops::*;
+
+        let huge = [usize::MAX, usize::MAX - 6, 1 << 62, 1 << 40, u32::MAX as usize + 1];
+        for rows in huge {
+            let queries = |columns: usize| {
+                [Algorithm::Library, Algorithm::Fused].map(|algorithm| {
+                    cross_entropy::workspace(algorithm, DType::F32, rows, columns, rows)
+                        .either(cross_entropy::forward_workspace(algorithm, DType::F32, rows, columns, rows))
+                        .either(bag_of_words::workspace(algorithm, DType::Bf16, rows, columns, rows))
+                })
+            };
+            for columns in huge.into_iter().chain([8, 768]) {
+                assert!(queries(columns).iter().all(|needed| needed.bytes() >= rows), "{rows}, {columns}");
+                for needed in [
+                    attention::workspace(rows, 12, columns),
+                    column_sum::workspace(rows, columns),
+                    embedding::workspace(DType::Bf16, rows, columns),
+                    group_by_key::workspace(3, rows),
+                    masks::workspace(rows, 8192, columns),
+                    segment_sum::workspace(rows, columns),
+                ] {
+                    assert!(needed.bytes() >= rows / 512, "{rows}, {columns}");
+                }
+                let _ = (layer_norm::workspace(rows, columns), reduce::workspace(rows));
+            }
+        }
     }
 }

@@ -257,7 +257,7 @@ fn wrong_arguments_are_refused() {
     let decay = Hyperparameters { weight_decay: 1e300, ..good };
     assert!(refuse(0..16, 1, 0, decay).ends_with("it should be finite and not negative"));
     let norm = Hyperparameters { max_norm: Some(1e-50), ..good };
-    assert!(refuse(0..16, 1, 0, norm).ends_with("it should be positive and finite, or None"));
+    assert!(refuse(0..16, 1, 0, norm).ends_with("it should be positive and finite, or none"));
     let norm = Hyperparameters { max_norm: Some(0.0), ..good };
-    assert_eq!(refuse(0..16, 1, 0, norm), "max_norm is 0; it should be positive and finite, or None");
+    assert_eq!(refuse(0..16, 1, 0, norm), "max_norm is 0; it should be positive and finite, or none");
 }

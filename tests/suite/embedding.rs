@@ -403,7 +403,7 @@ fn wrong_tables<'a>(
         (
             word,
             [Some(2), Some(2), None],
-            "tables.word is [2, 16]; it should be [1, 16] (as the word table)".into(),
+            "tables.word.d_table is [2, 16]; it should be [1, 16] (as the word table)".into(),
         ),
         (
             word,
@@ -464,7 +464,10 @@ fn gradients_of_other_tables_are_refused() {
         assert_eq!(refuse(source, rows, 1, bytes), expected);
     }
     let rows = [Some(1), Some(2), None];
-    assert_eq!(refuse(word, rows, 2, bytes), "position is [2, 16]; it should be [1, 16] (as position_table)");
+    assert_eq!(
+        refuse(word, rows, 2, bytes),
+        "position.d_table is [2, 16]; it should be [1, 16] (as position_table)"
+    );
     let small = refuse(word, rows, 1, bytes - 1);
     assert_eq!(small, format!("workspace is {} bytes long; it should be at least {bytes} bytes", bytes - 1));
 }

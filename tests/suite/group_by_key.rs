@@ -138,16 +138,19 @@ fn wrong_shapes_are_refused() {
     };
     let enough = workspace(1, 64).bytes();
     assert_eq!(refuse([64, 9, 10, 64], 9, enough, 0), "arrays is 0; it should be 1 to 3");
-    assert_eq!(refuse([64, 9, 10, 64], 0, enough, 1), "key_count is 0; it should be in 1..=2^31");
+    assert_eq!(refuse([64, 9, 10, 64], 0, enough, 1), "arrays[0].key_count is 0; it should be in 1..=2^31");
     assert_eq!(
         refuse([64, 8, 10, 64], 9, enough, 1),
-        "segment_keys is 8 elements long; it should be 9 (min(rows, key_count))"
+        "arrays[0].segment_keys is 8 elements long; it should be 9 (min(rows, key_count))"
     );
     assert_eq!(
         refuse([20, 20, 10, 20], 90, enough, 1),
-        "offsets is 10 elements long; it should be 21 (min(rows, key_count) + 1)"
+        "arrays[0].offsets is 10 elements long; it should be 21 (min(rows, key_count) + 1)"
     );
-    assert_eq!(refuse([64, 9, 10, 63], 9, enough, 1), "indices is 63 elements long; it should be 64 (rows)");
+    assert_eq!(
+        refuse([64, 9, 10, 63], 9, enough, 1),
+        "arrays[0].indices is 63 elements long; it should be 64 (rows)"
+    );
     assert_eq!(
         refuse([64, 9, 10, 64], 9, enough - 1, 1),
         format!("workspace is {} bytes long; it should be at least {enough} bytes", enough - 1)

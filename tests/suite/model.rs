@@ -498,11 +498,11 @@ fn wrong_sentences_are_refused() {
         randomness,
         "word_starts is 5 elements long; it should be 4 (ceil(tokens / 32))",
     );
-    refuse(&|_, m| m.mask_id = 97, randomness, "mask_id is 97; it should be in 0..97");
+    refuse(&|_, m| m.mask_id = 97, randomness, "encoder.replacement.mask_id is 97; it should be in 0..97");
     refuse(
         &|_, m| m.encoder.ratio = 1.5,
         randomness,
-        "count_limit is of ratio 1.5; it should be of a ratio in [0, 1]",
+        "encoder.count_limit is of ratio 1.5; it should be of a ratio in [0, 1]",
     );
     refuse(
         &|_, m| m.pool_rows = PoolRows::AtMost(0),

@@ -277,7 +277,7 @@ fn an_update_that_would_climb_or_not_be_finite_is_refused() {
                 &AdamW { max_norm: Some(0.0), ..adamw },
                 1e-3,
                 1,
-                "max_norm is 0; it should be positive and finite, or None",
+                "max_norm is 0; it should be positive and finite, or none",
             );
         }
     }

@@ -151,11 +151,14 @@ fn wrong_shapes_are_refused() {
     );
     assert_eq!(
         refuse([2, 16], [2, 16], 0, None),
-        "offsets is empty; it should be one element longer than the number of segments"
+        "segments.offsets is empty; it should be one element longer than the number of segments"
     );
     assert_eq!(refuse([2, 16], [1, 16], 3, None), "output is 1 rows; it should be at least 2 (segments)");
     assert_eq!(refuse([64, 8], [2, 8], 3, None), "workspace is 0 bytes long; it should be at least 80 bytes");
-    assert_eq!(refuse([2, 16], [2, 16], 3, Some(1)), "keys is 1 elements long; it should be 2 (segments)");
+    assert_eq!(
+        refuse([2, 16], [2, 16], 3, Some(1)),
+        "segments.keys is 1 elements long; it should be 2 (segments)"
+    );
     let mut output = device.zeros::<bf16>(32).unwrap();
     let mut scratch = device.zeros(0).unwrap();
     let arguments = SegmentSum {

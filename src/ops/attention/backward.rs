@@ -50,7 +50,7 @@ pub struct BackwardOptions<'a> {
 /// Returns the workspace of a backward pass over `queries` queries that accumulates by atomics.
 #[must_use]
 pub fn workspace(queries: usize, num_heads: usize, head_dim: usize) -> Workspace {
-    Workspace::of::<f32>(queries * num_heads * head_dim)
+    Workspace::of::<f32>(&[queries, num_heads, head_dim])
 }
 
 /// Enqueues the backward pass; each gradient is overwritten.

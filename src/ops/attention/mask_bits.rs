@@ -51,7 +51,7 @@ impl MaskBits {
     /// # Errors
     /// When a sequence is longer than [`LENGTH_MAX`], or all together need 2^32 words of 32 bits or more.
     pub fn from_fn(lengths: &[usize], mut visible: impl FnMut(usize, usize, usize) -> bool) -> Result<Self> {
-        let offsets = offsets(lengths)?;
+        let offsets = Self::offsets_of(lengths)?;
         let mut bits = Vec::with_capacity(offsets[lengths.len()] as usize);
         for (sequence, &length) in lengths.iter().enumerate() {
             for query in 0..length {
@@ -125,6 +125,44 @@ impl MaskBits {
         self.bits[row + key / 32] >> (key % 32) & 1 == 1
     }
 
+    /// The bits as [`Mask::Bits`] has them, for memory of one's own.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        &self.bits
+    }
+
+    /// `[B + 1]`: offset of each sequence's first 32-bit word, and the number of words.
+    #[must_use]
+    pub fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    /// Returns the [`offsets`](Self::offsets) of a mask of these lengths.
+    ///
+    /// # Errors
+    /// As [`from_fn`](Self::from_fn).
+    pub fn offsets_of(lengths: &[usize]) -> Result<Vec<u32>> {
+        let (mut words, mut offsets) = (0u64, vec![0]);
+        for (sequence, &length) in lengths.iter().enumerate() {
+            require(
+                length <= LENGTH_MAX,
+                "lengths",
+                format_args!("{length} in sequence {sequence}"),
+                format_args!("at most {LENGTH_MAX}"),
+            )?;
+            words += (length * length.div_ceil(32)) as u64;
+            let fits = u32::try_from(words);
+            require(
+                fits.is_ok(),
+                "lengths",
+                format_args!("{words} words of bits up to sequence {sequence}"),
+                "below 2^32 words: fewer or shorter sequences",
+            )?;
+            offsets.push(fits.unwrap_or_default());
+        }
+        Ok(offsets)
+    }
+
     /// Copies the mask to a device.
     ///
     /// # Errors
@@ -193,29 +231,6 @@ impl Not for MaskBits {
         self.bits.iter_mut().zip(existing).for_each(|(word, existing)| *word = !*word & existing);
         self
     }
-}
-
-/// Returns the first word of each sequence, and the number of words.
-fn offsets(lengths: &[usize]) -> Result<Vec<u32>> {
-    let (mut words, mut offsets) = (0u64, vec![0]);
-    for (sequence, &length) in lengths.iter().enumerate() {
-        require(
-            length <= LENGTH_MAX,
-            "lengths",
-            format_args!("{length} in sequence {sequence}"),
-            format_args!("at most {LENGTH_MAX}"),
-        )?;
-        words += (length * length.div_ceil(32)) as u64;
-        let fits = u32::try_from(words);
-        require(
-            fits.is_ok(),
-            "lengths",
-            format_args!("{words} words of bits up to sequence {sequence}"),
-            "below 2^32 words: fewer or shorter sequences",
-        )?;
-        offsets.push(fits.unwrap_or_default());
-    }
-    Ok(offsets)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Algorithm, Forward, Gradients, Options};
 use crate::device::{DType, Float, MatrixMut, Stream, ViewMut};
 use crate::ops::error::{
-    optional, require, require_aligned, require_columns, require_contiguous, require_count, require_length,
+    optional, require, require_aligned, require_contiguous, require_count, require_length, require_rows,
     require_shape,
 };
 use crate::ops::{Error, Result};
@@ -182,7 +182,7 @@ fn check_algorithm<T: Float>(forward: &Forward<'_, T>, gradients: &Gradients<'_,
     if !forward.options.is_plain() {
         return refuse("with label smoothing, z-loss or a soft cap");
     }
-    require_columns("columns of weight", forward.weight.columns())?;
+    require_rows("weight", &forward.weight)?;
     require_aligned("hidden", forward.hidden.address())?;
     require_aligned("weight", forward.weight.address())?;
     let d_hidden = gradients.d_hidden.as_ref();

@@ -6,6 +6,7 @@ use super::gradients::{self, Operands};
 use crate::device::params::CrossEntropyFusedParams;
 use crate::device::{DType, Family, Stream, kernels};
 use crate::ops::logits::{ALIGNMENT, TILE, padded};
+use crate::ops::workspace::round_up;
 use crate::ops::{Result, Workspace};
 
 /// Vocabulary tiles per block. At 4096 rows of BERT's vocabulary that is a thousand blocks, four for each that an H100 runs at a time.
@@ -34,24 +35,25 @@ struct Arrays {
 impl Arrays {
     fn new(rows: usize, hidden_size: usize, vocab_size: usize) -> Self {
         let mut end = 0;
-        let mut take = |elements: usize, bytes: usize| {
+        let mut take = |shape: [usize; 2], bytes: usize| {
             let start = end;
-            end = (start + elements * bytes).next_multiple_of(ALIGNMENT);
+            let array = Workspace::of::<u8>(&[shape[0], shape[1], bytes]);
+            end = round_up(array.bytes().saturating_add(start), ALIGNMENT);
             start
         };
         let typed = DType::Bf16.bytes();
         Self {
-            references: take(rows, 4),
-            target_logits: take(rows, 4),
-            sums: take(splits(vocab_size) * rows, 4),
-            maxima: take(splits(vocab_size) * rows, 4),
-            retries: take(rows.div_ceil(TILE), 4),
-            forward_end: take(0, 0),
-            exponentials: take(rows * padded(vocab_size), typed),
-            unscaled_d_hidden: take(rows * hidden_size, 4),
-            scaled_hidden: take(rows * hidden_size, typed),
-            scales: take(rows, 4),
-            slab_sums: take(gradients::slab_sums(rows, vocab_size).bytes(), 1),
+            references: take([rows, 1], 4),
+            target_logits: take([rows, 1], 4),
+            sums: take([splits(vocab_size), rows], 4),
+            maxima: take([splits(vocab_size), rows], 4),
+            retries: take([rows.div_ceil(TILE), 1], 4),
+            forward_end: take([0, 0], 0),
+            exponentials: take([rows, padded(vocab_size)], typed),
+            unscaled_d_hidden: take([rows, hidden_size], 4),
+            scaled_hidden: take([rows, hidden_size], typed),
+            scales: take([rows, 1], 4),
+            slab_sums: take([gradients::slab_sums(rows, vocab_size).bytes(), 1], 1),
             end,
         }
     }
@@ -59,12 +61,12 @@ impl Arrays {
 
 /// Returns the workspace of losses for chunks of `rows` rows.
 pub(super) fn forward_workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
-    Workspace::of::<u8>(Arrays::new(rows, hidden_size, vocab_size).forward_end)
+    Workspace::of::<u8>(&[Arrays::new(rows, hidden_size, vocab_size).forward_end])
 }
 
 /// Returns the workspace of losses and gradients for chunks of `rows` rows.
 pub(super) fn workspace(rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
-    Workspace::of::<u8>(Arrays::new(rows, hidden_size, vocab_size).end)
+    Workspace::of::<u8>(&[Arrays::new(rows, hidden_size, vocab_size).end])
 }
 
 /// Enqueues the losses and gradients of a chunk; the workspace has room for its rows.

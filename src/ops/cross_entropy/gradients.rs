@@ -8,7 +8,7 @@ use crate::ops::{Result, Workspace};
 
 /// Returns the workspace of the column sums of slabs of `rows` rows.
 pub(super) fn slab_sums(rows: usize, vocab_size: usize) -> Workspace {
-    Workspace::of::<f32>(rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize) * padded(vocab_size))
+    Workspace::of::<f32>(&[rows.div_ceil(CROSS_ENTROPY_SLAB_ROWS as usize), padded(vocab_size)])
 }
 
 /// Addresses of a chunk's matrices. Those of gradients that are not wanted may be 0.

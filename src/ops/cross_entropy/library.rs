@@ -9,12 +9,12 @@ use crate::ops::{Result, Workspace};
 
 /// Returns the workspace of losses for chunks of `rows` rows: logits.
 pub(super) fn forward_workspace(dtype: DType, rows: usize, vocab_size: usize) -> Workspace {
-    Workspace::of::<u8>(rows * padded(vocab_size) * dtype.bytes())
+    Workspace::of::<u8>(&[rows, padded(vocab_size), dtype.bytes()])
 }
 
 /// Returns the workspace for chunks of `rows` rows: logits, and column sums of their gradient, or hidden rows before these.
 pub(super) fn workspace(dtype: DType, rows: usize, hidden_size: usize, vocab_size: usize) -> Workspace {
-    let hidden = Workspace::of::<u8>(rows * hidden_size * dtype.bytes());
+    let hidden = Workspace::of::<u8>(&[rows, hidden_size, dtype.bytes()]);
     let scratch = gradients::slab_sums(rows, vocab_size).either(hidden);
     forward_workspace(dtype, rows, vocab_size).and(scratch)
 }

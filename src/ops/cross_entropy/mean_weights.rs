@@ -3,7 +3,7 @@
 use crate::device::params::MeanWeightsParams;
 use crate::device::{Stream, View, ViewMut, kernels};
 use crate::ops::Result;
-use crate::ops::error::require_length;
+use crate::ops::error::{require_count, require_length};
 
 /// Arguments of [`mean_weights`].
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub fn mean_weights(stream: &Stream, arguments: MeanWeights<'_>) -> Result<()> {
         labeled_rows: stream.address("labeled_rows", &labeled_rows)?,
         counts: stream.address("counts", &counts)?,
         row_weights: stream.address("row_weights", &row_weights)?,
-        rows: labeled_rows.len() as u32,
-        sentences: counts.len() as u32,
+        rows: require_count("labeled_rows", labeled_rows.len())?,
+        sentences: require_count("counts", counts.len())?,
         weight,
         unused: 0,
     };

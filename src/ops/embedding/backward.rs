@@ -3,9 +3,9 @@
 use super::{Embedding, Source, sum};
 use crate::device::{DType, Matrix, MatrixMut, ModelFloat, Stream, View, ViewMut};
 use crate::ops::column_sum::{self, ColumnSum, column_sum};
-use crate::ops::error::{require, require_shape};
+use crate::ops::error::{contiguous, require, require_shape};
 use crate::ops::layer_norm::require_row_shape;
-use crate::ops::segment_sum::{self, SegmentSum, Segments, segment_sum};
+use crate::ops::segment_sum::{self, Checked, Names, SegmentSum, Segments};
 use crate::ops::{Result, Workspace};
 
 /// The gradient of a table, and the tokens that read each of its rows.
@@ -70,7 +70,7 @@ pub fn workspace(dtype: DType, tokens: usize, columns: usize) -> Workspace {
 
 /// Returns the workspace of the gradient of the sum of table rows.
 fn d_sum_workspace(dtype: DType, tokens: usize, columns: usize) -> Workspace {
-    Workspace::of::<u8>(tokens * columns * dtype.bytes())
+    Workspace::of::<u8>(&[tokens, columns, dtype.bytes()])
 }
 
 /// Enqueues all gradients of [`forward`](super::forward), which are added to what the arrays hold.
@@ -87,6 +87,20 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
     let own = d_sum_workspace(T::DTYPE, tokens, columns);
     let (d_sum, mut workspace) = workspace.split_at(own.start_of_next());
     let mut d_sum = d_sum.slice(0..own.bytes()).cast::<T>().matrix(tokens, columns)?;
+    // All steps are checked before the first is enqueued.
+    let word = tables.word.map(|word| word.checked(stream, &WORD, d_sum.as_matrix(), workspace.reborrow()));
+    let word = word.transpose()?;
+    let position = position.checked(stream, &POSITION, d_sum.as_matrix(), workspace.reborrow())?;
+    let sentences = tables.sentences.map(|sentences| {
+        // The first token of content is the vector itself.
+        let is_content = matches!(embedding.source, Source::Content(..));
+        let input = if is_content { d_output } else { d_sum.as_matrix() };
+        sentences.checked(stream, &SENTENCES, input, workspace.reborrow())
+    });
+    let sentences = sentences.transpose()?;
+    if let Some(d_table) = &tables.token_type {
+        contiguous(stream, "tables.token_type", d_table)?;
+    }
     let step = sum::Backward {
         embedding,
         mean,
@@ -98,35 +112,46 @@ pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> R
         workspace: workspace.reborrow(),
     };
     sum::backward(stream, step)?;
-    let d_sum = d_sum.as_matrix();
-    if let Some(word) = tables.word {
-        word.add(stream, d_sum, workspace.reborrow())?;
+    for sum in [word, Some(position), sentences].into_iter().flatten() {
+        // SAFETY: the tables are valid for as long as the arguments, as are the workspace and `d_sum` within it.
+        unsafe { sum.enqueue(stream)? };
     }
-    position.add(stream, d_sum, workspace.reborrow())?;
     if let Some(d_table) = tables.token_type {
         // Every token is of type 0.
         let output = d_table.slice_rows(0..1).into_view();
-        let workspace = workspace.reborrow();
-        column_sum(stream, ColumnSum { input: d_sum, output, accumulate: true, workspace })?;
-    }
-    if let Some(sentences) = tables.sentences {
-        // The first token of content is the vector itself.
-        let input = if matches!(embedding.source, Source::Content(..)) { d_output } else { d_sum };
-        sentences.add(stream, input, workspace)?;
+        column_sum(stream, ColumnSum { input: d_sum.as_matrix(), output, accumulate: true, workspace })?;
     }
     Ok(())
 }
 
+/// Returns the names of a table gradient's parts in errors.
+macro_rules! table_names {
+    ($field:literal) => {
+        Names {
+            input: "d_output",
+            offsets: concat!($field, ".segments.offsets"),
+            indices: concat!($field, ".segments.indices"),
+            keys: concat!($field, ".segments.keys"),
+            output: concat!($field, ".d_table"),
+        }
+    };
+}
+
+const WORD: Names = table_names!("tables.word");
+const POSITION: Names = table_names!("position");
+const SENTENCES: Names = table_names!("tables.sentences");
+
 impl<O: ModelFloat> TableGradient<'_, O> {
-    /// Enqueues the sums of the rows of `input`, a token each.
-    fn add<T: ModelFloat>(
+    /// Returns the sums of the rows of `input`, a token each.
+    fn checked<T: ModelFloat>(
         self,
         stream: &Stream,
+        names: &Names,
         input: Matrix<'_, T>,
         workspace: ViewMut<'_, u8>,
-    ) -> Result<()> {
+    ) -> Result<Checked> {
         let Self { segments, d_table } = self;
-        segment_sum(stream, SegmentSum { input, segments, output: d_table, workspace })
+        Checked::new(stream, names, SegmentSum { input, segments, output: d_table, workspace })
     }
 }
 
@@ -149,7 +174,7 @@ fn check<T: ModelFloat>(
     require_presence("tables.sentences", sentences.is_some(), has_sentences)?;
     let shape = |table: &Matrix<'_, T>| [table.rows(), columns];
     if let (Some(word), Some(words)) = (word, words) {
-        require_shape("tables.word", &word.d_table, shape(&words.table), "as the word table")?;
+        require_shape(WORD.output, &word.d_table, shape(&words.table), "as the word table")?;
     }
     if let Some(d_table) = token_type {
         let expected = shape(&embedding.token_type_table);
@@ -158,10 +183,10 @@ fn check<T: ModelFloat>(
     }
     if let Some(sentences) = sentences {
         let rows = sentences.d_table.rows();
-        require_shape("tables.sentences", &sentences.d_table, [rows, columns], "rows, columns")?;
+        require_shape(SENTENCES.output, &sentences.d_table, [rows, columns], "rows, columns")?;
     }
     let expected = shape(&embedding.position_table);
-    require_shape("position", &position.d_table, expected, "as position_table")
+    require_shape(POSITION.output, &position.d_table, expected, "as position_table")
 }
 
 fn require_presence(argument: &'static str, present: bool, read: bool) -> Result<()> {

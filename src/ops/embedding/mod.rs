@@ -142,16 +142,16 @@ impl<T: ModelFloat> Embedding<'_, T> {
         };
         if let Some(Words { ids, table }) = words {
             require_length("ids", ids.len(), tokens, "tokens")?;
-            params.vocabulary = table_rows("word table", &table)?;
+            params.vocabulary = table_rows("word_table", &table)?;
             (params.ids, params.word) =
-                (stream.address("ids", &ids)?, contiguous(stream, "word table", &table)?);
+                (stream.address("ids", &ids)?, contiguous(stream, "word_table", &table)?);
         }
         if let Some(Sentences { indices, vectors }) = sentences {
-            require_length("sentence indices", indices.len(), tokens, "tokens")?;
-            params.vectors = table_rows("sentence vectors", &vectors)?;
+            require_length("sentence_indices", indices.len(), tokens, "tokens")?;
+            params.vectors = table_rows("sentence_vectors", &vectors)?;
             (params.sentences, params.sentence_vectors) = (
-                stream.address("sentence indices", &indices)?,
-                contiguous(stream, "sentence vectors", &vectors)?,
+                stream.address("sentence_indices", &indices)?,
+                contiguous(stream, "sentence_vectors", &vectors)?,
             );
         }
         Ok(params)

@@ -35,7 +35,7 @@ pub struct Backward<'a, T: ModelFloat> {
 /// Returns the workspace that [`backward`] needs for `tokens` rows of `columns` columns.
 #[must_use]
 pub fn workspace(tokens: usize, columns: usize) -> Workspace {
-    partials_workspace(partial_rows(tokens, columns), SUMS * columns)
+    partials_workspace(partial_rows(tokens, columns), columns.saturating_mul(SUMS))
 }
 
 /// Returns the rows of partial sums that the backward writes.

@@ -146,7 +146,7 @@ fn wrong_shapes_are_refused() {
         (Lengths { first_position: 65_536, ..RIGHT }, "first_position is 65536; it should be at most 65535"),
         (
             Lengths { weight: [10, 4], ..RIGHT },
-            "columns of weight is 4; it should be a positive multiple of 8",
+            "weight is [10, 4]; it should be of a positive multiple of 8 columns",
         ),
     ] {
         assert_eq!(attempt(lengths).unwrap_err().to_string(), message);

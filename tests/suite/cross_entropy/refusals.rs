@@ -221,7 +221,7 @@ fn the_fused_algorithm_refuses_what_it_does_not_take() {
     }
     let narrow = Call { hidden: [4, 4], weight: [10, 4], d_hidden: [4, 4], d_weight: [10, 4], ..fused };
     let error = attempt::<bf16>(narrow).unwrap_err().to_string();
-    assert_eq!(error, "columns of weight is 4; it should be a positive multiple of 8");
+    assert_eq!(error, "weight is [10, 4]; it should be of a positive multiple of 8 columns");
     let error = attempt::<bf16>(Call { workspace: bytes - 1, ..fused }).unwrap_err().to_string();
     assert!(error.ends_with(&format!("it should be at least {bytes} (a chunk of one row)")), "{error}");
 }

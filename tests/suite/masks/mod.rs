@@ -289,7 +289,7 @@ fn wrong_arguments_are_refused() {
     let refuse = |batch: MaskedBatch| batch.run(&devices()[0]).unwrap_err().to_string();
     let batch = || MaskedBatch::new(vec![sentence(1, 10)]);
     let rows = |rows| MaskedBatch { rows: PoolRows::AtMost(rows), ..batch() };
-    assert_eq!(refuse(rows(0)), "pool.rows_max is 0; it should be in 1..=65536");
+    assert_eq!(refuse(rows(0)), "rows_max is 0; it should be in 1..=65536");
     assert_eq!(
         refuse(MaskedBatch { indices: vec![1, 2], ..batch() }),
         "cu_seqlens is 2 elements long; it should be 3 (sentences + 1)"
@@ -300,12 +300,12 @@ fn wrong_arguments_are_refused() {
     );
     assert_eq!(
         refuse(MaskedBatch { count_limit: MaskCountLimit::of(1.5), ..batch() }),
-        "pool count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
+        "pool.count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
     );
     let capped = MaskCountLimit { cap: Some(0), ..MaskCountLimit::of(0.5) };
     assert_eq!(
         refuse(MaskedBatch { count_limit: capped, ..batch() }),
-        "pool count_limit is of cap 0; it should be of a cap of at least 1"
+        "pool.count_limit is of cap 0; it should be of a cap of at least 1"
     );
     let replaced = |change: fn(&mut Replacement)| {
         let mut batch = batch();
@@ -314,10 +314,16 @@ fn wrong_arguments_are_refused() {
     };
     assert_eq!(
         replaced(|r| r.random_share = 0.2),
-        "replacement is of shares 1 and 0.2; it should be of shares of at least 0 and together at most 1"
+        "decoder.replacement is of shares 1 and 0.2; it should be of shares of at least 0 and together at most 1"
     );
-    assert_eq!(replaced(|r| r.mask_id = 1000), "mask_id is 1000; it should be in 0..1000");
-    assert!(replaced(|r| r.vocab_size = 0).starts_with("vocab_size is 0; it should be in 1.."));
+    assert_eq!(
+        replaced(|r| r.mask_id = 1000),
+        "decoder.replacement.mask_id is 1000; it should be in 0..1000"
+    );
+    assert!(
+        replaced(|r| r.vocab_size = 0)
+            .starts_with("decoder.replacement.vocab_size is 0; it should be in 1..")
+    );
     let message = masks::pool_offsets(&[0, 5, 4], 8).unwrap_err().to_string();
     assert_eq!(message, "cu_seqlens is 5 before 4; it should be never falling");
     let message = masks::pool_offsets(&[0, i32::MAX], 65536).unwrap_err().to_string();
