@@ -88,8 +88,9 @@ impl HostDevice {
                 failure.lock().expect("no thread panics while it holds this").get_or_insert(error);
             })
         };
-        // An error stops the other blocks early; which one is reported may then depend on timing.
-        let _: std::result::Result<(), ()> = (0..blocks).into_par_iter().try_for_each(run);
+        // An error stops the other blocks early; which one is reported may then depend on timing. The scope keeps a single block, too, from the
+        // caller's thread: one that runs blocks keeps the stacks of their threads, which are too many for a thousand callers.
+        let _: std::result::Result<(), ()> = rayon::scope(|_| (0..blocks).into_par_iter().try_for_each(run));
         add_time(&self.kernel_ns, start);
         failure.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
     }
