@@ -166,8 +166,9 @@ pub fn pool_offsets(cu_seqlens: &[i32], rows_max: usize) -> Result<Vec<u32>> {
 /// `cu_seqlens` are `[sentences + 1]` prefix sums.
 ///
 /// # Errors
-/// When the prefix sums decrease.
+/// When the prefix sums decrease, or the count limit is out of range.
 pub fn labeled_offsets(cu_seqlens: &[i32], count_limit: MaskCountLimit) -> Result<Vec<i32>> {
+    count_limit.params("count_limit")?;
     let mut total = 0;
     let end = |length: usize| {
         total += count_limit.tokens(length).min(length.saturating_sub(2)) as i32;

@@ -502,7 +502,7 @@ fn wrong_sentences_are_refused() {
     refuse(
         &|_, m| m.encoder.ratio = 1.5,
         randomness,
-        "encoder.count_limit is of ratio 1.5; it should be of a ratio in [0, 1]",
+        "count_limit is of ratio 1.5; it should be of a ratio in [0, 1]",
     );
     refuse(
         &|_, m| m.pool_rows = PoolRows::AtMost(0),
