@@ -10,9 +10,13 @@
  *     if (rmae_attention_forward(device, stream, &attention) != RMAE_OK) puts(rmae_last_error());
  *
  * Memory. All arrays are the caller's, in memory of the device (on the host device: of this process). Matrices are row-major. A stride is the number
- * of elements from a row to the next; 0 stands for contiguous rows. Rows and workspaces begin at multiples of 16 bytes, other arrays at multiples of
- * their element; a workspace that is used for matmuls on a CUDA device, at a multiple of 256. A pointer that is marked `optional` may be NULL. An array
+ * of elements from a row to the next; 0 stands for contiguous rows. Rows, vectors with an element for each column, and workspaces begin at multiples of 16
+ * bytes, other arrays and those of linear layers and matmuls at multiples of their element; a workspace that is used for matmuls on a CUDA device begins at a
+ * multiple of 256. A pointer that is marked `optional` may be NULL, as may one to an array without elements; fields that a call does not use are not read. An array
  * that a call writes overlaps no other array of the call. Each output says whether it is overwritten or added to.
+ *
+ * Workspaces. rmae_X_workspace writes the bytes that a call with this descriptor needs; it reads sizes, types and flags alone. They do not shrink as a size grows. The
+ * content is irrelevant before a call and undefined after it.
  *
  * Streams. `stream` is a CUstream of the device's primary context; NULL is CUDA's legacy default stream, and the only one of the host device. Operations
  * neither allocate nor wait: they are enqueued, may be captured by the stream's owner, and read and write the arrays later, when the stream comes to them. The host
@@ -229,8 +233,8 @@ rmae_status rmae_attention_workspace(rmae_device device, const rmae_attention_de
 rmae_status rmae_attention_forward(rmae_device device, void *stream, const rmae_attention_desc *desc);
 rmae_status rmae_attention_backward(rmae_device device, void *stream, const rmae_attention_desc *desc);
 
-/* Packs a mask of one's own, on the host: `visible` has [L, L] bytes for each sequence of `lengths`, not 0 where a query (row) sees a key. Writes B + 1 offsets, and the
- * words that they end at. With `bits` NULL only the offsets are written, whose last is the number of words. */
+/* Packs a mask of one's own, on the host: `visible` has [L, L] bytes for each sequence of `lengths`, not 0 where a query (row) sees a key. Writes B + 1 offsets, whose last is
+ * the number of words, and the words; with `bits` NULL only the offsets. */
 rmae_status rmae_mask_bits(const int64_t *lengths, int64_t sequences, const uint8_t *visible, uint32_t *offsets, uint32_t *bits);
 
 /* ---- Linear + cross-entropy over labeled rows, without all logits in memory ---- */
@@ -593,10 +597,10 @@ rmae_status rmae_rows_scatter_add(rmae_device device, void *stream, const rmae_r
 
 /* ---- Rows grouped by key, without atomics ---- */
 
-/* An array of keys, and its groups: what rmae_segments takes. */
+/* An array of keys, and its groups: what rmae_segments takes, with `segment_keys` as keys. */
 typedef struct rmae_keys {
     const int32_t *keys;   /* [rows]: in 0..key_count; rows of any other key are in the last segment, or in none */
-    int64_t key_count;     /* in 1..2^31 */
+    int64_t key_count;     /* at least 1, at most 2^31 */
     int32_t *segment_keys; /* [segments], overwritten: distinct keys, ascending, then 0 */
     int32_t *offsets;      /* [segments + 1], overwritten */
     int32_t *indices;      /* [rows], overwritten: the rows of each key, ascending */
@@ -607,8 +611,8 @@ typedef struct rmae_group_by_key_desc {
     uint32_t version;
     uint64_t flags; /* 0 */
     int64_t rows;
-    int64_t arrays; /* used of the three below, at least 1 */
-    rmae_keys array[3];
+    int64_t array_count; /* used of the three below, at least 1 */
+    rmae_keys arrays[3];
     void *workspace;
     size_t workspace_bytes;
 } rmae_group_by_key_desc;
@@ -631,13 +635,14 @@ enum {
     RMAE_EMBEDDING_QUERY_POSITION = 3 /* sentence + position[p]: the decoder's query of the paper */
 };
 
-/* Gradient of a table: the tokens by the row that they read. */
+/* Gradient of a table, and the tokens by the row that they read. */
 typedef struct rmae_table_gradient {
     rmae_segments segments; /* at most as many indices as tokens */
     void *d_table;          /* [rows of the table, columns], contiguous, added to */
 } rmae_table_gradient;
 
-/* Matrices are contiguous; columns are a multiple of 8 up to 1024. f32 and bf16. Only the arrays of its source are read and written. */
+/* Matrices are contiguous; columns are a multiple of 8 up to 1024. f32 and bf16. Arrays that are marked by sources are read and written for these alone. A token whose id,
+ * position or sentence is no row of its table comes out as NaN, and so do its gradients. */
 typedef struct rmae_embedding_desc {
     uint32_t size;
     uint32_t version;
@@ -668,11 +673,11 @@ typedef struct rmae_embedding_desc {
     const void *d_output; /* T [tokens, columns] */
     float *d_gamma;       /* [columns], added to */
     float *d_beta;        /* [columns], added to */
-    rmae_table_gradient d_position;      /* f32 */
-    rmae_table_gradient d_word;          /* optional, f32: WORD, CONTENT */
-    float *d_token_type;                 /* optional [token_types, columns], row 0 added to: all but QUERY_POSITION */
-    rmae_table_gradient d_sentences;     /* optional, T [d_sentences_rows, columns]: all but WORD */
-    int64_t d_sentences_rows;            /* rows of d_sentences.d_table */
+    rmae_table_gradient d_position;  /* f32 */
+    rmae_table_gradient d_word;      /* f32: WORD, CONTENT */
+    float *d_token_type;             /* [token_types, columns], row 0 added to: WORD, CONTENT, QUERY */
+    rmae_table_gradient d_sentences; /* T [d_sentences_rows, columns]: CONTENT (the first token of each sentence), QUERY and QUERY_POSITION (all tokens) */
+    int64_t d_sentences_rows;        /* rows of d_sentences.d_table */
     void *workspace;
     size_t workspace_bytes;
 } rmae_embedding_desc;
@@ -686,32 +691,38 @@ rmae_status rmae_embedding_backward(rmae_device device, void *stream, const rmae
 
 /* ---- Masks sampled on the device ---- */
 
+/* Replacement of chosen tokens. */
+typedef struct rmae_replacement {
+    int32_t mask_id;     /* in 0..vocab_size */
+    int64_t vocab_size;  /* in 1..2^31 */
+    double mask_share;   /* of the chosen tokens, those that become mask_id; BERT's is 0.8 */
+    double random_share; /* those that become a random id, 0.1; the rest stays */
+} rmae_replacement;
+
 /* A corrupted input, and its rows with a loss; without `ids` there is none. */
 typedef struct rmae_corruption {
     const int32_t *ids;           /* optional [tokens]: the original ids */
     rmae_count_limit count_limit; /* chosen tokens of each sentence */
-    int32_t mask_id;
-    int64_t vocab_size;
-    double mask_share;     /* of the chosen tokens, those that become mask_id */
-    double random_share;   /* those that become a random id; the rest stays */
-    int32_t *input_ids;    /* [tokens], overwritten */
+    rmae_replacement replacement;
+    int32_t *input_ids;     /* [tokens], overwritten */
     const int32_t *offsets; /* [sentences + 1]: of rmae_masks_labeled_offsets */
-    int32_t *labeled_rows; /* [labeled], overwritten: the chosen rows, then negative numbers */
-    int32_t *targets;      /* [labeled], overwritten: their original ids, then -100 */
-    int32_t *counts;       /* [sentences], overwritten: number of chosen tokens */
-    int64_t labeled;       /* length of labeled_rows */
+    int32_t *labeled_rows;  /* [labeled], overwritten: the chosen rows, then negative numbers */
+    int32_t *targets;       /* [labeled], overwritten: their original ids, then -100 */
+    int32_t *counts;        /* [sentences], overwritten: number of chosen tokens */
+    int64_t labeled;        /* length of labeled_rows */
 } rmae_corruption;
 
 /* Pools of position-specific masks; without `bits` there are none. */
 typedef struct rmae_pool {
     rmae_count_limit count_limit; /* tokens that each mask hides */
-    int64_t rows_max;             /* masks of a sentence, in 1..65536 */
+    int64_t rows_max;             /* masks of a sentence, 1 to 65536; without `rows` at least length_max */
     const uint32_t *offsets;      /* [sentences + 1]: of rmae_masks_pool_offsets */
     uint32_t *bits;               /* optional [words], overwritten */
     int64_t words;
     uint16_t *rows; /* optional [tokens], overwritten: pool row of each token; each token its own */
 } rmae_pool;
 
+/* At least one of pool, encoder and decoder is sampled. */
 typedef struct rmae_masks_desc {
     uint32_t size;
     uint32_t version;
@@ -722,7 +733,7 @@ typedef struct rmae_masks_desc {
     const uint32_t *word_starts; /* [ceil(tokens / 32)]: a bit a token, lowest first, 1 where a word starts */
     int64_t sentences;
     int64_t tokens;
-    int64_t length_max; /* of a sentence; at most 8192 */
+    int64_t length_max; /* of a sentence; 1 to 8192 */
     rmae_pool pool;
     rmae_corruption encoder;
     rmae_corruption decoder;
@@ -734,7 +745,7 @@ typedef struct rmae_masks_desc {
 #define RMAE_MASKS_INIT RMAE_INIT(rmae_masks_desc, RMAE_MASKS_VERSION)
 
 /* On the host: first word of each sentence's pool, [sentences + 1]; the last is the number of words. */
-rmae_status rmae_masks_pool_offsets(const int32_t *cu_seqlens, int64_t sentences, int64_t pool_rows_max, uint32_t *offsets);
+rmae_status rmae_masks_pool_offsets(const int32_t *cu_seqlens, int64_t sentences, int64_t rows_max, uint32_t *offsets);
 /* On the host: first labeled row of each sentence, [sentences + 1]; the last is their number. */
 rmae_status rmae_masks_labeled_offsets(const int32_t *cu_seqlens, int64_t sentences, rmae_count_limit count_limit, int32_t *offsets);
 rmae_status rmae_masks_workspace(rmae_device device, const rmae_masks_desc *desc, size_t *bytes);

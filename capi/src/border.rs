@@ -66,3 +66,48 @@ fn of_panic(panic: &(dyn std::any::Any + Send)) -> Failure {
     let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     Failure { status: Status::Internal, text: format!("a fault of the library: {message}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Messages of panics that a hook was given.
+    static PRINTED: AtomicUsize = AtomicUsize::new(0);
+
+    fn text() -> String {
+        // SAFETY: a C string of this thread.
+        unsafe { CStr::from_ptr(last_error()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_is_an_error_and_is_not_printed() {
+        std::panic::set_hook(Box::new(|_| {
+            PRINTED.fetch_add(1, Ordering::Relaxed);
+        }));
+        let panicked = |message: &'static str| call(|| panic!("{message}"));
+        assert_eq!(panicked("once"), sys::RMAE_INTERNAL as sys::rmae_status);
+        assert_eq!(text(), "a fault of the library: once");
+        assert_eq!(call(|| std::panic::panic_any(7)), sys::RMAE_INTERNAL as sys::rmae_status);
+        assert_eq!(text(), "a fault of the library: no message");
+        assert_eq!(PRINTED.load(Ordering::Relaxed), 0);
+        // Outside a call panics go where they went before.
+        assert!(catch_unwind(|| panic!("elsewhere")).is_err());
+        assert_eq!(PRINTED.load(Ordering::Relaxed), 1);
+        assert_eq!(call(|| Ok(())), sys::RMAE_OK as sys::rmae_status);
+        assert_eq!(text(), "a fault of the library: no message");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let long = format!("a{}", "é".repeat(TEXT_BYTES));
+        let failure = Failure { status: Status::InvalidArgument, text: long.clone() };
+        assert_eq!(call(|| Err(failure)), sys::RMAE_INVALID_ARGUMENT as sys::rmae_status);
+        assert_eq!(text(), long[..TEXT_BYTES - 1]);
+        let zero = Failure { status: Status::InvalidArgument, text: "a\0b".into() };
+        call(|| Err(zero));
+        assert_eq!(text(), "a?b");
+    }
+}

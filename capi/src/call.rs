@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::c_void;
 
-use retromae::device::{Device, Element, GemmWorkspace, Matrix, MatrixMut, Stream, View, ViewMut};
+use retromae::device::{Device, Element, Error, GemmWorkspace, Matrix, MatrixMut, Stream, View, ViewMut};
 use retromae::ops;
 
 use crate::ranges::{Range, Ranges};
@@ -22,6 +22,10 @@ pub trait Descriptor: Copy {
     fn head(&self) -> (u32, u32, u64);
 }
 
+const MATMUL_FLAGS: u64 = (sys::RMAE_MATMUL_LEFT_TRANSPOSED
+    | sys::RMAE_MATMUL_RIGHT_TRANSPOSED
+    | sys::RMAE_MATMUL_ACCUMULATE) as u64;
+
 /// Implements [`Descriptor`] for structs of the header, each with its version and its flags.
 macro_rules! descriptors {
     ($($desc:ident, $version:ident, $flags:expr;)*) => {$(
@@ -39,6 +43,20 @@ macro_rules! descriptors {
 descriptors! {
     rmae_attention_desc, RMAE_ATTENTION_VERSION, sys::RMAE_ATTENTION_ATOMIC as u64;
     rmae_cross_entropy_desc, RMAE_CROSS_ENTROPY_VERSION, sys::RMAE_CROSS_ENTROPY_IGNORE_INDEX as u64;
+    rmae_mean_weights_desc, RMAE_MEAN_WEIGHTS_VERSION, 0;
+    rmae_bag_of_words_desc, RMAE_BAG_OF_WORDS_VERSION, 0;
+    rmae_linear_desc, RMAE_LINEAR_VERSION, sys::RMAE_LINEAR_ACCUMULATE as u64;
+    rmae_matmul_desc, RMAE_MATMUL_VERSION, MATMUL_FLAGS;
+    rmae_layer_norm_desc, RMAE_LAYER_NORM_VERSION, 0;
+    rmae_bias_gelu_desc, RMAE_BIAS_GELU_VERSION, 0;
+    rmae_column_sum_desc, RMAE_COLUMN_SUM_VERSION, sys::RMAE_SUM_ACCUMULATE as u64;
+    rmae_reduce_desc, RMAE_REDUCE_VERSION, sys::RMAE_SUM_ACCUMULATE as u64;
+    rmae_segment_sum_desc, RMAE_SEGMENT_SUM_VERSION, 0;
+    rmae_rows_desc, RMAE_ROWS_VERSION, 0;
+    rmae_group_by_key_desc, RMAE_GROUP_BY_KEY_VERSION, 0;
+    rmae_embedding_desc, RMAE_EMBEDDING_VERSION, 0;
+    rmae_masks_desc, RMAE_MASKS_VERSION, 0;
+    rmae_adamw_desc, RMAE_ADAMW_VERSION, 0;
     rmae_batch, RMAE_BATCH_VERSION, 0;
 }
 
@@ -249,8 +267,11 @@ impl<'a, D> Call<'a, D> {
     ) -> Result<()> {
         self.ranges.borrow().require_disjoint()?;
         // SAFETY: the caller's promise to a function of the header: the stream lives, and arrays are valid until the work is done.
-        let stream = unsafe { self.device.lend_stream(self.stream.addr() as u64, gemm) }
-            .map_err(|error| Failure::of_field("stream", error))?;
+        let stream =
+            unsafe { self.device.lend_stream(self.stream.addr() as u64, gemm) }.map_err(|error| {
+                let of_workspace = matches!(error, Error::Misaligned { .. });
+                Failure::of_field(if of_workspace { "workspace" } else { "stream" }, error)
+            })?;
         Ok(operation(&stream)?)
     }
 
@@ -283,7 +304,7 @@ pub fn workspace_with_gemm(device: &Device, bytes: usize) -> usize {
 /// Returns a size of the header as Rust has it.
 ///
 /// # Errors
-/// When it is negative, or 2^40 and more: no array is that long, and no product of three of them overflows unnoticed.
+/// When it is negative, or 2^40 and more: no array is that long.
 pub fn size(field: &'static str, value: i64) -> Result<usize> {
     match usize::try_from(value) {
         Ok(value) if value < 1 << 40 => Ok(value),
@@ -291,27 +312,81 @@ pub fn size(field: &'static str, value: i64) -> Result<usize> {
     }
 }
 
+/// Returns a number of rows or columns, which kernels count in 32 bits.
+///
+/// # Errors
+/// As [`size`]; also when it is 2^31 and more.
+pub fn count(field: &'static str, value: i64) -> Result<usize> {
+    let value = size(field, value)?;
+    if value > i32::MAX as usize {
+        return Err(Failure::field(Status::UnsupportedShape, field, value, "below 2^31"));
+    }
+    Ok(value)
+}
+
+/// Returns the length of an array with `factor`, of this field, times `other` elements or rows.
+///
+/// # Errors
+/// When that is 2^40 and more.
+pub fn product(field: &'static str, factor: usize, other: usize) -> Result<usize> {
+    let product = factor.checked_mul(other).filter(|&product| product < 1 << 40);
+    product.map_or_else(|| invalid(field, factor, format_args!("less, with {other} of the others")), Ok)
+}
+
+/// Returns an array in host memory.
+///
+/// # Errors
+/// When it is NULL, unless it is empty, or misaligned.
+///
+/// # Safety
+/// It is null or valid for its length, for as long as the result lives.
+pub unsafe fn host_array<'a, T>(field: &'static str, data: *const T, length: usize) -> Result<&'a [T]> {
+    if length == 0 {
+        return Ok(&[]);
+    }
+    require_host_array(field, data)?;
+    // SAFETY: passed on to the caller.
+    Ok(unsafe { std::slice::from_raw_parts(data, length) })
+}
+
+/// Copies results to an array in host memory.
+///
+/// # Errors
+/// As [`host_array`].
+///
+/// # Safety
+/// It is null or valid for as many elements.
+pub unsafe fn write_host_array<T: Copy>(field: &'static str, data: *mut T, values: &[T]) -> Result<()> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    require_host_array(field, data)?;
+    // SAFETY: passed on to the caller; the values are this library's, so they do not overlap.
+    unsafe { data.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+    Ok(())
+}
+
+fn require_host_array<T>(field: &'static str, data: *const T) -> Result<()> {
+    if data.is_null() {
+        return Err(Failure::field(Status::NullPointer, field, "NULL", "an array in host memory"));
+    }
+    if !data.is_aligned() {
+        let expected = format_args!("aligned to {} bytes", align_of::<T>());
+        return Err(Failure::field(Status::Misaligned, field, format_args!("at {data:p}"), expected));
+    }
+    Ok(())
+}
+
 /// Returns the stride that a field stands for, and the elements from the first to the last.
 fn strided(field: &'static str, [rows, columns]: [usize; 2], stride: i64) -> Result<(usize, usize)> {
-    let stride = match stride {
-        0 => columns,
-        stride => size(field, stride).map_err(|_| {
-            let actual = format_args!("strided by {stride} elements");
-            Failure::field(
-                Status::InvalidArgument,
-                field,
-                actual,
-                format_args!("strided by at least {columns}"),
-            )
-        })?,
-    };
-    if stride < columns {
+    let given = if stride == 0 { Some(columns) } else { usize::try_from(stride).ok() };
+    let Some(stride) = given.filter(|given| (columns..1 << 40).contains(given)) else {
         return invalid(
             field,
             format_args!("strided by {stride} elements"),
-            format_args!("strided by at least {columns} (its columns)"),
+            format_args!("strided by {columns} (its columns) or more, below 2^40; 0 for contiguous rows"),
         );
-    }
+    };
     if rows == 0 || columns == 0 {
         return Ok((stride, 0));
     }

@@ -88,6 +88,15 @@ impl Failure {
     }
 }
 
+/// Returns a failure whose field has the header's name, where Rust's begins with another one: `(Rust's, the header's)`.
+pub fn renamed(failure: Failure, names: &[(&str, &str)]) -> Failure {
+    let found = names.iter().find_map(|(rust, c)| Some((failure.text.strip_prefix(rust)?, c)));
+    match found {
+        Some((rest, name)) => Failure { text: format!("{name}{rest}"), ..failure },
+        None => failure,
+    }
+}
+
 /// Returns `Err` with a value that can never be right.
 pub fn invalid<T>(
     field: impl fmt::Display,

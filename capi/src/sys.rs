@@ -1218,8 +1218,8 @@ pub struct rmae_group_by_key_desc {
     pub version: u32,
     pub flags: u64,
     pub rows: i64,
-    pub arrays: i64,
-    pub array: [rmae_keys; 3usize],
+    pub array_count: i64,
+    pub arrays: [rmae_keys; 3usize],
     pub workspace: *mut ::core::ffi::c_void,
     pub workspace_bytes: usize,
 }
@@ -1235,10 +1235,10 @@ const _: () = {
         [::core::mem::offset_of!(rmae_group_by_key_desc, flags) - 8usize];
     ["Offset of field: rmae_group_by_key_desc::rows"]
         [::core::mem::offset_of!(rmae_group_by_key_desc, rows) - 16usize];
+    ["Offset of field: rmae_group_by_key_desc::array_count"]
+        [::core::mem::offset_of!(rmae_group_by_key_desc, array_count) - 24usize];
     ["Offset of field: rmae_group_by_key_desc::arrays"]
-        [::core::mem::offset_of!(rmae_group_by_key_desc, arrays) - 24usize];
-    ["Offset of field: rmae_group_by_key_desc::array"]
-        [::core::mem::offset_of!(rmae_group_by_key_desc, array) - 32usize];
+        [::core::mem::offset_of!(rmae_group_by_key_desc, arrays) - 32usize];
     ["Offset of field: rmae_group_by_key_desc::workspace"]
         [::core::mem::offset_of!(rmae_group_by_key_desc, workspace) - 152usize];
     ["Offset of field: rmae_group_by_key_desc::workspace_bytes"]
@@ -1419,13 +1419,31 @@ unsafe extern "C" {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct rmae_corruption {
-    pub ids: *const i32,
-    pub count_limit: rmae_count_limit,
+pub struct rmae_replacement {
     pub mask_id: i32,
     pub vocab_size: i64,
     pub mask_share: f64,
     pub random_share: f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of rmae_replacement"][::core::mem::size_of::<rmae_replacement>() - 32usize];
+    ["Alignment of rmae_replacement"][::core::mem::align_of::<rmae_replacement>() - 8usize];
+    ["Offset of field: rmae_replacement::mask_id"]
+        [::core::mem::offset_of!(rmae_replacement, mask_id) - 0usize];
+    ["Offset of field: rmae_replacement::vocab_size"]
+        [::core::mem::offset_of!(rmae_replacement, vocab_size) - 8usize];
+    ["Offset of field: rmae_replacement::mask_share"]
+        [::core::mem::offset_of!(rmae_replacement, mask_share) - 16usize];
+    ["Offset of field: rmae_replacement::random_share"]
+        [::core::mem::offset_of!(rmae_replacement, random_share) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct rmae_corruption {
+    pub ids: *const i32,
+    pub count_limit: rmae_count_limit,
+    pub replacement: rmae_replacement,
     pub input_ids: *mut i32,
     pub offsets: *const i32,
     pub labeled_rows: *mut i32,
@@ -1440,14 +1458,8 @@ const _: () = {
     ["Offset of field: rmae_corruption::ids"][::core::mem::offset_of!(rmae_corruption, ids) - 0usize];
     ["Offset of field: rmae_corruption::count_limit"]
         [::core::mem::offset_of!(rmae_corruption, count_limit) - 8usize];
-    ["Offset of field: rmae_corruption::mask_id"]
-        [::core::mem::offset_of!(rmae_corruption, mask_id) - 24usize];
-    ["Offset of field: rmae_corruption::vocab_size"]
-        [::core::mem::offset_of!(rmae_corruption, vocab_size) - 32usize];
-    ["Offset of field: rmae_corruption::mask_share"]
-        [::core::mem::offset_of!(rmae_corruption, mask_share) - 40usize];
-    ["Offset of field: rmae_corruption::random_share"]
-        [::core::mem::offset_of!(rmae_corruption, random_share) - 48usize];
+    ["Offset of field: rmae_corruption::replacement"]
+        [::core::mem::offset_of!(rmae_corruption, replacement) - 24usize];
     ["Offset of field: rmae_corruption::input_ids"]
         [::core::mem::offset_of!(rmae_corruption, input_ids) - 56usize];
     ["Offset of field: rmae_corruption::offsets"]
@@ -1533,7 +1545,7 @@ unsafe extern "C" {
     pub fn rmae_masks_pool_offsets(
         cu_seqlens: *const i32,
         sentences: i64,
-        pool_rows_max: i64,
+        rows_max: i64,
         offsets: *mut u32,
     ) -> rmae_status;
 }

@@ -62,7 +62,20 @@ macro_rules! for_model_float {
         }
     };
 }
-pub(crate) use {for_float, for_model_float};
+/// Evaluates to the segments of a field, within a function that returns a result.
+macro_rules! segments {
+    ($call:ident, $segments:expr, $field:literal) => {{
+        let sys::rmae_segments { offsets, indices, keys, count: segments, indices_length } = $segments;
+        let segments = count(concat!($field, ".count"), segments)?;
+        let length = count(concat!($field, ".indices_length"), indices_length)?;
+        retromae::ops::segment_sum::Segments {
+            offsets: $call.view(concat!($field, ".offsets"), offsets, segments + 1)?,
+            indices: $call.optional(concat!($field, ".indices"), indices, length)?,
+            keys: $call.optional(concat!($field, ".keys"), keys, segments)?,
+        }
+    }};
+}
+pub(crate) use {for_float, for_model_float, segments};
 
 /// Returns the packed batch of the field `batch`.
 pub fn packed<'a, D>(call: &Call<'a, D>, batch: &sys::rmae_packed) -> Result<Packed<'a>> {

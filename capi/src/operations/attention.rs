@@ -2,12 +2,14 @@
 
 use retromae::device::{DType, Float};
 use retromae::ops::Packed;
-use retromae::ops::attention::{self, Attention, Backward, BackwardOptions, Forward, Mask, Queries};
+use retromae::ops::attention::{
+    self, Attention, Backward, BackwardOptions, Forward, Mask, MaskBits, Queries,
+};
 
-use crate::call::{Call, size};
+use crate::call::{Call, count, host_array, product, size, write_host_array};
 use crate::status::{Result, invalid};
-use crate::sys;
 use crate::types::{RNG_WORDS, count_limit, dropout, dtype, for_float, packed};
+use crate::{border, sys};
 
 type Desc = sys::rmae_attention_desc;
 
@@ -28,10 +30,6 @@ fn sizes(desc: &Desc) -> Result<Sizes> {
     let keys = size("batch.tokens", desc.batch.tokens)?;
     let has_queries = !desc.queries.cu_seqlens.is_null();
     let queries = if has_queries { size("queries.tokens", desc.queries.tokens)? } else { keys };
-    let product = |field, factor: usize, other: usize| {
-        let product = factor.checked_mul(other).filter(|&product| product < 1 << 40);
-        product.map_or_else(|| invalid(field, factor, format_args!("less, with {other} of the others")), Ok)
-    };
     let columns = product("head_dim", head_dim, num_heads)?;
     let log_sum_exp = product("num_heads", num_heads, queries)?;
     Ok(Sizes { queries: [queries, columns], keys: [keys, columns], log_sum_exp, num_heads, head_dim })
@@ -80,9 +78,13 @@ fn queries<'a>(call: &Call<'a, Desc>, batch: Packed<'a>) -> Result<Option<Querie
 fn mask<'a>(call: &Call<'a, Desc>, batch: Packed<'a>) -> Result<Mask<'a>> {
     let mask = &call.desc.mask;
     let flag = |flag: u32| mask.flags & flag != 0;
-    let known = match u32::try_from(mask.kind) {
-        Ok(sys::RMAE_MASK_WINDOW) => sys::RMAE_MASK_FIRST,
-        Ok(sys::RMAE_MASK_PERMUTATION) => sys::RMAE_MASK_INCLUDE_SELF,
+    let kinds = sys::RMAE_MASK_FULL..=sys::RMAE_MASK_PERMUTATION;
+    let Some(kind) = u32::try_from(mask.kind).ok().filter(|kind| kinds.contains(kind)) else {
+        return invalid("mask.kind", mask.kind, "one of rmae_mask_kind");
+    };
+    let known = match kind {
+        sys::RMAE_MASK_WINDOW => sys::RMAE_MASK_FIRST,
+        sys::RMAE_MASK_PERMUTATION => sys::RMAE_MASK_INCLUDE_SELF,
         _ => 0,
     };
     if mask.flags & !known != 0 {
@@ -106,37 +108,36 @@ fn mask<'a>(call: &Call<'a, Desc>, batch: Packed<'a>) -> Result<Mask<'a>> {
             Err(_) => invalid(field, positions, "-1 (all), or in 0..2^32"),
         },
     };
-    Ok(match u32::try_from(mask.kind) {
-        Ok(sys::RMAE_MASK_FULL) => Mask::Full,
-        Ok(sys::RMAE_MASK_POOL) => {
+    Ok(match kind {
+        sys::RMAE_MASK_FULL => Mask::Full,
+        sys::RMAE_MASK_POOL => {
             let (bits, offsets) = bits()?;
             Mask::Pool { bits, offsets, rows: call.view("mask.rows", mask.rows, batch.tokens)? }
         }
-        Ok(sys::RMAE_MASK_INDEPENDENT) => {
+        sys::RMAE_MASK_INDEPENDENT => {
             let (bits, offsets) = bits()?;
             Mask::Independent { bits, offsets }
         }
-        Ok(sys::RMAE_MASK_BITS) => {
+        sys::RMAE_MASK_BITS => {
             let (bits, offsets) = bits()?;
             Mask::Bits { bits, offsets }
         }
-        Ok(sys::RMAE_MASK_GENERATED) => Mask::Generated {
+        sys::RMAE_MASK_GENERATED => Mask::Generated {
             rng: call.view("mask.rng", mask.rng, RNG_WORDS)?,
             sentence_indices: call.view("mask.sentence_indices", mask.sentence_indices, batch.sequences())?,
             word_starts: call.view("mask.word_starts", mask.word_starts, batch.tokens.div_ceil(32))?,
             pool_rows_max: size("mask.pool_rows_max", mask.pool_rows_max)?,
             count_limit: count_limit("mask.count_limit", mask.count_limit)?,
         },
-        Ok(sys::RMAE_MASK_WINDOW) => Mask::Window {
+        sys::RMAE_MASK_WINDOW => Mask::Window {
             left: limit("mask.left", mask.left)?,
             right: limit("mask.right", mask.right)?,
             first: flag(sys::RMAE_MASK_FIRST),
         },
-        Ok(sys::RMAE_MASK_PERMUTATION) => Mask::Permutation {
+        _ => Mask::Permutation {
             order: call.view("mask.order", mask.order, batch.tokens)?,
             include_self: flag(sys::RMAE_MASK_INCLUDE_SELF),
         },
-        _ => return invalid("mask.kind", mask.kind, "one of rmae_mask_kind"),
     })
 }
 
@@ -186,3 +187,45 @@ fn backward_of<T: Float>(call: &Call<'_, Desc>) -> Result<()> {
     };
     call.enqueue(|stream| attention::backward(stream, backward))
 }
+
+/// `rmae_mask_bits` of the header.
+///
+/// # Safety
+/// Each array is null or valid for the length that the header gives.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rmae_mask_bits(
+    lengths: *const i64,
+    sequences: i64,
+    visible: *const u8,
+    offsets: *mut u32,
+    bits: *mut u32,
+) -> sys::rmae_status {
+    border::call(|| {
+        // SAFETY: passed on to the caller.
+        let lengths = unsafe { host_array("lengths", lengths, count("sequences", sequences)?)? };
+        let lengths: Vec<usize> =
+            lengths.iter().map(|&length| size("lengths", length)).collect::<Result<_>>()?;
+        let starts = MaskBits::offsets_of(&lengths)?;
+        if !bits.is_null() {
+            // No product or sum overflows, as there are below 2^32 words of bits.
+            let squares = lengths.iter().scan(0, |start, &length| {
+                let own = *start;
+                *start += length * length;
+                Some(own)
+            });
+            let squares: Vec<usize> = squares.collect();
+            let total = lengths.iter().map(|&length| length * length).sum();
+            // SAFETY: passed on to the caller.
+            let visible = unsafe { host_array("visible", visible, total)? };
+            let mask = MaskBits::from_fn(&lengths, |sequence, query, key| {
+                visible[squares[sequence] + query * lengths[sequence] + key] != 0
+            })?;
+            // SAFETY: passed on to the caller.
+            unsafe { write_host_array("bits", bits, mask.words())? };
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { write_host_array("offsets", offsets, &starts) }
+    })
+}
+const _: [unsafe extern "C" fn(*const i64, i64, *const u8, *mut u32, *mut u32) -> sys::rmae_status; 2] =
+    [rmae_mask_bits, sys::rmae_mask_bits];

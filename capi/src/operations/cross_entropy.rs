@@ -2,10 +2,10 @@
 
 use retromae::device::Float;
 use retromae::model::IGNORE_INDEX;
-use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, Options, Totals};
+use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, MeanWeights, Options, Totals};
 
-use crate::call::{Call, size, workspace_with_gemm};
-use crate::status::{Failure, Result, Status, invalid};
+use crate::call::{Call, count, host_array, size, workspace_with_gemm};
+use crate::status::{Result, invalid};
 use crate::sys;
 use crate::types::{dtype, for_float};
 
@@ -17,9 +17,9 @@ const GROUPS_MAX: usize = 1 << 20;
 /// Returns M, H and V.
 fn sizes(desc: &Desc) -> Result<[usize; 3]> {
     Ok([
-        size("rows", desc.rows)?,
-        size("hidden_size", desc.hidden_size)?,
-        size("vocab_size", desc.vocab_size)?,
+        count("rows", desc.rows)?,
+        count("hidden_size", desc.hidden_size)?,
+        count("vocab_size", desc.vocab_size)?,
     ])
 }
 
@@ -103,12 +103,22 @@ fn group_ends(desc: &Desc) -> Result<Vec<usize>> {
     if groups > GROUPS_MAX {
         return invalid("groups", groups, format_args!("at most {GROUPS_MAX}"));
     }
-    if desc.group_ends.is_null() {
-        return Err(Failure::field(Status::NullPointer, "group_ends", "NULL", format_args!("{groups} ends")));
-    }
     // SAFETY: the caller's promise to a function of the header: the array is valid for its length.
-    let ends = (0..groups).map(|group| unsafe { desc.group_ends.add(group).read_unaligned() });
-    ends.map(|end| size("group_ends", end)).collect()
+    let ends = unsafe { host_array("group_ends", desc.group_ends, groups)? };
+    ends.iter().map(|&end| size("group_ends", end)).collect()
+}
+
+/// Enqueues the row weights of a mean.
+pub fn mean_weights(call: &Call<'_, sys::rmae_mean_weights_desc>) -> Result<()> {
+    let desc = call.desc;
+    let rows = count("rows", desc.rows)?;
+    let arguments = MeanWeights {
+        labeled_rows: call.view("labeled_rows", desc.labeled_rows, rows)?,
+        counts: call.view("counts", desc.counts, count("sentences", desc.sentences)?)?,
+        row_weights: call.view_mut("row_weights", desc.row_weights, rows)?,
+        weight: desc.weight,
+    };
+    call.enqueue(|stream| cross_entropy::mean_weights(stream, arguments))
 }
 
 /// Layout of the header's struct.

@@ -1,7 +1,20 @@
 //! The operations, one file each, and the functions that C calls.
 
+mod adamw;
 mod attention;
+mod bag_of_words;
+mod bias_gelu;
+mod column_sum;
 mod cross_entropy;
+mod embedding;
+mod group_by_key;
+mod layer_norm;
+mod linear;
+mod masks;
+mod matmul;
+mod reduce;
+mod rows;
+mod segment_sum;
 
 use std::ffi::c_void;
 
@@ -102,13 +115,44 @@ macro_rules! workspaces {
 }
 
 operations! {
+    rmae_adamw_step(rmae_adamw_desc) = adamw::step;
     rmae_attention_forward(rmae_attention_desc) = attention::forward;
     rmae_attention_backward(rmae_attention_desc) = attention::backward;
+    rmae_bag_of_words_forward(rmae_bag_of_words_desc) = bag_of_words::forward;
+    rmae_bag_of_words_forward_backward(rmae_bag_of_words_desc) = bag_of_words::forward_backward;
+    rmae_bias_gelu_forward(rmae_bias_gelu_desc) = bias_gelu::forward;
+    rmae_bias_gelu_backward(rmae_bias_gelu_desc) = bias_gelu::backward;
+    rmae_column_sum(rmae_column_sum_desc) = column_sum::column_sum;
     rmae_cross_entropy_forward(rmae_cross_entropy_desc) = cross_entropy::forward;
     rmae_cross_entropy_forward_backward(rmae_cross_entropy_desc) = cross_entropy::forward_backward;
+    rmae_embedding_forward(rmae_embedding_desc) = embedding::forward;
+    rmae_embedding_backward(rmae_embedding_desc) = embedding::backward;
+    rmae_group_by_key(rmae_group_by_key_desc) = group_by_key::group_by_key;
+    rmae_layer_norm_forward(rmae_layer_norm_desc) = layer_norm::forward;
+    rmae_layer_norm_backward(rmae_layer_norm_desc) = layer_norm::backward;
+    rmae_linear_forward(rmae_linear_desc) = linear::forward;
+    rmae_linear_backward(rmae_linear_desc) = linear::backward;
+    rmae_masks_sample(rmae_masks_desc) = masks::sample;
+    rmae_matmul(rmae_matmul_desc) = matmul::matmul;
+    rmae_mean_weights(rmae_mean_weights_desc) = cross_entropy::mean_weights;
+    rmae_reduce_sum(rmae_reduce_desc) = reduce::sum;
+    rmae_reduce_squares(rmae_reduce_desc) = reduce::squares;
+    rmae_rows_gather(rmae_rows_desc) = rows::gather;
+    rmae_rows_scatter_add(rmae_rows_desc) = rows::scatter_add;
+    rmae_segment_sum(rmae_segment_sum_desc) = segment_sum::segment_sum;
 }
 
 workspaces! {
     rmae_attention_workspace(rmae_attention_desc) = attention::workspace;
+    rmae_bag_of_words_workspace(rmae_bag_of_words_desc) = bag_of_words::workspace;
+    rmae_column_sum_workspace(rmae_column_sum_desc) = column_sum::workspace;
     rmae_cross_entropy_workspace(rmae_cross_entropy_desc) = cross_entropy::workspace;
+    rmae_embedding_workspace(rmae_embedding_desc) = embedding::workspace;
+    rmae_group_by_key_workspace(rmae_group_by_key_desc) = group_by_key::workspace;
+    rmae_layer_norm_workspace(rmae_layer_norm_desc) = layer_norm::workspace;
+    rmae_linear_workspace(rmae_linear_desc) = linear::workspace;
+    rmae_masks_workspace(rmae_masks_desc) = masks::workspace;
+    rmae_matmul_workspace(rmae_matmul_desc) = matmul::workspace;
+    rmae_reduce_workspace(rmae_reduce_desc) = reduce::workspace;
+    rmae_segment_sum_workspace(rmae_segment_sum_desc) = segment_sum::workspace;
 }

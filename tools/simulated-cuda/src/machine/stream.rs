@@ -6,7 +6,7 @@ use std::time::Instant;
 use cudarc::driver::sys::CUresult;
 
 use super::work::Work;
-use super::{Context, Handle, LEGACY_STREAM, OperationId};
+use super::{Context, Handle, LEGACY_STREAM, OperationId, new_handle};
 use crate::call::{CallResult, never_return, refuse};
 
 /// Maximum enqueued operations; beyond this a launch waits, as it does when a GPU's queues are full.
@@ -38,14 +38,20 @@ pub(crate) struct Event {
     pub captured: Option<(Handle, Vec<usize>)>,
 }
 
+thread_local! {
+    /// The calling thread's own default stream, which is ordered with the legacy stream as any blocking one.
+    static THREADS_STREAM: Handle = new_handle();
+}
+
 impl Context {
     /// Returns the stream of a client's handle.
     pub(crate) fn stream(&mut self, what: &str, stream: Handle) -> CallResult<(Handle, &mut Stream)> {
         let handle = match stream {
             0 | 1 => LEGACY_STREAM,
             2 => {
-                let why = format_args!("{what}: the stream of each thread is not simulated");
-                return refuse(CUresult::CUDA_ERROR_NOT_SUPPORTED, why);
+                let own = THREADS_STREAM.with(|stream| *stream);
+                self.streams.entry(own).or_insert_with(|| Stream::new(true));
+                own
             }
             other => other,
         };
