@@ -66,5 +66,4 @@ pub unsafe extern "C" fn rmae_adamw_schedule(
         unsafe { write_host_array("schedule", schedule, &words) }
     })
 }
-const _: [unsafe extern "C" fn(*const sys::rmae_adamw_constants, f64, u32, *mut f32) -> sys::rmae_status; 2] =
-    [rmae_adamw_schedule, sys::rmae_adamw_schedule];
+as_declared! { rmae_adamw_schedule }

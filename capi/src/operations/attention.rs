@@ -227,5 +227,4 @@ pub unsafe extern "C" fn rmae_mask_bits(
         unsafe { write_host_array("offsets", offsets, &starts) }
     })
 }
-const _: [unsafe extern "C" fn(*const i64, i64, *const u8, *mut u32, *mut u32) -> sys::rmae_status; 2] =
-    [rmae_mask_bits, sys::rmae_mask_bits];
+as_declared! { rmae_mask_bits }

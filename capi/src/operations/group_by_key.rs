@@ -81,5 +81,4 @@ pub unsafe extern "C" fn rmae_group_by_key_segments(
         unsafe { write("segments", segments, most as i64) }
     })
 }
-const _: [unsafe extern "C" fn(i64, i64, *mut i64) -> sys::rmae_status; 2] =
-    [rmae_group_by_key_segments, sys::rmae_group_by_key_segments];
+as_declared! { rmae_group_by_key_segments }

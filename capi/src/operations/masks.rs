@@ -118,8 +118,7 @@ pub unsafe extern "C" fn rmae_masks_pool_offsets(
         }
     })
 }
-const _: [unsafe extern "C" fn(*const i32, i64, i64, *mut u32) -> sys::rmae_status; 2] =
-    [rmae_masks_pool_offsets, sys::rmae_masks_pool_offsets];
+as_declared! { rmae_masks_pool_offsets }
 
 /// `rmae_masks_labeled_offsets` of the header.
 ///
@@ -141,5 +140,4 @@ pub unsafe extern "C" fn rmae_masks_labeled_offsets(
         }
     })
 }
-const _: [unsafe extern "C" fn(*const i32, i64, sys::rmae_count_limit, *mut i32) -> sys::rmae_status; 2] =
-    [rmae_masks_labeled_offsets, sys::rmae_masks_labeled_offsets];
+as_declared! { rmae_masks_labeled_offsets }

@@ -18,6 +18,8 @@ mod segment_sum;
 
 use std::ffi::c_void;
 
+pub use adamw::hyperparameters;
+
 use crate::call::{Call, read_descriptor};
 use crate::devices::device_of;
 use crate::status::{Failure, Result, Status};
