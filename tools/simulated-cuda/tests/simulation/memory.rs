@@ -71,6 +71,7 @@ fn pointers_know_their_allocation() {
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, memory + 8), Ok(memory));
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE, memory + 8), Ok(BYTES as u64));
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, memory + 8), Ok(2));
+        assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, memory + 8), Ok(0));
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE, host), Ok(1));
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, host + 4), Ok(host));
         assert_eq!(ask(Attribute::CU_POINTER_ATTRIBUTE_P2P_TOKENS, memory), Err(CUDA_ERROR_NOT_SUPPORTED));
