@@ -28,7 +28,7 @@
 //! ```
 //!
 //! `examples/` takes one idea each: an operation, attention with your own mask, two-stream attention, linear + cross-entropy, a training step, a
-//! trainer of your own, a CUDA graph, a Hugging Face checkpoint.
+//! trainer of your own, a CUDA graph, a Hugging Face checkpoint, a trainer over operations alone.
 //!
 //! # Modules
 //!
