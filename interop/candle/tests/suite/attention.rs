@@ -19,6 +19,8 @@ const POOL_ROWS: usize = 7;
 
 /// Whether the query at a position of a sentence sees a key.
 type Visible<'a> = &'a dyn Fn(usize, usize, usize) -> bool;
+/// The position of a query in its sentence, by the sentence and the query's number.
+type Positions<'a> = &'a dyn Fn(usize, usize) -> usize;
 
 /// Attention of candle's operations: softmax by exponentials, so that a query that sees nothing gives zeros and has no gradient.
 ///
@@ -27,7 +29,7 @@ fn unfused(
     dtype: DType,
     tensors: [&Tensor; 3],
     lengths: [&[usize]; 2],
-    positions: impl Fn(usize, usize) -> usize,
+    positions: Positions<'_>,
     visible: Visible<'_>,
 ) -> Result<Tensor> {
     let (_, heads, head_dim) = tensors[0].dims3()?;
@@ -69,7 +71,7 @@ fn compare(name: &str, head_dim: usize, mask: Mask, visible: Visible<'_>) {
         let vars = [0.37, 0.71, 1.3].map(|step| wave(&[TOKENS, HEADS, head_dim], step).unwrap());
         let [query, key, value] = vars.each_ref().map(Var::as_tensor);
         let actual = Attention::new(&batch).mask(mask.clone()).forward(query, key, value)?;
-        let expected = unfused(DType::F32, [query, key, value], [&LENGTHS; 2], |_, query| query, visible)?;
+        let expected = unfused(DType::F32, [query, key, value], [&LENGTHS; 2], &|_, query| query, visible)?;
         assert_close(&format!("{name}: output"), &actual, &expected, F32);
         let vars = vars.each_ref();
         let pairs = gradients(&actual, &vars)?.into_iter().zip(gradients(&expected, &vars)?);
@@ -188,7 +190,7 @@ fn queries_that_are_packed_separately() -> Result<()> {
         .queries(&PackedBatch::new(&fewer, device)?, Some(&positions))?;
     let unmasked = Attention::new(&keys).queries(&PackedBatch::new(&more, device)?, None)?;
     let causal = |_, query, key| key <= query;
-    let cases: [(_, _, &dyn Fn(usize, usize) -> usize, Visible<'_>); 2] = [
+    let cases: [(_, _, Positions<'_>, Visible<'_>); 2] = [
         (at_third, fewer, &|_, query| 3 * query, &causal),
         (unmasked, more, &|_, query| query, &|_, _, _| true),
     ];
@@ -219,7 +221,7 @@ fn sixteen_bits() -> Result<()> {
         let causal = |_, query, key| key <= query;
         let [naive, exact] = [dtype, DType::F32].map(|dtype| {
             let tensors = wide.each_ref().map(Var::as_tensor);
-            unfused(dtype, tensors, [&LENGTHS; 2], |_, query| query, &causal).unwrap()
+            unfused(dtype, tensors, [&LENGTHS; 2], &|_, query| query, &causal).unwrap()
         });
         assert_no_worse(&format!("{dtype:?} output"), [&actual, &naive, &exact], dtype);
         let actual = gradients(&actual, &narrow.each_ref())?;
@@ -252,7 +254,7 @@ fn several_calls_in_a_graph() -> Result<()> {
     let fused = |query: &Tensor, key: &Tensor, value: &Tensor| attention.forward(query, key, value);
     let causal = |_, query, key| key <= query;
     let own = |query: &Tensor, key: &Tensor, value: &Tensor| {
-        unfused(DType::F32, [query, key, value], [&LENGTHS; 2], |_, query| query, &causal)
+        unfused(DType::F32, [query, key, value], [&LENGTHS; 2], &|_, query| query, &causal)
     };
     let network = |attention: &dyn Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>| -> Result<Tensor> {
         let first = attention(&content, &content, &content)?;
