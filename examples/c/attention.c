@@ -1,5 +1,5 @@
-/* Attention with a mask of one's own, forward and backward, on memory of this program: each query sees itself and every second key.
- * Output and gradients are compared with the formulas in double precision. */
+/* Attention with a mask of one's own, forward and backward, on memory of this program: each query sees itself
+ * and every second key. Output and gradients are compared with the formulas in double precision. */
 #include "check.h"
 #include "reference.h"
 
@@ -8,7 +8,9 @@ enum { SEQUENCES = 2, HEADS = 2, DIM = 32, COLUMNS = HEADS * DIM, TOKENS = 19, L
 static const int64_t lengths[SEQUENCES] = {7, 12};
 static const int32_t cu_seqlens[SEQUENCES + 1] = {0, 7, 19};
 
-static int sees(int64_t query, int64_t key) { return query == key || key % 2 == 0; }
+static int sees(int64_t query, int64_t key) {
+    return query == key || key % 2 == 0;
+}
 
 /* Query, key and value side by side in one projection, as a linear layer gives them; gradients likewise. */
 static float projection[TOKENS * 3 * COLUMNS], gradient[TOKENS * 3 * COLUMNS];
@@ -41,7 +43,7 @@ int main(void) {
             for (int64_t key = 0; key < lengths[sequence]; key++) *next++ = (uint8_t)sees(query, key);
     uint32_t offsets[SEQUENCES + 1];
     CHECK(rmae_mask_bits(lengths, SEQUENCES, visible, offsets, NULL));
-    uint32_t *bits = (uint32_t *)malloc(offsets[SEQUENCES] * sizeof *bits);
+    uint32_t* bits = (uint32_t*)malloc(offsets[SEQUENCES] * sizeof *bits);
     if (bits == NULL) return EXIT_FAILURE;
     CHECK(rmae_mask_bits(lengths, SEQUENCES, visible, offsets, bits));
 

@@ -1,5 +1,7 @@
-/* Linear + cross-entropy inside a training loop of one's own (its argument: the number of steps): a bigram model, whose hidden states are rows of a table, learns a text by gradient
- * descent that is written here. The logits are never in memory as a whole. The first losses and gradients are compared with double precision. */
+/* Linear + cross-entropy inside a training loop of one's own (its argument: the number of steps): a bigram
+ * model, whose hidden states are rows of a table, learns a text by gradient descent that is written here. The
+ * logits are never in memory as a whole. The first losses and gradients are compared with double precision.
+ */
 #include <string.h>
 
 #include "check.h"
@@ -7,7 +9,8 @@
 enum { WORDS = 128, HIDDEN = 32, STEPS = 60 };
 
 static const char text[] =
-    "a bigram model predicts each letter from the letter before it; it knows nothing else, and still learns that q is followed by u, that a comma is "
+    "a bigram model predicts each letter from the letter before it; it knows nothing else, and still learns "
+    "that q is followed by u, that a comma is "
     "followed by a blank, and that most words end in e, s, t or d";
 
 enum { ROWS = (int)sizeof text - 2 };
@@ -39,13 +42,14 @@ static void reference(void) {
     }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     const int steps = argc > 1 ? atoi(argv[1]) : (int)STEPS;
     rmae_device device;
     CHECK(rmae_device_open("host", 0, &device));
 
     uint32_t seed = 1;
-    for (size_t i = 0; i < WORDS * HIDDEN; i++) table[i] = next_value(&seed), weight[i] = 0.1f * next_value(&seed);
+    for (size_t i = 0; i < WORDS * HIDDEN; i++)
+        table[i] = next_value(&seed), weight[i] = 0.1f * next_value(&seed);
     for (size_t row = 0; row < ROWS; row++) {
         targets[row] = text[row + 1];
         row_weights[row] = 1.0f / ROWS;
@@ -91,7 +95,8 @@ int main(int argc, char **argv) {
         for (size_t i = 0; i < WORDS * HIDDEN; i++) weight[i] -= 2.0f * d_weight[i];
         for (size_t i = 0; i < WORDS; i++) bias[i] -= 2.0f * d_bias[i];
         for (size_t row = 0; row < ROWS; row++)
-            for (size_t c = 0; c < HIDDEN; c++) table[(size_t)text[row] * HIDDEN + c] -= 2.0f * d_hidden[row * HIDDEN + c];
+            for (size_t c = 0; c < HIDDEN; c++)
+                table[(size_t)text[row] * HIDDEN + c] -= 2.0f * d_hidden[row * HIDDEN + c];
     }
     printf("loss %.3f -> %.3f in %d steps\n", (double)first, (double)last, steps);
 

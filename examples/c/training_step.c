@@ -1,5 +1,6 @@
-/* Whole training steps of a small RetroMAE model (the argument: their number): masks are sampled, encoder and decoder run forward and backward, and AdamW updates. A gradient is compared with a
- * difference of losses first. */
+/* Whole training steps of a small RetroMAE model (the argument: their number): masks are sampled, encoder and
+ * decoder run forward and backward, and AdamW updates. A gradient is compared with a difference of losses
+ * first. */
 #include <string.h>
 
 #include "check.h"
@@ -7,7 +8,8 @@
 enum { SENTENCES = 8, LENGTH = 16, TOKENS = SENTENCES * LENGTH, WORDS = 60, STEPS = 40 };
 
 static const char config[] =
-    "{\"vocab_size\": 60, \"hidden_size\": 64, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 128,"
+    "{\"vocab_size\": 60, \"hidden_size\": 64, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, "
+    "\"intermediate_size\": 128,"
     " \"max_position_embeddings\": 16, \"hidden_dropout_prob\": 0, \"attention_probs_dropout_prob\": 0,"
     " \"retromae_decoder\": \"enhanced\"}";
 
@@ -15,21 +17,23 @@ static const char config[] =
 static int32_t ids[TOKENS], cu_seqlens[SENTENCES + 1];
 static uint32_t sentence_indices[SENTENCES], word_starts[TOKENS / 32];
 
-/* The encoder's loss plus the decoder's, whose gradient the model computes; without dropout, and with the masks of a step. */
-static float total_loss(rmae_model model, const rmae_batch *batch) {
+/* The encoder's loss plus the decoder's, whose gradient the model computes; without dropout, and with the
+ * masks of a step. */
+static float total_loss(rmae_model model, const rmae_batch* batch) {
     const uint64_t seed = 1;
     rmae_outcome outcome;
     CHECK(rmae_model_step(model, NULL, batch, &seed, 0, &outcome));
     return outcome.encoder_loss + outcome.decoder_loss;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     const int steps = argc > 1 ? atoi(argv[1]) : (int)STEPS;
     rmae_device device;
     CHECK(rmae_device_open("host", 0, &device));
 
     for (int32_t s = 0; s < SENTENCES; s++) {
-        for (int32_t p = 0; p < LENGTH; p++) ids[s * LENGTH + p] = p == 0 ? 1 : p == LENGTH - 1 ? 2 : 10 + s + p;
+        for (int32_t p = 0; p < LENGTH; p++)
+            ids[s * LENGTH + p] = p == 0 ? 1 : p == LENGTH - 1 ? 2 : 10 + s + p;
         cu_seqlens[s + 1] = (s + 1) * LENGTH;
         sentence_indices[s] = (uint32_t)s;
     }
@@ -77,8 +81,8 @@ int main(int argc, char **argv) {
         CHECK(rmae_model_outcome(model, &outcome));
         if (step == 1) first = outcome.decoder_loss;
     }
-    printf("decoder's loss %.3f -> %.3f, encoder's %.3f, gradient norm %.3f\n", (double)first, (double)outcome.decoder_loss,
-           (double)outcome.encoder_loss, (double)outcome.gradient_norm);
+    printf("decoder's loss %.3f -> %.3f, encoder's %.3f, gradient norm %.3f\n", (double)first,
+           (double)outcome.decoder_loss, (double)outcome.encoder_loss, (double)outcome.gradient_norm);
 
     CHECK(rmae_model_destroy(model));
     CHECK(rmae_device_close(device));
