@@ -49,7 +49,7 @@ fn attention() {
     let other = Mask::bits(&MaskBits::full(&[5]).unwrap(), &Device::Cpu).unwrap();
     assert_refused(
         Attention::new(&batch).mask(other).forward(&good, &good, &good),
-        "mask offsets is 2 elements long",
+        "offsets is 2 elements long; it should be 3",
     );
     let order = Mask::permutation(&[0, 1], false, &Device::Cpu).unwrap();
     assert_refused(
