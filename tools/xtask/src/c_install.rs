@@ -114,7 +114,7 @@ mod tests {
 
     /// The version stands in the header, in the manifests and here.
     #[test]
-    fn the_version_is_the_librarys() {
+    fn the_version_is_that_of_header_and_manifest() {
         let root = repository();
         let manifest = fs::read_to_string(root.join("capi/Cargo.toml")).unwrap();
         assert!(manifest.contains(&format!("\nversion = \"{}\"\n", VERSION.join("."))));
