@@ -272,7 +272,12 @@ impl<'a, D> Call<'a, D> {
                 let of_workspace = matches!(error, Error::Misaligned { .. });
                 Failure::of_field(if of_workspace { "workspace" } else { "stream" }, error)
             })?;
-        Ok(operation(&stream)?)
+        operation(&stream).map_err(|error| {
+            let Failure { status, text } = error.into();
+            let before = gemm.filter(|_| status == Status::WorkspaceTooSmall).map(|gemm| gemm.bytes);
+            let behind = before.map(|bytes| format!(", behind the {bytes} bytes of the GEMM library"));
+            Failure { status, text: text + &behind.unwrap_or_default() }
+        })
     }
 
     /// Notes rows of a field's array, to be compared with the others.
