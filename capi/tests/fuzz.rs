@@ -134,8 +134,6 @@ fn run(sampler: &mut Sampler, case: &mut Case) -> rmae_status {
     }
     let what = format!("{}, seed {}, descriptor {}", case.name, sampler.seed, sampler.descriptor);
     let status = case.call_with(null_mut(), &desc);
-    // SAFETY: the legacy stream.
-    assert_eq!(unsafe { rmae_stream_synchronize(common::handle(), null_mut()) }, OK, "{what}");
     let text = if status == OK { String::new() } else { last_error() };
     // Nothing that the caller wrote is a fault of the library or of a kernel.
     assert!(status == OK || (1000..4000).contains(&status), "{what}: {} {text}", status_name(status));

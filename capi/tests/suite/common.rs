@@ -361,10 +361,15 @@ impl Case {
         }
     }
 
-    /// Calls the operation on a descriptor.
+    /// Calls the operation on a descriptor, and waits for its work.
     pub fn call_with(&self, stream: *mut c_void, desc: &[u64]) -> rmae_status {
         // SAFETY: a descriptor of the operation, whose arrays are the memory's.
-        unsafe { (self.operation)(handle(), stream, desc.as_ptr().cast()) }
+        let status = unsafe { (self.operation)(handle(), stream, desc.as_ptr().cast()) };
+        if status == OK {
+            // SAFETY: the stream is alive.
+            assert_eq!(unsafe { rmae_stream_synchronize(handle(), stream) }, OK, "{}", last_error());
+        }
+        status
     }
 
     /// Calls the operation on a stream.

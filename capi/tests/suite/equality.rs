@@ -3,10 +3,9 @@
 use std::ffi::c_void;
 
 use retromae::device::Stream;
-use retromae_capi::rmae_stream_synchronize;
 
 use crate::cases;
-use crate::common::{Case, Kind, Memory, OK, device, handle, last_error};
+use crate::common::{Case, Kind, Memory, OK, device, last_error};
 
 /// Fills everything in a descriptor that the call does not read, paddings too, with garbage.
 fn with_garbage(case: &Case) -> Vec<u64> {
@@ -46,8 +45,6 @@ fn every_operation_gives_the_bits_of_rust_and_reads_nothing_else() {
             let stream = stream.as_ref().map_or(0, Stream::handle) as usize;
             let stream: *mut c_void = std::ptr::without_provenance_mut(stream);
             assert_eq!(case.call_with(stream, &desc), OK, "{}: {}", case.name, last_error());
-            // SAFETY: the stream is alive.
-            assert_eq!(unsafe { rmae_stream_synchronize(handle(), stream) }, OK, "{}", last_error());
             assert_eq!(case.memory.snapshot(), expected, "{}", case.name);
         }
     }
