@@ -36,9 +36,12 @@ const ROWS: usize = 11;
 const HIDDEN: usize = 24;
 const VOCABULARY: usize = 37;
 
-fn targets() -> Vec<i32> {
+/// Target of rows without a loss that the cases with a flag give.
+const IGNORED: i32 = 5;
+
+fn targets(ignored: i32) -> Vec<i32> {
     let mut targets = integers(7, ROWS, VOCABULARY as u32);
-    targets[2] = -100;
+    targets[2] = ignored;
     targets
 }
 
@@ -53,8 +56,10 @@ fn cross_entropy_of<T: Float>(
     present: bool,
     backward: bool,
 ) -> Case {
+    let ignored = if present { IGNORED } else { -100 };
     let mut desc = rmae_cross_entropy_desc {
-        ignore_index: -100,
+        flags: if present { u64::from(RMAE_CROSS_ENTROPY_IGNORE_INDEX) } else { 0 },
+        ignore_index: IGNORED,
         dtype: code::<T>(),
         algorithm,
         rows: ROWS as i64,
@@ -62,7 +67,7 @@ fn cross_entropy_of<T: Float>(
         vocab_size: VOCABULARY as i64,
         hidden: memory.floats::<T>(1, ROWS * HIDDEN),
         weight: memory.floats::<T>(2, VOCABULARY * HIDDEN),
-        targets: memory.put(&targets()),
+        targets: memory.put(&targets(ignored)),
         losses: memory.floats::<f32>(3, ROWS).cast(),
         chunk_rows: i64::from(!present),
         ..init!(rmae_cross_entropy_desc, RMAE_CROSS_ENTROPY_VERSION)
@@ -83,11 +88,14 @@ fn cross_entropy_of<T: Float>(
         (desc.group_ends, desc.groups) = (ends.as_ptr(), ends.len() as i64);
     }
     let mut fields = fields! { rmae_cross_entropy_desc:
-        I32 ignore_index, Enum dtype, Enum algorithm, F32 label_smoothing, F32 z_loss, F32 soft_cap, Size rows,
+        Enum dtype, Enum algorithm, F32 label_smoothing, F32 z_loss, F32 soft_cap, Size rows,
         Size hidden_size, Size vocab_size, IN hidden, IN weight, MAYBE16 bias, IN targets, MAYBE row_weights,
         OUT losses, MAYBE_OUT log_sum_exp, MAYBE_OUT log_likelihoods, MAYBE_OUT1 correct, MAYBE_OUT totals,
         HostArray group_ends, Size groups, WORKSPACE workspace, WorkspaceBytes workspace_bytes,
     };
+    if present {
+        fields.extend(fields! { rmae_cross_entropy_desc: I32 ignore_index });
+    }
     if backward {
         desc.d_hidden = memory.floats::<T>(8, ROWS * HIDDEN);
         if present {
@@ -110,7 +118,7 @@ fn cross_entropy_of<T: Float>(
                 label_smoothing: desc.label_smoothing,
                 z_loss: desc.z_loss,
                 soft_cap: has_options.then_some(desc.soft_cap),
-                ..cross_entropy::Options::default()
+                ignore_index: ignored,
             },
             algorithm: rust_algorithm(algorithm),
             losses: view_mut(desc.losses, ROWS),
