@@ -300,12 +300,12 @@ fn wrong_arguments_are_refused() {
     );
     assert_eq!(
         refuse(MaskedBatch { count_limit: MaskCountLimit::of(1.5), ..batch() }),
-        "pool.count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
+        "count_limit is of ratio 1.5; it should be of a ratio in [0, 1]"
     );
     let capped = MaskCountLimit { cap: Some(0), ..MaskCountLimit::of(0.5) };
     assert_eq!(
         refuse(MaskedBatch { count_limit: capped, ..batch() }),
-        "pool.count_limit is of cap 0; it should be of a cap of at least 1"
+        "count_limit is of cap 0; it should be of a cap of at least 1"
     );
     let replaced = |change: fn(&mut Replacement)| {
         let mut batch = batch();
