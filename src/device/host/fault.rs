@@ -35,7 +35,7 @@ pub(super) fn locate(program_counter: usize) -> String {
         }
     });
     let shared = |frame: &&String| {
-        ["kernels/core/", "kernels/arch/", "kernels/host/simt"].iter().any(|part| frame.starts_with(part))
+        ["kernels/core/", "kernels/arch/", "kernels/host/"].iter().any(|part| frame.starts_with(part))
     };
     frames
         .iter()
