@@ -361,10 +361,15 @@ impl Case {
         }
     }
 
+    /// Calls the operation on a descriptor.
+    pub fn enqueue(&self, stream: *mut c_void, desc: &[u64]) -> rmae_status {
+        // SAFETY: a descriptor of the operation, whose arrays are the memory's.
+        unsafe { (self.operation)(handle(), stream, desc.as_ptr().cast()) }
+    }
+
     /// Calls the operation on a descriptor, and waits for its work.
     pub fn call_with(&self, stream: *mut c_void, desc: &[u64]) -> rmae_status {
-        // SAFETY: a descriptor of the operation, whose arrays are the memory's.
-        let status = unsafe { (self.operation)(handle(), stream, desc.as_ptr().cast()) };
+        let status = self.enqueue(stream, desc);
         if status == OK {
             // SAFETY: the stream is alive.
             assert_eq!(unsafe { rmae_stream_synchronize(handle(), stream) }, OK, "{}", last_error());
@@ -415,21 +420,25 @@ macro_rules! give_workspace {
     }};
 }
 
+/// Returns the same closure, whose type is then known.
+pub fn in_rust<F: Fn(&Stream) -> retromae::ops::Result<()>>(call: F) -> F {
+    call
+}
+
 /// Makes a case of an operation, with the query of its workspace if it has one.
 #[macro_export]
 macro_rules! case {
     ($name:expr, $operation:path, $query:path, $desc:ident, $memory:ident, $fields:expr, $rust:expr) => {
-        // SAFETY: both functions take this descriptor.
-        unsafe {
-            let functions = ($operation as *const std::ffi::c_void, $query as *const std::ffi::c_void);
-            $crate::common::Case::new($name, functions, &$desc, $fields, $memory, $rust)
-        }
+        $crate::case!(@of $name, $operation, $query as *const std::ffi::c_void, $desc, $memory, $fields, $rust)
     };
     ($name:expr, $operation:path, $desc:ident, $memory:ident, $fields:expr, $rust:expr) => {
-        // SAFETY: the function takes this descriptor.
-        unsafe {
-            let functions = ($operation as *const std::ffi::c_void, std::ptr::null());
-            $crate::common::Case::new($name, functions, &$desc, $fields, $memory, $rust)
-        }
+        $crate::case!(@of $name, $operation, std::ptr::null(), $desc, $memory, $fields, $rust)
     };
+    (@of $name:expr, $operation:path, $query:expr, $desc:ident, $memory:ident, $fields:expr, $rust:expr) => {{
+        let functions = ($operation as *const std::ffi::c_void, $query);
+        let (name, desc, fields, memory) = ($name, $desc, $fields, $memory);
+        let rust = $crate::common::in_rust($rust);
+        // SAFETY: the functions take this descriptor.
+        unsafe { $crate::common::Case::new(name, functions, &desc, fields, memory, rust) }
+    }};
 }

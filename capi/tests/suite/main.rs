@@ -2,6 +2,7 @@
 
 mod cases;
 mod common;
+mod cuda;
 mod equality;
 mod handles;
 mod host_functions;

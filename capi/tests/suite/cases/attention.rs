@@ -149,7 +149,7 @@ fn description<T: Float>(memory: &mut Memory, form: Form) -> rmae_attention_desc
 
 /// A mask in which about two of three keys are visible.
 fn visible(sequence: usize, query: usize, key: usize) -> bool {
-    (sequence + 5 * query + 3 * key * key) % 3 != 0
+    !(sequence + 5 * query + 4 * key * key).is_multiple_of(3)
 }
 
 fn mask(memory: &mut Memory, kind: u32) -> rmae_mask {

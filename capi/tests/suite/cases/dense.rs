@@ -131,7 +131,7 @@ fn matmul_of<T: Float, O: Float>(mut memory: Memory, variant: usize) -> Case {
     let [m, n, k, most] = SIZES;
     let batch = if variant == 0 { 1 } else { most };
     let (left_transposed, right_transposed) = (variant % 2 == 1, variant / 2 % 2 == 1);
-    let (has_bias, accumulates) = (variant % 3 == 0, variant % 3 == 1);
+    let (has_bias, accumulates) = (variant.is_multiple_of(3), variant % 3 == 1);
     let left = if left_transposed { [batch * k, m] } else { [batch * m, k] };
     let right = if right_transposed { [batch * n, k] } else { [batch * k, n] };
     let [strides, output] = [[8, 9, 10], [batch * m, n, 0]];

@@ -1,6 +1,6 @@
 //! Cross-entropy and bag of words.
 
-use retromae::device::{Float, bf16, f16};
+use retromae::device::{Float, Stream, bf16, f16};
 use retromae::ops::Packed;
 use retromae::ops::{bag_of_words, cross_entropy};
 use retromae_capi::*;
@@ -107,35 +107,7 @@ fn cross_entropy_of<T: Float>(
         });
     }
     give_workspace!(desc, memory, rmae_cross_entropy_workspace);
-    let rust = move |stream: &_| {
-        let forward = cross_entropy::Forward::<T> {
-            hidden: matrix(desc.hidden, [ROWS, HIDDEN], 0),
-            weight: matrix(desc.weight, [VOCABULARY, HIDDEN], 0),
-            bias: maybe(desc.bias, |bias| view(bias, VOCABULARY)),
-            targets: view(desc.targets, ROWS),
-            row_weights: maybe(desc.row_weights, |weights| view(weights, ROWS)),
-            options: cross_entropy::Options {
-                label_smoothing: desc.label_smoothing,
-                z_loss: desc.z_loss,
-                soft_cap: has_options.then_some(desc.soft_cap),
-                ignore_index: ignored,
-            },
-            algorithm: rust_algorithm(algorithm),
-            losses: view_mut(desc.losses, ROWS),
-            log_sum_exp: maybe_mut(desc.log_sum_exp, |data| view_mut(data, ROWS)),
-            log_likelihoods: maybe_mut(desc.log_likelihoods, |data| view_mut(data, ROWS)),
-            correct: maybe_mut(desc.correct, |data| view_mut(data, ROWS)),
-            totals: maybe_mut(desc.totals.cast(), |data| view_mut(data, 2)),
-            group_ends: if present { &[4, ROWS] } else { &[] },
-            workspace: workspace(desc.workspace, desc.workspace_bytes, true),
-        };
-        let gradients = cross_entropy::Gradients {
-            d_hidden: maybe_mut(desc.d_hidden, |data| matrix_mut(data, [ROWS, HIDDEN], 0)),
-            d_weight: maybe_mut(desc.d_weight.cast(), |data| matrix_mut(data, [VOCABULARY, HIDDEN], 0)),
-            d_bias: maybe_mut(desc.d_bias, |data| view_mut(data, VOCABULARY)),
-        };
-        cross_entropy::forward_backward(stream, forward, gradients)
-    };
+    let rust = move |stream: &_| rust_cross_entropy::<T>(stream, &desc, present);
     let name = format!("cross_entropy {} {algorithm} {present} {backward}", T::DTYPE.name());
     if backward {
         let call = rmae_cross_entropy_forward_backward;
@@ -144,6 +116,40 @@ fn cross_entropy_of<T: Float>(
         let call = rmae_cross_entropy_forward;
         case!(name, call, rmae_cross_entropy_workspace, desc, memory, fields, rust)
     }
+}
+
+fn rust_cross_entropy<T: Float>(
+    stream: &Stream,
+    desc: &rmae_cross_entropy_desc,
+    present: bool,
+) -> retromae::ops::Result<()> {
+    let forward = cross_entropy::Forward::<T> {
+        hidden: matrix(desc.hidden, [ROWS, HIDDEN], 0),
+        weight: matrix(desc.weight, [VOCABULARY, HIDDEN], 0),
+        bias: maybe(desc.bias, |bias| view(bias, VOCABULARY)),
+        targets: view(desc.targets, ROWS),
+        row_weights: maybe(desc.row_weights, |weights| view(weights, ROWS)),
+        options: cross_entropy::Options {
+            label_smoothing: desc.label_smoothing,
+            z_loss: desc.z_loss,
+            soft_cap: Some(desc.soft_cap).filter(|&cap| cap != 0.0),
+            ignore_index: if present { IGNORED } else { -100 },
+        },
+        algorithm: rust_algorithm(desc.algorithm),
+        losses: view_mut(desc.losses, ROWS),
+        log_sum_exp: maybe_mut(desc.log_sum_exp, |data| view_mut(data, ROWS)),
+        log_likelihoods: maybe_mut(desc.log_likelihoods, |data| view_mut(data, ROWS)),
+        correct: maybe_mut(desc.correct, |data| view_mut(data, ROWS)),
+        totals: maybe_mut(desc.totals.cast(), |data| view_mut(data, 2)),
+        group_ends: if present { &[4, ROWS] } else { &[] },
+        workspace: workspace(desc.workspace, desc.workspace_bytes, true),
+    };
+    let gradients = cross_entropy::Gradients {
+        d_hidden: maybe_mut(desc.d_hidden, |data| matrix_mut(data, [ROWS, HIDDEN], 0)),
+        d_weight: maybe_mut(desc.d_weight.cast(), |data| matrix_mut(data, [VOCABULARY, HIDDEN], 0)),
+        d_bias: maybe_mut(desc.d_bias, |data| view_mut(data, VOCABULARY)),
+    };
+    cross_entropy::forward_backward(stream, forward, gradients)
 }
 
 fn mean_weights(mut memory: Memory) -> Case {
