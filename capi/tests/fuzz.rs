@@ -17,7 +17,7 @@ use retromae_capi::*;
 /// Descriptors take turns between these.
 const SEEDS: [u64; 3] = [1, 2, 0xdead_beef];
 /// Descriptors of a run, unless `RETROMAE_FUZZ_COUNT` says otherwise.
-const COUNT: u64 = 20_000;
+const COUNT: u64 = 50_000;
 
 /// Random numbers that depend on a seed and a descriptor's number alone.
 struct Sampler {
