@@ -11,7 +11,11 @@ use retromae::device::{Buffer, Device, Element};
 use retromae::ops::PackedBatch;
 use retromae::ops::attention::{self, Attention};
 use retromae::ops::bias_gelu;
-use retromae_capi::*;
+use retromae_capi::{
+    RMAE_ATTENTION_VERSION, RMAE_BIAS_GELU_VERSION, RMAE_F32, RMAE_OK, rmae_attention_desc,
+    rmae_attention_forward, rmae_bias_gelu_desc, rmae_bias_gelu_forward, rmae_device, rmae_device_open,
+    rmae_dtype, rmae_packed, rmae_status,
+};
 
 fn open() -> (Device, rmae_device) {
     let mut handle = null_mut();
