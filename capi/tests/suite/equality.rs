@@ -39,13 +39,13 @@ fn every_operation_gives_the_bits_of_rust_and_reads_nothing_else() {
         let desc = with_garbage(&case);
         (case.rust)(&device().stream()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let expected = case.memory.snapshot();
-        assert_ne!(expected, case.memory.initial(), "{} writes nothing", case.name);
+        assert!(expected != case.memory.initial(), "{} writes nothing", case.name);
         for stream in &streams {
             case.memory.reset();
             let stream = stream.as_ref().map_or(0, Stream::handle) as usize;
             let stream: *mut c_void = std::ptr::without_provenance_mut(stream);
             assert_eq!(case.call_with(stream, &desc), OK, "{}: {}", case.name, last_error());
-            assert_eq!(case.memory.snapshot(), expected, "{}", case.name);
+            assert!(case.memory.snapshot() == expected, "{}: other bits than Rust's", case.name);
         }
     }
 }
