@@ -46,11 +46,13 @@ pub unsafe fn prefix_sums(sentences: i64, cu_seqlens: *const i32) -> Result<(Vec
 /// # Safety
 /// `batch` is null or points to a batch, whose arrays are valid for their lengths.
 pub unsafe fn batch_of(batch: *const sys::rmae_batch) -> Result<OwnBatch> {
-    // SAFETY: passed on to the caller, here and below.
+    // SAFETY: passed on to the caller.
     let batch = unsafe { read_descriptor(batch)? };
+    // SAFETY: as above.
     let (cu_seqlens, tokens) = unsafe { prefix_sums(batch.sentences, batch.cu_seqlens)? };
     let sentences = cu_seqlens.len() - 1;
     if !batch.ids.is_null() {
+        // SAFETY: as above.
         let sentences = unsafe {
             PackedSentences {
                 sentence_indices: host_array("sentence_indices", batch.sentence_indices, sentences)?.to_vec(),
@@ -74,6 +76,7 @@ pub unsafe fn batch_of(batch: *const sys::rmae_batch) -> Result<OwnBatch> {
         None
     } else {
         let words = size("visibility_words", batch.visibility_words)?;
+        // SAFETY: as above.
         Some(unsafe {
             MaskPool {
                 bits: host_array("visibility_bits", batch.visibility_bits, words)?.to_vec(),
@@ -82,6 +85,7 @@ pub unsafe fn batch_of(batch: *const sys::rmae_batch) -> Result<OwnBatch> {
             }
         })
     };
+    // SAFETY: as above.
     Ok(OwnBatch::Explicit(unsafe {
         Batch {
             encoder_input_ids: host_array("encoder_input_ids", batch.encoder_input_ids, tokens)?.to_vec(),

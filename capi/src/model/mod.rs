@@ -7,7 +7,7 @@ mod steps;
 use std::ffi::{CString, c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use retromae::device::{DType, Device, Stream, bf16};
+use retromae::device::{DType, Device, Stream, ViewMut, bf16};
 use retromae::model::io::parse_config;
 use retromae::model::{Capacity, Model, ModelConfig, StepHandle};
 
@@ -349,7 +349,7 @@ pub unsafe extern "C" fn rmae_model_parameters_arena(
             let arrays = model.arrays();
             sys::rmae_arena {
                 parameters: address(arrays.parameters.address()).cast(),
-                compute_parameters: address(arrays.compute_parameters.as_ref().map_or(0, |copy| copy.address())),
+                compute_parameters: address(arrays.compute_parameters.as_ref().map_or(0, ViewMut::address)),
                 gradients: address(arrays.gradients.address()).cast(),
                 first_moments: address(arrays.first_moments.address()).cast(),
                 second_moments: address(arrays.second_moments.address()).cast(),

@@ -199,14 +199,17 @@ pub unsafe extern "C" fn rmae_model_embed(
 ) -> sys::rmae_status {
     border::call(|| {
         let shared = model_of(model)?;
-        // SAFETY: passed on to the caller, here and below.
+        // SAFETY: passed on to the caller.
         let stream = unsafe { shared.stream(stream)? };
+        // SAFETY: as above.
         let (cu_seqlens, tokens) = unsafe { prefix_sums(sentences, cu_seqlens)? };
+        // SAFETY: as above.
         let ids = unsafe { host_array("ids", ids, tokens)? };
         let pooling = if mean == 0 { Pooling::Cls } else { Pooling::Mean };
         let found = with_model!(&mut shared.lock().model, model => {
             model.embed_pooled(&stream, &cu_seqlens, ids, pooling)
         })?;
+        // SAFETY: as above.
         unsafe { write_host_array("vectors", vectors, &found) }
     })
 }

@@ -37,7 +37,10 @@ struct Program {
 }
 
 pub fn build(root: &Path) -> Result<Programs> {
-    let tests = run(root, &["test", "--release", "--no-run", "--package", "retromae", "--test", "suite", "--bench", "bench"])?;
+    let tests = run(
+        root,
+        &["test", "--release", "--no-run", "--package", "retromae", "--test", "suite", "--bench", "bench"],
+    )?;
     // The tests go first: they build their own `retromae`, with test-only kernels, to the same path.
     let retromae = run(root, &["build", "--release", "--bin", "retromae"])?;
     let xtask = run(root, &["build", "--release", "--package", "xtask"])?;
