@@ -1,7 +1,7 @@
 //! The cost of a call from C on the host device, beside the same call in Rust. `cargo bench --package retromae-capi --bench call`
 //!
-//! The smallest operations: what is left of their difference is what the border costs, which is the descriptor's checks, the views, the comparison of the
-//! arrays, and the lent stream. Calls that are refused show it without any kernel.
+//! The smallest operations, whose kernels take most of the time, and the same without rows, which launch no kernel: what is left is the descriptor's
+//! checks, the views and the lent stream.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -55,22 +55,29 @@ fn gelu(criterion: &mut Criterion) {
         // SAFETY: the arrays have these lengths, and nobody else uses the output.
         bencher.iter(|| unsafe { rmae_bias_gelu_forward(handle, null_mut(), &raw const desc) });
     });
+    let empty = rmae_bias_gelu_desc { rows: 0, ..desc };
+    group.bench_function("c, no rows", |bencher| {
+        // SAFETY: as above.
+        bencher.iter(|| unsafe { rmae_bias_gelu_forward(handle, null_mut(), &raw const empty) });
+    });
     let refused = rmae_bias_gelu_desc { columns: 7, ..desc };
     group.bench_function("c, refused", |bencher| {
         // SAFETY: as above.
         bencher.iter(|| unsafe { rmae_bias_gelu_forward(handle, null_mut(), &raw const refused) });
     });
     let stream = device.stream();
-    group.bench_function("rust", |bencher| {
-        bencher.iter(|| {
-            let forward = bias_gelu::Forward {
-                input: input.matrix(1, COLUMNS)?,
-                bias: bias.view(),
-                output: output.matrix_mut(1, COLUMNS)?,
-            };
-            bias_gelu::forward(&stream, forward)
+    for (name, rows) in [("rust", 1), ("rust, no rows", 0)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let forward = bias_gelu::Forward {
+                    input: input.slice(0..rows * COLUMNS).matrix(rows, COLUMNS)?,
+                    bias: bias.view(),
+                    output: output.slice_mut(0..rows * COLUMNS).matrix(rows, COLUMNS)?,
+                };
+                bias_gelu::forward(&stream, forward)
+            });
         });
-    });
+    }
     group.finish();
 }
 
