@@ -672,8 +672,9 @@ typedef struct rmae_table_gradient {
 } rmae_table_gradient;
 
 /* Matrices are contiguous; columns are a multiple of 8 up to 1024. f32 and bf16. Arrays that are marked by
- * sources are read and written for these alone. A token whose id, position or sentence is no row of its table
- * comes out as NaN, and so do its gradients. */
+ * sources are read and written for these alone; all others are given for every source, those of the
+ * normalization for QUERY_POSITION, too, which has none. A token whose id, position or sentence is no row of
+ * its table comes out as NaN, and so do its gradients. */
 typedef struct rmae_embedding_desc {
     uint32_t size;
     uint32_t version;
@@ -801,8 +802,8 @@ typedef struct rmae_adamw_constants {
 typedef struct rmae_adamw_desc {
     uint32_t size;
     uint32_t version;
-    uint64_t flags; /* 0 */
-    rmae_adamw_constants constants;
+    uint64_t flags;                 /* 0 */
+    rmae_adamw_constants constants; /* those of RMAE_ADAMW_DEFAULTS, or others */
     int64_t count;
     int64_t decayed;           /* leading elements that weight decay applies to */
     float* parameters;         /* [count], overwritten; aligned to 16 bytes as the others */
