@@ -26,9 +26,15 @@ pub fn no_f16(field: &'static str) -> Failure {
     Failure::field(Status::UnsupportedShape, field, "RMAE_F16", "RMAE_F32 or RMAE_BF16")
 }
 
-/// Evaluates an expression with `$T` as the type that the field `dtype` of a call's descriptor names.
+/// Evaluates an expression with `$T` as the type that the field `dtype` of a call's descriptor names; for f16 another one, if there is one.
 macro_rules! for_float {
     ($call:ident, $T:ident => $body:expr) => {
+        crate::types::for_float!($call, $T => $body, {
+            type $T = retromae::device::f16;
+            $body
+        })
+    };
+    ($call:ident, $T:ident => $body:expr, $f16:expr) => {
         match crate::types::dtype("dtype", $call.desc.dtype)? {
             retromae::device::DType::F32 => {
                 type $T = f32;
@@ -38,10 +44,7 @@ macro_rules! for_float {
                 type $T = retromae::device::bf16;
                 $body
             }
-            retromae::device::DType::F16 => {
-                type $T = retromae::device::f16;
-                $body
-            }
+            retromae::device::DType::F16 => $f16,
         }
     };
 }
@@ -49,17 +52,7 @@ macro_rules! for_float {
 /// As [`for_float`], for operations without kernels for f16.
 macro_rules! for_model_float {
     ($call:ident, $T:ident => $body:expr) => {
-        match crate::types::dtype("dtype", $call.desc.dtype)? {
-            retromae::device::DType::F32 => {
-                type $T = f32;
-                $body
-            }
-            retromae::device::DType::Bf16 => {
-                type $T = retromae::device::bf16;
-                $body
-            }
-            retromae::device::DType::F16 => Err(crate::types::no_f16("dtype")),
-        }
+        crate::types::for_float!($call, $T => $body, Err(crate::types::no_f16("dtype")))
     };
 }
 /// Evaluates to the segments of a field, within a function that returns a result.
