@@ -1,7 +1,7 @@
 //! The C interface of `include/retromae.h`: each function checks what Rust's types would have, and calls the function of the same name in
 //! [`retromae::ops`].
 //!
-//! A caller's memory becomes views ([`Call`](call::Call)), a caller's stream is lent for the length of the call, and nothing is allocated on the device.
+//! A caller's memory becomes views (`Call`), a caller's stream is lent for the length of the call, and nothing is allocated on the device.
 
 /// Refuses to compile functions of another type than the header declares.
 macro_rules! as_declared {

@@ -57,3 +57,4 @@ mod tokenize;
 mod tokenizers;
 mod training;
 mod tutorial;
+mod workspaces;
