@@ -243,8 +243,8 @@ impl<'a, D> Call<'a, D> {
             return Ok((None, whole));
         }
         if whole.len() < gemm {
-            let actual = format_args!("{} bytes long", whole.len());
-            let expected = format_args!("at least {gemm} bytes");
+            let actual = format!("{} bytes long", whole.len());
+            let expected = format!("at least {gemm} bytes");
             return Err(Failure::field(Status::WorkspaceTooSmall, "workspace", actual, expected));
         }
         let (gemm, rest) = whole.split_at(gemm);

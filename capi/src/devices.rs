@@ -19,14 +19,20 @@ pub fn device_of(handle: sys::rmae_device) -> Result<Arc<Device>> {
 }
 
 /// `rmae_status_name` of the header.
+///
+/// # Safety
+/// None is needed: it is declared as C functions are.
 #[unsafe(no_mangle)]
-pub extern "C" fn rmae_status_name(status: sys::rmae_status) -> *const c_char {
+pub unsafe extern "C" fn rmae_status_name(status: sys::rmae_status) -> *const c_char {
     name(status).as_ptr()
 }
 
 /// `rmae_last_error` of the header.
+///
+/// # Safety
+/// None is needed: it is declared as C functions are.
 #[unsafe(no_mangle)]
-pub extern "C" fn rmae_last_error() -> *const c_char {
+pub unsafe extern "C" fn rmae_last_error() -> *const c_char {
     border::last_error()
 }
 
@@ -92,8 +98,11 @@ fn open(name: &str, without_fault_handlers: bool) -> Result<Device> {
 }
 
 /// `rmae_device_close` of the header.
+///
+/// # Safety
+/// None is needed: it is declared as C functions are.
 #[unsafe(no_mangle)]
-pub extern "C" fn rmae_device_close(device: sys::rmae_device) -> sys::rmae_status {
+pub unsafe extern "C" fn rmae_device_close(device: sys::rmae_device) -> sys::rmae_status {
     border::call(|| DEVICES.close(device.cast()).map(drop))
 }
 

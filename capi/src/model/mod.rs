@@ -156,8 +156,11 @@ pub unsafe extern "C" fn rmae_model_create(
 }
 
 /// `rmae_model_destroy` of the header.
+///
+/// # Safety
+/// None is needed: it is declared as C functions are.
 #[unsafe(no_mangle)]
-pub extern "C" fn rmae_model_destroy(model: sys::rmae_model) -> sys::rmae_status {
+pub unsafe extern "C" fn rmae_model_destroy(model: sys::rmae_model) -> sys::rmae_status {
     border::call(|| MODELS.close(model.cast()).map(drop))
 }
 
@@ -189,8 +192,11 @@ pub unsafe extern "C" fn rmae_model_memory(
 }
 
 /// `rmae_model_initialize` of the header.
+///
+/// # Safety
+/// None is needed: it is declared as C functions are.
 #[unsafe(no_mangle)]
-pub extern "C" fn rmae_model_initialize(model: sys::rmae_model, seed: u64) -> sys::rmae_status {
+pub unsafe extern "C" fn rmae_model_initialize(model: sys::rmae_model, seed: u64) -> sys::rmae_status {
     border::call(|| {
         let shared = model_of(model)?;
         let mut state = shared.lock();
