@@ -34,6 +34,8 @@ pub(super) struct Modules {
     kernels: HashMap<&'static str, Kernel>,
     /// Addresses of the modules, by index in the table of fatbins; loaded ones stay as long as the process.
     loaded: Mutex<Vec<Option<usize>>>,
+    /// Set when every kernel has its function, so that a lent stream, which is made for each call, need not look at all of them.
+    all_loaded: OnceLock<()>,
     /// Maximum dynamic shared memory of one block, in bytes.
     shared_bytes_max: u32,
 }
@@ -48,6 +50,7 @@ impl Modules {
         let modules = Self {
             kernels: kernels()?,
             loaded: Mutex::new(vec![None; table::FATBINS.len()]),
+            all_loaded: OnceLock::new(),
             shared_bytes_max: u32::try_from(shared_bytes_max).unwrap_or(0),
         };
         if !table::FATBINS.is_empty() {
@@ -62,7 +65,11 @@ impl Modules {
 
     /// Loads all modules that are not loaded yet: before a capture, as loading a kernel may make the driver wait for all work of the device.
     pub(super) fn load_all(&self) -> Result<()> {
-        self.kernels.iter().try_for_each(|(name, kernel)| self.function(name, kernel).map(drop))
+        if self.all_loaded.get().is_none() {
+            self.kernels.iter().try_for_each(|(name, kernel)| self.function(name, kernel).map(drop))?;
+            self.all_loaded.get_or_init(|| ());
+        }
+        Ok(())
     }
 
     /// Returns a module, loading it if it is not loaded yet.
