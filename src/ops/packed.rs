@@ -41,6 +41,17 @@ impl PackedBatch {
     /// # Errors
     /// When there are 2^31 tokens or more, or the device has not enough memory.
     pub fn new(device: &Device, lengths: &[usize]) -> Result<Self> {
+        let cu_seqlens = Self::prefix_sums(lengths)?;
+        let tokens = cu_seqlens[lengths.len()] as usize;
+        let max_seqlen = lengths.iter().copied().max().unwrap_or(0);
+        Ok(Self { cu_seqlens: device.upload(&cu_seqlens)?, tokens, max_seqlen })
+    }
+
+    /// `[B + 1]` prefix sums of `lengths`, for memory of one's own.
+    ///
+    /// # Errors
+    /// When there are 2^31 tokens or more.
+    pub fn prefix_sums(lengths: &[usize]) -> Result<Vec<i32>> {
         let tokens = lengths.iter().fold(0usize, |sum, &length| sum.saturating_add(length));
         require(
             i32::try_from(tokens).is_ok(),
@@ -52,9 +63,7 @@ impl PackedBatch {
             *end += length as i32;
             Some(*end)
         });
-        let cu_seqlens: Vec<i32> = std::iter::once(0).chain(ends).collect();
-        let max_seqlen = lengths.iter().copied().max().unwrap_or(0);
-        Ok(Self { cu_seqlens: device.upload(&cu_seqlens)?, tokens, max_seqlen })
+        Ok(std::iter::once(0).chain(ends).collect())
     }
 
     /// The batch as an argument of operations.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result};
+use candle_core::{Device, Error, Result};
 use retromae::ops::Packed;
 
 use crate::memory::{Memory, Read};
-use crate::refuse::require;
 
 /// Sentences of a packed batch: the rows of a tensor `[T, …]` are the tokens of the first sentence, then those of the second, and so on. Cloning is
 /// cheap.
@@ -24,18 +23,8 @@ impl PackedBatch {
     /// # Errors
     /// When there are 2^31 tokens or more; an error of the device.
     pub fn new(lengths: &[usize], device: &Device) -> Result<Self> {
-        let tokens = lengths.iter().fold(0usize, |sum, &length| sum.saturating_add(length));
-        require(
-            i32::try_from(tokens).is_ok(),
-            "lengths",
-            format_args!("of {tokens} tokens"),
-            "of below 2^31",
-        )?;
-        let ends = lengths.iter().scan(0, |end, &length| {
-            *end += length as i32;
-            Some(*end)
-        });
-        let cu_seqlens: Vec<i32> = std::iter::once(0).chain(ends).collect();
+        let cu_seqlens = retromae::ops::PackedBatch::prefix_sums(lengths).map_err(Error::wrap)?;
+        let tokens = cu_seqlens[lengths.len()] as usize;
         let max_seqlen = lengths.iter().copied().max().unwrap_or(0);
         Ok(Self { cu_seqlens: Arc::new(Memory::upload(device, &cu_seqlens)?), tokens, max_seqlen })
     }
