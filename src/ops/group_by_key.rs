@@ -105,12 +105,14 @@ pub fn group_by_key(stream: &Stream, arguments: GroupByKey<'_, '_>) -> Result<()
 }
 
 /// Names of an array's fields in errors.
-struct Names {
-    keys: &'static str,
-    key_count: &'static str,
-    segment_keys: &'static str,
-    offsets: &'static str,
-    indices: &'static str,
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Names {
+    pub keys: &'static str,
+    pub key_count: &'static str,
+    pub segment_keys: &'static str,
+    pub offsets: &'static str,
+    pub indices: &'static str,
 }
 
 macro_rules! array_names {
@@ -125,7 +127,9 @@ macro_rules! array_names {
     };
 }
 
-const NAMES: [Names; ARRAYS_MAX] = array_names!(0 1 2);
+/// Those of each array.
+#[doc(hidden)]
+pub const NAMES: [Names; ARRAYS_MAX] = array_names!(0 1 2);
 
 fn check(array: &Keys<'_>, names: &Names, rows: usize) -> Result<()> {
     let Keys { keys, key_count, segment_keys, offsets, indices } = array;

@@ -1,6 +1,6 @@
 //! Rows grouped by key.
 
-use retromae::ops::group_by_key::{self, ARRAYS_MAX, GroupByKey, Keys};
+use retromae::ops::group_by_key::{self, ARRAYS_MAX, GroupByKey, Keys, NAMES, Names};
 
 use super::write;
 use crate::call::{Call, count, size};
@@ -8,29 +8,6 @@ use crate::status::{Result, invalid};
 use crate::{border, sys};
 
 type Desc = sys::rmae_group_by_key_desc;
-
-/// Names of an array's fields in messages.
-struct Names {
-    keys: &'static str,
-    key_count: &'static str,
-    segment_keys: &'static str,
-    offsets: &'static str,
-    indices: &'static str,
-}
-
-macro_rules! array_names {
-    ($($index:literal)*) => {
-        [$(Names {
-            keys: concat!("arrays[", $index, "].keys"),
-            key_count: concat!("arrays[", $index, "].key_count"),
-            segment_keys: concat!("arrays[", $index, "].segment_keys"),
-            offsets: concat!("arrays[", $index, "].offsets"),
-            indices: concat!("arrays[", $index, "].indices"),
-        },)*]
-    };
-}
-
-const NAMES: [Names; ARRAYS_MAX] = array_names!(0 1 2);
 
 /// Returns the rows, and the number of arrays.
 fn sizes(desc: &Desc) -> Result<[usize; 2]> {
