@@ -7,7 +7,7 @@ use crate::status::{Failure, Result, Status, invalid};
 pub struct Range {
     field: &'static str,
     start: usize,
-    /// Behind the last row.
+    /// The first byte after the last row.
     end: usize,
     row_bytes: usize,
     stride_bytes: usize,

@@ -1,6 +1,6 @@
 //! Random descriptors: right ones of every operation with random changes. No call crashes, writes outside its outputs, or fails without a text.
 //!
-//! What a library in C cannot know is left alone: no change claims more elements than an array has, unless the call must be refused for it.
+//! No change claims more elements than an array has, which a library in C cannot know, unless the call must be refused for it.
 
 #[path = "suite/cases/mod.rs"]
 mod cases;

@@ -221,7 +221,7 @@ fn an_optimizer_of_the_callers_works_in_the_arena() {
             let [expected, actual] = [own, other].map(|model| read(rmae_model_parameter, model, parameter));
             assert_eq!(expected, actual, "{:?}", parameter.0);
         }
-        // What the kernels read was renewed, too.
+        // The copy that the kernels read was renewed, too.
         let losses = [own, other].map(|model| step(model, &batch)).map(|losses| losses.decoder_loss);
         assert_eq!(losses[0], losses[1]);
     }

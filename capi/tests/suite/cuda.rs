@@ -1,4 +1,4 @@
-//! What only a CUDA device can do: calls within the caller's capture, and memory that the driver does not know.
+//! Properties of CUDA devices alone: calls within the caller's capture, and memory that the driver does not know.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;

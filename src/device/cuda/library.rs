@@ -24,7 +24,7 @@ impl Library {
     /// first that is in one of the [`folders`].
     ///
     /// # Errors
-    /// Where there is none, with the names and folders; `what` is the library in that message, and `cure` the end of it.
+    /// When there is none; the message names the library as `what`, with the names and folders that were tried, and ends with `cure`.
     pub(super) fn find(what: &str, names: &[impl AsRef<str>], cure: &str) -> Result<Self> {
         Self::find_in(what, names, cure, folders)
     }

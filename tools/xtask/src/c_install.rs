@@ -129,10 +129,10 @@ mod tests {
         let arguments = Arguments {
             prefix: "/opt/retromae".into(),
             libdir: "lib64".into(),
-            destdir: Some("/tmp/stage".into()),
+            destdir: Some("/stage".into()),
         };
         let prefix = Path::new("/opt/retromae");
-        assert_eq!(arguments.staged(prefix), Path::new("/tmp/stage/opt/retromae"));
+        assert_eq!(arguments.staged(prefix), Path::new("/stage/opt/retromae"));
         let package = arguments.package(prefix);
         assert!(package.contains("prefix=/opt/retromae\n"), "{package}");
         assert!(package.contains("libdir=${prefix}/lib64\n"), "{package}");
