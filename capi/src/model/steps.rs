@@ -2,13 +2,13 @@
 
 use std::ffi::c_void;
 
-use retromae::model::{AdamW, Losses, MicroBatch, Pooling, StepRandomness, StepResult, TrainStep};
+use retromae::model::{Losses, MicroBatch, Pooling, StepRandomness, StepResult, TrainStep};
 
 use super::batch::{batch_of, prefix_sums};
 use super::{AnyModel, model_of, with_model};
 use crate::call::{host_array, write_host_array};
-use crate::operations::{hyperparameters, write};
-use crate::status::{Failure, Result, Status, invalid};
+use crate::operations::{hyperparameters_at, write};
+use crate::status::invalid;
 use crate::{border, sys};
 
 /// `rmae_model_zero_gradients` of the header.
@@ -38,18 +38,6 @@ fn outcome_of(losses: &Losses, gradient_norm: f32) -> sys::rmae_outcome {
         encoder_perplexity: losses.encoder_perplexity,
         decoder_perplexity: losses.decoder_perplexity,
         gradient_norm,
-    }
-}
-
-/// Returns the constants as Rust has them.
-///
-/// # Safety
-/// `constants` is null or valid.
-unsafe fn adamw_of(constants: *const sys::rmae_adamw_constants) -> Result<AdamW> {
-    // SAFETY: passed on to the caller.
-    match unsafe { constants.as_ref() } {
-        Some(constants) => Ok(hyperparameters(constants)),
-        None => Err(Failure::field(Status::NullPointer, "constants", "NULL", "rmae_adamw_constants")),
     }
 }
 
@@ -122,7 +110,7 @@ pub unsafe extern "C" fn rmae_model_train_step(
         let shared = model_of(model)?;
         // SAFETY: passed on to the caller.
         let (batch, stream, optimizer) =
-            unsafe { (batch_of(batch)?, shared.stream(stream)?, adamw_of(constants)?) };
+            unsafe { (batch_of(batch)?, shared.stream(stream)?, hyperparameters_at(constants)?) };
         let batch = MicroBatch::new(batch.input(), StepRandomness { seed, step });
         let step = TrainStep { batch, optimizer: &optimizer, learning_rate, update };
         let mut state = shared.lock();
@@ -148,7 +136,7 @@ pub unsafe extern "C" fn rmae_model_update(
     border::call(|| {
         let shared = model_of(model)?;
         // SAFETY: passed on to the caller.
-        let (stream, optimizer) = unsafe { (shared.stream(stream)?, adamw_of(constants)?) };
+        let (stream, optimizer) = unsafe { (shared.stream(stream)?, hyperparameters_at(constants)?) };
         let norm = with_model!(&mut shared.lock().model, model => {
             model.update(&stream, &optimizer, learning_rate, update)
         })?;

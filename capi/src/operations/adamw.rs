@@ -17,9 +17,24 @@ const NAMES: [(&str, &str); 5] = [
 ];
 
 /// Returns the constants as Rust has them.
-pub fn hyperparameters(constants: &sys::rmae_adamw_constants) -> Hyperparameters {
+fn hyperparameters(constants: &sys::rmae_adamw_constants) -> Hyperparameters {
     let &sys::rmae_adamw_constants { beta1, beta2, eps, weight_decay, max_norm } = constants;
     Hyperparameters { beta1, beta2, eps, weight_decay, max_norm: Some(max_norm).filter(|&norm| norm != 0.0) }
+}
+
+/// Returns the constants at an address.
+///
+/// # Errors
+/// When it is NULL.
+///
+/// # Safety
+/// It is null or valid.
+pub unsafe fn hyperparameters_at(constants: *const sys::rmae_adamw_constants) -> Result<Hyperparameters> {
+    if constants.is_null() {
+        return Err(Failure::field(Status::NullPointer, "constants", "NULL", "rmae_adamw_constants"));
+    }
+    // SAFETY: passed on to the caller.
+    Ok(hyperparameters(&unsafe { constants.read_unaligned() }))
 }
 
 pub fn step(call: &Call<'_, sys::rmae_adamw_desc>) -> Result<()> {
@@ -55,11 +70,8 @@ pub unsafe extern "C" fn rmae_adamw_schedule(
     schedule: *mut f32,
 ) -> sys::rmae_status {
     border::call(|| {
-        if constants.is_null() {
-            return Err(Failure::field(Status::NullPointer, "constants", "NULL", "rmae_adamw_constants"));
-        }
         // SAFETY: passed on to the caller.
-        let hyperparameters = hyperparameters(&unsafe { constants.read_unaligned() });
+        let hyperparameters = unsafe { hyperparameters_at(constants)? };
         let words = hyperparameters.schedule(learning_rate, update);
         let words = words.map_err(|error| renamed(error.into(), &NAMES))?;
         // SAFETY: passed on to the caller.

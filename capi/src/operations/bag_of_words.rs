@@ -3,7 +3,7 @@
 use retromae::device::Float;
 use retromae::ops::bag_of_words::{self, Bags, Forward, Gradients};
 
-use super::cross_entropy::algorithm;
+use super::logits::{algorithm, chunk_rows, gradients};
 use crate::call::{Call, count, size, workspace_with_gemm};
 use crate::status::Result;
 use crate::sys;
@@ -23,10 +23,7 @@ fn sizes(desc: &Desc) -> Result<[usize; 3]> {
 pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
     let desc = call.desc;
     let [tokens, _, vocab_size] = sizes(desc)?;
-    let chunk = match size("chunk_rows", desc.chunk_rows)? {
-        0 => tokens,
-        chunk => chunk.min(tokens),
-    };
+    let chunk = chunk_rows(desc.chunk_rows, tokens)?;
     let sentences = count("batch.sequences", desc.batch.sequences)?;
     let (algorithm, dtype) = (algorithm(desc.algorithm)?, dtype("dtype", desc.dtype)?);
     let needed = bag_of_words::workspace(algorithm, dtype, sentences, chunk, vocab_size);
@@ -66,11 +63,7 @@ fn enqueue<T: Float>(call: &Call<'_, Desc>, backward: bool) -> Result<()> {
         workspace,
     };
     let gradients = if backward {
-        Gradients {
-            d_hidden: call.optional_matrix_mut("d_hidden", desc.d_hidden, shape, 0)?,
-            d_weight: call.optional_matrix_mut("d_weight", desc.d_weight.cast(), weight_shape, 0)?,
-            d_bias: call.optional_mut("d_bias", desc.d_bias, vocab_size)?,
-        }
+        gradients(call, (desc.d_hidden, desc.d_weight, desc.d_bias), [tokens, hidden_size, vocab_size])?
     } else {
         Gradients::default()
     };

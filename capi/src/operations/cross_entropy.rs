@@ -2,8 +2,9 @@
 
 use retromae::device::Float;
 use retromae::model::IGNORE_INDEX;
-use retromae::ops::cross_entropy::{self, Algorithm, Forward, Gradients, MeanWeights, Options, Totals};
+use retromae::ops::cross_entropy::{self, Forward, Gradients, MeanWeights, Options, Totals};
 
+use super::logits::{algorithm, chunk_rows, gradients};
 use crate::call::{Call, count, host_array, size, workspace_with_gemm};
 use crate::status::{Result, invalid};
 use crate::sys;
@@ -23,21 +24,9 @@ fn sizes(desc: &Desc) -> Result<[usize; 3]> {
     ])
 }
 
-/// Returns the method of a field.
-pub fn algorithm(algorithm: sys::rmae_algorithm) -> Result<Algorithm> {
-    match u32::try_from(algorithm) {
-        Ok(sys::RMAE_ALGORITHM_LIBRARY) => Ok(Algorithm::Library),
-        Ok(sys::RMAE_ALGORITHM_FUSED) => Ok(Algorithm::Fused),
-        _ => invalid("algorithm", algorithm, "RMAE_ALGORITHM_LIBRARY (0) or RMAE_ALGORITHM_FUSED (1)"),
-    }
-}
-
 pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
     let [rows, hidden_size, vocab_size] = sizes(call.desc)?;
-    let chunk = match size("chunk_rows", call.desc.chunk_rows)? {
-        0 => rows,
-        chunk => chunk.min(rows),
-    };
+    let chunk = chunk_rows(call.desc.chunk_rows, rows)?;
     let (algorithm, dtype) = (algorithm(call.desc.algorithm)?, dtype("dtype", call.desc.dtype)?);
     let needed = cross_entropy::workspace(algorithm, dtype, chunk, hidden_size, vocab_size);
     Ok(workspace_with_gemm(call.device(), needed.bytes()))
@@ -79,11 +68,7 @@ fn enqueue<T: Float>(call: &Call<'_, Desc>, backward: bool) -> Result<()> {
         workspace,
     };
     let gradients = if backward {
-        Gradients {
-            d_hidden: call.optional_matrix_mut("d_hidden", desc.d_hidden, shape, 0)?,
-            d_weight: call.optional_matrix_mut("d_weight", desc.d_weight.cast(), weight_shape, 0)?,
-            d_bias: call.optional_mut("d_bias", desc.d_bias, vocab_size)?,
-        }
+        gradients(call, (desc.d_hidden, desc.d_weight, desc.d_bias), [rows, hidden_size, vocab_size])?
     } else {
         Gradients::default()
     };

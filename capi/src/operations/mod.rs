@@ -10,6 +10,7 @@ mod embedding;
 mod group_by_key;
 mod layer_norm;
 mod linear;
+mod logits;
 mod masks;
 mod matmul;
 mod reduce;
@@ -18,7 +19,7 @@ mod segment_sum;
 
 use std::ffi::c_void;
 
-pub use adamw::hyperparameters;
+pub use adamw::hyperparameters_at;
 
 use crate::call::{Call, read_descriptor};
 use crate::devices::device_of;
