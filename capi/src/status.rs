@@ -118,7 +118,7 @@ impl From<device::Error> for Failure {
             E::KernelsNotBuilt(_) | E::HostProcessor { .. } => Status::UnsupportedHardware,
             E::Capturing(_) => Status::Capturing,
             E::OutOfMemory { .. } | E::CudaOutOfMemory { .. } => Status::OutOfMemory,
-            E::Kernel { .. } | E::Cuda(_) => Status::DeviceError,
+            E::Kernel { .. } | E::HostThreads(_) | E::Cuda(_) => Status::DeviceError,
             E::CudaEnded(_) => Status::DeviceLost,
         };
         Self { status, text: error.to_string() }

@@ -51,6 +51,9 @@ pub enum Error {
         /// `-march` of the kernels
         built: &'static str,
     },
+    /// The threads that the host device works with cannot be started.
+    #[error("the host device cannot start its threads: {0}")]
+    HostThreads(String),
     /// An allocation was refused.
     #[error("cannot allocate {requested} bytes on the {device} device; use a smaller batch")]
     OutOfMemory {

@@ -9,6 +9,7 @@ mod fault;
 mod gemm;
 mod memory;
 mod options;
+mod pool;
 mod scheduler;
 mod signals;
 mod stack;
@@ -51,6 +52,7 @@ impl HostDevice {
         if options.catch_faults {
             signals::install_handlers();
         }
+        pool::watch_forks();
         Ok(Self {
             options,
             streams: Streams::default(),
@@ -90,18 +92,20 @@ impl HostDevice {
         };
         // An error stops the other blocks early; which one is reported may then depend on timing. The scope keeps a single block, too, from the
         // caller's thread: one that runs blocks keeps the stacks of their threads, which are too many for a thousand callers.
-        let _: std::result::Result<(), ()> = rayon::scope(|_| (0..blocks).into_par_iter().try_for_each(run));
+        let _: std::result::Result<(), ()> =
+            pool::install(|| rayon::scope(|_| (0..blocks).into_par_iter().try_for_each(run)))?;
         add_time(&self.kernel_ns, start);
         failure.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
     }
 
     /// # Safety
     /// The three matrices are valid for their shapes, and `c` overlaps neither operand.
-    unsafe fn gemm(&self, gemm: &Gemm) {
+    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
         let start = Instant::now();
         // SAFETY: passed on to the caller.
-        unsafe { gemm::run(gemm) };
+        pool::install(|| unsafe { gemm::run(gemm) })?;
         add_time(&self.gemm_ns, start);
+        Ok(())
     }
 
     /// Executes a stream's command at once.
@@ -113,7 +117,7 @@ impl HostDevice {
         unsafe {
             match command {
                 Command::Launch(launch) => return self.launch(launch),
-                Command::Gemm(gemm, _) => self.gemm(gemm),
+                Command::Gemm(gemm, _) => return self.gemm(gemm),
                 Command::Transfer(Transfer { destination, source, bytes, .. }) => {
                     std::ptr::copy_nonoverlapping(*source as *const u8, *destination as *mut u8, *bytes);
                 }
