@@ -1,6 +1,7 @@
 //! `xtask bundle`: one folder with all that a GPU machine without Rust, compiler or network needs to verify and measure.
 
 mod cargo;
+mod python;
 mod wheels;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = "retromae-bundle")]
     out: PathBuf,
     /// Fail when the bundle is larger
-    #[arg(long, value_name = "MB", default_value_t = 60)]
+    #[arg(long, value_name = "MB", default_value_t = 66)]
     max_mb: u64,
     /// Bundle though nvcc was missing: the bundle then verifies the CPU emulator alone
     #[arg(long)]
@@ -84,10 +85,11 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
     let peers = root.join("benches/peers");
     if peers.is_dir() {
         copy_folder(&peers, &folder.join("peers"))?;
-        wheels::fetch(&folder.join("wheels"))?;
     } else {
         eprintln!("warning: there is no benches/peers: the bundle compares with no PyTorch");
     }
+    wheels::fetch(&folder.join("wheels"))?;
+    python::add(root, &folder.join("python"))?;
     copy_corpus(root, &folder.join("corpus"))?;
     write_whole(&folder.join(BUILD), &serde_json::to_vec_pretty(build)?)
 }

@@ -1,4 +1,4 @@
-//! Packages compared with PyTorch, unpacked ready to import.
+//! Packages of others, unpacked ready to import: those compared with PyTorch, and the runner of the Python tests.
 
 use std::fs;
 use std::path::Path;
@@ -6,8 +6,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Pinned, so that bundles of one commit measure the same. Both are pure Python and run on any installed PyTorch and Triton.
-const PACKAGES: [&str; 2] = ["liger-kernel==0.8.5", "cut-cross-entropy==25.1.1"];
+/// Pinned, so that bundles of one commit measure the same. All are pure Python and run on any installed PyTorch and Triton.
+const PACKAGES: [&str; 6] = [
+    "liger-kernel==0.8.5",
+    "cut-cross-entropy==25.1.1",
+    // The last line of versions that needs no Pygments.
+    "pytest==8.3.5",
+    "pluggy==1.6.0",
+    "iniconfig==2.1.0",
+    "packaging==25.0",
+];
 /// Folders that the peers never import.
 const NOT_NEEDED: [&str; 5] = [
     "liger_kernel/chunked_loss",
@@ -20,7 +28,7 @@ const NOT_NEEDED: [&str; 5] = [
 /// Fetches the packages, with their licenses, by pip. On failure, warns and leaves no folder: the rest of a bundle does not need them.
 pub fn fetch(folder: &Path) -> Result<()> {
     let Err(error) = install(Command::new("python3"), folder) else { return Ok(()) };
-    eprintln!("warning: the bundle compares with PyTorch without {}: {error:#}", PACKAGES.join(" and "));
+    eprintln!("warning: the bundle is without {}: {error:#}", PACKAGES.join(", "));
     super::remove(folder)
 }
 
@@ -51,7 +59,8 @@ mod tests {
 
     /// Returns a fake Python whose pip runs `script`; `$target` is the folder.
     fn python(script: &str) -> Command {
-        let arguments = "set -e; while [ $# -gt 3 ]; do shift; done; target=$1 packages=\"$2 $3\"";
+        let arguments =
+            "set -e; until [ \"$1\" = --target ]; do shift; done; target=$2; shift 2; packages=\"$*\"";
         let mut command = Command::new("bash");
         command.args(["-c", &format!("{arguments}\n{script}"), "python"]);
         command

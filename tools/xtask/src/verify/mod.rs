@@ -3,6 +3,7 @@
 mod bench;
 mod machine;
 mod process;
+mod python;
 mod steps;
 mod suite;
 mod verification;

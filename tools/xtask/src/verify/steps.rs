@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::process::{End, Limits};
 use super::suite::{self, Manner, Tally, complaint, last_line, module};
 use super::verification::Verification;
-use super::{bench, machine};
+use super::{bench, machine, python};
 use crate::collate::Info;
 use crate::compare_runs;
 use crate::files::write_whole;
@@ -48,7 +48,7 @@ const fn measurement(
     Step { name, check: false, seconds, more_percent, run }
 }
 
-pub const STEPS: [Step; 12] = [
+pub const STEPS: [Step; 13] = [
     check("info", 10, info),
     check("instructions", 15, |verification, limit| {
         modules(verification, limit, "instructions", &["instructions"])
@@ -61,6 +61,7 @@ pub const STEPS: [Step; 12] = [
     }),
     measurement("peers", 90, 40, peers),
     check("training", 30, training),
+    check("python", 60, python::run),
     check("memcheck", 60, |verification, limit| sanitizer(verification, limit, "memcheck")),
     check("racecheck", 120, |verification, limit| sanitizer(verification, limit, "racecheck")),
     measurement("bench-more", 0, 40, |verification, limit| {
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(seconds("tests", 60, 20), 120);
         assert_eq!(seconds("peers", 0, 18), 90 + 240);
         let asked = |minutes| STEPS.iter().filter(|step| step.is_asked(minutes)).count();
-        assert_eq!((asked(8), asked(9)), (10, 12));
+        assert_eq!((asked(8), asked(9)), (11, 13));
         let more: u32 = STEPS.iter().map(|step| step.more_percent).sum();
         assert_eq!(more, 100);
     }

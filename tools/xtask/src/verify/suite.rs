@@ -12,7 +12,7 @@ use super::verification::Verification;
 use crate::result::{Stage, Status, TestCounts};
 
 /// Most characters of a failure message.
-const MESSAGE_LENGTH_MAX: usize = 300;
+pub const MESSAGE_LENGTH_MAX: usize = 300;
 /// Texts that a program prints when the driver refuses all further work to its process.
 const DEVICE_ENDED: [&str; 8] = [
     "start it again",
