@@ -2,6 +2,9 @@
 
 import ctypes
 import math
+import numbers
+import operator
+import reprlib
 from typing import Any, Protocol
 
 from . import _abi
@@ -118,6 +121,8 @@ def dimensions(arrays, name, array, names, dtypes):
 
 
 def is_contiguous(shape, strides):
+    if 0 in shape:
+        return True
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size > 1 and stride != expected:
@@ -130,14 +135,35 @@ def text(shape):
     return f"[{', '.join(map(str, shape))}]"
 
 
+def instance(name, value, kind):
+    """Refuses an argument that is not one of this package's types."""
+    if not isinstance(value, kind):
+        wrong(name, f"a {type(value).__name__}", f"a retromae.{kind.__name__}")
+
+
 def integer(name, value, least, most):
     """Returns an integer argument in a range that a field of a descriptor has."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not least <= value <= most:
-        wrong(name, repr(value), f"an integer from {least} to {most}")
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = operator.index(value)
+    elif not is_symbol(value):
+        wrong(name, reprlib.repr(value), "an integer")
+    if not least <= value <= most:
+        wrong(name, reprlib.repr(value), f"an integer from {least} to {most}")
     return value
 
 
 def real(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        wrong(name, repr(value), "a number")
+    """Returns a number as a field of a descriptor takes it."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            wrong(name, reprlib.repr(value), "a number that a float can be")
+    if not is_symbol(value):
+        wrong(name, reprlib.repr(value), "a number")
     return value
+
+
+def is_symbol(value):
+    """Tells a number that a framework leaves open while it traces: one of PyTorch has a node in a graph."""
+    return hasattr(value, "node")

@@ -2,11 +2,13 @@
 
 import ctypes
 import operator
+import reprlib
 from itertools import accumulate
 
 from . import _abi
+from ._call import instance, integer, real
 from ._library import LIBRARY, check
-from ._operations import CountLimit
+from ._operations import I32_MAX, I64_MAX, CountLimit
 from .errors import wrong
 
 
@@ -15,9 +17,9 @@ def _lengths(lengths):
     try:
         values = [operator.index(length) for length in lengths]
     except TypeError:
-        wrong("lengths", repr(lengths), "integers, the number of tokens of each sequence")
+        wrong("lengths", reprlib.repr(lengths), "integers, the number of tokens of each sequence")
     total = sum(values)
-    if total >= 2**31 or any(value < 0 for value in values):
+    if total > I32_MAX or any(value < 0 for value in values):
         wrong(
             "lengths", f"of {total} tokens, the least {min(values)}", "at least 0 each, below 2^31 together"
         )
@@ -33,6 +35,7 @@ def prefix_sums(lengths):
 def pool_offsets(lengths, rows_max):
     """First word [B + 1] of each sequence's pool of at most `rows_max` masks; the last is the number of words."""
     sums = prefix_sums(lengths)
+    rows_max = integer("rows_max", rows_max, 1, 2**16)
     offsets = (ctypes.c_uint32 * len(sums))()
     check(LIBRARY.rmae_masks_pool_offsets(sums, len(sums) - 1, rows_max, offsets))
     return offsets
@@ -41,8 +44,10 @@ def pool_offsets(lengths, rows_max):
 def labeled_offsets(lengths, limit: CountLimit):
     """First labeled row [B + 1] of each sequence; the last is their number."""
     sums = prefix_sums(lengths)
+    instance("limit", limit, CountLimit)
+    ratio, cap = real("limit.ratio", limit.ratio), integer("limit.cap", limit.cap, 0, I64_MAX)
+    limit = _abi.rmae_count_limit(ratio, cap)
     offsets = (ctypes.c_int32 * len(sums))()
-    limit = _abi.rmae_count_limit(limit.ratio, limit.cap)
     check(LIBRARY.rmae_masks_labeled_offsets(sums, len(sums) - 1, limit, offsets))
     return offsets
 
@@ -62,5 +67,6 @@ def mask_bits(lengths, visible: int):
 def rng_state(seed: int, step: int):
     """The four words of a step's random state."""
     words = (ctypes.c_uint32 * 4)()
-    LIBRARY.rmae_rng_state(seed % 2**64, step % 2**32, words)
+    seed, step = integer("seed", seed, 0, 2**64 - 1), integer("step", step, 0, 2**32 - 1)
+    LIBRARY.rmae_rng_state(seed, step, words)
     return words

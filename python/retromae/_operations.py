@@ -16,6 +16,7 @@ from ._call import (
     WORDS,
     Call,
     dimensions,
+    instance,
     integer,
     real,
     text,
@@ -143,6 +144,7 @@ def _packed(call, packed, cu_seqlens, max_seqlen, tokens, names=("cu_seqlens", "
 def _dropout(call, dropout: Dropout | None):
     if dropout is None:
         return
+    instance("dropout", dropout, Dropout)
     field = call.desc.dropout
     call.input(field, "rng", "dropout.rng", dropout.rng, (4,), WORDS)
     field.rate = real("dropout.rate", dropout.rate)
@@ -150,14 +152,14 @@ def _dropout(call, dropout: Dropout | None):
 
 
 def _count_limit(name, field, limit):
+    """Fills in a limit: of a mask or a CountLimit."""
     field.ratio = real(f"{name}.ratio", limit.ratio)
     field.cap = integer(f"{name}.cap", limit.cap, 0, I64_MAX)
 
 
 def _mask(call, mask: Mask, sequences, tokens):
     arrays, desc = call.arrays, call.desc.mask
-    if not isinstance(mask, Mask):
-        wrong("mask", type(mask).__name__, "a retromae.Mask")
+    instance("mask", mask, Mask)
     desc.kind = integer("mask.kind", mask.kind, 0, _abi.RMAE_MASK_PERMUTATION)
     desc.flags = integer("mask.flags", mask.flags, 0, 2**32 - 1)
     if mask.kind in (_abi.RMAE_MASK_POOL, _abi.RMAE_MASK_INDEPENDENT, _abi.RMAE_MASK_BITS):
@@ -216,6 +218,7 @@ def _attention(arrays, query, key, value, options: AttentionOptions):
     else:
         expected = (shape[0], heads, dim)
         queries = options.queries
+        instance("queries", queries, Queries)
         desc.queries.tokens = shape[0]
         desc.queries.max_seqlen = integer("queries.max_seqlen", queries.max_seqlen, 0, I32_MAX)
         call.input(
@@ -410,6 +413,7 @@ def bag_of_words(
     if gradients.bias and bias is None:
         wrong("bias", "None", "given, as its gradient is asked for")
     sequences = _packed(call, desc.batch, cu_seqlens, max_seqlen, rows)
+    instance("bags", bags, Bags)
     (length,), _ = dimensions(arrays, "bags.ids", bags.ids, ("N",), I32)
     call.input(desc.bags, "ids", "bags.ids", bags.ids, (length,), I32)
     call.input(desc.bags, "offsets", "bags.offsets", bags.offsets, (sequences + 1,), I32)
@@ -574,6 +578,8 @@ def draw_masks(
     desc.length_max = integer("max_seqlen", max_seqlen, 1, 8192)
     bits = rows = None
     if pool is not None:
+        instance("pool", pool, Pool)
+        instance("pool.limit", pool.limit, CountLimit)
         _count_limit("pool.limit", desc.pool.count_limit, pool.limit)
         desc.pool.rows_max = integer("pool.rows_max", pool.rows_max, 1, 2**16)
         call.input(desc.pool, "offsets", "pool.offsets", pool.offsets, (sentences + 1,), WORDS)
@@ -591,6 +597,9 @@ def draw_masks(
 
 def _corrupt(call, field, ids, tokens, sentences, asked: Corruption):
     desc = getattr(call.desc, field)
+    instance(field, asked, Corruption)
+    instance(f"{field}.limit", asked.limit, CountLimit)
+    instance(f"{field}.replacement", asked.replacement, Replacement)
     call.input(desc, "ids", "ids", ids, (tokens,), I32)
     _count_limit(f"{field}.limit", desc.count_limit, asked.limit)
     replacement = asked.replacement
