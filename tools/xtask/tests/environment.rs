@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const PAGE: &str = "docs/environment.md";
 /// Everything that reads variables, except kernels: their macros begin with the same letters.
 const SOURCES: &[&str] =
-    &["build.rs", "build", "src", "benches", "capi", "examples", "tests", "tools", ".ci"];
+    &["build.rs", "build", "src", "benches", "capi", "examples", "python", "tests", "tools", ".ci"];
 const OWN_PREFIXES: &[&str] = &["RETROMAE_", "SIMULATED_CUDA_"];
 /// Variables that cargo sets for build scripts and programs, and the shell for scripts.
 const GIVEN: &[&str] = &["OUT_DIR", "NUM_JOBS", "PWD", "SECONDS", "BASH_SOURCE"];
