@@ -1,0 +1,370 @@
+"""The operations as PyTorch's dispatcher knows them: schemas, kernels, fake kernels, gradients.
+
+An operation's arguments are tensors, numbers and flags alone: `Mask`, `Queries` and the like are spread over them. The functions
+that take those are in `_functions.py`.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from .. import _operations
+from .._operations import (
+    AttentionOptions,
+    BagOfWordsOptions,
+    Bags,
+    Corruption,
+    CountLimit,
+    CrossEntropyOptions,
+    Dropout,
+    Gradients,
+    Mask,
+    Pool,
+    Queries,
+    Replacement,
+)
+from ..errors import Unsupported, wrong
+from ._arrays import Arrays, FakeArrays
+
+_LIBRARY = torch.library.Library("retromae", "DEF")
+# A compiler hands over tensors of the strides that they would have without it.
+_TAGS = (
+    torch.Tag.pt2_compliant_tag,
+    getattr(torch.Tag, "needs_exact_strides", torch.Tag.needs_fixed_stride_order),
+)
+
+
+def _register(schema):
+    """Registers a function as the operation of this schema. Its first argument makes the arrays: real ones, or fake ones."""
+
+    def register(function):
+        name = schema.partition("(")[0]
+        # The parser of schemas knows no line breaks.
+        _LIBRARY.define(" ".join(schema.split()), tags=_TAGS)
+        # For every device, so that one that nothing is built for comes to the check of the arguments, too.
+        _LIBRARY.impl(name, functools.partial(function, Arrays), "CompositeExplicitAutograd")
+        torch.library.register_fake(
+            f"retromae::{name}", functools.partial(function, FakeArrays), lib=_LIBRARY
+        )
+        return function
+
+    return register
+
+
+def _gradient(name, saved_outputs=()):
+    """Registers a function as the gradient of operation `name`. It gets the context, the operation's inputs, those of its outputs
+    whose places are given, and the gradients of all outputs; it returns the gradients of the first inputs."""
+
+    def register(function):
+        def setup_context(ctx, inputs, output):
+            outputs = output if isinstance(output, tuple) else (output,)
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(
+                *(outputs[place] for place in saved_outputs),
+                *(value if isinstance(value, Tensor) else None for value in inputs),
+            )
+            ctx.rest = tuple(None if isinstance(value, Tensor) else value for value in inputs)
+
+        def backward(ctx, *gradients):
+            outputs = ctx.saved_tensors[: len(saved_outputs)]
+            tensors = ctx.saved_tensors[len(saved_outputs) :]
+            inputs = [
+                rest if tensor is None else tensor for tensor, rest in zip(tensors, ctx.rest, strict=True)
+            ]
+            found = function(ctx, inputs, outputs, gradients)
+            return found + (None,) * (len(inputs) - len(found))
+
+        _register_autograd(name, backward, setup_context)
+        return function
+
+    return register
+
+
+def _register_autograd(name, backward, setup_context=None):
+    torch.library.register_autograd(f"retromae::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
+
+
+def _no_second_gradient(name):
+    """Lets gradients of the gradients that operation `name` computes be refused."""
+
+    def backward(ctx, *_):
+        wrong("create_graph", "True", f"False: retromae::{name} has no second gradient", Unsupported)
+
+    _register_autograd(name, backward)
+
+
+# ---- Attention ----
+
+# What is rarely given comes last: the dispatcher leaves defaults at the end out.
+_DROPOUT = "float dropout_p=0., Tensor? dropout_rng=None, SymInt dropout_site=0"
+_ATTENTION = f"""{_DROPOUT}, float scale=0., bool atomic=False, int mask_kind=0, SymInt mask_flags=0, Tensor? mask_bits=None,
+    Tensor? mask_offsets=None, Tensor? mask_rows=None, Tensor? mask_order=None, SymInt mask_left=-1, SymInt mask_right=-1,
+    Tensor? mask_rng=None, Tensor? mask_sentence_indices=None, Tensor? mask_word_starts=None, SymInt mask_pool_rows_max=0,
+    float mask_ratio=0., SymInt mask_cap=0, Tensor? queries_cu_seqlens=None, SymInt queries_max_seqlen=0,
+    Tensor? queries_positions=None"""
+_MASK_FIELDS = len(Mask._fields)
+
+
+def _dropout(rate=0.0, rng=None, site=0):
+    return None if rng is None else Dropout(rate, rng, site)
+
+
+def _attention_options(cu_seqlens, max_seqlen, rate=0.0, rng=None, site=0, scale=0.0, atomic=False, *rest):
+    queries = rest[_MASK_FIELDS:]
+    return AttentionOptions(
+        cu_seqlens,
+        max_seqlen,
+        Mask(*rest[:_MASK_FIELDS]) if rest else Mask.FULL,
+        Queries(*queries) if queries and queries[0] is not None else None,
+        _dropout(rate, rng, site),
+        scale,
+        atomic,
+    )
+
+
+@_register(
+    f"attention(Tensor query, Tensor key, Tensor value, Tensor cu_seqlens, SymInt max_seqlen, {_ATTENTION}) -> (Tensor, Tensor)"
+)
+def _attention(arrays, query, key, value, *options):
+    options = _attention_options(*options)
+    return _operations.attention_forward(arrays("key", key), query, key, value, options)
+
+
+@_register(
+    f"""attention_backward(Tensor d_output, Tensor query, Tensor key, Tensor value, Tensor output, Tensor log_sum_exp,
+    Tensor cu_seqlens, SymInt max_seqlen, {_ATTENTION}) -> (Tensor, Tensor, Tensor)"""
+)
+def _attention_backward(arrays, d_output, query, key, value, output, log_sum_exp, *options):
+    options = _attention_options(*options)
+    return _operations.attention_backward(
+        arrays("key", key), d_output, query, key, value, output, log_sum_exp, options
+    )
+
+
+@_gradient("attention", saved_outputs=(0, 1))
+def _attention_gradient(ctx, inputs, outputs, gradients):
+    d_output, d_log_sum_exp = gradients
+    if d_log_sum_exp is not None:
+        wrong(
+            "the log-sum-exp of retromae::attention", "differentiated", "not: it has no gradient", Unsupported
+        )
+    if d_output is None:
+        return (None, None, None)
+    query, key, value, *options = inputs
+    return torch.ops.retromae.attention_backward(d_output.contiguous(), query, key, value, *outputs, *options)
+
+
+_no_second_gradient("attention_backward")
+
+
+# ---- Heads ----
+
+_CROSS_ENTROPY = """Tensor hidden, Tensor weight, Tensor targets, Tensor? bias, Tensor? row_weights, SymInt ignore_index,
+    float label_smoothing, float z_loss, float soft_cap, bool fused, SymInt chunk_rows"""
+_BAG_OF_WORDS = """Tensor hidden, Tensor weight, Tensor cu_seqlens, Tensor? bias, Tensor? sentence_weights, SymInt max_seqlen,
+    Tensor bags_offsets, Tensor bags_ids, Tensor? bags_weights, SymInt first_position, bool fused, SymInt chunk_rows"""
+# The sum of the losses, and the gradients of that sum: those not asked for are empty.
+_HEAD_GRADIENTS = "bool d_hidden, bool d_weight, bool d_bias) -> (Tensor, Tensor, Tensor, Tensor)"
+# Places of what both heads have in common.
+_HIDDEN, _WEIGHT, _BIAS, _WEIGHTS = 0, 1, 3, 4
+
+
+def _call_cross_entropy(arrays, gradients, hidden, weight, targets, bias, row_weights, *options):
+    return _operations.cross_entropy(
+        arrays("hidden", hidden),
+        hidden,
+        weight,
+        bias,
+        targets,
+        row_weights,
+        CrossEntropyOptions(*options),
+        gradients,
+        statistics=False,
+    )
+
+
+def _call_bag_of_words(arrays, gradients, hidden, weight, cu_seqlens, bias, sentence_weights, *rest):
+    max_seqlen, *bags = rest[:4]
+    return _operations.bag_of_words(
+        arrays("hidden", hidden),
+        hidden,
+        weight,
+        bias,
+        cu_seqlens,
+        max_seqlen,
+        Bags(*bags),
+        sentence_weights,
+        BagOfWordsOptions(*rest[4:]),
+        gradients,
+    )
+
+
+def _register_head(name, schema, call):
+    """Registers a head: `name` for the losses, and `name`_gradients for their sum and its gradients at once."""
+
+    @_register(f"{name}({schema}) -> Tensor")
+    def losses(arrays, *inputs):
+        return call(arrays, Gradients(), *inputs).losses
+
+    @_register(f"{name}_gradients({schema}, {_HEAD_GRADIENTS}")
+    def loss_and_gradients(arrays, *inputs):
+        *inputs, d_hidden, d_weight, d_bias = inputs
+        found = call(arrays, Gradients(d_hidden, d_weight, d_bias), *inputs)
+        loss = found.losses.sum()
+        gradients = (found.d_hidden, found.d_weight, found.d_bias)
+        return loss, *(loss.new_empty(0) if gradient is None else gradient for gradient in gradients)
+
+    @_gradient(name)
+    def losses_gradient(ctx, inputs, outputs, gradients):
+        """The weights of rows take the gradients of their losses."""
+        (d_losses,) = gradients
+        if d_losses is None:
+            return ()
+        wanted = [ctx.needs_input_grad[place] for place in (_HIDDEN, _WEIGHT, _BIAS)]
+        weights = inputs[_WEIGHTS]
+        weighted = list(inputs)
+        weighted[_WEIGHTS] = d_losses.contiguous() if weights is None else weights * d_losses
+        _, *found = getattr(torch.ops.retromae, f"{name}_gradients")(*weighted, *wanted)
+        return _place(wanted, (found[0], found[1].to(inputs[_WEIGHT].dtype), found[2]))
+
+    @_gradient(f"{name}_gradients", saved_outputs=(1, 2, 3))
+    def sum_gradient(ctx, inputs, outputs, gradients):
+        """Gradients were computed with the loss; here they are scaled, in f32: a loss scale has no place in f16."""
+        d_loss, *second = gradients
+        if any(gradient is not None for gradient in second):
+            message = f"False: retromae::{name} has no second gradient"
+            wrong("create_graph", "True", message, Unsupported)
+        if d_loss is None:
+            return ()
+        wanted = [ctx.needs_input_grad[place] for place in (_HIDDEN, _WEIGHT, _BIAS)]
+        scale = d_loss.reshape(1)
+        dtypes = (inputs[_HIDDEN].dtype, inputs[_WEIGHT].dtype, torch.float32)
+        return _place(
+            wanted,
+            [
+                (gradient * scale).to(dtype) if asked else None
+                for gradient, dtype, asked in zip(outputs, dtypes, wanted, strict=True)
+            ],
+        )
+
+
+def _place(wanted, gradients):
+    """Gradients in the order of the inputs."""
+    d_hidden, d_weight, d_bias = (
+        gradient if asked else None for gradient, asked in zip(gradients, wanted, strict=True)
+    )
+    return d_hidden, d_weight, None, d_bias
+
+
+_register_head("linear_cross_entropy", _CROSS_ENTROPY, _call_cross_entropy)
+_register_head("bag_of_words", _BAG_OF_WORDS, _call_bag_of_words)
+
+
+# ---- Dropout + residual + LayerNorm ----
+
+
+@_register(
+    f"""dropout_add_layer_norm(Tensor input, Tensor gamma, Tensor beta, Tensor? residual, Tensor? bias, float eps, {_DROPOUT})
+    -> (Tensor, Tensor, Tensor, Tensor)"""
+)
+def _layer_norm(arrays, input, gamma, beta, residual, bias, eps, *dropout):
+    return tuple(
+        _operations.layer_norm_forward(
+            arrays("input", input), input, gamma, beta, residual, bias, _dropout(*dropout), eps
+        )
+    )
+
+
+@_register(
+    f"""dropout_add_layer_norm_backward(Tensor d_output, Tensor sum, Tensor mean, Tensor rstd, Tensor gamma, bool residual,
+    bool bias, float eps, {_DROPOUT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"""
+)
+def _layer_norm_backward(arrays, d_output, sum, mean, rstd, gamma, residual, bias, eps, *dropout):
+    found = _operations.layer_norm_backward(
+        arrays("sum", sum), d_output, sum, mean, rstd, gamma, _dropout(*dropout), eps, residual, bias
+    )
+    return (
+        found.d_input,
+        gamma.new_empty(0) if found.d_residual is None else found.d_residual,
+        found.d_gamma,
+        found.d_beta,
+        gamma.new_empty(0) if found.d_bias is None else found.d_bias,
+    )
+
+
+@_gradient("dropout_add_layer_norm", saved_outputs=(1, 2, 3))
+def _layer_norm_gradient(ctx, inputs, outputs, gradients):
+    d_output, *others = gradients
+    if any(gradient is not None for gradient in others):
+        name = "an inner result of retromae::dropout_add_layer_norm"
+        wrong(name, "differentiated", "not: it has no gradient", Unsupported)
+    if d_output is None:
+        return ()
+    _, gamma, _, residual, bias, *rest = inputs
+    has_residual, has_bias = residual is not None, bias is not None
+    d_input, d_residual, d_gamma, d_beta, d_bias = torch.ops.retromae.dropout_add_layer_norm_backward(
+        d_output.contiguous(), *outputs, gamma, has_residual, has_bias, *rest
+    )
+    return (d_input, d_gamma, d_beta, d_residual if has_residual else None, d_bias if has_bias else None)
+
+
+_no_second_gradient("dropout_add_layer_norm_backward")
+
+
+# ---- Masks ----
+
+_CORRUPTION = """float {0}_ratio, SymInt {0}_cap, SymInt {0}_mask_id, SymInt {0}_vocab_size, float {0}_mask_share,
+    float {0}_random_share, Tensor? {0}_offsets, SymInt {0}_labeled"""
+_CORRUPTION_FIELDS = 8
+
+
+def spread_pool(pool):
+    """Arguments of `draw_masks` for a pool."""
+    if pool is None:
+        return (0.0, 0, None, 0, 0)
+    return (*pool.limit, pool.offsets, pool.words, pool.rows_max)
+
+
+def spread_corruption(corruption):
+    """Arguments of `draw_masks` for a corrupted input."""
+    if corruption is None:
+        return (0.0, 0, 0, 0, 0.0, 0.0, None, 0)
+    return (*corruption.limit, *corruption.replacement, corruption.offsets, corruption.labeled)
+
+
+def _pool(ratio, cap, offsets, words, rows_max):
+    return None if offsets is None else Pool(CountLimit(ratio, cap), offsets, words, rows_max)
+
+
+def _corruption(ratio, cap, mask_id, vocab_size, mask_share, random_share, offsets, labeled):
+    if offsets is None:
+        return None
+    replacement = Replacement(mask_id, vocab_size, mask_share, random_share)
+    return Corruption(CountLimit(ratio, cap), replacement, offsets, labeled)
+
+
+# Results in the order of `Masks`: bits and rows of the pool, then the four of each corrupted input; those alone that are drawn.
+@_register(
+    f"""draw_masks(Tensor ids, Tensor cu_seqlens, SymInt max_seqlen, Tensor rng, Tensor sentence_indices, Tensor word_starts,
+    float pool_ratio, SymInt pool_cap, Tensor? pool_offsets, SymInt pool_words, SymInt pool_rows_max,
+    {_CORRUPTION.format("encoder")}, {_CORRUPTION.format("decoder")}) -> Tensor[]"""
+)
+def _draw_masks(arrays, ids, cu_seqlens, max_seqlen, rng, sentence_indices, word_starts, *rest):
+    pool, rest = rest[:5], rest[5:]
+    masks = _operations.draw_masks(
+        arrays("ids", ids),
+        ids,
+        cu_seqlens,
+        max_seqlen,
+        rng,
+        sentence_indices,
+        word_starts,
+        _pool(*pool),
+        _corruption(*rest[:_CORRUPTION_FIELDS]),
+        _corruption(*rest[_CORRUPTION_FIELDS:]),
+    )
+    drawn = [] if masks.bits is None else [masks.bits, masks.rows]
+    for corrupted in (masks.encoder, masks.decoder):
+        drawn += corrupted or ()
+    return drawn
