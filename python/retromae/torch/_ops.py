@@ -52,46 +52,67 @@ def _register(schema):
     return register
 
 
-def _gradient(name, saved_outputs=()):
+def _gradient(name, saved_outputs=(), forgotten=()):
     """Registers a function as the gradient of operation `name`. It gets the context, the operation's inputs, those of its outputs
-    whose places are given, and the gradients of all outputs; it returns the gradients of the first inputs."""
+    whose places are given, and the gradients of all outputs; it returns the gradients of the first inputs. Tensors at places in
+    `forgotten` are not kept until then: in their place is their dtype."""
+    # torch.library.register_autograd would do, but looks through the schema in each call: 130 us for attention.
+    operation = getattr(torch.ops.retromae, name).default
+    below_autograd = torch._C._AutoDispatchBelowAutograd
+    defaults = tuple(argument.default_value for argument in operation._schema.arguments)
 
     def register(function):
-        def setup_context(ctx, inputs, output):
-            outputs = output if isinstance(output, tuple) else (output,)
-            ctx.set_materialize_grads(False)
-            ctx.save_for_backward(
-                *(outputs[place] for place in saved_outputs),
-                *(value if isinstance(value, Tensor) else None for value in inputs),
-            )
-            ctx.rest = tuple(None if isinstance(value, Tensor) else value for value in inputs)
+        class Gradient(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, *inputs):
+                with below_autograd():
+                    output = operation(*inputs)
+                outputs = output if isinstance(output, tuple) else (output,)
+                ctx.set_materialize_grads(False)
+                # The dispatcher leaves out defaults.
+                inputs += defaults[len(inputs) :]
+                saved = [outputs[place] for place in saved_outputs]
+                ctx.rest = rest = []
+                for place, value in enumerate(inputs):
+                    is_tensor = isinstance(value, Tensor)
+                    kept = is_tensor and place not in forgotten
+                    saved.append(value if kept else None)
+                    rest.append(value.dtype if is_tensor else value)
+                ctx.save_for_backward(*saved)
+                return output
 
-        def backward(ctx, *gradients):
-            outputs = ctx.saved_tensors[: len(saved_outputs)]
-            tensors = ctx.saved_tensors[len(saved_outputs) :]
-            inputs = [
-                rest if tensor is None else tensor for tensor, rest in zip(tensors, ctx.rest, strict=True)
-            ]
-            found = function(ctx, inputs, outputs, gradients)
-            return found + (None,) * (len(inputs) - len(found))
+            @staticmethod
+            def backward(ctx, *gradients):
+                saved = ctx.saved_tensors
+                outputs, tensors = saved[: len(saved_outputs)], saved[len(saved_outputs) :]
+                inputs = [
+                    rest if tensor is None else tensor for tensor, rest in zip(tensors, ctx.rest, strict=True)
+                ]
+                found = function(ctx, inputs, outputs, gradients)
+                return found + (None,) * (len(inputs) - len(found))
 
-        _register_autograd(name, backward, setup_context)
+        def run(*inputs):
+            if torch.is_grad_enabled() and any(
+                isinstance(value, Tensor) and value.requires_grad for value in inputs
+            ):
+                return Gradient.apply(*inputs)
+            with below_autograd():
+                return operation(*inputs)
+
+        _LIBRARY.impl(name, run, "Autograd")
         return function
 
     return register
 
 
-def _register_autograd(name, backward, setup_context=None):
-    torch.library.register_autograd(f"retromae::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
-
-
 def _no_second_gradient(name):
     """Lets gradients of the gradients that operation `name` computes be refused."""
 
-    def backward(ctx, *_):
-        wrong("create_graph", "True", f"False: retromae::{name} has no second gradient", Unsupported)
-
-    _register_autograd(name, backward)
+    @_gradient(name)
+    def refuse(ctx, inputs, outputs, gradients):
+        if any(gradient is not None for gradient in gradients):
+            wrong("create_graph", "True", f"False: retromae::{name} has no second gradient", Unsupported)
+        return ()
 
 
 # ---- Attention ----
@@ -228,7 +249,7 @@ def _register_head(name, schema, call):
         _, *found = getattr(torch.ops.retromae, f"{name}_gradients")(*weighted, *wanted)
         return _place(wanted, (found[0], found[1].to(inputs[_WEIGHT].dtype), found[2]))
 
-    @_gradient(f"{name}_gradients", saved_outputs=(1, 2, 3))
+    @_gradient(f"{name}_gradients", saved_outputs=(1, 2, 3), forgotten=range(len(schema.split(","))))
     def sum_gradient(ctx, inputs, outputs, gradients):
         """Gradients were computed with the loss; here they are scaled, in f32: a loss scale has no place in f16."""
         d_loss, *second = gradients
@@ -239,7 +260,7 @@ def _register_head(name, schema, call):
             return ()
         wanted = [ctx.needs_input_grad[place] for place in (_HIDDEN, _WEIGHT, _BIAS)]
         scale = d_loss.reshape(1)
-        dtypes = (inputs[_HIDDEN].dtype, inputs[_WEIGHT].dtype, torch.float32)
+        dtypes = (inputs[_HIDDEN], inputs[_WEIGHT], torch.float32)
         return _place(
             wanted,
             [
@@ -293,7 +314,7 @@ def _layer_norm_backward(arrays, d_output, sum, mean, rstd, gamma, residual, bia
     )
 
 
-@_gradient("dropout_add_layer_norm", saved_outputs=(1, 2, 3))
+@_gradient("dropout_add_layer_norm", saved_outputs=(1, 2, 3), forgotten=(0, 2, 3, 4))
 def _layer_norm_gradient(ctx, inputs, outputs, gradients):
     d_output, *others = gradients
     if any(gradient is not None for gradient in others):
