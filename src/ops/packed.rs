@@ -8,7 +8,8 @@ use crate::device::{Buffer, Device, View};
 ///
 /// A [`PackedBatch`] gives one that was checked. One of prefix sums that are in device memory already is not: values there cannot be checked
 /// without waiting for them. In builds with debug assertions the operations do wait, and refuse values out of range, unless the stream is being
-/// captured. In all builds nothing outside the arguments is read or written, whatever the values.
+/// captured; attention on the CPU emulator, which has nothing to wait for, refuses them in every build. In all builds nothing outside the
+/// arguments is read or written, whatever the values.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
     /// `[B + 1]` prefix sums of the lengths, from 0 to at most `tokens`; rows after the last one belong to no sequence.
