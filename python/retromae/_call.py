@@ -141,6 +141,13 @@ def instance(name, value, kind):
         wrong(name, f"a {type(value).__name__}", f"a retromae.{kind.__name__}")
 
 
+def flag(name, value):
+    """Returns a switch."""
+    if not isinstance(value, bool):
+        wrong(name, reprlib.repr(value), "True or False")
+    return value
+
+
 def integer(name, value, least, most):
     """Returns an integer argument in a range that a field of a descriptor has."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
@@ -152,15 +159,18 @@ def integer(name, value, least, most):
     return value
 
 
-def real(name, value):
-    """Returns a number as a field of a descriptor takes it."""
+def real(name, value, least=-math.inf, most=math.inf):
+    """Returns a number in a range, as a field of a descriptor takes it."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:
-            return float(value)
+            value = float(value)
         except OverflowError:
             wrong(name, reprlib.repr(value), "a number that a float can be")
-    if not is_symbol(value):
+    elif not is_symbol(value):
         wrong(name, reprlib.repr(value), "a number")
+    # NaN is in no range.
+    if not least <= value <= most:
+        wrong(name, value, f"a number from {least} to {most}")
     return value
 
 

@@ -16,6 +16,7 @@ from ._call import (
     WORDS,
     Call,
     dimensions,
+    flag,
     instance,
     integer,
     real,
@@ -153,7 +154,7 @@ def _dropout(call, dropout: Dropout | None):
 
 def _count_limit(name, field, limit):
     """Fills in a limit: of a mask or a CountLimit."""
-    field.ratio = real(f"{name}.ratio", limit.ratio)
+    field.ratio = real(f"{name}.ratio", limit.ratio, 0, 1)
     field.cap = integer(f"{name}.cap", limit.cap, 0, I64_MAX)
 
 
@@ -233,7 +234,7 @@ def _attention(arrays, query, key, value, options: AttentionOptions):
     desc.num_heads = heads
     desc.head_dim = dim
     desc.scale = real("scale", options.scale)
-    desc.flags = _abi.RMAE_ATTENTION_ATOMIC if options.atomic else 0
+    desc.flags = _abi.RMAE_ATTENTION_ATOMIC if flag("atomic", options.atomic) else 0
     _mask(call, options.mask, sequences, tokens)
     _dropout(call, options.dropout)
     return call, shape, dtype
@@ -301,7 +302,7 @@ class CrossEntropy(NamedTuple):
 
 
 def _algorithm(fused):
-    return _abi.RMAE_ALGORITHM_FUSED if fused else _abi.RMAE_ALGORITHM_LIBRARY
+    return _abi.RMAE_ALGORITHM_FUSED if flag("fused", fused) else _abi.RMAE_ALGORITHM_LIBRARY
 
 
 def _head(call, hidden, weight, bias, rows_name):
@@ -492,10 +493,10 @@ def layer_norm_backward(
     call.input(desc, "mean", "mean", mean, shape[:1], F32)
     call.input(desc, "rstd", "rstd", rstd, shape[:1], F32)
     d_input = call.output(desc, "d_input", shape, dtype)
-    d_residual = call.output(desc, "d_residual", shape, dtype) if residual else None
+    d_residual = call.output(desc, "d_residual", shape, dtype) if flag("residual", residual) else None
     d_gamma = call.sum(desc, "d_gamma", shape[1:], "float32")
     d_beta = call.sum(desc, "d_beta", shape[1:], "float32")
-    d_bias = call.sum(desc, "d_bias", shape[1:], "float32") if bias else None
+    d_bias = call.sum(desc, "d_bias", shape[1:], "float32") if flag("bias", bias) else None
     call.workspace("rmae_layer_norm_workspace")
     call.run("rmae_layer_norm_backward")
     return LayerNormGradients(d_input, d_residual, d_gamma, d_beta, d_bias)
@@ -606,8 +607,8 @@ def _corrupt(call, field, ids, tokens, sentences, asked: Corruption):
     name = f"{field}.replacement"
     desc.replacement.mask_id = integer(f"{name}.mask_id", replacement.mask_id, 0, I32_MAX)
     desc.replacement.vocab_size = integer(f"{name}.vocab_size", replacement.vocab_size, 1, 2**31)
-    desc.replacement.mask_share = real(f"{name}.mask_share", replacement.mask_share)
-    desc.replacement.random_share = real(f"{name}.random_share", replacement.random_share)
+    desc.replacement.mask_share = real(f"{name}.mask_share", replacement.mask_share, 0, 1)
+    desc.replacement.random_share = real(f"{name}.random_share", replacement.random_share, 0, 1)
     call.input(desc, "offsets", f"{field}.offsets", asked.offsets, (sentences + 1,), I32)
     desc.labeled = labeled = integer(f"{field}.labeled", asked.labeled, 0, I32_MAX)
     return Corrupted(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _host, _operations
-from ._call import instance, text
+from ._call import flag, instance, integer, text
 from ._library import LIBRARY, check, device
 from ._operations import (
     AttentionOptions,
@@ -108,16 +108,25 @@ def _make(maker, shape, dtype):
         raise OutOfMemory(f"no memory for an array of shape {text(shape)}: {error}") from None
 
 
-def _longest(cu_seqlens, rows):
+def _is_sums(cu_seqlens):
+    """Tells an array that may be prefix sums by its type and shape."""
+    is_array = isinstance(cu_seqlens, np.ndarray) and cu_seqlens.flags.c_contiguous
+    return is_array and cu_seqlens.dtype == np.int32 and cu_seqlens.ndim == 1 and cu_seqlens.size > 0
+
+
+def _longest(cu_seqlens, rows, dimensions):
     """Returns the largest step of prefix sums, which must fit the rows of an array. What is none of these is refused later."""
-    is_array = isinstance(cu_seqlens, np.ndarray) and isinstance(rows, np.ndarray)
-    if not is_array or cu_seqlens.dtype != np.int32 or cu_seqlens.ndim != 1 or cu_seqlens.size < 2:
+    if not _is_sums(cu_seqlens) or not isinstance(rows, np.ndarray) or rows.ndim != dimensions:
         return 0
-    steps, tokens = np.diff(cu_seqlens.astype(np.int64)), len(rows) if rows.ndim else 0
-    if cu_seqlens[0] != 0 or steps.min() < 0 or cu_seqlens[-1] > tokens:
-        actual = np.array2string(cu_seqlens, threshold=8)
-        wrong("cu_seqlens", actual, f"prefix sums of lengths, from 0 to at most {tokens}")
-    return int(steps.max())
+    steps = np.diff(cu_seqlens.astype(np.int64))
+    if cu_seqlens[0] != 0 or steps.min(initial=0) < 0 or cu_seqlens[-1] > len(rows):
+        wrong("cu_seqlens", _shown(cu_seqlens), f"prefix sums of lengths, from 0 to at most {len(rows)}")
+    return int(steps.max(initial=0))
+
+
+def _shown(array):
+    """The ends of an array, for an error."""
+    return np.array2string(array, threshold=8, edgeitems=3)
 
 
 def attention(
@@ -137,7 +146,7 @@ def attention(
     may lie apart, as in a view of a projection [T, 3, A, d]. `scale` 0 stands for 1 / sqrt(d). Returns the output [Tq, A, d] and
     the log-sum-exp [A, Tq] of the scores.
     """
-    options = AttentionOptions(cu_seqlens, _longest(cu_seqlens, key), mask, queries, dropout, scale)
+    options = AttentionOptions(cu_seqlens, _longest(cu_seqlens, key, 3), mask, queries, dropout, scale)
     return _operations.attention_forward(_Arrays(), query, key, value, options)
 
 
@@ -157,7 +166,7 @@ def attention_backward(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `query` [Tq, A, d], `key` and `value` [T, A, d], from that of the output of `attention` [Tq, A, d], and from what
     it returned for the same arguments."""
-    options = AttentionOptions(cu_seqlens, _longest(cu_seqlens, key), mask, queries, dropout, scale)
+    options = AttentionOptions(cu_seqlens, _longest(cu_seqlens, key, 3), mask, queries, dropout, scale)
     return _operations.attention_backward(
         _Arrays(), d_output, query, key, value, output, log_sum_exp, options
     )
@@ -189,10 +198,16 @@ def linear_cross_entropy(
     hidden's dtype, `d_weight` [V, H] and, where there is a bias, `d_bias` [V].
     """
     options = CrossEntropyOptions(ignore_index, label_smoothing, z_loss, soft_cap, fused, chunk_rows)
-    asked = Gradients(gradients, gradients, gradients and bias is not None)
+    asked = _gradients(gradients, bias)
     return _operations.cross_entropy(
         _Arrays(), hidden, weight, bias, targets, row_weights, options, asked, statistics=True
     )
+
+
+def _gradients(asked, bias):
+    """All gradients that there are, or none."""
+    asked = flag("gradients", asked)
+    return Gradients(asked, asked, asked and bias is not None)
 
 
 def bag_of_words_loss(
@@ -219,8 +234,8 @@ def bag_of_words_loss(
     `d_bias` [V].
     """
     options = BagOfWordsOptions(first_position, fused, chunk_rows)
-    asked = Gradients(gradients, gradients, gradients and bias is not None)
-    longest = _longest(cu_seqlens, hidden)
+    asked = _gradients(gradients, bias)
+    longest = _longest(cu_seqlens, hidden, 2)
     return _operations.bag_of_words(
         _Arrays(), hidden, weight, bias, cu_seqlens, longest, bags, sentence_weights, options, asked
     )
@@ -252,14 +267,14 @@ def dropout_add_layer_norm_backward(
     residual: bool = False,
     bias: bool = False,
     dropout: Dropout | None = None,
-    eps: float = 1e-12,
 ) -> LayerNormGradients:
     """Gradients from that of the output of `dropout_add_layer_norm` [T, H], and from what it returned: `d_input` [T, H], `d_gamma`
     [H] and `d_beta` [H], with `residual` also `d_residual` [T, H], with `bias` `d_bias` [H]."""
     instance("forward", forward, LayerNorm)
     _, sum, mean, rstd = forward
+    # Its eps is in `rstd` already.
     return _operations.layer_norm_backward(
-        _Arrays(), d_output, sum, mean, rstd, gamma, dropout, eps, residual, bias
+        _Arrays(), d_output, sum, mean, rstd, gamma, dropout, 0.0, residual, bias
     )
 
 
@@ -281,12 +296,8 @@ def draw_masks(
 
     Returns the pools' `bits` uint32 [words] and `rows` uint16 [T] for `Mask.pool`, and what became of the ids.
     """
-    if isinstance(pool, Pool):
-        _require_last("pool.words", pool.words, pool.offsets)
-    for name, asked in (("encoder", encoder), ("decoder", decoder)):
-        if isinstance(asked, Corruption):
-            _require_last(f"{name}.labeled", asked.labeled, asked.offsets)
-    longest = _longest(cu_seqlens, ids)
+    longest = _longest(cu_seqlens, ids, 1)
+    _require_offsets(cu_seqlens, pool, encoder, decoder)
     masks = _operations.draw_masks(
         _Arrays(),
         ids,
@@ -304,11 +315,24 @@ def draw_masks(
     return masks._replace(bits=masks.bits.view(np.uint32), rows=masks.rows.view(np.uint16))
 
 
-def _require_last(name, count, offsets):
-    """Refuses a number of elements that is not the last of the offsets, if they are an array."""
-    is_sums = isinstance(offsets, np.ndarray) and offsets.ndim == 1 and offsets.dtype.kind in "iu"
-    if is_sums and offsets.size and count != offsets[-1]:
-        wrong(name, repr(count), f"{offsets[-1]}, the last of its offsets")
+def _require_offsets(cu_seqlens, pool, encoder, decoder):
+    """Refuses offsets that are not those of the lengths, with which a part of the outputs would never be written. What is none of
+    these is refused later."""
+    if not _is_sums(cu_seqlens):
+        return
+    lengths, asked = np.diff(cu_seqlens), []
+    if isinstance(pool, Pool):
+        asked.append(("pool", "words", pool, pool_offsets(lengths, pool.rows_max)))
+    for name, corruption in (("encoder", encoder), ("decoder", decoder)):
+        if isinstance(corruption, Corruption):
+            asked.append((name, "labeled", corruption, labeled_offsets(lengths, corruption.limit)))
+    for name, field, given, expected in asked:
+        offsets, count = given.offsets, integer(f"{name}.{field}", getattr(given, field), 0, 2**32 - 1)
+        is_array = isinstance(offsets, np.ndarray) and offsets.shape == expected.shape
+        if is_array and offsets.dtype.kind in "iu" and not np.array_equal(offsets, expected):
+            wrong(f"{name}.offsets", _shown(offsets), _shown(expected))
+        if count != expected[-1]:
+            wrong(f"{name}.{field}", count, f"{expected[-1]}, the last of the offsets")
 
 
 def prefix_sums(lengths: Sequence[int]) -> np.ndarray:
