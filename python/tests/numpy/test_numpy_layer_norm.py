@@ -42,7 +42,7 @@ def check(shape, dtype, dropout, factors, has_residual, has_bias, eps=1e-12):
     residual, bias = residual if has_residual else None, bias if has_bias else None
     forward = rn.dropout_add_layer_norm(input, gamma, beta, residual, bias, dropout=dropout, eps=eps)
     backward = rn.dropout_add_layer_norm_backward(
-        d_output, forward, gamma, dropout=dropout, eps=eps, residual=has_residual, bias=has_bias
+        d_output, forward, gamma, dropout=dropout, residual=has_residual, bias=has_bias
     )
     arguments = input, gamma, beta, residual, bias, factors, eps, d_output
     exact, naive = statement(*arguments, EXACT), statement(*arguments, Precision(DTYPES[dtype]))
