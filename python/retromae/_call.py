@@ -149,13 +149,18 @@ def flag(name, value):
 
 
 def integer(name, value, least, most):
-    """Returns an integer argument in a range that a field of a descriptor has."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        value = operator.index(value)
+    """Returns an integer argument in a range that a field of a descriptor has. It may be an element of an array."""
+    expected = f"an integer from {least} to {most}"
+    is_number = isinstance(value, numbers.Integral) or hasattr(value, "dtype")
+    if is_number and not isinstance(value, bool):
+        try:
+            value = operator.index(value)
+        except (TypeError, ValueError, RuntimeError):
+            wrong(name, reprlib.repr(value), expected)
     elif not is_symbol(value):
-        wrong(name, reprlib.repr(value), "an integer")
+        wrong(name, reprlib.repr(value), expected)
     if not least <= value <= most:
-        wrong(name, reprlib.repr(value), f"an integer from {least} to {most}")
+        wrong(name, reprlib.repr(value), expected)
     return value
 
 

@@ -67,6 +67,7 @@ def mask_bits(lengths, visible: int):
 def rng_state(seed: int, step: int):
     """The four words of a step's random state."""
     words = (ctypes.c_uint32 * 4)()
-    seed, step = integer("seed", seed, 0, 2**64 - 1), integer("step", step, 0, 2**32 - 1)
-    LIBRARY.rmae_rng_state(seed, step, words)
+    # A seed of 64 bits of either sign.
+    seed = integer("seed", seed, -(2**63), 2**64 - 1) % 2**64
+    LIBRARY.rmae_rng_state(seed, integer("step", step, 0, 2**32 - 1), words)
     return words

@@ -255,7 +255,13 @@ OTHERS = [
     ("prefix_sums", "lengths", None, InvalidArgument, "lengths is None"),
     ("pool_offsets", "lengths", [2.5], InvalidArgument, "lengths is [2.5]"),
     ("pool_offsets", "rows_max", 65537, InvalidArgument, "rows_max is 65537"),
-    ("rng_state", "seed", -1, InvalidArgument, "seed is -1; it should be an integer from 0 to"),
+    (
+        "rng_state",
+        "seed",
+        2**64,
+        InvalidArgument,
+        "seed is 18446744073709551616; it should be an integer from",
+    ),
     ("rng_state", "step", 2**32, InvalidArgument, "step is 4294967296"),
     ("mask_bits", "visible", 5, InvalidArgument, "visible is a int"),
     ("mask_bits", "visible", [np.ones((2, 3), bool)], InvalidArgument, "visible[0] is of shape [2, 3]"),
@@ -294,7 +300,7 @@ def test_arrays_that_are_only_read():
         arrays = [get(right, path) for path in paths(right) if isinstance(get(right, path), np.ndarray)]
         before = [array.copy() for array in arrays]
         for array in arrays:
-            array.flags.writeable = False
+            array.setflags(write=False)
         function(**right)
         assert all(np.array_equal(*pair) for pair in zip(arrays, before, strict=True))
 
