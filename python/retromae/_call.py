@@ -52,7 +52,7 @@ class Call:
 
     __slots__ = ("arrays", "desc")
 
-    def __init__(self, arrays: Arrays, kind: type):
+    def __init__(self, arrays: Arrays, kind: Any):
         self.arrays = arrays
         self.desc = desc = arrays.descriptor(kind)
         desc.size = ctypes.sizeof(kind)

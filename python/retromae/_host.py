@@ -46,9 +46,9 @@ def labeled_offsets(lengths, limit: CountLimit):
     sums = prefix_sums(lengths)
     instance("limit", limit, CountLimit)
     ratio, cap = real("limit.ratio", limit.ratio, 0, 1), integer("limit.cap", limit.cap, 0, I64_MAX)
-    limit = _abi.rmae_count_limit(ratio, cap)
     offsets = (ctypes.c_int32 * len(sums))()
-    check(LIBRARY.rmae_masks_labeled_offsets(sums, len(sums) - 1, limit, offsets))
+    field = _abi.rmae_count_limit(ratio, cap)
+    check(LIBRARY.rmae_masks_labeled_offsets(sums, len(sums) - 1, field, offsets))
     return offsets
 
 

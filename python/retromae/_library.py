@@ -51,7 +51,7 @@ def check(status):
         raise errors.of_status(status, LIBRARY.rmae_last_error().decode(errors="replace"))
 
 
-_devices = {}
+_devices: dict[str, int] = {}
 _opening = threading.Lock()
 
 

@@ -310,7 +310,7 @@ def draw_masks(
         encoder,
         decoder,
     )
-    if pool is None:
+    if masks.bits is None or masks.rows is None:
         return masks
     return masks._replace(bits=masks.bits.view(np.uint32), rows=masks.rows.view(np.uint16))
 
@@ -369,4 +369,5 @@ def mask_bits(visible: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             wrong(name, f"of shape {text(array.shape)}", "[L, L]")
     packed = np.concatenate([np.ravel(array) for array in visible] or [np.empty(0, np.bool_)])
     lengths = [array.shape[0] for array in visible]
-    return tuple(np.frombuffer(words, np.uint32) for words in _host.mask_bits(lengths, packed.ctypes.data))
+    bits, offsets = _host.mask_bits(lengths, packed.ctypes.data)
+    return np.frombuffer(bits, np.uint32), np.frombuffer(offsets, np.uint32)
