@@ -27,10 +27,10 @@ class Arrays:
             wrong(name, f"on device {device}", "on a CPU or a CUDA device")
 
     def look(self, name, tensor):
+        if tensor is None:
+            wrong(name, "None", "a tensor")
         if tensor.device != self.device:
             wrong(name, f"on device {tensor.device}", f"on {self.device}, as the others")
-        if tensor.layout is not torch.strided:
-            wrong(name, f"of layout {tensor.layout}", "a dense tensor")
         dtype = tensor.dtype
         return tensor.shape, DTYPES.get(dtype) or str(dtype).removeprefix("torch.")
 

@@ -1,14 +1,19 @@
 """The operations as functions of tensors."""
 
+import re
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .._operations import Bags, Corrupted, Corruption, Mask, Masks, Pool, Queries
+from .._operations import Bags, Corrupted, Corruption, CountLimit, Mask, Masks, Pool, Queries, Replacement
 from ..errors import wrong
 from ._ops import spread_corruption, spread_pool
 
 _OPS = torch.ops.retromae
+_DEVICES = ("cpu", "cuda")
+# The dispatcher's text about a number that is none.
+_NO_NUMBER = re.compile(r"a value of type '(.+?)' for argument '(.+?)'.*?Value: (.*?)\n", re.DOTALL)
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -23,6 +28,8 @@ def _check(**tensors):
                 wrong(name, f"a {kind.__name__}", "a tensor")
             if is_traceable_wrapper_subclass(tensor):
                 wrong(name, f"a {kind.__name__}", "a plain tensor, the part of this process")
+        if tensor.layout is not torch.strided:
+            wrong(name, f"of layout {tensor.layout}", "a dense tensor")
         if tensor.is_neg():
             wrong(name, "a view that is negated", "a tensor of values (resolve_neg)")
 
@@ -36,15 +43,29 @@ def _check_constant(**tensors):
                 wrong(name, "a tensor that requires a gradient", "one without (detach): there is none")
 
 
-def _check_flag(name, value):
-    if not isinstance(value, bool):
-        wrong(name, repr(value), "True or False")
+def _check_type(name, value, kind):
+    if not isinstance(value, kind):
+        wrong(name, f"a {type(value).__name__}", f"a retromae.{kind.__name__}")
+
+
+def _call(operation, *arguments):
+    """Calls an operation. A number that the dispatcher refuses is as wrong as one that we do."""
+    if torch.compiler.is_compiling():
+        return operation(*arguments)
+    try:
+        return operation(*arguments)
+    except RuntimeError as error:
+        found = _NO_NUMBER.search(str(error))
+        if found is None:
+            raise
+        kind, name, value = found.groups()
+    wrong(name, value, {"int": "an integer of 64 bits", "float": "a number"}.get(kind, kind))
 
 
 def _autocast(*tensors):
     """Tensors in the dtype that autocast asks for, as those of PyTorch's own matmuls."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind not in _DEVICES or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return tuple(tensor if tensor is None else _cast(tensor, dtype) for tensor in tensors)
@@ -67,12 +88,16 @@ def _vector(name, tensor):
 
 def _weights(name, tensor):
     """Factors of losses, in f32."""
+    if tensor is None:
+        return None
     _check_constant(**{name: tensor})
-    return _vector(name, tensor)
+    return _cast(tensor, torch.float32)
 
 
 def _dropout_rng(dropout_p, rng, device):
     """The four words that dropout is drawn from: the caller's, or drawn from PyTorch's generator of the device."""
+    if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)) or not 0 <= dropout_p < 1:
+        wrong("dropout_p", repr(dropout_p), "a number in [0, 1)")
     if not dropout_p:
         return None
     if rng is None:
@@ -83,8 +108,7 @@ def _dropout_rng(dropout_p, rng, device):
 
 def _spread_mask(mask):
     """The arguments of a mask."""
-    if not isinstance(mask, Mask):
-        wrong("mask", f"a {type(mask).__name__}", "a retromae.Mask")
+    _check_type("mask", mask, Mask)
     if mask.kind == Mask.FULL.kind:
         return ()
     for field in ("bits", "offsets", "rows", "order", "rng", "sentence_indices", "word_starts"):
@@ -134,14 +158,13 @@ def attention(
     rng = _dropout_rng(dropout_p, dropout_rng, query.device)
     options = (dropout_p, rng, dropout_site, scale, atomic, *_spread_mask(mask))
     if queries is None:
-        return _OPS.attention(query, key, value, cu_seqlens, max_seqlen, *options)[0]
-    if not isinstance(queries, Queries):
-        wrong("queries", f"a {type(queries).__name__}", "retromae.Queries")
+        return _call(_OPS.attention, query, key, value, cu_seqlens, max_seqlen, *options)[0]
+    _check_type("queries", queries, Queries)
     _check(**{"queries.cu_seqlens": queries.cu_seqlens})
     _check_constant(**{"queries.positions": queries.positions})
     if mask.kind == Mask.FULL.kind:
         options += tuple(Mask.FULL)
-    return _OPS.attention(query, key, value, cu_seqlens, max_seqlen, *options, *queries)[0]
+    return _call(_OPS.attention, query, key, value, cu_seqlens, max_seqlen, *options, *queries)[0]
 
 
 def two_stream_attention(
@@ -186,16 +209,16 @@ def _reduced(operation, inputs, trained, reduction, count):
     """The losses of a head, or their sum or mean. `trained` are the tensors that may have a gradient, `count` gives what the sum
     is divided by."""
     if reduction == "none":
-        return operation(*inputs)
+        return _call(operation, *inputs)
     if reduction not in ("mean", "sum"):
         wrong("reduction", repr(reduction), "'mean', 'sum' or 'none'")
     wanted = [tensor is not None and tensor.requires_grad and torch.is_grad_enabled() for tensor in trained]
     if any(wanted):
         # The logits are computed once for loss and gradients.
         gradients = getattr(_OPS, f"{operation.__name__}_gradients")
-        loss = gradients(*inputs, *wanted)[0]
+        loss = _call(gradients, *inputs, *wanted)[0]
     else:
-        loss = operation(*inputs).sum()
+        loss = _call(operation, *inputs).sum()
     return loss if reduction == "sum" else _mean(loss, count())
 
 
@@ -208,7 +231,7 @@ def _mean(loss, count):
 
 def _ids(name, ids):
     """Token ids in int32; those that are too large stay so."""
-    _check_constant(**{name: ids})
+    _check(**{name: ids})
     if ids.dtype is torch.int64:
         return ids.clamp(-(2**31), 2**31 - 1).to(torch.int32)
     return ids
@@ -298,8 +321,7 @@ def bag_of_words_loss(
         float32, [B] for "none", else a scalar.
     """
     _check(hidden=hidden, weight=weight, cu_seqlens=cu_seqlens)
-    if not isinstance(bags, Bags):
-        wrong("bags", f"a {type(bags).__name__}", "retromae.Bags")
+    _check_type("bags", bags, Bags)
     bag_offsets = bags.offsets
     _check_constant(**{"bags.offsets": bag_offsets})
     bag_ids = _ids("bags.ids", bags.ids)
@@ -348,14 +370,16 @@ def dropout_add_layer_norm(
     if residual is not None:
         _check(residual=residual)
     kind = input.device.type
-    if torch.is_autocast_enabled(kind):
+    if kind in _DEVICES and torch.is_autocast_enabled(kind):
         half = torch.get_autocast_dtype(kind) is torch.float16
         dtype = torch.float32 if half else torch.get_autocast_dtype(kind)
         input, residual = _cast(input, dtype), None if residual is None else _cast(residual, dtype)
     vectors = (_vector("gamma", gamma), _vector("beta", beta))
     rng = _dropout_rng(dropout_p, dropout_rng, input.device)
     bias = _vector("bias", bias)
-    return _OPS.dropout_add_layer_norm(input, *vectors, residual, bias, eps, dropout_p, rng, dropout_site)[0]
+    return _call(
+        _OPS.dropout_add_layer_norm, input, *vectors, residual, bias, eps, dropout_p, rng, dropout_site
+    )[0]
 
 
 def draw_masks(
@@ -389,9 +413,18 @@ def draw_masks(
     _check(
         ids=ids, cu_seqlens=cu_seqlens, rng=rng, sentence_indices=sentence_indices, word_starts=word_starts
     )
-    _check_drawn(pool=(pool, Pool), encoder=(encoder, Corruption), decoder=(decoder, Corruption))
+    if pool is not None:
+        _check_type("pool", pool, Pool)
+        _check_type("pool.limit", pool.limit, CountLimit)
+        _check(**{"pool.offsets": pool.offsets})
+    for name, corruption in (("encoder", encoder), ("decoder", decoder)):
+        if corruption is not None:
+            _check_type(name, corruption, Corruption)
+            _check_type(f"{name}.limit", corruption.limit, CountLimit)
+            _check_type(f"{name}.replacement", corruption.replacement, Replacement)
+            _check(**{f"{name}.offsets": corruption.offsets})
     asked = (*spread_pool(pool), *spread_corruption(encoder), *spread_corruption(decoder))
-    drawn = _OPS.draw_masks(ids, cu_seqlens, max_seqlen, rng, sentence_indices, word_starts, *asked)
+    drawn = _call(_OPS.draw_masks, ids, cu_seqlens, max_seqlen, rng, sentence_indices, word_starts, *asked)
     bits = rows = None
     if pool is not None:
         bits, rows, *drawn = drawn
@@ -403,12 +436,3 @@ def draw_masks(
             corrupted.append(Corrupted(*drawn[:4]))
             drawn = drawn[4:]
     return Masks(bits, rows, *corrupted)
-
-
-def _check_drawn(**asked):
-    for name, (value, kind) in asked.items():
-        if value is None:
-            continue
-        if not isinstance(value, kind):
-            wrong(name, f"a {type(value).__name__}", f"a retromae.{kind.__name__}")
-        _check(**{f"{name}.offsets": value.offsets})

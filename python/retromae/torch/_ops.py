@@ -8,6 +8,7 @@ import functools
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .. import _operations
 from .._operations import (
@@ -24,7 +25,6 @@ from .._operations import (
     Queries,
     Replacement,
 )
-from ..errors import Unsupported, wrong
 from ._arrays import Arrays, FakeArrays
 
 _LIBRARY = torch.library.Library("retromae", "DEF")
@@ -54,8 +54,8 @@ def _register(schema):
 
 def _gradient(name, saved_outputs=(), forgotten=()):
     """Registers a function as the gradient of operation `name`. It gets the context, the operation's inputs, those of its outputs
-    whose places are given, and the gradients of all outputs; it returns the gradients of the first inputs. Tensors at places in
-    `forgotten` are not kept until then: in their place is their dtype."""
+    whose places are given, and the gradient of the first output, the others having none; it returns the gradients of the first
+    inputs. Tensors at places in `forgotten` are not kept until then: in their place is their dtype."""
     # torch.library.register_autograd would do, but looks through the schema in each call: 130 us for attention.
     operation = getattr(torch.ops.retromae, name).default
     below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -69,6 +69,7 @@ def _gradient(name, saved_outputs=(), forgotten=()):
                     output = operation(*inputs)
                 outputs = output if isinstance(output, tuple) else (output,)
                 ctx.set_materialize_grads(False)
+                ctx.mark_non_differentiable(*outputs[1:])
                 # The dispatcher leaves out defaults.
                 inputs += defaults[len(inputs) :]
                 saved = [outputs[place] for place in saved_outputs]
@@ -82,13 +83,16 @@ def _gradient(name, saved_outputs=(), forgotten=()):
                 return output
 
             @staticmethod
-            def backward(ctx, *gradients):
+            @once_differentiable
+            def backward(ctx, gradient, *_):
+                if gradient is None:
+                    return (None,) * len(ctx.rest)
                 saved = ctx.saved_tensors
                 outputs, tensors = saved[: len(saved_outputs)], saved[len(saved_outputs) :]
                 inputs = [
                     rest if tensor is None else tensor for tensor, rest in zip(tensors, ctx.rest, strict=True)
                 ]
-                found = function(ctx, inputs, outputs, gradients)
+                found = function(ctx, inputs, outputs, gradient)
                 return found + (None,) * (len(inputs) - len(found))
 
         def run(*inputs):
@@ -103,16 +107,6 @@ def _gradient(name, saved_outputs=(), forgotten=()):
         return function
 
     return register
-
-
-def _no_second_gradient(name):
-    """Lets gradients of the gradients that operation `name` computes be refused."""
-
-    @_gradient(name)
-    def refuse(ctx, inputs, outputs, gradients):
-        if any(gradient is not None for gradient in gradients):
-            wrong("create_graph", "True", f"False: retromae::{name} has no second gradient", Unsupported)
-        return ()
 
 
 # ---- Attention ----
@@ -164,19 +158,9 @@ def _attention_backward(arrays, d_output, query, key, value, output, log_sum_exp
 
 
 @_gradient("attention", saved_outputs=(0, 1))
-def _attention_gradient(ctx, inputs, outputs, gradients):
-    d_output, d_log_sum_exp = gradients
-    if d_log_sum_exp is not None:
-        wrong(
-            "the log-sum-exp of retromae::attention", "differentiated", "not: it has no gradient", Unsupported
-        )
-    if d_output is None:
-        return (None, None, None)
+def _attention_gradient(ctx, inputs, outputs, d_output):
     query, key, value, *options = inputs
     return torch.ops.retromae.attention_backward(d_output.contiguous(), query, key, value, *outputs, *options)
-
-
-_no_second_gradient("attention_backward")
 
 
 # ---- Heads ----
@@ -237,11 +221,8 @@ def _register_head(name, schema, call):
         return loss, *(loss.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
     @_gradient(name)
-    def losses_gradient(ctx, inputs, outputs, gradients):
+    def losses_gradient(ctx, inputs, outputs, d_losses):
         """The weights of rows take the gradients of their losses."""
-        (d_losses,) = gradients
-        if d_losses is None:
-            return ()
         wanted = [ctx.needs_input_grad[place] for place in (_HIDDEN, _WEIGHT, _BIAS)]
         weights = inputs[_WEIGHTS]
         weighted = list(inputs)
@@ -250,23 +231,14 @@ def _register_head(name, schema, call):
         return _place(wanted, (found[0], found[1].to(inputs[_WEIGHT].dtype), found[2]))
 
     @_gradient(f"{name}_gradients", saved_outputs=(1, 2, 3), forgotten=range(len(schema.split(","))))
-    def sum_gradient(ctx, inputs, outputs, gradients):
+    def sum_gradient(ctx, inputs, outputs, d_loss):
         """Gradients were computed with the loss; here they are scaled, in f32: a loss scale has no place in f16."""
-        d_loss, *second = gradients
-        if any(gradient is not None for gradient in second):
-            message = f"False: retromae::{name} has no second gradient"
-            wrong("create_graph", "True", message, Unsupported)
-        if d_loss is None:
-            return ()
         wanted = [ctx.needs_input_grad[place] for place in (_HIDDEN, _WEIGHT, _BIAS)]
         scale = d_loss.reshape(1)
         dtypes = (inputs[_HIDDEN], inputs[_WEIGHT], torch.float32)
+        scaled = zip(outputs, dtypes, wanted, strict=True)
         return _place(
-            wanted,
-            [
-                (gradient * scale).to(dtype) if asked else None
-                for gradient, dtype, asked in zip(outputs, dtypes, wanted, strict=True)
-            ],
+            wanted, [(gradient * scale).to(dtype) if asked else None for gradient, dtype, asked in scaled]
         )
 
 
@@ -315,22 +287,13 @@ def _layer_norm_backward(arrays, d_output, sum, mean, rstd, gamma, residual, bia
 
 
 @_gradient("dropout_add_layer_norm", saved_outputs=(1, 2, 3), forgotten=(0, 2, 3, 4))
-def _layer_norm_gradient(ctx, inputs, outputs, gradients):
-    d_output, *others = gradients
-    if any(gradient is not None for gradient in others):
-        name = "an inner result of retromae::dropout_add_layer_norm"
-        wrong(name, "differentiated", "not: it has no gradient", Unsupported)
-    if d_output is None:
-        return ()
+def _layer_norm_gradient(ctx, inputs, outputs, d_output):
     _, gamma, _, residual, bias, *rest = inputs
     has_residual, has_bias = residual is not None, bias is not None
     d_input, d_residual, d_gamma, d_beta, d_bias = torch.ops.retromae.dropout_add_layer_norm_backward(
         d_output.contiguous(), *outputs, gamma, has_residual, has_bias, *rest
     )
     return (d_input, d_gamma, d_beta, d_residual if has_residual else None, d_bias if has_bias else None)
-
-
-_no_second_gradient("dropout_add_layer_norm_backward")
 
 
 # ---- Masks ----

@@ -47,6 +47,8 @@ def mask_bits(visible: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     Returns bits, int32 [words], and offsets, int32 [B + 1], on the device of the masks.
     """
+    if not isinstance(visible, Sequence):
+        wrong("visible", f"a {type(visible).__name__}", "a sequence of tensors")
     for place, mask in enumerate(visible):
         name = f"visible[{place}]"
         if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
