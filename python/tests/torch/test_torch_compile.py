@@ -1,0 +1,61 @@
+"""The operations under torch.compile: one graph, equal to the model without it."""
+
+import pytest
+import torch
+from torch_model import Model, assert_same, batch_of, step
+
+# None of four sentences: a size that is equal to that of the random state would be taken for it.
+BATCHES = ((5, 17, 33, 1, 6), (64, 9, 2), (12, 7, 40, 1, 2, 3))
+
+
+@pytest.mark.parametrize("dynamic", (False, True), ids=("static", "dynamic"))
+@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
+def test_one_graph(device, backend, dynamic):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Model().to(device)
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=dynamic)
+    for lengths in BATCHES if dynamic else BATCHES[:1]:
+        batch = batch_of(lengths, device)
+        expected = step(model, batch)
+        loss, gradients = step(compiled, batch)
+        gradients = {name.removeprefix("_orig_mod."): gradient for name, gradient in gradients.items()}
+        # A compiler sums in another order.
+        assert_same((loss, gradients), expected, tolerance=0 if backend == "aot_eager" else 1e-5)
+
+
+def test_sizes_are_symbols(device):
+    """Batches of other lengths need no other graph."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Model(dropout=0.25).to(device)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=True)
+    counts = set()
+    for lengths in BATCHES:
+        loss, _ = step(compiled, batch_of(lengths, device))
+        assert loss.isfinite()
+        counts.add(len(graphs))
+    assert len(counts) == 1 and counts != {0}
+
+
+@pytest.mark.parametrize("backend", ("aot_eager", "inductor"))
+def test_dropout_and_autocast(device, backend):
+    """With the same draws (inductor's generator is its own: those of a seed are held against themselves)."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = Model(dropout=0.25).to(device)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    batch = batch_of(BATCHES[0], device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        loss, gradients = step(compiled, batch)
+        assert_same((loss, gradients), step(compiled, batch))
+        assert not torch.equal(loss, step(compiled, batch, seed=1)[0])
+        if backend == "aot_eager":
+            gradients = {name.removeprefix("_orig_mod."): gradient for name, gradient in gradients.items()}
+            assert_same((loss, gradients), step(model, batch))
