@@ -14,6 +14,7 @@ from ._functions import (
     two_stream_attention,
 )
 from ._tensors import labeled_offsets, mask_bits, pool_offsets, prefix_sums, rng_state
+from .collator import RetroMAECollator
 
 __all__ = [
     "Bags",
@@ -25,6 +26,7 @@ __all__ = [
     "Pool",
     "Queries",
     "Replacement",
+    "RetroMAECollator",
     "attention",
     "bag_of_words_loss",
     "draw_masks",
