@@ -27,6 +27,7 @@ __all__ = [
     "Queries",
     "Replacement",
     "RetroMAECollator",
+    "RetroMAEForPretraining",
     "attention",
     "bag_of_words_loss",
     "draw_masks",
@@ -39,3 +40,12 @@ __all__ = [
     "rng_state",
     "two_stream_attention",
 ]
+
+
+def __getattr__(name):
+    # The model needs transformers, which nothing else here does.
+    if name == "RetroMAEForPretraining":
+        from .pretraining import RetroMAEForPretraining
+
+        return RetroMAEForPretraining
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
