@@ -60,7 +60,7 @@ fn test_files(folder: &Path) -> Vec<PathBuf> {
         .into_iter()
         .filter(|path| name(path).starts_with("test_") && name(path).ends_with(".py"))
         .collect();
-    files.sort_by_key(|path| (!name(path).starts_with("test_operations"), name(path)));
+    files.sort_by_key(|path| (!name(path).starts_with("test_torch"), name(path)));
     files
 }
 
@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn results_are_read_from_what_pytest_says() {
         let log = "
-tests/torch/test_operations.py::test_attention[cuda-float32] PASSED     [ 33%]
-tests/torch/test_operations.py::test_attention[cuda-float16] FAILED     [ 66%]
-tests/torch/test_operations.py::test_graph[cuda] SKIPPED (ignored: no GPU) [100%]
+tests/torch/test_torch_attention.py::test_attention[cuda-float32] PASSED     [ 33%]
+tests/torch/test_torch_attention.py::test_attention[cuda-float16] FAILED     [ 66%]
+tests/torch/test_torch_attention.py::test_graph[cuda] SKIPPED (ignored: no GPU) [100%]
 === short test summary info ===
-FAILED tests/torch/test_operations.py::test_attention[cuda-float16] - AssertionError: 3e-2
+FAILED tests/torch/test_torch_attention.py::test_attention[cuda-float16] - AssertionError: 3e-2
 === 1 failed, 1 passed, 1 skipped in 2.31s ===
 ";
         let found = tally(log);
@@ -139,13 +139,13 @@ FAILED tests/torch/test_operations.py::test_attention[cuda-float16] - AssertionE
         let folder = tempfile::tempdir().unwrap();
         let tests = folder.path().join("tests/torch");
         fs::create_dir_all(&tests).unwrap();
-        for name in ["test_autograd.py", "test_operations.py", "conftest.py", "reference.py"] {
+        for name in ["test_pretraining.py", "test_torch_masks.py", "conftest.py", "reference.py"] {
             fs::write(tests.join(name), "").unwrap();
         }
         let names: Vec<_> = test_files(folder.path())
             .iter()
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect();
-        assert_eq!(names, ["test_operations.py", "test_autograd.py"]);
+        assert_eq!(names, ["test_torch_masks.py", "test_pretraining.py"]);
     }
 }
