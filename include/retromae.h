@@ -460,7 +460,7 @@ rmae_status rmae_matmul(rmae_device device, void* stream, const rmae_matmul_desc
 
 /* ---- LayerNorm of residual + dropout(input + bias) ---- */
 
-/* Matrices are contiguous; columns are a multiple of 8 up to 1024. f32 and bf16. */
+/* Matrices are contiguous; columns are a multiple of 8 up to 1024. */
 typedef struct rmae_layer_norm_desc {
     uint32_t size;
     uint32_t version;

@@ -3,7 +3,7 @@
 //! Bound, with R rows of C columns: no matmuls; 4·R·C·e bytes and two f32 a row each way (forward input, residual, sum, output; backward gradient of
 //! the output, sum, gradients of residual and input).
 
-use retromae::device::{Buffer, ModelFloat, Stream};
+use retromae::device::{Buffer, Float, ModelFloat, Stream};
 use retromae::ops::{self, layer_norm, rng_state};
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ pub struct Inputs<T> {
 }
 
 impl Case {
-    pub fn inputs<T: ModelFloat>(&self) -> Inputs<T> {
+    pub fn inputs<T: Float>(&self) -> Inputs<T> {
         let Self { rows, columns, mean, .. } = *self;
         let shifted = |seed, count, by: f64| values(seed, count).iter().map(|v| v + by).collect::<Vec<_>>();
         let zeros = |count| vec![T::from_f32(0.0); count];
@@ -93,7 +93,7 @@ impl Case {
 }
 
 /// The fused operation. Gradients of vectors start from 0, and are added to.
-pub struct Fused<T: ModelFloat> {
+pub struct Fused<T: Float> {
     case: Case,
     rng: Buffer<u32>,
     input: Buffer<T>,
@@ -114,7 +114,7 @@ pub struct Fused<T: ModelFloat> {
     workspace: Buffer<u8>,
 }
 
-impl<T: ModelFloat> Fused<T> {
+impl<T: Float> Fused<T> {
     /// Uploads the inputs and runs the forward pass.
     pub fn new(stream: &Stream, case: Case, inputs: &Inputs<T>) -> Outcome<Self> {
         let device = stream.device();
@@ -144,7 +144,7 @@ impl<T: ModelFloat> Fused<T> {
         Ok(fused)
     }
 
-    fn forward(&mut self, stream: &Stream) -> Outcome<()> {
+    pub fn forward(&mut self, stream: &Stream) -> Outcome<()> {
         let Case { rows, columns, .. } = self.case;
         let forward = layer_norm::Forward {
             input: self.input.matrix(rows, columns)?,
@@ -190,7 +190,7 @@ fn dropout(case: Case, rng: &Buffer<u32>) -> Option<ops::Dropout<'_>> {
     (case.dropout > 0.0).then(|| ops::Dropout { rng: rng.view(), rate: case.dropout, site: SITE })
 }
 
-impl<T: ModelFloat> Work for Fused<T> {
+impl<T: Float> Work for Fused<T> {
     fn run(&mut self, stream: &Stream) -> Outcome<()> {
         match self.case.pass {
             Pass::Forward => self.forward(stream),

@@ -125,11 +125,17 @@ RETROMAE_KERNEL(layer_norm_forward_f32, LayerNormForwardParams, LayerNormForward
 RETROMAE_KERNEL(layer_norm_forward_bf16, LayerNormForwardParams, LayerNormForwardLaunch) {
     layer_norm_forward<bf16>(params);
 }
+RETROMAE_KERNEL(layer_norm_forward_f16, LayerNormForwardParams, LayerNormForwardLaunch) {
+    layer_norm_forward<f16>(params);
+}
 RETROMAE_KERNEL(layer_norm_backward_f32, LayerNormBackwardParams, LayerNormBackwardLaunch) {
     layer_norm_backward<float>(params);
 }
 RETROMAE_KERNEL(layer_norm_backward_bf16, LayerNormBackwardParams, LayerNormBackwardLaunch) {
     layer_norm_backward<bf16>(params);
+}
+RETROMAE_KERNEL(layer_norm_backward_f16, LayerNormBackwardParams, LayerNormBackwardLaunch) {
+    layer_norm_backward<f16>(params);
 }
 
 }  // namespace retromae

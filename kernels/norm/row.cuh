@@ -68,16 +68,18 @@ RETROMAE_DEVICE void for_chunks(uint32_t columns, Body body) {
 RETROMAE_DEVICE void widen_word(float, uint32_t word, float* value) {
     memcpy(value, &word, sizeof word);
 }
-RETROMAE_DEVICE void widen_word(bf16, uint32_t word, float* values) {
-    values[0] = bf16_to_float({static_cast<uint16_t>(word)});
-    values[1] = bf16_to_float({static_cast<uint16_t>(word >> 16)});
+template <class T>
+RETROMAE_DEVICE void widen_word(T, uint32_t word, float* values) {
+    values[0] = to_float(T{static_cast<uint16_t>(word)});
+    values[1] = to_float(T{static_cast<uint16_t>(word >> 16)});
 }
 
 // Rounds to a type and back, two elements at a time.
 RETROMAE_DEVICE void round_chunk(float, float (&)[8]) {}
-RETROMAE_DEVICE void round_chunk(bf16, float (&values)[8]) {
+template <class T>
+RETROMAE_DEVICE void round_chunk(T type, float (&values)[8]) {
     RETROMAE_UNROLL
-    for (int i = 0; i < 8; i += 2) widen_word(bf16{}, bf16_pair(values[i], values[i + 1]), values + i);
+    for (int i = 0; i < 8; i += 2) widen_word(type, rounded_pair(type, values[i], values[i + 1]), values + i);
 }
 
 // 8 columns as they lie in memory, in words of 32 bits: two 16-bit elements share a register until they are

@@ -47,7 +47,8 @@ impl Element for u16 {}
 impl Element for u32 {}
 impl Element for i32 {}
 
-/// A floating-point element type: f32, bf16 or f16. Attention, matmuls and the losses over the vocabulary are built for all three.
+/// A floating-point element type: f32, bf16 or f16. Attention, matmuls, the losses over the vocabulary and
+/// LayerNorm are built for all three.
 pub trait Float: Element + sealed::Sealed {
     /// The type as a run-time value.
     const DTYPE: DType;

@@ -34,7 +34,7 @@ use super::error::{
 };
 use super::{Result, Workspace};
 use crate::device::params::{LayerNormBackwardParams, LayerNormForwardParams, ROW_COLUMNS_MAX};
-use crate::device::{Matrix, MatrixMemory, MatrixMut, ModelFloat, Stream, View, ViewMut, kernels};
+use crate::device::{Float, Matrix, MatrixMemory, MatrixMut, Stream, View, ViewMut, kernels};
 
 /// Maximum row length, 1024: as much as a warp holds in registers.
 pub const COLUMNS_MAX: usize = ROW_COLUMNS_MAX as usize;
@@ -43,7 +43,7 @@ const SUMS: usize = 3;
 
 /// Steps before the normalization that run in the same pass; none by default.
 #[derive(Debug)]
-pub struct Fused<'a, T: ModelFloat> {
+pub struct Fused<'a, T: Float> {
     /// `[columns]`: added to the input
     pub bias: Option<View<'a, f32>>,
     /// Dropout of `input + bias`. Dropout element: row = row of `input`, column = its column, head 0.
@@ -54,7 +54,7 @@ pub struct Fused<'a, T: ModelFloat> {
     pub sum: Option<MatrixMut<'a, T>>,
 }
 
-impl<T: ModelFloat> Default for Fused<'_, T> {
+impl<T: Float> Default for Fused<'_, T> {
     fn default() -> Self {
         Self { bias: None, dropout: None, residual: None, sum: None }
     }
@@ -62,7 +62,7 @@ impl<T: ModelFloat> Default for Fused<'_, T> {
 
 /// Arguments of [`forward`]; matrices are contiguous, and all with columns are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Forward<'a, T: ModelFloat> {
+pub struct Forward<'a, T: Float> {
     /// `[rows, columns]`, columns a multiple of 8 of at most [`COLUMNS_MAX`]
     pub input: Matrix<'a, T>,
     /// `[columns]`
@@ -83,7 +83,7 @@ pub struct Forward<'a, T: ModelFloat> {
 
 /// The backward of the steps of [`Fused`]; none by default.
 #[derive(Debug)]
-pub struct FusedGradients<'a, T: ModelFloat> {
+pub struct FusedGradients<'a, T: Float> {
     /// As in the forward pass.
     pub dropout: Option<Dropout<'a>>,
     /// `[rows, columns]`: gradient of `sum` and so of `residual`
@@ -92,7 +92,7 @@ pub struct FusedGradients<'a, T: ModelFloat> {
     pub d_bias: Option<ViewMut<'a, f32>>,
 }
 
-impl<T: ModelFloat> Default for FusedGradients<'_, T> {
+impl<T: Float> Default for FusedGradients<'_, T> {
     fn default() -> Self {
         Self { dropout: None, d_residual: None, d_bias: None }
     }
@@ -100,7 +100,7 @@ impl<T: ModelFloat> Default for FusedGradients<'_, T> {
 
 /// Arguments of [`backward`]; matrices are contiguous, and all with columns are aligned to 16 bytes.
 #[derive(Debug)]
-pub struct Backward<'a, T: ModelFloat> {
+pub struct Backward<'a, T: Float> {
     /// `[rows, columns]`: gradient of the output
     pub d_output: Matrix<'a, T>,
     /// `[rows, columns]`: what was normalized, [`Fused::sum`] of the forward pass; its `input` where nothing was fused
@@ -143,7 +143,7 @@ fn partial_rows(rows: usize, columns: usize) -> usize {
 ///
 /// # Errors
 /// When `columns` is not a multiple of 8 or above [`COLUMNS_MAX`], or a shape, a stride, an alignment, `eps` or the dropout rate does not fit.
-pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
+pub fn forward<T: Float>(stream: &Stream, arguments: Forward<'_, T>) -> Result<()> {
     let Forward { input, gamma, beta, eps, output, mean, rstd, fused } = arguments;
     let Fused { bias, dropout, residual, sum } = fused;
     let shape @ [rows, columns] = require_row_shape("input", &input)?;
@@ -181,7 +181,7 @@ pub fn forward<T: ModelFloat>(stream: &Stream, arguments: Forward<'_, T>) -> Res
 ///
 /// # Errors
 /// As [`forward`], or when the workspace is too small.
-pub fn backward<T: ModelFloat>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
+pub fn backward<T: Float>(stream: &Stream, arguments: Backward<'_, T>) -> Result<()> {
     let Backward { d_output, sum, mean, rstd, gamma, d_input, d_gamma, d_beta, workspace, fused } = arguments;
     let FusedGradients { dropout, d_residual, d_bias } = fused;
     let shape @ [rows, columns] = require_row_shape("d_output", &d_output)?;

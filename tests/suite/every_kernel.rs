@@ -20,6 +20,7 @@ use crate::attention::passes;
 use crate::bag_of_words;
 use crate::common::prefix_sums;
 use crate::cross_entropy;
+use crate::layer_norm;
 use crate::tutorial;
 
 const LENGTHS: [usize; 4] = [5, 70, 1, 33];
@@ -170,6 +171,7 @@ parts! {
     cross_entropy_bf16: |device| cross_entropy::kernels::<bf16>(device, Algorithm::Library);
     cross_entropy_f16: |device| cross_entropy::kernels::<f16>(device, Algorithm::Library);
     cross_entropy_fused_bf16: |device| cross_entropy::kernels::<bf16>(device, Algorithm::Fused);
+    layer_norm_f16: layer_norm::kernels::<f16>;
     sentence_vectors_f32: tutorial::kernels::<f32>;
     sentence_vectors_bf16: tutorial::kernels::<bf16>;
     training_step_f32: steps_of_every_size::<f32>;

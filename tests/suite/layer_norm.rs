@@ -3,8 +3,8 @@
 use crate::cases::Pass;
 use crate::cases::data::{SEED, STEP};
 use crate::cases::layer_norm::{Case, EPS, Fused, Inputs, SITE};
-use crate::common::{assert_close, assert_close_to_scale, devices, widened};
-use retromae::device::{Buffer, Device, ModelFloat, bf16};
+use crate::common::{assert_close, assert_close_to_scale, devices, run_on, widened};
+use retromae::device::{Buffer, Device, Float, bf16, f16};
 use retromae::ops::layer_norm;
 use retromae::random::Dropout;
 use retromae::reference::layer_norm as reference;
@@ -36,7 +36,7 @@ const SUM: usize = 1;
 /// Initial value of the gradients of gamma, beta and bias, which are added to.
 const BEFORE: f64 = 0.5;
 
-fn exact<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
+fn exact<T: Float>(case: Case, data: &Inputs<T>) -> Results {
     let (x, bias, residual) = (widened(&data.input), widened(&data.bias), widened(&data.residual));
     let (gamma, dropout) = (widened(&data.gamma), dropout(case));
     let block = reference::DropoutResidual {
@@ -61,7 +61,7 @@ fn exact<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
 }
 
 /// The naive composition: each step in f32, rounded to `T` where a framework would store it.
-fn naive<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
+fn naive<T: Float>(case: Case, data: &Inputs<T>) -> Results {
     let round = |value: f32| T::from_f32(value).to_f32();
     let (columns, dropout) = (case.columns, dropout(case));
     let mut results: Results = Default::default();
@@ -101,7 +101,7 @@ fn naive<T: ModelFloat>(case: Case, data: &Inputs<T>) -> Results {
     results
 }
 
-fn run<T: ModelFloat>(device: &Device, case: Case, data: &Inputs<T>) -> Results {
+fn run<T: Float>(device: &Device, case: Case, data: &Inputs<T>) -> Results {
     let stream = device.stream();
     let mut fused = Fused::new(&stream, case, data).unwrap();
     let before = vec![BEFORE as f32; case.columns];
@@ -123,7 +123,7 @@ fn run<T: ModelFloat>(device: &Device, case: Case, data: &Inputs<T>) -> Results 
     ]
 }
 
-fn check<T: ModelFloat>(devices: &[Device], case: Case) {
+fn check<T: Float>(devices: &[Device], case: Case) {
     let data = case.inputs::<T>();
     let (exact, naive) = (exact(case, &data), naive(case, &data));
     for device in devices {
@@ -136,6 +136,19 @@ fn check<T: ModelFloat>(devices: &[Device], case: Case) {
             assert_close_to_scale::<T>(&what, &actual[i], &naive[i], &exact[i], scale);
         }
     }
+}
+
+/// Names the operation's kernels by launching them.
+pub fn kernels<T: Float>(device: &Device) -> Vec<String> {
+    let case = Case { rows: 17, columns: 40, dropout: 0.1, ..WHOLE };
+    let stream = device.stream();
+    let mut fused = Fused::<T>::new(&stream, case, &case.inputs()).unwrap();
+    stream.synchronize().unwrap();
+    run_on(device, true, |stream| {
+        fused.forward(stream).unwrap();
+        fused.backward(stream).unwrap();
+        Ok(())
+    })
 }
 
 #[test]
@@ -159,6 +172,7 @@ fn matches_the_reference() {
             let case = Case { rows, columns, dropout, ..form };
             check::<f32>(&devices, case);
             check::<bf16>(&devices, case);
+            check::<f16>(&devices, case);
         }
     }
 }
@@ -168,7 +182,9 @@ fn matches_the_reference() {
 fn a_mean_far_above_the_deviation_is_sound() {
     for (rows, columns, mean) in [(3, 128, 1e4), (33, 768, -3e3), (2, 1024, 1e3)] {
         check::<f32>(&devices(), Case { rows, columns, mean, ..WHOLE });
-        check::<bf16>(&devices(), Case { rows, columns, mean: mean / 1e3, dropout: 0.1, ..WHOLE });
+        let small = Case { rows, columns, mean: mean / 1e3, dropout: 0.1, ..WHOLE };
+        check::<bf16>(&devices(), small);
+        check::<f16>(&devices(), small);
     }
 }
 
@@ -180,6 +196,7 @@ fn many_rows_leave_few_partial_sums() {
     let case = Case { rows: 8300, columns: 16, dropout: 0.1, ..WHOLE };
     check::<f32>(&devices(), case);
     check::<bf16>(&devices(), case);
+    check::<f16>(&devices(), case);
 }
 
 #[test]
@@ -217,7 +234,7 @@ fn the_workspace_never_shrinks() {
 }
 
 /// Plain LayerNorm with the defaults: the gradient of the input, which is that of the sum, and no other output.
-fn check_defaults<T: ModelFloat>(device: &Device) {
+fn check_defaults<T: Float>(device: &Device) {
     let case = Case { rows: 33, columns: 264, mean: 0.5, ..PLAIN };
     let Case { rows, columns, .. } = case;
     let data = case.inputs::<T>();
@@ -267,6 +284,7 @@ fn the_defaults_are_plain_layer_norm() {
     for device in devices() {
         check_defaults::<f32>(&device);
         check_defaults::<bf16>(&device);
+        check_defaults::<f16>(&device);
     }
 }
 

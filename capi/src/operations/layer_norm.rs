@@ -1,12 +1,12 @@
 //! LayerNorm.
 
-use retromae::device::ModelFloat;
+use retromae::device::Float;
 use retromae::ops::layer_norm::{self, Backward, Forward, Fused, FusedGradients};
 
 use crate::call::{Call, count};
 use crate::status::Result;
 use crate::sys;
-use crate::types::{dropout, for_model_float};
+use crate::types::{dropout, for_float};
 
 type Desc = sys::rmae_layer_norm_desc;
 
@@ -20,10 +20,10 @@ pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
 }
 
 pub fn forward(call: &Call<'_, Desc>) -> Result<()> {
-    for_model_float!(call, T => forward_of::<T>(call))
+    for_float!(call, T => forward_of::<T>(call))
 }
 
-fn forward_of<T: ModelFloat>(call: &Call<'_, Desc>) -> Result<()> {
+fn forward_of<T: Float>(call: &Call<'_, Desc>) -> Result<()> {
     let desc = call.desc;
     let shape @ [rows, columns] = shape(desc)?;
     let forward = Forward::<T> {
@@ -45,10 +45,10 @@ fn forward_of<T: ModelFloat>(call: &Call<'_, Desc>) -> Result<()> {
 }
 
 pub fn backward(call: &Call<'_, Desc>) -> Result<()> {
-    for_model_float!(call, T => backward_of::<T>(call))
+    for_float!(call, T => backward_of::<T>(call))
 }
 
-fn backward_of<T: ModelFloat>(call: &Call<'_, Desc>) -> Result<()> {
+fn backward_of<T: Float>(call: &Call<'_, Desc>) -> Result<()> {
     let desc = call.desc;
     let shape @ [rows, columns] = shape(desc)?;
     let backward = Backward::<T> {

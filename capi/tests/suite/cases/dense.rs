@@ -22,6 +22,10 @@ pub fn cases(memory: fn() -> Memory) -> Vec<Case> {
             layer_norm_backward::<bf16>(memory(), present),
         ]);
         all.extend([
+            layer_norm_forward::<f16>(memory(), present),
+            layer_norm_backward::<f16>(memory(), present),
+        ]);
+        all.extend([
             column_sum_of::<f32>(memory(), 5, present),
             column_sum_of::<bf16>(memory(), 600, present),
         ]);
@@ -181,7 +185,7 @@ fn matmul_of<T: Float, O: Float>(mut memory: Memory, variant: usize) -> Case {
 /// More rows than a block of the backward pass has.
 const NORM: [usize; 2] = [70, 40];
 
-fn norm_desc<T: ModelFloat>(memory: &mut Memory, present: bool) -> rmae_layer_norm_desc {
+fn norm_desc<T: Float>(memory: &mut Memory, present: bool) -> rmae_layer_norm_desc {
     let count = NORM[0] * NORM[1];
     let mut desc = rmae_layer_norm_desc {
         dtype: code::<T>(),
@@ -211,7 +215,7 @@ pub fn rust_dropout(dropout: rmae_dropout) -> Option<Dropout<'static>> {
     maybe(rng, |rng| Dropout { rng: view(rng, 4), rate, site })
 }
 
-fn layer_norm_forward<T: ModelFloat>(mut memory: Memory, present: bool) -> Case {
+fn layer_norm_forward<T: Float>(mut memory: Memory, present: bool) -> Case {
     let [rows, columns] = NORM;
     let count = rows * columns;
     let mut desc = norm_desc::<T>(&mut memory, present);
@@ -250,7 +254,7 @@ fn layer_norm_forward<T: ModelFloat>(mut memory: Memory, present: bool) -> Case 
     })
 }
 
-fn layer_norm_backward<T: ModelFloat>(mut memory: Memory, present: bool) -> Case {
+fn layer_norm_backward<T: Float>(mut memory: Memory, present: bool) -> Case {
     let [rows, columns] = NORM;
     let count = rows * columns;
     let mut desc = norm_desc::<T>(&mut memory, present);
