@@ -239,7 +239,12 @@ def _reduced(operation, inputs, parameters, reduction, weights, counted):
         if reduction == "none":
             return losses
         total, count = losses.sum(), counted.sum()
-    return total if reduction == "sum" else total / count
+    return total if reduction == "sum" else _mean(total, count)
+
+
+def _mean(total, count):
+    """total / count. The mean of nothing is NaN, and its gradient 0, as in PyTorch's cross_entropy."""
+    return jnp.where(count == 0, jnp.nan, total / jnp.where(count == 0, 1, count))
 
 
 def linear_cross_entropy(

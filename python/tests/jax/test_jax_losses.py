@@ -1,5 +1,6 @@
 """The losses of retromae.jax, their reductions and options, against dense statements in f64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,12 +92,20 @@ def test_gradient_of_row_weights():
     expect(operation, statement, [jnp.asarray(rng.random(30), jnp.float32)], "float32")
 
 
-def test_no_target_at_all():
-    """A mean over nothing is NaN, as it is in PyTorch; a sum is 0."""
-    hidden, weight, bias = head(np.random.default_rng(0), 5, 16, "float32")
+@pytest.mark.parametrize("row_weights", [None, jnp.ones(5)])
+def test_no_target_at_all(row_weights):
+    """A mean over nothing is NaN, and its gradient 0, as in PyTorch; a sum is 0."""
+    arrays = head(np.random.default_rng(0), 5, 16, "float32")
     targets = jnp.full(5, -100, jnp.int32)
-    assert np.isnan(rj.linear_cross_entropy(hidden, weight, targets, bias))
-    assert rj.linear_cross_entropy(hidden, weight, targets, bias, reduction="sum") == 0
+
+    def loss(reduction, hidden, weight, bias):
+        options = {"reduction": reduction, "row_weights": row_weights}
+        return rj.linear_cross_entropy(hidden, weight, targets, bias, **options)
+
+    assert loss("sum", *arrays) == 0
+    value, gradients = jax.value_and_grad(loss, (1, 2, 3))("mean", *arrays)
+    assert np.isnan(value)
+    assert not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize(
