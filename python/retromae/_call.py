@@ -83,13 +83,19 @@ class Call:
         if actual_dtype != dtype:
             wrong(name, f"of dtype {actual_dtype}", dtype)
         strides = arrays.strides(array)
-        follow = shape[0] <= 1 or strides[0] >= math.prod(shape[1:])
-        if not follow or not is_contiguous(shape[1:], strides[1:]):
+        # In this order, so that sizes that are symbols need not be known for rows without gaps.
+        stride, row = strides[0], math.prod(shape[1:])
+        if stride != row:
+            if shape[0] <= 1:
+                # A single row may have any.
+                stride = 0
+            elif stride < row:
+                stride = None
+        if stride is None or not is_contiguous(shape[1:], strides[1:]):
             wrong(name, f"of strides {text(strides)}", "made of contiguous rows, one after the other")
         desc = self.desc
         arrays.bind(self, desc, field, array)
-        # A single row may have any.
-        setattr(desc, f"{field}_stride", strides[0] if shape[0] > 1 else 0)
+        setattr(desc, f"{field}_stride", stride)
 
     def output(self, struct, field, shape, dtype):
         """Makes an array that the call overwrites, and binds it."""
@@ -121,12 +127,10 @@ def dimensions(arrays, name, array, names, dtypes):
 
 
 def is_contiguous(shape, strides):
-    if 0 in shape:
-        return True
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size > 1 and stride != expected:
-            return False
+        if stride != expected and size > 1:
+            return 0 in shape
         expected *= size
     return True
 
@@ -157,7 +161,10 @@ def integer(name, value, least, most):
             value = operator.index(value)
         except (TypeError, ValueError, RuntimeError):
             wrong(name, reprlib.repr(value), expected)
-    elif not is_symbol(value):
+    elif is_symbol(value):
+        # It is looked at when it has a value.
+        return value
+    else:
         wrong(name, reprlib.repr(value), expected)
     if not least <= value <= most:
         wrong(name, reprlib.repr(value), expected)
