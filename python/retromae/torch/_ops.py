@@ -4,8 +4,6 @@ An operation's arguments are tensors, numbers and flags alone: `Mask`, `Queries`
 that take those are in `_functions.py`.
 """
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -25,7 +23,7 @@ from .._operations import (
     Queries,
     Replacement,
 )
-from ._arrays import Arrays, FakeArrays
+from ._arrays import FakeArrays, Planned
 
 _LIBRARY = torch.library.Library("retromae", "DEF")
 # A compiler hands over tensors of the strides that they would have without it.
@@ -35,21 +33,28 @@ _TAGS = (
 )
 
 
-def _register(schema):
-    """Registers a function as the operation of this schema. Its first argument makes the arrays: real ones, or fake ones."""
+def _register(schema, finish=tuple):
+    """Registers a function as the operation of this schema. It gets arrays and the operation's inputs and returns a sequence of
+    tensors that the arrays made, or None; `finish` makes the operation's outputs of them."""
 
     def register(function):
         name = schema.partition("(")[0]
+        planned = Planned(function)
         # The parser of schemas knows no line breaks.
         _LIBRARY.define(" ".join(schema.split()), tags=_TAGS)
         # For every device, so that one that nothing is built for comes to the check of the arguments, too.
-        _LIBRARY.impl(name, functools.partial(function, Arrays), "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, lambda *inputs: finish(planned(*inputs)), "CompositeExplicitAutograd")
         torch.library.register_fake(
-            f"retromae::{name}", functools.partial(function, FakeArrays), lib=_LIBRARY
+            f"retromae::{name}", lambda *inputs: finish(function(FakeArrays(), *inputs)), lib=_LIBRARY
         )
         return function
 
     return register
+
+
+def _filled(made):
+    """Outputs of an operation that may have none in some places: empty ones there."""
+    return tuple(made[0].new_empty(0) if output is None else output for output in made)
 
 
 def _gradient(name, saved_outputs=(), forgotten=()):
@@ -143,7 +148,7 @@ def _attention_options(cu_seqlens, max_seqlen, rate=0.0, rng=None, site=0, scale
 )
 def _attention(arrays, query, key, value, *options):
     options = _attention_options(*options)
-    return _operations.attention_forward(arrays("key", key), query, key, value, options)
+    return _operations.attention_forward(arrays, query, key, value, options)
 
 
 @_register(
@@ -152,9 +157,7 @@ def _attention(arrays, query, key, value, *options):
 )
 def _attention_backward(arrays, d_output, query, key, value, output, log_sum_exp, *options):
     options = _attention_options(*options)
-    return _operations.attention_backward(
-        arrays("key", key), d_output, query, key, value, output, log_sum_exp, options
-    )
+    return _operations.attention_backward(arrays, d_output, query, key, value, output, log_sum_exp, options)
 
 
 @_gradient("attention", saved_outputs=(0, 1))
@@ -177,7 +180,7 @@ _HIDDEN, _WEIGHT, _BIAS, _WEIGHTS = 0, 1, 3, 4
 
 def _call_cross_entropy(arrays, gradients, hidden, weight, targets, bias, row_weights, *options):
     return _operations.cross_entropy(
-        arrays("hidden", hidden),
+        arrays,
         hidden,
         weight,
         bias,
@@ -192,7 +195,7 @@ def _call_cross_entropy(arrays, gradients, hidden, weight, targets, bias, row_we
 def _call_bag_of_words(arrays, gradients, hidden, weight, cu_seqlens, bias, sentence_weights, *rest):
     max_seqlen, *bags = rest[:4]
     return _operations.bag_of_words(
-        arrays("hidden", hidden),
+        arrays,
         hidden,
         weight,
         bias,
@@ -208,17 +211,18 @@ def _call_bag_of_words(arrays, gradients, hidden, weight, cu_seqlens, bias, sent
 def _register_head(name, schema, call):
     """Registers a head: `name` for the losses, and `name`_gradients for their sum and its gradients at once."""
 
-    @_register(f"{name}({schema}) -> Tensor")
+    @_register(f"{name}({schema}) -> Tensor", finish=lambda made: made[0])
     def losses(arrays, *inputs):
-        return call(arrays, Gradients(), *inputs).losses
+        return (call(arrays, Gradients(), *inputs).losses,)
 
-    @_register(f"{name}_gradients({schema}, {_HEAD_GRADIENTS}")
-    def loss_and_gradients(arrays, *inputs):
+    @_register(
+        f"{name}_gradients({schema}, {_HEAD_GRADIENTS}",
+        finish=lambda made: _filled((made[0].sum(), *made[1:])),
+    )
+    def losses_and_gradients(arrays, *inputs):
         *inputs, d_hidden, d_weight, d_bias = inputs
         found = call(arrays, Gradients(d_hidden, d_weight, d_bias), *inputs)
-        loss = found.losses.sum()
-        gradients = (found.d_hidden, found.d_weight, found.d_bias)
-        return loss, *(loss.new_empty(0) if gradient is None else gradient for gradient in gradients)
+        return found.losses, found.d_hidden, found.d_weight, found.d_bias
 
     @_gradient(name)
     def losses_gradient(ctx, inputs, outputs, d_losses):
@@ -262,28 +266,19 @@ _register_head("bag_of_words", _BAG_OF_WORDS, _call_bag_of_words)
     -> (Tensor, Tensor, Tensor, Tensor)"""
 )
 def _layer_norm(arrays, input, gamma, beta, residual, bias, eps, *dropout):
-    return tuple(
-        _operations.layer_norm_forward(
-            arrays("input", input), input, gamma, beta, residual, bias, _dropout(*dropout), eps
-        )
-    )
+    return _operations.layer_norm_forward(arrays, input, gamma, beta, residual, bias, _dropout(*dropout), eps)
 
 
 @_register(
     f"""dropout_add_layer_norm_backward(Tensor d_output, Tensor sum, Tensor mean, Tensor rstd, Tensor gamma, bool residual,
-    bool bias, float eps, {_DROPOUT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"""
+    bool bias, float eps, {_DROPOUT}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)""",
+    finish=_filled,
 )
 def _layer_norm_backward(arrays, d_output, sum, mean, rstd, gamma, residual, bias, eps, *dropout):
     found = _operations.layer_norm_backward(
-        arrays("sum", sum), d_output, sum, mean, rstd, gamma, _dropout(*dropout), eps, residual, bias
+        arrays, d_output, sum, mean, rstd, gamma, _dropout(*dropout), eps, residual, bias
     )
-    return (
-        found.d_input,
-        gamma.new_empty(0) if found.d_residual is None else found.d_residual,
-        found.d_gamma,
-        found.d_beta,
-        gamma.new_empty(0) if found.d_bias is None else found.d_bias,
-    )
+    return found.d_input, found.d_residual, found.d_gamma, found.d_beta, found.d_bias
 
 
 @_gradient("dropout_add_layer_norm", saved_outputs=(1, 2, 3), forgotten=(0, 2, 3, 4))
@@ -332,12 +327,13 @@ def _corruption(ratio, cap, mask_id, vocab_size, mask_share, random_share, offse
 @_register(
     f"""draw_masks(Tensor ids, Tensor cu_seqlens, SymInt max_seqlen, Tensor rng, Tensor sentence_indices, Tensor word_starts,
     float pool_ratio, SymInt pool_cap, Tensor? pool_offsets, SymInt pool_words, SymInt pool_rows_max,
-    {_CORRUPTION.format("encoder")}, {_CORRUPTION.format("decoder")}) -> Tensor[]"""
+    {_CORRUPTION.format("encoder")}, {_CORRUPTION.format("decoder")}) -> Tensor[]""",
+    finish=list,
 )
 def _draw_masks(arrays, ids, cu_seqlens, max_seqlen, rng, sentence_indices, word_starts, *rest):
     pool, rest = rest[:5], rest[5:]
     masks = _operations.draw_masks(
-        arrays("ids", ids),
+        arrays,
         ids,
         cu_seqlens,
         max_seqlen,

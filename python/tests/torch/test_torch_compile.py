@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch_model import Model, assert_same, batch_of, step
 
+from retromae.torch import attention, linear_cross_entropy, prefix_sums
+
 # None of four sentences: a size that is equal to that of the random state would be taken for it.
 BATCHES = ((5, 17, 33, 1, 6), (64, 9, 2), (12, 7, 40, 1, 2, 3))
 
@@ -59,3 +61,28 @@ def test_dropout_and_autocast(device, backend):
         if backend == "aot_eager":
             gradients = {name.removeprefix("_orig_mod."): gradient for name, gradient in gradients.items()}
             assert_same((loss, gradients), step(model, batch))
+
+
+def test_sizes_without_a_value(device):
+    """Rows that a condition chooses, and a longest sequence that the device knows."""
+    torch._dynamo.reset()
+    weight = torch.randn(50, 64, device=device).requires_grad_()
+    hidden = torch.randn(20, 64, device=device).requires_grad_()
+    targets = torch.randint(0, 50, (20,), device=device)
+    targets[::3] = -100
+    cu = prefix_sums((5, 15), device)
+
+    def run(hidden, targets):
+        chosen = targets != -100
+        rows = hidden.view(20, 2, 32)
+        found = attention(rows, rows, rows, cu, cu.diff().max().item()).flatten(1)
+        return linear_cross_entropy(found[chosen], weight, targets[chosen])
+
+    settings = {"capture_dynamic_output_shape_ops": True, "capture_scalar_outputs": True}
+    with torch._dynamo.config.patch(settings):
+        loss = torch.compile(run, fullgraph=True, backend="aot_eager")(hidden, targets)
+    expected = run(hidden, targets)
+    assert torch.equal(loss, expected)
+    gradients = [torch.autograd.grad(value, (hidden, weight)) for value in (loss, expected)]
+    for gradient, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, other)
