@@ -238,6 +238,17 @@ def test_words_of_either_sign(device):
     assert torch.equal(first, second)
 
 
+def test_one_tensor_in_several_places(device):
+    """What is remembered of a call with one tensor holds for others of its shape."""
+    query, key, value = (tensor.contiguous() for tensor in projection(torch.float32, device, 96))
+    cu = prefix_sums(LENGTHS, device)
+    seen = full(device)[1]
+    for tensors in ((query, query, query), (query, key, value), (key, key, value)):
+        output = attention(*tensors, cu, LONGEST)
+        exact = reference.attention(*(tensor.double() for tensor in tensors), LENGTHS, seen)
+        torch.testing.assert_close(output.double(), exact, rtol=0, atol=1e-5)
+
+
 def test_draws_follow_the_seed(device):
     query, key, value = projection(torch.float32, device, 32)
     cu = prefix_sums(LENGTHS, device)
@@ -249,6 +260,18 @@ def test_draws_follow_the_seed(device):
     first, again, other = run(1), run(1), run(2)
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[0], other[0])
+
+
+def test_draws_follow_the_site(device):
+    query, key, value = projection(torch.float32, device, 32)
+    cu = prefix_sums(LENGTHS, device)
+    rng = rng_state(1, 2, device)
+    first, again, other = (
+        attention(query, key, value, cu, LONGEST, dropout_p=RATE, dropout_rng=rng, dropout_site=site)
+        for site in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=IDS[1:])

@@ -118,6 +118,15 @@ def test_gradients_of_gradients_are_refused():
             gradient.sum().backward()
 
 
+def test_tensors_of_two_devices(gpu):
+    for name in ("query", "key", "value", "cu_seqlens"):
+        other = operations.prefix_sums([TOKENS], gpu) if name == "cu_seqlens" else qkv().to(gpu)
+        with pytest.raises(
+            retromae.InvalidArgument, match="is on device c.*; it should be on c.*, as the others"
+        ):
+            attend(**{name: other})
+
+
 def test_masks_of_nothing():
     with pytest.raises(retromae.InvalidArgument, match="pool is absent"):
         draw_masks(words(), operations.prefix_sums([4]), 4, words(), words(1), words(1))

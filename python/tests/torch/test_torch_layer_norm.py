@@ -91,3 +91,10 @@ def test_f16_is_not_built(device):
     (x, _), (gamma, beta, _) = inputs(torch.float16, device, 17, 64)
     with pytest.raises(Unsupported, match="dtype"):
         dropout_add_layer_norm(x, gamma, beta)
+
+
+def test_draws_follow_the_site(device):
+    rng = rng_state(1, 2, device)
+    first, again, other = (kept_factors((17, 64), torch.float32, rng, site) for site in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

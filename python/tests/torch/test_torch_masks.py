@@ -103,7 +103,7 @@ def test_draws_follow_the_random_state(device):
 
 
 @pytest.mark.parametrize("lengths", (LENGTHS, (0,), (), (32, 0, 31), (1,)), ids=str)
-def test_packed_masks_are_the_librarys(device, lengths):
+def test_masks_are_packed_as_by_the_library(device, lengths):
     masks = [torch.rand(length, length, device=device) < 0.5 for length in lengths]
     bits, offsets = mask_bits(masks)
     packed = torch.cat([mask.flatten().cpu() for mask in masks] or [torch.empty(0, dtype=torch.bool)])
