@@ -56,7 +56,8 @@ def test_dropout_and_autocast(device, backend):
     batch = batch_of(BATCHES[0], device)
     with torch.autocast(device, dtype=torch.bfloat16):
         loss, gradients = step(compiled, batch)
-        assert_same((loss, gradients), step(compiled, batch))
+        # Gradients of rows of an embedding are added in any order.
+        assert_same((loss, gradients), step(compiled, batch), tolerance=1e-5)
         assert not torch.equal(loss, step(compiled, batch, seed=1)[0])
         if backend == "aot_eager":
             gradients = {name.removeprefix("_orig_mod."): gradient for name, gradient in gradients.items()}
