@@ -8,7 +8,6 @@ import ctypes
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, statically_known_true
 
 from .._library import LIBRARY, check
 from .._library import device as open_device
@@ -55,6 +54,9 @@ class _Shape(tuple):
 
 
 def _differ(size, other):
+    # With sympy, which takes a fifth of a second, and is there when there are symbols.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, statically_known_true
+
     if statically_known_true(size == other):
         return False
     try:
@@ -148,11 +150,8 @@ class Plan(_Arrays):
 
     def workspace(self, call, function):
         size = ctypes.c_size_t()
-        check(
-            getattr(LIBRARY, function)(
-                open_device(self.device_name), ctypes.byref(self.desc), ctypes.byref(size)
-            )
-        )
+        ask = getattr(LIBRARY, function)
+        check(ask(open_device(self.device_name), ctypes.byref(self.desc), ctypes.byref(size)))
         if size.value:
             self.desc.workspace_bytes = size.value
             self.bind(call, self.desc, "workspace", self.empty((size.value,), "uint8"))

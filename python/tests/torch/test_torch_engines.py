@@ -131,3 +131,23 @@ def test_a_cuda_graph_without_dropout(gpu):
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     # Sums of f32 that atomics add up.
     assert_same((loss.detach(), gradients), eager, tolerance=1e-4)
+
+
+def test_inputs_that_no_backward_pass_reads_are_not_kept(device):
+    """LayerNorm keeps the sum, not what was added; a head whose gradients are computed with the loss keeps none of its inputs."""
+    rows, residual = (torch.randn(9, 64, device=device).requires_grad_() for _ in range(2))
+    weight = torch.randn(VOCAB, 64, device=device).requires_grad_()
+    gamma = torch.ones(64, device=device)
+    targets = torch.zeros(9, dtype=torch.int32, device=device)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        normalized = dropout_add_layer_norm(rows, gamma, gamma, residual)
+        loss = linear_cross_entropy(normalized, weight, targets, reduction="sum")
+    loss.backward()
+    assert kept
+    assert not {tensor.data_ptr() for tensor in (rows, residual, normalized, weight)} & set(kept)
