@@ -58,7 +58,7 @@ class _Arrays:
         self.kept = []
 
     def look(self, name, array):
-        if not isinstance(array, np.ndarray):
+        if not _is_array(array):
             wrong(name, f"a {type(array).__name__}", "a NumPy array")
         if not array.dtype.isnative:
             wrong(name, f"of dtype {array.dtype}, in another byte order", "in the machine's byte order")
@@ -108,15 +108,20 @@ def _make(maker, shape, dtype):
         raise OutOfMemory(f"no memory for an array of shape {text(shape)}: {error}") from None
 
 
+def _is_array(array):
+    """Tells an array; of a masked one the elements that are left out would be taken, too."""
+    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+
+
 def _is_sums(cu_seqlens):
     """Tells an array that may be prefix sums by its type and shape."""
-    is_array = isinstance(cu_seqlens, np.ndarray) and cu_seqlens.flags.c_contiguous
-    return is_array and cu_seqlens.dtype == np.int32 and cu_seqlens.ndim == 1 and cu_seqlens.size > 0
+    is_contiguous = _is_array(cu_seqlens) and cu_seqlens.flags.c_contiguous
+    return is_contiguous and cu_seqlens.dtype == np.int32 and cu_seqlens.ndim == 1 and cu_seqlens.size > 0
 
 
 def _longest(cu_seqlens, rows, dimensions):
     """Returns the largest step of prefix sums, which must fit the rows of an array. What is none of these is refused later."""
-    if not _is_sums(cu_seqlens) or not isinstance(rows, np.ndarray) or rows.ndim != dimensions:
+    if not _is_sums(cu_seqlens) or not _is_array(rows) or rows.ndim != dimensions:
         return 0
     steps = np.diff(cu_seqlens.astype(np.int64))
     if cu_seqlens[0] != 0 or steps.min(initial=0) < 0 or cu_seqlens[-1] > len(rows):
@@ -328,8 +333,8 @@ def _require_offsets(cu_seqlens, pool, encoder, decoder):
             asked.append((name, "labeled", corruption, labeled_offsets(lengths, corruption.limit)))
     for name, field, given, expected in asked:
         offsets, count = given.offsets, integer(f"{name}.{field}", getattr(given, field), 0, 2**32 - 1)
-        is_array = isinstance(offsets, np.ndarray) and offsets.shape == expected.shape
-        if is_array and offsets.dtype.kind in "iu" and not np.array_equal(offsets, expected):
+        fits = _is_array(offsets) and offsets.shape == expected.shape
+        if fits and offsets.dtype.kind in "iu" and not np.array_equal(offsets, expected):
             wrong(f"{name}.offsets", _shown(offsets), _shown(expected))
         if count != expected[-1]:
             wrong(f"{name}.{field}", count, f"{expected[-1]}, the last of the offsets")

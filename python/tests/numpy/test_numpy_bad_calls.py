@@ -24,6 +24,7 @@ def misaligned(array):
 def bad_arrays(array):
     """What an argument must not be in place of an array, with what is said, or several of which one is."""
     yield array.tolist(), "a list; it should be a NumPy array"
+    yield np.ma.masked_array(array), "a MaskedArray; it should be a NumPy array"
     yield array.astype(complex), "of dtype complex128; it should be"
     yield array.astype(np.float64), "of dtype float64; it should be"
     yield array.astype(str), "of dtype str"
