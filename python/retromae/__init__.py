@@ -3,6 +3,7 @@
 `retromae.torch` has the operations for PyTorch, `retromae.jax` for JAX, and `retromae.numpy` for neither.
 """
 
+from . import _abi
 from . import _library as _library
 from ._operations import Bags, Corruption, CountLimit, Dropout, Mask, Pool, Queries, Replacement
 from .errors import (
@@ -17,7 +18,7 @@ from .errors import (
     Unsupported,
 )
 
-__version__ = "0.1.0"
+__version__ = f"{_abi.RMAE_VERSION_MAJOR}.{_abi.RMAE_VERSION_MINOR}.{_abi.RMAE_VERSION_PATCH}"
 
 __all__ = [
     "Bags",

@@ -112,12 +112,14 @@ fn link(original: &str, link: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// The version stands in the header, in the manifests and here.
+    /// The version stands in the header, in the manifests, in that of the Python package, and here.
     #[test]
     fn the_version_is_that_of_header_and_manifest() {
         let root = repository();
-        let manifest = fs::read_to_string(root.join("capi/Cargo.toml")).unwrap();
-        assert!(manifest.contains(&format!("\nversion = \"{}\"\n", VERSION.join("."))));
+        for manifest in ["capi/Cargo.toml", "python/pyproject.toml"] {
+            let text = fs::read_to_string(root.join(manifest)).unwrap();
+            assert!(text.contains(&format!("\nversion = \"{}\"\n", VERSION.join("."))), "{manifest}");
+        }
         let header = fs::read_to_string(root.join("include/retromae.h")).unwrap();
         for (part, value) in ["MAJOR", "MINOR", "PATCH"].iter().zip(VERSION) {
             assert!(header.contains(&format!("#define RMAE_VERSION_{part} {value}\n")), "{part}");
