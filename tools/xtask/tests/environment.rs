@@ -9,8 +9,23 @@ const PAGE: &str = "docs/environment.md";
 const SOURCES: &[&str] =
     &["build.rs", "build", "src", "benches", "capi", "examples", "python", "tests", "tools", ".ci"];
 const OWN_PREFIXES: &[&str] = &["RETROMAE_", "SIMULATED_CUDA_"];
-/// Variables that cargo sets for build scripts and programs, and the shell for scripts.
-const GIVEN: &[&str] = &["OUT_DIR", "NUM_JOBS", "PWD", "SECONDS", "BASH_SOURCE"];
+/// Variables that cargo sets for build scripts and programs, the shell for scripts, and torchrun for ranks; and those of compilers and of Python.
+const GIVEN: &[&str] = &[
+    "OUT_DIR",
+    "NUM_JOBS",
+    "PWD",
+    "SECONDS",
+    "BASH_SOURCE",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "OMP_NUM_THREADS",
+    "CXX",
+    "PYTHONPATH",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
