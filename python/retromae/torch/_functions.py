@@ -266,7 +266,7 @@ def linear_cross_entropy(
         label_smoothing: in [0, 1).
         z_loss: factor of the squared log-sum-exp, which is added to the loss.
         soft_cap: bound that large logits approach, c tanh(logit / c); 0: none.
-        fused: stores no logit: less memory, slower; bfloat16 without the options.
+        fused: stores no logit; bfloat16 without the options.
         chunk_rows: rows whose logits are in memory at a time.
 
     Returns:
@@ -362,18 +362,13 @@ def dropout_add_layer_norm(
 ) -> Tensor:
     """LayerNorm(residual + dropout(input + bias)).
 
-    `input` and `residual` are [rows, columns] of float32 or bfloat16, contiguous; columns are a multiple of 8 up to 1024. `gamma`,
-    `beta` and `bias` are [columns]. Returns [rows, columns]. Under autocast to float16 the rows are float32. Dropout is as in
-    `attention`.
+    `input` and `residual` are [rows, columns] of float32, bfloat16 or float16, contiguous; columns are a multiple of 8 up to 1024.
+    `gamma`, `beta` and `bias` are [columns]. Returns [rows, columns]. Dropout is as in `attention`.
     """
     _check(input=input)
     if residual is not None:
         _check(residual=residual)
-    kind = input.device.type
-    if kind in _DEVICES and torch.is_autocast_enabled(kind):
-        half = torch.get_autocast_dtype(kind) is torch.float16
-        dtype = torch.float32 if half else torch.get_autocast_dtype(kind)
-        input, residual = _cast(input, dtype), None if residual is None else _cast(residual, dtype)
+    input, residual = _autocast(input, residual)
     vectors = (_vector("gamma", gamma), _vector("beta", beta))
     rng = _dropout_rng(dropout_p, dropout_rng, input.device)
     bias = _vector("bias", bias)

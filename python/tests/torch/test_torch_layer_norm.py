@@ -4,11 +4,10 @@ import pytest
 import torch
 import torch_reference as reference
 
-from retromae.errors import Unsupported
 from retromae.torch import dropout_add_layer_norm, rng_state
 
-DTYPES = (torch.float32, torch.bfloat16)
-IDS = ("float32", "bfloat16")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+IDS = ("float32", "bfloat16", "float16")
 RATE = 0.25
 
 
@@ -85,12 +84,6 @@ def test_vectors_of_another_dtype(device):
     assert torch.equal(output, again)
     for gradient, other in zip(gradients, expected, strict=True):
         assert torch.equal(gradient, other.bfloat16())
-
-
-def test_f16_is_not_built(device):
-    (x, _), (gamma, beta, _) = inputs(torch.float16, device, 17, 64)
-    with pytest.raises(Unsupported, match="dtype"):
-        dropout_add_layer_norm(x, gamma, beta)
 
 
 def test_draws_follow_the_site(device):
