@@ -37,8 +37,10 @@ fn sizes(desc: &Desc) -> Result<Sizes> {
 
 pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
     let Sizes { queries, num_heads, head_dim, .. } = sizes(call.desc)?;
+    // No pointer tells here whether there are separate queries.
+    let queries = queries[0].max(count("queries.tokens", call.desc.queries.tokens)?);
     let atomic = is_atomic(call.desc) && dtype("dtype", call.desc.dtype)? != DType::F32;
-    Ok(if atomic { attention::workspace(queries[0], num_heads, head_dim).bytes() } else { 0 })
+    Ok(if atomic { attention::workspace(queries, num_heads, head_dim).bytes() } else { 0 })
 }
 
 fn is_atomic(desc: &Desc) -> bool {

@@ -13,7 +13,7 @@ pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
     let desc = call.desc;
     let [tokens, length_max] = [count("tokens", desc.tokens)?, count("length_max", desc.length_max)?];
     let rows_max = count("pool.rows_max", desc.pool.rows_max)?;
-    Ok(if desc.pool.bits.is_null() { 0 } else { masks::workspace(tokens, length_max, rows_max).bytes() })
+    Ok(masks::workspace(tokens, length_max, rows_max).bytes())
 }
 
 /// Returns the corruption of a field, if it has any.

@@ -18,7 +18,7 @@ fn sizes(desc: &Desc) -> Result<[usize; 3]> {
 pub fn workspace(call: &Call<'_, Desc>) -> Result<usize> {
     let ([rows, _, columns], segments) = (sizes(call.desc)?, &call.desc.segments);
     let indices = count("segments.indices_length", segments.indices_length)?;
-    let summed = if segments.indices.is_null() { rows } else { indices };
+    let summed = if indices == 0 { rows } else { indices };
     Ok(segment_sum::workspace(summed, columns).bytes())
 }
 

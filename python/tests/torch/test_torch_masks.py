@@ -20,7 +20,8 @@ from retromae.torch import (
     rng_state,
 )
 
-LENGTHS = (1, 2, 17, 33, 64, 65, 129)
+# The permutations of sentences of more than 1,024 tokens lie in a workspace.
+LENGTHS = (1, 2, 17, 33, 64, 65, 129, 1100)
 TOKENS = sum(LENGTHS)
 LIMIT = CountLimit(0.3)
 REPLACEMENT = Replacement(mask_id=4, vocab_size=1000)
