@@ -26,11 +26,12 @@ def command(output, include, compiler=None):
     """Returns the command that compiles the handler with the headers of the folder `include`. `compiler` is that of C++,
     with its options; `CXX` if it is None, else c++."""
     compiler = compiler or shlex.split(os.environ.get("CXX", "c++"))
-    options = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra"]
+    folder = ROOT / "python" / "xla"
+    options = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra"]
     # Of the C++ library's symbols, none is taken from the process or given to it.
-    options += ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL", "-s"]
+    options += ["-static-libstdc++", "-static-libgcc", f"-Wl,--version-script={folder / 'exports.map'}", "-s"]
     folders = ["-isystem", str(include), "-I", str(ROOT / "include")]
-    source = str(ROOT / "python" / "xla" / "handler.cc")
+    source = str(folder / "handler.cc")
     return [*compiler, *options, *folders, source, "-ldl", "-o", str(output)]
 
 

@@ -14,15 +14,15 @@ python3 -m venv "$place/tools"
 "$place/tools/bin/pip" install --quiet --disable-pip-version-check --no-deps jaxlib==0.6.0
 export PATH="$place/tools/bin:$PATH"
 
-# What setup.py calls in place of cargo and of the C++ compiler. Zig's linker knows no --exclude-libs.
+# What setup.py calls in place of cargo and of the C++ compiler.
 cat >"$place/cargo" <<SCRIPT
 #!/bin/sh
 shift
 exec env -u CARGO cargo-zigbuild zigbuild --target $machine-unknown-linux-gnu.$glibc "\$@"
 SCRIPT
 cat >"$place/c++" <<SCRIPT
-#!/usr/bin/env bash
-exec python-zig c++ -target $machine-linux-gnu.$glibc "\${@/-Wl,--exclude-libs,ALL/-Wno-unused-command-line-argument}"
+#!/bin/sh
+exec python-zig c++ -target $machine-linux-gnu.$glibc -Wno-unused-command-line-argument "\$@"
 SCRIPT
 chmod +x "$place/cargo" "$place/c++"
 CARGO="$place/cargo" CXX="$place/c++" pip wheel --quiet --no-build-isolation --no-deps --wheel-dir "$place" ./python

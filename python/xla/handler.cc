@@ -119,8 +119,6 @@ static auto bind_arguments(Binding binding) {
         .template Attr<std::string_view>("workspace");
 }
 
-#pragma GCC visibility push(default)
-
 // Tells the library: the handle of dlopen.
 extern "C" void retromae_jax_init(void* handle) {
     library = handle;
@@ -134,5 +132,3 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(retromae_jax_cuda, call_on_cuda,
                                                  .Ctx<ffi::PlatformStream<void*>>()
                                                  .Ctx<ffi::DeviceOrdinal>()
                                                  .Ctx<ffi::ScratchAllocator>()));
-
-#pragma GCC visibility pop
