@@ -137,6 +137,7 @@ def unpad(
     packed = torch.arange(shape[1], device=lengths.device) < lengths[:, None]
     if not bool(((packed == attended) & attended[:, :1]).all()):
         wrong("encoder_attention_mask", "of other rows", "of rows of ones, at least one, and then zeros")
+    sizes = lengths.tolist()
     kept = attended.flatten().nonzero().squeeze(1)
     cu_seqlens = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
 
@@ -150,17 +151,17 @@ def unpad(
         if decoder_attention_mask.shape != (*shape, shape[1]):
             actual = f"of shape {list(decoder_attention_mask.shape)}"
             wrong("decoder_attention_mask", actual, f"{[*shape, shape[1]]}")
-        visible = zip(decoder_attention_mask != 0, lengths.tolist(), strict=True)
+        visible = zip(decoder_attention_mask != 0, sizes, strict=True)
         mask = Mask.visible(*mask_bits([seen[:length, :length] for seen, length in visible]))
     bags = None
     if bag_word_weight is not None:
         place, ids = bag_word_weight.nonzero(as_tuple=True)
-        sizes = torch.bincount(place, minlength=shape[0])
-        offsets = F.pad(sizes.cumsum(0), (1, 0)).to(torch.int32)
+        ends = torch.bincount(place, minlength=shape[0]).cumsum(0)
+        offsets = F.pad(ends, (1, 0)).to(torch.int32)
         bags = Bags(offsets, ids.to(torch.int32), bag_word_weight[place, ids].float())
     return Inputs(
         cu_seqlens,
-        shape[1],
+        max(sizes),
         *_places(cu_seqlens, kept.shape[0]),
         predicted(encoder_input_ids, encoder_labels),
         predicted(decoder_input_ids, decoder_labels),

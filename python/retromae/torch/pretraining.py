@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers import BertForMaskedLM
 from transformers.modeling_outputs import ModelOutput
@@ -41,7 +42,7 @@ class _Rows(NamedTuple):
     cu_seqlens: Tensor
     max_seqlen: int
     mask: Mask
-    rng: Tensor | None
+    rng: Tensor
 
 
 # Libraries that wrap layers find them by the name of their class, so this one has the name of its base.
@@ -113,6 +114,10 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
     sentence vector, position and type, or "position", the plain sum of sentence vector and position. The loss is that of the
     encoder + that of the decoder + `bag_of_words_weight` * that of the bag of words (DupMAE, arXiv 2305.02564).
 
+    Losses are means over the labels of the process, and engines of several ranks average their gradients. With `across_ranks`, for
+    which every rank must call the model at each step, sums are divided by the labels of all ranks instead: a step is then that of
+    one process with the whole batch.
+
     Rates of dropout are rounded to 1/256, but for that of the embeddings. `model_args` is kept and not used.
     """
 
@@ -124,6 +129,7 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         decoding: str = "enhanced",
         query: str = "embedding",
         bag_of_words_weight: float = 0.0,
+        across_ranks: bool = False,
     ):
         _check_model(bert)
         if decoding not in ("enhanced", "basic"):
@@ -137,6 +143,7 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         self.decoding = decoding
         self.query = query
         self.bag_of_words_weight = bag_of_words_weight
+        self.across_ranks = across_ranks
         self.lm = bert
         for layer in bert.bert.encoder.layer:
             layer.__class__ = BertLayer
@@ -183,7 +190,7 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
                 decoder_labels,
                 bag_word_weight,
             )
-        return self._losses(inputs, rng if self.training else None)
+        return self._losses(inputs, rng)
 
     def _draw(self, packed, rng):
         if not isinstance(packed, Mapping):
@@ -203,15 +210,17 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         vectors = hidden.index_select(0, inputs.cu_seqlens[:-1]).index_select(0, inputs.sentences)
         decoded = self._decode(vectors, inputs, rng)
         transform = self.lm.cls.predictions.transform
-        decoder_loss = self._predict(transform(decoded.index_select(0, inputs.decoder.rows)), inputs.decoder)
-        labeled = inputs.encoder.rows
+        labels, decoder_labels, sentences = self._counts(inputs)
+        decoder_states = transform(decoded.index_select(0, inputs.decoder.rows))
+        decoder_loss = self._predict(decoder_states, inputs.decoder) / decoder_labels
         bag_loss = None
         if self.bag_of_words_weight:
             states = transform(hidden)
-            bag_loss = self._predict_bags(states, inputs)
-            encoder_loss = self._predict(states.index_select(0, labeled), inputs.encoder)
+            bag_loss = self._predict_bags(states, inputs) / sentences
+            states = states.index_select(0, inputs.encoder.rows)
         else:
-            encoder_loss = self._predict(transform(hidden.index_select(0, labeled)), inputs.encoder)
+            states = transform(hidden.index_select(0, inputs.encoder.rows))
+        encoder_loss = self._predict(states, inputs.encoder) / labels
         loss = encoder_loss + decoder_loss
         if bag_loss is not None:
             loss = loss + self.bag_of_words_weight * bag_loss
@@ -255,10 +264,22 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         rows = _Rows(inputs.cu_seqlens, inputs.max_seqlen, inputs.mask, rng)
         return self.c_head(query, rows, site, content)
 
+    def _counts(self, inputs):
+        """Labels of encoder and decoder, and sentences: what the sums of losses are divided by."""
+        predicted = [(side.targets != _inputs.IGNORED).sum() for side in (inputs.encoder, inputs.decoder)]
+        sentences = torch.full_like(predicted[0], inputs.cu_seqlens.shape[0] - 1)
+        counts = torch.stack([*predicted, sentences])
+        ranks = 1
+        if self.across_ranks and dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts)
+            ranks = dist.get_world_size()
+        # A batch of empty texts has no labels, and a loss of 0.
+        return (counts.clamp(min=1) / ranks).unbind()
+
     def _predict(self, states, predicted):
-        """Mean cross-entropy of rows [M, H] that the head has transformed."""
+        """Sum of the cross-entropies of rows [M, H] that the head has transformed."""
         output = self.lm.cls.predictions.decoder
-        return linear_cross_entropy(states, output.weight, predicted.targets, output.bias)
+        return linear_cross_entropy(states, output.weight, predicted.targets, output.bias, reduction="sum")
 
     def _predict_bags(self, states, inputs):
         if inputs.bags is None:
@@ -266,7 +287,7 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
             wrong(name, "missing", "there: RetroMAECollator(..., bag_of_words=True) makes it")
         output = self.lm.cls.predictions.decoder
         sequences = inputs.cu_seqlens, inputs.max_seqlen
-        return bag_of_words_loss(states, output.weight, inputs.bags, *sequences, output.bias)
+        return bag_of_words_loss(states, output.weight, inputs.bags, *sequences, output.bias, reduction="sum")
 
     def save_pretrained(
         self,
@@ -293,14 +314,21 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         decoding: str = "enhanced",
         query: str = "embedding",
         bag_of_words_weight: float = 0.0,
+        across_ranks: bool = False,
         **kwargs: Any,
     ) -> "RetroMAEForPretraining":
         """Opens what `save_pretrained` wrote, decoder included, or any BERT that `BertForMaskedLM.from_pretrained` takes."""
         encoder = os.path.join(path, "encoder_model")
         saved = os.path.isdir(encoder)
         bert = BertForMaskedLM.from_pretrained(encoder if saved else path, *args, **kwargs)
-        options = {"decoding": decoding, "query": query, "bag_of_words_weight": bag_of_words_weight}
-        model = cls(bert, model_args, **options)
+        model = cls(
+            bert,
+            model_args,
+            decoding=decoding,
+            query=query,
+            bag_of_words_weight=bag_of_words_weight,
+            across_ranks=across_ranks,
+        )
         if saved:
             file = os.path.join(path, "pytorch_model.bin")
             state = torch.load(file, map_location="cpu", weights_only=True)

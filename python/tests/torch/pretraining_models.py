@@ -114,3 +114,18 @@ def dense(inputs, batch, vocab_size):
             bags[place, packed["bag_ids"][chosen].long()] = packed["bag_weights"][chosen].double()
         result["bags"] = bags
     return result
+
+
+def padded(inputs, batch, config, device):
+    """The drawn inputs as the padded batch of the public code."""
+    made = dense(inputs, batch, config.vocab_size)
+    made = {name: tensor.to(device) for name, tensor in made.items()}
+    return {
+        "encoder_input_ids": made["encoder_ids"],
+        "encoder_attention_mask": made["attended"].long(),
+        "encoder_labels": made["encoder_labels"],
+        "decoder_input_ids": made["decoder_ids"],
+        "decoder_attention_mask": made["visible"].long() if "visible" in made else None,
+        "decoder_labels": made["decoder_labels"],
+        "bag_word_weight": made["bags"].float() if "bags" in made else None,
+    }

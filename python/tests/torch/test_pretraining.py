@@ -9,10 +9,21 @@ import torch
 
 pytest.importorskip("transformers")
 
-from pretraining_models import UGLY, bert, dense, examples, randomize, to, tokenizer, words  # noqa: E402
+from pretraining_models import (  # noqa: E402
+    UGLY,
+    bert,
+    dense,
+    examples,
+    padded,
+    randomize,
+    to,
+    tokenizer,
+    words,
+)
 from transformers import BertForMaskedLM  # noqa: E402
 
 import retromae  # noqa: E402
+import retromae.torch.pretraining as pretraining_module  # noqa: E402
 from retromae.torch import RetroMAECollator, RetroMAEForPretraining  # noqa: E402
 
 MODES = [("enhanced", "embedding"), ("enhanced", "position"), ("basic", "embedding")]
@@ -50,7 +61,7 @@ def gradients(model, value):
     }
 
 
-def statement(model, inputs, batch, dtype, autocast=False):
+def statement(model, inputs, batch, dtype, autocast=None):
     """The dense statement's loss and gradients, on the CPU."""
     leaves, parameters = {}, {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -58,7 +69,7 @@ def statement(model, inputs, batch, dtype, autocast=False):
             leaves[id(parameter)] = parameter.detach().to("cpu", dtype).requires_grad_()
         parameters[name] = leaves[id(parameter)]
     options = {name: getattr(model, name) for name in ("decoding", "query", "bag_of_words_weight")}
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
         value = dense_pretraining.loss(
             dense(inputs, batch, model.config.vocab_size), parameters, model.config, **options
         )
@@ -69,13 +80,13 @@ def statement(model, inputs, batch, dtype, autocast=False):
     }
 
 
-def compare(model, inputs, batch, value, found, autocast=False):
+def compare(model, inputs, batch, value, found, autocast=None):
     """Holds loss and gradients against f64. They may be off by twice the error of the same statement in the same precision, and
     by a floor: a few roundings of the largest element, and of the largest of all gradients, as those that are zero by
     mathematics (of the keys' biases) are what rounding leaves of larger ones."""
     expected, exact = statement(model, inputs, batch, torch.float64)
     naive, rounded = statement(model, inputs, batch, torch.float32, autocast)
-    unit = 2.0**-8 if autocast else 2.0**-22
+    unit = {None: 2.0**-22, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[autocast]
     assert abs(value.item() - expected) <= 2 * abs(naive - expected) + unit * abs(expected)
     largest = max(gradient.abs().max() for gradient in exact.values())
     for name, gradient in found.items():
@@ -95,16 +106,17 @@ def test_loss_and_every_gradient_are_those_of_the_formulas(device, decoding, que
     compare(model, drawn(model, moved, 3), batch, value, found)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("decoding", "query"), MODES)
-def test_autocast_rounds_like_a_dense_model_under_autocast(device, decoding, query):
+def test_autocast_rounds_like_a_dense_model_under_autocast(device, decoding, query, dtype):
     model = pretraining(device, decoding=decoding, query=query, bag_of_words_weight=0.1)
     batch = collate(bag_of_words=True)
     moved = to(batch, device)
-    with torch.autocast(device, torch.bfloat16):
+    with torch.autocast(device, dtype):
         value = loss(model, moved)
     assert value.dtype is torch.float32
     found = gradients(model, value)
-    compare(model, drawn(model, moved, 3), batch, value, found, autocast=True)
+    compare(model, drawn(model, moved, 3), batch, value, found, autocast=dtype)
 
 
 def test_a_model_of_bfloat16_trains(device):
@@ -124,6 +136,24 @@ def test_other_lengths(device, lengths):
     value = loss(model, moved)
     found = gradients(model, value)
     compare(model, drawn(model, moved, 3), batch, value, found)
+
+
+def test_a_batch_of_empty_texts_has_no_loss(device):
+    model = pretraining(device)
+    value = loss(model, to(RetroMAECollator(tokenizer())(["", ""]), device))
+    assert value.item() == 0.0
+    assert not any(gradient.any() for gradient in gradients(model, value).values())
+
+
+def test_a_step_does_not_wait_for_the_gpu(gpu):
+    model = pretraining(gpu, dropout=0.1, bag_of_words_weight=0.1)
+    batch = to(collate(bag_of_words=True), gpu)
+    loss(model, batch).backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(**batch).loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_an_output_matrix_of_its_own(device):
@@ -164,6 +194,19 @@ def test_what_is_masked(device):
     assert len({tuple(row) for row in visible.tolist()}) > 60
 
 
+def test_the_basic_decoder_sees_masks_for_what_it_predicts(device):
+    model = pretraining(device, decoding="basic")
+    batch = collate((129, 64, 17, 2), decoder_mlm_probability=0.6)
+    inputs = drawn(model, to(batch, device), 0)
+    ids = batch["packed"]["input_ids"].clone()
+    targets = inputs.decoder.targets.cpu()
+    rows = inputs.decoder.rows.cpu()[targets != -100].long()
+    assert torch.equal(targets[targets != -100], ids[rows])
+    assert 0.55 * len(ids) < len(set(rows.tolist())) == len(rows) < 0.65 * len(ids)
+    ids[rows] = tokenizer().mask_token_id
+    assert torch.equal(inputs.decoder.ids.cpu(), ids)
+
+
 def test_words_are_chosen_whole(device):
     collator = RetroMAECollator(tokenizer(), encoder_mlm_probability=0.4)
     batch = collator(["the cat sat on xyz mat and abcd dog . " * 6])
@@ -195,6 +238,43 @@ def test_dropout_follows_from_the_seed(device):
     assert without != values[0] and without == pytest.approx(values[0], rel=0.2)
 
 
+def test_every_place_of_dropout_draws_on_its_own(device, monkeypatch):
+    model = pretraining(device, model=bert(dropout=0.1, attention_probs_dropout_prob=0.2))
+    places = []
+    for name in ("attention", "dropout_add_layer_norm"):
+        operation = getattr(pretraining_module, name)
+
+        def recorded(*arguments, _operation=operation, **options):
+            places.append((options["dropout_p"], options["dropout_site"]))
+            return _operation(*arguments, **options)
+
+        monkeypatch.setattr(pretraining_module, name, recorded)
+    batch = to(collate((5, 9)), device)
+    loss(model, batch)
+    assert [rate for rate, _ in places] == 3 * [0.2, 0.1, 0.1]
+    assert len({site for _, site in places}) == 9
+    places.clear()
+    loss(model.eval(), batch)
+    assert [rate for rate, _ in places] == 9 * [0.0]
+
+
+@pytest.mark.parametrize("decoding", ["enhanced", "basic"])
+def test_gradients_under_dropout_are_those_of_the_same_draws(device, decoding):
+    model = pretraining(device, dropout=0.2, decoding=decoding)
+    batch = to(collate((33, 64)), device)
+    found = gradients(model, loss(model, batch))
+    step, values = 3e-3, []
+    for sign in (1.0, -1.0):
+        shifted = copy.deepcopy(model)
+        with torch.no_grad():
+            for name, parameter in shifted.named_parameters():
+                parameter += sign * step * found[name]
+        values.append(loss(shifted, batch).item())
+    slope = sum((gradient**2).sum().item() for gradient in found.values())
+    # The loss bends between the two: a few percent.
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.05)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_changes_nothing(device, reentrant):
     model = pretraining(device, dropout=0.1)
@@ -218,19 +298,12 @@ def test_checkpointing_changes_nothing(device, reentrant):
     assert len(calls) == 6
 
 
-def padded(inputs, batch, config, device):
-    """The drawn inputs as the padded batch of the public code."""
-    made = dense(inputs, batch, config.vocab_size)
-    made = {name: tensor.to(device) for name, tensor in made.items()}
-    return {
-        "encoder_input_ids": made["encoder_ids"],
-        "encoder_attention_mask": made["attended"].long(),
-        "encoder_labels": made["encoder_labels"],
-        "decoder_input_ids": made["decoder_ids"],
-        "decoder_attention_mask": made["visible"].long() if "visible" in made else None,
-        "decoder_labels": made["decoder_labels"],
-        "bag_word_weight": made["bags"].float(),
-    }
+def pad(tensor, length):
+    """Pads ids, labels and masks."""
+    if tensor is None or tensor.is_floating_point():
+        return tensor
+    missing = length - tensor.shape[1]
+    return torch.nn.functional.pad(tensor, (0, missing) * (tensor.dim() - 1))
 
 
 @pytest.mark.parametrize("decoding", ["enhanced", "basic"])
@@ -241,6 +314,8 @@ def test_a_padded_batch_gives_what_the_packed_one_gives(device, decoding):
     expected = loss(model, moved)
     wanted = gradients(model, expected)
     given = padded(drawn(model, moved, 3), batch, model.config, device)
+    # More padding than the model has positions.
+    given = {name: pad(tensor, 200) for name, tensor in given.items()}
     value = loss(model, given)
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     for name, gradient in gradients(model, value).items():

@@ -14,7 +14,7 @@ from pretraining_models import bert, examples, randomize, to, tokenizer  # noqa:
 from retromae.torch import RetroMAECollator, RetroMAEForPretraining  # noqa: E402
 
 SEED = 11
-BATCHES = [(17, 33, 5), (40, 2, 9)]
+BATCHES = [(17, 33, 5), (40, 2, 9), (60, 70, 80), (90, 3, 20)]
 
 
 def model(dropout=0.1, **options):
@@ -40,8 +40,9 @@ def train_rank(rank, file, engine, results):
     """The gradients of one of two ranks."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    trained = model(bag_of_words_weight=0.1)
-    if engine == "ddp":
+    across = engine == "ddp, across ranks"
+    trained = model(dropout=0.0 if across else 0.1, bag_of_words_weight=0.1, across_ranks=across)
+    if engine.startswith("ddp"):
         wrapped = DistributedDataParallel(trained)
     else:
         wrapped = shard(trained, checkpointing=engine == "fsdp2, checkpointing")
@@ -67,15 +68,28 @@ def shard(trained, checkpointing):
     return fully_shard(trained, mesh=mesh)
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "fsdp2, checkpointing"])
-def test_two_ranks_give_the_gradients_of_one_process(engine):
-    if engine != "ddp" and torch.__version__ < "2.6":
-        pytest.skip("fully_shard needs a GPU before torch 2.6")
+def gradients_of_two_ranks(engine):
     with tempfile.TemporaryDirectory() as directory:
         results = f"{directory}/gradients"
         arguments = (f"{directory}/ranks", engine, results)
         torch.multiprocessing.spawn(train_rank, arguments, nprocs=2)
-        found = torch.load(results, weights_only=True)
+        return torch.load(results, weights_only=True)
+
+
+def test_two_ranks_compute_the_loss_of_all_labels():
+    found = gradients_of_two_ranks("ddp, across ranks")
+    trained = model(dropout=0.0, bag_of_words_weight=0.1)
+    collator = RetroMAECollator(tokenizer(), max_seq_length=160, bag_of_words=True)
+    loss(trained, collator(examples(BATCHES[0], 0) + examples(BATCHES[1], 1))).backward()
+    for name, parameter in trained.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "fsdp2, checkpointing"])
+def test_two_ranks_give_the_gradients_of_one_process(engine):
+    if engine != "ddp" and torch.__version__ < "2.6":
+        pytest.skip("fully_shard needs a GPU before torch 2.6")
+    found = gradients_of_two_ranks(engine)
     trained = model(bag_of_words_weight=0.1)
     for rank in range(2):
         (loss(trained, batch(rank, bag_of_words=True)) / 2).backward()
@@ -87,9 +101,10 @@ def test_two_ranks_give_the_gradients_of_one_process(engine):
 @pytest.mark.parametrize("decoding", ["enhanced", "basic"])
 def test_it_compiles_as_one_graph(device, decoding):
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     trained = model(dropout=0.0, decoding=decoding, bag_of_words_weight=0.1).to(device)
     compiled = torch.compile(trained, backend="aot_eager", fullgraph=True)
-    for rank in (0, 1):
+    for rank in range(len(BATCHES)):
         given = to(batch(rank, bag_of_words=True), device)
         expected = loss(trained, given)
         trained.zero_grad()
@@ -101,6 +116,8 @@ def test_it_compiles_as_one_graph(device, decoding):
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
         for name, parameter in trained.named_parameters():
             torch.testing.assert_close(parameter.grad, wanted[name], rtol=1e-4, atol=1e-5, msg=name)
+    # A size becomes a symbol when it is another than before.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 
 
 def test_it_compiles_with_dropout_and_autocast(device):
