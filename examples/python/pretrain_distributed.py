@@ -10,10 +10,11 @@ import sys
 
 import torch
 import torch.distributed as dist
-from pretrain import BATCH_SIZE, MAX_LENGTH, make_model, make_tokenizer, read_texts, train
 from retromae.torch import RetroMAECollator
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
+
+from pretrain import BATCH_SIZE, MAX_LENGTH, make_model, make_tokenizer, read_texts, train
 
 
 def main(output: str = "retromae-model", folder: str | None = None) -> None:

@@ -89,7 +89,7 @@ fn assemble(root: &Path, folder: &Path, programs: &cargo::Programs, build: &Buil
         eprintln!("warning: there is no benches/peers: the bundle compares with no PyTorch");
     }
     wheels::fetch(&folder.join("wheels"))?;
-    python::add(root, &folder.join("python"))?;
+    python::add(root, folder)?;
     copy_corpus(root, &folder.join("corpus"))?;
     write_whole(&folder.join(BUILD), &serde_json::to_vec_pretty(build)?)
 }

@@ -1,4 +1,4 @@
-//! The Python package: its wheel, and the tests that need PyTorch.
+//! The Python package: its wheel, tests, benches and examples.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,15 +8,17 @@ use anyhow::{Context, Result, ensure};
 use super::{copy_folder, remove};
 
 /// Builds the wheel by pip, and copies what runs with it. On failure, warns and leaves no folder: the rest of a bundle does not need them.
-pub fn add(root: &Path, folder: &Path) -> Result<()> {
-    let Err(error) = build(Command::new("python3"), root, folder) else {
-        for part in ["tests", "benches"] {
-            copy_folder(&root.join("python").join(part), &folder.join(part))?;
+pub fn add(root: &Path, bundle: &Path) -> Result<()> {
+    let folder = bundle.join("python");
+    let Err(error) = build(Command::new("python3"), root, &folder) else {
+        // The tests run the examples, which they look for where the repository has them.
+        for part in ["python/tests", "python/benches", "examples/python"] {
+            copy_folder(&root.join(part), &bundle.join(part))?;
         }
         return Ok(());
     };
     eprintln!("warning: the bundle is without the Python package: {error:#}");
-    if folder.exists() { remove(folder) } else { Ok(()) }
+    remove(&folder)
 }
 
 fn build(mut python: Command, root: &Path, folder: &Path) -> Result<()> {
@@ -27,8 +29,8 @@ fn build(mut python: Command, root: &Path, folder: &Path) -> Result<()> {
         .arg(root.join("python"))
         .output()
         .with_context(|| format!("cannot run {}", python.get_program().display()))?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "pip: {}", errors.trim().lines().last().unwrap_or("it failed"));
+    // The reason stands somewhere among the lines of pip and of what it runs.
+    ensure!(output.status.success(), "pip: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 

@@ -21,7 +21,7 @@ sys.path.append(sys.argv[1])
 import pytest
 sys.exit(pytest.main(sys.argv[2:]))
 ";
-/// Exit status of pytest if no test of a file is for this device.
+/// Exit status of pytest if no test of a file is chosen.
 const NO_TESTS: i32 = 5;
 /// Time limit of one file on a GPU, so that one that hangs leaves time for the others.
 const FILE_LIMIT: Duration = Duration::from_secs(40);
@@ -74,17 +74,18 @@ fn unpack(wheel: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests of one file that are for this device.
+/// Runs the tests of one file, those of other devices left out.
 fn run_file(verification: &mut Verification, file: &Path, package: &Path, limit: Duration) -> Result<Tally> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     if limit < Duration::from_secs(2) || verification.interrupted() {
         return Ok(Tally { unfinished: vec![name], ..Tally::default() });
     }
-    let device = if verification.on_gpu() { "cuda" } else { "cpu" };
+    // Tests that take a device run on this one; the others, such as those of several ranks, take none.
+    let tests = if verification.on_gpu() { "not cpu" } else { "not cuda" };
     let mut command = Command::new("python3");
     command.env("PYTHONPATH", package).env("PYTHONDONTWRITEBYTECODE", "1").env("RETROMAE_GEMM_TUNE", "0");
     command.args(["-c", PYTEST]).arg(verification.bundled("wheels"));
-    command.args(["-v", "--color=no", "-p", "no:cacheprovider", "-k", device]).arg(file);
+    command.args(["-v", "--color=no", "-p", "no:cacheprovider", "-k", tests]).arg(file);
     let (end, text) = verification.run(&mut command, &format!("python-{name}"), Limits::total(limit))?;
     let mut tally = tally(&text);
     match end {
