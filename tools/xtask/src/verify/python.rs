@@ -1,6 +1,5 @@
-//! The Python package on the device: its tests with PyTorch, a process a file.
+//! The Python package on the device: its tests with PyTorch, a process a file, and its benches.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::process::{End, Limits};
-use super::steps::skipped;
+use super::steps::{outcome, skipped};
 use super::suite::{MESSAGE_LENGTH_MAX, Tally, last_line};
 use super::verification::Verification;
 use crate::files::children;
-use crate::result::Stage;
+use crate::result::{Stage, Status};
 
 /// Script that runs pytest, the bundle's if the machine has none: the folder of it, then pytest's arguments.
 const PYTEST: &str = r"
@@ -25,32 +24,82 @@ sys.exit(pytest.main(sys.argv[2:]))
 const NO_TESTS: i32 = 5;
 /// Time limit of one file on a GPU, so that one that hangs leaves time for the others.
 const FILE_LIMIT: Duration = Duration::from_secs(40);
+/// Folder of the unpacked wheel within the run's.
+pub const PACKAGE: &str = "python-package";
+/// Arguments of the bench of a step on a GPU: BERT-base, long passages.
+const GPU_STEP: [&str; 10] =
+    ["--device", "cuda", "--size", "base", "--batch", "32", "--length", "512", "--dtype", "bfloat16"];
 
-pub fn run(verification: &mut Verification, limit: Duration) -> Result<Stage> {
+/// Runs the tests that need PyTorch.
+pub fn tests(verification: &mut Verification, limit: Duration) -> Result<Stage> {
     let deadline = Instant::now() + limit;
-    let folder = verification.bundled("python");
-    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
-    let Some(wheel) = children(&folder).into_iter().find(is_wheel) else {
-        return Ok(skipped("the bundle has no Python package"));
+    let package = match unpack(verification, limit)? {
+        Ok(package) => package,
+        Err(reason) => return Ok(skipped(reason)),
     };
-    let mut torch = Command::new("python3");
-    match verification.run(torch.args(["-c", "import torch"]), "python-torch", Limits::total(limit)) {
-        Ok((end, _)) if end.success() => {}
-        Ok((End::Exited(_), text)) => return Ok(skipped(last_line(&text))),
-        Ok(_) => return Ok(skipped("importing PyTorch took all of the time")),
-        Err(_) => return Ok(skipped("there is no python3 on this machine")),
-    }
-    let package = verification.work.join("python");
-    unpack(&wheel, &package)?;
     let mut tally = Tally::default();
-    for file in test_files(&folder) {
+    for file in test_files(&verification.bundled("python")) {
         let left = deadline.saturating_duration_since(Instant::now());
         let limit = if verification.on_gpu() { left.min(FILE_LIMIT) } else { left };
         tally.add(run_file(verification, &file, &package, limit)?);
     }
-    // The library is too large for the logs.
-    fs::remove_dir_all(&package).with_context(|| format!("cannot remove `{}`", package.display()))?;
     Ok(tally.stage())
+}
+
+/// Measures what a call costs, and a pre-training step beside transformers' own. The figures are in the logs.
+pub fn benches(verification: &mut Verification, limit: Duration) -> Result<Stage> {
+    let deadline = Instant::now() + limit;
+    let package = match unpack(verification, limit)? {
+        Ok(package) => package,
+        Err(reason) => return Ok(skipped(reason)),
+    };
+    let step: &[&str] = if verification.on_gpu() { &GPU_STEP } else { &["--device", "cpu"] };
+    // Compilers take long; the figures of the others come first.
+    let eager = [step, &["--no-compile"]].concat();
+    for (name, program, arguments) in [
+        ("overhead", "overhead.py", &[][..]),
+        ("step", "step.py", &eager),
+        ("step-compiled", "step.py", step),
+    ] {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut command = python(&package);
+        command.arg(verification.bundled("python/benches").join(program)).args(arguments);
+        let (end, text) = verification.run(&mut command, &format!("python-{name}"), Limits::total(left))?;
+        if !end.success() {
+            return Ok(outcome(end, || format!("{program}: {}", last_line(&text))));
+        }
+    }
+    Ok(Stage { status: Status::Passed, ..Stage::default() })
+}
+
+/// Returns a command of Python that finds the package.
+fn python(package: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command.env("PYTHONPATH", package).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Unpacks the wheel, once, and returns where it is; or why it cannot be used with PyTorch.
+fn unpack(verification: &mut Verification, limit: Duration) -> Result<Result<PathBuf, String>> {
+    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "whl");
+    let Some(wheel) = children(&verification.bundled("python")).into_iter().find(is_wheel) else {
+        return Ok(Err("the bundle has no Python package".into()));
+    };
+    let mut torch = Command::new("python3");
+    match verification.run(torch.args(["-c", "import torch"]), "python-torch", Limits::total(limit)) {
+        Ok((end, _)) if end.success() => {}
+        Ok((End::Exited(_), text)) => return Ok(Err(last_line(&text))),
+        Ok(_) => return Ok(Err("importing PyTorch took all of the time".into())),
+        Err(_) => return Ok(Err("there is no python3 on this machine".into())),
+    }
+    let package = verification.work.join(PACKAGE);
+    if !package.exists() {
+        let mut command = Command::new("python3");
+        let output = command.args(["-m", "zipfile", "-e"]).args([&wheel, &package]).output();
+        let output = output.context("cannot run python3")?;
+        ensure!(output.status.success(), "{}", last_line(&String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(Ok(package))
 }
 
 /// Returns the files of tests that need PyTorch, the operations' first.
@@ -64,16 +113,6 @@ fn test_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn unpack(wheel: &Path, to: &Path) -> Result<()> {
-    let output = Command::new("python3")
-        .args(["-m", "zipfile", "-e"])
-        .args([wheel, to])
-        .output()
-        .context("cannot run python3")?;
-    ensure!(output.status.success(), "{}", last_line(&String::from_utf8_lossy(&output.stderr)));
-    Ok(())
-}
-
 /// Runs the tests of one file, those of other devices left out.
 fn run_file(verification: &mut Verification, file: &Path, package: &Path, limit: Duration) -> Result<Tally> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -82,8 +121,8 @@ fn run_file(verification: &mut Verification, file: &Path, package: &Path, limit:
     }
     // Tests that take a device run on this one; the others, such as those of several ranks, take none.
     let tests = if verification.on_gpu() { "not cpu" } else { "not cuda" };
-    let mut command = Command::new("python3");
-    command.env("PYTHONPATH", package).env("PYTHONDONTWRITEBYTECODE", "1").env("RETROMAE_GEMM_TUNE", "0");
+    let mut command = python(package);
+    command.env("RETROMAE_GEMM_TUNE", "0");
     command.args(["-c", PYTEST]).arg(verification.bundled("wheels"));
     command.args(["-v", "--color=no", "-p", "no:cacheprovider", "-k", tests]).arg(file);
     let (end, text) = verification.run(&mut command, &format!("python-{name}"), Limits::total(limit))?;
@@ -118,6 +157,8 @@ fn tally(log: &str) -> Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -48,7 +48,7 @@ const fn measurement(
     Step { name, check: false, seconds, more_percent, run }
 }
 
-pub const STEPS: [Step; 13] = [
+pub const STEPS: [Step; 14] = [
     check("info", 10, info),
     check("instructions", 15, |verification, limit| {
         modules(verification, limit, "instructions", &["instructions"])
@@ -61,8 +61,9 @@ pub const STEPS: [Step; 13] = [
     }),
     measurement("peers", 90, 40, peers),
     check("training", 30, training),
-    check("python", 60, python::run),
+    check("python", 60, python::tests),
     check("memcheck", 60, |verification, limit| sanitizer(verification, limit, "memcheck")),
+    measurement("python-bench", 40, 0, python::benches),
     check("racecheck", 120, |verification, limit| sanitizer(verification, limit, "racecheck")),
     measurement("bench-more", 0, 40, |verification, limit| {
         bench::run(verification, limit, "bench-more", "forward", "rest")
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(seconds("tests", 60, 20), 120);
         assert_eq!(seconds("peers", 0, 18), 90 + 240);
         let asked = |minutes| STEPS.iter().filter(|step| step.is_asked(minutes)).count();
-        assert_eq!((asked(8), asked(9)), (11, 13));
+        assert_eq!((asked(8), asked(9)), (12, 14));
         let more: u32 = STEPS.iter().map(|step| step.more_percent).sum();
         assert_eq!(more, 100);
     }

@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::process::{self, End, Limits};
+use super::python;
 use crate::collate::collate;
 use crate::files::write_whole;
 use crate::result::{Stage, Status};
@@ -21,7 +22,7 @@ use crate::summary;
 /// Interval at which the result is rewritten while a step runs.
 const RENEWAL: Duration = Duration::from_secs(15);
 /// Files kept out of the logs: large, and of no use elsewhere.
-const NOT_LOGGED: [&str; 3] = ["cache", "checkpoint", "model.safetensors"];
+const NOT_LOGGED: [&str; 4] = ["cache", "checkpoint", "model.safetensors", python::PACKAGE];
 
 pub struct Verification {
     /// The bundle's folder.
