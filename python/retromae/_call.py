@@ -116,6 +116,11 @@ class Call:
         self.arrays.run(self, function)
 
 
+def offset_of(desc, struct, field):
+    """Byte of a descriptor at which a field of it, or of a struct in it, begins."""
+    return ctypes.addressof(struct) - ctypes.addressof(desc) + getattr(type(struct), field).offset
+
+
 def dimensions(arrays, name, array, names, dtypes):
     """Returns the shape of an argument that others are held against, and its dtype. `names` are of its dimensions."""
     shape, dtype = arrays.look(name, array)

@@ -68,6 +68,13 @@ def device(name):
     return handle
 
 
+def workspace_bytes(function, device_name, desc):
+    """Returns the size that a function of the library tells for a descriptor on a device."""
+    size = ctypes.c_size_t()
+    check(getattr(LIBRARY, function)(device(device_name), ctypes.byref(desc), ctypes.byref(size)))
+    return size.value
+
+
 def _after_fork():
     """A forked process has none of the threads that its devices worked with."""
     global _opening

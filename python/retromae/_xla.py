@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _library
+from ._call import offset_of
 from .errors import LibraryError, wrong
 
 _TARGET = "retromae"
@@ -94,7 +95,7 @@ class Arrays:
         return kind()
 
     def bind(self, call, struct, field, array):
-        at = _offset(call.desc, struct, field)
+        at = offset_of(call.desc, struct, field)
         is_result = isinstance(array, Result)
         operand = array.before if is_result else array
         if is_result and operand is not None:
@@ -115,7 +116,7 @@ class Arrays:
     def workspace(self, call, function):
         self.workspace_function = function
         self.workspace_at = [
-            _offset(call.desc, call.desc, field) for field in ("workspace", "workspace_bytes")
+            offset_of(call.desc, call.desc, field) for field in ("workspace", "workspace_bytes")
         ]
 
     def run(self, call, function):
@@ -137,11 +138,6 @@ class Arrays:
         )
         for result, array in zip(self.results, arrays, strict=True):
             result.array = array
-
-
-def _offset(desc, struct, field):
-    """Byte of a descriptor at which a field of it, or of a struct in it, begins."""
-    return ctypes.addressof(struct) - ctypes.addressof(desc) + getattr(type(struct), field).offset
 
 
 def call(operation, *arguments):

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _host, _operations
 from ._call import flag, instance, integer, text
-from ._library import LIBRARY, check, device
+from ._library import LIBRARY, check, device, workspace_bytes
 from ._operations import (
     AttentionOptions,
     BagOfWords,
@@ -83,11 +83,9 @@ class _Arrays:
         return _make(np.zeros, shape, _dtype(dtype))
 
     def workspace(self, call, function):
-        size = ctypes.c_size_t()
         desc = call.desc
-        check(getattr(LIBRARY, function)(device("host"), ctypes.byref(desc), ctypes.byref(size)))
-        desc.workspace_bytes = size.value
-        self.bind(call, desc, "workspace", _make(np.empty, (size.value,), np.uint8))
+        desc.workspace_bytes = size = workspace_bytes(function, "host", desc)
+        self.bind(call, desc, "workspace", _make(np.empty, (size,), np.uint8))
 
     def run(self, call, function):
         check(getattr(LIBRARY, function)(device("host"), None, ctypes.byref(call.desc)))

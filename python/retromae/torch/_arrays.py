@@ -9,7 +9,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from .._library import LIBRARY, check
+from .._call import offset_of
+from .._library import LIBRARY, check, workspace_bytes
 from .._library import device as open_device
 from ..errors import wrong
 
@@ -129,8 +130,7 @@ class Plan(_Arrays):
         return self.desc
 
     def bind(self, call, struct, field, array):
-        offset = ctypes.addressof(struct) - ctypes.addressof(self.desc) + getattr(type(struct), field).offset
-        word = offset // ctypes.sizeof(ctypes.c_void_p)
+        word = offset_of(self.desc, struct, field) // ctypes.sizeof(ctypes.c_void_p)
         if isinstance(array, _Output):
             self.output_words.append((word, self.outputs.index(array)))
         else:
@@ -149,12 +149,10 @@ class Plan(_Arrays):
         return self._output(torch.zeros, shape, dtype)
 
     def workspace(self, call, function):
-        size = ctypes.c_size_t()
-        ask = getattr(LIBRARY, function)
-        check(ask(open_device(self.device_name), ctypes.byref(self.desc), ctypes.byref(size)))
-        if size.value:
-            self.desc.workspace_bytes = size.value
-            self.bind(call, self.desc, "workspace", self.empty((size.value,), "uint8"))
+        size = workspace_bytes(function, self.device_name, self.desc)
+        if size:
+            self.desc.workspace_bytes = size
+            self.bind(call, self.desc, "workspace", self.empty((size,), "uint8"))
 
     def run(self, call, function):
         self.function = getattr(LIBRARY, function)
