@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::low_level;
 
 /// Number that a shell adds to the signal that ended a process.
 const STATUS_OF_SIGNALS: i32 = 128;
@@ -28,9 +28,16 @@ impl Signals {
         let taken =
             [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| signal != SIGHUP || !is_ignored(signal));
         for signal in taken {
-            flag::register_conditional_shutdown(signal, STATUS_OF_SIGNALS + signal, signals.ends.clone())?;
-            flag::register_usize(signal, signals.received.clone(), signal as usize)?;
-            flag::register(signal, signals.ends.clone())?;
+            let Self { ends, received } = signals.clone();
+            // Two threads may handle two signals at the same time; the swap lets one of them be the second.
+            let action = move || {
+                if ends.swap(true, Ordering::SeqCst) {
+                    low_level::exit(STATUS_OF_SIGNALS + signal);
+                }
+                received.store(signal as usize, Ordering::SeqCst);
+            };
+            // SAFETY: the action touches atomics and ends the process without its exit handlers, as a signal's handler may.
+            unsafe { low_level::register(signal, action) }?;
         }
         Ok(signals)
     }
