@@ -17,7 +17,6 @@ F32 = ("float32",)
 WORDS = ("int32", "uint32")
 HALF_WORDS = ("int16", "uint16")
 I32 = ("int32",)
-BYTES = ("uint8",)
 
 
 class Arrays(Protocol):

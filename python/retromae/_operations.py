@@ -305,7 +305,7 @@ def _algorithm(fused):
     return _abi.RMAE_ALGORITHM_FUSED if flag("fused", fused) else _abi.RMAE_ALGORITHM_LIBRARY
 
 
-def _head(call, hidden, weight, bias, rows_name):
+def _head(call, hidden, weight, bias, gradients: Gradients, rows_name):
     """Binds the head of a language model; returns rows, hidden size, token ids and dtype."""
     arrays, desc = call.arrays, call.desc
     (rows, hidden_size), dtype = dimensions(arrays, "hidden", hidden, (rows_name, "H"), FLOATS)
@@ -318,6 +318,8 @@ def _head(call, hidden, weight, bias, rows_name):
     desc.dtype = DTYPES[dtype]
     desc.hidden_size = hidden_size
     desc.vocab_size = vocab_size
+    if gradients.bias and bias is None:
+        wrong("bias", "None", "given, as its gradient is asked for")
     return rows, hidden_size, vocab_size, dtype
 
 
@@ -344,9 +346,7 @@ def cross_entropy(
 ) -> CrossEntropy:
     call = Call(arrays, _abi.rmae_cross_entropy_desc)
     desc = call.desc
-    rows, hidden_size, vocab_size, dtype = _head(call, hidden, weight, bias, "M")
-    if gradients.bias and bias is None:
-        wrong("bias", "None", "given, as its gradient is asked for")
+    rows, hidden_size, vocab_size, dtype = _head(call, hidden, weight, bias, gradients, "M")
     call.input(desc, "targets", "targets", targets, (rows,), I32)
     call.input(desc, "row_weights", "row_weights", row_weights, (rows,), F32, optional=True)
     desc.flags = _abi.RMAE_CROSS_ENTROPY_IGNORE_INDEX
@@ -410,9 +410,7 @@ def bag_of_words(
 ) -> BagOfWords:
     call = Call(arrays, _abi.rmae_bag_of_words_desc)
     desc = call.desc
-    rows, hidden_size, vocab_size, dtype = _head(call, hidden, weight, bias, "T")
-    if gradients.bias and bias is None:
-        wrong("bias", "None", "given, as its gradient is asked for")
+    rows, hidden_size, vocab_size, dtype = _head(call, hidden, weight, bias, gradients, "T")
     sequences = _packed(call, desc.batch, cu_seqlens, max_seqlen, rows)
     instance("bags", bags, Bags)
     (length,), _ = dimensions(arrays, "bags.ids", bags.ids, ("N",), I32)

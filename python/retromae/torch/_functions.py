@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .._call import instance
 from .._operations import Bags, Corrupted, Corruption, CountLimit, Mask, Masks, Pool, Queries, Replacement
 from ..errors import wrong
 from ._ops import spread_corruption, spread_pool
@@ -41,11 +42,6 @@ def _check_constant(**tensors):
             _check(**{name: tensor})
             if tensor.requires_grad and torch.is_grad_enabled():
                 wrong(name, "a tensor that requires a gradient", "one without (detach): there is none")
-
-
-def _check_type(name, value, kind):
-    if not isinstance(value, kind):
-        wrong(name, f"a {type(value).__name__}", f"a retromae.{kind.__name__}")
 
 
 def _call(operation, *arguments):
@@ -108,7 +104,7 @@ def _dropout_rng(dropout_p, rng, device):
 
 def _spread_mask(mask):
     """The arguments of a mask."""
-    _check_type("mask", mask, Mask)
+    instance("mask", mask, Mask)
     if mask.kind == Mask.FULL.kind:
         return ()
     for field in ("bits", "offsets", "rows", "order", "rng", "sentence_indices", "word_starts"):
@@ -159,7 +155,7 @@ def attention(
     options = (dropout_p, rng, dropout_site, scale, atomic, *_spread_mask(mask))
     if queries is None:
         return _call(_OPS.attention, query, key, value, cu_seqlens, max_seqlen, *options)[0]
-    _check_type("queries", queries, Queries)
+    instance("queries", queries, Queries)
     _check(**{"queries.cu_seqlens": queries.cu_seqlens})
     _check_constant(**{"queries.positions": queries.positions})
     if mask.kind == Mask.FULL.kind:
@@ -321,7 +317,7 @@ def bag_of_words_loss(
         float32, [B] for "none", else a scalar.
     """
     _check(hidden=hidden, weight=weight, cu_seqlens=cu_seqlens)
-    _check_type("bags", bags, Bags)
+    instance("bags", bags, Bags)
     bag_offsets = bags.offsets
     _check_constant(**{"bags.offsets": bag_offsets})
     bag_ids = _ids("bags.ids", bags.ids)
@@ -409,14 +405,14 @@ def draw_masks(
         ids=ids, cu_seqlens=cu_seqlens, rng=rng, sentence_indices=sentence_indices, word_starts=word_starts
     )
     if pool is not None:
-        _check_type("pool", pool, Pool)
-        _check_type("pool.limit", pool.limit, CountLimit)
+        instance("pool", pool, Pool)
+        instance("pool.limit", pool.limit, CountLimit)
         _check(**{"pool.offsets": pool.offsets})
     for name, corruption in (("encoder", encoder), ("decoder", decoder)):
         if corruption is not None:
-            _check_type(name, corruption, Corruption)
-            _check_type(f"{name}.limit", corruption.limit, CountLimit)
-            _check_type(f"{name}.replacement", corruption.replacement, Replacement)
+            instance(name, corruption, Corruption)
+            instance(f"{name}.limit", corruption.limit, CountLimit)
+            instance(f"{name}.replacement", corruption.replacement, Replacement)
             _check(**{f"{name}.offsets": corruption.offsets})
     asked = (*spread_pool(pool), *spread_corruption(encoder), *spread_corruption(decoder))
     drawn = _call(_OPS.draw_masks, ids, cu_seqlens, max_seqlen, rng, sentence_indices, word_starts, *asked)
