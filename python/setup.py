@@ -78,7 +78,7 @@ class BuildPackage(build_py):
 
     def run(self):
         if not self.editable_mode:
-            # What an earlier build left there would be in the wheel.
+            # Files that an earlier build left there would be in the wheel.
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         package = HERE if self.editable_mode else Path(self.build_lib)

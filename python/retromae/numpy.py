@@ -54,7 +54,7 @@ class _Arrays:
     """NumPy's arrays; calls run at once on the host device."""
 
     def __init__(self):
-        # What a descriptor points to, until the call has run.
+        # The arrays that a descriptor points to, until the call has run.
         self.kept = []
 
     def look(self, name, array):

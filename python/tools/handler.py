@@ -28,7 +28,7 @@ def command(output, include, compiler=None):
     compiler = compiler or shlex.split(os.environ.get("CXX", "c++"))
     folder = ROOT / "python" / "xla"
     options = ["-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra"]
-    # Of the C++ library's symbols, none is taken from the process or given to it.
+    # No symbol of the C++ library is taken from the process or given to it.
     options += ["-static-libstdc++", "-static-libgcc", f"-Wl,--version-script={folder / 'exports.map'}", "-s"]
     folders = ["-isystem", str(include), "-I", str(ROOT / "include")]
     source = str(folder / "handler.cc")

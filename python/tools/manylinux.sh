@@ -14,7 +14,7 @@ python3 -m venv "$place/tools"
 "$place/tools/bin/pip" install --quiet --disable-pip-version-check --no-deps jaxlib==0.6.0
 export PATH="$place/tools/bin:$PATH"
 
-# What setup.py calls in place of cargo and of the C++ compiler.
+# Programs that setup.py calls in place of cargo and of the C++ compiler.
 cat >"$place/cargo" <<SCRIPT
 #!/bin/sh
 shift

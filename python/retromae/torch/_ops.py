@@ -116,7 +116,7 @@ def _gradient(name, saved_outputs=(), forgotten=()):
 
 # ---- Attention ----
 
-# What is rarely given comes last: the dispatcher leaves defaults at the end out.
+# Arguments that are rarely given come last: the dispatcher leaves defaults at the end out.
 _DROPOUT = "float dropout_p=0., Tensor? dropout_rng=None, SymInt dropout_site=0"
 _ATTENTION = f"""{_DROPOUT}, float scale=0., bool atomic=False, int mask_kind=0, SymInt mask_flags=0, Tensor? mask_bits=None,
     Tensor? mask_offsets=None, Tensor? mask_rows=None, Tensor? mask_order=None, SymInt mask_left=-1, SymInt mask_right=-1,

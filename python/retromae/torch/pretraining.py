@@ -232,7 +232,7 @@ class RetroMAEForPretraining(modeling_bert.BertPreTrainedModel):
         rows = _Rows(inputs.cu_seqlens, inputs.max_seqlen, Mask.FULL, rng)
         encoder = self.lm.bert.encoder
         hidden = self._embed(inputs.positions, input_ids=inputs.encoder.ids[None])
-        # Where layers do not checkpoint themselves, transformers has the encoder do it.
+        # The encoder checkpoints layers that do not do it themselves, as in transformers.
         checkpoint = None
         if self.training and getattr(encoder, "gradient_checkpointing", False):
             checkpoint = encoder._gradient_checkpointing_func

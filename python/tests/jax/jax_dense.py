@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 DTYPES = ["float32", "bfloat16", "float16"]
-# Of the largest value of a result, or of 1, which inputs are as large as. The library's exponentials and its f32 sums in another order are good for a few units in the last
+# Relative to the largest value of a result, or to 1, which inputs are as large as. The library's exponentials and its f32 sums in another order are good for a few units in the last
 # place of f32, and each result in 16 bits is rounded once more at the end.
 FLOORS = {"float32": 2.0**-20, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 

@@ -42,7 +42,7 @@ def bad_arrays(array):
 # Wrong in place of integers and of other numbers.
 BAD_INTEGERS = ["1", None, 1.5, True, float("nan"), HUGE, -HUGE, [1]]
 BAD_NUMBERS = ["1", None, True, 1j, 10**400, [1.0], float("nan"), float("inf"), -1.0]
-# What replaces structures.
+# Values in the place of structures.
 BAD_STRUCTURES = ["abc", 5, (1, 2), retromae.CountLimit]
 
 

@@ -29,7 +29,7 @@ def train(model, batch, optimizer):
 def sharded(model):
     from torch.distributed.fsdp import fully_shard
 
-    # What each rank holds a part of, it gathers before a layer's turn.
+    # A rank gathers the parameters that it holds a part of before a layer's turn.
     mesh = dist.init_device_mesh("cpu", (RANKS,))
     fully_shard(model.encoder, mesh=mesh)
     fully_shard(model.decoder, mesh=mesh)

@@ -8,7 +8,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::device::{Error, Result};
 
-/// Whether the process was forked from one that had opened a host device.
+/// True in a process that was forked from one that had opened a host device.
 static FORKED: AtomicBool = AtomicBool::new(false);
 /// The pool of such a process; null until it is needed. It lives as long as the process.
 static POOL: AtomicPtr<ThreadPool> = AtomicPtr::new(ptr::null_mut());
